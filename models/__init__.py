@@ -1,0 +1,1 @@
+"""Everything with weights or a formula, in plain torch and numpy. Never imports ray or ray_jobs."""

@@ -1,0 +1,1 @@
+"""The search spaces: what may vary, between which bounds. Declarations only."""
