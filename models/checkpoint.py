@@ -1,0 +1,74 @@
+"""The files of a trained member: model.safetensors and config.json, written atomically, loaded without pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+
+class CheckpointError(ValueError):
+    """A member's directory cannot be loaded; the message names the file, what was found and what was expected."""
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def save_member(model: nn.Module, directory: str | Path, kind: str, config: BaseModel) -> None:
+    """Write `model.safetensors` and `config.json` ({"kind": ..., **config}) into `directory`."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    partial = directory / f".model.{os.getpid()}.partial"
+    # Tied tensors are stored once, under their first name.
+    state = {}
+    seen: set[int] = set()
+    for name, tensor in model.state_dict().items():
+        if tensor.data_ptr() not in seen or tensor.numel() == 0:
+            state[name] = tensor.contiguous().cpu()
+            seen.add(tensor.data_ptr())
+    save_file(state, partial, metadata={"format": "pt"})
+    partial.replace(directory / "model.safetensors")
+    write_json(directory / "config.json", {"kind": kind, **config.model_dump(mode="json")})
+
+
+def read_config(directory: str | Path, kind: str) -> dict[str, Any]:
+    """Read `config.json` of a member of the given kind.
+
+    Raises:
+        CheckpointError: if the file is missing or of another kind.
+    """
+    path = Path(directory) / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; expected the directory of a trained {kind}")
+    config = json.loads(path.read_text(encoding="utf-8"))
+    found = config.pop("kind", None)
+    if found != kind:
+        raise CheckpointError(f"{path}: kind is {found!r}, expected {kind!r}")
+    return config
+
+
+def load_weights(model: nn.Module, directory: str | Path) -> None:
+    """Fill `model` from `model.safetensors`; every tensor must be there, and no other.
+
+    Raises:
+        CheckpointError: naming missing and unexpected keys.
+    """
+    path = Path(directory) / "model.safetensors"
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    found = load_file(path)
+    missing, unexpected = model.load_state_dict(found, strict=False)
+    stored = {model.state_dict()[name].data_ptr() for name in found if name in model.state_dict()}
+    missing = [name for name in missing if model.state_dict()[name].data_ptr() not in stored]  # tied ones are there
+    if missing or unexpected:
+        raise CheckpointError(f"{path}: missing {sorted(missing)[:5]}, unexpected {sorted(unexpected)[:5]}")

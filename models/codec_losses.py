@@ -1,0 +1,140 @@
+"""What a small DAC is trained and judged by: reconstruction loss, living codebooks, and what its codes tell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from audiotools import AudioSignal
+from dac.nn.loss import MelSpectrogramLoss
+from dac.nn.quantize import ResidualVectorQuantize
+from torch import Tensor, nn
+
+
+class ReconstructionLoss(nn.Module):
+    """L1 distance of log10 mel spectrograms at four window lengths: DAC's own loss (arXiv 2306.06546, section 3.4).
+
+    Lengths in samples suit 16 kHz. The floor of 1e-3 lies under the corpora's noise; DAC's 1e-5 would make digital
+    silence outweigh all that is heard.
+    """
+
+    def __init__(self, sample_rate: int) -> None:
+        super().__init__()
+        self.sample_rate = sample_rate
+        self.mel = MelSpectrogramLoss(
+            n_mels=[10, 20, 40, 80],
+            window_lengths=[128, 256, 512, 1024],
+            mel_fmin=[0.0] * 4,
+            mel_fmax=[None] * 4,
+            clamp_eps=1e-3,
+            mag_weight=0.0,
+            pow=1.0,
+        )
+
+    def forward(self, estimate: Tensor, target: Tensor) -> Tensor:
+        """Both [B, 1, samples]; a target longer than the estimate is cut, as odd strides shorten what DAC decodes."""
+        target = target[..., : estimate.shape[-1]]
+        return self.mel(AudioSignal(estimate, self.sample_rate), AudioSignal(target, self.sample_rate))
+
+
+def perplexity(counts: Tensor) -> float:
+    """exp of the entropy of how often each entry [size] of a codebook is used: 1 (collapsed) to size (all alike)."""
+    shares = counts.double() / counts.sum()
+    return float(torch.exp(-torch.special.xlogy(shares, shares).sum()))
+
+
+def count_codes(codes: Tensor, size: int) -> Tensor:
+    """Codes [B, Q, T] to how often each entry occurs, [Q, size]."""
+    return torch.stack([torch.bincount(book.reshape(-1), minlength=size) for book in codes.transpose(0, 1)])
+
+
+@torch.no_grad()
+def seed_codebooks(
+    quantizer: ResidualVectorQuantize, latents: Tensor, generator: torch.Generator, rounds: int = 10
+) -> None:
+    """Put the codebooks where the encoder's outputs `latents` [B, D, T] lie, one residual stage after the other.
+
+    The random codebooks that DAC starts from are met by the encoder's narrow first outputs in a few entries only, and
+    entries never met get no gradient. So: k-means by cosine, which is also how DAC looks codes up.
+    """
+    residual = latents
+    for stage in quantizer.quantizers:
+        points = stage.in_proj(residual).transpose(1, 2).flatten(0, 1)  # [B * T, codebook_dim]
+        picks = torch.randperm(len(points), generator=generator)[: stage.codebook_size]
+        centroids = points[picks].clone()
+        for _ in range(rounds):
+            nearest = _cosine(points, centroids).argmax(1)
+            counts = torch.bincount(nearest, minlength=len(centroids))
+            sums = torch.zeros_like(centroids).index_add_(0, nearest, points)
+            centroids[counts > 0] = sums[counts > 0] / counts[counts > 0, None]
+        stage.codebook.weight[: len(centroids)] = centroids
+        residual = residual - stage(residual)[0]
+
+
+@torch.no_grad()
+def restart_unused(
+    quantizer: ResidualVectorQuantize, counts: Tensor, projected: Tensor, least: int, generator: torch.Generator
+) -> int:
+    """Move entries used less than `least` times onto random encoder outputs (Jukebox, arXiv 2005.00341, section 3.1).
+
+    Args:
+        counts: uses of each entry since the last call, [Q, size].
+        projected: what the codebooks were compared with in the last batch, [B, Q * codebook_dim, T].
+
+    Returns:
+        How many entries were moved.
+    """
+    moved = 0
+    for stage, used, points in zip(
+        quantizer.quantizers, counts, projected.split(quantizer.codebook_dim, dim=1), strict=True
+    ):
+        unused = torch.nonzero(used < least)[:, 0]
+        points = points.transpose(1, 2).flatten(0, 1)
+        picks = torch.randint(len(points), (len(unused),), generator=generator)
+        stage.codebook.weight[unused] = points[picks]
+        moved += len(unused)
+    return moved
+
+
+def bag_of_codes(codes: Sequence[np.ndarray], size: int) -> np.ndarray:
+    """Codes [T, Q] a clip to the square roots of the shares of all entries of all books, [clips, Q * size]."""
+    bags = [[np.bincount(book, minlength=size) / len(clip) for book in clip.T] for clip in codes]
+    return np.sqrt(np.asarray(bags).reshape(len(codes), -1))
+
+
+def probe_accuracy(
+    train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray
+) -> dict[str, float]:
+    """How well a nearest centroid and a logistic regression tell labels from features [clips, D]: share right."""
+    classes = np.unique(train_labels)
+    centroids = np.stack([train[train_labels == label].mean(0) for label in classes])
+    distances = ((test[:, None] - centroids) ** 2).sum(-1)
+    by_centroid = classes[distances.argmin(1)]
+    by_regression = classes[_logistic_regression(train, np.searchsorted(classes, train_labels), test)]
+    return {
+        "nearest_centroid": float((by_centroid == test_labels).mean()),
+        "logistic_regression": float((by_regression == test_labels).mean()),
+        "majority": float((test_labels[:, None] == classes).mean(0).max()),
+    }
+
+
+def _logistic_regression(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Fit on train [N, D] with labels 0 .. C - 1 and return the labels of test."""
+    inputs, targets = torch.from_numpy(train).float(), torch.from_numpy(labels)
+    weight = torch.zeros(train.shape[1], int(labels.max()) + 1, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(inputs @ weight, targets) + 1e-4 * weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return (torch.from_numpy(test).float() @ weight).argmax(1).numpy()
+
+
+def _cosine(points: Tensor, centroids: Tensor) -> Tensor:
+    normalize = nn.functional.normalize
+    return normalize(points) @ normalize(centroids).T

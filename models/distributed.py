@@ -1,0 +1,19 @@
+"""Gathering a batch that is spread over workers."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather
+
+
+def gather_rows(x: Tensor) -> Tensor:
+    """Rows of all workers' x [b, D], in rank order, [b * workers, D]; x itself when alone.
+
+    Gradients flow to every worker's rows. Each worker computes the same loss over all rows, so a row's gradient
+    arrives summed over workers, and the average that DistributedDataParallel takes is the global batch's gradient.
+    """
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return x
+    return torch.cat(all_gather(x)) if torch.distributed.get_world_size() > 1 else x

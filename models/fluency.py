@@ -1,0 +1,66 @@
+"""The fluency-error detector, after FENSE's (arXiv 2110.04684): how likely is a caption damaged?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from models.checkpoint import load_weights, read_config, save_member
+from models.text_encoder import TextEncoder, TextEncoderConfig
+
+
+class FluencyDetectorConfig(BaseModel):
+    """Architecture of the detector."""
+
+    model_config = ConfigDict(extra="forbid")
+    text_encoder: TextEncoderConfig = TextEncoderConfig(name="bert-base-uncased")
+
+
+class FluencyDetector(nn.Module):
+    """A text encoder and one linear unit."""
+
+    kind = "fluency-detector"
+
+    def __init__(self, config: FluencyDetectorConfig, text_encoder: TextEncoder) -> None:
+        super().__init__()
+        self.config = config
+        self.text_encoder = text_encoder
+        self.head = nn.Linear(text_encoder.dim, 1)
+
+    @classmethod
+    def create(cls, config: FluencyDetectorConfig, captions: Iterable[str]) -> FluencyDetector:
+        """Build for training; `captions` train the tokenizer of a text encoder from scratch."""
+        return cls(config, TextEncoder.create(config.text_encoder, captions))
+
+    @classmethod
+    def load(cls, directory: str | Path) -> FluencyDetector:
+        """Load what `save` wrote; no network."""
+        config = FluencyDetectorConfig.model_validate(read_config(directory, cls.kind))
+        model = cls(config, TextEncoder.empty(config.text_encoder, Path(directory) / "text_encoder"))
+        load_weights(model, directory)
+        return model.eval()
+
+    def save(self, directory: str | Path) -> None:
+        """Write model.safetensors, config.json and text_encoder/ (layout and tokenizer)."""
+        save_member(self, directory, self.kind, self.config)
+        self.text_encoder.save_layout(Path(directory) / "text_encoder")
+
+    def forward(self, texts: list[str], damaged: Tensor) -> Tensor:
+        """Binary cross-entropy of texts against damaged [B] (1: damaged)."""
+        return binary_cross_entropy_with_logits(self.logits(texts), damaged)
+
+    def logits(self, texts: list[str]) -> Tensor:
+        """[B], before the sigmoid."""
+        return self.head(self.text_encoder(texts))[:, 0]
+
+    @torch.inference_mode()
+    def fluency_error(self, texts: list[str], batch_size: int = 256) -> np.ndarray:
+        """Probability [N] that each text is damaged, float32."""
+        batches = [self.logits(texts[at : at + batch_size]).sigmoid() for at in range(0, len(texts), batch_size)]
+        return torch.cat(batches).float().cpu().numpy()

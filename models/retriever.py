@@ -1,0 +1,138 @@
+"""The auxiliary retriever (arXiv 2409.01160, section on retrieval): ConvNeXt and a text encoder under one metric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from models.audio_encoder import AudioEncoder, AudioEncoderConfig
+from models.checkpoint import load_weights, read_config, save_member
+from models.distributed import gather_rows
+from models.log_mel import LogMelConfig, pad_log_mels
+from models.optimal_transport import MahalanobisMetric, m_ltm_loss, pairwise_distance
+from models.text_encoder import TextEncoder, TextEncoderConfig
+
+PAIRS_AT_ONCE = 65_536
+
+
+class RetrieverSettings(BaseModel):
+    """What a user chooses of a retriever: architecture and loss."""
+
+    model_config = ConfigDict(extra="forbid")
+    audio_encoder: AudioEncoderConfig = AudioEncoderConfig()
+    text_encoder: TextEncoderConfig = TextEncoderConfig()
+    joint_dim: int = Field(1024, gt=0)
+    hidden_dim: int = Field(2048, gt=0, description="of the two-layer projections")
+    dropout: float = Field(0.2, ge=0, lt=1)
+    loss: Literal["m-ltm"] = "m-ltm"
+    metric: Literal["full", "diagonal"] = "full"
+    epsilon: float = Field(0.03, gt=0, description="entropic regularisation, relative to the largest distance")
+
+
+class RetrieverConfig(RetrieverSettings):
+    """With the front end that its log-mels come from."""
+
+    log_mel: LogMelConfig
+
+
+class Retriever(nn.Module):
+    """Audio and captions in one space, compared by a learned Mahalanobis distance."""
+
+    kind = "retriever"
+
+    def __init__(self, config: RetrieverConfig, text_encoder: TextEncoder) -> None:
+        super().__init__()
+        self.config = config
+        self.audio_encoder = AudioEncoder(config.audio_encoder, config.log_mel.n_mels)
+        self.text_encoder = text_encoder
+        self.audio_projection = _projection(self.audio_encoder.dim, config)
+        self.text_projection = _projection(text_encoder.dim, config)
+        self.metric = MahalanobisMetric(config.joint_dim, config.metric)
+
+    @classmethod
+    def create(cls, config: RetrieverConfig, captions: Iterable[str]) -> Retriever:
+        """Build for training; `captions` train the tokenizer of a text encoder from scratch."""
+        return cls(config, TextEncoder.create(config.text_encoder, captions))
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Retriever:
+        """Load what `save` wrote; no network."""
+        config = RetrieverConfig.model_validate(read_config(directory, cls.kind))
+        model = cls(config, TextEncoder.empty(config.text_encoder, Path(directory) / "text_encoder"))
+        load_weights(model, directory)
+        return model.eval()
+
+    def save(self, directory: str | Path) -> None:
+        """Write model.safetensors, config.json and text_encoder/ (layout and tokenizer)."""
+        save_member(self, directory, self.kind, self.config)
+        self.text_encoder.save_layout(Path(directory) / "text_encoder")
+
+    def embed_audio(self, log_mel: Tensor, lengths: Tensor) -> Tensor:
+        """Unit-length audio embeddings [B, joint_dim] of log_mel [B, frames, mels] with `lengths` [B] valid frames."""
+        return normalize(self.audio_projection(self.audio_encoder(log_mel, lengths)), dim=-1)
+
+    def embed_text(self, texts: list[str]) -> Tensor:
+        """Unit-length caption embeddings [B, joint_dim]."""
+        return normalize(self.text_projection(self.text_encoder(texts)), dim=-1)
+
+    def forward(self, log_mel: Tensor, lengths: Tensor, texts: list[str]) -> Tensor:
+        """The m-LTM loss of a batch of matching pairs; on several workers, of the batches of all."""
+        audio = gather_rows(self.metric(self.embed_audio(log_mel, lengths)))
+        text = gather_rows(self.metric(self.embed_text(texts)))
+        return m_ltm_loss(audio, text, self.config.epsilon)
+
+    @torch.inference_mode()
+    def audio_embeddings(self, log_mels: Sequence[np.ndarray], batch_size: int = 32) -> np.ndarray:
+        """`audio_embedding` of many clips, [N, joint_dim] float32, from log_mels [frames_i, mels]."""
+        by_length = np.argsort([len(log_mel) for log_mel in log_mels], kind="stable")
+        embeddings = np.empty((len(log_mels), self.config.joint_dim), np.float32)
+        device = self.metric.factor.device
+        for at in range(0, len(by_length), batch_size):
+            rows = by_length[at : at + batch_size]
+            batch, lengths = pad_log_mels([log_mels[row] for row in rows])
+            embeddings[rows] = self.embed_audio(batch.to(device), lengths.to(device)).float().cpu().numpy()
+        return embeddings
+
+    @torch.inference_mode()
+    def text_embeddings(self, texts: list[str], batch_size: int = 256) -> np.ndarray:
+        """Caption embeddings of many texts, [N, joint_dim] float32."""
+        batches = [self.embed_text(texts[at : at + batch_size]) for at in range(0, len(texts), batch_size)]
+        return torch.cat(batches).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def similarity(self, text_embeddings: np.ndarray, audio_embeddings: np.ndarray) -> np.ndarray:
+        """Negative Mahalanobis distances [texts, clips]; plain, not the transductive transport plan."""
+        device = self.metric.factor.device
+        text = self.metric(torch.from_numpy(text_embeddings).to(device))
+        audio = self.metric(torch.from_numpy(audio_embeddings).to(device))
+        return -pairwise_distance(text, audio).cpu().numpy()
+
+    @torch.inference_mode()
+    def pair_similarity(
+        self, text_embeddings: np.ndarray, texts: np.ndarray, audio_embeddings: np.ndarray, clips: np.ndarray
+    ) -> np.ndarray:
+        """The cells (texts[p], clips[p]) of `similarity`, [P], without the rest of the matrix."""
+        device = self.metric.factor.device
+        text = self.metric(torch.from_numpy(text_embeddings).to(device))
+        audio = self.metric(torch.from_numpy(audio_embeddings).to(device))
+        found = []
+        for at in range(0, len(texts), PAIRS_AT_ONCE):
+            some = slice(at, at + PAIRS_AT_ONCE)
+            found.append((text[texts[some]] - audio[clips[some]]).norm(dim=-1))
+        return -torch.cat(found).cpu().numpy()
+
+
+def _projection(dim: int, config: RetrieverConfig) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(dim, config.hidden_dim),
+        nn.ReLU(),
+        nn.Dropout(config.dropout),
+        nn.Linear(config.hidden_dim, config.joint_dim),
+    )

@@ -1,0 +1,40 @@
+"""caption: audio files to captions, with an exported ensemble.
+
+Example: enclap caption runs/demo/bundle recording.wav
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from models.ensemble import Ensemble
+from ray_jobs.audio_files import find_audio, read_in_batches
+from ray_jobs.console import console, say
+
+
+def run(bundle: Path, paths: list[Path], output: Path | None, seed: int | None) -> None:
+    """Print a caption a file, or write one JSON object a file with all candidates and scores."""
+    files = find_audio(paths)
+    ensemble = Ensemble.load(bundle)
+    lines = []
+    for readable, clips in read_in_batches(ensemble, files):
+        for path, caption in zip(readable, ensemble.caption_clips(clips, seed), strict=True):
+            if output:
+                lines.append(json.dumps({"path": str(path), **asdict(caption)}, ensure_ascii=False))
+            else:
+                console.print(f"{path}\t{caption.text}", markup=False)
+    if output:
+        partial = output.with_name(f".{output.name}.partial")
+        partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        partial.replace(output)
+        say(f"caption: {len(lines)} captions in {output}")
+
+
+if __name__ == "__main__":
+    import sys
+
+    from ray_jobs.cli import main
+
+    main(["caption", *sys.argv[1:]])

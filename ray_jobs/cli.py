@@ -1,0 +1,144 @@
+"""The command line: `enclap <job> ...`, and the same as `python -m ray_jobs.<job> ...`."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from corpora.audio import AudioError
+from corpora.table import CorpusError
+from models.checkpoint import CheckpointError
+from ray_jobs.config import ConfigError, load_experiment
+from ray_jobs.console import say
+from ray_jobs.run_directory import NotReadyError
+
+BAD_INPUT = (ConfigError, CorpusError, CheckpointError, AudioError, NotReadyError)
+
+app = typer.Typer(
+    name="enclap",
+    help="Train, search, combine, export and use ensembles of audio captioners and retrievers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+ExperimentFile = Annotated[Path, typer.Argument(help="Such as experiments/demo.yaml", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Override any field: seed=1 search.trials=40")
+]
+Bundle = Annotated[Path, typer.Argument(help="The directory made by `enclap export`", show_default=False)]
+
+
+def _add_experiment_job(name: str, summary: str) -> None:
+    def command(experiment: ExperimentFile, overrides: Overrides = None) -> None:
+        loaded = load_experiment(experiment, overrides)
+        connect()
+        importlib.import_module(f"ray_jobs.{name}").run(loaded)
+
+    example = f"Example: [bold]enclap {name} experiments/demo.yaml seed=1[/bold]"
+    app.command(name, help=f"{summary}\n\n{example}")(command)
+
+
+for _name, _summary in {
+    "prepare": "Audio files to feature shards: codec codes and log-mels (Ray Data).",
+    "train": "Train every member, side by side as edges and resources allow (Ray Train).",
+    "search": "Tune sampling, reranking and retrieval weights on the validation split (Ray Tune).",
+    "combine": "Run the ensemble on the test split: submissions, metrics, comparisons.",
+    "export": "Write the ensemble as one directory that loads without Ray or network.",
+    "report": "Write report/index.html: tables, curves and clips to listen to.",
+    "pipeline": "All of the above, skipping what is done and unchanged.",
+}.items():
+    _add_experiment_job(_name, _summary)
+
+
+@app.command()
+def caption(
+    bundle: Bundle,
+    paths: Annotated[list[Path], typer.Argument(help="Audio files, or folders of them", show_default=False)],
+    output: Annotated[Path | None, typer.Option(help="Write JSON lines here instead of text to the terminal")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the sampling; the bundle's when left out")] = None,
+) -> None:
+    """Caption audio files with an exported ensemble.
+
+    Example: [bold]enclap caption runs/demo/bundle recording.wav field_recordings/ --output captions.jsonl[/bold]
+    """
+    from ray_jobs import caption as job
+
+    job.run(bundle, paths, output, seed)
+
+
+@app.command()
+def retrieve(
+    bundle: Bundle,
+    query: Annotated[str, typer.Argument(help="What to look for, in words", show_default=False)],
+    paths: Annotated[list[Path], typer.Argument(help="Audio files, or folders of them", show_default=False)],
+    top_k: Annotated[int, typer.Option(min=1, help="How many to list")] = 10,
+) -> None:
+    """Find the audio files that fit a text best.
+
+    Example: [bold]enclap retrieve runs/demo/bundle "a dog barks in the rain" field_recordings/[/bold]
+    """
+    from ray_jobs import retrieve as job
+
+    job.run(bundle, query, paths, top_k)
+
+
+@app.command()
+def evaluate(
+    bundle: Bundle,
+    root: Annotated[Path, typer.Argument(help="A corpus: ROOT/SPLIT.csv and ROOT/SPLIT/*.wav", show_default=False)],
+    split: Annotated[str, typer.Argument(help="Which split of it")] = "test",
+    output: Annotated[Path | None, typer.Option(help="Write the values as JSON here, too")] = None,
+) -> None:
+    """Captioning and retrieval values of an exported ensemble on a corpus with Clotho's caption columns.
+
+    Example: [bold]enclap evaluate runs/demo/bundle data/soundscapes-demo test[/bold]
+    """
+    from ray_jobs import evaluate as job
+
+    job.run(bundle, root, split, output)
+
+
+def connect() -> None:
+    """Join the cluster that RAY_ADDRESS names (as it does inside `ray job submit`), or start Ray on this machine."""
+    import logging
+
+    import ray
+    import ray.data
+
+    address = os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {} if address else {"include_dashboard": False}
+    ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
+    # Ray Data's bars would be drawn over our lines.
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    resources = ray.cluster_resources()
+    say(f"ray: {address or 'this machine'}, {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command. Exit codes: 0 done; 1 failed while running; 2 bad input or config, before any work."""
+    run: Callable[..., Any] = typer.main.get_command(app)
+    try:
+        run(args=arguments, prog_name="enclap", standalone_mode=True)
+    except BAD_INPUT as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; the same command resumes", file=sys.stderr)
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("ENCLAP_TRACEBACK"):
+            raise
+        print(f"error: {error}\n(ENCLAP_TRACEBACK=1 shows where; the same command resumes)", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

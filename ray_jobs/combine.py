@@ -1,0 +1,174 @@
+"""combine: the ensemble on the test split, once, with what search chose: submissions, metrics, comparisons.
+
+Example: enclap combine experiments/demo.yaml
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import ray
+from models.bootstrap import paired_bootstrap
+from models.metrics import CaptionScores, caption_values
+from models.retrieval_metrics import RetrievalScores, chance_map10, retrieval_values
+
+from models.candidates import CandidateTable
+from models.checkpoint import write_json
+from ray_jobs.config import Experiment
+from ray_jobs.console import say
+from ray_jobs.members import TrainedMembers
+from ray_jobs.run_directory import RunDirectory, commit, is_done, mark_done, package_versions, require
+from ray_jobs.search import best_reranking, best_retrieval, best_sampling
+
+SPLIT = "test"
+
+
+def run(experiment: Experiment) -> None:
+    """Fill ensemble/ with candidates.parquet, captions.csv, retrieval.csv and metrics.json."""
+    directory = RunDirectory(experiment)
+    for what in ("retrieval", "sampling", "reranking"):
+        require(directory.search(what), directory.search_inputs(), "search", experiment.name)
+    if is_done(directory.ensemble, directory.combine_inputs()):
+        say("combine: done already")
+        return
+    say("combine: candidates of the test split")
+    resources = {"num_cpus": 1, "num_gpus": experiment.search.gpus_per_trial}
+    ray.get(ray.remote(**resources)(_combine).remote(experiment.model_dump_json(), commit()))
+    mark_done(directory.ensemble, directory.combine_inputs())
+    say(f"combine: {directory.ensemble}")
+
+
+def _combine(experiment_json: str, commit_: str) -> None:
+    experiment = Experiment.model_validate_json(experiment_json)
+    directory = RunDirectory(experiment)
+    directory.ensemble.mkdir(parents=True, exist_ok=True)
+    members = TrainedMembers(experiment, SPLIT)
+    captioning, caption_comparisons, details = _caption(experiment, directory, members)
+    retrieval, retrieval_comparisons = _retrieve(directory, members)
+    write_json(
+        directory.ensemble / "metrics.json",
+        {
+            "corpus": experiment.target_corpus,
+            "corpus_kind": experiment.corpora[experiment.target_corpus].kind,
+            "split": SPLIT,
+            "clips": len(members.features),
+            "seed": experiment.seed,
+            "commit": commit_,
+            "packages": package_versions(),
+            "captioning": captioning,
+            "captioning_details": details,
+            "retrieval": retrieval,
+            "retrieval_chance_map@10": chance_map10(len(members.features)),
+            "comparisons": caption_comparisons + retrieval_comparisons,
+        },
+    )
+
+
+# --- captioning ----------------------------------------------------------------------------------------------------
+
+
+def _caption(
+    experiment: Experiment, directory: RunDirectory, members: TrainedMembers
+) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
+    """Write candidates and captions; returns each system's values, the comparisons, and how values were computed."""
+    reranking = best_reranking(directory.search("reranking"))
+    table = members.candidates(best_sampling(directory.search("sampling")))
+    chosen = reranking.choose(table)
+    systems = {f"{name}/beam": [c.text for c in beams] for name, beams in members.beams(experiment.beam).items()}
+    for name in members.captioners:
+        own = table.of_captioner(name)
+        systems[f"{name}/rerank"] = _texts(own, reranking.choose(own))
+    systems["ensemble"] = _texts(table, chosen)
+    _write_candidates(directory.ensemble, members.features.clip_ids, table, reranking.totals(table), chosen)
+    _write_captions(directory.ensemble, members.features.paths, systems["ensemble"])
+    scores = {system: caption_values(texts, members.features.captions) for system, texts in systems.items()}
+    values = {system: dict(score.corpus) for system, score in scores.items()}
+    if members.detector:
+        for system, texts in systems.items():
+            values[system]["fluency_error"] = float(members.detector.fluency_error(texts).mean())
+    for system, texts in systems.items():
+        values[system]["unique_captions"] = len(set(texts))
+    others = [f"{name}/{how}" for name in members.captioners for how in ("beam", "rerank")]
+    comparisons = [_compare_captions(scores, other, experiment.seed) for other in others]
+    score = scores["ensemble"]
+    return values, comparisons, {"preprocessing": score.preprocessing, "absent": score.absent}
+
+
+def _texts(table: CandidateTable, chosen: np.ndarray) -> list[str]:
+    return [texts[column] for texts, column in zip(table.texts, chosen, strict=True)]
+
+
+def _compare_captions(scores: dict[str, CaptionScores], other: str, seed: int) -> dict[str, Any]:
+    ensemble, single = (scores[system].per_clip["cider_d"].to_numpy() for system in ("ensemble", other))
+    comparison = paired_bootstrap(ensemble, single, seed=seed)
+    return {"metric": "cider_d", "a": "ensemble", "b": other, "delta": comparison.delta, "ci95": list(comparison.ci95)}
+
+
+def _write_candidates(
+    target: Path, clip_ids: list[str], table: CandidateTable, totals: np.ndarray, chosen: np.ndarray
+) -> None:
+    rows, columns = np.nonzero(table.mask)
+    cells = list(zip(rows.tolist(), columns.tolist(), strict=True))
+    frame = pd.DataFrame(
+        {
+            "clip_id": [clip_ids[row] for row, _ in cells],
+            "caption": [table.texts[row][column] for row, column in cells],
+            "captioner": [table.captioners[row][column] for row, column in cells],
+            "tokens": [table.tokens[row][column] for row, column in cells],
+            "decoder_score": table.decoder_score[table.mask],
+            **{f"encoder_score/{name}": scores[table.mask] for name, scores in table.encoder_score.items()},
+            "fluency_error": table.fluency_error[table.mask],
+            "score": totals[table.mask],
+            "chosen": columns == chosen[rows],
+        }
+    )
+    frame.to_parquet(target / "candidates.parquet")
+
+
+def _write_captions(target: Path, paths: list[str], captions: list[str]) -> None:
+    """DCASE Task 6: file_name,caption_predicted."""
+    frame = pd.DataFrame({"file_name": [Path(path).name for path in paths], "caption_predicted": captions})
+    frame.to_csv(target / "captions.csv", index=False)
+
+
+# --- retrieval -----------------------------------------------------------------------------------------------------
+
+
+def _retrieve(directory: RunDirectory, members: TrainedMembers) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Write the ranking; returns each system's values and the comparisons."""
+    queries, target = members.queries()
+    similarities = members.similarities()
+    fused = best_retrieval(directory.search("retrieval")).join(similarities)
+    _write_retrieval(directory.ensemble, queries, fused, members.features.paths)
+    scores = {name: retrieval_values(one, target) for name, one in {**similarities, "ensemble": fused}.items()}
+    comparisons = [_compare_retrieval(scores, name, target, members.experiment.seed) for name in similarities]
+    return {name: score.corpus for name, score in scores.items()}, comparisons
+
+
+def _compare_retrieval(
+    scores: dict[str, RetrievalScores], other: str, target: np.ndarray, seed: int
+) -> dict[str, Any]:
+    """The captions of a clip are resampled together: they are no independent queries."""
+    ensemble, single = scores["ensemble"].average_precision, scores[other].average_precision
+    comparison = paired_bootstrap(ensemble, single, seed=seed, groups=target)
+    return {"metric": "map@10", "a": "ensemble", "b": other, "delta": comparison.delta, "ci95": list(comparison.ci95)}
+
+
+def _write_retrieval(target: Path, queries: list[str], similarity: np.ndarray, paths: list[str]) -> None:
+    """DCASE Task 8: caption,fname_1,...,fname_10, best first."""
+    names = np.array([Path(path).name for path in paths])
+    best = np.argsort(-similarity, axis=1, kind="stable")[:, :10]
+    frame = pd.DataFrame(names[best], columns=[f"fname_{rank + 1}" for rank in range(best.shape[1])])
+    frame.insert(0, "caption", queries)
+    frame.to_csv(target / "retrieval.csv", index=False)
+
+
+if __name__ == "__main__":
+    import sys
+
+    from ray_jobs.cli import main
+
+    main(["combine", *sys.argv[1:]])

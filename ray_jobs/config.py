@@ -1,0 +1,262 @@
+"""What an experiment is: the schema of experiments/*.yaml."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from models.captioner import CaptionerSettings
+from models.fluency import FluencyDetectorConfig
+from models.generation import BeamConfig, SamplingConfig
+from models.log_mel import LogMelConfig
+from models.retriever import RetrieverSettings
+
+KINDS = ("retriever", "captioner", "fluency-detector", "soundscapes", "folder")
+
+
+class ConfigError(ValueError):
+    """An experiment file cannot be used; the message names the file, the key, what was found and what was expected."""
+
+
+class Strict(BaseModel):
+    """A part of the schema: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class SoundscapesCorpus(Strict):
+    """The built-in corpus, rendered into `root` on first use."""
+
+    kind: Literal["soundscapes"]
+    root: str
+    splits: dict[Literal["train", "validation", "test"], Annotated[int, Field(ge=2)]]
+    seed: int = 0
+    sample_rate: int = Field(16_000, gt=0, description="Hz of the rendered files")
+
+
+class FolderCorpus(Strict):
+    """`<root>/<split>.csv` with Clotho's columns (file_name, caption_1, ...) and audio in `<root>/<split>/`."""
+
+    kind: Literal["folder"]
+    root: str
+    splits: list[Literal["train", "validation", "test"]]
+
+
+Corpus = Annotated[SoundscapesCorpus | FolderCorpus, Field(discriminator="kind")]
+
+
+class FeaturesConfig(Strict):
+    """What `prepare` computes of every clip."""
+
+    codec: str = Field("dac-44khz", description="dac-44khz, dac-24khz, dac-16khz, dac-soundscapes-16khz, or a file")
+    codebooks: int | None = Field(None, gt=0, description="keep the first so many; all when left out")
+    log_mel: LogMelConfig = LogMelConfig()
+    max_duration_s: float = Field(30.0, gt=0, description="longer clips are cut to their beginning")
+    clips_per_shard: int = Field(64, gt=0)
+
+
+class Resources(Strict):
+    """Of one member: `workers` in data parallel, each with these."""
+
+    workers: int = Field(1, ge=1)
+    cpus_per_worker: float = Field(1, gt=0)
+    gpus_per_worker: float = Field(0, ge=0)
+    retries: int = Field(2, ge=0, description="restarts from the last checkpoint after a failure")
+
+
+class Training(Strict):
+    """How a member is trained. `batch_size` is global, whatever the number of workers."""
+
+    epochs: int = Field(gt=0)
+    batch_size: int = Field(64, gt=1)
+    learning_rate: float = Field(gt=0)
+    schedule: Literal["cosine", "inverse-sqrt", "constant"] = "cosine"
+    warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+class Member(Strict):
+    """Common to all kinds of members."""
+
+    corpora: list[str] = Field(default=[], description="to train on; all when left out")
+    init_from: str | None = Field(None, description="start from this member's weights")
+    training: Training
+    resources: Resources = Resources()
+
+    def edges(self) -> list[str]:
+        """Members that must be done first."""
+        return [self.init_from] if self.init_from else []
+
+
+class RetrieverMember(Member, RetrieverSettings):
+    """A retriever (models/retriever.py)."""
+
+    kind: Literal["retriever"]
+
+
+class CaptionerMember(Member, CaptionerSettings):
+    """A captioner (models/captioner.py) that reads the named retriever's audio_embedding."""
+
+    kind: Literal["captioner"]
+    audio_embedding: str
+    captions_per_clip: int = Field(1, gt=0, description="captions a step and clip, from one encoder pass")
+
+    def edges(self) -> list[str]:
+        return [self.audio_embedding, *super().edges()]
+
+
+class FluencyDetectorMember(Member, FluencyDetectorConfig):
+    """A fluency-error detector (models/fluency.py), trained on damaged captions."""
+
+    kind: Literal["fluency-detector"]
+
+
+AnyMember = Annotated[RetrieverMember | CaptionerMember | FluencyDetectorMember, Field(discriminator="kind")]
+
+
+class SearchConfig(Strict):
+    """What is tuned on the validation split."""
+
+    objective: Literal["cider_d", "rouge_l", "bleu_4"] = Field("cider_d", description="of sampling and reranking")
+    trials: int = Field(20, gt=0, description="sampling settings tried; the given one is the first")
+    clips: int | None = Field(None, gt=1, description="validation clips used for sampling; all when left out")
+    normalisation: Literal["none", "z", "rank", "softmax"] = Field("none", description="of scores within a clip")
+    fluency_threshold: float = Field(0.9, gt=0, le=1)
+    weight_steps: int = Field(10, gt=0, description="grid steps of the simplex where the search is not exact")
+    retrieval_normalisation: Literal["none", "z", "rank"] = Field("none", description="of similarities within a query")
+    retrieval_weight_steps: int = Field(20, gt=0)
+    cpus_per_trial: float = Field(1, gt=0)
+    gpus_per_trial: float = Field(0, ge=0)
+
+
+class Experiment(Strict):
+    """One run: corpora, features, members, searches and the combination."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    storage_path: str = "runs"
+    seed: int = 0
+    corpora: dict[str, Corpus] = Field(min_length=1)
+    target_corpus: str = Field(description="whose validation split is searched on and whose test split is reported")
+    features: FeaturesConfig = FeaturesConfig()
+    members: dict[str, AnyMember] = Field(min_length=1)
+    sampling: SamplingConfig = SamplingConfig()
+    beam: BeamConfig = BeamConfig()
+    search: SearchConfig = SearchConfig()
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Experiment:
+        if self.target_corpus not in self.corpora:
+            raise ValueError(f"target_corpus: {self.target_corpus!r} is not among corpora ({', '.join(self.corpora)})")
+        for name, member in self.members.items():
+            for corpus in member.corpora:
+                if corpus not in self.corpora:
+                    raise ValueError(f"members.{name}.corpora: {corpus!r} is not among {', '.join(self.corpora)}")
+            for edge in member.edges():
+                if edge not in self.members:
+                    raise ValueError(f"members.{name}: {edge!r} is not among members ({', '.join(self.members)})")
+            if isinstance(member, CaptionerMember) and self.members[member.audio_embedding].kind != "retriever":
+                raise ValueError(f"members.{name}.audio_embedding: {member.audio_embedding!r} is no retriever")
+            if member.init_from and self.members[member.init_from].kind != member.kind:
+                raise ValueError(f"members.{name}.init_from: {member.init_from!r} is no {member.kind}")
+        self._refuse_circles()
+        return self
+
+    def _refuse_circles(self) -> None:
+        done: set[str] = set()
+        while len(done) < len(self.members):
+            ready = {name for name, member in self.members.items() if done.issuperset(member.edges())}
+            if ready <= done:
+                circle = ", ".join(sorted(set(self.members) - done))
+                raise ValueError(f"members wait for each other in a circle: {circle}")
+            done |= ready
+
+    def of_kind(self, kind: str) -> list[str]:
+        """Names of the members of a kind, in the order of the file."""
+        return [name for name, member in self.members.items() if member.kind == kind]
+
+    def training_corpora(self, member: str) -> list[str]:
+        """Names of the corpora that a member is trained on."""
+        return self.members[member].corpora or list(self.corpora)
+
+
+def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Experiment:
+    """Read and check an experiment file, with `key.subkey=value` overrides (values are YAML).
+
+    Raises:
+        ConfigError: naming file and key; for an unknown key also the nearest valid one.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; expected an experiment such as experiments/demo.yaml")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: found {type(raw).__name__}, expected a mapping of keys to values")
+    for override in overrides or []:
+        _override(raw, override)
+    try:
+        return Experiment.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(path, problem) for problem in error.errors())) from error
+
+
+def fingerprint(*parts: Any) -> str:
+    """A short hash of what a result depends on; pydantic models and anything JSON."""
+    plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    dotted, separator, value = override.partition("=")
+    if not separator or not dotted:
+        raise ConfigError(f"{override!r}: expected key=value, for instance seed=1 or features.codebooks=4")
+    *parents, last = dotted.split(".")
+    node = raw
+    for key in parents:
+        node = node.setdefault(key, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"{override!r}: {key!r} holds a value, not keys")
+    try:
+        node[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{override!r}: the value is not YAML: {error}") from error
+
+
+def _explain(path: Path, problem: Any) -> str:
+    # Behind a member's or corpus's name pydantic puts the kind that it took; the file has no such key.
+    parts = [str(part) for at, part in enumerate(problem["loc"]) if not (at == 2 and part in KINDS)]
+    location, message = ".".join(parts), problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        nearest = difflib.get_close_matches(str(problem["loc"][-1]), _all_keys(), n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        return f"{path}: unknown key {location!r}{hint}"
+    found = "" if problem["type"] == "missing" else f" (found {problem['input']!r})"
+    where = f"{location}: " if location else ""
+    return f"{path}: {where}{message}{found if location else ''}"
+
+
+def _all_keys() -> list[str]:
+    """Every key of the schema, for spelling hints."""
+    keys: set[str] = set()
+
+    def collect(node: Any) -> None:
+        if isinstance(node, dict):
+            keys.update(node.get("properties", {}))
+            for value in node.values():
+                collect(value)
+        elif isinstance(node, list):
+            for value in node:
+                collect(value)
+
+    collect(Experiment.model_json_schema())
+    return sorted(keys)

@@ -1,0 +1,88 @@
+"""export: the ensemble as one directory that loads without Ray, network or pickle.
+
+Example: enclap export experiments/demo.yaml
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+from models.codec import Codec
+from models.ensemble import BundleManifest
+from ray_jobs.config import CaptionerMember, Experiment
+from ray_jobs.console import say
+from ray_jobs.run_directory import RunDirectory, commit, is_done, mark_done, package_versions, require
+from ray_jobs.search import best_reranking, best_retrieval, best_sampling
+
+NOTICE = """Weights in this directory were trained by enclap-ensemble from the corpora and checkpoints named in
+bundle.json under provenance. Their licences apply: the published DAC weights are MIT; Clotho's licence is academic and
+non-commercial; of AudioCaps the captions are MIT and the audio is YouTube's; WavCaps is for academic use. Weights
+trained on the built-in synthetic corpus alone carry no third-party data.
+"""
+
+
+def run(experiment: Experiment) -> None:
+    """Write bundle/: members, codec, tuned parameters, provenance and licence notes."""
+    directory = RunDirectory(experiment)
+    require(directory.ensemble, directory.combine_inputs(), "combine", experiment.name)
+    if is_done(directory.bundle, directory.combine_inputs()):
+        say("export: done already")
+        return
+    partial = directory.root / ".bundle.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    for name in experiment.members:
+        shutil.copytree(directory.member(name), partial / "members" / name)
+    codec = Codec.load(experiment.features.codec, experiment.features.codebooks)
+    codec.save(partial / "codec" / "codec.safetensors")
+    manifest = _manifest(experiment, directory, codec)
+    (partial / "bundle.json").write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    shutil.copy(directory.ensemble / "metrics.json", partial / "metrics.json")
+    (partial / "NOTICE").write_text(NOTICE, encoding="utf-8")
+    (partial / "SHA256SUMS").write_text(_checksums(partial), encoding="utf-8")
+    mark_done(partial, directory.combine_inputs())
+    shutil.rmtree(directory.bundle, ignore_errors=True)
+    partial.replace(directory.bundle)
+    size = sum(path.stat().st_size for path in directory.bundle.rglob("*") if path.is_file())
+    say(f"export: {directory.bundle} ({size / 2**20:.1f} MiB)")
+
+
+def _manifest(experiment: Experiment, directory: RunDirectory, codec: Codec) -> BundleManifest:
+    detectors = experiment.of_kind("fluency-detector")
+    captioners = {n: m.audio_embedding for n, m in experiment.members.items() if isinstance(m, CaptionerMember)}
+    return BundleManifest(
+        retrievers=experiment.of_kind("retriever"),
+        captioners=captioners,
+        fluency_detector=detectors[0] if detectors else None,
+        codebooks=codec.n_codebooks,
+        log_mel=experiment.features.log_mel,
+        max_duration_s=experiment.features.max_duration_s,
+        sampling=best_sampling(directory.search("sampling")),
+        reranking=best_reranking(directory.search("reranking")),
+        retrieval=best_retrieval(directory.search("retrieval")),
+        seed=experiment.seed,
+        provenance={
+            "experiment": experiment.name,
+            "commit": commit(),
+            "packages": package_versions(),
+            "codec": codec.provenance(),
+            "corpora": {name: corpus.model_dump(mode="json") for name, corpus in experiment.corpora.items()},
+            "members": {n: json.loads((directory.member(n) / "metrics.json").read_text()) for n in experiment.members},
+        },
+    )
+
+
+def _checksums(root: Path) -> str:
+    """Lines as `sha256sum -c` reads them."""
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(root)}\n" for path in files)
+
+
+if __name__ == "__main__":
+    import sys
+
+    from ray_jobs.cli import main
+
+    main(["export", *sys.argv[1:]])

@@ -1,0 +1,115 @@
+"""Feature shards: Parquet files of clips with codes, log_mel and captions."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+METADATA = b"enclap"
+
+
+class FeaturesError(ValueError):
+    """Feature shards cannot be used; the message names the directory, what was found and what was expected."""
+
+
+@dataclass
+class Features:
+    """The clips of one or several splits; item i of each list belongs to clip i."""
+
+    clip_ids: list[str]
+    paths: list[str]
+    captions: list[list[str]]
+    durations_s: list[float]
+    codes: list[np.ndarray]  # [T_i, Q] int16
+    log_mels: list[np.ndarray]  # [frames_i, mels] float16
+    codec: dict[str, Any]  # provenance
+
+    def __len__(self) -> int:
+        return len(self.clip_ids)
+
+    def head(self, clips: int | None) -> Features:
+        """The first so many clips; all of them for None."""
+        lists = {f.name: getattr(self, f.name)[:clips] for f in fields(self) if f.name != "codec"}
+        return replace(self, **lists)
+
+
+def write_shard(path: Path, clips: list[dict[str, Any]], metadata: dict[str, Any], codebooks: int, mels: int) -> None:
+    """Write one shard atomically; `metadata` (inputs, codec, quarantine) goes into the file's schema."""
+    schema = pa.schema(
+        {
+            "clip_id": pa.string(),
+            "path": pa.string(),
+            "duration_s": pa.float64(),
+            "captions": pa.list_(pa.string()),
+            "codes": pa.list_(pa.list_(pa.int16(), codebooks)),
+            "log_mel": pa.list_(pa.list_(pa.float16(), mels)),
+        },
+        metadata={METADATA: json.dumps(metadata).encode()},
+    )
+    columns = {name: [clip[name] for clip in clips] for name in ("clip_id", "path", "duration_s", "captions")}
+    arrays = [pa.array(columns[name], schema.field(name).type) for name in columns]
+    arrays += [_nested([clip[name] for clip in clips], schema.field(name).type) for name in ("codes", "log_mel")]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), partial, compression="zstd")
+    partial.replace(path)
+
+
+def shard_metadata(path: Path) -> dict[str, Any]:
+    """What `write_shard` recorded in a shard."""
+    return json.loads(pq.read_schema(path).metadata[METADATA])
+
+
+def read_features(directories: list[Path]) -> Features:
+    """Read all shards of the given splits.
+
+    Raises:
+        FeaturesError: if there is no clip, or if the shards come from different codecs.
+    """
+    shards = [shard for directory in directories for shard in sorted(directory.glob("*.parquet"))]
+    codecs = [shard_metadata(shard)["codec"] for shard in shards]
+    for shard, codec in zip(shards, codecs, strict=True):
+        if codec != codecs[0]:
+            raise FeaturesError(f"{shard}: codes of {codec}, expected those of {codecs[0]} as in {shards[0]}")
+    tables = [pq.read_table(shard) for shard in shards]
+    if not sum(table.num_rows for table in tables):
+        listed = ", ".join(str(directory) for directory in directories)
+        raise FeaturesError(f"no clips in {listed}; expected feature shards made by `enclap prepare`")
+    table = pa.concat_tables(table.replace_schema_metadata(None) for table in tables)
+    return Features(
+        clip_ids=table["clip_id"].to_pylist(),
+        paths=table["path"].to_pylist(),
+        captions=table["captions"].to_pylist(),
+        durations_s=table["duration_s"].to_pylist(),
+        codes=_matrices(table["codes"].combine_chunks()),
+        log_mels=_matrices(table["log_mel"].combine_chunks()),
+        codec=codecs[0],
+    )
+
+
+def _nested(matrices: list[np.ndarray], kind: pa.DataType) -> pa.Array:
+    """Matrices [T_i, width] as list<fixed_size_list<width>>, without a Python object a number."""
+    width = kind.value_type.list_size
+    offsets = np.cumsum([0, *(len(matrix) for matrix in matrices)], dtype=np.int32)
+    flat = np.concatenate([matrix.reshape(-1) for matrix in matrices]) if matrices else np.empty(0)
+    values = pa.array(flat.astype(kind.value_type.value_type.to_pandas_dtype()), kind.value_type.value_type)
+    return pa.ListArray.from_arrays(offsets, pa.FixedSizeListArray.from_arrays(values, width)).cast(kind)
+
+
+def _matrices(column: pa.Array) -> list[np.ndarray]:
+    """The inverse of `_nested`."""
+    arrays = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    matrices: list[np.ndarray] = []
+    for array in arrays:
+        width = array.type.value_type.list_size
+        flat = array.flatten().flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+        ends = np.cumsum([len_ or 0 for len_ in pa.compute.list_value_length(array).to_pylist()])
+        matrices += np.split(flat, ends[:-1])
+    return matrices

@@ -1,0 +1,83 @@
+"""Loading a run's trained members, and the target corpus's splits with their embeddings, once a process."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.candidates import CandidateTable, score_candidates
+from models.captioner import Captioner
+from models.fluency import FluencyDetector
+from models.generation import BeamConfig, Candidate, SamplingConfig, beam_clips, sample_clips
+from models.retriever import Retriever
+from ray_jobs.config import CaptionerMember, Experiment
+from ray_jobs.features import read_features
+from ray_jobs.run_directory import RunDirectory
+
+
+class TrainedMembers:
+    """The members of a run over one split of its target corpus."""
+
+    def __init__(self, experiment: Experiment, split: str, clips: int | None = None) -> None:
+        self.experiment, self.split = experiment, split
+        self.directory = RunDirectory(experiment)
+        self.features = read_features([self.directory.features(experiment.target_corpus, split)]).head(clips)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    @cached_property
+    def retrievers(self) -> dict[str, Retriever]:
+        return {name: Retriever.load(self._path(name)).to(self.device) for name in self.experiment.of_kind("retriever")}
+
+    @cached_property
+    def captioners(self) -> dict[str, Captioner]:
+        return {name: Captioner.load(self._path(name)).to(self.device) for name in self.experiment.of_kind("captioner")}
+
+    @cached_property
+    def detector(self) -> FluencyDetector | None:
+        names = self.experiment.of_kind("fluency-detector")
+        return FluencyDetector.load(self._path(names[0])).to(self.device) if names else None
+
+    @cached_property
+    def audio_embeddings(self) -> dict[str, np.ndarray]:
+        """By retriever, [clips, D]."""
+        return {name: model.audio_embeddings(self.features.log_mels) for name, model in self.retrievers.items()}
+
+    def candidates(self, sampling: SamplingConfig) -> CandidateTable:
+        """What all captioners propose for every clip, scored."""
+        drawn = {
+            name: sample_clips(model, self.features.codes, self._conditioning(name), sampling, self.experiment.seed)
+            for name, model in self.captioners.items()
+        }
+        return score_candidates(drawn, self.retrievers, self.audio_embeddings, self.detector)
+
+    def beams(self, beam: BeamConfig) -> dict[str, list[Candidate]]:
+        """Each captioner's best beam of every clip."""
+        return {
+            name: beam_clips(model, self.features.codes, self._conditioning(name), beam)
+            for name, model in self.captioners.items()
+        }
+
+    def queries(self) -> tuple[list[str], np.ndarray]:
+        """All captions of the split, and the clip that each describes."""
+        captions = self.features.captions
+        target = np.repeat(np.arange(len(captions)), [len(clip) for clip in captions])
+        return [caption for clip in captions for caption in clip], target
+
+    def similarities(self) -> dict[str, np.ndarray]:
+        """By retriever, [queries, clips]."""
+        queries, _ = self.queries()
+        return {
+            name: model.similarity(model.text_embeddings(queries), self.audio_embeddings[name])
+            for name, model in self.retrievers.items()
+        }
+
+    def _conditioning(self, captioner: str) -> np.ndarray:
+        member = self.experiment.members[captioner]
+        assert isinstance(member, CaptionerMember)
+        return self.audio_embeddings[member.audio_embedding]
+
+    def _path(self, name: str) -> Path:
+        return self.directory.member(name)

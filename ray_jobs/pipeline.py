@@ -1,0 +1,55 @@
+"""pipeline: prepare, train, search, combine, export and report, skipping what is done and unchanged.
+
+Example: enclap pipeline experiments/demo.yaml
+"""
+
+from __future__ import annotations
+
+import json
+
+from rich.table import Table
+
+from ray_jobs import combine, export, prepare, report, search, train
+from ray_jobs.config import Experiment
+from ray_jobs.console import console, say
+from ray_jobs.run_directory import RunDirectory
+
+
+def run(experiment: Experiment) -> None:
+    """Run all jobs in order and print the summary."""
+    for job in (prepare, train, search, combine, export, report):
+        job.run(experiment)
+    summarise(experiment)
+
+
+def summarise(experiment: Experiment) -> None:
+    """Print the test values of every system, and where the results are."""
+    directory = RunDirectory(experiment)
+    metrics = json.loads((directory.ensemble / "metrics.json").read_text(encoding="utf-8"))
+    where = f"{metrics['corpus']} {metrics['split']}, {metrics['clips']} clips"
+    if metrics["corpus_kind"] == "soundscapes":
+        where += " (built-in synthetic corpus: says nothing about Clotho)"
+    captioning = ["cider_d", "rouge_l", "bleu_4", "unique_captions"]
+    console.print(_table(f"Captioning, {where}", metrics["captioning"], captioning))
+    console.print(_table(f"Text-to-audio retrieval, {where}", metrics["retrieval"], ["map@10", "r@1", "r@5", "r@10"]))
+    say(f"bundle  {directory.bundle}")
+    say(f"report  {directory.report / 'index.html'}")
+
+
+def _table(title: str, systems: dict[str, dict[str, float]], columns: list[str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("system")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for system, values in systems.items():
+        cells = [values[column] for column in columns]
+        table.add_row(system, *(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in cells))
+    return table
+
+
+if __name__ == "__main__":
+    import sys
+
+    from ray_jobs.cli import main
+
+    main(["pipeline", *sys.argv[1:]])

@@ -1,0 +1,132 @@
+"""The run directory: where every job reads and writes, and how it knows what is done."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from models.checkpoint import write_json
+from ray_jobs.config import ConfigError, Experiment, fingerprint
+
+PACKAGES = ("ray", "torch", "transformers", "timm", "descript-audio-codec", "aac-metrics", "numpy", "pandas", "pyarrow")
+MARKER = ".done.json"
+
+
+class NotReadyError(RuntimeError):
+    """A job needs what another has not made yet; the message names the command that makes it."""
+
+
+class RunDirectory:
+    """Paths under runs/<experiment>/."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        if "://" in experiment.storage_path:
+            found = experiment.storage_path
+            raise ConfigError(f"storage_path: found {found!r}, expected a directory that every node sees")
+        self.experiment = experiment
+        self.root = Path(experiment.storage_path).resolve() / experiment.name
+
+    def features(self, corpus: str, split: str | None = None) -> Path:
+        return self.root / "features" / corpus / (split or "")
+
+    def member(self, name: str) -> Path:
+        return self.root / "members" / name
+
+    def search(self, what: str) -> Path:
+        return self.root / "search" / what
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def ensemble(self) -> Path:
+        return self.root / "ensemble"
+
+    @property
+    def bundle(self) -> Path:
+        return self.root / "bundle"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report"
+
+    def write_experiment(self) -> None:
+        """Write experiment.yaml: the resolved config with commit, package versions and seed."""
+        record = {
+            "experiment": self.experiment.model_dump(mode="json"),
+            "provenance": {"commit": commit(), "seed": self.experiment.seed, "packages": package_versions()},
+        }
+        self.root.mkdir(parents=True, exist_ok=True)
+        partial = self.root / ".experiment.yaml.partial"
+        partial.write_text(yaml.safe_dump(record, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        partial.replace(self.root / "experiment.yaml")
+
+    # What a result was made from; the chain of these decides what a job may skip.
+
+    def features_inputs(self) -> str:
+        corpora = {name: corpus.model_dump(mode="json") for name, corpus in self.experiment.corpora.items()}
+        return fingerprint(self.experiment.features, corpora)
+
+    def member_inputs(self, name: str) -> str:
+        member = self.experiment.members[name]
+        settings = member.model_dump(mode="json", exclude={"resources"})
+        edges = [self.member_inputs(edge) for edge in member.edges()]
+        return fingerprint(settings, self.experiment.seed, self.features_inputs(), edges)
+
+    def members_inputs(self) -> str:
+        return fingerprint({name: self.member_inputs(name) for name in self.experiment.members})
+
+    def search_inputs(self) -> str:
+        e = self.experiment
+        return fingerprint(self.members_inputs(), e.search, e.sampling, e.target_corpus)
+
+    def combine_inputs(self) -> str:
+        return fingerprint(self.search_inputs(), self.experiment.beam)
+
+
+def is_done(directory: Path, inputs: str) -> bool:
+    """Whether `directory` holds the finished result of these inputs."""
+    marker = directory / MARKER
+    return marker.is_file() and json.loads(marker.read_text(encoding="utf-8")).get("inputs") == inputs
+
+
+def mark_done(directory: Path, inputs: str, **details: Any) -> None:
+    """Say, last of all, that `directory` is finished."""
+    write_json(directory / MARKER, {"inputs": inputs, **details})
+
+
+def require(directory: Path, inputs: str, command: str, experiment_name: str) -> None:
+    """Raise NotReadyError unless `directory` is the finished result of these inputs."""
+    if not is_done(directory, inputs):
+        state = "was made from other settings" if (directory / MARKER).is_file() else "is not there yet"
+        raise NotReadyError(f"{directory} {state}; run `enclap {command}` on the file of {experiment_name} first")
+
+
+def commit() -> str:
+    """The code's commit, with `-dirty` if the tree differs from it; `unknown` outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=here, capture_output=True, text=True, check=True, timeout=10,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return described.stdout.strip()
+
+
+def package_versions() -> dict[str, str]:
+    """Installed versions of the packages that results depend on."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "absent"
+    return versions

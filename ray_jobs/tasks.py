@@ -1,0 +1,251 @@
+"""What training means for each kind of member: its data, its batches, its loss and its validation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from models.caption_damage import build_examples
+from models.retrieval_metrics import retrieval_values
+from torch import Tensor, nn
+
+from models.captioner import Captioner, CaptionerConfig, CaptionerSettings
+from models.fluency import FluencyDetector, FluencyDetectorConfig
+from models.log_mel import LogMelConfig, pad_log_mels
+from models.retriever import Retriever, RetrieverConfig, RetrieverSettings
+from ray_jobs.config import AnyMember, CaptionerMember, FluencyDetectorMember
+from ray_jobs.features import Features, read_features
+
+BUCKET_BATCHES = 8  # clips are sorted by length within so many batches: little padding, still well mixed
+
+
+@dataclass(frozen=True)
+class MemberJob:
+    """Everything a worker needs to train one member; crosses the wire."""
+
+    name: str
+    member: AnyMember
+    seed: int
+    inputs: str
+    train: list[Path]
+    validation: list[Path]
+    log_mel: LogMelConfig
+    output: Path
+    edges: dict[str, Path]  # name of each member that this one starts from, and its directory
+
+
+class Task(ABC):
+    """One kind of training. `monitor` names the validation value that chooses the epoch, `sign` +1: more is better."""
+
+    monitor: str
+    sign: int
+
+    def __init__(self, job: MemberJob) -> None:
+        self.job = job
+
+    @cached_property
+    def train(self) -> Features:
+        return read_features(self.job.train)
+
+    @cached_property
+    def validation(self) -> Features:
+        return read_features(self.job.validation)
+
+    @property
+    def all_captions(self) -> list[str]:
+        """Of the training split: what tokenizers are trained on."""
+        return [caption for clip in self.train.captions for caption in clip]
+
+    @abstractmethod
+    def create(self) -> Any:
+        """A new model."""
+
+    @abstractmethod
+    def load(self, directory: Path) -> Any:
+        """A saved model of this kind."""
+
+    @abstractmethod
+    def batches(self, epoch: int, rank: int, world: int) -> Iterator[Any]:
+        """This worker's share of every global batch of an epoch, the same for the same seed and epoch."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
+        """Values to log; `loss` is the one to descend."""
+
+    @abstractmethod
+    def validate(self, model: Any) -> dict[str, float]:
+        """Values on the validation split."""
+
+    def rng(self, epoch: int) -> np.random.Generator:
+        """Random numbers of one epoch: nothing of them needs to be kept for resuming."""
+        return np.random.default_rng([self.job.seed, epoch])
+
+
+def make_task(job: MemberJob) -> Task:
+    """The task of the member's kind."""
+    kinds: dict[str, type[Task]] = {
+        "retriever": RetrieverTask,
+        "captioner": CaptionerTask,
+        "fluency-detector": FluencyTask,
+    }
+    return kinds[job.member.kind](job)
+
+
+def bucketed_batches(
+    lengths: list[int], batch_size: int, rng: np.random.Generator, rank: int = 0, world: int = 1
+) -> Iterator[np.ndarray]:
+    """Shuffled batches of clips of similar length; each worker gets every world-th row of every global batch.
+
+    The last, incomplete batch is left out, so that all workers make equally many steps; a split smaller than a batch is
+    one batch of all that divides evenly.
+    """
+    order = rng.permutation(len(lengths))
+    window = batch_size * BUCKET_BATCHES
+    by_length = np.concatenate(
+        [sorted(order[at : at + window], key=lambda row: lengths[row]) for at in range(0, len(order), window)]
+    )
+    size = min(batch_size, len(order) // world * world)
+    starts = np.arange(0, len(order) - size + 1, size)
+    for start in rng.permutation(starts):
+        yield by_length[start : start + size][rank::world]
+
+
+class RetrieverTask(Task):
+    """Log-mels against one caption a clip, drawn anew each epoch, so that no two captions of a clip are negatives."""
+
+    monitor, sign = "map@10", 1
+
+    def create(self) -> Retriever:
+        settings = {field: getattr(self.job.member, field) for field in RetrieverSettings.model_fields}
+        return Retriever.create(RetrieverConfig(**settings, log_mel=self.job.log_mel), self.all_captions)
+
+    def load(self, directory: Path) -> Retriever:
+        return Retriever.load(directory)
+
+    def batches(self, epoch: int, rank: int, world: int) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
+        rng, train = self.rng(epoch), self.train
+        drawn = [captions[rng.integers(len(captions))] for captions in train.captions]
+        lengths = [len(log_mel) for log_mel in train.log_mels]
+        for rows in bucketed_batches(lengths, self.job.member.training.batch_size, rng, rank, world):
+            yield *pad_log_mels([train.log_mels[row] for row in rows]), [drawn[row] for row in rows]
+
+    def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
+        log_mel, lengths, captions = batch
+        return {"loss": model(log_mel.to(device), lengths.to(device), captions)}
+
+    def validate(self, model: Retriever) -> dict[str, float]:
+        queries = [caption for clip in self.validation.captions for caption in clip]
+        target = np.repeat(np.arange(len(self.validation)), [len(clip) for clip in self.validation.captions])
+        audio = model.audio_embeddings(self.validation.log_mels)
+        return retrieval_values(model.similarity(model.text_embeddings(queries), audio), target).corpus
+
+
+class CaptionerTask(Task):
+    """Codes and the retriever's audio_embedding against `captions_per_clip` captions, drawn anew each epoch."""
+
+    monitor, sign = "caption_loss", -1
+
+    @cached_property
+    def retriever(self) -> Retriever:
+        return Retriever.load(self.job.edges[self._member.audio_embedding])
+
+    @cached_property
+    def train_embeddings(self) -> np.ndarray:
+        return self.retriever.audio_embeddings(self.train.log_mels)
+
+    @cached_property
+    def validation_embeddings(self) -> np.ndarray:
+        return self.retriever.audio_embeddings(self.validation.log_mels)
+
+    @property
+    def _member(self) -> CaptionerMember:
+        assert isinstance(self.job.member, CaptionerMember)
+        return self.job.member
+
+    def create(self) -> Captioner:
+        settings = {field: getattr(self._member, field) for field in CaptionerSettings.model_fields}
+        config = CaptionerConfig(
+            **settings,
+            codebooks=self.train.codes[0].shape[1],
+            codebook_size=self.train.codec["codebook_size"],
+            audio_embedding_dim=self.retriever.config.joint_dim,
+        )
+        return Captioner.create(config, self.all_captions)
+
+    def load(self, directory: Path) -> Captioner:
+        return Captioner.load(directory)
+
+    def batches(self, epoch: int, rank: int, world: int) -> Iterator[tuple[list[np.ndarray], Tensor, list[list[str]]]]:
+        rng, train, each = self.rng(epoch), self.train, self._member.captions_per_clip
+        lengths = [len(codes) for codes in train.codes]
+        for rows in bucketed_batches(lengths, self._member.training.batch_size, rng, rank, world):
+            captions = [_draw(train.captions[row], each, rng) for row in rows]
+            yield [train.codes[row] for row in rows], torch.from_numpy(self.train_embeddings[rows]), captions
+
+    def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
+        codes, embeddings, captions = batch
+        captioner = getattr(model, "module", model)
+        return model(*captioner.pad_codes(codes), embeddings.to(device), captions)
+
+    @torch.inference_mode()
+    def validate(self, model: Captioner) -> dict[str, float]:
+        """Negative log-likelihood a token of the references, without label smoothing: `caption_loss`."""
+        summed, counted, clips = 0.0, 0, self.validation
+        for at in range(0, len(clips), 32):
+            rows = range(at, min(at + 32, len(clips)))
+            codes, lengths = model.pad_codes([clips.codes[row] for row in rows])
+            embeddings = torch.from_numpy(self.validation_embeddings[at : at + 32]).to(codes.device)
+            states, mask = model.encode(codes, lengths, embeddings)
+            each = torch.tensor([len(clips.captions[row]) for row in rows], device=codes.device)
+            captions = [caption for row in rows for caption in clips.captions[row]]
+            scores = model.log_likelihood(states.repeat_interleave(each, 0), mask.repeat_interleave(each, 0), captions)
+            summed -= float(scores.sum())
+            counted += len(captions)
+        return {"caption_loss": summed / counted}
+
+
+def _draw(captions: list[str], number: int, rng: np.random.Generator) -> list[str]:
+    """`number` of a clip's captions, each once as long as there are enough."""
+    return [str(caption) for caption in rng.choice(captions, number, replace=len(captions) < number)]
+
+
+class FluencyTask(Task):
+    """Intact against damaged captions, damaged anew each epoch."""
+
+    monitor, sign = "f1", 1
+
+    def create(self) -> FluencyDetector:
+        assert isinstance(self.job.member, FluencyDetectorMember)
+        settings = {field: getattr(self.job.member, field) for field in FluencyDetectorConfig.model_fields}
+        return FluencyDetector.create(FluencyDetectorConfig(**settings), self.all_captions)
+
+    def load(self, directory: Path) -> FluencyDetector:
+        return FluencyDetector.load(directory)
+
+    def batches(self, epoch: int, rank: int, world: int) -> Iterator[list[tuple[str, int]]]:
+        rng = self.rng(epoch)
+        examples = build_examples(self.all_captions, rng)
+        lengths = [len(text) for text, _ in examples]
+        for rows in bucketed_batches(lengths, self.job.member.training.batch_size, rng, rank, world):
+            yield [examples[row] for row in rows]
+
+    def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
+        damaged = torch.tensor([float(label) for _, label in batch], device=device)
+        return {"loss": model([text for text, _ in batch], damaged)}
+
+    def validate(self, model: FluencyDetector) -> dict[str, float]:
+        """Precision, recall and F1 of finding damage, at probability 0.5, on the damaged validation captions."""
+        captions = [caption for clip in self.validation.captions for caption in clip]
+        examples = build_examples(captions, np.random.default_rng(self.job.seed))
+        damaged = np.array([label for _, label in examples], bool)
+        found = model.fluency_error([text for text, _ in examples]) > 0.5
+        precision = (damaged & found).sum() / max(1, found.sum())
+        recall = (damaged & found).sum() / max(1, damaged.sum())
+        f1 = 2 * precision * recall / max(1e-9, precision + recall)
+        return {"precision": float(precision), "recall": float(recall), "f1": float(f1)}

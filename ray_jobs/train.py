@@ -1,0 +1,171 @@
+"""train: every member of the experiment, side by side as its edges and the cluster's resources allow.
+
+Example: enclap train experiments/demo.yaml members.captioner-wide.training.epochs=10
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import deque
+
+import ray
+import ray.train
+from ray.train.torch import TorchTrainer
+
+from ray_jobs.config import AnyMember, ConfigError, Experiment
+from ray_jobs.console import say
+from ray_jobs.run_directory import RunDirectory, commit, is_done, require
+from ray_jobs.tasks import MemberJob
+from ray_jobs.training_loop import train_worker
+
+POLL_S = 2.0
+
+
+class MembersFailedError(RuntimeError):
+    """Some members failed; the others are finished and kept."""
+
+
+@ray.remote(num_cpus=0)
+class Progress:
+    """Collects lines from the workers for the driver to print."""
+
+    def __init__(self) -> None:
+        self.lines: deque[str] = deque()
+
+    def push(self, line: str) -> None:
+        self.lines.append(line)
+
+    def drain(self) -> list[str]:
+        lines = list(self.lines)
+        self.lines.clear()
+        return lines
+
+
+def run(experiment: Experiment) -> None:
+    """Train what is not trained yet.
+
+    Raises:
+        MembersFailedError: naming the failed members and those that waited for them.
+    """
+    directory = RunDirectory(experiment)
+    for corpus in experiment.corpora:
+        require(directory.features(corpus), directory.features_inputs(), "prepare", experiment.name)
+    _check_resources(experiment)
+    todo = {n for n in experiment.members if not is_done(directory.member(n), directory.member_inputs(n))}
+    say(f"train: {len(todo)} members to train, {len(experiment.members) - len(todo)} done already")
+    failed = _train_all(experiment, directory, todo)
+    if failed:
+        listed = "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
+        raise MembersFailedError(f"{len(failed)} members are not trained:\n{listed}\nThe same command resumes them.")
+
+
+def _train_all(experiment: Experiment, directory: RunDirectory, todo: set[str]) -> dict[str, str]:
+    """Start members as their edges are done and their resources are free; returns name and reason of the failed."""
+    progress = Progress.remote()
+    free = dict(ray.cluster_resources())
+    running: dict[ray.ObjectRef, str] = {}
+    failed: dict[str, str] = {}
+    waiting = [name for name in experiment.members if name in todo]
+    while waiting or running:
+        for name in list(waiting):
+            member = experiment.members[name]
+            blocked = [edge for edge in member.edges() if edge in failed]
+            if blocked:
+                failed[name] = f"waits for {blocked[0]}, which failed"
+                waiting.remove(name)
+            elif not todo.intersection(member.edges()) and _fits(member, free):
+                _take(member, free, -1)
+                waiting.remove(name)
+                say(f"train: {name} starts")
+                job = _job(experiment, directory, name)
+                running[_fit.remote(job, str(directory.checkpoints), commit(), progress)] = name
+        done, _ = ray.wait(list(running), timeout=POLL_S) if running else ([], [])
+        for line in ray.get(progress.drain.remote()):
+            say(line)
+        for reference in done:
+            name = running.pop(reference)
+            _take(experiment.members[name], free, +1)
+            try:
+                ray.get(reference)
+            except ray.exceptions.RayError as error:
+                failed[name] = str(error).strip().splitlines()[-1]
+                say(f"train: {name} failed: {failed[name]}", style="red")
+            else:
+                todo.discard(name)
+                say(f"train: {name} is done", style="green")
+    return failed
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def _fit(job: MemberJob, checkpoints: str, commit_: str, progress: ray.actor.ActorHandle) -> None:
+    """Run one TorchTrainer to its end. The name holds the settings, so other settings never continue old weights."""
+    resources = job.member.resources
+    name = f"{job.name}-{job.inputs}"
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job, "commit": commit_, "progress": progress},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=resources.workers,
+            use_gpu=resources.gpus_per_worker > 0,
+            resources_per_worker={"CPU": resources.cpus_per_worker}
+            | ({"GPU": resources.gpus_per_worker} if resources.gpus_per_worker else {}),
+        ),
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=checkpoints,
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+            failure_config=ray.train.FailureConfig(max_failures=resources.retries),
+        ),
+    )
+    trainer.fit()
+    shutil.rmtree(f"{checkpoints}/{name}", ignore_errors=True)  # the member's directory holds the result
+
+
+def _job(experiment: Experiment, directory: RunDirectory, name: str) -> MemberJob:
+    member = experiment.members[name]
+    corpora = experiment.training_corpora(name)
+    return MemberJob(
+        name=name,
+        member=member,
+        seed=experiment.seed,
+        inputs=directory.member_inputs(name),
+        train=[directory.features(c, "train") for c in corpora if "train" in experiment.corpora[c].splits],
+        validation=[directory.features(experiment.target_corpus, "validation")],
+        log_mel=experiment.features.log_mel,
+        output=directory.member(name),
+        edges={edge: directory.member(edge) for edge in member.edges()},
+    )
+
+
+def _requests(member: AnyMember) -> dict[str, float]:
+    r = member.resources
+    return {"CPU": r.workers * r.cpus_per_worker, "GPU": r.workers * r.gpus_per_worker}
+
+
+def _fits(member: AnyMember, free: dict[str, float]) -> bool:
+    return all(free.get(key, 0.0) >= amount for key, amount in _requests(member).items())
+
+
+def _take(member: AnyMember, free: dict[str, float], sign: int) -> None:
+    for key, amount in _requests(member).items():
+        free[key] = free.get(key, 0.0) + sign * amount
+
+
+def _check_resources(experiment: Experiment) -> None:
+    """Refuse what could never start: Ray would wait for it without end."""
+    total = ray.cluster_resources()
+    for name, member in experiment.members.items():
+        for key, amount in _requests(member).items():
+            if amount > total.get(key, 0.0):
+                raise ConfigError(
+                    f"members.{name}.resources asks for {amount:g} {key}, the cluster has {total.get(key, 0.0):g}; "
+                    f"lower workers or {key.lower()}s_per_worker"
+                )
+
+
+if __name__ == "__main__":
+    import sys
+
+    from ray_jobs.cli import main
+
+    main(["train", *sys.argv[1:]])

@@ -1,0 +1,338 @@
+"""train_codec: trains the small DAC shipped with the project on the built-in corpus.
+
+Reconstruction and DAC's two codebook losses alone, no discriminator: the codes are read by a captioner, so they have
+to tell sounds apart; what an adversarial loss adds is realism of the decoded audio, at several times the cost.
+
+Example: python -m ray_jobs.train_codec experiments/codec.yaml epochs=10 seed=1
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+import ray.train
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ray.train.torch import TorchTrainer
+
+from corpora.soundscapes import render, sample_scenes
+from models.checkpoint import write_json
+from ray_jobs.config import ConfigError, fingerprint
+from ray_jobs.run_directory import commit
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from models.codec import Codec
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class DacSettings(_Strict):
+    """Arguments of dac.DAC; `decoder_rates` are `encoder_rates` backwards."""
+
+    encoder_dim: int = Field(default=8, gt=0)
+    encoder_rates: list[int] = Field(default=[10, 8, 8], min_length=1)
+    latent_dim: int = Field(default=64, gt=0)
+    decoder_dim: int = Field(default=64, gt=0)
+    n_codebooks: int = Field(default=4, gt=0)
+    codebook_size: int = Field(default=256, gt=1)
+    codebook_dim: int = Field(default=8, gt=0)
+    quantizer_dropout: float = Field(default=0.5, ge=0, le=1, description="share of a batch that uses its first books only")
+    sample_rate: int = Field(default=16_000, gt=0)
+
+
+class CorpusSettings(_Strict):
+    """Scenes of the built-in corpus, rendered into memory."""
+
+    train: int = Field(default=400, gt=0)
+    validation: int = Field(default=32, gt=0)
+    probe: int = Field(default=2400, ge=0, description="scenes of which those of one event show what codes tell; 0: no probe")
+    seed: int = 0
+
+
+class CodecExperiment(_Strict):
+    """One training of a codec."""
+
+    name: str = Field(default="codec", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    storage_path: str = "runs"
+    seed: int = 0
+    model: DacSettings = DacSettings()
+    corpus: CorpusSettings = CorpusSettings()
+    epochs: int = Field(gt=0)
+    steps_per_epoch: int = Field(default=50, gt=0)
+    batch_size: int = Field(default=16, gt=1)
+    crop_s: float = Field(default=1.0, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    clip_norm: float = Field(default=1.0, gt=0)
+    reconstruction_weight: float = Field(default=15.0, gt=0)
+    commitment_weight: float = Field(default=0.25, gt=0)
+    codebook_weight: float = Field(default=1.0, gt=0)
+    restart_steps: int = Field(default=20, gt=0, description="how often unused codebook entries are moved")
+    threads: int = Field(default=1, gt=0, description="CPUs of the one worker")
+
+
+def load_config(path: str | Path, overrides: list[str]) -> CodecExperiment:
+    """Read the YAML file, with `key=value` overrides of its upper level and `part.key=value` of its parts.
+
+    Raises:
+        ConfigError: naming file and key.
+    """
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        for override in overrides:
+            dotted, _, value = override.partition("=")
+            *part, key = dotted.split(".")
+            (raw.setdefault(part[0], {}) if part else raw)[key] = yaml.safe_load(value)
+        return CodecExperiment.model_validate(raw)
+    except ValidationError as error:
+        problems = [
+            f"{path}: {'.'.join(map(str, p['loc']))}: {p['msg']} (found {p['input']!r})" for p in error.errors()
+        ]
+        raise ConfigError("\n".join(problems)) from error
+    except (OSError, yaml.YAMLError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def run(config: CodecExperiment) -> Path:
+    """Train, or resume, and return the directory of codec.safetensors, codec.json and metrics.json."""
+    output = Path(config.storage_path).resolve() / config.name
+    resources = {"CPU": float(config.threads)}
+    if ray.cluster_resources().get("CPU", 0.0) < config.threads:
+        raise ConfigError(f"threads: found {config.threads}, the cluster has {ray.cluster_resources().get('CPU', 0):g}")
+    TorchTrainer(
+        train_worker,
+        train_loop_config={"config": config.model_dump(), "output": str(output), "commit": commit()},
+        scaling_config=ray.train.ScalingConfig(num_workers=1, resources_per_worker=resources),
+        run_config=ray.train.RunConfig(
+            # The settings are in the name, so other settings never continue old weights.
+            name=f"{config.name}-{fingerprint(config)}",
+            storage_path=str(output / "checkpoints"),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+            failure_config=ray.train.FailureConfig(max_failures=2),
+        ),
+    ).fit()
+    return output
+
+
+def train_worker(settings: dict[str, Any]) -> None:
+    """What runs in the Ray Train worker: all epochs from the last checkpoint on, then the final files."""
+    import torch
+
+    config = CodecExperiment.model_validate(settings["config"])
+    torch.set_num_threads(config.threads)
+    training = _Training(config)
+    for epoch in range(len(training.history), config.epochs):
+        values = training.run_epoch(epoch)
+        print(" ".join(f"{key}={_short(value)}" for key, value in values.items()), flush=True)
+        training.report(values)
+    _publish(training, Path(settings["output"]), settings["commit"])
+
+
+class _Training:
+    """Model, optimizer and history, restored from the last checkpoint if there is one."""
+
+    def __init__(self, config: CodecExperiment) -> None:
+        import dac
+        import torch
+
+        from models.codec_losses import ReconstructionLoss
+
+        self.config = config
+        torch.manual_seed(config.seed)
+        settings = config.model.model_dump()
+        self.model = dac.DAC(**settings, decoder_rates=settings["encoder_rates"][::-1])
+        self.reconstruction = ReconstructionLoss(config.model.sample_rate)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.learning_rate, betas=(0.8, 0.99))
+        sizes = {"train": config.corpus.train, "validation": config.corpus.validation}
+        scenes = sample_scenes(sizes, config.corpus.seed)
+        rate = config.model.sample_rate
+        self.train, self.validation = ([render(scene, rate) for scene in scenes[split]] for split in sizes)
+        self.history: list[dict[str, Any]] = []
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint:
+            with checkpoint.as_directory() as directory:
+                saved = torch.load(Path(directory) / "training.pt", weights_only=True)
+            self.model.load_state_dict(saved["model"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.history = saved["history"]
+
+    def run_epoch(self, epoch: int) -> dict[str, Any]:
+        """Train `steps_per_epoch` steps and validate."""
+        import torch
+
+        from models.codec_losses import count_codes, restart_unused, seed_codebooks
+
+        config, start = self.config, time.monotonic()
+        # Crops and quantizer dropout of an epoch depend on seed and epoch alone, so resuming repeats them.
+        torch.manual_seed(config.seed * 1_000_003 + epoch)
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
+        quantizer = self.model.quantizer
+        if epoch == 0:
+            with torch.no_grad():
+                first = torch.cat([self._crops(generator) for _ in range(4)])
+                seed_codebooks(quantizer, self.model.encoder(first), generator)
+        self.model.train()
+        counts, total, moved = torch.zeros(config.model.n_codebooks, config.model.codebook_size), 0.0, 0
+        for step in range(1, config.steps_per_epoch + 1):
+            done = epoch * config.steps_per_epoch + step
+            loss, output = self._step(self._crops(generator), done)
+            total += loss
+            counts += count_codes(output["codes"], config.model.codebook_size)
+            # None are moved in the last fifth: all entries are to be learned well.
+            if done % config.restart_steps == 0 and done < 0.8 * config.epochs * config.steps_per_epoch:
+                moved += restart_unused(quantizer, counts, output["latents"].detach(), 2, generator)
+                counts.zero_()
+        return {
+            "epoch": epoch + 1,
+            "seconds": time.monotonic() - start,
+            "train_reconstruction": total / config.steps_per_epoch,
+            "moved_entries": moved,
+            **validate(self.codec(), self.reconstruction, self.validation),
+        }
+
+    def _crops(self, generator: Any) -> Tensor:
+        """Random pieces of random training scenes, [batch_size, 1, samples]."""
+        import torch
+
+        length = round(self.config.crop_s * self.config.model.sample_rate)
+        pieces = []
+        for scene in torch.randint(len(self.train), (self.config.batch_size,), generator=generator).tolist():
+            waveform = torch.from_numpy(self.train[scene])
+            start = int(torch.randint(max(1, len(waveform) - length), (), generator=generator))
+            piece = waveform[start : start + length]
+            pieces.append(torch.nn.functional.pad(piece, (0, length - len(piece))))
+        return torch.stack(pieces)[:, None]
+
+    def _step(self, batch: Tensor, step: int) -> tuple[float, dict[str, Tensor]]:
+        """One optimizer step; returns the reconstruction loss and what the model put out."""
+        import torch
+
+        config = self.config
+        warm = min(1.0, step / 20)
+        progress = step / (config.epochs * config.steps_per_epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate * warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress)))
+        output = self.model(batch)
+        reconstruction = self.reconstruction(output["audio"], batch)
+        loss = (
+            config.reconstruction_weight * reconstruction
+            + config.commitment_weight * output["vq/commitment_loss"]
+            + config.codebook_weight * output["vq/codebook_loss"]
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+        if not torch.isfinite(norm):
+            raise RuntimeError(f"step {step}: loss {float(loss):.4g}, gradient norm {float(norm)}; lower learning_rate")
+        self.optimizer.step()
+        return float(reconstruction), output
+
+    def codec(self) -> Codec:
+        """A copy of the model as it is now."""
+        from models.codec import Codec
+
+        return Codec.from_dac(self.model, "dac-soundscapes-16khz")
+
+    def report(self, values: dict[str, Any]) -> None:
+        """Keep the epoch as a Ray Train checkpoint with all that resuming needs."""
+        import torch
+
+        self.history.append(values)
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "history": self.history}
+        with tempfile.TemporaryDirectory() as scratch:
+            torch.save(state, Path(scratch) / "training.pt")
+            checkpoint = ray.train.Checkpoint.from_directory(scratch)
+            ray.train.report(values, checkpoint=checkpoint, checkpoint_dir_name=f"epoch_{values['epoch']:05d}")
+
+
+def validate(codec: Codec, reconstruction: Any, waveforms: list[np.ndarray]) -> dict[str, Any]:
+    """Reconstruction loss of whole clips, the loss of silence beside it, and the perplexity of each codebook."""
+    import torch
+
+    from models.codec_losses import count_codes, perplexity
+
+    codes = codec.encode(waveforms)
+    losses, silences = [], []
+    for waveform, of_clip in zip(waveforms, codes, strict=True):
+        decoded = torch.from_numpy(codec.decode(of_clip))[None, None, : len(waveform)]
+        target = torch.from_numpy(waveform)[None, None]
+        losses.append(float(reconstruction(decoded, target)))
+        silences.append(float(reconstruction(torch.zeros_like(target), target)))
+    stacked = torch.cat([torch.from_numpy(of_clip).long() for of_clip in codes]).T[None]  # [1, Q, all frames]
+    counts = count_codes(stacked, codec.codebook_size)
+    return {
+        "validation_reconstruction": sum(losses) / len(losses),
+        "validation_silence": sum(silences) / len(silences),
+        "perplexity": [perplexity(of_book) for of_book in counts],
+        "used_entries": [int((of_book > 0).sum()) for of_book in counts],
+    }
+
+
+def probe(codec: Codec, scenes: int, seed: int) -> dict[str, float]:
+    """Share of one-event scenes whose class is told from their bag of codes alone; a quarter of them is tested on."""
+    import numpy as np
+
+    from models.codec_losses import bag_of_codes, probe_accuracy
+
+    drawn = sample_scenes({"train": scenes * 3 // 4, "test": scenes // 4}, seed + 1)
+    alone = {split: [s for s in of_split if len(s.events) == 1] for split, of_split in drawn.items()}
+    bags, labels = {}, {}
+    for split, of_split in alone.items():
+        codes = codec.encode([render(scene, codec.sample_rate) for scene in of_split])
+        bags[split] = bag_of_codes(codes, codec.codebook_size)
+        labels[split] = np.asarray([scene.events[0].kind for scene in of_split])
+    accuracy = probe_accuracy(bags["train"], labels["train"], bags["test"], labels["test"])
+    return {**accuracy, "train_clips": len(alone["train"]), "test_clips": len(alone["test"])}
+
+
+def _publish(training: _Training, output: Path, commit_: str) -> None:
+    """Write codec.safetensors, codec.json and metrics.json."""
+    config, codec = training.config, training.codec()
+    corpus = config.corpus
+    metrics = {
+        **training.history[-1],
+        "class_from_codes": probe(codec, corpus.probe, corpus.seed) if corpus.probe else None,
+        "steps": config.epochs * config.steps_per_epoch,
+        "training_seconds": sum(values["seconds"] for values in training.history),
+    }
+    settings = config.model_dump(mode="json", exclude={"name", "storage_path"})
+    codec.save(output / "codec.safetensors", training=settings, metrics=metrics, commit=commit_)
+    write_json(output / "metrics.json", {**metrics, "history": training.history})
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + " ".join(_short(item) for item in value) + "]"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def main(arguments: list[str]) -> int:
+    """Exit codes: 0 done, 1 failed (the same command resumes), 2 bad configuration."""
+    if not arguments:
+        print(__doc__, file=sys.stderr)
+        return 2
+    try:
+        config = load_config(arguments[0], arguments[1:])
+        ray.init(ignore_reinit_error=True)
+        print(f"train_codec: done, see {run(config)}")
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except ray.train.TrainingFailedError as error:
+        print(f"train_codec: {error}\nThe same command resumes it.", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
