@@ -6,30 +6,13 @@ from typing import Any
 
 import timm
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from timm.models.convnext import ConvNeXt
 from torch import Tensor, nn
 
+from models.settings import AudioEncoderConfig
+
 STEM_STRIDE = 4
 STEM_PADDING = 4  # frames of zeros at either end in time, none in frequency
-
-
-class AudioEncoderConfig(BaseModel):
-    """`backbone` is a timm ConvNeXt by name, or `random:convnext` with sizes in `depths` and `dims`."""
-
-    model_config = ConfigDict(extra="forbid")
-    backbone: str = "convnext_tiny"
-    depths: tuple[int, int, int, int] = (3, 3, 9, 3)
-    dims: tuple[int, int, int, int] = (96, 192, 384, 768)
-    layer_scale: float = Field(1e-6, gt=0, description="initial residual scale; small models from scratch want about 1")
-    drop_path: float = Field(0.0, ge=0, lt=1)
-    freq_mask: int = Field(0, ge=0, description="SpecAugment: widest mel mask, two of them (training only)")
-    time_mask: int = Field(0, ge=0, description="SpecAugment: widest frame mask, two of them (training only)")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _backbone_alone(cls, value: Any) -> Any:
-        return {"backbone": value} if isinstance(value, str) else value
 
 
 class AudioEncoder(nn.Module):

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, embedding
 from transformers import (
@@ -30,37 +28,11 @@ from transformers.models.bart.modeling_bart import BartLearnedPositionalEmbeddin
 
 from models.checkpoint import load_weights, read_config, save_member
 from models.masked_codec_modelling import masked_codec_loss, span_mask
-from models.text_encoder import RANDOM
+from models.settings import RANDOM, CaptionerConfig
 from models.tokenization import train_tokenizer
 
 SPECIAL_ROWS = 3  # audio embedding, BOS, EOS
 IGNORED = -100
-
-
-class CaptionerSettings(BaseModel):
-    """What a user chooses of a captioner: architecture and losses.
-
-    `language_model` is a BART by hub id or directory, or `random:bart` with `sizes`.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-    language_model: str = "facebook/bart-base"
-    sizes: dict[str, int | float] = Field(default={}, description="for random: fields of BartConfig")
-    tokenizer: Literal["wordpiece", "bpe", "unigram"] = "bpe"
-    vocab_size: int = Field(2000, gt=4, description="for random: size of the trained tokenizer at most")
-    max_caption_tokens: int = Field(64, gt=2)
-    label_smoothing: float = Field(0.2, ge=0, lt=1)
-    mcm_weight: float = Field(0.7, ge=0, description="of the masked codec modelling loss; 0 switches it off")
-    mcm_probability: float = Field(0.15, ge=0, lt=1)
-    mcm_span: int = Field(10, gt=0, description="frames")
-
-
-class CaptionerConfig(CaptionerSettings):
-    """With the shapes of what it reads."""
-
-    codebooks: int = Field(gt=0, description="of the codec, as many as are used")
-    codebook_size: int = Field(gt=1)
-    audio_embedding_dim: int = Field(gt=0)
 
 
 class ShiftedPositions(BartLearnedPositionalEmbedding):

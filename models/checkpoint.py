@@ -11,17 +11,7 @@ from pydantic import BaseModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-
-class CheckpointError(ValueError):
-    """A member's directory cannot be loaded; the message names the file, what was found and what was expected."""
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+from models.files import CheckpointError, write_json
 
 
 def save_member(model: nn.Module, directory: str | Path, kind: str, config: BaseModel) -> None:

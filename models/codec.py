@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import math
@@ -19,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from models.checkpoint import write_json
+from models.files import write_json
 
 SHIPPED = {"dac-soundscapes-16khz": Path(__file__).parent / "weights" / "dac-soundscapes-16khz.safetensors"}
 OFFICIAL_DIRECTORY = Path.home() / ".cache" / "descript" / "dac"  # where `python -m dac download` puts them
@@ -65,7 +64,7 @@ class Codec:
         Raises:
             CodecError: if the file is absent, is not a codec, or its keys are not exactly the model's.
         """
-        path, name = _resolve(str(source))
+        path, name = find_weights(str(source))
         expected: str | None = None
         if path.suffix == ".safetensors":
             kwargs, state, expected = _read_safetensors(path)
@@ -80,7 +79,8 @@ class Codec:
     @classmethod
     def from_dac(cls, model: dac.DAC, name: str = "dac-custom", n_codebooks: int | None = None) -> Codec:
         """Wrap a copy of a dac.DAC, so that training it further does not change the codec."""
-        copied = copy.deepcopy(model)
+        copied = dac.DAC(**dac_kwargs(model))  # not deepcopy: weight norm forbids it after a forward pass
+        copied.load_state_dict(model.state_dict())
         return cls(copied, name, weights_sha256(copied), n_codebooks)
 
     def save(self, path: str | Path, **details: Any) -> None:
@@ -229,7 +229,7 @@ def _batches(lengths: list[int], limit: int) -> list[list[int]]:
     return batches
 
 
-def _resolve(source: str) -> tuple[Path, str]:
+def find_weights(source: str) -> tuple[Path, str]:
     """The file that a source means, and the name of the codec in provenance records."""
     if source in SHIPPED:
         return SHIPPED[source], source

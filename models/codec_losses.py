@@ -49,6 +49,18 @@ def count_codes(codes: Tensor, size: int) -> Tensor:
     return torch.stack([torch.bincount(book.reshape(-1), minlength=size) for book in codes.transpose(0, 1)])
 
 
+def project_only(quantizer: ResidualVectorQuantize, latents: Tensor, books: int) -> Tensor:
+    """What the first `books` stages would give of `latents` [B, D, T], were every vector in the codebooks: [B, D, T].
+
+    Trained so at first, encoder and projections stand still enough for codebooks to be seeded from them; seeded at
+    once, the fast first steps of the encoder leave almost all entries behind.
+    """
+    total = torch.zeros_like(latents)
+    for stage in quantizer.quantizers[:books]:
+        total = total + stage.out_proj(stage.in_proj(latents - total))
+    return total
+
+
 @torch.no_grad()
 def seed_codebooks(
     quantizer: ResidualVectorQuantize, latents: Tensor, generator: torch.Generator, rounds: int = 10

@@ -15,13 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from corpora.audio import load_audio
 from models.candidates import CandidateTable, score_candidates
 from models.captioner import Captioner
-from models.checkpoint import CheckpointError
 from models.codec import Codec
+from models.files import CheckpointError
 from models.fluency import FluencyDetector
-from models.generation import SamplingConfig, sample_clips
-from models.log_mel import LogMel, LogMelConfig
+from models.generation import sample_clips
+from models.log_mel import LogMel
 from models.reranking import fuse, normalise, select
 from models.retriever import Retriever
+from models.settings import LogMelConfig, SamplingConfig
 
 FORMAT = 1
 

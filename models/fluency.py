@@ -7,19 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from models.checkpoint import load_weights, read_config, save_member
-from models.text_encoder import TextEncoder, TextEncoderConfig
-
-
-class FluencyDetectorConfig(BaseModel):
-    """Architecture of the detector."""
-
-    model_config = ConfigDict(extra="forbid")
-    text_encoder: TextEncoderConfig = TextEncoderConfig(name="bert-base-uncased")
+from models.settings import FluencyDetectorConfig
+from models.text_encoder import TextEncoder
 
 
 class FluencyDetector(nn.Module):

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from transformers import (
     LogitsProcessor,
@@ -21,30 +20,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from models.captioner import Captioner
-
-
-class SamplingConfig(BaseModel):
-    """How candidates are drawn. Defaults are those of the system the paper follows (arXiv 2309.17352), where the
-    library's top_k of 50 applied unseen; here it is off unless given."""
-
-    model_config = ConfigDict(extra="forbid")
-    candidates: int = Field(30, gt=0, description="a captioner and clip")
-    temperature: float = Field(0.5, gt=0)
-    top_p: float = Field(0.95, gt=0, le=1)
-    top_k: int = Field(0, ge=0, description="0: off")
-    min_tokens: int = Field(5, ge=0)
-    max_tokens: int = Field(30, gt=2)
-    no_repeat_ngram: int = Field(3, ge=0, description="0: off")
-
-
-class BeamConfig(BaseModel):
-    """Beam search as EnCLAP decodes."""
-
-    model_config = ConfigDict(extra="forbid")
-    beams: int = Field(4, gt=0)
-    min_tokens: int = Field(5, ge=0)
-    max_tokens: int = Field(50, gt=2)
-    no_repeat_ngram: int = Field(3, ge=0)
+from models.settings import BeamConfig, SamplingConfig
 
 
 @dataclass(frozen=True)

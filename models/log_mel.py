@@ -7,23 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torchaudio
-from pydantic import BaseModel, ConfigDict, Field
+
+from models.settings import LogMelConfig
 
 FLOOR = 1e-10
 FLOOR_DB = -100.0  # 10 log10(FLOOR): what silence, and so padding, looks like
 MIN_FRAMES = 32  # the encoder's strides leave nothing of less; shorter clips are taken with silence behind
-
-
-class LogMelConfig(BaseModel):
-    """The front end's parameters. Defaults are those of ConvNeXt-Tiny on AudioSet (arXiv 2306.00830)."""
-
-    model_config = ConfigDict(extra="forbid")
-    sample_rate: int = Field(32_000, gt=0, description="Hz")
-    n_fft: int = Field(1024, gt=0)
-    hop_length: int = Field(320, gt=0, description="samples")
-    n_mels: int = Field(224, gt=0)
-    f_min: float = Field(50.0, ge=0, description="Hz")
-    f_max: float = Field(14_000.0, gt=0, description="Hz")
 
 
 class LogMel(torch.nn.Module):

@@ -4,42 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from models.audio_encoder import AudioEncoder, AudioEncoderConfig
+from models.audio_encoder import AudioEncoder
 from models.checkpoint import load_weights, read_config, save_member
 from models.distributed import gather_rows
-from models.log_mel import LogMelConfig, pad_log_mels
+from models.log_mel import pad_log_mels
 from models.optimal_transport import MahalanobisMetric, m_ltm_loss, pairwise_distance
-from models.text_encoder import TextEncoder, TextEncoderConfig
+from models.settings import RetrieverConfig
+from models.text_encoder import TextEncoder
 
 PAIRS_AT_ONCE = 65_536
-
-
-class RetrieverSettings(BaseModel):
-    """What a user chooses of a retriever: architecture and loss."""
-
-    model_config = ConfigDict(extra="forbid")
-    audio_encoder: AudioEncoderConfig = AudioEncoderConfig()
-    text_encoder: TextEncoderConfig = TextEncoderConfig()
-    joint_dim: int = Field(1024, gt=0)
-    hidden_dim: int = Field(2048, gt=0, description="of the two-layer projections")
-    dropout: float = Field(0.2, ge=0, lt=1)
-    loss: Literal["m-ltm"] = "m-ltm"
-    metric: Literal["full", "diagonal"] = "full"
-    epsilon: float = Field(0.03, gt=0, description="entropic regularisation, relative to the largest distance")
-
-
-class RetrieverConfig(RetrieverSettings):
-    """With the front end that its log-mels come from."""
-
-    log_mel: LogMelConfig
 
 
 class Retriever(nn.Module):

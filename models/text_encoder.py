@@ -4,32 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
+from models.settings import RANDOM, TextEncoderConfig
 from models.tokenization import train_tokenizer
-
-RANDOM = "random:"
-
-
-class TextEncoderConfig(BaseModel):
-    """`name` is a hub id, a directory, or `random:<model type>` with sizes in `sizes` and a tokenizer to train."""
-
-    model_config = ConfigDict(extra="forbid")
-    name: str = "BAAI/bge-base-en-v1.5"
-    pooling: Literal["cls", "mean"] = "cls"
-    max_tokens: int = Field(64, gt=2)
-    sizes: dict[str, int | float | str] = Field(default={}, description="for random: fields of the transformers config")
-    tokenizer: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
-    vocab_size: int = Field(2000, gt=4, description="for random: size of the trained tokenizer at most")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_alone(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
 
 
 class TextEncoder(nn.Module):

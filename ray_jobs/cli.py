@@ -13,7 +13,7 @@ import typer
 
 from corpora.audio import AudioError
 from corpora.table import CorpusError
-from models.checkpoint import CheckpointError
+from models.files import CheckpointError
 from ray_jobs.config import ConfigError, load_experiment
 from ray_jobs.console import say
 from ray_jobs.run_directory import NotReadyError
@@ -115,6 +115,8 @@ def connect() -> None:
 
     address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {} if address else {"include_dashboard": False}
+    for noisy in ("ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
     # Ray Data's bars would be drawn over our lines.
     ray.data.DataContext.get_current().enable_progress_bars = False

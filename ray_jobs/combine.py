@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import ray
+
 from models.bootstrap import paired_bootstrap
+from models.candidates import CandidateTable
+from models.files import write_json
 from models.metrics import CaptionScores, caption_values
 from models.retrieval_metrics import RetrievalScores, chance_map10, retrieval_values
-
-from models.candidates import CandidateTable
-from models.checkpoint import write_json
 from ray_jobs.config import Experiment
 from ray_jobs.console import say
 from ray_jobs.members import TrainedMembers

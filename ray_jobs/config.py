@@ -11,11 +11,14 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.captioner import CaptionerSettings
-from models.fluency import FluencyDetectorConfig
-from models.generation import BeamConfig, SamplingConfig
-from models.log_mel import LogMelConfig
-from models.retriever import RetrieverSettings
+from models.settings import (
+    BeamConfig,
+    CaptionerSettings,
+    FluencyDetectorConfig,
+    LogMelConfig,
+    RetrieverSettings,
+    SamplingConfig,
+)
 
 KINDS = ("retriever", "captioner", "fluency-detector", "soundscapes", "folder")
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from models.metrics import caption_values
-from models.retrieval_metrics import retrieval_values
 
 from corpora.folder import read_folder
 from corpora.table import CorpusError
-from models.checkpoint import write_json
 from models.ensemble import Ensemble
+from models.files import write_json
+from models.metrics import caption_values
+from models.retrieval_metrics import retrieval_values
 from ray_jobs.audio_files import read_in_batches
 from ray_jobs.console import console, say
 from ray_jobs.run_directory import commit, package_versions

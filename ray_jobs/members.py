@@ -11,8 +11,9 @@ import torch
 from models.candidates import CandidateTable, score_candidates
 from models.captioner import Captioner
 from models.fluency import FluencyDetector
-from models.generation import BeamConfig, Candidate, SamplingConfig, beam_clips, sample_clips
+from models.generation import Candidate, beam_clips, sample_clips
 from models.retriever import Retriever
+from models.settings import BeamConfig, SamplingConfig
 from ray_jobs.config import CaptionerMember, Experiment
 from ray_jobs.features import read_features
 from ray_jobs.run_directory import RunDirectory

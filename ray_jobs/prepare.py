@@ -5,11 +5,12 @@ Example: enclap prepare experiments/demo.yaml
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,8 +20,8 @@ import ray.data
 from corpora import folder, soundscapes
 from corpora.audio import AudioError, load_audio
 from corpora.table import CorpusError
-from models.checkpoint import write_json
-from ray_jobs.config import Corpus, Experiment, FeaturesConfig, SoundscapesCorpus, fingerprint
+from models.files import write_json
+from ray_jobs.config import ConfigError, Experiment, FeaturesConfig, SoundscapesCorpus, fingerprint
 from ray_jobs.console import say
 from ray_jobs.features import shard_metadata, write_shard
 from ray_jobs.run_directory import RunDirectory, is_done, mark_done
@@ -31,35 +32,61 @@ QUARANTINE = ["clip_id", "path", "reason"]
 def run(experiment: Experiment) -> None:
     """Make the features of every split of every corpus; finished shards are kept."""
     directory = RunDirectory(experiment)
+    inputs = directory.features_inputs()
+    todo = {n: c for n, c in experiment.corpora.items() if not is_done(directory.features(n), inputs)}
+    say(f"prepare: {len(todo)} corpora to prepare, {len(experiment.corpora) - len(todo)} done already")
+    if not todo:
+        return
+    for name, corpus in todo.items():
+        if isinstance(corpus, SoundscapesCorpus):
+            _render_soundscapes(name, corpus)
+    # All tables are read before any clip is worked on, so that a bad one is said at once.
+    tables = {
+        (name, split): folder.read_folder(Path(corpus.root).resolve(), split)
+        for name, corpus in todo.items()
+        for split in corpus.splits
+    }
+    _require_codec(experiment.features.codec)
     directory.write_experiment()
-    for name, corpus in experiment.corpora.items():
-        target, inputs = directory.features(name), directory.features_inputs()
-        if is_done(target, inputs):
-            say(f"prepare: {name} is done already")
-            continue
-        _prepare_corpus(name, corpus, experiment.features, target)
-        mark_done(target, inputs)
+    shards = {
+        (name, split): _shards(table, experiment.features, directory.features(name, split))
+        for (name, split), (table, _) in tables.items()
+    }
+    _write_shards([shard for of_split in shards.values() for shard in of_split], experiment.features)
+    for name in todo:
+        unusable = [tables[key][1] for key in tables if key[0] == name]
+        own = {split: of_split for (corpus, split), of_split in shards.items() if corpus == name}
+        _finish(name, unusable, own, directory, inputs)
 
 
-def _prepare_corpus(name: str, corpus: Corpus, features: FeaturesConfig, target: Path) -> None:
-    if isinstance(corpus, SoundscapesCorpus):
-        _render_soundscapes(name, corpus)
-    quarantine = []
-    # All splits are read before any is worked on, so that a bad table is said at once.
-    tables = {split: folder.read_folder(Path(corpus.root).resolve(), split) for split in corpus.splits}
-    for split, (table, unusable) in tables.items():
-        quarantine.append(unusable)
-        quarantine.append(_extract(f"{name}/{split}", table, features, target / split))
-    rejected = pd.concat(quarantine, ignore_index=True)
+def _require_codec(source: str) -> None:
+    """Say at once that the codec's weights are missing, not when the first actor has started."""
+    from models.codec import CodecError, find_weights
+
+    try:
+        find_weights(source)
+    except CodecError as error:
+        raise ConfigError(f"features.codec: {error}") from error
+
+
+def _finish(
+    name: str, unusable: list[pd.DataFrame], shards: dict[str, list[Shard]], directory: RunDirectory, inputs: str
+) -> None:
+    """Write the corpus's quarantine and, if every split has clips, mark it done."""
+    target = directory.features(name)
+    rows = [row for of in shards.values() for shard in of for row in shard_metadata(Path(shard.path))["quarantine"]]
+    rejected = pd.concat([*unusable, pd.DataFrame(rows, columns=QUARANTINE)], ignore_index=True)
     target.mkdir(parents=True, exist_ok=True)
     schema = pa.schema({column: pa.string() for column in QUARANTINE})
-    pq.write_table(pa.Table.from_pandas(rejected[QUARANTINE], schema=schema), target / "quarantine.parquet")
+    table = pa.Table.from_pandas(rejected[QUARANTINE].astype(str), schema=schema, preserve_index=False)
+    pq.write_table(table, target / "quarantine.parquet")
     if len(rejected):
         first = rejected.iloc[0]
-        say(f"prepare: {len(rejected)} clips of {name} quarantined, the first {first.clip_id}: {first.reason}")
-    for split in corpus.splits:
-        if not any(pq.read_metadata(shard).num_rows for shard in (target / split).glob("*.parquet")):
+        say(f"prepare: {name}: {len(rejected)} clips quarantined, the first: {first.reason}", style="yellow")
+    for split, of in shards.items():
+        if not any(pq.read_metadata(shard.path).num_rows for shard in of):
             raise CorpusError(f"{name}/{split}: no usable clip; {target / 'quarantine.parquet'} says why for each")
+    mark_done(target, inputs)
 
 
 # --- the built-in corpus -------------------------------------------------------------------------------------------
@@ -97,8 +124,8 @@ class Shard:
     """A fixed share of a split: which clips go into which file."""
 
     path: str
-    clips: list[tuple[str, str, list[str]]]  # clip_id, path, captions
     inputs: str
+    clips: list[tuple[str, str, list[str]]]  # clip_id, path, captions
 
 
 class ShardWriter:
@@ -113,52 +140,71 @@ class ShardWriter:
         self.log_mel = LogMel(features.log_mel)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        shard: Shard = row["shard"]
+        """Write the shard that `row["shard"]` describes as JSON; returns how much it holds."""
+        shard = Shard(**json.loads(row["shard"]))
         quarantine: list[tuple[str, str, str]] = []
-        clips, waveforms, longest = [], [], self.features.max_duration_s
+        clips: list[dict[str, Any]] = []
+        waveforms: list[np.ndarray] = []
         for clip_id, path, captions in shard.clips:
             try:
-                waveform = load_audio(Path(path), self.codec.sample_rate, longest)
-                log_mel = self.log_mel(load_audio(Path(path), self.features.log_mel.sample_rate, longest))
+                waveform, log_mel = self._read(Path(path))
             except AudioError as error:
                 quarantine.append((clip_id, path, str(error)))
                 continue
-            waveforms.append(waveform)
             duration = len(waveform) / self.codec.sample_rate
             clips.append(
                 {"clip_id": clip_id, "path": path, "captions": captions, "duration_s": duration, "log_mel": log_mel}
             )
+            waveforms.append(waveform)
         for clip, codes in zip(clips, self.codec.encode(waveforms) if clips else [], strict=True):
             clip["codes"] = codes
         metadata = {"inputs": shard.inputs, "codec": self.codec.provenance(), "quarantine": quarantine}
         write_shard(Path(shard.path), clips, metadata, self.codec.n_codebooks, self.features.log_mel.n_mels)
         return {"clips": len(clips), "seconds": sum(clip["duration_s"] for clip in clips)}
 
+    def _read(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
+        """The waveform for the codec, and the log_mel; each from the rate that it wants."""
+        longest, rate = self.features.max_duration_s, self.features.log_mel.sample_rate
+        waveform = load_audio(path, self.codec.sample_rate, longest)
+        same = rate == self.codec.sample_rate
+        return waveform, self.log_mel(waveform if same else load_audio(path, rate, longest))
 
-def _extract(what: str, table: pd.DataFrame, features: FeaturesConfig, target: Path) -> pd.DataFrame:
-    """Write the shards of a split; returns the clips that could not be used."""
-    rows = list(table[["clip_id", "path", "captions"]].itertuples(index=False, name=None))
+
+def _shards(table: pd.DataFrame, features: FeaturesConfig, target: Path) -> list[Shard]:
+    """Share a split out, and remove shards of an earlier, larger version of it."""
+    rows = [list(row) for row in table[["clip_id", "path", "captions"]].itertuples(index=False, name=None)]
     size = features.clips_per_shard
     shards = []
     for number, at in enumerate(range(0, len(rows), size)):
         clips = rows[at : at + size]
         inputs = fingerprint(features, clips, [_stamp(path) for _, path, _ in clips])
-        shards.append(Shard(str(target / f"{number:05d}.parquet"), clips, inputs))
-    _remove_others(target, {shard.path for shard in shards})
+        shards.append(Shard(str(target / f"{number:05d}.parquet"), inputs, clips))
+    wanted = {shard.path for shard in shards}
+    for path in [*target.glob("*.parquet"), *target.glob(".*.partial")]:
+        if str(path) not in wanted:
+            path.unlink()
+    return shards
+
+
+def _write_shards(shards: list[Shard], features: FeaturesConfig) -> None:
+    """Make the shards that are not there yet, of all corpora and splits, on one pool of actors."""
     todo = [shard for shard in shards if not _is_written(shard)]
-    say(f"prepare: {what}: {len(rows)} clips in {len(shards)} shards, {len(shards) - len(todo)} of them done already")
-    if todo:
-        workers = max(1, min(len(todo), int(ray.cluster_resources().get("CPU", 1))))
-        written = ray.data.from_items([{"shard": shard} for shard in todo], override_num_blocks=len(todo)).map(
-            ShardWriter,
-            fn_constructor_args=(features,),
-            compute=ray.data.ActorPoolStrategy(size=workers),
-            num_cpus=1,
-        )
-        totals = written.sum(["clips", "seconds"])
-        say(f"prepare: {what}: {totals['sum(clips)']} clips, {totals['sum(seconds)'] / 60:.1f} minutes of audio")
-    rejected = [row for shard in shards for row in shard_metadata(Path(shard.path))["quarantine"]]
-    return pd.DataFrame(rejected, columns=QUARANTINE)
+    clips = sum(len(shard.clips) for shard in todo)
+    say(f"prepare: {len(todo)} shards of {clips} clips to make, {len(shards) - len(todo)} done already")
+    if not todo:
+        return
+    rows = [{"shard": json.dumps(asdict(shard))} for shard in todo]
+    workers = max(1, min(len(todo), int(ray.cluster_resources().get("CPU", 1))))
+    written = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+        ShardWriter,
+        fn_constructor_args=(features,),
+        compute=ray.data.ActorPoolStrategy(size=workers),
+        num_cpus=1,
+    )
+    done, seconds = 0, 0.0
+    for row in written.iter_rows(prefetch_batches=0):
+        done, seconds = done + row["clips"], seconds + row["seconds"]
+        say(f"prepare: {done}/{clips} clips, {seconds / 60:.1f} minutes of audio")
 
 
 def _stamp(path: str) -> list[int]:
@@ -173,13 +219,6 @@ def _stamp(path: str) -> list[int]:
 def _is_written(shard: Shard) -> bool:
     path = Path(shard.path)
     return path.is_file() and shard_metadata(path)["inputs"] == shard.inputs
-
-
-def _remove_others(target: Path, wanted: set[str]) -> None:
-    """Remove shards of an earlier, larger version of the split, and what a crash left half-written."""
-    for path in [*target.glob("*.parquet"), *target.glob(".*.partial")]:
-        if str(path) not in wanted:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 if __name__ == "__main__":

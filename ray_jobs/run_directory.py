@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from models.checkpoint import write_json
+from models.files import write_json
 from ray_jobs.config import ConfigError, Experiment, fingerprint
 
 PACKAGES = ("ray", "torch", "transformers", "timm", "descript-audio-codec", "aac-metrics", "numpy", "pandas", "pyarrow")

@@ -13,6 +13,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from ray import tune
+from ray.tune.search.optuna import OptunaSearch
+
+from models.candidates import CandidateTable
+from models.ensemble import Reranking, RetrievalFusion
+from models.files import write_json
 from models.metrics import candidate_values
 from models.reranking import (
     allowed_candidates,
@@ -22,13 +28,7 @@ from models.reranking import (
     retrieval_weight_search,
     simplex_grid,
 )
-from ray import tune
-from ray.tune.search.optuna import OptunaSearch
-
-from models.candidates import CandidateTable
-from models.checkpoint import write_json
-from models.ensemble import Reranking, RetrievalFusion
-from models.generation import SamplingConfig
+from models.settings import SamplingConfig
 from ray_jobs.config import Experiment, SearchConfig
 from ray_jobs.console import say
 from ray_jobs.members import TrainedMembers

@@ -4,40 +4,32 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from models.caption_damage import build_examples
-from models.retrieval_metrics import retrieval_values
 from torch import Tensor, nn
 
-from models.captioner import Captioner, CaptionerConfig, CaptionerSettings
-from models.fluency import FluencyDetector, FluencyDetectorConfig
-from models.log_mel import LogMelConfig, pad_log_mels
-from models.retriever import Retriever, RetrieverConfig, RetrieverSettings
-from ray_jobs.config import AnyMember, CaptionerMember, FluencyDetectorMember
+from models.caption_damage import build_examples
+from models.captioner import Captioner
+from models.fluency import FluencyDetector
+from models.log_mel import pad_log_mels
+from models.retrieval_metrics import retrieval_values
+from models.retriever import Retriever
+from models.settings import (
+    CaptionerConfig,
+    CaptionerSettings,
+    FluencyDetectorConfig,
+    RetrieverConfig,
+    RetrieverSettings,
+)
+from ray_jobs.config import CaptionerMember, FluencyDetectorMember
 from ray_jobs.features import Features, read_features
+from ray_jobs.member_job import MemberJob
 
 BUCKET_BATCHES = 8  # clips are sorted by length within so many batches: little padding, still well mixed
-
-
-@dataclass(frozen=True)
-class MemberJob:
-    """Everything a worker needs to train one member; crosses the wire."""
-
-    name: str
-    member: AnyMember
-    seed: int
-    inputs: str
-    train: list[Path]
-    validation: list[Path]
-    log_mel: LogMelConfig
-    output: Path
-    edges: dict[str, Path]  # name of each member that this one starts from, and its directory
 
 
 class Task(ABC):

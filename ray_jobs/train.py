@@ -14,9 +14,8 @@ from ray.train.torch import TorchTrainer
 
 from ray_jobs.config import AnyMember, ConfigError, Experiment
 from ray_jobs.console import say
+from ray_jobs.member_job import MemberJob, work
 from ray_jobs.run_directory import RunDirectory, commit, is_done, require
-from ray_jobs.tasks import MemberJob
-from ray_jobs.training_loop import train_worker
 
 POLL_S = 2.0
 
@@ -102,7 +101,7 @@ def _fit(job: MemberJob, checkpoints: str, commit_: str, progress: ray.actor.Act
     resources = job.member.resources
     name = f"{job.name}-{job.inputs}"
     trainer = TorchTrainer(
-        train_worker,
+        work,
         train_loop_config={"job": job, "commit": commit_, "progress": progress},
         scaling_config=ray.train.ScalingConfig(
             num_workers=resources.workers,

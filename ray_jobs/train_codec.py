@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ray.train.torch import TorchTrainer
 
 from corpora.soundscapes import render, sample_scenes
-from models.checkpoint import write_json
+from models.files import write_json
 from ray_jobs.config import ConfigError, fingerprint
 from ray_jobs.run_directory import commit
 
@@ -47,7 +47,7 @@ class DacSettings(_Strict):
     n_codebooks: int = Field(default=4, gt=0)
     codebook_size: int = Field(default=256, gt=1)
     codebook_dim: int = Field(default=8, gt=0)
-    quantizer_dropout: float = Field(default=0.5, ge=0, le=1, description="share of a batch that uses its first books only")
+    quantizer_dropout: float = Field(default=0.5, ge=0, le=1, description="share trained on its first books only")
     sample_rate: int = Field(default=16_000, gt=0)
 
 
@@ -56,7 +56,7 @@ class CorpusSettings(_Strict):
 
     train: int = Field(default=400, gt=0)
     validation: int = Field(default=32, gt=0)
-    probe: int = Field(default=2400, ge=0, description="scenes of which those of one event show what codes tell; 0: no probe")
+    probe: int = Field(default=2400, ge=0, description="scenes; those of one event are classified by codes; 0: none")
     seed: int = 0
 
 
@@ -77,7 +77,8 @@ class CodecExperiment(_Strict):
     reconstruction_weight: float = Field(default=15.0, gt=0)
     commitment_weight: float = Field(default=0.25, gt=0)
     codebook_weight: float = Field(default=1.0, gt=0)
-    restart_steps: int = Field(default=20, gt=0, description="how often unused codebook entries are moved")
+    projection_steps: int = Field(default=150, ge=0, description="first steps, before the codebooks are seeded")
+    restart_steps: int = Field(default=40, gt=0, description="how often unused codebook entries are moved")
     threads: int = Field(default=1, gt=0, description="CPUs of the one worker")
 
 
@@ -170,27 +171,25 @@ class _Training:
         """Train `steps_per_epoch` steps and validate."""
         import torch
 
-        from models.codec_losses import count_codes, restart_unused, seed_codebooks
+        from models.codec_losses import count_codes, restart_unused
 
         config, start = self.config, time.monotonic()
         # Crops and quantizer dropout of an epoch depend on seed and epoch alone, so resuming repeats them.
         torch.manual_seed(config.seed * 1_000_003 + epoch)
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
-        quantizer = self.model.quantizer
-        if epoch == 0:
-            with torch.no_grad():
-                first = torch.cat([self._crops(generator) for _ in range(4)])
-                seed_codebooks(quantizer, self.model.encoder(first), generator)
         self.model.train()
         counts, total, moved = torch.zeros(config.model.n_codebooks, config.model.codebook_size), 0.0, 0
-        for step in range(1, config.steps_per_epoch + 1):
-            done = epoch * config.steps_per_epoch + step
-            loss, output = self._step(self._crops(generator), done)
+        for step in range(epoch * config.steps_per_epoch + 1, (epoch + 1) * config.steps_per_epoch + 1):
+            if step == config.projection_steps + 1:
+                self._seed_codebooks(generator)
+            loss, output = self._step(self._crops(generator), step)
             total += loss
+            if "codes" not in output:
+                continue
             counts += count_codes(output["codes"], config.model.codebook_size)
             # None are moved in the last fifth: all entries are to be learned well.
-            if done % config.restart_steps == 0 and done < 0.8 * config.epochs * config.steps_per_epoch:
-                moved += restart_unused(quantizer, counts, output["latents"].detach(), 2, generator)
+            if step % config.restart_steps == 0 and step < 0.8 * config.epochs * config.steps_per_epoch:
+                moved += restart_unused(self.model.quantizer, counts, output["latents"].detach(), 2, generator)
                 counts.zero_()
         return {
             "epoch": epoch + 1,
@@ -222,13 +221,12 @@ class _Training:
         progress = step / (config.epochs * config.steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress)))
-        output = self.model(batch)
+        output = self.model(batch) if step > config.projection_steps else self._project_only(batch)
         reconstruction = self.reconstruction(output["audio"], batch)
-        loss = (
-            config.reconstruction_weight * reconstruction
-            + config.commitment_weight * output["vq/commitment_loss"]
-            + config.codebook_weight * output["vq/codebook_loss"]
-        )
+        loss = config.reconstruction_weight * reconstruction
+        if "codes" in output:
+            loss = loss + config.commitment_weight * output["vq/commitment_loss"]
+            loss = loss + config.codebook_weight * output["vq/codebook_loss"]
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
@@ -236,6 +234,24 @@ class _Training:
             raise RuntimeError(f"step {step}: loss {float(loss):.4g}, gradient norm {float(norm)}; lower learning_rate")
         self.optimizer.step()
         return float(reconstruction), output
+
+    def _project_only(self, batch: Tensor) -> dict[str, Tensor]:
+        """A pass that looks nothing up, through the first so many stages as if the codebooks held everything."""
+        import torch
+
+        from models.codec_losses import project_only
+
+        books = int(torch.randint(1, self.config.model.n_codebooks + 1, ()))
+        return {"audio": self.model.decode(project_only(self.model.quantizer, self.model.encoder(batch), books))}
+
+    def _seed_codebooks(self, generator: Any) -> None:
+        import torch
+
+        from models.codec_losses import seed_codebooks
+
+        with torch.no_grad():
+            latents = torch.cat([self.model.encoder(self._crops(generator)) for _ in range(32)])
+        seed_codebooks(self.model.quantizer, latents, generator)
 
     def codec(self) -> Codec:
         """A copy of the model as it is now."""

@@ -15,10 +15,11 @@ import ray.train.torch
 import torch
 from torch import Tensor, nn
 
-from models.checkpoint import write_json
+from models.files import write_json
 from ray_jobs.config import Training
+from ray_jobs.member_job import MemberJob
 from ray_jobs.run_directory import mark_done
-from ray_jobs.tasks import MemberJob, Task, make_task
+from ray_jobs.tasks import Task, make_task
 
 
 class LossIsNaNError(RuntimeError):

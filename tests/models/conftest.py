@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.captioner import Captioner, CaptionerConfig
+from models.captioner import Captioner
+from models.settings import CaptionerConfig
 
 CAPTIONS = [
     "a dog barks twice nearby",

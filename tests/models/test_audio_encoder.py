@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.audio_encoder import AudioEncoder, AudioEncoderConfig
-from models.log_mel import LogMel, LogMelConfig, pad_log_mels
+from models.audio_encoder import AudioEncoder
+from models.log_mel import LogMel, pad_log_mels
+from models.settings import AudioEncoderConfig, LogMelConfig
 
 SMALL = AudioEncoderConfig(backbone="random:convnext", depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), layer_scale=1.0)
 

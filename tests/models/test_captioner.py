@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from models.captioner import Captioner
-from models.checkpoint import CheckpointError
+from models.files import CheckpointError
 from models.masked_codec_modelling import masked_codec_loss, span_mask
 
 from .conftest import CAPTIONS
@@ -17,7 +17,9 @@ from .conftest import CAPTIONS
 Clips = tuple[list[np.ndarray], np.ndarray]
 
 
-def encoder_input(captioner: Captioner, codes: torch.Tensor, lengths: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
+def encoder_input(
+    captioner: Captioner, codes: torch.Tensor, lengths: torch.Tensor, audio: torch.Tensor
+) -> torch.Tensor:
     """What reaches the encoder's first layer, LayerNorm included."""
     seen = []
     hook = captioner.bart.model.encoder.layernorm_embedding.register_forward_hook(lambda _, __, out: seen.append(out))

@@ -6,7 +6,8 @@ import torch
 
 from models import generation
 from models.captioner import Captioner
-from models.generation import BeamConfig, SamplingConfig, beam_clips, encoded_batches, sample_clips
+from models.generation import beam_clips, encoded_batches, sample_clips
+from models.settings import BeamConfig, SamplingConfig
 
 Clips = tuple[list[np.ndarray], np.ndarray]
 SAMPLING = SamplingConfig(candidates=6, temperature=1.0, top_p=0.95, min_tokens=4, max_tokens=14)
@@ -44,7 +45,7 @@ def test_decoder_score_is_the_teacher_forced_one(
     monkeypatch.setattr(generation, "_generate", lambda *a, **k: drawn.append(original(*a, **k)) or drawn[-1])
     cold = SAMPLING.model_copy(update={"temperature": 0.3})
     for row in range(len(clips[0])):
-        rows, states, mask = next(encoded_batches(captioner, clips[0][row : row + 1], clips[1][row : row + 1], 1))
+        _, states, mask = next(encoded_batches(captioner, clips[0][row : row + 1], clips[1][row : row + 1], 1))
         found = {c.text: c for c in generation.sample(captioner, states, mask, cold, seed=0)[0]}
         for ids in drawn.pop():
             tokens = ids[1:]

@@ -1,0 +1,131 @@
+"""What a user may set of each model. Light to import: no torch here, so that a config is checked at once."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+RANDOM = "random:"  # before a model type: weights from scratch
+
+
+class Settings(BaseModel):
+    """Unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class LogMelConfig(Settings):
+    """The front end's parameters. Defaults are those of ConvNeXt-Tiny on AudioSet (arXiv 2306.00830)."""
+
+    sample_rate: int = Field(32_000, gt=0, description="Hz")
+    n_fft: int = Field(1024, gt=0)
+    hop_length: int = Field(320, gt=0, description="samples")
+    n_mels: int = Field(224, gt=0)
+    f_min: float = Field(50.0, ge=0, description="Hz")
+    f_max: float = Field(14_000.0, gt=0, description="Hz")
+
+
+class AudioEncoderConfig(Settings):
+    """`backbone` is a timm ConvNeXt by name, or `random:convnext` with sizes in `depths` and `dims`."""
+
+    backbone: str = "convnext_tiny"
+    depths: tuple[int, int, int, int] = (3, 3, 9, 3)
+    dims: tuple[int, int, int, int] = (96, 192, 384, 768)
+    layer_scale: float = Field(1e-6, gt=0, description="initial residual scale; small models from scratch want about 1")
+    drop_path: float = Field(0.0, ge=0, lt=1)
+    freq_mask: int = Field(0, ge=0, description="SpecAugment: widest mel mask, two of them (training only)")
+    time_mask: int = Field(0, ge=0, description="SpecAugment: widest frame mask, two of them (training only)")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _backbone_alone(cls, value: Any) -> Any:
+        return {"backbone": value} if isinstance(value, str) else value
+
+
+class TextEncoderConfig(Settings):
+    """`name` is a hub id, a directory, or `random:<model type>` with sizes in `sizes` and a tokenizer to train."""
+
+    name: str = "BAAI/bge-base-en-v1.5"
+    pooling: Literal["cls", "mean"] = "cls"
+    max_tokens: int = Field(64, gt=2)
+    sizes: dict[str, int | float | str] = Field(default={}, description="for random: fields of the transformers config")
+    tokenizer: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
+    vocab_size: int = Field(2000, gt=4, description="for random: size of the trained tokenizer at most")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class RetrieverSettings(Settings):
+    """What a user chooses of a retriever: architecture and loss."""
+
+    audio_encoder: AudioEncoderConfig = AudioEncoderConfig()
+    text_encoder: TextEncoderConfig = TextEncoderConfig()
+    joint_dim: int = Field(1024, gt=0)
+    hidden_dim: int = Field(2048, gt=0, description="of the two-layer projections")
+    dropout: float = Field(0.2, ge=0, lt=1)
+    loss: Literal["m-ltm"] = "m-ltm"
+    metric: Literal["full", "diagonal"] = "full"
+    epsilon: float = Field(0.03, gt=0, description="entropic regularisation, relative to the largest distance")
+
+
+class RetrieverConfig(RetrieverSettings):
+    """With the front end that its log-mels come from."""
+
+    log_mel: LogMelConfig
+
+
+class CaptionerSettings(Settings):
+    """What a user chooses of a captioner: architecture and losses.
+
+    `language_model` is a BART by hub id or directory, or `random:bart` with `sizes`.
+    """
+
+    language_model: str = "facebook/bart-base"
+    sizes: dict[str, int | float] = Field(default={}, description="for random: fields of BartConfig")
+    tokenizer: Literal["wordpiece", "bpe", "unigram"] = "bpe"
+    vocab_size: int = Field(2000, gt=4, description="for random: size of the trained tokenizer at most")
+    max_caption_tokens: int = Field(64, gt=2)
+    label_smoothing: float = Field(0.2, ge=0, lt=1)
+    mcm_weight: float = Field(0.7, ge=0, description="of the masked codec modelling loss; 0 switches it off")
+    mcm_probability: float = Field(0.15, ge=0, lt=1)
+    mcm_span: int = Field(10, gt=0, description="frames")
+
+
+class CaptionerConfig(CaptionerSettings):
+    """With the shapes of what it reads."""
+
+    codebooks: int = Field(gt=0, description="of the codec, as many as are used")
+    codebook_size: int = Field(gt=1)
+    audio_embedding_dim: int = Field(gt=0)
+
+
+class FluencyDetectorConfig(Settings):
+    """Architecture of the detector."""
+
+    text_encoder: TextEncoderConfig = TextEncoderConfig(name="bert-base-uncased")
+
+
+class SamplingConfig(Settings):
+    """How candidates are drawn. Defaults are those of the system the paper follows (arXiv 2309.17352), where the
+    library's top_k of 50 applied unseen; here it is off unless given."""
+
+    candidates: int = Field(30, gt=0, description="a captioner and clip")
+    temperature: float = Field(0.5, gt=0)
+    top_p: float = Field(0.95, gt=0, le=1)
+    top_k: int = Field(0, ge=0, description="0: off")
+    min_tokens: int = Field(5, ge=0)
+    max_tokens: int = Field(30, gt=2)
+    no_repeat_ngram: int = Field(3, ge=0, description="0: off")
+
+
+class BeamConfig(Settings):
+    """Beam search as EnCLAP decodes."""
+
+    beams: int = Field(4, gt=0)
+    min_tokens: int = Field(5, ge=0)
+    max_tokens: int = Field(50, gt=2)
+    no_repeat_ngram: int = Field(3, ge=0)

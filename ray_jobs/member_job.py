@@ -1,0 +1,32 @@
+"""What crosses the wire to train one member. Light to import: only the workers load the models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.settings import LogMelConfig
+from ray_jobs.config import AnyMember
+
+
+@dataclass(frozen=True)
+class MemberJob:
+    """Everything a worker needs to train one member; crosses the wire."""
+
+    name: str
+    member: AnyMember
+    seed: int
+    inputs: str
+    train: list[Path]
+    validation: list[Path]
+    log_mel: LogMelConfig
+    output: Path
+    edges: dict[str, Path]  # name of each member that this one starts from, and its directory
+
+
+def work(config: dict[str, Any]) -> None:
+    """The function of every Ray Train worker."""
+    from ray_jobs.training_loop import train_worker
+
+    train_worker(config)

@@ -1,0 +1,224 @@
+"""The codec: the files it loads and refuses, codes that are the clip's own, and the shipped weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import dac
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from corpora.soundscapes import render, sample_scenes
+from models import codec as codec_module
+from models.codec import Codec, CodecError, dac_kwargs
+from models.codec_losses import (
+    ReconstructionLoss,
+    count_codes,
+    perplexity,
+    probe_accuracy,
+    project_only,
+    restart_unused,
+    seed_codebooks,
+)
+
+KWARGS = {
+    "encoder_dim": 4,
+    "encoder_rates": [4, 8],
+    "decoder_dim": 16,
+    "decoder_rates": [8, 4],
+    "n_codebooks": 3,
+    "codebook_size": 64,
+    "codebook_dim": 4,
+    "sample_rate": 16_000,
+}
+HOP = 32
+
+
+@pytest.fixture(scope="module")
+def model() -> dac.DAC:
+    torch.manual_seed(0)
+    return dac.DAC(**KWARGS).eval()
+
+
+@pytest.fixture(scope="module")
+def codec(model: dac.DAC) -> Codec:
+    return Codec.from_dac(model)
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Codec:
+    return Codec.load("dac-soundscapes-16khz")
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[np.ndarray]:
+    return [render(scene) for scene in sample_scenes({"test": 12}, seed=77)["test"]]
+
+
+def _noise(samples: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 0.1, samples).astype(np.float32)
+
+
+def _official(model: dac.DAC, path: Path) -> Path:
+    """A file in the layout of descript's releases."""
+    torch.save({"state_dict": model.state_dict(), "metadata": {"kwargs": {**KWARGS, "latent_dim": None}}}, path)
+    return path
+
+
+def test_saved_codec_loads_with_the_same_codes_and_identity(codec: Codec, tmp_path: Path) -> None:
+    codec.save(tmp_path / "small.safetensors", seed=3)
+    loaded = Codec.load(tmp_path / "small.safetensors")
+    assert loaded.weights_sha256 == codec.weights_sha256
+    assert np.array_equal(loaded.encode([_noise(5000)])[0], codec.encode([_noise(5000)])[0])
+    assert json.loads((tmp_path / "small.json").read_text())["seed"] == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["small.json", "small.safetensors"]
+
+
+def test_official_layout_gives_the_codes_of_the_dac_model_itself(model: dac.DAC, tmp_path: Path) -> None:
+    loaded = Codec.load(_official(model, tmp_path / "weights_44khz_8kbps_0.0.1.pth"))
+    waveform = _noise(4001)
+    with torch.inference_mode():
+        padded = model.preprocess(torch.from_numpy(waveform)[None, None], 16_000)
+        expected = model.encode(padded)[1][0].T.numpy()
+    assert np.array_equal(loaded.encode([waveform])[0], expected)
+    assert len(np.unique(expected)) > 10
+
+
+def test_official_names_read_the_cache_and_say_what_is_missing(
+    model: dac.DAC, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codec_module, "OFFICIAL_DIRECTORY", tmp_path)
+    with pytest.raises(CodecError, match=r"weights_24khz_8kbps_0\.0\.4\.pth.*dac download --model_type 24khz"):
+        Codec.load("dac-24khz")
+    _official(model, tmp_path / "weights_44khz_8kbps_0.0.1.pth")
+    assert Codec.load("dac-44khz").provenance()["codec"] == "dac-44khz"
+
+
+def test_missing_and_unexpected_keys_are_refused_by_name(model: dac.DAC, tmp_path: Path) -> None:
+    state = dict(model.state_dict())
+    state["quantizer.other"] = state.pop("quantizer.quantizers.1.codebook.weight")
+    torch.save({"state_dict": state, "metadata": {"kwargs": KWARGS}}, tmp_path / "bad.pth")
+    with pytest.raises(CodecError, match=r"missing keys quantizer\.quantizers\.1\.codebook\.weight, unex.*\.other"):
+        Codec.load(tmp_path / "bad.pth")
+
+
+def test_files_that_are_no_codec_are_refused(codec: Codec, tmp_path: Path) -> None:
+    torch.save([1, 2], tmp_path / "list.pth")
+    (tmp_path / "text.pth").write_text("not a torch file")
+    codec.save(tmp_path / "changed.safetensors")
+    state = load_file(tmp_path / "changed.safetensors")
+    save_file({key: tensor * 1.01 for key, tensor in state.items()}, tmp_path / "changed.safetensors")
+    for name in ("list.pth", "text.pth", "absent.pth", "changed.safetensors"):
+        with pytest.raises(CodecError, match=name):
+            Codec.load(tmp_path / name)
+
+
+def test_a_batch_gives_the_codes_of_each_clip_alone(codec: Codec) -> None:
+    # Lengths that share a padded length, and others.
+    waveforms = [_noise(samples, seed) for seed, samples in enumerate([3200, 3190, 6400, 3200, 100, 3201])]
+    together = codec.encode(waveforms)
+    for waveform, codes in zip(waveforms, together, strict=True):
+        assert np.array_equal(codes, codec.encode([waveform])[0])
+    assert [len(codes) for codes in together] == [100, 100, 200, 100, 4, 101]
+
+
+def test_only_equal_lengths_share_a_batch() -> None:
+    assert codec_module._batches([10, 20, 10, 10, 20], limit=20) == [[0, 2], [3], [1], [4]]
+    assert codec_module._batches([10, 10], limit=0) == [[0], [1]]
+
+
+def test_codes_are_the_same_at_every_call_even_after_train_mode(model: dac.DAC) -> None:
+    model.train()
+    codec = Codec.from_dac(model)
+    first, second = codec.encode([_noise(9000)])[0], codec.encode([torch.from_numpy(_noise(9000))])[0]
+    model.eval()
+    assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("samples", [1, HOP - 1, HOP, HOP + 1, 10 * HOP])
+def test_frames_are_samples_over_hop_rounded_up(codec: Codec, samples: int) -> None:
+    codes = codec.encode([_noise(samples)])[0]
+    assert codes.shape == (-(-samples // HOP), 3)
+    assert codes.dtype == np.int16
+
+
+def test_fewer_codebooks_are_the_first_ones(model: dac.DAC) -> None:
+    full, two = Codec.from_dac(model), Codec.from_dac(model, n_codebooks=2)
+    assert np.array_equal(two.encode([_noise(5000)])[0], full.encode([_noise(5000)])[0][:, :2])
+    assert two.provenance() == {**full.provenance(), "codebooks": 2}
+    assert two.decode(two.encode([_noise(5000)])[0]).shape == full.decode(full.encode([_noise(5000)])[0]).shape
+    with pytest.raises(CodecError, match="4 codebooks asked for, expected 1 to 3"):
+        Codec.from_dac(model, n_codebooks=4)
+
+
+@pytest.mark.parametrize("bad", [np.zeros(0), np.zeros((2, 100)), np.array([0.0, np.nan]), np.array([np.inf, 0.0])])
+def test_unusable_waveforms_are_refused_with_their_position(codec: Codec, bad: np.ndarray) -> None:
+    with pytest.raises(CodecError, match="waveform 1"):
+        codec.encode([_noise(100), bad.astype(np.float32)])
+
+
+@pytest.mark.parametrize("bad", [np.zeros((0, 3)), np.zeros((5, 4)), np.zeros(5), np.full((5, 3), 64)])
+def test_unusable_codes_are_refused(codec: Codec, bad: np.ndarray) -> None:
+    with pytest.raises(CodecError, match="codes: found"):
+        codec.decode(bad.astype(np.int16))
+
+
+def test_arguments_of_a_model_build_it_again(model: dac.DAC) -> None:
+    again = dac.DAC(**dac_kwargs(model))
+    assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in model.state_dict().items()}
+
+
+def test_shipped_weights_are_small_and_as_promised(shipped: Codec) -> None:
+    assert (shipped.sample_rate, shipped.hop_length, shipped.n_codebooks) == (16_000, 640, 4)
+    assert codec_module.SHIPPED["dac-soundscapes-16khz"].stat().st_size < 4 * 2**20
+
+
+def test_shipped_weights_reconstruct_better_than_silence(shipped: Codec, scenes: list[np.ndarray]) -> None:
+    loss = ReconstructionLoss(shipped.sample_rate)
+    for waveform, codes in zip(scenes, shipped.encode(scenes), strict=True):
+        target = torch.from_numpy(waveform)[None, None]
+        decoded = torch.from_numpy(shipped.decode(codes))[None, None, : len(waveform)]
+        assert float(loss(decoded, target)) < 0.8 * float(loss(torch.zeros_like(target), target))
+
+
+def test_shipped_weights_use_their_codebooks(shipped: Codec, scenes: list[np.ndarray]) -> None:
+    codes = torch.from_numpy(np.concatenate(shipped.encode(scenes))).long().T[None]
+    counts = count_codes(codes, shipped.codebook_size)
+    assert perplexity(counts[0]) > 32
+    assert int((counts > 0).sum(1).min()) > 64
+
+
+def test_perplexity_counts_the_entries_in_use() -> None:
+    assert perplexity(torch.tensor([5, 0, 0, 0])) == pytest.approx(1)
+    assert perplexity(torch.tensor([3, 3, 3, 3])) == pytest.approx(4)
+
+
+def test_seeding_and_restarting_bring_entries_into_use(model: dac.DAC) -> None:
+    quantizer = Codec.from_dac(model).model.quantizer
+    generator = torch.Generator().manual_seed(0)
+    latents = 5 + 0.1 * torch.randn(8, model.latent_dim, 100, generator=generator)  # narrow, as an encoder's are
+    before = count_codes(quantizer(latents)[1], 64)
+    seed_codebooks(quantizer, latents, generator)
+    _, codes, projected, _, _ = quantizer(latents)
+    after = count_codes(codes, 64)
+    assert perplexity(before[0]) < 16 < 32 < min(perplexity(book) for book in after)
+    moved = restart_unused(quantizer, after, projected, int(after.max()) + 1, generator)
+    assert moved == 3 * 64
+
+
+def test_projection_is_the_quantizer_without_rounding(model: dac.DAC) -> None:
+    quantizer = Codec.from_dac(model).model.quantizer
+    latents = torch.randn(2, model.latent_dim, 7)
+    stage = quantizer.quantizers[0]
+    assert torch.allclose(project_only(quantizer, latents, 1), stage.out_proj(stage.in_proj(latents)))
+    assert not torch.allclose(project_only(quantizer, latents, 2), project_only(quantizer, latents, 1))
+
+
+def test_probe_tells_apart_what_can_be_told_apart() -> None:
+    labels = np.repeat(["a", "b", "c"], 20)
+    features = np.repeat(np.eye(3), 20, axis=0) + np.random.default_rng(0).normal(0, 0.1, (60, 3))
+    accuracy = probe_accuracy(features[::2], labels[::2], features[1::2], labels[1::2])
+    assert accuracy == {"nearest_centroid": 1.0, "logistic_regression": 1.0, "majority": pytest.approx(1 / 3)}

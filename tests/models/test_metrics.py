@@ -1,0 +1,256 @@
+"""Caption values against aac-metrics itself, its published vector, and what is said where its parts are missing."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models import metrics
+from models.metrics import (
+    CaptionInputError,
+    MissingPartError,
+    TooFewClipsError,
+    candidate_values,
+    caption_values,
+    missing_parts,
+    plain_tokens,
+)
+
+CANDIDATES = ["a man is speaking", "rain falls"]
+REFERENCES = [
+    ["a man speaks", "someone speaks", "a man is speaking while a bird is chirping in the background"],
+    ["rain is falling hard on a surface"],
+]
+EXAMPLE = Path(__file__).parents[3] / "shared" / "data" / "aac_metrics" / "example_1.csv"
+NO_JAVA = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider_d", "vocab")
+
+
+def read_example(rows: int) -> tuple[list[str], list[list[str]]]:
+    if not EXAMPLE.is_file():
+        pytest.skip(f"no {EXAMPLE}")
+    with EXAMPLE.open(encoding="utf-8") as file:
+        table = list(csv.DictReader(file))[:rows]
+    return [row["caption_predicted"] for row in table], [[row[f"caption_{n}"] for n in range(1, 6)] for row in table]
+
+
+def library_cider_d(candidates: list[str], references: list[list[str]]) -> np.ndarray:
+    from aac_metrics.functional import cider_d
+
+    return cider_d(candidates, references)[1]["cider_d"].numpy()
+
+
+# --- values --------------------------------------------------------------------------------------------------------
+
+
+def test_the_published_vector() -> None:
+    scores = caption_values(CANDIDATES, REFERENCES, NO_JAVA)
+    np.testing.assert_allclose(scores.per_clip["cider_d"], [1.3641, 0.5587], atol=5e-5)
+    assert scores.corpus["cider_d"] == pytest.approx(0.9614, abs=5e-5)
+    assert scores.preprocessing == "plain"
+    assert not scores.absent
+    assert list(scores.per_clip) == ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider_d"]
+    assert scores.corpus["vocab.cands"] == 6
+
+
+def test_one_candidate_a_clip_is_the_metric_itself() -> None:
+    values = candidate_values([[text] for text in CANDIDATES], REFERENCES)
+    np.testing.assert_allclose(np.concatenate(values), [1.3641, 0.5587], atol=5e-5)
+
+
+def test_equals_the_library_on_its_own_example() -> None:
+    candidates, references = read_example(200)
+    texts = [" ".join(plain_tokens(text)) for text in candidates]
+    expected = library_cider_d(texts, [[" ".join(plain_tokens(text)) for text in clip] for clip in references])
+    scores = caption_values(candidates, references, ["cider_d", "bleu_4", "rouge_l"])
+    np.testing.assert_allclose(scores.per_clip["cider_d"], expected, atol=1e-6)
+    np.testing.assert_allclose(scores.corpus["cider_d"], expected.mean(), atol=1e-6)
+    assert scores.corpus["rouge_l"] == pytest.approx(scores.per_clip["rouge_l"].mean())
+
+
+@pytest.mark.parametrize("metric", ["cider_d", "rouge_l", "bleu_4"])
+def test_every_candidate_has_the_value_it_has_alone(metric: str) -> None:
+    candidates, references = read_example(60)
+    rng = np.random.default_rng(0)
+    # of every clip: none of the others, some of them, and its own reference twice
+    ragged = [[*rng.choice(candidates, rng.integers(0, 4)), clip[0], clip[0]] for clip in references]
+    found = candidate_values(ragged, references, metric)
+    assert [len(clip) for clip in found] == [len(clip) for clip in ragged]
+    for place in (0, -1):
+        alone = caption_values([clip[place] for clip in ragged], references, [metric]).per_clip[metric]
+        np.testing.assert_allclose([clip[place] for clip in found], alone, rtol=1e-12)
+
+
+def test_candidates_do_not_move_the_idf() -> None:
+    few = candidate_values([[text] for text in CANDIDATES], REFERENCES)
+    many = candidate_values([[CANDIDATES[0], *REFERENCES[0] * 5], [CANDIDATES[1]]], REFERENCES)
+    assert (few[0][0], few[1][0]) == (many[0][0], many[1][0])
+
+
+def test_a_clip_may_have_no_candidate() -> None:
+    assert [len(clip) for clip in candidate_values([[], ["rain"]], REFERENCES)] == [0, 1]
+    assert [len(clip) for clip in candidate_values([[], []], REFERENCES)] == [0, 0]
+
+
+def test_plain_tokens() -> None:
+    assert plain_tokens('A dog\'s "high-pitched" bark, twice... and (then) RAIN!') == [
+        "a", "dog's", "high-pitched", "bark", "twice", "and", "then", "rain",
+    ]  # fmt: skip
+    punctuated = caption_values(["A man is speaking.", "Rain, falls!"], REFERENCES, ["cider_d"])
+    np.testing.assert_allclose(punctuated.corpus["cider_d"], 0.9614, atol=5e-5)
+
+
+def test_wordless_candidates_are_worth_nothing() -> None:
+    scores = caption_values(["", "..."], REFERENCES, NO_JAVA)
+    assert scores.per_clip["cider_d"].tolist() == [0, 0]
+    assert scores.per_clip["rouge_l"].tolist() == [0, 0]
+    assert (scores.corpus["vocab.cands"], "vocab.f1" in scores.corpus) == (0, False)
+    assert "no word" in scores.absent["vocab.f1"]
+
+
+# --- refusals ------------------------------------------------------------------------------------------------------
+
+
+def test_cider_d_of_one_clip_is_refused_and_explained() -> None:
+    for call in (
+        lambda: caption_values(CANDIDATES[:1], REFERENCES[:1]),
+        lambda: candidate_values([CANDIDATES], REFERENCES[:1]),
+    ):
+        with pytest.raises(TooFewClipsError, match="two clips or more"):
+            call()
+    assert caption_values(CANDIDATES[:1], REFERENCES[:1], ["rouge_l"]).corpus["rouge_l"] > 0
+
+
+@pytest.mark.parametrize(
+    ("candidates", "references", "message", "index"),
+    [
+        ([], [], "no clip", None),
+        (["a", "b"], [["a"]], "2 clips and references of 1", None),
+        (["a", "b"], [["a"], []], "clip 1 has no reference", 1),
+        (["a", "b"], [["a"], ["b", " . "]], "clip 1 has a reference without a word", 1),
+    ],
+)
+def test_bad_inputs_are_named(
+    candidates: list[str], references: list[list[str]], message: str, index: int | None
+) -> None:
+    for call in (
+        lambda: caption_values(candidates, references, ["cider_d"]),
+        lambda: candidate_values([[text] for text in candidates], references),
+    ):
+        with pytest.raises(CaptionInputError, match=message) as caught:
+            call()
+        assert caught.value.index == index
+
+
+def test_unknown_metrics_are_refused() -> None:
+    with pytest.raises(CaptionInputError, match="cider_r"):
+        caption_values(CANDIDATES, REFERENCES, ["cider_r"])
+    with pytest.raises(CaptionInputError, match="vocab"):
+        candidate_values([["a"], ["b"]], REFERENCES, "vocab")
+
+
+# --- what is missing, and what is not ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Empty caches and no Java."""
+    for name in ("AAC_METRICS_CACHE_PATH", "FENSE_DATA"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("AAC_METRICS_JAVA_PATH", str(tmp_path / "java"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for loader in (metrics._sbert, metrics._checker, metrics._java_problem):
+        loader.cache_clear()
+    return tmp_path
+
+
+def test_what_is_missing_is_said_and_the_rest_computes(bare_machine: Path) -> None:
+    scores = caption_values(CANDIDATES, REFERENCES)
+    assert set(scores.absent) == {"meteor", "spice", "spider", "sbert_sim", "fer", "fense"}
+    assert set(NO_JAVA) - {"vocab"} == set(scores.per_clip)
+    for metric in ("meteor", "spice"):
+        assert "aac-metrics-download" in scores.absent[metric]
+        assert "Java 8 to 13" in scores.absent[metric]
+    assert "echecker" in scores.absent["fense"]
+    assert "TinyBERT" in scores.absent["fense"]
+    assert not list(bare_machine.iterdir())  # nothing was fetched
+    with pytest.raises(MissingPartError, match="meteor-1.5.jar"):
+        candidate_values([["a"], ["b"]], REFERENCES, "meteor")
+    with pytest.raises(MissingPartError, match="stanford-corenlp"):
+        caption_values(CANDIDATES, REFERENCES, preprocessing="ptb")
+
+
+@pytest.mark.parametrize(("version", "fits"), [("1.8.0_392", True), ("11.0.13", True), ("17.0.15", False)])
+def test_java_is_asked_for_its_version(bare_machine: Path, version: str, fits: bool) -> None:
+    java = bare_machine / "java"
+    java.write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\" 2021-10-19' >&2\n")
+    java.chmod(0o755)
+    assert ("Java" not in missing_parts("meteor")) == fits
+    assert "meteor-1.5.jar" in missing_parts("meteor")
+
+
+def snapshot(cache: Path, name: str) -> Path:
+    """An empty snapshot of a model in a Hugging Face cache."""
+    model = cache / f"models--{name.replace('/', '--')}"
+    (model / "refs").mkdir(parents=True)
+    (model / "refs" / "main").write_text("0" * 40)
+    return model / "snapshots" / ("0" * 40)
+
+
+def small_bert(directory: Path) -> Any:
+    """A BERT with random weights and six words, saved with its tokenizer."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    directory.mkdir(parents=True)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "man", "rain", "speaks", "falls", "is"]
+    (directory / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(str(directory / "vocab.txt"), model_max_length=64).save_pretrained(directory)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    BertModel(config).save_pretrained(directory)
+    return config
+
+
+def test_fense_computes_from_cached_models(bare_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole path on random models of the right form: no hub is asked, and the penalty is FENSE's."""
+    from aac_metrics.functional.fer import BERTFlatClassifier
+    from sentence_transformers import SentenceTransformer, models
+
+    small_bert(bare_machine / "bert")
+    embedder = models.Transformer(str(bare_machine / "bert"))
+    SentenceTransformer(modules=[embedder, models.Pooling(16)]).save(str(snapshot(bare_machine, metrics.SBERT)))
+    small_bert(snapshot(bare_machine, metrics.CHECKER_BASE))
+    checker = BERTFlatClassifier(str(bare_machine / "bert"), 6)
+    with torch.no_grad():
+        checker.clf.weight.zero_()
+        checker.clf.bias.copy_(torch.tensor([0.0, 0, 0, 0, 0, 5.0]))  # flags everything
+    weights = checker.state_dict() | {"encoder.embeddings.position_ids": torch.arange(512)[None]}
+    saved = {"model_type": "bert-base-uncased", "num_classes": 6, "state_dict": weights}
+    torch.save(saved, bare_machine / metrics.CHECKER)
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("went to the network"))
+
+    scores = caption_values(CANDIDATES, REFERENCES, ["sbert_sim", "fer", "fense"])
+    assert not scores.absent
+    assert scores.per_clip["fer"].tolist() == [1, 1]
+    np.testing.assert_allclose(scores.per_clip["fense"], 0.1 * scores.per_clip["sbert_sim"], rtol=1e-6)
+    assert scores.per_clip["sbert_sim"].between(-1, 1).all()
+    ragged = candidate_values([CANDIDATES, CANDIDATES], REFERENCES, "fense")
+    assert ragged[0][0] == pytest.approx(scores.per_clip["fense"][0], rel=1e-5)
+
+
+@pytest.mark.skipif(bool(missing_parts("meteor")), reason="METEOR's jar or Java 8 to 13 is absent")
+def test_meteor() -> None:
+    scores = caption_values(["a man speaks", "it hails"], REFERENCES, ["meteor"])
+    assert scores.per_clip["meteor"][0] == pytest.approx(1, abs=0.05)
+    assert scores.per_clip["meteor"][1] < 0.2
+
+
+@pytest.mark.skipif(bool(metrics._missing_tokenizer()), reason="the PTB tokenizer's jar or Java 8 to 13 is absent")
+def test_ptb_tokens() -> None:
+    scores = caption_values(["A man is speaking.", "Rain falls"], REFERENCES, ["cider_d"], preprocessing="ptb")
+    assert scores.preprocessing == "ptb"
+    np.testing.assert_allclose(scores.corpus["cider_d"], 0.9614, atol=5e-5)

@@ -1,0 +1,74 @@
+"""The retriever: training lowers the loss, batches do not matter, files round-trip, for every tokenizer kind."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.log_mel import pad_log_mels
+from models.retriever import Retriever
+from models.settings import LogMelConfig, RetrieverConfig
+
+from .conftest import CAPTIONS
+
+KINDS = [("random:bert", "unigram", "cls"), ("random:bert", "wordpiece", "mean"), ("random:roberta", "bpe", "mean")]
+
+
+def make(name: str, tokenizer: str, pooling: str) -> Retriever:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    text = {"name": name, "tokenizer": tokenizer, "pooling": pooling, "sizes": sizes, "vocab_size": 300}
+    audio = {"backbone": "random:convnext", "depths": (1, 1, 1, 1), "dims": (8, 16, 16, 32), "layer_scale": 1.0}
+    return Retriever.create(
+        RetrieverConfig.model_validate({
+            "audio_encoder": audio, "text_encoder": text, "joint_dim": 16, "hidden_dim": 32, "dropout": 0.0,
+            "epsilon": 0.1, "log_mel": LogMelConfig(n_mels=64),
+        }),  # fmt: skip
+        CAPTIONS,
+    )
+
+
+@pytest.fixture(scope="module")
+def log_mels() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [(20 * rng.normal(size=64) + rng.normal(size=(n, 64))).astype(np.float16) for n in (60, 90, 45, 130)]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind[1]}-{kind[2]}")
+def test_learns_to_match_and_survives_saving(kind: tuple[str, str, str], log_mels: list[np.ndarray], tmp_path: Path) -> None:
+    retriever = make(*kind)
+    optimizer = torch.optim.Adam(retriever.parameters(), lr=3e-3)
+    batch, lengths = pad_log_mels(log_mels)
+    losses = []
+    for _ in range(40):
+        loss = retriever(batch, lengths, CAPTIONS)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert np.log(4) - 1e-4 <= losses[-1] < losses[0] - 0.3
+    retriever.save(tmp_path)
+    loaded = Retriever.load(tmp_path)
+    retriever.eval()
+    similarity = loaded.similarity(loaded.text_embeddings(CAPTIONS), loaded.audio_embeddings(log_mels))
+    expected = retriever.similarity(retriever.text_embeddings(CAPTIONS), retriever.audio_embeddings(log_mels))
+    np.testing.assert_allclose(similarity, expected, atol=1e-5)
+
+
+def test_embeddings_do_not_depend_on_the_batch(log_mels: list[np.ndarray]) -> None:
+    retriever = make(*KINDS[0]).eval()
+    together = retriever.audio_embeddings(log_mels)
+    alone = np.concatenate([retriever.audio_embeddings([one]) for one in log_mels])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    texts = np.concatenate([retriever.text_embeddings([one]) for one in CAPTIONS])
+    np.testing.assert_allclose(retriever.text_embeddings(CAPTIONS), texts, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+
+
+def test_pair_similarity_is_a_cell_of_the_matrix(log_mels: list[np.ndarray]) -> None:
+    retriever = make(*KINDS[1]).eval()
+    text, audio = retriever.text_embeddings(CAPTIONS), retriever.audio_embeddings(log_mels)
+    texts, clips = np.array([0, 3, 1, 1]), np.array([2, 0, 1, 3])
+    pairs = retriever.pair_similarity(text, texts, audio, clips)
+    np.testing.assert_allclose(pairs, retriever.similarity(text, audio)[texts, clips], atol=1e-4)

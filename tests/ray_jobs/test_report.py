@@ -1,0 +1,251 @@
+"""The report's page, of a tiny hand-made run directory."""
+
+from __future__ import annotations
+
+import base64
+import re
+from html import escape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from models.files import write_json
+from ray_jobs import report
+from ray_jobs.config import Experiment, load_experiment
+from ray_jobs.features import write_shard
+from ray_jobs.run_directory import NotReadyError, RunDirectory, mark_done
+
+SMOKE = Path(__file__).parents[2] / "experiments" / "smoke.yaml"
+HOSTILE = 'a dog <script>alert(1)</script> barks & $x^2$ "twice"'
+CLIPS = 10
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, str]:
+    """The experiment and its page."""
+    experiment = load_experiment(SMOKE, [f"storage_path={tmp_path_factory.mktemp('runs')}"])
+    write_run(experiment)
+    report.run(experiment)
+    return experiment, (RunDirectory(experiment).report / "index.html").read_text(encoding="utf-8")
+
+
+def write_run(experiment: Experiment, clips: int = CLIPS) -> None:
+    """Write what the jobs before `report` leave behind."""
+    directory, rng = RunDirectory(experiment), np.random.default_rng(0)
+    captions = [[f"sound {clip} in wording {n}" for n in range(3)] for clip in range(clips)]
+    captions[0][0] = HOSTILE
+    write_features(experiment, directory, captions, rng)
+    for name in experiment.members:
+        write_member(experiment, directory.member(name), name, rng)
+    write_search(experiment, directory, rng)
+    write_ensemble(experiment, directory, captions, rng)
+    mark_done(directory.ensemble, directory.combine_inputs())
+
+
+def write_features(
+    experiment: Experiment, directory: RunDirectory, captions: list[list[str]], rng: np.random.Generator
+) -> None:
+    rows, mels = [], experiment.features.log_mel.n_mels
+    (directory.root / "audio").mkdir(parents=True)
+    for clip, texts in enumerate(captions):
+        path = directory.root / "audio" / f"clip {clip}.wav"
+        tone = 0.3 * np.sin(np.arange(22_050) * 0.02 * (clip + 1))
+        soundfile.write(path, np.stack([tone, tone], 1), 22_050)
+        arrays = {"codes": np.zeros((5, 2), np.int16), "log_mel": rng.normal(-40, 20, (31, mels)).astype(np.float16)}
+        rows.append({"clip_id": f"clip-{clip}", "path": str(path), "captions": texts, "duration_s": 1.0, **arrays})
+    (directory.root / "audio" / f"clip {len(captions) - 1}.wav").unlink()
+    features = directory.features(experiment.target_corpus)
+    write_shard(features / "test" / "00000.parquet", rows, {"codec": {"name": "x"}, "quarantine": []}, 2, mels)
+    bad = [(f"bad-{n}", f"/x/bad-{n}.wav", "cannot be decoded as audio <b>") for n in range(23)]
+    pd.DataFrame(bad, columns=["clip_id", "path", "reason"]).to_parquet(features / "quarantine.parquet")
+
+
+def write_member(experiment: Experiment, path: Path, name: str, rng: np.random.Generator) -> None:
+    kind = experiment.members[name].kind
+    monitor = {"retriever": "map@10", "captioner": "caption_loss", "fluency-detector": "f1"}[kind]
+    history = pd.DataFrame({"epoch": range(1, 7), "seconds": 2.0, "learning_rate": 1e-3})
+    history["train_loss"] = 3 / history["epoch"] + rng.uniform(0, 0.2, 6)
+    history[monitor] = rng.uniform(0.1, 0.9, 6)
+    path.mkdir(parents=True)
+    history.to_parquet(path / "history.parquet")
+    best = history.iloc[4].to_dict()
+    of_member = {"member": name, "kind": kind, "chosen_by": monitor, "epochs": 6, "best": best}
+    write_json(path / "metrics.json", of_member | {"parameters": 1_234_567, "seconds": 12.0})
+
+
+def write_search(experiment: Experiment, directory: RunDirectory, rng: np.random.Generator) -> None:
+    retrievers = experiment.of_kind("retriever")
+    trials = pd.DataFrame({"temperature": rng.uniform(0.2, 1, 12), "top_p": rng.uniform(0.7, 1, 12)})
+    trials["cider_d"] = rng.uniform(0.2, 0.4, 12)
+    best = experiment.sampling.model_dump() | trials.iloc[3][["temperature", "top_p"]].to_dict()
+    _write_search(directory.search("sampling"), best | {"objective": "cider_d", "value": 0.4}, trials)
+    for what, names, metric in (
+        ("reranking", [*retrievers, "decoder"], "cider_d"),
+        ("retrieval", retrievers, "map@10"),
+    ):
+        weightings = rng.dirichlet(np.ones(len(names)), 40).round(1)
+        trials = pd.DataFrame(weightings, columns=names).assign(**{metric: rng.uniform(0.2, 0.4, 40)})
+        best = {"weights": dict(zip(names, weightings[7].tolist(), strict=True)), "normalisation": "z"}
+        extra = {"fluency_threshold": 0.9, "objective": metric, "value": 0.41}
+        _write_search(directory.search(what), best | (extra if what == "reranking" else {metric: 0.41}), trials)
+
+
+def _write_search(path: Path, best: dict[str, object], trials: pd.DataFrame) -> None:
+    write_json(path / "best.json", best | {"split": "validation", "seed": 0})
+    trials.to_parquet(path / "trials.parquet")
+
+
+def write_ensemble(
+    experiment: Experiment, directory: RunDirectory, captions: list[list[str]], rng: np.random.Generator
+) -> None:
+    captioners, retrievers = experiment.of_kind("captioner"), experiment.of_kind("retriever")
+    directory.ensemble.mkdir()
+    rows = [
+        {
+            "clip_id": f"clip-{clip}", "caption": HOSTILE if number == 0 else f"sound {clip} candidate {number}",
+            "captioner": captioners[number % 2], "tokens": 6, "decoder_score": rng.normal(-1),
+            **{f"encoder_score/{name}": rng.normal() for name in retrievers},
+            "fluency_error": rng.uniform(0, 0.8), "score": rng.normal() + (number == 7) * -9, "chosen": number == 7,
+        }
+        for clip in range(len(captions)) for number in range(8)
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_parquet(directory.ensemble / "candidates.parquet")
+    queries = [text for texts in captions for text in texts]
+    found = [rng.permutation(len(captions))[:10] for _ in queries]
+    ranking = pd.DataFrame([[f"clip {clip}.wav" for clip in row] for row in found])
+    ranking.columns = pd.Index([f"fname_{n + 1}" for n in range(ranking.shape[1])])
+    ranking.insert(0, "caption", queries)
+    ranking.to_csv(directory.ensemble / "retrieval.csv", index=False)
+    write_metrics(experiment, directory, len(captions), rng)
+
+
+def write_metrics(experiment: Experiment, directory: RunDirectory, clips: int, rng: np.random.Generator) -> None:
+    captioners, retrievers = experiment.of_kind("captioner"), experiment.of_kind("retriever")
+    singles = [f"{name}/{how}" for name in captioners for how in ("beam", "rerank")]
+    names = ["cider_d", "rouge_l", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "fluency_error"]
+    captioning = {s: dict(zip(names, rng.uniform(0, 1, 7), strict=True)) for s in [*singles, "ensemble"]}
+    recalls = ["map@10", "r@1", "r@5", "r@10"]
+    retrieval = {s: dict(zip(recalls, rng.uniform(0, 1, 4), strict=True)) for s in [*retrievers, "ensemble"]}
+    others = [("cider_d", single) for single in singles] + [("map@10", single) for single in retrievers]
+    comparisons = [
+        {"metric": m, "a": "ensemble", "b": b, "delta": 0.0125 * n, "ci95": [0.0125 * n - 0.03, 0.0125 * n + 0.041]}
+        for n, (m, b) in enumerate(others)
+    ]
+    for values in captioning.values():
+        values |= {"unique_captions": clips, "vocab.cands": 34.0, "vocab.f1": 0.5}
+    write_json(
+        directory.ensemble / "metrics.json",
+        {
+            "corpus": experiment.target_corpus, "corpus_kind": experiment.corpora[experiment.target_corpus].kind,
+            "split": "test", "clips": clips, "seed": 0, "commit": "0123456789ab", "packages": {"aac-metrics": "0.6.0"}, "captioning": captioning,
+            "captioning_details": {"preprocessing": "plain", "absent": {"spice": "needs Java 8 to 13"}},
+            "retrieval": retrieval, "retrieval_chance_map@10": 0.29, "comparisons": comparisons,
+        },
+    )  # fmt: skip
+
+
+class _Tags(HTMLParser):
+    """All start tags, and those that are open at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def tags_of(page: str) -> list[tuple[str, dict[str, str | None]]]:
+    parser = _Tags()
+    parser.feed(page)
+    return parser.tags
+
+
+def test_nothing_is_fetched_from_elsewhere(built: tuple[Experiment, str]) -> None:
+    _, page = built
+    for tag, attributes in tags_of(page):
+        assert tag != "script"
+        for key in ("src", "href", "xlink:href", "srcset"):
+            assert (attributes.get(key) or "#").startswith(("data:", "#")), (tag, key)
+    assert not re.search(r"url\((?!#)|@import", page)
+
+
+def test_systems_intervals_and_banner_are_there(built: tuple[Experiment, str]) -> None:
+    experiment, page = built
+    for name in experiment.of_kind("captioner"):
+        assert f">{name}/beam<" in page
+        assert f">{name}/rerank<" in page
+    for name in experiment.members:
+        assert f">{name}<" in page
+    assert "−0.030 to +0.041" in page
+    assert "these scores say nothing about Clotho or AudioCaps" in page
+    assert "SPICE: needs Java 8 to 13" in page
+    assert "0123456789ab" in page
+    assert "23 clips" in page
+    assert "bad-19<" in page
+    assert "bad-20<" not in page
+
+
+def test_captions_are_escaped(built: tuple[Experiment, str]) -> None:
+    _, page = built
+    assert "<script" not in page
+    assert "audio <b>" not in page
+    assert escape(HOSTILE).replace("&quot;", "&#34;") in page
+
+
+def test_clips_can_be_heard_and_seen(built: tuple[Experiment, str]) -> None:
+    _, page = built
+    tags = tags_of(page)
+    players = [attributes["src"] or "" for tag, attributes in tags if tag == "audio"]
+    assert len(players) + page.count("no longer where it was") == report.CLIPS
+    audio = base64.b64decode(players[0].removeprefix("data:audio/mpeg;base64,"))
+    assert audio[:3] == b"ID3" or audio[0] == 0xFF
+    pictures = [attributes for tag, attributes in tags if tag == "img"]
+    assert len(pictures) == report.CLIPS
+    assert all(picture["alt"] for picture in pictures)
+    assert page.count("(chosen)") == report.CLIPS
+    assert len(page) < 3 * 2**20
+
+
+def test_ids_are_unique(built: tuple[Experiment, str]) -> None:
+    ids = [attributes["id"] for _, attributes in tags_of(built[1]) if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_second_run_keeps_the_page(built: tuple[Experiment, str]) -> None:
+    path = RunDirectory(built[0]).report / "index.html"
+    before = path.stat().st_mtime_ns
+    report.run(built[0])
+    assert path.stat().st_mtime_ns == before
+
+
+def test_without_an_ensemble_the_message_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(NotReadyError, match="enclap combine"):
+        report.run(load_experiment(SMOKE, [f"storage_path={tmp_path}"]))
+
+
+def test_a_corpus_of_recordings_has_no_banner(tmp_path: Path) -> None:
+    folder = "{kind: folder, root: x, splits: [train, validation, test]}"
+    experiment = load_experiment(SMOKE, [f"storage_path={tmp_path}", f"corpora.soundscapes={folder}"])
+    write_run(experiment, clips=3)
+    report.run(experiment)
+    page = (RunDirectory(experiment).report / "index.html").read_text(encoding="utf-8")
+    assert "synthetic" not in page
+    assert page.count("<article") == 3
+
+
+def test_picked_clips_are_the_best_the_worst_and_others() -> None:
+    values = np.arange(20.0)
+    picked = report.pick_clips(values, np.random.default_rng(0))
+    assert [row for row, why in picked if why == "best"] == [19, 18, 17]
+    assert [row for row, why in picked if why == "worst"] == [2, 1, 0]
+    assert len({row for row, _ in picked}) == 8
+    assert picked == report.pick_clips(values, np.random.default_rng(0))
+
+
+def test_numbers() -> None:
+    assert [report.number(value) for value in (None, float("nan"), 12345, -0.5)] == ["–", "–", "12\u2009345", "−0.500"]
