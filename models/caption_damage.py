@@ -56,7 +56,7 @@ NOT_S_VERBS = _words(
     "series always sometimes perhaps gas this its his towards forwards backwards upwards downwards outdoors indoors "
     "upstairs downstairs seconds minutes times voices crickets directions"
 )
-PARTICIPLES = _words("heard made done shut cut hit put run seen held rung struck")  # that no ending gives away
+PARTICIPLES = _words("heard left made done shut cut hit put run seen held rung struck")  # that no ending gives away
 DANGLING = DETERMINERS | CONJUNCTION_WORDS - {"after", "before"} | _words("of from into at for against")
 
 

@@ -107,7 +107,7 @@ def caption_values(
         columns |= {name: np.asarray(value.cpu(), float) for name, value in of_clips.items()}
     per_clip = pd.DataFrame({name: columns[name] for name in metrics if name in columns})
     kept = {name: value for name, value in corpus.items() if name in metrics or name.startswith("vocab.")}
-    if "vocab" in metrics and len(cleaned) and "vocab.f1" not in kept:
+    if "vocab" in metrics and "vocab.f1" not in kept:
         absent["vocab.f1"] = "no word of the candidates is in the references"
     return CaptionScores(per_clip, kept, absent, preprocessing)
 
@@ -123,7 +123,7 @@ def candidate_values(
     Args:
         candidates: K_i captions of each of C clips; K_i may differ, and be 0.
         references: of each clip, one or more.
-        metric: any of `DEFAULT_METRICS` but vocab.
+        metric: any of `DEFAULT_METRICS` but vocab and spider.
 
     Returns:
         C arrays [K_i], float64.
@@ -133,21 +133,21 @@ def candidate_values(
         MissingPartError: the metric's parts are not on this machine.
     """
     _check(len(candidates), references, [metric])
-    if metric == "vocab":
-        raise CaptionInputError("vocab is a property of a corpus: a candidate has no value by it")
+    if metric in ("vocab", "spider"):
+        raise CaptionInputError(f"{metric}: a candidate is scored by one metric of its own, such as cider_d or spice")
     if reason := missing_parts(metric):
         raise MissingPartError(f"{metric}: {reason}")
     flat = [" ".join(plain_tokens(text)) for clip in candidates for text in clip]
     clip_of = [clip for clip, own in enumerate(candidates) for _ in own]
     cleaned = [[" ".join(plain_tokens(text)) for text in clip] for clip in references]
     _refuse_blank(cleaned)
-    values = np.empty(0)
-    if flat and metric in NEEDS_TWO_CLIPS:
+    if not flat:
+        values = np.empty(0)
+    elif metric == "cider_d":
         values = _cider_d_of_candidates(flat, clip_of, cleaned)
-    if flat and metric != "cider_d":
-        name = "spice" if metric == "spider" else metric
-        own = np.asarray(_call(name, flat, [cleaned[clip] for clip in clip_of])[1][name].cpu(), float)
-        values = (values + own) / 2 if metric == "spider" else own
+    else:
+        # the others know no corpus: a pair of candidate and references is worth the same among any others
+        values = np.asarray(_call(metric, flat, [cleaned[clip] for clip in clip_of])[1][metric].cpu(), float)
     return np.split(values, np.cumsum([len(clip) for clip in candidates])[:-1])
 
 
@@ -181,7 +181,7 @@ def _cider_d_of_candidates(flat: list[str], clip_of: list[int], references: list
 
 
 def _shared(vector: list[dict[Any, float]], reference: list[dict[Any, float]]) -> list[dict[Any, float]]:
-    """The n-grams that both hold; the others add 0 to the similarity, and are nine tenths of its time."""
+    """The n-grams that both hold: the others add 0 to the similarity, and take most of its time."""
     return [{gram: own[gram] for gram in own if gram in other} for own, other in zip(vector, reference, strict=True)]
 
 
@@ -255,8 +255,9 @@ def _cached_model(name: str) -> str | None:
     """The directory of a model in the Hugging Face cache."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(name, "config.json")
-    return str(Path(found).parent) if isinstance(found, str) else None
+    # whichever is there: a configuration alone, as a tokenizer leaves it behind, is no model
+    files = (try_to_load_from_cache(name, weights) for weights in ("model.safetensors", "pytorch_model.bin"))
+    return next((str(Path(file).parent) for file in files if isinstance(file, str)), None)
 
 
 def _checker_path() -> Path:

@@ -19,7 +19,7 @@ from itertools import combinations
 import numpy as np
 from scipy.stats import rankdata
 
-from models.retrieval_metrics import average_precision, pessimistic_ranks
+from models.retrieval_metrics import average_precision, check_target, pessimistic_ranks
 
 CHUNK_CELLS = 1 << 17  # cells of one weighting worked on at once: 1 MiB, so that it stays in the cache
 SAME_WEIGHT = 1e-9  # corners nearer than this are one: rounding moves them about by 1e-13 or so
@@ -40,9 +40,9 @@ class NoCandidateError(ValueError):
 class NonFiniteScoreError(ValueError):
     """An unmasked score is NaN or infinite: no order would be right."""
 
-    def __init__(self, what: str, clip: int, candidate: int) -> None:
-        super().__init__(f"{what} of clip {clip}, candidate {candidate} is not finite")
-        self.clip, self.candidate = clip, candidate
+    def __init__(self, what: str, row: int, column: int, axes: tuple[str, str] = ("clip", "candidate")) -> None:
+        super().__init__(f"{what} of {axes[0]} {row}, {axes[1]} {column} is not finite")
+        self.row, self.column = row, column
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def normalise(scores: np.ndarray, mask: np.ndarray, method: str) -> np.ndarray:
         scaled = scores
     elif method == "z":
         centred = np.where(mask, scores - (np.where(mask, scores, 0).sum(1, keepdims=True) / count), 0)
-        scaled = _over(centred, np.sqrt(np.square(centred).sum(1, keepdims=True) / count), np.abs(scores))
+        scaled = _over(centred, np.sqrt(np.square(centred).sum(1, keepdims=True) / count), np.where(mask, scores, 0))
     elif method == "rank":
         ranks = rankdata(np.where(mask, scores, np.nan), axis=1, nan_policy="omit")
         scaled = (ranks - 1) / np.maximum(count - 1, 1)
@@ -270,7 +270,9 @@ def simplex_grid(n: int, steps: int) -> np.ndarray:
         raise RerankingInputError(f"{n} weights in {steps} steps: both are at least 1")
     # stars and bars: n - 1 bars among the stars; a weight is the number of stars between two bars
     bars = list(combinations(range(steps + n - 1), n - 1))
-    edges = np.pad(np.array(bars, int).reshape(len(bars), n - 1), ((0, 0), (1, 1)), constant_values=((0, 0), (-1, steps + n - 1)))
+    edges = np.full((len(bars), n + 1), -1)
+    edges[:, 1:-1] = np.array(bars, int).reshape(len(bars), n - 1)
+    edges[:, -1] = steps + n - 1
     return (np.diff(edges, axis=1) - 1) / steps
 
 
@@ -288,6 +290,7 @@ def fuse(similarities: Sequence[np.ndarray], weights: np.ndarray, method: str) -
     if len(similarities) != len(weights) or len({one.shape for one in similarities}) != 1:
         shapes = [one.shape for one in similarities]
         raise RerankingInputError(f"similarities {shapes} and {len(weights)} weights do not fit")
+    _refuse_non_finite_similarities(similarities)
     return _weighted_sum([_normalise_rows(one, method) for one in similarities], weights)
 
 
@@ -300,11 +303,16 @@ def retrieval_weight_search(
         similarities: one [Q, N] a retriever.
         target: [Q] the right item of each query.
         method: as of `fuse`.
+
+    Raises:
+        RerankingInputError, NonFiniteScoreError; RetrievalInputError of a target that is no item.
     """
     weightings, target = np.asarray(weightings, float), np.asarray(target)
     shapes = {one.shape for one in similarities}
     if len(shapes) != 1 or weightings.shape[1:] != (len(similarities),) or next(iter(shapes))[0] != len(target):
         raise RerankingInputError(f"similarities {shapes}, weightings {weightings.shape}, target {target.shape}")
+    check_target(similarities[0], target)
+    _refuse_non_finite_similarities(similarities)
     queries, items = similarities[0].shape
     sums = np.zeros(len(weightings))
     rows = max(1, CHUNK_CELLS // items)
@@ -316,16 +324,17 @@ def retrieval_weight_search(
     return sums / queries
 
 
+def _refuse_non_finite_similarities(similarities: Sequence[np.ndarray]) -> None:
+    for index, similarity in enumerate(similarities):
+        _refuse_non_finite(f"similarity {index}", similarity, np.True_, ("query", "item"))
+
+
 def _normalise_rows(similarity: np.ndarray, method: str) -> np.ndarray:
-    similarity = np.asarray(similarity)
-    if np.isnan(similarity).any():
-        query, item = np.argwhere(np.isnan(similarity))[0]
-        raise NonFiniteScoreError("similarity", int(query), int(item))
     if method == "none":
         return similarity
     if method == "z":
         centred = similarity - similarity.mean(1, keepdims=True)
-        return _over(centred, similarity.std(1, keepdims=True), np.abs(similarity))
+        return _over(centred, similarity.std(1, keepdims=True), similarity)
     if method == "rank":
         return (rankdata(similarity, axis=1) - 1) / max(1, similarity.shape[1] - 1)
     raise RerankingInputError(f"normalisation `{method}`: expected none, z or rank")
@@ -334,9 +343,9 @@ def _normalise_rows(similarity: np.ndarray, method: str) -> np.ndarray:
 # --- shared --------------------------------------------------------------------------------------------------------
 
 
-def _over(centred: np.ndarray, deviation: np.ndarray, magnitude: np.ndarray) -> np.ndarray:
-    """centred / deviation, 0 where the deviation is but rounding of the values' magnitude."""
-    alike = deviation <= 1e-12 * magnitude.max(1, keepdims=True)
+def _over(centred: np.ndarray, deviation: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """centred / deviation, 0 where the deviation is but rounding of the values."""
+    alike = deviation <= 8 * np.finfo(centred.dtype).eps * np.abs(values).max(1, keepdims=True)
     return np.where(alike, 0, centred / np.where(alike, 1, deviation))
 
 
@@ -367,7 +376,9 @@ def _refuse_empty(mask: np.ndarray) -> None:
         raise NoCandidateError(int(empty[0]))
 
 
-def _refuse_non_finite(what: str, values: np.ndarray, mask: np.ndarray) -> None:
+def _refuse_non_finite(
+    what: str, values: np.ndarray, mask: np.ndarray | np.bool, axes: tuple[str, str] = ("clip", "candidate")
+) -> None:
     bad = np.argwhere(mask & ~np.isfinite(values))
     if len(bad):
-        raise NonFiniteScoreError(what, int(bad[0, 0]), int(bad[0, 1]))
+        raise NonFiniteScoreError(what, int(bad[0, 0]), int(bad[0, 1]), axes)

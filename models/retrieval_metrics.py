@@ -49,7 +49,7 @@ def retrieval_values(similarity: np.ndarray, target: np.ndarray) -> RetrievalSco
         NanSimilarityError: with the first query and item.
     """
     similarity, target = np.asarray(similarity), np.asarray(target)
-    _check(similarity, target)
+    check_target(similarity, target)
     rows = max(1, CHUNK_CELLS // similarity.shape[1])
     ranks = np.empty(len(target), np.int64)
     for start in range(0, len(target), rows):
@@ -83,7 +83,8 @@ def chance_map10(n: int) -> float:
     return sum(1.0 / rank for rank in range(1, min(CUTOFF, n) + 1)) / n
 
 
-def _check(similarity: np.ndarray, target: np.ndarray) -> None:
+def check_target(similarity: np.ndarray, target: np.ndarray) -> None:
+    """Raise RetrievalInputError unless target [Q] names an item of similarity [Q, N] for each query."""
     if similarity.ndim != 2 or not similarity.size:
         raise RetrievalInputError(f"similarity of shape {similarity.shape}: expected [queries, items], none of them 0")
     if target.shape != similarity.shape[:1] or not np.issubdtype(target.dtype, np.integer):

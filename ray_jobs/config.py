@@ -208,9 +208,18 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
     for override in overrides or []:
         _override(raw, override)
     try:
-        return Experiment.model_validate(raw)
+        experiment = Experiment.model_validate(raw)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(path, problem) for problem in error.errors())) from error
+    # Ray's workers run in folders of their own, so every path is made absolute here, where the user stands.
+    experiment.storage_path = _absolute(experiment.storage_path)
+    for corpus in experiment.corpora.values():
+        corpus.root = _absolute(corpus.root)
+    return experiment
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else str(Path(path).resolve())
 
 
 def fingerprint(*parts: Any) -> str:

@@ -42,7 +42,7 @@ def run(experiment: Experiment) -> None:
             _render_soundscapes(name, corpus)
     # All tables are read before any clip is worked on, so that a bad one is said at once.
     tables = {
-        (name, split): folder.read_folder(Path(corpus.root).resolve(), split)
+        (name, split): folder.read_folder(Path(corpus.root), split)
         for name, corpus in todo.items()
         for split in corpus.splits
     }
@@ -94,7 +94,7 @@ def _finish(
 
 def _render_soundscapes(name: str, corpus: SoundscapesCorpus) -> None:
     """Render the corpus into its root, unless it is there."""
-    root = Path(corpus.root).resolve()
+    root = Path(corpus.root)
     inputs = fingerprint(corpus.model_dump(mode="json", exclude={"root"}))
     if is_done(root, inputs):
         return

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 P = ParamSpec("P")
-
 TEMPLATES = Path(__file__).parent / "templates"
 CLIPS, CANDIDATES, RETRIEVED, QUARANTINED = 8, 5, 5, 20
 AUDIO_RATE, AUDIO_S = 16_000, 30.0  # what a browser gets: enough to judge a caption by, small enough for one page
@@ -52,6 +51,7 @@ THEME = {
     "page": "#111213", "ink": "#010203", "muted": "#040506", "grid": "#070809", "accent": "#0a0b0c",
     "second": "#0d0e0f",
 }  # fmt: skip
+EDGE: dict[str, Any] = {"edgecolors": THEME["muted"], "linewidths": 0.5}
 STYLE: dict[Any, Any] = {
     "font.size": 9, "axes.titlesize": 9, "legend.fontsize": 8, "svg.fonttype": "none", "text.parse_math": False,
     "figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
@@ -84,9 +84,7 @@ def _render(experiment: Experiment, directory: RunDirectory) -> str:
     environment.filters |= {"number": number, "label": label}
     metrics = json.loads((directory.ensemble / "metrics.json").read_text(encoding="utf-8"))
     return environment.get_template("report.html").render(
-        name=experiment.name,
-        date=datetime.now(UTC).strftime("%Y-%m-%d"),
-        metrics=metrics,
+        name=experiment.name, metrics=metrics, date=datetime.now(UTC).strftime("%Y-%m-%d"),
         summary=[_summary(metrics, "captioning", "cider_d"), _summary(metrics, "retrieval", "map@10")],
         tables={
             "captioning": _table(metrics["captioning"], lambda metric: not _describes(metric)),
@@ -195,7 +193,7 @@ def _clips(experiment: Experiment, directory: RunDirectory) -> list[dict[str, An
     rng = np.random.default_rng(experiment.seed)
     return [
         {
-            "id": features.clip_ids[row], "file": Path(features.paths[row]).name, "why": why, "cider_d": values[row],
+            "file": Path(features.paths[row]).name, "why": why, "cider_d": values[row],
             "caption": said[row], "references": features.captions[row], "duration_s": features.durations_s[row],
             "audio": _audio(features.paths[row], experiment.features.max_duration_s),
             "picture": _picture(features.log_mels[row]),
@@ -255,7 +253,7 @@ def _audio(path: str, max_duration_s: float) -> str | None:
     except AudioError:
         return None
     buffer = io.BytesIO()
-    soundfile.write(buffer, np.clip(samples, -1, 1), AUDIO_RATE, format="MP3", compression_level=0.5)
+    soundfile.write(buffer, np.clip(samples, -1, 1), AUDIO_RATE, format="MP3", compression_level=0.6)
     return f"data:audio/mpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
@@ -265,8 +263,7 @@ def _picture(log_mel: np.ndarray) -> str:
     from PIL import Image
 
     image = np.flipud(log_mel.astype(np.float32).T)
-    top = float(image.max())
-    levels = np.clip((image - top + 80) / 80, 0, 1) * 255
+    levels = np.clip((image - image.max() + 80) / 80, 0, 1) * 255
     small = Image.fromarray(levels.astype(np.uint8)).resize(
         (min(PICTURE_COLUMNS, levels.shape[1]), min(PICTURE_ROWS, levels.shape[0])), Image.Resampling.BOX
     )
@@ -348,7 +345,7 @@ def _training_curve(history: pd.DataFrame, monitor: str, chosen: float) -> Figur
 @_chart
 def _sampling_chart(trials: pd.DataFrame, objective: str, own: dict[str, float], best: dict[str, Any]) -> Figure:
     figure, axes = _figure(4.6, 3.3)
-    dots = axes.scatter(trials["temperature"], trials["top_p"], c=trials[objective], cmap="viridis", s=36)
+    dots = axes.scatter(trials["temperature"], trials["top_p"], c=trials[objective], cmap="viridis", s=36, **EDGE)
     for text, point, marker, size in (("best", best, "o", 170), ("the experiment's own", own, "s", 110)):
         axes.scatter(point["temperature"], point["top_p"], s=size, marker=marker, facecolors="none",
                      edgecolors=THEME["ink"], linewidths=1.2, label=text)  # fmt: skip
@@ -365,7 +362,7 @@ def _triangle(trials: pd.DataFrame, names: list[str], objective: str, best: dict
     figure, axes = _figure(4.6, 3.3)
     corners = np.array([[0, 0], [1, 0], [0.5, np.sqrt(3) / 2]])
     x, y = (trials[names].to_numpy() @ corners).T
-    dots = axes.scatter(x, y, c=trials[objective], cmap="viridis", s=14)
+    dots = axes.scatter(x, y, c=trials[objective], cmap="viridis", s=16, **EDGE)
     place = np.array([best[name] for name in names]) @ corners
     axes.plot(*corners[[0, 1, 2, 0]].T, color=THEME["grid"], linewidth=1, zorder=0)
     axes.scatter(place[0], place[1], s=170, facecolors="none", edgecolors=THEME["ink"], linewidths=1.2)

@@ -29,7 +29,7 @@ class RunDirectory:
             found = experiment.storage_path
             raise ConfigError(f"storage_path: found {found!r}, expected a directory that every node sees")
         self.experiment = experiment
-        self.root = Path(experiment.storage_path).resolve() / experiment.name
+        self.root = Path(experiment.storage_path) / experiment.name
 
     def features(self, corpus: str, split: str | None = None) -> Path:
         return self.root / "features" / corpus / (split or "")
@@ -70,7 +70,8 @@ class RunDirectory:
     # What a result was made from; the chain of these decides what a job may skip.
 
     def features_inputs(self) -> str:
-        corpora = {name: corpus.model_dump(mode="json") for name, corpus in self.experiment.corpora.items()}
+        # Where a corpus lies does not matter; its files are compared one by one.
+        corpora = {n: corpus.model_dump(mode="json", exclude={"root"}) for n, corpus in self.experiment.corpora.items()}
         return fingerprint(self.experiment.features, corpora)
 
     def member_inputs(self, name: str) -> str:

@@ -75,8 +75,11 @@ def _sampling(experiment: Experiment, directory: RunDirectory) -> tuple[dict[str
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # optuna's notes on its own experimental features
         tuner = tune.Tuner(
-            tune.with_resources(_sampling_trial, {"cpu": search.cpus_per_trial, "gpu": search.gpus_per_trial}),
-            param_space={**SPACE, "experiment": experiment.model_dump(mode="json")},
+            tune.with_resources(
+                tune.with_parameters(_sampling_trial, experiment_json=experiment.model_dump_json()),
+                {"cpu": search.cpus_per_trial, "gpu": search.gpus_per_trial},
+            ),
+            param_space=SPACE,
             tune_config=tune.TuneConfig(
                 metric=search.objective,
                 mode="max",
@@ -100,11 +103,11 @@ def _sampling(experiment: Experiment, directory: RunDirectory) -> tuple[dict[str
     return sampling.model_dump() | {"objective": search.objective, "value": float(best[search.objective])}, trials
 
 
-def _sampling_trial(config: dict[str, Any]) -> None:
+def _sampling_trial(config: dict[str, Any], experiment_json: str) -> None:
     """Draw candidates for validation clips with one setting, and report the best that any weighting makes of them."""
-    experiment = Experiment.model_validate(config["experiment"])
+    members = _loaded(experiment_json)
+    experiment = members.experiment
     sampling = experiment.sampling.model_copy(update={key: config[key] for key in SPACE})
-    members = _loaded(experiment.model_dump_json())
     table = members.candidates(sampling)
     _, _, best = _weight_search(experiment.search, table, members.features.captions)
     tune.report({experiment.search.objective: best})

@@ -49,7 +49,7 @@ def run(experiment: Experiment) -> None:
     directory = RunDirectory(experiment)
     for corpus in experiment.corpora:
         require(directory.features(corpus), directory.features_inputs(), "prepare", experiment.name)
-    _check_resources(experiment)
+    check_resources(experiment)
     todo = {n for n in experiment.members if not is_done(directory.member(n), directory.member_inputs(n))}
     say(f"train: {len(todo)} members to train, {len(experiment.members) - len(todo)} done already")
     failed = _train_all(experiment, directory, todo)
@@ -150,7 +150,7 @@ def _take(member: AnyMember, free: dict[str, float], sign: int) -> None:
         free[key] = free.get(key, 0.0) + sign * amount
 
 
-def _check_resources(experiment: Experiment) -> None:
+def check_resources(experiment: Experiment) -> None:
     """Refuse what could never start: Ray would wait for it without end."""
     total = ray.cluster_resources()
     for name, member in experiment.members.items():

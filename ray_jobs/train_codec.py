@@ -134,7 +134,9 @@ def train_worker(settings: dict[str, Any]) -> None:
     training = _Training(config)
     for epoch in range(len(training.history), config.epochs):
         values = training.run_epoch(epoch)
-        print(" ".join(f"{key}={_short(value)}" for key, value in values.items()), flush=True)
+        # Ray Train logs what `print` prints, so that it would show twice.
+        sys.stdout.write(" ".join(f"{key}={_short(value)}" for key, value in values.items()) + "\n")
+        sys.stdout.flush()
         training.report(values)
     _publish(training, Path(settings["output"]), settings["commit"])
 
@@ -272,7 +274,10 @@ class _Training:
 
 
 def validate(codec: Codec, reconstruction: Any, waveforms: list[np.ndarray]) -> dict[str, Any]:
-    """Reconstruction loss of whole clips, the loss of silence beside it, and the perplexity of each codebook."""
+    """Reconstruction loss of whole clips, that of silence beside it, and the perplexity of each codebook.
+
+    As long as the codebooks are not seeded, these are the values of random codebooks.
+    """
     import torch
 
     from models.codec_losses import count_codes, perplexity

@@ -1,6 +1,7 @@
 """Caption values against aac-metrics itself, its published vector, and what is said where its parts are missing."""
 
 import csv
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def test_one_candidate_a_clip_is_the_metric_itself() -> None:
 
 
 def test_equals_the_library_on_its_own_example() -> None:
-    candidates, references = read_example(200)
+    candidates, references = read_example(100)
     texts = [" ".join(plain_tokens(text)) for text in candidates]
     expected = library_cider_d(texts, [[" ".join(plain_tokens(text)) for text in clip] for clip in references])
     scores = caption_values(candidates, references, ["cider_d", "bleu_4", "rouge_l"])
@@ -147,8 +148,9 @@ def test_bad_inputs_are_named(
 def test_unknown_metrics_are_refused() -> None:
     with pytest.raises(CaptionInputError, match="cider_r"):
         caption_values(CANDIDATES, REFERENCES, ["cider_r"])
-    with pytest.raises(CaptionInputError, match="vocab"):
-        candidate_values([["a"], ["b"]], REFERENCES, "vocab")
+    for metric in ("vocab", "spider"):
+        with pytest.raises(CaptionInputError, match=metric):
+            candidate_values([["a"], ["b"]], REFERENCES, metric)
 
 
 # --- what is missing, and what is not ------------------------------------------------------------------------------
@@ -176,10 +178,43 @@ def test_what_is_missing_is_said_and_the_rest_computes(bare_machine: Path) -> No
     assert "echecker" in scores.absent["fense"]
     assert "TinyBERT" in scores.absent["fense"]
     assert not list(bare_machine.iterdir())  # nothing was fetched
-    with pytest.raises(MissingPartError, match="meteor-1.5.jar"):
+    with pytest.raises(MissingPartError, match=r"meteor-1\.5\.jar"):
         candidate_values([["a"], ["b"]], REFERENCES, "meteor")
     with pytest.raises(MissingPartError, match="stanford-corenlp"):
         caption_values(CANDIDATES, REFERENCES, preprocessing="ptb")
+
+
+FAKE_JAVA = """#!{python}
+import sys
+if sys.argv[1] == "-version":
+    print('openjdk version "11.0.13" 2021-10-19', file=sys.stderr)
+elif "edu.stanford.nlp.process.PTBTokenizer" in sys.argv:
+    print(open(sys.argv[-1]).read().lower().replace(".", " ."), end="")
+else:  # METEOR's protocol: a line of statistics a clip, then all values and their total
+    for line in sys.stdin:
+        if line.startswith("EVAL"):
+            values = [float(one) for one in line.split("|||")[1:]]
+            print(*values, sum(values), sep="\\n", flush=True)
+        else:
+            print(len(line.split("|||")) - 2, flush=True)  # the number of references
+"""
+
+
+def test_java_parts_are_called_once_they_are_there(bare_machine: Path) -> None:
+    """A stand-in for Java and its jars: what is looked for, sent and read back, clip by clip."""
+    (bare_machine / "java").write_text(FAKE_JAVA.format(python=sys.executable))
+    (bare_machine / "java").chmod(0o755)
+    for jar in ("meteor/meteor-1.5.jar", "stanford_nlp/stanford-corenlp-3.4.1.jar"):
+        (bare_machine / "aac-metrics" / jar).parent.mkdir(parents=True)
+        (bare_machine / "aac-metrics" / jar).touch()
+    candidates = ["A man is speaking.", "Rain  falls"]
+    scores = caption_values(candidates, REFERENCES, ["meteor", "cider_d"], preprocessing="ptb")
+    assert not scores.absent
+    assert scores.preprocessing == "ptb"
+    assert scores.per_clip["meteor"].tolist() == [3, 1]
+    assert scores.corpus["meteor"] == 4
+    assert scores.corpus["cider_d"] == pytest.approx(0.9614, abs=5e-5)
+    assert [one.tolist() for one in candidate_values([["a", "b"], ["c"]], REFERENCES, "meteor")] == [[3, 3], [1]]
 
 
 @pytest.mark.parametrize(("version", "fits"), [("1.8.0_392", True), ("11.0.13", True), ("17.0.15", False)])

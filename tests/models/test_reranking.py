@@ -16,7 +16,7 @@ from models.reranking import (
     select,
     simplex_grid,
 )
-from models.retrieval_metrics import retrieval_values
+from models.retrieval_metrics import RetrievalInputError, retrieval_values
 
 
 def problem(seed: int, clips: int = 9, candidates: int = 7, whole: bool = False) -> tuple[np.ndarray, ...]:
@@ -67,7 +67,7 @@ def test_nan_counts_only_where_there_is_a_candidate() -> None:
     assert select(scores, np.ones(1), np.zeros((1, 2)), np.array([[True, False]])).tolist() == [0]
     with pytest.raises(NonFiniteScoreError, match="clip 0, candidate 1") as caught:
         select(scores, np.ones(1), np.zeros((1, 2)), np.ones((1, 2), bool))
-    assert (caught.value.clip, caught.value.candidate) == (0, 1)
+    assert (caught.value.row, caught.value.column) == (0, 1)
     with pytest.raises(NonFiniteScoreError, match="fluency_error"):
         select(np.zeros((1, 1, 2)), np.ones(1), np.array([[0.0, np.nan]]), np.ones((1, 2), bool))
 
@@ -83,6 +83,8 @@ def test_a_clip_without_candidates_is_named() -> None:
 def test_z_is_of_the_clips_own_candidates() -> None:
     scaled = normalise(np.array([[1.0, 3.0, 100.0], [5.0, 5.0, 5.0]]), np.array([[1, 1, 0], [1, 1, 1]], bool), "z")
     np.testing.assert_allclose(scaled, [[-1, 1, 0], [0, 0, 0]])
+    padded = normalise(np.array([[1.0, 3.0, np.nan]]), np.array([[True, True, False]]), "z")
+    np.testing.assert_allclose(padded, [[-1, 1, 0]])
 
 
 def test_z_of_equal_scores_is_not_rounding_noise() -> None:
@@ -222,10 +224,21 @@ def test_fuse_scales_each_query() -> None:
     np.testing.assert_allclose(fuse([small, large], np.array([1, 1]), "none"), small + large)
 
 
+def test_equal_float32_similarities_stay_equal() -> None:
+    flat = np.full((1, 1000), 0.1, np.float32)
+    assert not fuse([flat], np.ones(1), "z").any()
+
+
 def test_fuse_refuses_what_does_not_fit() -> None:
     with pytest.raises(RerankingInputError, match="fit"):
         fuse([np.zeros((1, 2)), np.zeros((1, 3))], np.ones(2), "none")
-    with pytest.raises(NonFiniteScoreError):
-        fuse([np.array([[np.nan, 1.0]])], np.ones(1), "none")
+    bad = np.zeros((3, 2))
+    bad[2, 1] = np.nan
+    with pytest.raises(NonFiniteScoreError, match="similarity 0 of query 2, item 1"):
+        fuse([bad], np.ones(1), "none")
+    with pytest.raises(NonFiniteScoreError, match="similarity 1 of query 2, item 1"):
+        retrieval_weight_search([np.zeros((3, 2)), bad], np.zeros(3, int), np.ones((1, 2)), "none")
+    with pytest.raises(RetrievalInputError, match="query 1"):
+        retrieval_weight_search([np.zeros((3, 2))], np.array([0, 2, 0]), np.ones((1, 1)), "none")
     with pytest.raises(RerankingInputError, match="softmax"):
         fuse([np.zeros((1, 2))], np.ones(1), "softmax")

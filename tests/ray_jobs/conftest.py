@@ -1,0 +1,92 @@
+"""A real one-node cluster with token authentication, and one run of the smoke experiment submitted to it as a job."""
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """A running head node."""
+
+    environment: dict[str, str]
+    dashboard: str
+
+    def submit(self, *entrypoint: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
+        """Run a command as a job and follow its log to the end."""
+        ray = Path(sys.executable).with_name("ray")
+        command = [ray, "job", "submit", "--address", self.dashboard, "--working-dir", ".", "--", *entrypoint]
+        return subprocess.run(
+            command, cwd=ROOT, env=self.environment, timeout=timeout_s, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[RayCluster]:
+    """`ray start --head`, as the README says, with a token of its own, on free ports."""
+    port, dashboard, client = (_free_port() for _ in range(3))
+    scratch = tempfile.mkdtemp(prefix="enclap-", dir="/tmp")  # Ray's sockets need a short path
+    environment = os.environ | {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    environment.pop("RAY_ADDRESS", None)
+    head = subprocess.Popen(
+        [Path(sys.executable).with_name("ray"), "start", "--head", "--block", f"--port={port}",
+         f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}", f"--temp-dir={scratch}",
+         "--disable-usage-stats", "--num-cpus=2"],
+        env=environment, cwd=scratch, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        _wait_for(dashboard, head)
+        yield RayCluster(environment, f"http://127.0.0.1:{dashboard}")
+    finally:
+        head.terminate()
+        head.wait(60)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def smoke_run(cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of experiments/smoke.yaml, made once by `ray job submit ... ray_jobs.pipeline`."""
+    storage = tmp_path_factory.mktemp("smoke")
+    finished = cluster.submit(*pipeline(storage), timeout_s=900)
+    assert finished.returncode == 0, finished.stdout[-6000:]
+    return storage / "smoke"
+
+
+def pipeline(storage: Path) -> list[str]:
+    """The main job at debug size, with absolute paths as a job needs them."""
+    overrides = [f"storage_path={storage}", f"corpora.soundscapes.root={storage}/audio"]
+    return ["python", "-m", "ray_jobs.pipeline", "experiments/smoke.yaml", *overrides]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(port: int, head: subprocess.Popen[bytes], timeout_s: float = 90) -> None:
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        assert head.poll() is None, f"ray start ended with {head.returncode}"
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.5)
+    raise TimeoutError(f"no dashboard on port {port} after {timeout_s:g} s")

@@ -1,0 +1,122 @@
+"""Bad input: exit code 2 and a message before any work, or quarantine and the rest goes on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import ray
+import soundfile
+
+from corpora.table import CorpusError
+from ray_jobs import cli, prepare, train
+from ray_jobs.config import ConfigError, Experiment, load_experiment
+from ray_jobs.run_directory import NotReadyError
+
+from .conftest import ROOT
+
+SMOKE = str(ROOT / "experiments" / "smoke.yaml")
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A corpus of three good clips a split."""
+    for split in ("train", "validation", "test"):
+        (tmp_path / "corpus" / split).mkdir(parents=True)
+        rows = []
+        for number in range(3):
+            t = np.arange(16_000 + 4000 * number) / 16_000
+            soundfile.write(tmp_path / "corpus" / split / f"{split}{number}.wav", np.sin(600 * (number + 1) * t), 16_000)
+            rows.append({"file_name": f"{split}{number}.wav", "caption_1": f"tone {number}", "caption_2": "a tone"})
+        pd.DataFrame(rows).to_csv(tmp_path / "corpus" / f"{split}.csv", index=False)
+    return tmp_path / "corpus"
+
+
+def experiment(folder: Path, *overrides: str) -> Experiment:
+    corpus = f"corpora={{soundscapes: {{kind: folder, root: {folder}, splits: [train, validation, test]}}}}"
+    return load_experiment(SMOKE, [f"storage_path={folder.parent / 'runs'}", corpus, *overrides])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "experiments/absent.yaml"], "no such file"),
+        (["train", SMOKE, "serach.trials=1"], "did you mean 'search'?"),
+        (["caption", "nowhere", SMOKE], "bundle.json: no such file"),
+        (["caption", "nowhere", "absent.wav"], "absent.wav: no such file or folder"),
+        (["retrieve", "nowhere", "rain", "tests"], "no audio found"),
+        (["evaluate", "nowhere", "tests"], "test.csv"),
+    ],
+)
+def test_exit_code_2_before_any_work(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_one_bad_clip_is_quarantined_and_the_rest_goes_on(folder: Path, local_ray: None) -> None:
+    (folder / "train" / "train0.wav").write_bytes(b"RIFF\x00\x00garbage")
+    (folder / "train" / "train1.wav").unlink()
+    table = pd.read_csv(folder / "test.csv")
+    table.loc[0, ["caption_1", "caption_2"]] = ["  ", None]
+    table.to_csv(folder / "test.csv", index=False)
+    prepare.run(experiment(folder))
+    features = folder.parent / "runs" / "smoke" / "features" / "soundscapes"
+    quarantine = pd.read_parquet(features / "quarantine.parquet").set_index("clip_id")["reason"]
+    assert set(quarantine.index) == {"train0", "train1", "test0"}
+    assert "train0.wav" in quarantine["train0"]
+    assert pd.read_parquet(features / "train" / "00000.parquet")["clip_id"].tolist() == ["train2"]
+    assert len(pd.read_parquet(features / "test" / "00000.parquet")) == 2
+    # A mended file is taken up by the same command; what was good is not made again.
+    kept = (features / "validation" / "00000.parquet").stat().st_mtime_ns
+    soundfile.write(folder / "train" / "train0.wav", np.sin(np.arange(16_000) / 9), 16_000)
+    (features / ".done.json").unlink()
+    prepare.run(experiment(folder))
+    assert pd.read_parquet(features / "train" / "00000.parquet")["clip_id"].tolist() == ["train0", "train2"]
+    assert (features / "validation" / "00000.parquet").stat().st_mtime_ns == kept
+
+
+def test_a_split_without_usable_clips(folder: Path, local_ray: None) -> None:
+    for file in (folder / "validation").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(CorpusError, match="soundscapes/validation: no usable clip"):
+        prepare.run(experiment(folder))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("file_name,caption_1\n", "test.csv"), ("name,text\na.wav,b\n", "file_name"), (None, "test.csv")],
+    ids=["empty", "columns", "missing"],
+)
+def test_unusable_tables_stop_before_work(folder: Path, content: str | None, message: str, local_ray: None) -> None:
+    (folder / "test.csv").unlink()
+    if content:
+        (folder / "test.csv").write_text(content)
+    with pytest.raises(CorpusError, match=message):
+        prepare.run(experiment(folder))
+    assert not (folder.parent / "runs").exists()
+
+
+def test_missing_codec_weights_stop_before_work(folder: Path, local_ray: None) -> None:
+    with pytest.raises(ConfigError, match=r"features\.codec: .*nowhere\.pth"):
+        prepare.run(experiment(folder, "features.codec=/nowhere.pth"))
+
+
+def test_jobs_say_which_job_comes_first(folder: Path, local_ray: None) -> None:
+    with pytest.raises(NotReadyError, match="enclap prepare"):
+        train.run(experiment(folder))
+
+
+def test_a_member_that_could_never_start_is_refused(folder: Path, local_ray: None) -> None:
+    impossible = experiment(folder, "members.fluency.resources={workers: 64}")
+    with pytest.raises(ConfigError, match=r"members\.fluency\.resources asks for 64 CPU"):
+        train.check_resources(impossible)

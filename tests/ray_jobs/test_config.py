@@ -1,0 +1,64 @@
+"""Experiment files: what is accepted, and what the errors say."""
+
+from pathlib import Path
+
+import pytest
+
+from ray_jobs.config import ConfigError, load_experiment
+
+ROOT = Path(__file__).parents[2]
+SMOKE = ROOT / "experiments" / "smoke.yaml"
+
+
+@pytest.mark.parametrize("name", ["demo", "smoke"])
+def test_shipped_experiments_load(name: str) -> None:
+    experiment = load_experiment(ROOT / "experiments" / f"{name}.yaml")
+    assert experiment.name == name
+    assert len(experiment.of_kind("retriever")) == 3
+    assert len(experiment.of_kind("captioner")) == 2
+
+
+def test_overrides_reach_any_field() -> None:
+    overrides = ["seed=7", "members.fluency.training.epochs=9", "features.codebooks=2"]
+    experiment = load_experiment(SMOKE, overrides)
+    assert (experiment.seed, experiment.features.codebooks) == (7, 2)
+    assert experiment.members["fluency"].training.epochs == 9
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("serach.trials=3", "unknown key 'serach'; did you mean 'search'?"),
+        ("members.fluency.training.epohcs=3", "members.fluency.training.epohcs'; did you mean 'epochs'?"),
+        ("members.captioner-deep.audio_embedding=fluency", "'fluency' is no retriever"),
+        ("members.captioner-deep.audio_embedding=nobody", "'nobody' is not among members"),
+        ("members.captioner-deep.init_from=retriever-bge", "'retriever-bge' is no captioner"),
+        ("members.captioner-deep.init_from=captioner-deep", "in a circle: captioner-deep"),
+        ("members.fluency.corpora=[clotho]", "'clotho' is not among soundscapes"),
+        ("target_corpus=clotho", "'clotho' is not among corpora"),
+        ("seed=many", "seed: .*valid integer.*'many'"),
+        ("corpora.soundscapes.splits.train=0", "splits.train: .*greater than or equal to 2"),
+        ("name=../elsewhere", "name: "),
+        ("seed", "expected key=value"),
+        ("members.fluency.kind=parrot", "members.fluency: .*'parrot'"),
+    ],
+)
+def test_errors_name_file_key_and_remedy(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_experiment(SMOKE, [override])
+
+
+def test_files_that_are_no_experiment(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        load_experiment(tmp_path / "absent.yaml")
+    for content, message in [("a: [", "not YAML"), ("- 1", "expected a mapping"), ("", "expected a mapping")]:
+        (tmp_path / "bad.yaml").write_text(content)
+        with pytest.raises(ConfigError, match=message):
+            load_experiment(tmp_path / "bad.yaml")
+
+
+def test_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    experiment = load_experiment(SMOKE)
+    assert experiment.storage_path == str(tmp_path / "runs")
+    assert experiment.corpora["soundscapes"].root == str(tmp_path / "data" / "soundscapes-smoke")

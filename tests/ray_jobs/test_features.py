@@ -1,0 +1,53 @@
+"""Feature shards: what goes in comes out; codecs do not mix."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ray_jobs.features import FeaturesError, read_features, write_shard
+
+
+def clips(number: int, seed: int = 0) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(seed)
+    return [
+        {
+            "clip_id": f"clip-{seed}-{row}",
+            "path": f"/audio/{row}.wav",
+            "duration_s": 1.5 + row,
+            "captions": [f"caption {row}", "ä, \"quoted\""],
+            "codes": rng.integers(0, 1024, (5 + row, 3)).astype(np.int16),
+            "log_mel": rng.normal(size=(7 + 2 * row, 4)).astype(np.float16),
+        }
+        for row in range(number)
+    ]
+
+
+def test_round_trip_over_shards(tmp_path: Path) -> None:
+    written = [clips(3), clips(2, seed=1)]
+    for number, shard in enumerate(written):
+        write_shard(tmp_path / f"{number:05d}.parquet", shard, {"codec": {"name": "x"}}, codebooks=3, mels=4)
+    write_shard(tmp_path / "00002.parquet", [], {"codec": {"name": "x"}}, codebooks=3, mels=4)
+    found = read_features([tmp_path])
+    expected = written[0] + written[1]
+    assert found.clip_ids == [clip["clip_id"] for clip in expected]
+    assert found.captions == [clip["captions"] for clip in expected]
+    for row, clip in enumerate(expected):
+        assert found.codes[row].dtype == np.int16
+        np.testing.assert_array_equal(found.codes[row], clip["codes"])
+        np.testing.assert_array_equal(found.log_mels[row], clip["log_mel"])
+    assert len(found.head(2)) == 2
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_codes_of_different_codecs_are_refused(tmp_path: Path) -> None:
+    for number, name in enumerate(["dac-44khz", "dac-16khz"]):
+        write_shard(tmp_path / f"{number:05d}.parquet", clips(2), {"codec": {"name": name}}, codebooks=3, mels=4)
+    with pytest.raises(FeaturesError, match=r"dac-16khz.*dac-44khz"):
+        read_features([tmp_path])
+
+
+def test_no_clips_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FeaturesError, match="no clips"):
+        read_features([tmp_path])

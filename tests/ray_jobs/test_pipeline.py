@@ -1,0 +1,205 @@
+"""The main job, once, at debug size: every path of the run directory's contract, and the bundle in use."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from ray_jobs.config import load_experiment
+
+from .conftest import ROOT, RayCluster, pipeline
+
+pytestmark = pytest.mark.timeout(1200)
+MEMBERS = ["retriever-bge", "retriever-bert", "retriever-roberta", "captioner-wide", "captioner-deep", "fluency"]
+SYSTEMS = ["captioner-wide/beam", "captioner-deep/beam", "captioner-wide/rerank", "captioner-deep/rerank", "ensemble"]
+
+
+def metrics(smoke_run: Path) -> dict:
+    return json.loads((smoke_run / "ensemble" / "metrics.json").read_text())
+
+
+def test_experiment_says_what_the_run_was(smoke_run: Path) -> None:
+    record = yaml.safe_load((smoke_run / "experiment.yaml").read_text())
+    assert list(record["experiment"]["members"]) == MEMBERS
+    assert set(record["provenance"]) == {"commit", "seed", "packages"}
+    assert record["provenance"]["packages"]["ray"] != "absent"
+
+
+def test_features(smoke_run: Path) -> None:
+    for split, clips in {"train": 48, "validation": 16, "test": 16}.items():
+        shards = sorted((smoke_run / "features" / "soundscapes" / split).glob("*.parquet"))
+        table = pd.concat(pq.read_table(shard).to_pandas() for shard in shards)
+        assert len(table) == clips
+        assert {"clip_id", "codes", "log_mel", "captions", "duration_s"} <= set(table.columns)
+        first = table.iloc[0]
+        assert len(first.captions) == 5
+        assert len(first.codes) == int(np.ceil(first.duration_s * 25))
+        assert len(first.log_mel[0]) == 64
+        assert Path(first.path).is_file()
+    assert pq.read_table(smoke_run / "features" / "soundscapes" / "quarantine.parquet").num_rows == 0
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_members(smoke_run: Path, name: str) -> None:
+    directory = smoke_run / "members" / name
+    for file in ("model.safetensors", "config.json", "metrics.json", "history.parquet"):
+        assert (directory / file).is_file()
+    assert list(directory.glob("*/tokenizer.json"))
+    record = json.loads((directory / "metrics.json").read_text())
+    history = pd.read_parquet(directory / "history.parquet")
+    assert record["member"] == name
+    assert len(history) == record["epochs"] == load_experiment(ROOT / "experiments/smoke.yaml").members[name].training.epochs
+    assert history["train_loss"].is_monotonic_decreasing or name.startswith(("retriever", "fluency"))
+
+
+def test_searches(smoke_run: Path) -> None:
+    for what in ("sampling", "reranking", "retrieval"):
+        best = json.loads((smoke_run / "search" / what / "best.json").read_text())
+        trials = pd.read_parquet(smoke_run / "search" / what / "trials.parquet")
+        assert best["split"] == "validation"
+        assert len(trials) >= 2
+        if what == "sampling":
+            assert best["value"] == pytest.approx(trials["cider_d"].max())
+            paper = trials[(trials["temperature"] - 0.5).abs() < 1e-9]
+            assert len(paper) == 1, "the experiment's own setting is among the trials"
+        else:
+            assert sum(best["weights"].values()) == pytest.approx(1)
+
+
+def test_metrics(smoke_run: Path) -> None:
+    found = metrics(smoke_run)
+    assert {"corpus", "split", "clips", "seed", "commit"} <= set(found)
+    assert (found["split"], found["clips"]) == ("test", 16)
+    assert set(found["captioning"]) == set(SYSTEMS)
+    assert set(found["retrieval"]) == {*MEMBERS[:3], "ensemble"}
+    for values in found["retrieval"].values():
+        assert 0 <= values["r@1"] <= values["map@10"] <= values["r@10"] <= 1
+    compared = {(c["metric"], c["b"]) for c in found["comparisons"]}
+    assert {("map@10", name) for name in MEMBERS[:3]} <= compared
+    assert {("cider_d", f"{name}/beam") for name in MEMBERS[3:5]} <= compared
+    for comparison in found["comparisons"]:
+        low, high = comparison["ci95"]
+        assert low <= comparison["delta"] <= high
+
+
+def test_submissions(smoke_run: Path) -> None:
+    names = {f"test-{number:05d}.flac" for number in range(16)}
+    with (smoke_run / "ensemble" / "captions.csv").open(newline="", encoding="utf-8") as file:
+        captions = list(csv.DictReader(file))
+    assert list(captions[0]) == ["file_name", "caption_predicted"]
+    assert {row["file_name"] for row in captions} == names
+    assert all(row["caption_predicted"].strip() for row in captions)
+    with (smoke_run / "ensemble" / "retrieval.csv").open(newline="", encoding="utf-8") as file:
+        header, *ranking = list(csv.reader(file))
+    assert header == ["caption", *(f"fname_{rank}" for rank in range(1, 11))]
+    assert len(ranking) == 16 * 5
+    assert all(len(set(row[1:])) == 10 and set(row[1:]) <= names for row in ranking)
+
+
+def test_candidates_agree_with_the_captions(smoke_run: Path) -> None:
+    candidates = pd.read_parquet(smoke_run / "ensemble" / "candidates.parquet")
+    chosen = candidates[candidates["chosen"]].set_index("clip_id")["caption"]
+    captions = pd.read_csv(smoke_run / "ensemble" / "captions.csv")
+    assert len(chosen) == 16
+    for row in captions.itertuples():
+        assert chosen[Path(row.file_name).stem] == row.caption_predicted
+    scores = candidates[["decoder_score", "fluency_error", *(f"encoder_score/{n}" for n in MEMBERS[:3])]]
+    assert np.isfinite(scores.to_numpy()).all()
+    assert not candidates.duplicated(["clip_id", "caption"]).any()
+
+
+def test_report_is_one_page(smoke_run: Path) -> None:
+    page = (smoke_run / "report" / "index.html").read_text(encoding="utf-8")
+    assert "<audio" in page
+    for system in SYSTEMS:
+        assert system in page
+
+
+BUNDLE_CHECK = """
+import socket, sys
+def refuse(*_): raise OSError("network")
+socket.socket.connect = refuse
+from models.ensemble import Ensemble
+ensemble = Ensemble.load(sys.argv[1])
+paths = sys.argv[2:]
+together = ensemble.caption(paths)
+alone = [ensemble.caption([path])[0] for path in paths]
+assert [c.text for c in together] == [c.text for c in alone], "batch and single differ"
+assert all(abs(a.score - b.score) < 1e-3 for a, b in zip(together, alone))
+ensemble.index(paths); ensemble.index(paths[:1])
+found = ensemble.retrieve("a dog barks", top_k=10)
+assert sorted(path for path, _ in found) == sorted(paths)
+assert [s for _, s in found] == sorted((s for _, s in found), reverse=True)
+assert "ray" not in sys.modules, "the bundle needs Ray"
+print("\\n".join(c.text for c in together))
+"""
+
+
+def test_bundle_works_moved_offline_and_without_ray(smoke_run: Path, tmp_path: Path) -> None:
+    """And says of the test clips what combine said."""
+    moved = tmp_path / "elsewhere"
+    moved.symlink_to(smoke_run / "bundle")
+    audio = sorted((smoke_run.parent / "audio" / "test").glob("*.flac"))[:4]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    finished = subprocess.run(
+        [sys.executable, "-c", BUNDLE_CHECK, str(moved), *map(str, audio)],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    captions = pd.read_csv(smoke_run / "ensemble" / "captions.csv").set_index("file_name")["caption_predicted"]
+    assert finished.stdout.strip().splitlines() == [captions[path.name] for path in audio]
+
+
+def test_bundle_checksums(smoke_run: Path) -> None:
+    checked = subprocess.run(
+        ["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=smoke_run / "bundle", capture_output=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout
+
+
+def enclap(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [Path(sys.executable).with_name("enclap"), *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_commands_on_the_bundle(smoke_run: Path, tmp_path: Path) -> None:
+    bundle, audio = smoke_run / "bundle", smoke_run.parent / "audio"
+    (tmp_path / "broken.wav").write_bytes(b"RIFF nothing")
+    captions = tmp_path / "captions.jsonl"
+    done = enclap("caption", bundle, audio / "test" / "test-00000.flac", tmp_path, "--output", captions)
+    assert done.returncode == 0, done.stderr
+    assert "broken.wav" in done.stdout
+    line = json.loads(captions.read_text())
+    assert line["text"] == line["candidates"][0]["text"] or line["candidates"][0]["fluency_error"] > 0.9
+    done = enclap("retrieve", bundle, "rain", audio / "test", "--top-k", "3")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.strip().splitlines()) == 3
+    values = tmp_path / "values.json"
+    done = enclap("evaluate", bundle, audio, "test", "--output", values)
+    assert done.returncode == 0, done.stderr
+    evaluated, combined = json.loads(values.read_text()), metrics(smoke_run)
+    assert evaluated["retrieval"]["map@10"] == pytest.approx(combined["retrieval"]["ensemble"]["map@10"], abs=1e-3)
+    assert evaluated["captioning"]["cider_d"] == pytest.approx(combined["captioning"]["ensemble"]["cider_d"], abs=1e-3)
+
+
+def test_submitted_again_nothing_is_redone(smoke_run: Path, cluster: RayCluster) -> None:
+    before = {path: path.stat().st_mtime_ns for path in smoke_run.rglob("*") if path.is_file()}
+    finished = cluster.submit(*pipeline(smoke_run.parent), timeout_s=300)
+    assert finished.returncode == 0, finished.stdout[-3000:]
+    assert "Captioning, soundscapes test, 16 clips" in finished.stdout
+    after = {path: path.stat().st_mtime_ns for path in smoke_run.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_a_bad_job_fails_with_its_message(cluster: RayCluster, tmp_path: Path) -> None:
+    finished = cluster.submit(*pipeline(tmp_path), "serach.trials=1", timeout_s=120)
+    assert finished.returncode != 0
+    assert "did you mean 'search'?" in finished.stdout
