@@ -108,6 +108,8 @@ def evaluate(
 
 def connect() -> None:
     """Join the cluster that RAY_ADDRESS names (as it does inside `ray job submit`), or start Ray on this machine."""
+    # Tune's newer output prints a banner whatever its verbosity.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     import logging
 
     import ray

@@ -88,7 +88,10 @@ def _sampling(experiment: Experiment, directory: RunDirectory) -> tuple[dict[str
                 search_alg=OptunaSearch(seed=experiment.seed, points_to_evaluate=[own]),
             ),
             run_config=tune.RunConfig(
-                name=f"sampling-{directory.search_inputs()}", storage_path=str(directory.checkpoints), verbose=0
+                name=f"sampling-{directory.search_inputs()}",
+                storage_path=str(directory.checkpoints),
+                callbacks=[_TrialLines(search)],
+                verbose=0,
             ),
         )
         results = tuner.fit()
@@ -101,6 +104,19 @@ def _sampling(experiment: Experiment, directory: RunDirectory) -> tuple[dict[str
     best = trials.iloc[trials[search.objective].argmax()]
     sampling = experiment.sampling.model_copy(update={key: float(best[key]) for key in SPACE})
     return sampling.model_dump() | {"objective": search.objective, "value": float(best[search.objective])}, trials
+
+
+class _TrialLines(tune.Callback):
+    """A line a finished trial."""
+
+    def __init__(self, search: SearchConfig) -> None:
+        self.search, self.finished = search, 0
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.finished += 1
+        setting = "  ".join(f"{key} {trial.config[key]:.3f}" for key in SPACE)
+        value = trial.last_result[self.search.objective]
+        say(f"search: sampling {self.finished}/{self.search.trials}: {setting}  {self.search.objective} {value:.3f}")
 
 
 def _sampling_trial(config: dict[str, Any], experiment_json: str) -> None:

@@ -1,7 +1,8 @@
 """train_codec: trains the small DAC shipped with the project on the built-in corpus.
 
-Reconstruction and DAC's two codebook losses alone, no discriminator: the codes are read by a captioner, so they have
-to tell sounds apart; what an adversarial loss adds is realism of the decoded audio, at several times the cost.
+Reconstruction and commitment loss alone, no discriminator: the codes are read by a captioner, so they have to tell
+sounds apart; what an adversarial loss adds is realism of the decoded audio, at several times the cost. Codebooks are
+running means (models/codec_losses.py).
 
 Example: python -m ray_jobs.train_codec experiments/codec.yaml epochs=10 seed=1
 """
@@ -12,6 +13,7 @@ import math
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,9 +78,8 @@ class CodecExperiment(_Strict):
     clip_norm: float = Field(default=1.0, gt=0)
     reconstruction_weight: float = Field(default=15.0, gt=0)
     commitment_weight: float = Field(default=0.25, gt=0)
-    codebook_weight: float = Field(default=1.0, gt=0)
     projection_steps: int = Field(default=150, ge=0, description="first steps, before the codebooks are seeded")
-    restart_steps: int = Field(default=40, gt=0, description="how often unused codebook entries are moved")
+    move_steps: int = Field(default=25, gt=0, description="how often unused codebook entries are moved")
     threads: int = Field(default=1, gt=0, description="CPUs of the one worker")
 
 
@@ -148,14 +149,17 @@ class _Training:
         import dac
         import torch
 
-        from models.codec_losses import ReconstructionLoss
+        from models.codec_losses import CodebookAverages, ReconstructionLoss
 
         self.config = config
         torch.manual_seed(config.seed)
         settings = config.model.model_dump()
         self.model = dac.DAC(**settings, decoder_rates=settings["encoder_rates"][::-1])
+        for stage in self.model.quantizer.quantizers:
+            stage.codebook.requires_grad_(False)  # set by the averages
+        self.averages = CodebookAverages(self.model.quantizer)
         self.reconstruction = ReconstructionLoss(config.model.sample_rate)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.learning_rate, betas=(0.8, 0.99))
+        self.optimizer = torch.optim.AdamW(self._learned(), lr=config.learning_rate, betas=(0.8, 0.99))
         sizes = {"train": config.corpus.train, "validation": config.corpus.validation}
         scenes = sample_scenes(sizes, config.corpus.seed)
         rate = config.model.sample_rate
@@ -166,21 +170,24 @@ class _Training:
             with checkpoint.as_directory() as directory:
                 saved = torch.load(Path(directory) / "training.pt", weights_only=True)
             self.model.load_state_dict(saved["model"])
+            self.averages.load_state_dict(saved["averages"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.history = saved["history"]
+
+    def _learned(self) -> list[Any]:
+        """The weights that gradients change."""
+        return [weight for weight in self.model.parameters() if weight.requires_grad]
 
     def run_epoch(self, epoch: int) -> dict[str, Any]:
         """Train `steps_per_epoch` steps and validate."""
         import torch
-
-        from models.codec_losses import count_codes, restart_unused
 
         config, start = self.config, time.monotonic()
         # Crops and quantizer dropout of an epoch depend on seed and epoch alone, so resuming repeats them.
         torch.manual_seed(config.seed * 1_000_003 + epoch)
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
         self.model.train()
-        counts, total, moved = torch.zeros(config.model.n_codebooks, config.model.codebook_size), 0.0, 0
+        quantizer, total, moved = self.model.quantizer, 0.0, 0
         for step in range(epoch * config.steps_per_epoch + 1, (epoch + 1) * config.steps_per_epoch + 1):
             if step == config.projection_steps + 1:
                 self._seed_codebooks(generator)
@@ -188,11 +195,10 @@ class _Training:
             total += loss
             if "codes" not in output:
                 continue
-            counts += count_codes(output["codes"], config.model.codebook_size)
-            # None are moved in the last fifth: all entries are to be learned well.
-            if step % config.restart_steps == 0 and step < 0.8 * config.epochs * config.steps_per_epoch:
-                moved += restart_unused(self.model.quantizer, counts, output["latents"].detach(), 2, generator)
-                counts.zero_()
+            self.averages.update(quantizer, output["codes"], output["latents"])
+            # None are moved in the last fifth, so that the final perplexities are the codebooks' own.
+            if step % config.move_steps == 0 and step < 0.8 * config.epochs * config.steps_per_epoch:
+                moved += self.averages.move_unused(quantizer, output["latents"], 0.03, generator)
         return {
             "epoch": epoch + 1,
             "seconds": time.monotonic() - start,
@@ -228,10 +234,9 @@ class _Training:
         loss = config.reconstruction_weight * reconstruction
         if "codes" in output:
             loss = loss + config.commitment_weight * output["vq/commitment_loss"]
-            loss = loss + config.codebook_weight * output["vq/codebook_loss"]
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self._learned(), config.clip_norm)
         if not torch.isfinite(norm):
             raise RuntimeError(f"step {step}: loss {float(loss):.4g}, gradient norm {float(norm)}; lower learning_rate")
         self.optimizer.step()
@@ -254,6 +259,7 @@ class _Training:
         with torch.no_grad():
             latents = torch.cat([self.model.encoder(self._crops(generator)) for _ in range(32)])
         seed_codebooks(self.model.quantizer, latents, generator)
+        self.averages.restart(self.model.quantizer)
 
     def codec(self) -> Codec:
         """A copy of the model as it is now."""
@@ -266,7 +272,8 @@ class _Training:
         import torch
 
         self.history.append(values)
-        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "history": self.history}
+        parts = {"model": self.model, "averages": self.averages, "optimizer": self.optimizer}
+        state = {**{name: part.state_dict() for name, part in parts.items()}, "history": self.history}
         with tempfile.TemporaryDirectory() as scratch:
             torch.save(state, Path(scratch) / "training.pt")
             checkpoint = ray.train.Checkpoint.from_directory(scratch)
@@ -300,20 +307,29 @@ def validate(codec: Codec, reconstruction: Any, waveforms: list[np.ndarray]) -> 
 
 
 def probe(codec: Codec, scenes: int, seed: int) -> dict[str, float]:
-    """Share of one-event scenes whose class is told from their bag of codes alone; a quarter of them is tested on."""
+    """Share of one-event scenes whose class is told from their bag of codes alone.
+
+    A third of the scenes is tested on: other attributes of the classes, each in four renditions.
+    """
     import numpy as np
 
     from models.codec_losses import bag_of_codes, probe_accuracy
 
-    drawn = sample_scenes({"train": scenes * 3 // 4, "test": scenes // 4}, seed + 1)
-    alone = {split: [s for s in of_split if len(s.events) == 1] for split, of_split in drawn.items()}
+    alone = [s for s in sample_scenes({"probe": scenes}, seed + 1)["probe"] if len(s.events) == 1]
+    alone.sort(key=lambda scene: scene.events[0].kind)  # so that every third scene leaves scenes of all classes
     bags, labels = {}, {}
-    for split, of_split in alone.items():
-        codes = codec.encode([render(scene, codec.sample_rate) for scene in of_split])
+    for split, of_split in (("test", alone[::3]), ("train", [s for at, s in enumerate(alone) if at % 3])):
+        renditions = [replace(scene, seed=scene.seed + number) for scene in of_split for number in range(4)]
+        codes = codec.encode([render(scene, codec.sample_rate) for scene in renditions])
         bags[split] = bag_of_codes(codes, codec.codebook_size)
-        labels[split] = np.asarray([scene.events[0].kind for scene in of_split])
+        labels[split] = np.asarray([scene.events[0].kind for scene in renditions])
     accuracy = probe_accuracy(bags["train"], labels["train"], bags["test"], labels["test"])
-    return {**accuracy, "train_clips": len(alone["train"]), "test_clips": len(alone["test"])}
+    return {
+        **accuracy,
+        "classes": len(set(labels["test"])),
+        "train_clips": len(bags["train"]),
+        "test_clips": len(bags["test"]),
+    }
 
 
 def _publish(training: _Training, output: Path, commit_: str) -> None:

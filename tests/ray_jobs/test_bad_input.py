@@ -34,7 +34,8 @@ def folder(tmp_path: Path) -> Path:
         rows = []
         for number in range(3):
             t = np.arange(16_000 + 4000 * number) / 16_000
-            soundfile.write(tmp_path / "corpus" / split / f"{split}{number}.wav", np.sin(600 * (number + 1) * t), 16_000)
+            tone = np.sin(600 * (number + 1) * t)
+            soundfile.write(tmp_path / "corpus" / split / f"{split}{number}.wav", tone, 16_000)
             rows.append({"file_name": f"{split}{number}.wav", "caption_1": f"tone {number}", "caption_2": "a tone"})
         pd.DataFrame(rows).to_csv(tmp_path / "corpus" / f"{split}.csv", index=False)
     return tmp_path / "corpus"

@@ -56,7 +56,8 @@ def test_members(smoke_run: Path, name: str) -> None:
     record = json.loads((directory / "metrics.json").read_text())
     history = pd.read_parquet(directory / "history.parquet")
     assert record["member"] == name
-    assert len(history) == record["epochs"] == load_experiment(ROOT / "experiments/smoke.yaml").members[name].training.epochs
+    wanted = load_experiment(ROOT / "experiments" / "smoke.yaml").members[name].training.epochs
+    assert len(history) == record["epochs"] == wanted
     assert history["train_loss"].is_monotonic_decreasing or name.startswith(("retriever", "fluency"))
 
 

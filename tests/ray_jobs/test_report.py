@@ -7,6 +7,7 @@ import re
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -94,7 +95,7 @@ def write_search(experiment: Experiment, directory: RunDirectory, rng: np.random
         _write_search(directory.search(what), best | (extra if what == "reranking" else {metric: 0.41}), trials)
 
 
-def _write_search(path: Path, best: dict[str, object], trials: pd.DataFrame) -> None:
+def _write_search(path: Path, best: dict[Any, Any], trials: pd.DataFrame) -> None:
     write_json(path / "best.json", best | {"split": "validation", "seed": 0})
     trials.to_parquet(path / "trials.parquet")
 
