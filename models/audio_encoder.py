@@ -25,12 +25,13 @@ class AudioEncoder(nn.Module):
     def __init__(self, config: AudioEncoderConfig, n_mels: int) -> None:
         super().__init__()
         self.config = config
-        trunk = _trunk(config)
+        # timm gives its modules no types of their own.
+        trunk: Any = _trunk(config)
         old = trunk.stem[0]
         trunk.stem[0] = nn.Conv2d(1, old.out_channels, STEM_STRIDE, STEM_STRIDE, padding=(STEM_PADDING, 0))
         self.bn0 = nn.BatchNorm2d(n_mels)
-        self.trunk = trunk
-        self.dim = trunk.num_features
+        self.trunk: Any = trunk
+        self.dim: int = trunk.num_features
 
     def forward(self, log_mel: Tensor, lengths: Tensor) -> Tensor:
         """Embed log_mel [B, frames, mels] whose rows hold `lengths` [B] valid frames; returns [B, dim]."""

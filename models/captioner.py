@@ -192,8 +192,9 @@ class Captioner(nn.Module):
         )
         losses = {"loss": caption_loss, "caption_loss": caption_loss.detach()}
         if hidden is not None:
-            of_frames = self.mcm_head(states[:, 2:-1]).unflatten(-1, (config.codebooks, config.codebook_size))
-            mcm_loss = masked_codec_loss(of_frames, codes, hidden)
+            frames = hidden.any(-1)  # the others have nothing to predict
+            logits = self.mcm_head(states[:, 2:-1][frames]).unflatten(-1, (config.codebooks, config.codebook_size))
+            mcm_loss = masked_codec_loss(logits, codes[frames], hidden[frames])
             losses |= {"loss": caption_loss + config.mcm_weight * mcm_loss, "mcm_loss": mcm_loss.detach()}
         return losses
 

@@ -52,8 +52,7 @@ def count_codes(codes: Tensor, size: int) -> Tensor:
 def project_only(quantizer: ResidualVectorQuantize, latents: Tensor, books: int) -> Tensor:
     """What the first `books` stages would give of `latents` [B, D, T], were every vector in the codebooks: [B, D, T].
 
-    Trained so at first, encoder and projections stand still enough for codebooks to be seeded from them; seeded at
-    once, the fast first steps of the encoder leave almost all entries behind.
+    Trained so at first, encoder and projections have found their scale before there are codebooks to fall behind.
     """
     total = torch.zeros_like(latents)
     for stage in quantizer.quantizers[:books]:
@@ -63,12 +62,14 @@ def project_only(quantizer: ResidualVectorQuantize, latents: Tensor, books: int)
 
 @torch.no_grad()
 def seed_codebooks(
-    quantizer: ResidualVectorQuantize, latents: Tensor, generator: torch.Generator, rounds: int = 10
+    quantizer: ResidualVectorQuantize, latents: Tensor, generator: torch.Generator, rounds: int = 15
 ) -> None:
     """Put the codebooks where the encoder's outputs `latents` [B, D, T] lie, one residual stage after the other.
 
-    The random codebooks that DAC starts from are met by the encoder's narrow first outputs in a few entries only, and
-    entries never met get no gradient. So: k-means by cosine, which is also how DAC looks codes up.
+    DAC moves entries by gradient, in steps of a learning rate's size. In a short training the encoder's outputs move
+    much further: entries lag behind, a few take over the vectors of the others, and those get no gradient any more
+    (measured on experiments/codec.yaml: from perplexities of 80 to 20 in two epochs, and 190 by seeding again with the
+    same encoder). Seeding is k-means by cosine, which is also how DAC looks codes up.
     """
     residual = latents
     for stage in quantizer.quantizers:
@@ -82,62 +83,6 @@ def seed_codebooks(
             centroids[counts > 0] = sums[counts > 0] / counts[counts > 0, None]
         stage.codebook.weight[: len(centroids)] = centroids
         residual = residual - stage(residual)[0]
-
-
-class CodebookAverages(nn.Module):
-    """Keeps every entry at the running mean of what it stands for (van den Oord et al. 2017, arXiv 1711.00937, A.1).
-
-    DAC learns entries by gradient. In a short training the encoder's outputs outgrow steps of a learning rate's size:
-    entries lag behind, lose their vectors to a few others, and the perplexities fall (from 80 to 20 in two epochs of
-    experiments/codec.yaml). Means follow at any scale. Entries that hardly any vector comes to are moved onto encoder
-    outputs (Jukebox, arXiv 2005.00341, section 3.1).
-    """
-
-    counts: Tensor  # [Q, size], uses a step, running mean
-    sums: Tensor  # [Q, size, codebook_dim]
-
-    def __init__(self, quantizer: ResidualVectorQuantize, decay: float = 0.98) -> None:
-        super().__init__()
-        self.decay = decay
-        weights = torch.stack([stage.codebook.weight.detach() for stage in quantizer.quantizers])
-        self.register_buffer("counts", torch.ones(weights.shape[:2]))
-        self.register_buffer("sums", weights.clone())
-
-    @torch.no_grad()
-    def restart(self, quantizer: ResidualVectorQuantize) -> None:
-        """Start from the codebooks as they are."""
-        self.counts.fill_(1.0)
-        for sums, stage in zip(self.sums, quantizer.quantizers, strict=True):
-            sums.copy_(stage.codebook.weight)
-
-    @torch.no_grad()
-    def update(self, quantizer: ResidualVectorQuantize, codes: Tensor, projected: Tensor) -> None:
-        """Take in a batch: codes [B, Q, T] of vectors `projected` [B, Q * codebook_dim, T]; set the codebooks."""
-        by_stage = projected.detach().split(quantizer.codebook_dim, dim=1)
-        for book, (stage, vectors) in enumerate(zip(quantizer.quantizers, by_stage, strict=True)):
-            points, indices = vectors.transpose(1, 2).flatten(0, 1), codes[:, book].flatten()
-            self.counts[book].mul_(self.decay).index_add_(
-                0, indices, torch.full((len(points),), 1 - self.decay, device=points.device)
-            )
-            self.sums[book].mul_(self.decay).index_add_(0, indices, points * (1 - self.decay))
-            stage.codebook.weight.copy_(self.sums[book] / self.counts[book].clamp_min(1e-12)[:, None])
-
-    @torch.no_grad()
-    def move_unused(
-        self, quantizer: ResidualVectorQuantize, projected: Tensor, share: float, generator: torch.Generator
-    ) -> int:
-        """Move entries used less than `share` of the average onto random vectors of a batch; returns how many."""
-        moved = 0
-        by_stage = projected.detach().split(quantizer.codebook_dim, dim=1)
-        for book, (stage, vectors) in enumerate(zip(quantizer.quantizers, by_stage, strict=True)):
-            points, mean = vectors.transpose(1, 2).flatten(0, 1), self.counts[book].mean()
-            unused = torch.nonzero(self.counts[book] < share * mean)[:, 0]
-            picks = torch.randint(len(points), (len(unused),), generator=generator)
-            stage.codebook.weight[unused] = points[picks]
-            self.counts[book, unused] = mean
-            self.sums[book, unused] = points[picks] * mean
-            moved += len(unused)
-        return moved
 
 
 def bag_of_codes(codes: Sequence[np.ndarray], size: int) -> np.ndarray:

@@ -50,13 +50,12 @@ def masked_codec_loss(logits: Tensor, codes: Tensor, mask: Tensor) -> Tensor:
     """sum over codebooks q = 1..Q of 2^-q times the mean cross-entropy of that codebook's masked cells in the batch.
 
     Args:
-        logits: [B, T, Q, entries].
-        codes: [B, T, Q] the original codes.
-        mask: [B, T, Q] cells that were masked; a codebook without any adds 0.
+        logits: [N, Q, entries] of N frames of the batch.
+        codes: [N, Q] the original codes.
+        mask: [N, Q] cells that were masked; a codebook without any adds 0.
     """
-    codebooks = codes.shape[2]
-    per_cell = cross_entropy(logits.flatten(0, 2), codes.flatten().clamp_min(0), reduction="none").view_as(mask)
-    summed = (per_cell * mask).sum((0, 1))
-    means = summed / mask.sum((0, 1)).clamp_min(1)
+    codebooks = codes.shape[1]
+    per_cell = cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none").view_as(mask)
+    means = (per_cell * mask).sum(0) / mask.sum(0).clamp_min(1)
     weights = 0.5 ** torch.arange(1, codebooks + 1, device=logits.device, dtype=means.dtype)
     return (weights * means).sum()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
@@ -15,9 +16,9 @@ from models.tokenization import train_tokenizer
 class TextEncoder(nn.Module):
     """A transformers encoder with its tokenizer and the pooling that it was trained with."""
 
-    def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, config: TextEncoderConfig) -> None:
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, config: TextEncoderConfig) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model  # of transformers, whose classes have no common type here
         self.tokenizer = tokenizer
         self.config = config
         self.dim: int = model.config.hidden_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,11 +15,13 @@ import typer
 from corpora.audio import AudioError
 from corpora.table import CorpusError
 from models.files import CheckpointError
+from models.metrics import CaptionInputError
 from ray_jobs.config import ConfigError, load_experiment
 from ray_jobs.console import say
+from ray_jobs.features import FeaturesError
 from ray_jobs.run_directory import NotReadyError
 
-BAD_INPUT = (ConfigError, CorpusError, CheckpointError, AudioError, NotReadyError)
+BAD_INPUT = (AudioError, CaptionInputError, CheckpointError, ConfigError, CorpusError, FeaturesError, NotReadyError)
 
 app = typer.Typer(
     name="enclap",
@@ -108,8 +111,9 @@ def evaluate(
 
 def connect() -> None:
     """Join the cluster that RAY_ADDRESS names (as it does inside `ray job submit`), or start Ray on this machine."""
-    # Tune's newer output prints a banner whatever its verbosity.
+    # Tune's newer output prints a banner whatever its verbosity, Ray Data's actors a false alarm (ray#53727).
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import logging
 
     import ray
@@ -128,6 +132,7 @@ def connect() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command. Exit codes: 0 done; 1 failed while running; 2 bad input or config, before any work."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch|audiotools|ray")  # not ours to mend
     run: Callable[..., Any] = typer.main.get_command(app)
     try:
         run(args=arguments, prog_name="enclap", standalone_mode=True)

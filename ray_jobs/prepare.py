@@ -55,7 +55,7 @@ def run(experiment: Experiment) -> None:
     _write_shards([shard for of_split in shards.values() for shard in of_split], experiment.features)
     for name in todo:
         unusable = [tables[key][1] for key in tables if key[0] == name]
-        own = {split: of_split for (corpus, split), of_split in shards.items() if corpus == name}
+        own = {str(split): of_split for (corpus, split), of_split in shards.items() if corpus == name}
         _finish(name, unusable, own, directory, inputs)
 
 
@@ -98,7 +98,7 @@ def _render_soundscapes(name: str, corpus: SoundscapesCorpus) -> None:
     inputs = fingerprint(corpus.model_dump(mode="json", exclude={"root"}))
     if is_done(root, inputs):
         return
-    scenes = soundscapes.sample_scenes(dict(corpus.splits), corpus.seed)
+    scenes = soundscapes.sample_scenes({str(split): n for split, n in corpus.splits.items()}, corpus.seed)
     everything = [scene for split in scenes.values() for scene in split]
     say(f"prepare: rendering {len(everything)} clips of {name} into {root}")
 
@@ -172,7 +172,7 @@ class ShardWriter:
 
 def _shards(table: pd.DataFrame, features: FeaturesConfig, target: Path) -> list[Shard]:
     """Share a split out, and remove shards of an earlier, larger version of it."""
-    rows = [list(row) for row in table[["clip_id", "path", "captions"]].itertuples(index=False, name=None)]
+    rows = list(table[["clip_id", "path", "captions"]].itertuples(index=False, name=None))
     size = features.clips_per_shard
     shards = []
     for number, at in enumerate(range(0, len(rows), size)):
@@ -202,7 +202,7 @@ def _write_shards(shards: list[Shard], features: FeaturesConfig) -> None:
         num_cpus=1,
     )
     done, seconds = 0, 0.0
-    for row in written.iter_rows(prefetch_batches=0):
+    for row in written.iter_rows():
         done, seconds = done + row["clips"], seconds + row["seconds"]
         say(f"prepare: {done}/{clips} clips, {seconds / 60:.1f} minutes of audio")
 

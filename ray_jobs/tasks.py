@@ -182,7 +182,7 @@ class CaptionerTask(Task):
 
     def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
         codes, embeddings, captions = batch
-        captioner = getattr(model, "module", model)
+        captioner: Any = getattr(model, "module", model)  # DistributedDataParallel wraps it
         return model(*captioner.pad_codes(codes), embeddings.to(device), captions)
 
     @torch.inference_mode()

@@ -60,7 +60,7 @@ def run(experiment: Experiment) -> None:
 
 def _train_all(experiment: Experiment, directory: RunDirectory, todo: set[str]) -> dict[str, str]:
     """Start members as their edges are done and their resources are free; returns name and reason of the failed."""
-    progress = Progress.remote()
+    progress = Progress.remote()  # type: ignore[attr-defined]
     free = dict(ray.cluster_resources())
     running: dict[ray.ObjectRef, str] = {}
     failed: dict[str, str] = {}

@@ -1,8 +1,9 @@
 """train_codec: trains the small DAC shipped with the project on the built-in corpus.
 
-Reconstruction and commitment loss alone, no discriminator: the codes are read by a captioner, so they have to tell
-sounds apart; what an adversarial loss adds is realism of the decoded audio, at several times the cost. Codebooks are
-running means (models/codec_losses.py).
+Reconstruction and DAC's two codebook losses alone, no discriminator: the codes are read by a captioner, so they have
+to tell sounds apart; what an adversarial loss adds is realism of the decoded audio, at several times the cost. In the
+first epochs nothing is quantized; then the codebooks are seeded from the encoder's outputs at the start of each epoch
+(models/codec_losses.py says why), and in the last epochs only the decoder learns, so that they stay where they are.
 
 Example: python -m ray_jobs.train_codec experiments/codec.yaml epochs=10 seed=1
 """
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 import ray.train
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ray.train.torch import TorchTrainer
 
 from corpora.soundscapes import render, sample_scenes
@@ -78,9 +79,18 @@ class CodecExperiment(_Strict):
     clip_norm: float = Field(default=1.0, gt=0)
     reconstruction_weight: float = Field(default=15.0, gt=0)
     commitment_weight: float = Field(default=0.25, gt=0)
-    projection_steps: int = Field(default=150, ge=0, description="first steps, before the codebooks are seeded")
-    move_steps: int = Field(default=25, gt=0, description="how often unused codebook entries are moved")
+    codebook_weight: float = Field(default=1.0, gt=0)
+    projection_epochs: int = Field(default=2, ge=0, description="first epochs, without codebooks")
+    decoder_epochs: int = Field(default=3, ge=1, description="last epochs, with encoder and codebooks at rest")
+    seed_scenes: int = Field(default=120, gt=0, description="scenes whose latents the codebooks are seeded from")
     threads: int = Field(default=1, gt=0, description="CPUs of the one worker")
+
+    @model_validator(mode="after")
+    def _epochs_reach(self) -> CodecExperiment:
+        least = self.projection_epochs + self.decoder_epochs
+        if self.epochs < least:
+            raise ValueError(f"epochs: found {self.epochs}, expected at least projection + decoder epochs = {least}")
+        return self
 
 
 def load_config(path: str | Path, overrides: list[str]) -> CodecExperiment:
@@ -149,17 +159,14 @@ class _Training:
         import dac
         import torch
 
-        from models.codec_losses import CodebookAverages, ReconstructionLoss
+        from models.codec_losses import ReconstructionLoss
 
         self.config = config
         torch.manual_seed(config.seed)
         settings = config.model.model_dump()
         self.model = dac.DAC(**settings, decoder_rates=settings["encoder_rates"][::-1])
-        for stage in self.model.quantizer.quantizers:
-            stage.codebook.requires_grad_(False)  # set by the averages
-        self.averages = CodebookAverages(self.model.quantizer)
         self.reconstruction = ReconstructionLoss(config.model.sample_rate)
-        self.optimizer = torch.optim.AdamW(self._learned(), lr=config.learning_rate, betas=(0.8, 0.99))
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.learning_rate, betas=(0.8, 0.99))
         sizes = {"train": config.corpus.train, "validation": config.corpus.validation}
         scenes = sample_scenes(sizes, config.corpus.seed)
         rate = config.model.sample_rate
@@ -170,40 +177,30 @@ class _Training:
             with checkpoint.as_directory() as directory:
                 saved = torch.load(Path(directory) / "training.pt", weights_only=True)
             self.model.load_state_dict(saved["model"])
-            self.averages.load_state_dict(saved["averages"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.history = saved["history"]
-
-    def _learned(self) -> list[Any]:
-        """The weights that gradients change."""
-        return [weight for weight in self.model.parameters() if weight.requires_grad]
 
     def run_epoch(self, epoch: int) -> dict[str, Any]:
         """Train `steps_per_epoch` steps and validate."""
         import torch
 
         config, start = self.config, time.monotonic()
-        # Crops and quantizer dropout of an epoch depend on seed and epoch alone, so resuming repeats them.
+        # Crops, seeding and quantizer dropout of an epoch depend on seed and epoch alone, so resuming repeats them.
         torch.manual_seed(config.seed * 1_000_003 + epoch)
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
+        first_of_decoder = config.epochs - config.decoder_epochs
+        if config.projection_epochs <= epoch <= first_of_decoder:
+            self._seed_codebooks(generator)
+        for part in (self.model.encoder, self.model.quantizer):
+            part.requires_grad_(epoch < first_of_decoder)
         self.model.train()
-        quantizer, total, moved = self.model.quantizer, 0.0, 0
+        total = 0.0
         for step in range(epoch * config.steps_per_epoch + 1, (epoch + 1) * config.steps_per_epoch + 1):
-            if step == config.projection_steps + 1:
-                self._seed_codebooks(generator)
-            loss, output = self._step(self._crops(generator), step)
-            total += loss
-            if "codes" not in output:
-                continue
-            self.averages.update(quantizer, output["codes"], output["latents"])
-            # None are moved in the last fifth, so that the final perplexities are the codebooks' own.
-            if step % config.move_steps == 0 and step < 0.8 * config.epochs * config.steps_per_epoch:
-                moved += self.averages.move_unused(quantizer, output["latents"], 0.03, generator)
+            total += self._step(self._crops(generator), step)
         return {
             "epoch": epoch + 1,
             "seconds": time.monotonic() - start,
             "train_reconstruction": total / config.steps_per_epoch,
-            "moved_entries": moved,
             **validate(self.codec(), self.reconstruction, self.validation),
         }
 
@@ -220,46 +217,56 @@ class _Training:
             pieces.append(torch.nn.functional.pad(piece, (0, length - len(piece))))
         return torch.stack(pieces)[:, None]
 
-    def _step(self, batch: Tensor, step: int) -> tuple[float, dict[str, Tensor]]:
-        """One optimizer step; returns the reconstruction loss and what the model put out."""
+    def _step(self, batch: Tensor, step: int) -> float:
+        """One optimizer step; returns the reconstruction loss."""
         import torch
 
         config = self.config
         warm = min(1.0, step / 20)
         progress = step / (config.epochs * config.steps_per_epoch)
         for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress)))
-        output = self.model(batch) if step > config.projection_steps else self._project_only(batch)
-        reconstruction = self.reconstruction(output["audio"], batch)
-        loss = config.reconstruction_weight * reconstruction
-        if "codes" in output:
-            loss = loss + config.commitment_weight * output["vq/commitment_loss"]
+            group["lr"] = config.learning_rate * warm * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress)))
+        reconstruction, loss = self._losses(batch, step)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self._learned(), config.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
         if not torch.isfinite(norm):
             raise RuntimeError(f"step {step}: loss {float(loss):.4g}, gradient norm {float(norm)}; lower learning_rate")
         self.optimizer.step()
-        return float(reconstruction), output
+        return float(reconstruction)
 
-    def _project_only(self, batch: Tensor) -> dict[str, Tensor]:
-        """A pass that looks nothing up, through the first so many stages as if the codebooks held everything."""
+    def _losses(self, batch: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Reconstruction loss, and the weighted sum of all losses."""
         import torch
 
         from models.codec_losses import project_only
 
-        books = int(torch.randint(1, self.config.model.n_codebooks + 1, ()))
-        return {"audio": self.model.decode(project_only(self.model.quantizer, self.model.encoder(batch), books))}
+        config, model = self.config, self.model
+        if step <= config.projection_epochs * config.steps_per_epoch:
+            books = int(torch.randint(1, config.model.n_codebooks + 1, ()))
+            audio = model.decode(project_only(model.quantizer, model.encoder(batch), books))
+            reconstruction = self.reconstruction(audio, batch)
+            return reconstruction.detach(), config.reconstruction_weight * reconstruction
+        output = model(batch)
+        reconstruction = self.reconstruction(output["audio"], batch)
+        loss = (
+            config.reconstruction_weight * reconstruction
+            + config.commitment_weight * output["vq/commitment_loss"]
+            + config.codebook_weight * output["vq/codebook_loss"]
+        )
+        return reconstruction.detach(), loss
 
     def _seed_codebooks(self, generator: Any) -> None:
         import torch
 
         from models.codec_losses import seed_codebooks
 
+        chosen = torch.randperm(len(self.train), generator=generator)[: self.config.seed_scenes].tolist()
         with torch.no_grad():
-            latents = torch.cat([self.model.encoder(self._crops(generator)) for _ in range(32)])
-        seed_codebooks(self.model.quantizer, latents, generator)
-        self.averages.restart(self.model.quantizer)
+            waveforms = [torch.from_numpy(self.train[scene])[None, None] for scene in chosen]
+            rate = self.model.sample_rate
+            latents = [self.model.encoder(self.model.preprocess(waveform, rate)) for waveform in waveforms]
+        seed_codebooks(self.model.quantizer, torch.cat(latents, dim=2), generator)
 
     def codec(self) -> Codec:
         """A copy of the model as it is now."""
@@ -272,8 +279,7 @@ class _Training:
         import torch
 
         self.history.append(values)
-        parts = {"model": self.model, "averages": self.averages, "optimizer": self.optimizer}
-        state = {**{name: part.state_dict() for name, part in parts.items()}, "history": self.history}
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "history": self.history}
         with tempfile.TemporaryDirectory() as scratch:
             torch.save(state, Path(scratch) / "training.pt")
             checkpoint = ray.train.Checkpoint.from_directory(scratch)

@@ -76,7 +76,8 @@ class _State:
         training, device = self.task.job.member.training, ray.train.torch.get_device()
         # Dropout and masks of an epoch depend on the seed and the epoch alone, so resuming repeats them exactly.
         torch.manual_seed(self.task.job.seed * 1_000_003 + epoch * 1009 + rank)
-        start, totals = time.monotonic(), {}
+        start = time.monotonic()
+        totals: dict[str, float] = {}
         self.parallel.train()
         for batch in self.task.batches(epoch, rank, world):
             with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
@@ -88,7 +89,7 @@ class _State:
         self.model.eval()
         validation = self.task.validate(self.model) if rank == 0 else {}
         return (
-            {"epoch": epoch + 1, "seconds": seconds, "learning_rate": self.schedule.get_last_lr()[0]}
+            {"epoch": epoch + 1, "seconds": seconds, "learning_rate": float(self.schedule.get_last_lr()[0])}
             | {f"train_{key}": total / self.steps for key, total in totals.items()}
             | validation
         )

@@ -15,7 +15,6 @@ from corpora.soundscapes import render, sample_scenes
 from models import codec as codec_module
 from models.codec import Codec, CodecError, dac_kwargs
 from models.codec_losses import (
-    CodebookAverages,
     ReconstructionLoss,
     count_codes,
     perplexity,
@@ -208,33 +207,6 @@ def test_seeding_brings_entries_into_use(model: dac.DAC) -> None:
     seed_codebooks(quantizer, latents, torch.Generator().manual_seed(0))
     after = count_codes(quantizer(latents)[1], 64)
     assert perplexity(before[0]) < 16 < 32 < min(perplexity(book) for book in after)
-
-
-def test_averages_become_the_means_of_what_entries_stand_for(model: dac.DAC) -> None:
-    quantizer = Codec.from_dac(model).model.quantizer
-    averages = CodebookAverages(quantizer, decay=0.5)
-    _, codes, projected, _, _ = quantizer(_narrow(model.latent_dim, 0))
-    for _ in range(60):
-        averages.update(quantizer, codes, projected)
-    entry = int(codes[:, 0].flatten().mode().values)
-    points = projected[:, : KWARGS["codebook_dim"]].transpose(1, 2)[codes[:, 0] == entry]
-    assert torch.allclose(quantizer.quantizers[0].codebook.weight[entry], points.mean(0), atol=1e-4)
-    assert torch.isfinite(quantizer.quantizers[0].codebook.weight).all()
-
-
-def test_entries_out_of_use_are_moved_onto_vectors(model: dac.DAC) -> None:
-    quantizer = Codec.from_dac(model).model.quantizer
-    averages = CodebookAverages(quantizer, decay=0.5)
-    _, codes, projected, _, _ = quantizer(_narrow(model.latent_dim, 0))
-    used = count_codes(codes, 64) > 0
-    for _ in range(60):
-        averages.update(quantizer, codes, projected)
-    moved = averages.move_unused(quantizer, projected, 1e-9, torch.Generator().manual_seed(0))
-    assert moved == int((~used).sum()) > 0
-    points = projected[:, : KWARGS["codebook_dim"]].transpose(1, 2).flatten(0, 1)
-    distances = torch.cdist(quantizer.quantizers[0].codebook.weight[~used[0]], points).min(1).values
-    assert float(distances.max()) < 1e-4
-    assert averages.move_unused(quantizer, projected, 1e-9, torch.Generator().manual_seed(0)) == 0
 
 
 def test_projection_is_the_quantizer_without_rounding(model: dac.DAC) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from models.log_mel import pad_log_mels
 from models.retriever import Retriever
-from models.settings import LogMelConfig, RetrieverConfig
+from models.settings import AudioEncoderConfig, LogMelConfig, RetrieverConfig, TextEncoderConfig
 
 from .conftest import CAPTIONS
 
@@ -21,10 +21,15 @@ def make(name: str, tokenizer: str, pooling: str) -> Retriever:
     text = {"name": name, "tokenizer": tokenizer, "pooling": pooling, "sizes": sizes, "vocab_size": 300}
     audio = {"backbone": "random:convnext", "depths": (1, 1, 1, 1), "dims": (8, 16, 16, 32), "layer_scale": 1.0}
     return Retriever.create(
-        RetrieverConfig.model_validate({
-            "audio_encoder": audio, "text_encoder": text, "joint_dim": 16, "hidden_dim": 32, "dropout": 0.0,
-            "epsilon": 0.1, "log_mel": LogMelConfig(n_mels=64),
-        }),  # fmt: skip
+        RetrieverConfig(
+            audio_encoder=AudioEncoderConfig.model_validate(audio),
+            text_encoder=TextEncoderConfig.model_validate(text),
+            joint_dim=16,
+            hidden_dim=32,
+            dropout=0.0,
+            epsilon=0.1,
+            log_mel=LogMelConfig(n_mels=64),
+        ),
         CAPTIONS,
     )
 
@@ -36,7 +41,9 @@ def log_mels() -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind[1]}-{kind[2]}")
-def test_learns_to_match_and_survives_saving(kind: tuple[str, str, str], log_mels: list[np.ndarray], tmp_path: Path) -> None:
+def test_learns_to_match_and_survives_saving(
+    kind: tuple[str, str, str], log_mels: list[np.ndarray], tmp_path: Path
+) -> None:
     retriever = make(*kind)
     optimizer = torch.optim.Adam(retriever.parameters(), lr=3e-3)
     batch, lengths = pad_log_mels(log_mels)

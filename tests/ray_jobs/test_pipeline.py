@@ -200,6 +200,22 @@ def test_submitted_again_nothing_is_redone(smoke_run: Path, cluster: RayCluster)
     assert after == before
 
 
+def test_a_failing_member_fails_alone_and_is_named(smoke_run: Path, cluster: RayCluster) -> None:
+    """Only captioner-deep is changed, and diverges; the run keeps what it has."""
+    weights = smoke_run / "members" / "captioner-deep" / "model.safetensors"
+    before = weights.read_bytes()
+    deep = "members.captioner-deep"
+    diverge = [f"{deep}.training.learning_rate=1e30", f"{deep}.training.warmup_steps=0", f"{deep}.resources.retries=0"]
+    arguments = [*pipeline(smoke_run.parent), *diverge]
+    arguments[2] = "ray_jobs.train"
+    finished = cluster.submit(*arguments, timeout_s=300)
+    assert finished.returncode != 0
+    assert "1 members to train, 5 done already" in finished.stdout
+    assert "1 members are not trained:\n  captioner-deep: " in finished.stdout
+    assert "lower members.captioner-deep.training.learning_rate" in finished.stdout
+    assert weights.read_bytes() == before
+
+
 def test_a_bad_job_fails_with_its_message(cluster: RayCluster, tmp_path: Path) -> None:
     finished = cluster.submit(*pipeline(tmp_path), "serach.trials=1", timeout_s=120)
     assert finished.returncode != 0
