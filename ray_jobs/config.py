@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -20,6 +20,7 @@ from models.settings import (
     SamplingConfig,
 )
 
+Schema = TypeVar("Schema", bound=BaseModel)
 KINDS = ("retriever", "captioner", "fluency-detector", "soundscapes", "folder")
 
 
@@ -191,7 +192,21 @@ class Experiment(Strict):
 
 
 def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Experiment:
-    """Read and check an experiment file, with `key.subkey=value` overrides (values are YAML).
+    """`load_config` of an experiment, with its paths made absolute.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    experiment = load_config(path, overrides or [], Experiment)
+    # Ray's workers run in folders of their own, so every path is made absolute here, where the user stands.
+    experiment.storage_path = _absolute(experiment.storage_path)
+    for corpus in experiment.corpora.values():
+        corpus.root = _absolute(corpus.root)
+    return experiment
+
+
+def load_config(path: str | Path, overrides: list[str], schema: type[Schema]) -> Schema:
+    """Read and check a YAML file, with `key.subkey=value` overrides (values are YAML).
 
     Raises:
         ConfigError: naming file and key; for an unknown key also the nearest valid one.
@@ -205,17 +220,12 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
         raise ConfigError(f"{path}: not YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: found {type(raw).__name__}, expected a mapping of keys to values")
-    for override in overrides or []:
+    for override in overrides:
         _override(raw, override)
     try:
-        experiment = Experiment.model_validate(raw)
+        return schema.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(path, problem) for problem in error.errors())) from error
-    # Ray's workers run in folders of their own, so every path is made absolute here, where the user stands.
-    experiment.storage_path = _absolute(experiment.storage_path)
-    for corpus in experiment.corpora.values():
-        corpus.root = _absolute(corpus.root)
-    return experiment
+        raise ConfigError("\n".join(_explain(path, problem, schema) for problem in error.errors())) from error
 
 
 def _absolute(path: str) -> str:
@@ -244,12 +254,12 @@ def _override(raw: dict[str, Any], override: str) -> None:
         raise ConfigError(f"{override!r}: the value is not YAML: {error}") from error
 
 
-def _explain(path: Path, problem: Any) -> str:
+def _explain(path: Path, problem: Any, schema: type[BaseModel]) -> str:
     # Behind a member's or corpus's name pydantic puts the kind that it took; the file has no such key.
     parts = [str(part) for at, part in enumerate(problem["loc"]) if not (at == 2 and part in KINDS)]
     location, message = ".".join(parts), problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        nearest = difflib.get_close_matches(str(problem["loc"][-1]), _all_keys(), n=1)
+        nearest = difflib.get_close_matches(str(problem["loc"][-1]), _all_keys(schema), n=1)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         return f"{path}: unknown key {location!r}{hint}"
     found = "" if problem["type"] == "missing" else f" (found {problem['input']!r})"
@@ -257,7 +267,7 @@ def _explain(path: Path, problem: Any) -> str:
     return f"{path}: {where}{message}{found if location else ''}"
 
 
-def _all_keys() -> list[str]:
+def _all_keys(schema: type[BaseModel]) -> list[str]:
     """Every key of the schema, for spelling hints."""
     keys: set[str] = set()
 
@@ -270,5 +280,5 @@ def _all_keys() -> list[str]:
             for value in node:
                 collect(value)
 
-    collect(Experiment.model_json_schema())
+    collect(schema.model_json_schema())
     return sorted(keys)
