@@ -16,7 +16,7 @@ from corpora.audio import AudioError
 from corpora.table import CorpusError
 from models.files import CheckpointError
 from models.metrics import CaptionInputError
-from ray_jobs.config import ConfigError, load_experiment
+from ray_jobs.config import ConfigError, load_config, load_experiment
 from ray_jobs.console import say
 from ray_jobs.features import FeaturesError
 from ray_jobs.run_directory import NotReadyError
@@ -59,6 +59,19 @@ for _name, _summary in {
     "pipeline": "All of the above, skipping what is done and unchanged.",
 }.items():
     _add_experiment_job(_name, _summary)
+
+
+@app.command("train-codec")
+def train_codec(experiment: ExperimentFile, overrides: Overrides = None) -> None:
+    """Train the small DAC of the built-in corpus (the one that is shipped).
+
+    Example: [bold]enclap train-codec experiments/codec.yaml epochs=16[/bold]
+    """
+    from ray_jobs import train_codec as job
+
+    loaded = load_config(experiment, overrides or [], job.CodecExperiment)
+    connect(log_to_driver=True)
+    say(f"train-codec: {job.run(loaded)}")
 
 
 @app.command()
@@ -109,8 +122,11 @@ def evaluate(
     job.run(bundle, root, split, output)
 
 
-def connect() -> None:
-    """Join the cluster that RAY_ADDRESS names (as it does inside `ray job submit`), or start Ray on this machine."""
+def connect(log_to_driver: bool = False) -> None:
+    """Join the cluster that RAY_ADDRESS names (as it does inside `ray job submit`), or start Ray on this machine.
+
+    `log_to_driver` shows what workers print; the jobs whose workers report through an actor leave it off.
+    """
     # Tune's newer output prints a banner whatever its verbosity, Ray Data's actors a false alarm (ray#53727).
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -123,7 +139,7 @@ def connect() -> None:
     options: dict[str, Any] = {} if address else {"include_dashboard": False}
     for noisy in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
+    ray.init(address=address or "local", log_to_driver=log_to_driver, logging_level=logging.ERROR, **options)
     # Ray Data's bars would be drawn over our lines.
     ray.data.DataContext.get_current().enable_progress_bars = False
     resources = ray.cluster_resources()

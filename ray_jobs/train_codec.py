@@ -5,7 +5,7 @@ to tell sounds apart; what an adversarial loss adds is realism of the decoded au
 first epochs nothing is quantized; then the codebooks are seeded from the encoder's outputs at the start of each epoch
 (models/codec_losses.py says why), and in the last epochs only the decoder learns, so that they stay where they are.
 
-Example: python -m ray_jobs.train_codec experiments/codec.yaml epochs=10 seed=1
+Example: enclap train-codec experiments/codec.yaml epochs=16 seed=1
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 import ray.train
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from ray.train.torch import TorchTrainer
 
 from corpora.soundscapes import render, sample_scenes
 from models.files import write_json
-from ray_jobs.config import ConfigError, fingerprint
+from ray_jobs.config import ConfigError, Strict, fingerprint
 from ray_jobs.run_directory import commit
 
 if TYPE_CHECKING:
@@ -36,11 +35,7 @@ if TYPE_CHECKING:
     from models.codec import Codec
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class DacSettings(_Strict):
+class DacSettings(Strict):
     """Arguments of dac.DAC; `decoder_rates` are `encoder_rates` backwards."""
 
     encoder_dim: int = Field(default=8, gt=0)
@@ -54,7 +49,7 @@ class DacSettings(_Strict):
     sample_rate: int = Field(default=16_000, gt=0)
 
 
-class CorpusSettings(_Strict):
+class CorpusSettings(Strict):
     """Scenes of the built-in corpus, rendered into memory."""
 
     train: int = Field(default=400, gt=0)
@@ -63,7 +58,7 @@ class CorpusSettings(_Strict):
     seed: int = 0
 
 
-class CodecExperiment(_Strict):
+class CodecExperiment(Strict):
     """One training of a codec."""
 
     name: str = Field(default="codec", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -91,28 +86,6 @@ class CodecExperiment(_Strict):
         if self.epochs < least:
             raise ValueError(f"epochs: found {self.epochs}, expected at least projection + decoder epochs = {least}")
         return self
-
-
-def load_config(path: str | Path, overrides: list[str]) -> CodecExperiment:
-    """Read the YAML file, with `key=value` overrides of its upper level and `part.key=value` of its parts.
-
-    Raises:
-        ConfigError: naming file and key.
-    """
-    try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        for override in overrides:
-            dotted, _, value = override.partition("=")
-            *part, key = dotted.split(".")
-            (raw.setdefault(part[0], {}) if part else raw)[key] = yaml.safe_load(value)
-        return CodecExperiment.model_validate(raw)
-    except ValidationError as error:
-        problems = [
-            f"{path}: {'.'.join(map(str, p['loc']))}: {p['msg']} (found {p['input']!r})" for p in error.errors()
-        ]
-        raise ConfigError("\n".join(problems)) from error
-    except (OSError, yaml.YAMLError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
 
 
 def run(config: CodecExperiment) -> Path:
@@ -359,23 +332,7 @@ def _short(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def main(arguments: list[str]) -> int:
-    """Exit codes: 0 done, 1 failed (the same command resumes), 2 bad configuration."""
-    if not arguments:
-        print(__doc__, file=sys.stderr)
-        return 2
-    try:
-        config = load_config(arguments[0], arguments[1:])
-        ray.init(ignore_reinit_error=True)
-        print(f"train_codec: done, see {run(config)}")
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except ray.train.TrainingFailedError as error:
-        print(f"train_codec: {error}\nThe same command resumes it.", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    from ray_jobs.cli import main
+
+    main(["train-codec", *sys.argv[1:]])
