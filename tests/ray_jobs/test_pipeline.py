@@ -135,6 +135,13 @@ together = ensemble.caption(paths)
 alone = [ensemble.caption([path])[0] for path in paths]
 assert [c.text for c in together] == [c.text for c in alone], "batch and single differ"
 assert all(abs(a.score - b.score) < 1e-3 for a, b in zip(together, alone))
+for query in ("rain", "  "):
+    try:
+        ensemble.retrieve(query)
+    except ValueError as error:
+        assert "nothing is indexed" in str(error) or "blank" in str(error)
+    else:
+        raise AssertionError("nothing to search in, and no error")
 ensemble.index(paths); ensemble.index(paths[:1])
 found = ensemble.retrieve("a dog barks", top_k=10)
 assert sorted(path for path, _ in found) == sorted(paths)
