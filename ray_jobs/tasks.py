@@ -66,6 +66,14 @@ class Task(ABC):
     def batches(self, epoch: int, rank: int, world: int) -> Iterator[Any]:
         """This worker's share of every global batch of an epoch, the same for the same seed and epoch."""
 
+    def steps_per_epoch(self) -> int:
+        """Number of global batches that `batches` shares out."""
+        return max(1, self.examples() // self.job.member.training.batch_size)
+
+    def examples(self) -> int:
+        """Items of an epoch: clips, unless a task says otherwise."""
+        return len(self.train)
+
     @abstractmethod
     def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
         """Values to log; `loss` is the one to descend."""
@@ -219,6 +227,9 @@ class FluencyTask(Task):
 
     def load(self, directory: Path) -> FluencyDetector:
         return FluencyDetector.load(directory)
+
+    def examples(self) -> int:
+        return len(build_examples(self.all_captions, self.rng(0)))
 
     def batches(self, epoch: int, rank: int, world: int) -> Iterator[list[tuple[str, int]]]:
         rng = self.rng(epoch)

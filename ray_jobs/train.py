@@ -12,7 +12,7 @@ import ray
 import ray.train
 from ray.train.torch import TorchTrainer
 
-from ray_jobs.config import AnyMember, ConfigError, Experiment
+from ray_jobs.config import AnyMember, ConfigError, Experiment, fingerprint
 from ray_jobs.console import say
 from ray_jobs.member_job import MemberJob, work
 from ray_jobs.run_directory import RunDirectory, commit, is_done, require
@@ -126,7 +126,8 @@ def _job(experiment: Experiment, directory: RunDirectory, name: str) -> MemberJo
     return MemberJob(
         name=name,
         member=member,
-        seed=experiment.seed,
+        # Members that shared their draws would share their errors, and an ensemble lives from differing.
+        seed=int(fingerprint(experiment.seed, name), 16) % 2**31,
         inputs=directory.member_inputs(name),
         train=[directory.features(c, "train") for c in corpora if "train" in experiment.corpora[c].splits],
         validation=[directory.features(experiment.target_corpus, "validation")],

@@ -57,7 +57,7 @@ class _State:
                 shutil.copytree(directory, scratch, dirs_exist_ok=True)
         saved = torch.load(scratch / "training.pt", weights_only=True) if checkpoint else None
         self.model = (task.load(scratch / "last") if saved else _first_model(task)).to(device)
-        self.steps = max(1, sum(1 for _ in task.batches(0, 0, ray.train.get_context().get_world_size())))
+        self.steps = task.steps_per_epoch()
         self.optimizer = torch.optim.AdamW(_decay_groups(self.model, training.weight_decay), lr=training.learning_rate)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, _factor(training, self.steps))
         self.epoch, self.history, self.best = 0, [], -math.inf
@@ -75,7 +75,7 @@ class _State:
         """Train one epoch, validate, and return the values to log."""
         training, device = self.task.job.member.training, ray.train.torch.get_device()
         # Dropout and masks of an epoch depend on the seed and the epoch alone, so resuming repeats them exactly.
-        torch.manual_seed(self.task.job.seed * 1_000_003 + epoch * 1009 + rank)
+        torch.manual_seed(self.task.job.seed + epoch * 1009 + rank)
         start = time.monotonic()
         totals: dict[str, float] = {}
         self.parallel.train()
