@@ -35,7 +35,7 @@ class CandidateTable:
         return np.stack([*self.encoder_score.values(), self.decoder_score])
 
     def of_captioner(self, name: str) -> CandidateTable:
-        """The same table with only one captioner's candidates left in."""
+        """The same table with only one captioner's candidates left in: sampled ones of `a`, the beam of `a/beam`."""
         theirs = np.zeros_like(self.mask)
         for row, captioners in enumerate(self.captioners):
             theirs[row, : len(captioners)] = [name in captioner.split("+") for captioner in captioners]

@@ -18,11 +18,11 @@ from models.captioner import Captioner
 from models.codec import Codec
 from models.files import CheckpointError
 from models.fluency import FluencyDetector
-from models.generation import sample_clips
+from models.generation import propose
 from models.log_mel import LogMel
 from models.reranking import fuse, normalise, select
 from models.retriever import Retriever
-from models.settings import LogMelConfig, SamplingConfig
+from models.settings import BeamConfig, LogMelConfig, SamplingConfig
 
 FORMAT = 1
 
@@ -73,6 +73,7 @@ class BundleManifest(BaseModel):
     log_mel: LogMelConfig
     max_duration_s: float
     sampling: SamplingConfig
+    beam: BeamConfig
     reranking: Reranking
     retrieval: RetrievalFusion
     seed: int
@@ -186,12 +187,12 @@ class Ensemble:
         """`caption` for features."""
         embeddings = self._audio_embeddings(clips)
         codes = [clip.codes for clip in clips]
-        drawn = {
-            name: sample_clips(captioner, codes, embeddings[self.manifest.captioners[name]], self.manifest.sampling,
-                               self.manifest.seed if seed is None else seed)
-            for name, captioner in self.captioners.items()
-        }  # fmt: skip
-        table = score_candidates(drawn, self.retrievers, embeddings, self.detector)
+        conditioning = {name: embeddings[retriever] for name, retriever in self.manifest.captioners.items()}
+        proposed = propose(
+            self.captioners, codes, conditioning, self.manifest.sampling, self.manifest.beam,
+            self.manifest.seed if seed is None else seed,
+        )  # fmt: skip
+        table = score_candidates(proposed, self.retrievers, embeddings, self.detector)
         return self._captions(table)
 
     def _audio_embeddings(self, clips: Sequence[Clip]) -> dict[str, np.ndarray]:

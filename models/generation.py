@@ -162,23 +162,45 @@ def encoded_batches(
         yield rows, states, mask
 
 
-def sample_clips(captioner: Captioner, codes: Sequence[np.ndarray], audio_embeddings: np.ndarray,
-                 sampling: SamplingConfig, seed: int, batch_size: int = 16) -> list[list[Candidate]]:  # fmt: skip
-    """`sample` over any number of clips, in their order. codes: [T_i, Q] each; audio_embeddings: [N, D]."""
-    candidates: list[list[Candidate]] = [[] for _ in codes]
-    for rows, states, mask in encoded_batches(captioner, codes, audio_embeddings, batch_size):
-        for row, found in zip(rows, sample(captioner, states, mask, sampling, seed), strict=True):
-            candidates[row] = found
-    return candidates
+def propose(
+    captioners: dict[str, Captioner],
+    codes: Sequence[np.ndarray],
+    audio_embeddings: dict[str, np.ndarray],
+    sampling: SamplingConfig,
+    beam: BeamConfig,
+    seed: int,
+) -> dict[str, list[list[Candidate]]]:
+    """What captioners say of each of N clips: what was sampled under `<name>`, the best beam under `<name>/beam`.
+
+    Args:
+        codes: [T_i, Q] of each clip.
+        audio_embeddings: by captioner, [N, D].
+    """
+    proposed: dict[str, list[list[Candidate]]] = {}
+    for name, captioner in captioners.items():
+        proposed[name], proposed[f"{name}/beam"] = propose_clips(
+            captioner, codes, audio_embeddings[name], sampling, beam, seed
+        )
+    return proposed
 
 
-def beam_clips(captioner: Captioner, codes: Sequence[np.ndarray], audio_embeddings: np.ndarray, beam: BeamConfig,
-               batch_size: int = 32) -> list[Candidate]:  # fmt: skip
-    """`beam_search` over any number of clips, in their order."""
-    best: dict[int, Candidate] = {}
+def propose_clips(
+    captioner: Captioner,
+    codes: Sequence[np.ndarray],
+    audio_embeddings: np.ndarray,
+    sampling: SamplingConfig,
+    beam: BeamConfig,
+    seed: int,
+    batch_size: int = 16,
+) -> tuple[list[list[Candidate]], list[list[Candidate]]]:
+    """`sample` and `beam_search` from one encoder pass over any number of clips, in their order."""
+    sampled: list[list[Candidate]] = [[] for _ in codes]
+    beams: list[list[Candidate]] = [[] for _ in codes]
     for rows, states, mask in encoded_batches(captioner, codes, audio_embeddings, batch_size):
-        best |= dict(zip(rows.tolist(), beam_search(captioner, states, mask, beam), strict=True))
-    return [best[row] for row in range(len(codes))]
+        draws, best = sample(captioner, states, mask, sampling, seed), beam_search(captioner, states, mask, beam)
+        for row, draw, one in zip(rows, draws, best, strict=True):
+            sampled[row], beams[row] = draw, [one]
+    return sampled, beams
 
 
 def _constraints(captioner: Captioner, min_tokens: int, no_repeat_ngram: int) -> list[LogitsProcessor]:

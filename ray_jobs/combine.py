@@ -31,13 +31,13 @@ def run(experiment: Experiment) -> None:
     directory = RunDirectory(experiment)
     for what in ("retrieval", "sampling", "reranking"):
         require(directory.search(what), directory.search_inputs(), "search", experiment.name)
-    if is_done(directory.ensemble, directory.combine_inputs()):
+    if is_done(directory.ensemble, directory.search_inputs()):
         say("combine: done already")
         return
     say("combine: candidates of the test split")
     resources = {"num_cpus": 1, "num_gpus": experiment.search.gpus_per_trial}
     ray.get(ray.remote(**resources)(_combine).remote(experiment.model_dump_json(), commit()))
-    mark_done(directory.ensemble, directory.combine_inputs())
+    mark_done(directory.ensemble, directory.search_inputs())
     say(f"combine: {directory.ensemble}")
 
 
@@ -77,10 +77,11 @@ def _caption(
     reranking = best_reranking(directory.search("reranking"))
     table = members.candidates(best_sampling(directory.search("sampling")))
     chosen = reranking.choose(table)
-    systems = {f"{name}/beam": [c.text for c in beams] for name, beams in members.beams(experiment.beam).items()}
-    for name in members.captioners:
-        own = table.of_captioner(name)
-        systems[f"{name}/rerank"] = _texts(own, reranking.choose(own))
+    systems = {}
+    for how, suffix in {"beam": "/beam", "rerank": ""}.items():
+        for name in members.captioners:
+            own = table.of_captioner(name + suffix)
+            systems[f"{name}/{how}"] = _texts(own, reranking.choose(own))
     systems["ensemble"] = _texts(table, chosen)
     _write_candidates(directory.ensemble, members.features.clip_ids, table, reranking.totals(table), chosen)
     _write_captions(directory.ensemble, members.features.paths, systems["ensemble"])

@@ -90,7 +90,9 @@ class Training(Strict):
 class Member(Strict):
     """Common to all kinds of members."""
 
-    corpora: list[str] = Field(default=[], description="to train on; all when left out")
+    corpora: list[str] | dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default=[], description="to train on, every clip once an epoch; or shares of an epoch; all when left out"
+    )
     init_from: str | None = Field(None, description="start from this member's weights")
     training: Training
     resources: Resources = Resources()
@@ -188,7 +190,7 @@ class Experiment(Strict):
 
     def training_corpora(self, member: str) -> list[str]:
         """Names of the corpora that a member is trained on."""
-        return self.members[member].corpora or list(self.corpora)
+        return list(self.members[member].corpora or self.corpora)
 
 
 def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Experiment:

@@ -27,8 +27,8 @@ trained on the built-in synthetic corpus alone carry no third-party data.
 def run(experiment: Experiment) -> None:
     """Write bundle/: members, codec, tuned parameters, provenance and licence notes."""
     directory = RunDirectory(experiment)
-    require(directory.ensemble, directory.combine_inputs(), "combine", experiment.name)
-    if is_done(directory.bundle, directory.combine_inputs()):
+    require(directory.ensemble, directory.search_inputs(), "combine", experiment.name)
+    if is_done(directory.bundle, directory.search_inputs()):
         say("export: done already")
         return
     partial = directory.root / ".bundle.partial"
@@ -42,7 +42,7 @@ def run(experiment: Experiment) -> None:
     shutil.copy(directory.ensemble / "metrics.json", partial / "metrics.json")
     (partial / "NOTICE").write_text(NOTICE, encoding="utf-8")
     (partial / "SHA256SUMS").write_text(_checksums(partial), encoding="utf-8")
-    mark_done(partial, directory.combine_inputs())
+    mark_done(partial, directory.search_inputs())
     shutil.rmtree(directory.bundle, ignore_errors=True)
     partial.replace(directory.bundle)
     size = sum(path.stat().st_size for path in directory.bundle.rglob("*") if path.is_file())
@@ -60,6 +60,7 @@ def _manifest(experiment: Experiment, directory: RunDirectory, codec: Codec) -> 
         log_mel=experiment.features.log_mel,
         max_duration_s=experiment.features.max_duration_s,
         sampling=best_sampling(directory.search("sampling")),
+        beam=experiment.beam,
         reranking=best_reranking(directory.search("reranking")),
         retrieval=best_retrieval(directory.search("retrieval")),
         seed=experiment.seed,

@@ -29,6 +29,7 @@ class Features:
     durations_s: list[float]
     codes: list[np.ndarray]  # [T_i, Q] int16
     log_mels: list[np.ndarray]  # [frames_i, mels] float16
+    origins: list[int]  # which of the directories each clip is from
     codec: dict[str, Any]  # provenance
 
     def __len__(self) -> int:
@@ -73,25 +74,26 @@ def read_features(directories: list[Path]) -> Features:
     Raises:
         FeaturesError: if there is no clip, or if the shards come from different codecs.
     """
-    shards = [shard for directory in directories for shard in sorted(directory.glob("*.parquet"))]
+    found = [(origin, shard) for origin, folder in enumerate(directories) for shard in sorted(folder.glob("*.parquet"))]
+    shards = [shard for _, shard in found]
     codecs = [shard_metadata(shard)["codec"] for shard in shards]
     for shard, codec in zip(shards, codecs, strict=True):
         if codec != codecs[0]:
             raise FeaturesError(f"{shard}: codes of {codec}, expected those of {codecs[0]} as in {shards[0]}")
-    tables = [pq.read_table(shard) for shard in shards]
-    if not sum(table.num_rows for table in tables):
+    features = Features([], [], [], [], [], [], [], codecs[0] if codecs else {})
+    for origin, shard in found:
+        table = pq.read_table(shard)
+        features.clip_ids += table["clip_id"].to_pylist()
+        features.paths += table["path"].to_pylist()
+        features.captions += table["captions"].to_pylist()
+        features.durations_s += table["duration_s"].to_pylist()
+        features.codes += _matrices(table["codes"])
+        features.log_mels += _matrices(table["log_mel"])
+        features.origins += [origin] * table.num_rows
+    if not len(features):
         listed = ", ".join(str(directory) for directory in directories)
         raise FeaturesError(f"no clips in {listed}; expected feature shards made by `enclap prepare`")
-    table = pa.concat_tables(table.replace_schema_metadata(None) for table in tables)
-    return Features(
-        clip_ids=table["clip_id"].to_pylist(),
-        paths=table["path"].to_pylist(),
-        captions=table["captions"].to_pylist(),
-        durations_s=table["duration_s"].to_pylist(),
-        codes=_matrices(table["codes"].combine_chunks()),
-        log_mels=_matrices(table["log_mel"].combine_chunks()),
-        codec=codecs[0],
-    )
+    return features
 
 
 def _nested(matrices: list[np.ndarray], kind: pa.DataType) -> pa.Array:
@@ -103,13 +105,12 @@ def _nested(matrices: list[np.ndarray], kind: pa.DataType) -> pa.Array:
     return pa.ListArray.from_arrays(offsets, pa.FixedSizeListArray.from_arrays(values, width)).cast(kind)
 
 
-def _matrices(column: pa.Array) -> list[np.ndarray]:
-    """The inverse of `_nested`."""
-    arrays = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+def _matrices(column: pa.ChunkedArray) -> list[np.ndarray]:
+    """The inverse of `_nested`; the matrices are views of the column's memory."""
     matrices: list[np.ndarray] = []
-    for array in arrays:
+    for array in column.chunks:
         width = array.type.value_type.list_size
         flat = array.flatten().flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
-        ends = np.cumsum([len_ or 0 for len_ in pa.compute.list_value_length(array).to_pylist()])
-        matrices += np.split(flat, ends[:-1])
+        ends = np.cumsum(pa.compute.list_value_length(array).to_numpy(zero_copy_only=False))
+        matrices += np.split(flat, ends[:-1].astype(int)) if len(array) else []
     return matrices

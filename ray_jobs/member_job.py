@@ -19,6 +19,7 @@ class MemberJob:
     seed: int
     inputs: str
     train: list[Path]
+    train_weights: list[float] | None  # each one's share of an epoch; None: every clip once
     validation: list[Path]
     log_mel: LogMelConfig
     output: Path

@@ -11,9 +11,9 @@ import torch
 from models.candidates import CandidateTable, score_candidates
 from models.captioner import Captioner
 from models.fluency import FluencyDetector
-from models.generation import Candidate, beam_clips, sample_clips
+from models.generation import propose
 from models.retriever import Retriever
-from models.settings import BeamConfig, SamplingConfig
+from models.settings import SamplingConfig
 from ray_jobs.config import CaptionerMember, Experiment
 from ray_jobs.features import read_features
 from ray_jobs.run_directory import RunDirectory
@@ -47,19 +47,11 @@ class TrainedMembers:
         return {name: model.audio_embeddings(self.features.log_mels) for name, model in self.retrievers.items()}
 
     def candidates(self, sampling: SamplingConfig) -> CandidateTable:
-        """What all captioners propose for every clip, scored."""
-        drawn = {
-            name: sample_clips(model, self.features.codes, self._conditioning(name), sampling, self.experiment.seed)
-            for name, model in self.captioners.items()
-        }
-        return score_candidates(drawn, self.retrievers, self.audio_embeddings, self.detector)
-
-    def beams(self, beam: BeamConfig) -> dict[str, list[Candidate]]:
-        """Each captioner's best beam of every clip."""
-        return {
-            name: beam_clips(model, self.features.codes, self._conditioning(name), beam)
-            for name, model in self.captioners.items()
-        }
+        """What all captioners propose for every clip, sampled and by beam search, scored."""
+        conditioning = {name: self._conditioning(name) for name in self.captioners}
+        e = self.experiment
+        proposed = propose(self.captioners, self.features.codes, conditioning, sampling, e.beam, e.seed)
+        return score_candidates(proposed, self.retrievers, self.audio_embeddings, self.detector)
 
     def queries(self) -> tuple[list[str], np.ndarray]:
         """All captions of the split, and the clip that each describes."""

@@ -64,8 +64,8 @@ STYLE: dict[Any, Any] = {
 def run(experiment: Experiment) -> None:
     """Write report/index.html from what the other jobs left in the run directory."""
     directory = RunDirectory(experiment)
-    require(directory.ensemble, directory.combine_inputs(), "combine", experiment.name)
-    if is_done(directory.report, directory.combine_inputs()):
+    require(directory.ensemble, directory.search_inputs(), "combine", experiment.name)
+    if is_done(directory.report, directory.search_inputs()):
         say("report: done already")
         return
     page = _render(experiment, directory)
@@ -73,7 +73,7 @@ def run(experiment: Experiment) -> None:
     partial = directory.report / ".index.html.partial"
     partial.write_text(page, encoding="utf-8")
     partial.replace(directory.report / "index.html")
-    mark_done(directory.report, directory.combine_inputs())
+    mark_done(directory.report, directory.search_inputs())
     say(f"report: {directory.report / 'index.html'} ({len(page.encode()) / 2**20:.1f} MiB)")
 
 

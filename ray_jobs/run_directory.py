@@ -85,10 +85,8 @@ class RunDirectory:
 
     def search_inputs(self) -> str:
         e = self.experiment
-        return fingerprint(self.members_inputs(), e.search, e.sampling, e.target_corpus)
+        return fingerprint(self.members_inputs(), e.search, e.sampling, e.beam, e.target_corpus)
 
-    def combine_inputs(self) -> str:
-        return fingerprint(self.search_inputs(), self.experiment.beam)
 
 
 def is_done(directory: Path, inputs: str) -> bool:

@@ -51,7 +51,13 @@ def run(experiment: Experiment) -> None:
         trials.to_parquet(target / "trials.parquet")
         write_json(target / "best.json", best | {"split": "validation", "seed": experiment.seed})
         mark_done(target, directory.search_inputs())
-        say(f"search: {what}: {best}")
+        say(f"search: {what}: {_brief(best)}")
+
+
+def _brief(best: dict[str, Any]) -> str:
+    """One line for the terminal; best.json has every digit."""
+    flat = {key: value for key, value in best.items() if not isinstance(value, dict)} | best.get("weights", {})
+    return "  ".join(f"{key} {v:.3g}" if isinstance(v, float) else f"{key} {v}" for key, v in flat.items())
 
 
 def _retrieval(experiment: Experiment, directory: RunDirectory) -> tuple[dict[str, Any], pd.DataFrame]:

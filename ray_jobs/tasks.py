@@ -74,6 +74,12 @@ class Task(ABC):
         """Items of an epoch: clips, unless a task says otherwise."""
         return len(self.train)
 
+    def epoch_clips(self, rng: np.random.Generator) -> np.ndarray:
+        """Rows of `train` that an epoch goes through, in no particular order."""
+        if self.job.train_weights is None:
+            return np.arange(len(self.train))
+        return draw_by_weight(np.asarray(self.train.origins), self.job.train_weights, rng)
+
     @abstractmethod
     def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
         """Values to log; `loss` is the one to descend."""
@@ -116,6 +122,26 @@ def bucketed_batches(
         yield by_length[start : start + size][rank::world]
 
 
+def draw_by_weight(origins: np.ndarray, weights: list[float], rng: np.random.Generator) -> np.ndarray:
+    """As many rows as there are, of each origin in proportion to its weight.
+
+    Args:
+        origins: [rows], the origin of each row, from 0 on.
+        weights: of each origin.
+
+    Returns:
+        Row numbers: no row of an origin comes a second time before all of its rows came once.
+    """
+    shares = len(origins) * np.asarray(weights) / np.sum(weights)
+    ends = np.round(np.cumsum(shares)).astype(int)
+    drawn = []
+    for origin, number in enumerate(np.diff(ends, prepend=0)):
+        rows = np.flatnonzero(origins == origin)
+        rounds = -(-number // len(rows)) if len(rows) else 0
+        drawn.append(np.concatenate([np.zeros(0, int), *(rng.permutation(rows) for _ in range(rounds))])[:number])
+    return np.concatenate(drawn)
+
+
 class RetrieverTask(Task):
     """Log-mels against one caption a clip, drawn anew each epoch, so that no two captions of a clip are negatives."""
 
@@ -130,10 +156,11 @@ class RetrieverTask(Task):
 
     def batches(self, epoch: int, rank: int, world: int) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
         rng, train = self.rng(epoch), self.train
-        drawn = [captions[rng.integers(len(captions))] for captions in train.captions]
-        lengths = [len(log_mel) for log_mel in train.log_mels]
+        clips = self.epoch_clips(rng)
+        drawn = [_draw(train.captions[clip], 1, rng)[0] for clip in clips]
+        lengths = [len(train.log_mels[clip]) for clip in clips]
         for rows in bucketed_batches(lengths, self.job.member.training.batch_size, rng, rank, world):
-            yield *pad_log_mels([train.log_mels[row] for row in rows]), [drawn[row] for row in rows]
+            yield *pad_log_mels([train.log_mels[clip] for clip in clips[rows]]), [drawn[row] for row in rows]
 
     def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
         log_mel, lengths, captions = batch
@@ -183,10 +210,12 @@ class CaptionerTask(Task):
 
     def batches(self, epoch: int, rank: int, world: int) -> Iterator[tuple[list[np.ndarray], Tensor, list[list[str]]]]:
         rng, train, each = self.rng(epoch), self.train, self._member.captions_per_clip
-        lengths = [len(codes) for codes in train.codes]
+        clips = self.epoch_clips(rng)
+        lengths = [len(train.codes[clip]) for clip in clips]
         for rows in bucketed_batches(lengths, self._member.training.batch_size, rng, rank, world):
-            captions = [_draw(train.captions[row], each, rng) for row in rows]
-            yield [train.codes[row] for row in rows], torch.from_numpy(self.train_embeddings[rows]), captions
+            batch = clips[rows]
+            captions = [_draw(train.captions[clip], each, rng) for clip in batch]
+            yield [train.codes[clip] for clip in batch], torch.from_numpy(self.train_embeddings[batch]), captions
 
     def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
         codes, embeddings, captions = batch

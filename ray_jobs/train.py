@@ -122,14 +122,15 @@ def _fit(job: MemberJob, checkpoints: str, commit_: str, progress: ray.actor.Act
 
 def _job(experiment: Experiment, directory: RunDirectory, name: str) -> MemberJob:
     member = experiment.members[name]
-    corpora = experiment.training_corpora(name)
+    corpora = [c for c in experiment.training_corpora(name) if "train" in experiment.corpora[c].splits]
     return MemberJob(
         name=name,
         member=member,
         # Members that shared their draws would share their errors, and an ensemble lives from differing.
         seed=int(fingerprint(experiment.seed, name), 16) % 2**31,
         inputs=directory.member_inputs(name),
-        train=[directory.features(c, "train") for c in corpora if "train" in experiment.corpora[c].splits],
+        train=[directory.features(corpus, "train") for corpus in corpora],
+        train_weights=[member.corpora[corpus] for corpus in corpora] if isinstance(member.corpora, dict) else None,
         validation=[directory.features(experiment.target_corpus, "validation")],
         log_mel=experiment.features.log_mel,
         output=directory.member(name),

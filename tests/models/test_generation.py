@@ -6,11 +6,18 @@ import torch
 
 from models import generation
 from models.captioner import Captioner
-from models.generation import beam_clips, encoded_batches, sample_clips
+from models.generation import Candidate, beam_search, encoded_batches, propose_clips
 from models.settings import BeamConfig, SamplingConfig
 
 Clips = tuple[list[np.ndarray], np.ndarray]
 SAMPLING = SamplingConfig(candidates=6, temperature=1.0, top_p=0.95, min_tokens=4, max_tokens=14)
+BEAM = BeamConfig(beams=4, min_tokens=4, max_tokens=12)
+
+
+def sample_clips(
+    captioner: Captioner, codes: list[np.ndarray], audio: np.ndarray, sampling: SamplingConfig, seed: int
+) -> list[list[Candidate]]:
+    return propose_clips(captioner, codes, audio, sampling, BEAM, seed)[0]
 
 
 def test_a_clip_alone_and_in_a_batch_has_the_same_candidates(captioner: Captioner, clips: Clips) -> None:
@@ -82,6 +89,19 @@ def test_distribution_is_the_models(captioner: Captioner, clips: Clips) -> None:
     assert float((counts - probabilities).abs().sum()) / 2 < 0.05  # total variation
 
 
+def beams_of(captioner: Captioner, clips: Clips, beam: BeamConfig) -> list[Candidate]:
+    return [one for (one,) in propose_clips(captioner, *clips, SAMPLING, beam, seed=0)[1]]
+
+
 def test_beam_is_at_least_as_likely_as_greedy(captioner: Captioner, clips: Clips) -> None:
-    wide, greedy = (beam_clips(captioner, *clips, BeamConfig(beams=n, min_tokens=4, max_tokens=12)) for n in (4, 1))
+    wide, greedy = (beams_of(captioner, clips, BEAM.model_copy(update={"beams": beams})) for beams in (4, 1))
     assert np.mean([c.decoder_score for c in wide]) >= np.mean([c.decoder_score for c in greedy])
+
+
+def test_a_clips_beam_is_its_own_in_any_batch(captioner: Captioner, clips: Clips) -> None:
+    codes, audio = clips
+    together = beams_of(captioner, clips, BEAM)
+    for row in range(len(codes)):
+        _, states, mask = next(encoded_batches(captioner, codes[row : row + 1], audio[row : row + 1], 1))
+        (alone,) = beam_search(captioner, states, mask, BEAM)
+        assert (alone.text, alone.tokens) == (together[row].text, together[row].tokens)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ray_jobs.tasks import bucketed_batches
+from ray_jobs.tasks import bucketed_batches, draw_by_weight
 
 
 def test_batches_cover_a_split_once_and_hold_similar_lengths() -> None:
@@ -26,3 +26,21 @@ def test_workers_share_each_global_batch() -> None:
 
 def test_a_split_smaller_than_a_batch_is_one_batch() -> None:
     assert [len(batch) for batch in bucketed_batches([5, 3, 4], 16, np.random.default_rng(0))] == [3]
+
+
+def test_weights_are_shares_of_an_epoch() -> None:
+    origins = np.repeat([0, 1, 2], [900, 90, 10])
+    drawn = draw_by_weight(origins, [1, 2, 1], np.random.default_rng(0))
+    assert np.bincount(origins[drawn]).tolist() == [250, 500, 250]
+    times = np.bincount(drawn, minlength=1000)
+    assert times[:900].max() == 1, "no clip of a large corpus comes twice"
+    assert set(times[900:990]) == {5, 6}, "all clips of a small one come equally often"
+    assert set(times[990:]) == {25}
+    again = draw_by_weight(origins, [1, 2, 1], np.random.default_rng(1))
+    assert set(drawn[:250]) != set(again[:250])
+
+
+def test_a_corpus_of_weight_zero_is_left_out() -> None:
+    drawn = draw_by_weight(np.array([0, 0, 1]), [1, 0], np.random.default_rng(0))
+    assert len(drawn) == 3
+    assert set(drawn.tolist()) == {0, 1}
