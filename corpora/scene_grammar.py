@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from corpora.events import ATTRIBUTES, Event, Scene
+from corpora.scene import ATTRIBUTES, Event, Scene
 
 CAPTIONS_PER_CLIP = 5
 _WORDS_MIN, _WORDS_MAX = 5, 20

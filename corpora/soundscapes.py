@@ -14,7 +14,8 @@ import numpy.typing as npt
 import soundfile
 from scipy import signal
 
-from corpora.events import ATTRIBUTES, SOUNDS, Event, Relation, Scene, render_event
+from corpora.events import SOUNDS, render_event
+from corpora.scene import ATTRIBUTES, Event, Relation, Scene
 from corpora.scene_grammar import CAPTIONS_PER_CLIP, describe
 
 __all__ = ["Event", "Scene", "render", "sample_scenes", "scene_key", "write_captions", "write_clip"]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from corpora.events import ATTRIBUTES, SOUNDS, Event, Relation, Scene, render_event
+from corpora.events import SOUNDS, render_event
+from corpora.scene import ATTRIBUTES, Event, Relation, Scene
 from corpora.scene_grammar import LEXICON, describe
 from corpora.soundscapes import render, sample_scenes, scene_key, write_captions, write_clip
 

@@ -37,7 +37,7 @@ class RayCluster:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[RayCluster]:
     """`ray start --head`, as the README says, with a token of its own, on free ports."""
-    port, dashboard, client = (_free_port() for _ in range(3))
+    port, dashboard, client, agent = (_free_port() for _ in range(4))
     scratch = tempfile.mkdtemp(prefix="enclap-", dir="/tmp")  # Ray's sockets need a short path
     environment = os.environ | {
         "RAY_AUTH_MODE": "token",
@@ -48,12 +48,13 @@ def cluster() -> Iterator[RayCluster]:
     head = subprocess.Popen(
         [Path(sys.executable).with_name("ray"), "start", "--head", "--block", f"--port={port}",
          f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}", f"--temp-dir={scratch}",
-         "--disable-usage-stats", "--num-cpus=2"],
+         f"--dashboard-agent-listen-port={agent}", "--disable-usage-stats", "--num-cpus=2"],
         env=environment, cwd=scratch, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        _wait_for(dashboard, head)
-        yield RayCluster(environment, f"http://127.0.0.1:{dashboard}")
+        started = RayCluster(environment, f"http://127.0.0.1:{dashboard}")
+        _wait_until_it_takes_jobs(started, head)
+        yield started
     finally:
         head.terminate()
         head.wait(60)
@@ -81,12 +82,10 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_for(port: int, head: subprocess.Popen[bytes], timeout_s: float = 90) -> None:
+def _wait_until_it_takes_jobs(cluster: RayCluster, head: subprocess.Popen[bytes], timeout_s: float = 120) -> None:
+    """The dashboard answers before the agent that runs jobs is up."""
     end = time.monotonic() + timeout_s
-    while time.monotonic() < end:
+    while (tried := cluster.submit("true", timeout_s=timeout_s)).returncode:
         assert head.poll() is None, f"ray start ended with {head.returncode}"
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.5)
-    raise TimeoutError(f"no dashboard on port {port} after {timeout_s:g} s")
+        assert time.monotonic() < end, tried.stdout
+        time.sleep(1)
