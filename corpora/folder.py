@@ -1,98 +1,85 @@
-"""Adapter for a plain folder in Clotho's layout: `<root>/<split>.csv` and `<root>/<split>/<file_name>`."""
+"""Adapter for one's own recordings, in Clotho's columns: a CSV file a split, or one for all."""
 
 from __future__ import annotations
 
-import csv
-import re
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
+from typing import Literal
 
 import pandas as pd
+from pydantic import Field
 
-from corpora.table import CorpusError, clip_table
+from corpora.files import AudioFolder, Line, caption_columns, read_csv
+from corpora.rows import Row, ids_of, sort_out
+from corpora.settings import SPLIT_NAMES, CorpusSettings, Split
+from corpora.table import CorpusError
 
-QUARANTINE_COLUMNS = ("clip_id", "path", "reason")
-_CAPTION = re.compile(r"caption_(\d+)")
+
+class FolderCorpus(CorpusSettings):
+    """`<root>/<split>.csv` and the audio in `<root>/<split>/`, or `<root>/captions.csv` and the audio beside it.
+
+    Columns: file_name, caption_1, caption_2, ...; captions.csv also split, unless it serves one split; and, if known,
+    freesound_id (or sound_id) and youtube_id.
+    """
+
+    kind: Literal["folder"]
+    splits: list[Split] = Field(min_length=1)
+
+    def read(self, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """`read_folder` of one split."""
+        return read_folder(self.root, split, len(self.splits))
 
 
-def read_folder(root: str | Path, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def read_folder(root: str | Path, split: str, num_splits: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read one split.
 
     Args:
         root: the folder.
-        split: names the CSV file and the audio folder. The CSV is UTF-8 (a byte order mark is accepted) with the
-            columns file_name and caption_1, caption_2, ... (one or more); others are ignored.
+        split: of the CSV files in UTF-8 `<split>.csv` is taken, else captions.csv.
+        num_splits: how many splits of the folder are in use; captions.csv without a column `split` can serve only one.
 
     Returns:
-        The table of usable clips (columns of `corpora.table`; blank captions left out), and the quarantine with columns
-        `clip_id`, `path` and `reason`: a row for each line of the CSV that repeats an earlier file name or clip_id,
-        has no caption, or names no audio file. The table has no rows if all were quarantined.
+        The table and the quarantine, as `corpora.rows.sort_out`.
 
     Raises:
-        CorpusError: if the CSV is missing, unreadable, lacks columns or has no rows, or a file name leaves the folder.
+        CorpusError: if the CSV file or the audio folder is missing, or the CSV cannot be read, lacks columns or has no
+            row of the split.
     """
     folder = Path(root).absolute()
-    sheet = folder / f"{split}.csv"
-    usable: dict[str, tuple[str, str, list[str]]] = {}
-    set_aside: list[tuple[str, str, str]] = []
-    for line, name, captions in _rows(sheet):
-        _check_inside(sheet, line, name)
-        path = folder / split / name
-        clip_id = str(PurePosixPath(name).with_suffix("")) if name.strip() else ""
-        reason = _reason(name, path, captions, clip_id, usable)
-        if reason:
-            set_aside.append((clip_id, str(path), f"{sheet.name} line {line}: {reason}"))
-        else:
-            usable[clip_id] = (clip_id, str(path), captions)
-    return clip_table(list(usable.values())), pd.DataFrame(set_aside, columns=list(QUARANTINE_COLUMNS))
-
-
-def _reason(
-    name: str, path: Path, captions: list[str], clip_id: str, usable: dict[str, tuple[str, str, list[str]]]
-) -> str | None:
-    """Why a clip cannot be used, or None."""
-    if not name.strip():
-        return "file_name is blank"
-    if clip_id in usable:
-        earlier = Path(usable[clip_id][1]).name
-        return "duplicate file_name" if earlier == Path(name).name else f"same clip_id as {earlier}"
-    if not captions:
-        return "no caption that is not blank"
-    return None if path.is_file() else "audio file is missing"
-
-
-def _rows(sheet: Path) -> list[tuple[int, str, list[str]]]:
-    """(line number, file_name, captions that are not blank) of every row."""
-    try:
-        with sheet.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns = _caption_columns(sheet, list(reader.fieldnames or []))
-            rows = [(reader.line_num, row) for row in reader]
-    except FileNotFoundError:
-        raise CorpusError(f"{sheet}: no such file; expected one CSV file a split in this folder") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CorpusError(f"{sheet}: cannot be read as a CSV file in UTF-8 ({error})") from error
-    if not rows:
-        raise CorpusError(f"{sheet}: no clips; expected at least one row under the header")
-    for line, row in rows:
-        if None in row:
-            raise CorpusError(f"{sheet}, line {line}: more fields than the header has columns; is a comma unquoted?")
-    # A short row leaves None in its last columns.
-    texts = ((line, row["file_name"] or "", [(row[column] or "").strip() for column in columns]) for line, row in rows)
-    return [(line, name, [caption for caption in captions if caption]) for line, name, captions in texts]
-
-
-def _caption_columns(sheet: Path, found: list[str]) -> list[str]:
-    """The caption columns by their number."""
-    captions = sorted((name for name in found if _CAPTION.fullmatch(name)), key=lambda name: int(name.split("_")[1]))
-    if "file_name" not in found or not captions:
-        raise CorpusError(
-            f"{sheet}: found columns {', '.join(found) or '(none)'}; expected file_name, caption_1 and on to caption_N"
+    own, common = folder / f"{split}.csv", folder / "captions.csv"
+    sheet = own if own.exists() or not common.exists() else common
+    columns, lines = read_csv(sheet, f"{split}.csv, or captions.csv for all splits, in this folder")
+    captions = caption_columns(sheet, columns)
+    if sheet == common:
+        lines = _of_split(sheet, columns, lines, split, num_splits)
+    rows = (
+        Row(
+            f"{sheet.name} line {line.number}",
+            line.cells["file_name"],
+            [line.cells[column] for column in captions],
+            reason=line.reason,
+            **ids_of(line.cells),
         )
-    return captions
+        for line in lines
+    )
+    return sort_out(rows, AudioFolder(folder if sheet == common else folder / split))
 
 
-def _check_inside(sheet: Path, line: int, name: str) -> None:
-    """Refuse a name that leads out of the folder, in the notation of any system."""
-    windows = PureWindowsPath(name)
-    if name.startswith(("/", "\\")) or windows.drive or ".." in windows.parts:
-        raise CorpusError(f"{sheet}, line {line}: file_name {name!r} leads out of the folder of the split")
+def _of_split(sheet: Path, columns: list[str], lines: list[Line], split: str, num_splits: int) -> list[Line]:
+    """The lines of a split; those of none are set aside with each."""
+    if "split" not in columns:
+        if num_splits > 1:
+            raise CorpusError(
+                f"{sheet}: no column `split`, so it can serve one split only, and {num_splits} are asked for; add the "
+                "column (train, validation or test) or write one CSV file a split"
+            )
+        return lines
+    known = {name: canonical for canonical, names in SPLIT_NAMES.items() for name in names}
+    found = [known.get(line.cells["split"].strip().lower()) for line in lines]
+    if split not in found:
+        values = ", ".join(sorted({line.cells["split"] for line in lines}))
+        raise CorpusError(f"{sheet}: no row of {split}; the column `split` holds {values}")
+    return [
+        line if of else line._replace(reason=line.reason or f"no split is called {line.cells['split']!r}")
+        for line, of in zip(lines, found)
+        if of in (split, None)
+    ]

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from corpora.audio import load_audio
 from models.candidates import CandidateTable, score_candidates
 from models.captioner import Captioner
-from models.codec import Codec
+from models.codec import load_codec
 from models.files import CheckpointError
 from models.fluency import FluencyDetector
 from models.generation import propose
@@ -103,7 +103,7 @@ class Ensemble:
     def __init__(self, manifest: BundleManifest, directory: Path, device: str) -> None:
         self.manifest = manifest
         members = directory / "members"
-        self.codec = Codec.load(str(directory / "codec" / "codec.safetensors"), manifest.codebooks)
+        self.codec = load_codec(directory / "codec" / "codec.safetensors", manifest.codebooks)
         self.log_mel = LogMel(manifest.log_mel)
         self.retrievers = {name: Retriever.load(members / name).to(device) for name in manifest.retrievers}
         self.captioners = {name: Captioner.load(members / name).to(device) for name in manifest.captioners}

@@ -39,6 +39,21 @@ Overrides = Annotated[
 Bundle = Annotated[Path, typer.Argument(help="The directory made by `enclap export`", show_default=False)]
 
 
+@app.command()
+def prepare(
+    experiment: ExperimentFile,
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, estimate time and bytes")] = False,
+) -> None:
+    """Audio files to feature shards: codec codes and log-mels (Ray Data).
+
+    Example: [bold]enclap prepare experiments/demo.yaml --dry-run[/bold]
+    """
+    loaded = load_experiment(experiment, overrides)
+    connect()
+    importlib.import_module("ray_jobs.prepare").run(loaded, dry_run)
+
+
 def _add_experiment_job(name: str, summary: str) -> None:
     def command(experiment: ExperimentFile, overrides: Overrides = None) -> None:
         loaded = load_experiment(experiment, overrides)
@@ -50,7 +65,6 @@ def _add_experiment_job(name: str, summary: str) -> None:
 
 
 for _name, _summary in {
-    "prepare": "Audio files to feature shards: codec codes and log-mels (Ray Data).",
     "train": "Train every member, side by side as edges and resources allow (Ray Train).",
     "search": "Tune sampling, reranking and retrieval weights on the validation split (Ray Tune).",
     "combine": "Run the ensemble on the test split: submissions, metrics, comparisons.",

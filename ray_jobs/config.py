@@ -6,11 +6,12 @@ import difflib
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from corpora.registry import Corpus
 from models.settings import (
     BeamConfig,
     CaptionerSettings,
@@ -21,7 +22,6 @@ from models.settings import (
 )
 
 Schema = TypeVar("Schema", bound=BaseModel)
-KINDS = ("retriever", "captioner", "fluency-detector", "soundscapes", "folder")
 
 
 class ConfigError(ValueError):
@@ -34,27 +34,6 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class SoundscapesCorpus(Strict):
-    """The built-in corpus, rendered into `root` on first use."""
-
-    kind: Literal["soundscapes"]
-    root: str
-    splits: dict[Literal["train", "validation", "test"], Annotated[int, Field(ge=2)]]
-    seed: int = 0
-    sample_rate: int = Field(16_000, gt=0, description="Hz of the rendered files")
-
-
-class FolderCorpus(Strict):
-    """`<root>/<split>.csv` with Clotho's columns (file_name, caption_1, ...) and audio in `<root>/<split>/`."""
-
-    kind: Literal["folder"]
-    root: str
-    splits: list[Literal["train", "validation", "test"]]
-
-
-Corpus = Annotated[SoundscapesCorpus | FolderCorpus, Field(discriminator="kind")]
-
-
 class FeaturesConfig(Strict):
     """What `prepare` computes of every clip."""
 
@@ -63,6 +42,25 @@ class FeaturesConfig(Strict):
     log_mel: LogMelConfig = LogMelConfig()
     max_duration_s: float = Field(30.0, gt=0, description="longer clips are cut to their beginning")
     clips_per_shard: int = Field(64, gt=0)
+
+
+class PrepareResources(Strict):
+    """Of the actors that make features; what they make does not depend on it."""
+
+    workers: int | None = Field(None, gt=0, description="actors that encode; as many as fit when left out")
+    cpus: float = Field(1, gt=0, description="of an actor that reads")
+    gpus: float | None = Field(
+        None, ge=0, le=1, description="share of a GPU of an actor that encodes; where there are GPUs 0.25 when left out"
+    )
+
+
+class ExclusionsConfig(Strict):
+    """What must not be trained on (the DCASE rule)."""
+
+    evaluation_clips: bool = Field(
+        True, description="leave out of every training split what any corpus has in validation or test, by id"
+    )
+    lists: list[str] = Field(default=[], description="files of ids to leave out, too: WavCaps' JSON, DCASE's CSV")
 
 
 class Resources(Strict):
@@ -128,6 +126,15 @@ class FluencyDetectorMember(Member, FluencyDetectorConfig):
 AnyMember = Annotated[RetrieverMember | CaptionerMember | FluencyDetectorMember, Field(discriminator="kind")]
 
 
+def _kinds(union: Any) -> set[str]:
+    """The values of `kind` in a discriminated union."""
+    models = get_args(get_args(union)[0])
+    return {kind for model in models for kind in get_args(model.model_fields["kind"].annotation)}
+
+
+KINDS = _kinds(AnyMember) | _kinds(Corpus)
+
+
 class SearchConfig(Strict):
     """What is tuned on the validation split."""
 
@@ -152,6 +159,8 @@ class Experiment(Strict):
     corpora: dict[str, Corpus] = Field(min_length=1)
     target_corpus: str = Field(description="whose validation split is searched on and whose test split is reported")
     features: FeaturesConfig = FeaturesConfig()
+    exclusions: ExclusionsConfig = ExclusionsConfig()
+    prepare: PrepareResources = PrepareResources()
     members: dict[str, AnyMember] = Field(min_length=1)
     sampling: SamplingConfig = SamplingConfig()
     beam: BeamConfig = BeamConfig()
@@ -204,6 +213,7 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
     experiment.storage_path = _absolute(experiment.storage_path)
     for corpus in experiment.corpora.values():
         corpus.root = _absolute(corpus.root)
+    experiment.exclusions.lists = [_absolute(path) for path in experiment.exclusions.lists]
     return experiment
 
 
@@ -222,6 +232,7 @@ def load_config(path: str | Path, overrides: list[str], schema: type[Schema]) ->
         raise ConfigError(f"{path}: not YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: found {type(raw).__name__}, expected a mapping of keys to values")
+    raw = _unshared(raw)
     for override in overrides:
         _override(raw, override)
     try:
@@ -238,6 +249,13 @@ def fingerprint(*parts: Any) -> str:
     """A short hash of what a result depends on; pydantic models and anything JSON."""
     plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _unshared(node: Any) -> Any:
+    """A copy in which what YAML anchors share is apart, so that an override of one member leaves the others alone."""
+    if isinstance(node, dict):
+        return {key: _unshared(value) for key, value in node.items()}
+    return [_unshared(value) for value in node] if isinstance(node, list) else node
 
 
 def _override(raw: dict[str, Any], override: str) -> None:

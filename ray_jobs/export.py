@@ -10,7 +10,7 @@ import json
 import shutil
 from pathlib import Path
 
-from models.codec import Codec
+from models.codec import Codec, load_codec
 from models.ensemble import BundleManifest
 from ray_jobs.config import CaptionerMember, Experiment
 from ray_jobs.console import say
@@ -35,7 +35,7 @@ def run(experiment: Experiment) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     for name in experiment.members:
         shutil.copytree(directory.member(name), partial / "members" / name)
-    codec = Codec.load(experiment.features.codec, experiment.features.codebooks)
+    codec = load_codec(experiment.features.codec, experiment.features.codebooks)
     codec.save(partial / "codec" / "codec.safetensors")
     manifest = _manifest(experiment, directory, codec)
     (partial / "bundle.json").write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")

@@ -47,6 +47,9 @@ def write_shard(path: Path, clips: list[dict[str, Any]], metadata: dict[str, Any
         {
             "clip_id": pa.string(),
             "path": pa.string(),
+            "freesound_id": pa.string(),
+            "youtube_id": pa.string(),
+            "audio_sha256": pa.string(),
             "duration_s": pa.float64(),
             "captions": pa.list_(pa.string()),
             "codes": pa.list_(pa.list_(pa.int16(), codebooks)),
@@ -54,9 +57,13 @@ def write_shard(path: Path, clips: list[dict[str, Any]], metadata: dict[str, Any
         },
         metadata={METADATA: json.dumps(metadata).encode()},
     )
-    columns = {name: [clip[name] for clip in clips] for name in ("clip_id", "path", "duration_s", "captions")}
-    arrays = [pa.array(columns[name], schema.field(name).type) for name in columns]
-    arrays += [_nested([clip[name] for clip in clips], schema.field(name).type) for name in ("codes", "log_mel")]
+    nested = ("codes", "log_mel")
+    arrays = [
+        _nested([clip[field.name] for clip in clips], field.type)
+        if field.name in nested
+        else pa.array([clip[field.name] for clip in clips], field.type)
+        for field in schema
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     pq.write_table(pa.Table.from_arrays(arrays, schema=schema), partial, compression="zstd")

@@ -1,85 +1,117 @@
 """prepare: from audio files to feature shards, on Ray Data.
 
-Example: enclap prepare experiments/demo.yaml
+Example: enclap prepare experiments/demo.yaml --dry-run
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 import ray.data
 
-from corpora import folder, soundscapes
-from corpora.audio import AudioError, load_audio
-from corpora.table import CorpusError
+from corpora import soundscapes
+from corpora.exclusions import Exclusions, exclude, find_evaluation_ids, read_exclusions
+from corpora.overlaps import find_overlaps
+from corpora.soundscapes import SoundscapesCorpus
+from corpora.table import QUARANTINE_COLUMNS, CorpusError
 from models.files import write_json
-from ray_jobs.config import ConfigError, Experiment, FeaturesConfig, SoundscapesCorpus, fingerprint
+from ray_jobs.config import ConfigError, Experiment, fingerprint
 from ray_jobs.console import say
-from ray_jobs.features import shard_metadata, write_shard
+from ray_jobs.features import shard_metadata
 from ray_jobs.run_directory import RunDirectory, is_done, mark_done
+from ray_jobs.shards import Shard, encoders, plan_shards, write_shards
 
-QUARANTINE = ["clip_id", "path", "reason"]
+Tables = dict[tuple[str, str], pd.DataFrame]  # by corpus and split
 
 
-def run(experiment: Experiment) -> None:
-    """Make the features of every split of every corpus; finished shards are kept."""
+def run(experiment: Experiment, dry_run: bool = False) -> None:
+    """Make the features of every split of every corpus; finished shards are kept.
+
+    Args:
+        dry_run: check everything that can be checked without decoding, say what it would cost, and write nothing.
+    """
     directory = RunDirectory(experiment)
     inputs = directory.features_inputs()
-    todo = {n: c for n, c in experiment.corpora.items() if not is_done(directory.features(n), inputs)}
+    todo = [name for name in experiment.corpora if not is_done(directory.features(name), inputs)]
     say(f"prepare: {len(todo)} corpora to prepare, {len(experiment.corpora) - len(todo)} done already")
     if not todo:
         return
-    for name, corpus in todo.items():
-        if isinstance(corpus, SoundscapesCorpus):
+    for name, corpus in experiment.corpora.items():
+        if isinstance(corpus, SoundscapesCorpus) and not dry_run:
             _render_soundscapes(name, corpus)
-    # All tables are read before any clip is worked on, so that a bad one is said at once.
-    tables = {
-        (name, split): folder.read_folder(Path(corpus.root), split)
-        for name, corpus in todo.items()
-        for split in corpus.splits
-    }
-    _require_codec(experiment.features.codec)
+    # All tables are read before any clip is worked on: a bad one is said at once, and exclusions need them all.
+    tables, set_aside = _read_tables(experiment)
+    codec_rate = _codec_sample_rate(experiment)
+    if dry_run:
+        from ray_jobs.dry_run import show_estimate
+
+        lost = set_aside.groupby(["corpus", "split"]).size().reindex(list(tables), fill_value=0)
+        show_estimate(tables, lost, experiment.features, encoders(experiment.prepare))
+        return
     directory.write_experiment()
     shards = {
-        (name, split): _shards(table, experiment.features, directory.features(name, split))
-        for (name, split), (table, _) in tables.items()
+        (name, split): plan_shards(table, experiment.features, directory.features(name, split))
+        for (name, split), table in tables.items()
+        if name in todo
     }
-    _write_shards([shard for of_split in shards.values() for shard in of_split], experiment.features)
+    everything = [shard for of_split in shards.values() for shard in of_split]
+    write_shards(everything, experiment.features, codec_rate, experiment.prepare)
     for name in todo:
-        unusable = [tables[key][1] for key in tables if key[0] == name]
-        own = {str(split): of_split for (corpus, split), of_split in shards.items() if corpus == name}
-        _finish(name, unusable, own, directory, inputs)
+        own = {split: of_split for (corpus, split), of_split in shards.items() if corpus == name}
+        _finish(name, set_aside[set_aside["corpus"] == name], own, directory, inputs)
+    _report_overlaps(list(tables), directory)
 
 
-def _require_codec(source: str) -> None:
-    """Say at once that the codec's weights are missing, not when the first actor has started."""
-    from models.codec import CodecError, find_weights
+def _read_tables(experiment: Experiment) -> tuple[Tables, pd.DataFrame]:
+    """Every split's usable clips, and what was set aside (corpus, split and the quarantine's columns)."""
+    tables: Tables = {}
+    rejected: list[pd.DataFrame] = []
+    for name, corpus in experiment.corpora.items():
+        for split in corpus.splits:
+            tables[name, split], unusable = corpus.read(split)
+            rejected.append(unusable.assign(corpus=name, split=split))
+    for (name, of), excluded in _exclude(experiment, tables).items():
+        rejected.append(excluded.assign(corpus=name, split=of))
+    return tables, pd.concat(rejected, ignore_index=True)
+
+
+def _exclude(experiment: Experiment, tables: Tables) -> Tables:
+    """Take from the training splits, in place, what evaluation is made of; returns what was taken."""
+    exclusions = Exclusions.union([read_exclusions(Path(file)) for file in experiment.exclusions.lists])
+    if experiment.exclusions.evaluation_clips:
+        exclusions = Exclusions.union([exclusions, find_evaluation_ids(tables)])
+    taken: Tables = {}
+    for key in [key for key in tables if key[1] == "train"]:
+        before = len(tables[key])
+        tables[key], taken[key] = exclude(tables[key], exclusions)
+        if len(taken[key]):
+            say(f"prepare: {key[0]}: {len(taken[key])} of {before} clips excluded from training", style="yellow")
+    return taken
+
+
+def _codec_sample_rate(experiment: Experiment) -> int:
+    """Of the codec, loaded once here: what is wrong with it is said before any work, not by the first actor."""
+    from models.codec import CodecError, load_codec
 
     try:
-        find_weights(source)
+        return load_codec(experiment.features.codec, experiment.features.codebooks).sample_rate
     except CodecError as error:
         raise ConfigError(f"features.codec: {error}") from error
 
 
 def _finish(
-    name: str, unusable: list[pd.DataFrame], shards: dict[str, list[Shard]], directory: RunDirectory, inputs: str
+    name: str, set_aside: pd.DataFrame, shards: dict[str, list[Shard]], directory: RunDirectory, inputs: str
 ) -> None:
     """Write the corpus's quarantine and, if every split has clips, mark it done."""
-    target = directory.features(name)
+    target, columns = directory.features(name), list(QUARANTINE_COLUMNS)
     rows = [row for of in shards.values() for shard in of for row in shard_metadata(Path(shard.path))["quarantine"]]
-    rejected = pd.concat([*unusable, pd.DataFrame(rows, columns=QUARANTINE)], ignore_index=True)
-    target.mkdir(parents=True, exist_ok=True)
-    schema = pa.schema({column: pa.string() for column in QUARANTINE})
-    table = pa.Table.from_pandas(rejected[QUARANTINE].astype(str), schema=schema, preserve_index=False)
-    pq.write_table(table, target / "quarantine.parquet")
+    rejected = pd.concat([set_aside[columns], pd.DataFrame(rows, columns=columns)], ignore_index=True)
+    _write_strings(rejected, target / "quarantine.parquet")
     if len(rejected):
         first = rejected.iloc[0]
         say(f"prepare: {name}: {len(rejected)} clips quarantined, the first: {first.reason}", style="yellow")
@@ -87,6 +119,28 @@ def _finish(
         if not any(pq.read_metadata(shard.path).num_rows for shard in of):
             raise CorpusError(f"{name}/{split}: no usable clip; {target / 'quarantine.parquet'} says why for each")
     mark_done(target, inputs)
+
+
+def _report_overlaps(splits: list[tuple[str, str]], directory: RunDirectory) -> None:
+    """Write features/overlaps.parquet: clips that two splits or corpora share, by id or by their very samples."""
+    identities = []
+    for corpus, split in splits:
+        for shard in sorted(directory.features(corpus, split).glob("*.parquet")):
+            table = pq.read_table(shard, columns=["clip_id", "freesound_id", "youtube_id", "audio_sha256"]).to_pandas()
+            identities.append(table.assign(corpus=corpus, split=split))
+    overlaps = find_overlaps(pd.concat(identities, ignore_index=True))
+    _write_strings(overlaps, directory.root / "features" / "overlaps.parquet")
+    if len(overlaps):
+        say(f"prepare: {len(overlaps)} clips are shared between splits or corpora: features/overlaps.parquet", "yellow")
+
+
+def _write_strings(frame: pd.DataFrame, path: Path) -> None:
+    """A frame of strings, with its schema whether it has rows or not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    schema = pa.schema({column: pa.string() for column in frame.columns})
+    partial = path.with_name(f".{path.name}.partial")
+    pq.write_table(pa.Table.from_pandas(frame.astype(str), schema=schema, preserve_index=False), partial)
+    partial.replace(path)
 
 
 # --- the built-in corpus -------------------------------------------------------------------------------------------
@@ -114,111 +168,6 @@ def _render_soundscapes(name: str, corpus: SoundscapesCorpus) -> None:
         soundscapes.write_captions(root, split, of_split)
     write_json(root / "corpus.json", {"corpus": "soundscapes (synthetic)", **corpus.model_dump(mode="json")})
     mark_done(root, inputs)
-
-
-# --- features ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A fixed share of a split: which clips go into which file."""
-
-    path: str
-    inputs: str
-    clips: list[tuple[str, str, list[str]]]  # clip_id, path, captions
-
-
-class ShardWriter:
-    """A Ray Data actor that turns audio files into one feature shard after the other."""
-
-    def __init__(self, features: FeaturesConfig) -> None:
-        from models.codec import Codec
-        from models.log_mel import LogMel
-
-        self.features = features
-        self.codec = Codec.load(features.codec, features.codebooks)
-        self.log_mel = LogMel(features.log_mel)
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Write the shard that `row["shard"]` describes as JSON; returns how much it holds."""
-        shard = Shard(**json.loads(row["shard"]))
-        quarantine: list[tuple[str, str, str]] = []
-        clips: list[dict[str, Any]] = []
-        waveforms: list[np.ndarray] = []
-        for clip_id, path, captions in shard.clips:
-            try:
-                waveform, log_mel = self._read(Path(path))
-            except AudioError as error:
-                quarantine.append((clip_id, path, str(error)))
-                continue
-            duration = len(waveform) / self.codec.sample_rate
-            clips.append(
-                {"clip_id": clip_id, "path": path, "captions": captions, "duration_s": duration, "log_mel": log_mel}
-            )
-            waveforms.append(waveform)
-        for clip, codes in zip(clips, self.codec.encode(waveforms) if clips else [], strict=True):
-            clip["codes"] = codes
-        metadata = {"inputs": shard.inputs, "codec": self.codec.provenance(), "quarantine": quarantine}
-        write_shard(Path(shard.path), clips, metadata, self.codec.n_codebooks, self.features.log_mel.n_mels)
-        return {"clips": len(clips), "seconds": sum(clip["duration_s"] for clip in clips)}
-
-    def _read(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
-        """The waveform for the codec, and the log_mel; each from the rate that it wants."""
-        longest, rate = self.features.max_duration_s, self.features.log_mel.sample_rate
-        waveform = load_audio(path, self.codec.sample_rate, longest)
-        same = rate == self.codec.sample_rate
-        return waveform, self.log_mel(waveform if same else load_audio(path, rate, longest))
-
-
-def _shards(table: pd.DataFrame, features: FeaturesConfig, target: Path) -> list[Shard]:
-    """Share a split out, and remove shards of an earlier, larger version of it."""
-    rows = list(table[["clip_id", "path", "captions"]].itertuples(index=False, name=None))
-    size = features.clips_per_shard
-    shards = []
-    for number, at in enumerate(range(0, len(rows), size)):
-        clips = rows[at : at + size]
-        inputs = fingerprint(features, clips, [_stamp(path) for _, path, _ in clips])
-        shards.append(Shard(str(target / f"{number:05d}.parquet"), inputs, clips))
-    wanted = {shard.path for shard in shards}
-    for path in [*target.glob("*.parquet"), *target.glob(".*.partial")]:
-        if str(path) not in wanted:
-            path.unlink()
-    return shards
-
-
-def _write_shards(shards: list[Shard], features: FeaturesConfig) -> None:
-    """Make the shards that are not there yet, of all corpora and splits, on one pool of actors."""
-    todo = [shard for shard in shards if not _is_written(shard)]
-    clips = sum(len(shard.clips) for shard in todo)
-    say(f"prepare: {len(todo)} shards of {clips} clips to make, {len(shards) - len(todo)} done already")
-    if not todo:
-        return
-    rows = [{"shard": json.dumps(asdict(shard))} for shard in todo]
-    workers = max(1, min(len(todo), int(ray.cluster_resources().get("CPU", 1))))
-    written = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        ShardWriter,
-        fn_constructor_args=(features,),
-        compute=ray.data.ActorPoolStrategy(size=workers),
-        num_cpus=1,
-    )
-    done, seconds = 0, 0.0
-    for row in written.iter_rows():
-        done, seconds = done + row["clips"], seconds + row["seconds"]
-        say(f"prepare: {done}/{clips} clips, {seconds / 60:.1f} minutes of audio")
-
-
-def _stamp(path: str) -> list[int]:
-    """Size and time of change: a shard is made anew when one of its files is another."""
-    try:
-        status = Path(path).stat()
-    except OSError:
-        return []
-    return [status.st_size, status.st_mtime_ns]
-
-
-def _is_written(shard: Shard) -> bool:
-    path = Path(shard.path)
-    return path.is_file() and shard_metadata(path)["inputs"] == shard.inputs
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ class RunDirectory:
     def features_inputs(self) -> str:
         # Where a corpus lies does not matter; its files are compared one by one.
         corpora = {n: corpus.model_dump(mode="json", exclude={"root"}) for n, corpus in self.experiment.corpora.items()}
-        return fingerprint(self.experiment.features, corpora)
+        return fingerprint(self.experiment.features, corpora, self.experiment.exclusions)
 
     def member_inputs(self, name: str) -> str:
         member = self.experiment.members[name]

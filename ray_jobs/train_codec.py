@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from models.codec import Codec
+    from models.codec_dac import DacCodec
 
 
 class DacSettings(Strict):
@@ -241,11 +242,11 @@ class _Training:
             latents = [self.model.encoder(self.model.preprocess(waveform, rate)) for waveform in waveforms]
         seed_codebooks(self.model.quantizer, torch.cat(latents, dim=2), generator)
 
-    def codec(self) -> Codec:
+    def codec(self) -> DacCodec:
         """A copy of the model as it is now."""
-        from models.codec import Codec
+        from models.codec_dac import DacCodec
 
-        return Codec.from_dac(self.model, "dac-soundscapes-16khz")
+        return DacCodec.from_dac(self.model, "dac-soundscapes-16khz")
 
     def report(self, values: dict[str, Any]) -> None:
         """Keep the epoch as a Ray Train checkpoint with all that resuming needs."""
@@ -259,7 +260,7 @@ class _Training:
             ray.train.report(values, checkpoint=checkpoint, checkpoint_dir_name=f"epoch_{values['epoch']:05d}")
 
 
-def validate(codec: Codec, reconstruction: Any, waveforms: list[np.ndarray]) -> dict[str, Any]:
+def validate(codec: DacCodec, reconstruction: Any, waveforms: list[np.ndarray]) -> dict[str, Any]:
     """Reconstruction loss of whole clips, that of silence beside it, and the perplexity of each codebook.
 
     As long as the codebooks are not seeded, these are the values of random codebooks.

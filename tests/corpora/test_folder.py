@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 import pytest
 
-from corpora.folder import QUARANTINE_COLUMNS, read_folder
-from corpora.soundscapes import sample_scenes, write_captions, write_clip
-from corpora.table import COLUMNS, CorpusError
+from corpora.folder import FolderCorpus, read_folder
+from corpora.soundscapes import SoundscapesCorpus, sample_scenes, write_captions, write_clip
+from corpora.table import COLUMNS, QUARANTINE_COLUMNS, CorpusError
+from tests.corpora.layouts import touch, write_csv
 
 
 def _write(root: Path, text: str, files: tuple[str, ...] = (), encoding: str = "utf-8") -> None:
     (root / "test.csv").write_text(text, encoding=encoding)
-    for name in files:
-        (root / "test" / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / "test" / name).touch()
+    (root / "test").mkdir(exist_ok=True)
+    touch(root / "test", files)
+
+
+def _corpus(root: Path, *splits: str) -> FolderCorpus:
+    return FolderCorpus.model_validate({"kind": "folder", "root": str(root), "splits": list(splits)})
 
 
 def test_reads_clips_and_captions(tmp_path: Path) -> None:
@@ -31,31 +37,96 @@ def test_reads_clips_and_captions(tmp_path: Path) -> None:
     assert quarantine.empty
 
 
-def test_accepts_a_byte_order_mark(tmp_path: Path) -> None:
-    _write(tmp_path, "file_name,caption_1\na.wav,hello\n", ("a.wav",), "utf-8-sig")
-    assert read_folder(tmp_path, "test")[0]["clip_id"].tolist() == ["a"]
+def test_accepts_a_byte_order_mark_and_semicolons(tmp_path: Path) -> None:
+    _write(tmp_path, "file_name;caption_1\na.wav;hello, you\n", ("a.wav",), "utf-8-sig")
+    assert read_folder(tmp_path, "test")[0]["captions"].tolist() == [["hello, you"]]
 
 
 def test_orders_captions_by_number_and_drops_blank_ones(tmp_path: Path) -> None:
-    _write(tmp_path, "file_name,caption_10,caption_2,caption_1\na.wav,ten,  ,one\nb.wav,ten\n", ("a.wav", "b.wav"))
-    assert read_folder(tmp_path, "test")[0]["captions"].tolist() == [["one", "ten"], ["ten"]]
+    _write(tmp_path, "file_name,caption_10,caption_2,caption_1\na.wav,ten, two ,one\nb.wav,ten, \n", ("a.wav", "b.wav"))
+    assert read_folder(tmp_path, "test")[0]["captions"].tolist() == [["one", "two", "ten"], ["ten"]]
+
+
+@pytest.mark.parametrize("column", ["freesound_id", "sound_id"])
+def test_takes_ids_as_strings(tmp_path: Path, column: str) -> None:
+    rows = ["a.wav,one,0123,r1nicOVtvkQ", "b.wav,one,Not found,", "c.wav,one,456.0,nan"]
+    _write(tmp_path, f"file_name,caption_1,{column},youtube_id\n" + "\n".join(rows), ("a.wav", "b.wav", "c.wav"))
+    table, _ = read_folder(tmp_path, "test")
+    assert table["freesound_id"].tolist() == ["0123", "", "456"]
+    assert table["youtube_id"].tolist() == ["r1nicOVtvkQ", "", ""]
 
 
 def test_quarantines_what_cannot_be_used(tmp_path: Path) -> None:
-    rows = ["good.wav,yes", "mute.wav, ", "gone.wav,yes", "good.wav,again", "good.flac,yes", ",yes"]
-    _write(tmp_path, "\n".join(["file_name,caption_1", *rows]), ("good.wav", "mute.wav", "good.flac"))
+    rows = [
+        "good.wav,yes", "mute.wav, ", "gone.wav,yes", "good.wav,again", "good.flac,yes", ",yes",
+        f"long.wav,{'x' * 10_000}", "most.wav,a dog, barking", '"quote"d.wav,yes', "sub/none.wav,yes", "./good.wav,yes",
+        "nul\0/a.wav,yes", f"{'n' * 300}/a.wav,yes", f"huge.wav,{'x' * 200_000}", "last.wav,yes",
+    ]  # fmt: skip
+    files = ("good.wav", "mute.wav", "good.flac", "long.wav", "most.wav", "last.wav")
+    _write(tmp_path, "\n".join(["file_name,caption_1", *rows]), files)
     table, quarantine = read_folder(tmp_path, "test")
-    assert table["clip_id"].tolist() == ["good"]
-    assert table["captions"].tolist() == [["yes"]]
-    assert quarantine["clip_id"].tolist() == ["mute", "gone", "good", "good", ""]
+    assert table["clip_id"].tolist() == ["good", "last"]
+    assert table["captions"].tolist() == [["yes"], ["yes"]]
+    assert quarantine["clip_id"].tolist()[:6] == ["mute", "gone", "good", "good", "", "long"]
     assert quarantine["path"].iloc[1] == str(tmp_path / "test" / "gone.wav")
-    parts = ["line 3: no caption", "line 4: audio file is missing", "duplicate file_name", "same clip_id as", "blank"]
+    parts = [
+        "3: no caption", "4: audio file is missing", "5: duplicate file_name", "6: same clip as good.wav",
+        "7: .* blank", "8: a caption of 10,000 characters; at most 2,000", "9: more fields .* unquoted", "10: not CSV",
+        "11: audio file is missing", "12: same clip as good.wav", "13: audio file", "14: audio file", "15: not CSV",
+    ]  # fmt: skip
     for reason, part in zip(quarantine["reason"], parts, strict=True):
-        assert part in reason
+        assert re.search(f"^test.csv line {part}", reason)
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../a.wav", "sub/../../a.wav", "C:\\a.wav", "C:/a.wav", "..\\a.wav", "\\\\host\\a.wav"]
+)
+def test_file_names_stay_in_the_folder(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, ["a.wav"])
+    _write(tmp_path, f"file_name,caption_1\n{name},hello\nb.wav,hello\n", ("b.wav", "sub/c.wav"))
+    table, quarantine = read_folder(tmp_path, "test")
+    assert table["clip_id"].tolist() == ["b"]
+    assert re.search(r"line 2: file_name .* leads out", quarantine["reason"].item())
+
+
+def test_reads_subfolders_and_linked_ones(tmp_path: Path) -> None:
+    touch(tmp_path / "elsewhere", ["b.wav"])
+    _write(tmp_path, "file_name,caption_1\nsub/a.wav,one\nlink/b.wav,two\nsub,three\n", ("sub/a.wav",))
+    (tmp_path / "test" / "link").symlink_to(tmp_path / "elsewhere")
+    table, quarantine = read_folder(tmp_path, "test")
+    assert table["clip_id"].tolist() == ["sub/a", "link/b"]
+    # A folder is no audio file.
+    assert quarantine["clip_id"].tolist() == ["sub"]
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    text = "file_name,caption_1\ncafé.wav,one\nb.wav,café\nc.wav,three\n"
+    _write(tmp_path, text, ("b.wav", "c.wav"), "latin-1")
+    with open(os.fsencode(tmp_path / "test") + b"/caf\xe9.wav", "wb"):
+        pass
+    table, quarantine = read_folder(tmp_path, "test")
+    assert table["clip_id"].tolist() == ["c"]
+    assert "line 2: file_name" in quarantine["reason"].iloc[0]
+    assert "line 3: a caption or an id is not UTF-8" in quarantine["reason"].iloc[1]
+    # It can be written as UTF-8.
+    quarantine.to_parquet(tmp_path / "quarantine.parquet")
+
+
+def test_errors_can_be_printed_whatever_they_quote(tmp_path: Path) -> None:
+    _write(tmp_path, "datei,café\na.wav,hello\n", encoding="latin-1")
+    with pytest.raises(CorpusError, match="found columns datei, caf") as caught:
+        read_folder(tmp_path, "test")
+    str(caught.value).encode()
 
 
 def test_missing_csv(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match=r"test\.csv: no such file"):
+    with pytest.raises(CorpusError, match=r"test\.csv: no such file; expected test\.csv, or captions\.csv"):
+        read_folder(tmp_path, "test")
+
+
+def test_missing_audio_folder(tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text("file_name,caption_1\na.wav,hello\n")
+    with pytest.raises(CorpusError, match="test: no such folder; expected the audio files"):
         read_folder(tmp_path, "test")
 
 
@@ -73,30 +144,22 @@ def test_empty_file_has_no_columns(tmp_path: Path) -> None:
         read_folder(tmp_path, "test")
 
 
+def test_repeated_column(tmp_path: Path) -> None:
+    _write(tmp_path, "file_name,caption_1,caption_1\na.wav,one,two\n")
+    with pytest.raises(CorpusError, match="column 'caption_1' occurs 2 times"):
+        read_folder(tmp_path, "test")
+
+
 def test_empty_split(tmp_path: Path) -> None:
     _write(tmp_path, "file_name,caption_1\n")
     with pytest.raises(CorpusError, match="no clips"):
         read_folder(tmp_path, "test")
 
 
-@pytest.mark.parametrize(
-    "name", ["/etc/passwd", "../a.wav", "sub/../../a.wav", "C:\\a.wav", "..\\a.wav", "\\\\host\\a.wav"]
-)
-def test_file_names_stay_in_the_folder(tmp_path: Path, name: str) -> None:
-    _write(tmp_path, f"file_name,caption_1\n{name},hello\n")
-    with pytest.raises(CorpusError, match=r"line 2: file_name .* leads out"):
-        read_folder(tmp_path, "test")
-
-
-def test_unquoted_comma(tmp_path: Path) -> None:
-    _write(tmp_path, "file_name,caption_1\na.wav,a dog, barking\n", ("a.wav",))
-    with pytest.raises(CorpusError, match="line 2: more fields"):
-        read_folder(tmp_path, "test")
-
-
-def test_not_utf8(tmp_path: Path) -> None:
-    _write(tmp_path, "file_name,caption_1\na.wav,café\n", ("a.wav",), "latin-1")
-    with pytest.raises(CorpusError, match="UTF-8"):
+@pytest.mark.parametrize("rest", ["b.wav,two\n" * 3, 'b.wav,"two"\n' * 3, "b.wav,two\n" * 50_000])
+def test_a_quote_that_is_not_closed_would_lose_what_follows(tmp_path: Path, rest: str) -> None:
+    _write(tmp_path, f'file_name,caption_1\na.wav,one\nc.wav,"oh\n{rest}', ("a.wav", "b.wav", "c.wav"))
+    with pytest.raises(CorpusError, match=r"test\.csv, line 3: is a quote opened and not closed\?"):
         read_folder(tmp_path, "test")
 
 
@@ -105,7 +168,50 @@ def test_reads_what_soundscapes_writes(tmp_path: Path) -> None:
     for scene in scenes:
         write_clip(scene, tmp_path, 16000)
     write_captions(tmp_path, "test", scenes)
-    table, quarantine = read_folder(tmp_path, "test")
+    corpus = SoundscapesCorpus.model_validate({"kind": "soundscapes", "root": str(tmp_path), "splits": {"test": 3}})
+    table, quarantine = corpus.read("test")
     assert table["clip_id"].tolist() == [scene.clip_id for scene in scenes]
     assert all(len(captions) == 5 for captions in table["captions"])
     assert quarantine.empty
+
+
+# --- one captions.csv ----------------------------------------------------------------------------------------------
+
+
+def test_one_file_with_a_split_column(tmp_path: Path) -> None:
+    rows = [("a.wav", "one", "train"), ("b.wav", "two", "Val"), ("c.wav", "three", "train"), ("d.wav", "four", "tets")]
+    write_csv(tmp_path / "captions.csv", ["file_name", "caption_1", "split"], *rows)
+    touch(tmp_path, ["a.wav", "b.wav", "c.wav", "d.wav"])
+    corpus = _corpus(tmp_path, "train", "validation", "test")
+    table, quarantine = corpus.read("train")
+    assert table["path"].tolist() == [str(tmp_path / "a.wav"), str(tmp_path / "c.wav")]
+    assert quarantine["reason"].tolist() == ["captions.csv line 5: no split is called 'tets'"]
+    assert corpus.read("validation")[0]["clip_id"].tolist() == ["b"]
+    with pytest.raises(CorpusError, match="no row of test; the column `split` holds Val, tets, train"):
+        corpus.read("test")
+
+
+def test_one_file_without_a_split_column_serves_one_split(tmp_path: Path) -> None:
+    write_csv(tmp_path / "captions.csv", ["file_name", "caption_1"], ["a.wav", "one"])
+    touch(tmp_path, ["a.wav"])
+    assert _corpus(tmp_path, "test").read("test")[0]["clip_id"].tolist() == ["a"]
+    with pytest.raises(CorpusError, match="no column `split`, so it can serve one split only, and 2 are asked for"):
+        _corpus(tmp_path, "train", "test").read("test")
+    with pytest.raises(CorpusError, match="no column `split`"):
+        _corpus(tmp_path, "train", "test").read("train")
+
+
+def test_a_file_of_the_split_is_preferred(tmp_path: Path) -> None:
+    write_csv(tmp_path / "captions.csv", ["file_name", "caption_1"], ["a.wav", "common"])
+    _write(tmp_path, "file_name,caption_1\na.wav,own\n", ("a.wav",))
+    assert read_folder(tmp_path, "test")[0]["captions"].tolist() == [["own"]]
+
+
+def test_the_real_captions_as_a_folder(tmp_path: Path, shared_data: Path) -> None:
+    (tmp_path / "test.csv").symlink_to(shared_data / "audiocaps" / "test_five_captions.csv")
+    (tmp_path / "test").mkdir()
+    table, quarantine = read_folder(tmp_path, "test")
+    # Without audio every clip is set aside, and the reading goes on to the last.
+    assert table.empty
+    assert len(quarantine) == 957
+    assert quarantine["reason"].iloc[-1] == "test.csv line 958: audio file is missing"

@@ -1,4 +1,4 @@
-"""The codec: the files it loads and refuses, codes that are the clip's own, and the shipped weights."""
+"""The codec interface on a small DAC, and the shipped weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from corpora.soundscapes import render, sample_scenes
 from models import codec as codec_module
-from models.codec import Codec, CodecError, dac_kwargs
+from models import codec_files
+from models.codec import Codec, CodecError, load_codec
+from models.codec_dac import DacCodec
 from models.codec_losses import (
     ReconstructionLoss,
     count_codes,
@@ -22,6 +24,7 @@ from models.codec_losses import (
     project_only,
     seed_codebooks,
 )
+from tests.models.test_codec_dac import assert_same_but_for_rounding, random_dac
 
 KWARGS = {
     "encoder_dim": 4,
@@ -38,18 +41,17 @@ HOP = 32
 
 @pytest.fixture(scope="module")
 def model() -> dac.DAC:
-    torch.manual_seed(0)
-    return dac.DAC(**KWARGS).eval()
+    return random_dac(**KWARGS)
 
 
 @pytest.fixture(scope="module")
-def codec(model: dac.DAC) -> Codec:
-    return Codec.from_dac(model)
+def codec(model: dac.DAC) -> DacCodec:
+    return DacCodec.from_dac(model)
 
 
 @pytest.fixture(scope="module")
 def shipped() -> Codec:
-    return Codec.load("dac-soundscapes-16khz")
+    return load_codec("dac-soundscapes-16khz")
 
 
 @pytest.fixture(scope="module")
@@ -61,61 +63,50 @@ def _noise(samples: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 0.1, samples).astype(np.float32)
 
 
-def _official(model: dac.DAC, path: Path) -> Path:
-    """A file in the layout of descript's releases."""
-    torch.save({"state_dict": model.state_dict(), "metadata": {"kwargs": {**KWARGS, "latent_dim": None}}}, path)
-    return path
-
-
 def test_saved_codec_loads_with_the_same_codes_and_identity(codec: Codec, tmp_path: Path) -> None:
     codec.save(tmp_path / "small.safetensors", seed=3)
-    loaded = Codec.load(tmp_path / "small.safetensors")
-    assert loaded.weights_sha256 == codec.weights_sha256
+    loaded = load_codec(tmp_path / "small.safetensors")
+    assert loaded.provenance() == codec.provenance()
     assert np.array_equal(loaded.encode([_noise(5000)])[0], codec.encode([_noise(5000)])[0])
     assert json.loads((tmp_path / "small.json").read_text())["seed"] == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small.json", "small.safetensors"]
 
 
-def test_official_layout_gives_the_codes_of_the_dac_model_itself(model: dac.DAC, tmp_path: Path) -> None:
-    loaded = Codec.load(_official(model, tmp_path / "weights_44khz_8kbps_0.0.1.pth"))
-    waveform = _noise(4001)
-    with torch.inference_mode():
-        padded = model.preprocess(torch.from_numpy(waveform)[None, None], 16_000)
-        expected = model.encode(padded)[1][0].T.numpy()
-    assert np.array_equal(loaded.encode([waveform])[0], expected)
-    assert len(np.unique(expected)) > 10
+def test_provenance_is_that_of_the_weights_not_of_where_they_lie(codec: Codec, tmp_path: Path) -> None:
+    codec.save(tmp_path / "a.safetensors")
+    load_codec(tmp_path / "a.safetensors").save(tmp_path / "elsewhere" / "b.safetensors")
+    again = load_codec(tmp_path / "elsewhere" / "b.safetensors")
+    assert again.provenance() == codec.provenance()
+    assert json.loads(json.dumps(codec.provenance())) == codec.provenance()
 
 
-def test_official_names_read_the_cache_and_say_what_is_missing(
-    model: dac.DAC, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(codec_module, "OFFICIAL_DIRECTORY", tmp_path)
-    with pytest.raises(CodecError, match=r"weights_24khz_8kbps_0\.0\.4\.pth.*dac download --model_type 24khz"):
-        Codec.load("dac-24khz")
-    _official(model, tmp_path / "weights_44khz_8kbps_0.0.1.pth")
-    assert Codec.load("dac-44khz").provenance()["codec"] == "dac-44khz"
-
-
-def test_missing_and_unexpected_keys_are_refused_by_name(model: dac.DAC, tmp_path: Path) -> None:
-    state = dict(model.state_dict())
-    state["quantizer.other"] = state.pop("quantizer.quantizers.1.codebook.weight")
-    torch.save({"state_dict": state, "metadata": {"kwargs": KWARGS}}, tmp_path / "bad.pth")
-    with pytest.raises(CodecError, match=r"missing keys quantizer\.quantizers\.1\.codebook\.weight, unex.*\.other"):
-        Codec.load(tmp_path / "bad.pth")
+def test_provenance_differs_where_codes_do(model: dac.DAC, codec: Codec) -> None:
+    other = dac.DAC(**KWARGS)
+    other.load_state_dict({key: tensor * 1.01 for key, tensor in model.state_dict().items()})
+    fewer = DacCodec.from_dac(model).keep_codebooks(2)
+    assert DacCodec.from_dac(other).provenance() != codec.provenance()
+    assert fewer.provenance() == {**codec.provenance(), "codebooks": 2}
 
 
 def test_files_that_are_no_codec_are_refused(codec: Codec, tmp_path: Path) -> None:
-    torch.save([1, 2], tmp_path / "list.pth")
-    (tmp_path / "text.pth").write_text("not a torch file")
+    (tmp_path / "alone.safetensors").write_bytes(b"")
+    (tmp_path / "empty").mkdir()
     codec.save(tmp_path / "changed.safetensors")
     state = load_file(tmp_path / "changed.safetensors")
     save_file({key: tensor * 1.01 for key, tensor in state.items()}, tmp_path / "changed.safetensors")
-    for name in ("list.pth", "text.pth", "absent.pth", "changed.safetensors"):
+    for name in ("alone.safetensors", "empty", "absent.pth", "changed.safetensors"):
         with pytest.raises(CodecError, match=name):
-            Codec.load(tmp_path / name)
+            load_codec(tmp_path / name)
+    with pytest.raises(CodecError, match=r"weights of sha256 .*, expected .* as in changed\.json"):
+        load_codec(tmp_path / "changed.safetensors")
 
 
-def test_a_batch_gives_the_codes_of_each_clip_alone(codec: Codec) -> None:
+def test_an_unknown_source_names_the_known_ones() -> None:
+    with pytest.raises(CodecError, match=r"'dac-48khz'.*facebook/encodec_24khz.*dac-soundscapes-16khz, dac-44khz"):
+        load_codec("dac-48khz")
+
+
+def test_a_list_of_waveforms_gives_the_codes_of_each_clip_alone(codec: Codec) -> None:
     # Lengths that share a padded length, and others.
     waveforms = [_noise(samples, seed) for seed, samples in enumerate([3200, 3190, 6400, 3200, 100, 3201])]
     together = codec.encode(waveforms)
@@ -124,14 +115,38 @@ def test_a_batch_gives_the_codes_of_each_clip_alone(codec: Codec) -> None:
     assert [len(codes) for codes in together] == [100, 100, 200, 100, 4, 101]
 
 
+def test_a_batch_of_equal_lengths_gives_the_codes_of_each_clip_alone(codec: Codec) -> None:
+    waveforms = [_noise(3200, seed) for seed in range(4)]
+    with torch.inference_mode():
+        together = codec._encode(torch.from_numpy(np.stack(waveforms)), kept=1000)
+    for codes, alone in zip(together, codec.encode(waveforms), strict=True):
+        assert_same_but_for_rounding(codes.numpy(), alone)
+
+
+def test_padding_to_a_longer_clip_would_change_the_last_frames(codec: Codec) -> None:
+    alone = codec.encode([_noise(3200)])[0]
+    padded = codec.encode([np.pad(_noise(3200), (0, 3200))])[0]
+    same = (padded[:100] == alone).all(1)
+    assert same[:90].all()
+    assert not same[90:].all()
+
+
 def test_only_equal_lengths_share_a_batch() -> None:
     assert codec_module._batches([10, 20, 10, 10, 20], limit=20) == [[0, 2], [3], [1], [4]]
     assert codec_module._batches([10, 10], limit=0) == [[0], [1]]
 
 
+@pytest.mark.parametrize("chunk_s", [0.03, 0.1, 0.4])
+def test_a_long_clip_in_windows_has_the_codes_of_the_whole(codec: Codec, shipped: Codec, chunk_s: float) -> None:
+    for one, seconds in ((codec, 1.003), (shipped, 4.321)):
+        waveform = _noise(round(seconds * 16_000))
+        in_windows = one.encode([waveform], chunk_s=chunk_s * seconds)[0]
+        assert_same_but_for_rounding(in_windows, one.encode([waveform], chunk_s=60)[0])
+
+
 def test_codes_are_the_same_at_every_call_even_after_train_mode(model: dac.DAC) -> None:
     model.train()
-    codec = Codec.from_dac(model)
+    codec = DacCodec.from_dac(model)
     first, second = codec.encode([_noise(9000)])[0], codec.encode([torch.from_numpy(_noise(9000))])[0]
     model.eval()
     assert np.array_equal(first, second)
@@ -142,15 +157,16 @@ def test_frames_are_samples_over_hop_rounded_up(codec: Codec, samples: int) -> N
     codes = codec.encode([_noise(samples)])[0]
     assert codes.shape == (-(-samples // HOP), 3)
     assert codes.dtype == np.int16
+    assert codec.frame_rate == 500
 
 
-def test_fewer_codebooks_are_the_first_ones(model: dac.DAC) -> None:
-    full, two = Codec.from_dac(model), Codec.from_dac(model, n_codebooks=2)
-    assert np.array_equal(two.encode([_noise(5000)])[0], full.encode([_noise(5000)])[0][:, :2])
-    assert two.provenance() == {**full.provenance(), "codebooks": 2}
-    assert two.decode(two.encode([_noise(5000)])[0]).shape == full.decode(full.encode([_noise(5000)])[0]).shape
+def test_fewer_codebooks_are_the_first_ones(model: dac.DAC, codec: DacCodec) -> None:
+    two = DacCodec.from_dac(model).keep_codebooks(2)
+    assert np.array_equal(two.encode([_noise(5000)])[0], codec.encode([_noise(5000)])[0][:, :2])
+    assert len(np.unique(codec.encode([_noise(5000)])[0])) > 30
+    assert two.decode(two.encode([_noise(5000)])[0]).shape == codec.decode(codec.encode([_noise(5000)])[0]).shape
     with pytest.raises(CodecError, match="4 codebooks asked for, expected 1 to 3"):
-        Codec.from_dac(model, n_codebooks=4)
+        two.keep_codebooks(4)
 
 
 @pytest.mark.parametrize("bad", [np.zeros(0), np.zeros((2, 100)), np.array([0.0, np.nan]), np.array([np.inf, 0.0])])
@@ -159,20 +175,9 @@ def test_unusable_waveforms_are_refused_with_their_position(codec: Codec, bad: n
         codec.encode([_noise(100), bad.astype(np.float32)])
 
 
-@pytest.mark.parametrize("bad", [np.zeros((0, 3)), np.zeros((5, 4)), np.zeros(5), np.full((5, 3), 64)])
-def test_unusable_codes_are_refused(codec: Codec, bad: np.ndarray) -> None:
-    with pytest.raises(CodecError, match="codes: found"):
-        codec.decode(bad.astype(np.int16))
-
-
-def test_arguments_of_a_model_build_it_again(model: dac.DAC) -> None:
-    again = dac.DAC(**dac_kwargs(model))
-    assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in model.state_dict().items()}
-
-
 def test_shipped_weights_are_small_and_as_promised(shipped: Codec) -> None:
     assert (shipped.sample_rate, shipped.hop_length, shipped.n_codebooks) == (16_000, 640, 4)
-    assert codec_module.SHIPPED["dac-soundscapes-16khz"].stat().st_size < 4 * 2**20
+    assert codec_files.SHIPPED["dac-soundscapes-16khz"].stat().st_size < 4 * 2**20
 
 
 def test_shipped_weights_reconstruct_better_than_silence(shipped: Codec, scenes: list[np.ndarray]) -> None:
@@ -200,8 +205,14 @@ def _narrow(latent_dim: int, seed: int) -> torch.Tensor:
     return 5 + 0.1 * torch.randn(8, latent_dim, 100, generator=torch.Generator().manual_seed(seed))
 
 
+def _copy(model: dac.DAC) -> dac.DAC:
+    copied = dac.DAC(**KWARGS).eval()
+    copied.load_state_dict(model.state_dict())
+    return copied
+
+
 def test_seeding_brings_entries_into_use(model: dac.DAC) -> None:
-    quantizer = Codec.from_dac(model).model.quantizer
+    quantizer = _copy(model).quantizer
     latents = _narrow(model.latent_dim, 0)
     before = count_codes(quantizer(latents)[1], 64)
     seed_codebooks(quantizer, latents, torch.Generator().manual_seed(0))
@@ -210,7 +221,7 @@ def test_seeding_brings_entries_into_use(model: dac.DAC) -> None:
 
 
 def test_projection_is_the_quantizer_without_rounding(model: dac.DAC) -> None:
-    quantizer = Codec.from_dac(model).model.quantizer
+    quantizer = model.quantizer
     latents = torch.randn(2, model.latent_dim, 7)
     stage = quantizer.quantizers[0]
     assert torch.allclose(project_only(quantizer, latents, 1), stage.out_proj(stage.in_proj(latents)))

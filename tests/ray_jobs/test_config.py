@@ -62,3 +62,10 @@ def test_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     experiment = load_experiment(SMOKE)
     assert experiment.storage_path == str(tmp_path / "runs")
     assert experiment.corpora["soundscapes"].root == str(tmp_path / "data" / "soundscapes-smoke")
+
+
+def test_an_override_of_one_member_leaves_its_anchors_others_alone() -> None:
+    deep = "members.captioner-deep.training.epochs=7"
+    members = load_experiment(SMOKE, [deep]).members
+    assert members["captioner-deep"].training.epochs == 7
+    assert members["captioner-wide"].training.epochs != 7

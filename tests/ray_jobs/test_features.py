@@ -15,6 +15,9 @@ def clips(number: int, seed: int = 0) -> list[dict[str, Any]]:
         {
             "clip_id": f"clip-{seed}-{row}",
             "path": f"/audio/{row}.wav",
+            "freesound_id": str(row),
+            "youtube_id": "",
+            "audio_sha256": f"{row:064x}",
             "duration_s": 1.5 + row,
             "captions": [f"caption {row}", "ä, \"quoted\""],
             "codes": rng.integers(0, 1024, (5 + row, 3)).astype(np.int16),

@@ -1,0 +1,74 @@
+"""Adapter for MACS (https://zenodo.org/records/5114771): captions of clips of TAU Urban Acoustic Scenes 2019."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import yaml
+from pydantic import Field
+
+from corpora.files import AudioFolder, find
+from corpora.rows import Row, sort_out
+from corpora.settings import CorpusSettings
+from corpora.table import CorpusError
+
+_AUDIO = ("audio", "MACS/audio", "TAU-urban-acoustic-scenes-2019-development/audio")
+
+
+class MacsCorpus(CorpusSettings):
+    """`root` holds MACS.yaml, and the audio in audio/."""
+
+    kind: Literal["macs"]
+    splits: list[Literal["train"]] = Field(["train"], min_length=1)
+    audio_folder: str | None = Field(None, description="in root; looked for when left out")
+
+    def read(self, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Read all clips, which make up the one split.
+
+        Returns:
+            The table and the quarantine, as `corpora.rows.sort_out`.
+
+        Raises:
+            CorpusError: if MACS.yaml or the audio folder is missing, or MACS.yaml is not in its form.
+        """
+        file = find(
+            "captions file",
+            [self.folder / "MACS.yaml", self.folder / "MACS" / "MACS.yaml"],
+            "set `root` to the folder of MACS.yaml (https://zenodo.org/records/5114771)",
+        )
+        places = _AUDIO if self.audio_folder is None else [self.audio_folder]
+        audio = find(
+            "audio folder",
+            [self.folder / place for place in places],
+            "set `audio_folder` to the folder of the WAV files, in `root`",
+        )
+        return sort_out(_rows(file), AudioFolder(audio))
+
+
+def _rows(file: Path) -> Iterator[Row]:
+    for number, clip in enumerate(_load(file)):
+        origin = f"{file.name} item {number}"
+        try:
+            captions = [annotation["sentence"] for annotation in clip["annotations"]]
+            name = str(clip["filename"])
+        except (KeyError, TypeError):
+            yield Row(origin, "", [], reason="expected filename and annotations with a sentence each")
+            continue
+        yield Row(origin, name, captions)
+
+
+def _load(file: Path) -> list[Any]:
+    try:
+        # Everything as text, as a caption "No" is a word; and by the C parser, as Python's takes a minute.
+        content = yaml.load(file.read_bytes(), Loader=yaml.CBaseLoader)
+    except (OSError, yaml.YAMLError) as error:
+        raise CorpusError(f"{file}: cannot be read as YAML ({error})") from error
+    clips = content.get("files") if isinstance(content, dict) else None
+    if not isinstance(clips, list):
+        raise CorpusError(f"{file}: expected a list under the key `files` as MACS has it")
+    if not clips:
+        raise CorpusError(f"{file}: no clips; expected at least one item under `files`")
+    return clips

@@ -1,0 +1,122 @@
+"""Adapter for Parquet files with the audio inside, as Hugging Face's `datasets` writes them; nothing is unpacked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from corpora.audio import parquet_clip
+from corpora.files import leads_out
+from corpora.rows import Row, ids_of, sort_out
+from corpora.settings import SPLIT_NAMES, CorpusSettings, Split
+from corpora.table import CorpusError
+
+_CAPTIONS = ("caption", "captions", "text", "raw_text")
+_IDS = ("freesound_id", "sound_id", "youtube_id")
+
+
+class ParquetCorpus(CorpusSettings):
+    """`<root>/<split>-*.parquet`, `<root>/data/<split>-*.parquet` or `<root>/<split>/*.parquet`.
+
+    Columns: the audio, struct<bytes, path>; the captions; and, if known, freesound_id (or sound_id) and youtube_id.
+    """
+
+    kind: Literal["parquet"]
+    splits: list[Split] = Field(min_length=1)
+    audio_column: str = "audio"
+    captions_column: str | None = Field(
+        None, description="text or lists of text; caption, captions, text, raw_text or caption_1 and on when left out"
+    )
+
+    def read(self, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Read one split; its audio is not read.
+
+        Returns:
+            The table and the quarantine, as `corpora.rows.sort_out`. Paths are `<file>.parquet#<row>`, which
+            `corpora.audio.load_audio` reads. A clip_id is the name of the audio in the file less its suffix, or
+            `<file>#<row>` where that is blank or a path of another machine.
+
+        Raises:
+            CorpusError: if there is no file of the split, or one cannot be read, lacks columns, or all have no rows.
+        """
+        rows = [row for file in self._files(split) for row in self._rows(file)]
+        if not rows:
+            raise CorpusError(f"{self.folder}: no clips; expected at least one row in the Parquet files of {split}")
+        return sort_out(rows, None)
+
+    def _files(self, split: str) -> list[Path]:
+        places = ("{}-*.parquet", "data/{}-*.parquet", "{}/*.parquet")
+        patterns = [place.format(name) for name in SPLIT_NAMES[split] for place in places]
+        found = {pattern: sorted(self.folder.glob(pattern)) for pattern in patterns}
+        there = [pattern for pattern in patterns if found[pattern]]
+        if len(there) != 1:
+            what = f"files of {split} in more than one place ({', '.join(there)})" if there else "no such files"
+            raise CorpusError(f"{self.folder}/{patterns[0]}: {what}; expected those of one of {', '.join(patterns)}")
+        return found[there[0]]
+
+    def _rows(self, file: Path) -> Iterator[Row]:
+        try:
+            with pq.ParquetFile(file) as parquet:
+                schema = parquet.schema_arrow
+                captions, name = self._captions(file, schema), self._audio_name(file, schema)
+                table = parquet.read([*captions, *name, *(column for column in _IDS if column in schema.names)])
+        except UnicodeEncodeError as error:
+            raise CorpusError(f"{file}: the name is not UTF-8; rename the file") from error
+        except (OSError, pa.ArrowException) as error:
+            raise CorpusError(f"{file}: cannot be read as Parquet ({error})") from error
+        for number, cells in enumerate(table.to_pylist()):
+            yield self._row(file, number, cells, captions)
+
+    def _row(self, file: Path, number: int, cells: dict[str, Any], captions: list[str]) -> Row:
+        texts = [text for column in captions for text in _listed(cells[column])]
+        given = (cells.get(self.audio_column) or {}).get("path") or ""
+        name = f"{file.stem}#{number}" if not given.strip() or leads_out(given) else given
+        path = parquet_clip(file, number, self.audio_column)
+        return Row(f"{file.name} row {number}", name, texts, path=path, **ids_of(cells))
+
+    def _captions(self, file: Path, schema: pa.Schema) -> list[str]:
+        if self.captions_column is not None:
+            wanted = [self.captions_column] if self.captions_column in schema.names else []
+        else:
+            wanted = [name for name in _CAPTIONS if name in schema.names][:1]
+            numbered = (name for name in schema.names if re.fullmatch(r"caption_\d+", name))
+            wanted = wanted or sorted(numbered, key=lambda name: int(name.split("_")[1]))
+        if not wanted or not all(_is_text(schema.field(name).type) for name in wanted):
+            expected = self.captions_column or f"{', '.join(_CAPTIONS)} or caption_1 and on to caption_N"
+            raise CorpusError(
+                f"{file}: found columns {_described(schema)}; expected captions, text or lists of text, in {expected}; "
+                "set `captions_column` if they are in another"
+            )
+        return wanted
+
+    def _audio_name(self, file: Path, schema: pa.Schema) -> list[str]:
+        """The column of the audio's name, if there is one; raises if there is no audio."""
+        column = self.audio_column
+        kind = schema.field(column).type if column in schema.names else pa.null()
+        fields = [field.name for field in kind] if pa.types.is_struct(kind) else []
+        if "bytes" not in fields:
+            raise CorpusError(
+                f"{file}: found columns {_described(schema)}; expected {column}: struct<bytes, path>; "
+                "set `audio_column` if the audio is in another"
+            )
+        return [f"{column}.path"] if "path" in fields else []
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    inner = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
+    return pa.types.is_string(inner) or pa.types.is_large_string(inner)
+
+
+def _listed(cell: Any) -> list[Any]:
+    return cell if isinstance(cell, list) else [cell]
+
+
+def _described(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name}: {field.type}" for field in schema) or "(none)"

@@ -1,0 +1,104 @@
+"""Adapter for WavCaps (https://huggingface.co/datasets/cvssp/WavCaps): a JSON file and an audio folder a source."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import pandas as pd
+from pydantic import Field
+
+from corpora.files import AudioFolder, find
+from corpora.ids import parse_youtube_name, without_suffix
+from corpora.rows import Row, sort_out
+from corpora.settings import CorpusSettings
+from corpora.table import CorpusError
+
+Source = Literal["AudioSet_SL", "BBC_Sound_Effects", "FreeSound", "SoundBible"]
+
+_JSON = {
+    "AudioSet_SL": "as_final.json",
+    "BBC_Sound_Effects": "bbc_final.json",
+    "FreeSound": "fsd_final.json",
+    "SoundBible": "sb_final.json",
+}
+_AUDIO = ("Audio", "audio", "waveforms", "WavCaps/Audio", ".")
+
+
+class WavCapsCorpus(CorpusSettings):
+    """`root` holds json_files/<source>/*_final.json as published, and the audio in Audio/<source>/ (FLAC)."""
+
+    kind: Literal["wavcaps"]
+    splits: list[Literal["train"]] = Field(["train"], min_length=1)
+    sources: list[Source] = Field(list(get_args(Source)), min_length=1)
+    audio_folder: str | None = Field(
+        None, description="in root: has a folder <source>/ or <source>_flac/ each; looked for when left out"
+    )
+
+    def read(self, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Read all sources, which make up the one split.
+
+        Returns:
+            The table and the quarantine, as `corpora.rows.sort_out`. A clip_id is `<source>/<id>`, for ids of two
+            sources may be the same number. FreeSound's ids are Freesound ids; those of AudioSet_SL name the video.
+
+        Raises:
+            CorpusError: if a JSON file or an audio folder is missing, or a JSON file is not in WavCaps' form.
+        """
+        tables, quarantines = zip(*(self._read_source(source) for source in dict.fromkeys(self.sources)))
+        return pd.concat(tables, ignore_index=True), pd.concat(quarantines, ignore_index=True)
+
+    def _read_source(self, source: Source) -> tuple[pd.DataFrame, pd.DataFrame]:
+        name = _JSON[source]
+        file = find(
+            f"JSON file of {source}",
+            [self.folder / folder / source / name for folder in ("json_files", "WavCaps/json_files", "data/json_files")]
+            + [self.folder / name],
+            "set `root` to the folder of json_files/, or leave the source out of `sources`",
+        )
+        places = _AUDIO if self.audio_folder is None else [self.audio_folder]
+        audio = AudioFolder(
+            find(
+                f"audio folder of {source}",
+                [self.folder / place / folder for place in places for folder in (source, f"{source}_flac")],
+                "unpack the archives and set `audio_folder` to the folder that has one a source",
+            )
+        )
+        return sort_out(_rows(source, file, audio), audio)
+
+
+def _rows(source: Source, file: Path, audio: AudioFolder) -> Iterator[Row]:
+    items, columns = _load(file)
+    names = {without_suffix(name): name for name in sorted(audio.files(), reverse=True)}
+    for number, item in enumerate(items):
+        origin = f"{file.name} item {number}"
+        if not isinstance(item, dict):
+            yield Row(origin, "", [], reason=f"is {type(item).__name__}, not an object with id and caption")
+            continue
+        # AudioSet's ids end in .wav, whatever the file is.
+        stem = without_suffix(str(item.get("id") or ""))
+        yield Row(
+            origin,
+            names.get(stem, f"{stem}.flac" if stem else ""),
+            [item.get(column) for column in columns],
+            f"{source}/{stem}",
+            freesound_id=stem if source == "FreeSound" else "",
+            youtube_id=parse_youtube_name(stem)[0] if source == "AudioSet_SL" else "",
+        )
+
+
+def _load(file: Path) -> tuple[list[Any], list[str]]:
+    """The items, and the keys of their captions: caption, or caption_1 and on if there are several a clip."""
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CorpusError(f"{file}: cannot be read as JSON ({error})") from error
+    items = content.get("data") if isinstance(content, dict) else None
+    count = content.get("num_captions_per_audio", 1) if isinstance(content, dict) else None
+    if not isinstance(items, list) or not isinstance(count, int):
+        raise CorpusError(f'{file}: expected {{"num_captions_per_audio": <number>, "data": [...]}} as WavCaps has it')
+    if not items:
+        raise CorpusError(f'{file}: no clips; expected at least one item in "data"')
+    return items, ["caption"] if count == 1 else [f"caption_{number}" for number in range(1, count + 1)]
