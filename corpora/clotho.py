@@ -67,6 +67,12 @@ class ClothoCorpus(CorpusSettings):
         )
         return sort_out(rows, AudioFolder(audio))
 
+    def exclusion_lists(self) -> list[Path]:
+        """The metadata of the validation and evaluation splits: their clips count even where their audio is absent."""
+        names = [f"clotho_metadata_{_NAMES[split]}.csv" for split in ("validation", "test")]
+        sheets = [folder / name for folder in self._places("clotho_csv_files") for name in names]
+        return [sheet for sheet in sheets if sheet.is_file()]
+
     def _places(self, of_aac_datasets: str) -> list[Path]:
         root = self.folder
         return [root, root / of_aac_datasets, root / "CLOTHO_v2.1" / of_aac_datasets]

@@ -28,3 +28,7 @@ class CorpusSettings(BaseModel):
     def folder(self) -> Path:
         """`root`, absolute."""
         return Path(self.root).absolute()
+
+    def exclusion_lists(self) -> list[Path]:
+        """Files that lie with the corpus and name clips that no corpus may train on (`corpora.exclusions`)."""
+        return []

@@ -50,6 +50,16 @@ class WavCapsCorpus(CorpusSettings):
         tables, quarantines = zip(*(self._read_source(source) for source in dict.fromkeys(self.sources)))
         return pd.concat(tables, ignore_index=True), pd.concat(quarantines, ignore_index=True)
 
+    def exclusion_lists(self) -> list[Path]:
+        """WavCaps' list of clips that are in test sets of captioning, and DCASE's list, where they lie in `root`.
+
+        The other two lists of WavCaps leave out training clips of AudioCaps, and test sets of classification.
+        """
+        folders = ("", "json_files", "json_files/blacklist", "blacklist")
+        names = ("blacklist_exclude_test_ac.json", "dcase2024_task6_excluded_freesound_ids.csv")
+        files = [self.folder / folder / name for folder in folders for name in names]
+        return [file for file in files if file.is_file()]
+
     def _read_source(self, source: Source) -> tuple[pd.DataFrame, pd.DataFrame]:
         name = _JSON[source]
         file = find(

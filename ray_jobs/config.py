@@ -58,7 +58,9 @@ class ExclusionsConfig(Strict):
     """What must not be trained on (the DCASE rule)."""
 
     evaluation_clips: bool = Field(
-        True, description="leave out of every training split what any corpus has in validation or test, by id"
+        True,
+        description="leave out of every training split what any corpus has in validation or test, by id, and what the "
+        "lists that come with the corpora name",
     )
     lists: list[str] = Field(default=[], description="files of ids to leave out, too: WavCaps' JSON, DCASE's CSV")
 

@@ -41,18 +41,15 @@ def run(experiment: Experiment, dry_run: bool = False) -> None:
     say(f"prepare: {len(todo)} corpora to prepare, {len(experiment.corpora) - len(todo)} done already")
     if not todo:
         return
-    for name, corpus in experiment.corpora.items():
-        if isinstance(corpus, SoundscapesCorpus) and not dry_run:
-            _render_soundscapes(name, corpus)
-    # All tables are read before any clip is worked on: a bad one is said at once, and exclusions need them all.
-    tables, set_aside = _read_tables(experiment)
     codec_rate = _codec_sample_rate(experiment)
     if dry_run:
-        from ray_jobs.dry_run import show_estimate
-
-        lost = set_aside.groupby(["corpus", "split"]).size().reindex(list(tables), fill_value=0)
-        show_estimate(tables, lost, experiment.features, encoders(experiment.prepare))
+        _dry_run(experiment)
         return
+    for name, corpus in experiment.corpora.items():
+        if isinstance(corpus, SoundscapesCorpus) and not _is_rendered(corpus):
+            _render_soundscapes(name, corpus)
+    # All tables are read before any clip is worked on: a bad one is said at once, and exclusions need them all.
+    tables, set_aside = _read_tables(experiment, list(experiment.corpora))
     directory.write_experiment()
     shards = {
         (name, split): plan_shards(table, experiment.features, directory.features(name, split))
@@ -67,11 +64,27 @@ def run(experiment: Experiment, dry_run: bool = False) -> None:
     _report_overlaps(list(tables), directory)
 
 
-def _read_tables(experiment: Experiment) -> tuple[Tables, pd.DataFrame]:
+def _dry_run(experiment: Experiment) -> None:
+    from ray_jobs.dry_run import show_estimate
+
+    there = []
+    for name, corpus in experiment.corpora.items():
+        if isinstance(corpus, SoundscapesCorpus) and not _is_rendered(corpus):
+            say(f"prepare: {name}: {sum(corpus.splits.values())} clips would be rendered into {corpus.root} first")
+        else:
+            there.append(name)
+    if there:
+        tables, set_aside = _read_tables(experiment, there)
+        lost = set_aside.groupby(["corpus", "split"]).size().reindex(list(tables), fill_value=0)
+        show_estimate(tables, lost, experiment.features, encoders(experiment.prepare))
+
+
+def _read_tables(experiment: Experiment, corpora: list[str]) -> tuple[Tables, pd.DataFrame]:
     """Every split's usable clips, and what was set aside (corpus, split and the quarantine's columns)."""
     tables: Tables = {}
     rejected: list[pd.DataFrame] = []
-    for name, corpus in experiment.corpora.items():
+    for name in corpora:
+        corpus = experiment.corpora[name]
         for split in corpus.splits:
             tables[name, split], unusable = corpus.read(split)
             rejected.append(unusable.assign(corpus=name, split=split))
@@ -82,15 +95,20 @@ def _read_tables(experiment: Experiment) -> tuple[Tables, pd.DataFrame]:
 
 def _exclude(experiment: Experiment, tables: Tables) -> Tables:
     """Take from the training splits, in place, what evaluation is made of; returns what was taken."""
-    exclusions = Exclusions.union([read_exclusions(Path(file)) for file in experiment.exclusions.lists])
+    lists = [Path(file) for file in experiment.exclusions.lists]
+    found = []
     if experiment.exclusions.evaluation_clips:
-        exclusions = Exclusions.union([exclusions, find_evaluation_ids(tables)])
+        found.append(find_evaluation_ids(tables))
+        lists += [file for corpus in experiment.corpora.values() for file in corpus.exclusion_lists()]
+    exclusions = Exclusions.union([*found, *(read_exclusions(file) for file in lists)])
+    if lists:
+        say(f"prepare: exclusion lists: {', '.join(map(str, lists))}")
     taken: Tables = {}
     for key in [key for key in tables if key[1] == "train"]:
         before = len(tables[key])
         tables[key], taken[key] = exclude(tables[key], exclusions)
-        if len(taken[key]):
-            say(f"prepare: {key[0]}: {len(taken[key])} of {before} clips excluded from training", style="yellow")
+        if len(exclusions.freesound) or len(exclusions.youtube):
+            say(f"prepare: {key[0]}: {len(taken[key])} of {before} training clips excluded")
     return taken
 
 
@@ -147,11 +165,8 @@ def _write_strings(frame: pd.DataFrame, path: Path) -> None:
 
 
 def _render_soundscapes(name: str, corpus: SoundscapesCorpus) -> None:
-    """Render the corpus into its root, unless it is there."""
+    """Render the corpus into its root."""
     root = Path(corpus.root)
-    inputs = fingerprint(corpus.model_dump(mode="json", exclude={"root"}))
-    if is_done(root, inputs):
-        return
     scenes = soundscapes.sample_scenes({str(split): n for split, n in corpus.splits.items()}, corpus.seed)
     everything = [scene for split in scenes.values() for scene in split]
     say(f"prepare: rendering {len(everything)} clips of {name} into {root}")
@@ -167,7 +182,15 @@ def _render_soundscapes(name: str, corpus: SoundscapesCorpus) -> None:
     for split, of_split in scenes.items():
         soundscapes.write_captions(root, split, of_split)
     write_json(root / "corpus.json", {"corpus": "soundscapes (synthetic)", **corpus.model_dump(mode="json")})
-    mark_done(root, inputs)
+    mark_done(root, _rendering_inputs(corpus))
+
+
+def _is_rendered(corpus: SoundscapesCorpus) -> bool:
+    return is_done(Path(corpus.root), _rendering_inputs(corpus))
+
+
+def _rendering_inputs(corpus: SoundscapesCorpus) -> str:
+    return fingerprint(corpus.model_dump(mode="json", exclude={"root"}))
 
 
 if __name__ == "__main__":

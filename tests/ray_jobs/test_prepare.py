@@ -38,6 +38,10 @@ def samples(make: Callable[[], np.ndarray]) -> Callable[[Path], None]:
     return lambda path: soundfile.write(path, make(), RATE, subtype="FLOAT")
 
 
+def same_sound(path: Path) -> None:
+    soundfile.write(path, (32_000 * tone(0.8)).astype(np.int16), RATE)
+
+
 def cut(share: float) -> Callable[[Path], None]:
     def make(path: Path) -> None:
         soundfile.write(path, tone(2.0), RATE)
@@ -236,6 +240,38 @@ def test_codes_take_a_fifth_of_the_int64_files_that_enclap_writes(prepared: Path
         stored += sum(chunk.total_compressed_size for chunk in chunks if chunk.path_in_schema.startswith("codes."))
         plain += sum(8 * len(codes) * len(codes[0]) + 128 for codes in pd.read_parquet(shard)["codes"])
     assert stored * 5 <= plain
+
+
+def test_evaluation_clips_are_not_trained_on_and_overlaps_are_reported(
+    tmp_path: Path, local_ray: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Freesound id 007 is another than 7; the same sound under another name and format is found by its samples."""
+    known, other = tmp_path / "known" / "corpus", tmp_path / "other" / "corpus"
+    write_corpus(known, [Case("a.wav", sound()), Case("b.wav", same_sound)], "test")
+    others = [Case(f"{number}.wav", sound(seconds=1 + number / 10)) for number in range(4)]
+    write_corpus(other, [*others, Case("b2.flac", same_sound)])
+    for folder, split, ids in [(known, "test", ["7", "8"]), (other, "train", ["7", "007", "9", "10", "11"])]:
+        sheet = pd.read_csv(folder / f"{split}.csv")
+        sheet.assign(freesound_id=ids).to_csv(folder / f"{split}.csv", index=False)
+    (tmp_path / "excluded.csv").write_text("sound_id\n9\n")
+    corpora = (
+        f"corpora={{soundscapes: {{kind: folder, root: {known}, splits: [test]}}, "
+        f"other: {{kind: folder, root: {other}, splits: [train]}}}}"
+    )
+    prepare.run(load_experiment(SMOKE, [
+        f"storage_path={tmp_path / 'runs'}", corpora, f"exclusions.lists=[{tmp_path / 'excluded.csv'}]",
+    ]))  # fmt: skip
+    features = tmp_path / "runs" / "smoke" / "features"
+    used = pd.concat(pd.read_parquet(shard) for shard in (features / "other" / "train").glob("*.parquet"))
+    assert used["clip_id"].tolist() == ["1", "3", "b2"]
+    reasons = pd.read_parquet(features / "other" / "quarantine.parquet").set_index("clip_id")["reason"]
+    assert reasons["0"] == "excluded from training: Freesound id 7 is in soundscapes/test"
+    assert reasons["2"] == "excluded from training: Freesound id 9 is in excluded.csv"
+    assert "other: 2 of 5 training clips excluded" in capsys.readouterr().out
+    overlap = pd.read_parquet(features / "overlaps.parquet")
+    assert overlap[["by", "corpus_a", "clip_a", "corpus_b", "clip_b"]].to_numpy().tolist() in (
+        [["audio_sha256", "soundscapes", "b", "other", "b2"]], [["audio_sha256", "other", "b2", "soundscapes", "b"]],
+    )  # fmt: skip
 
 
 def test_dry_run_says_what_it_would_cost_and_writes_nothing(

@@ -1,0 +1,182 @@
+"""prepare against a plain loop over the codec's own package, one file at a time.
+
+    python benchmarks/prepare.py [--clips 320] [--growth]
+
+Baseline: what a first script does: read a file, mix down and resample with audiotools, `dac.DAC.preprocess` and
+`encode` with the same weights and as many threads as there are cores, and write the codes as EnCLAP's own scripts do,
+`np.save` of int64 [T, Q]. It computes no log_mel and keeps no captions; ours does both.
+
+Ours: `ray_jobs.shards.make_shards`, as `enclap prepare` calls it, on the same files. Both sides take turns in rounds.
+Steady state is counted from when every actor has finished its first shard; what comes before (actors, imports) is
+printed apart. `bytes` compares the codes on disk. `--growth` measures the highest sum of proportional set sizes of all
+processes with 200 and with 2,000 clips.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import dac
+import numpy as np
+import pandas as pd
+import psutil
+import pyarrow.parquet as pq
+import ray
+import torch
+from audiotools import AudioSignal
+
+from corpora.folder import read_folder
+from corpora.soundscapes import sample_scenes, write_captions, write_clip
+from models.codec_dac import DacArguments
+from models.codec_files import find_weights, read_own
+from models.settings import LogMelConfig
+from ray_jobs.config import FeaturesConfig, PrepareResources
+from ray_jobs.shards import Shard, encoders, make_shards, plan_shards
+
+CODEC = "dac-soundscapes-16khz"
+SAMPLE_RATE = 44_100  # of the files: both sides resample
+ROUNDS = 3
+FEATURES = FeaturesConfig(
+    codec=CODEC,
+    log_mel=LogMelConfig(sample_rate=16_000, n_fft=1024, hop_length=800, n_mels=64, f_min=50, f_max=8000),
+    clips_per_shard=16,
+)
+Claims = dict[str, dict[str, float | str]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=int, default=320, help="a round")
+    parser.add_argument("--growth", action="store_true", help="measure memory with 200 and 2,000 clips, too")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        table = render(root / "audio", max(options.clips, 2000 if options.growth else 0))
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        claims = throughput(table.head(options.clips), root)
+        if options.growth:
+            claims |= growth(table, root)
+        ray.shutdown()
+    for name, row in claims.items():
+        ours, baseline, ratio = row["ours"], row["baseline"], row["ratio"]
+        print(f"{name:>14}: ours {ours:.4g}  baseline {baseline:.4g} {row['unit']}  ratio {ratio:.2f}")
+    print(json.dumps(claims))
+
+
+def render(root: Path, clips: int) -> pd.DataFrame:
+    """Clips of the built-in corpus, as files that have to be resampled."""
+    scenes = sample_scenes({"test": min(clips, 400)}, seed=0)["test"]
+    for scene in scenes:
+        write_clip(scene, root, SAMPLE_RATE)
+    write_captions(root, "test", scenes)
+    table, _ = read_folder(root, "test")
+    copies = -(-clips // len(table))
+    repeated = pd.concat([table.assign(clip_id=table["clip_id"] + f"-{n}") for n in range(copies)], ignore_index=True)
+    return repeated.head(clips)
+
+
+def throughput(table: pd.DataFrame, root: Path) -> Claims:
+    """Clips a second in steady state, and bytes of codes."""
+    ours, baseline = [], []
+    for number in range(ROUNDS):
+        baseline.append(plain_loop(table, root / f"npy-{number}"))
+        start, rate = our_rate(table, root / f"parquet-{number}")
+        ours.append(rate)
+        print(f"round {number + 1}: ours {rate:.2f} clips/s after {start:.1f} s of start, baseline {baseline[-1]:.2f}")
+    plain = sum(path.stat().st_size for path in (root / "npy-0").iterdir())
+    return {
+        "throughput": claim(float(np.median(ours)), float(np.median(baseline)), 1.3, "clips/s"),
+        "bytes": claim(codes_bytes(root / "parquet-0") / len(table), plain / len(table), 5, "bytes/clip", less=True),
+    }
+
+
+def plain_loop(table: pd.DataFrame, target: Path) -> float:
+    """Clips a second of the baseline."""
+    record, state = read_own(find_weights(CODEC))
+    model = dac.DAC(**asdict(DacArguments.known(record["kwargs"])))
+    model.load_state_dict(state)
+    model.eval()
+    target.mkdir()
+    start = time.perf_counter()
+    for row in table.itertuples():
+        signal = AudioSignal(row.path).to_mono().resample(model.sample_rate)
+        with torch.no_grad():
+            _, codes, *_ = model.encode(model.preprocess(signal.audio_data, signal.sample_rate))
+        np.save(target / f"{row.clip_id}.npy", codes[0].T.numpy())
+    return len(table) / (time.perf_counter() - start)
+
+
+def our_rate(table: pd.DataFrame, target: Path) -> tuple[float, float]:
+    """Seconds until every actor has finished a shard, and clips a second from then on."""
+    resources = PrepareResources()
+    start, finished = time.perf_counter(), []
+    clips = []
+    for made in make_shards(shards_of(table, target), FEATURES, 16_000, resources):
+        finished.append(time.perf_counter())
+        clips.append(made["clips"])
+    warm = encoders(resources) - 1
+    return finished[warm] - start, sum(clips[warm + 1 :]) / (finished[-1] - finished[warm])
+
+
+def shards_of(table: pd.DataFrame, target: Path) -> list[Shard]:
+    target.mkdir(parents=True, exist_ok=True)
+    return plan_shards(table, FEATURES, target)
+
+
+def codes_bytes(folder: Path) -> int:
+    """Compressed size of the column `codes` in all shards."""
+    total = 0
+    for shard in folder.glob("*.parquet"):
+        metadata = pq.read_metadata(shard)
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        columns = [group.column(number) for group in groups for number in range(metadata.num_columns)]
+        total += sum(c.total_compressed_size for c in columns if c.path_in_schema.startswith("codes."))
+    return total
+
+
+def growth(table: pd.DataFrame, root: Path) -> Claims:
+    """The highest memory of all processes, with 200 clips (baseline) and with 2,000 (ours)."""
+    few, many = (peak_memory(table.head(clips), root / f"growth-{clips}") for clips in (200, 2000))
+    return {"memory_growth": claim(many / 2**20, few / 2**20, 1 / 1.2, "MiB", less=True)}
+
+
+def peak_memory(table: pd.DataFrame, target: Path) -> int:
+    """Of this process and all that it started, in bytes."""
+    peak, stop = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not stop.wait(0.5):
+            peak = max(peak, sum(_size(process) for process in psutil.Process().children(recursive=True)))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for _ in make_shards(shards_of(table, target), FEATURES, 16_000, PrepareResources()):
+        pass
+    stop.set()
+    watcher.join()
+    return peak
+
+
+def _size(process: psutil.Process) -> int:
+    try:
+        return process.memory_full_info().pss
+    except psutil.Error:  # ended meanwhile
+        return 0
+
+
+def claim(ours: float, baseline: float, target: float, unit: str, less: bool = False) -> dict[str, float | str]:
+    """A row of the result; the ratio is the better the higher."""
+    ratio = baseline / ours if less else ours / baseline
+    return {"ours": ours, "baseline": baseline, "ratio": ratio, "target": target, "unit": unit}
+
+
+if __name__ == "__main__":
+    main()
