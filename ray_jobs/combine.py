@@ -84,7 +84,7 @@ def _caption(
             systems[f"{name}/{how}"] = _texts(own, reranking.choose(own))
     systems["ensemble"] = _texts(table, chosen)
     _write_candidates(directory.ensemble, members.features.clip_ids, table, reranking.totals(table), chosen)
-    _write_captions(directory.ensemble, members.features.paths, systems["ensemble"])
+    _write_captions(directory.ensemble, members.features.file_names, systems["ensemble"])
     scores = {system: caption_values(texts, members.features.captions) for system, texts in systems.items()}
     values = {system: dict(score.corpus) for system, score in scores.items()}
     if members.detector:
@@ -129,9 +129,9 @@ def _write_candidates(
     frame.to_parquet(target / "candidates.parquet")
 
 
-def _write_captions(target: Path, paths: list[str], captions: list[str]) -> None:
+def _write_captions(target: Path, file_names: list[str], captions: list[str]) -> None:
     """DCASE Task 6: file_name,caption_predicted."""
-    frame = pd.DataFrame({"file_name": [Path(path).name for path in paths], "caption_predicted": captions})
+    frame = pd.DataFrame({"file_name": file_names, "caption_predicted": captions})
     frame.to_csv(target / "captions.csv", index=False)
 
 
@@ -143,7 +143,7 @@ def _retrieve(directory: RunDirectory, members: TrainedMembers) -> tuple[dict[st
     queries, target = members.queries()
     similarities = members.similarities()
     fused = best_retrieval(directory.search("retrieval")).join(similarities)
-    _write_retrieval(directory.ensemble, queries, fused, members.features.paths)
+    _write_retrieval(directory.ensemble, queries, fused, members.features.file_names)
     scores = {name: retrieval_values(one, target) for name, one in {**similarities, "ensemble": fused}.items()}
     comparisons = [_compare_retrieval(scores, name, target, members.experiment.seed) for name in similarities]
     return {name: score.corpus for name, score in scores.items()}, comparisons
@@ -158,11 +158,10 @@ def _compare_retrieval(
     return {"metric": "map@10", "a": "ensemble", "b": other, "delta": comparison.delta, "ci95": list(comparison.ci95)}
 
 
-def _write_retrieval(target: Path, queries: list[str], similarity: np.ndarray, paths: list[str]) -> None:
+def _write_retrieval(target: Path, queries: list[str], similarity: np.ndarray, file_names: list[str]) -> None:
     """DCASE Task 8: caption,fname_1,...,fname_10, best first."""
-    names = np.array([Path(path).name for path in paths])
     best = np.argsort(-similarity, axis=1, kind="stable")[:, :10]
-    frame = pd.DataFrame(names[best], columns=[f"fname_{rank + 1}" for rank in range(best.shape[1])])
+    frame = pd.DataFrame(np.array(file_names)[best], columns=[f"fname_{rank + 1}" for rank in range(best.shape[1])])
     frame.insert(0, "caption", queries)
     frame.to_csv(target / "retrieval.csv", index=False)
 

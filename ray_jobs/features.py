@@ -35,6 +35,12 @@ class Features:
     def __len__(self) -> int:
         return len(self.clip_ids)
 
+    @property
+    def file_names(self) -> list[str]:
+        """As submissions name clips; the clip_id of a clip that is no file of its own but a row of a Parquet file."""
+        pairs = zip(self.clip_ids, self.paths, strict=True)
+        return [clip_id if ".parquet#" in path else Path(path).name for clip_id, path in pairs]
+
     def head(self, clips: int | None) -> Features:
         """The first so many clips; all of them for None."""
         lists = {f.name: getattr(self, f.name)[:clips] for f in fields(self) if f.name != "codec"}

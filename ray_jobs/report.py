@@ -193,7 +193,7 @@ def _clips(experiment: Experiment, directory: RunDirectory) -> list[dict[str, An
     rng = np.random.default_rng(experiment.seed)
     return [
         {
-            "file": Path(features.paths[row]).name, "why": why, "cider_d": values[row],
+            "file": features.file_names[row], "why": why, "cider_d": values[row],
             "caption": said[row], "references": features.captions[row], "duration_s": features.durations_s[row],
             "audio": _audio(features.paths[row], experiment.features.max_duration_s),
             "picture": _picture(features.log_mels[row]),
@@ -241,7 +241,7 @@ def _retrieval(
 ) -> dict[str, Any]:
     """One of the clip's captions as a query, what came back, and at which rank the clip itself did."""
     ranking = rankings.iloc[int(first_query + rng.integers(len(features.captions[row])))]
-    names, right = ranking.iloc[1:].tolist(), Path(features.paths[row]).name
+    names, right = ranking.iloc[1:].tolist(), features.file_names[row]
     rank = names.index(right) + 1 if right in names else None
     return {"query": ranking["caption"], "names": names[:RETRIEVED], "rank": rank, "listed": len(names)}
 

@@ -41,6 +41,9 @@ def test_round_trip_over_shards(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found.codes[row], clip["codes"])
         np.testing.assert_array_equal(found.log_mels[row], clip["log_mel"])
     assert len(found.head(2)) == 2
+    assert found.file_names == ["0.wav", "1.wav", "2.wav", "0.wav", "1.wav"]
+    found.paths[1] = "/corpus/test.parquet#1"
+    assert found.file_names[1] == found.clip_ids[1]
     assert not list(tmp_path.glob(".*"))
 
 
