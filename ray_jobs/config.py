@@ -176,6 +176,8 @@ class Experiment(Strict):
             for corpus in member.corpora:
                 if corpus not in self.corpora:
                     raise ValueError(f"members.{name}.corpora: {corpus!r} is not among {', '.join(self.corpora)}")
+            if isinstance(member.corpora, dict) and not sum(member.corpora.values()):
+                raise ValueError(f"members.{name}.corpora: all shares are 0; expected one above")
             for edge in member.edges():
                 if edge not in self.members:
                     raise ValueError(f"members.{name}: {edge!r} is not among members ({', '.join(self.members)})")

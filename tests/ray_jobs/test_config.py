@@ -34,6 +34,7 @@ def test_overrides_reach_any_field() -> None:
         ("members.captioner-deep.audio_embedding=nobody", "'nobody' is not among members"),
         ("members.captioner-deep.init_from=retriever-bge", "'retriever-bge' is no captioner"),
         ("members.captioner-deep.init_from=captioner-deep", "in a circle: captioner-deep"),
+        ("members.fluency.corpora={soundscapes: 0}", "members.fluency.corpora: all shares are 0"),
         ("members.fluency.corpora=[clotho]", "'clotho' is not among soundscapes"),
         ("target_corpus=clotho", "'clotho' is not among corpora"),
         ("seed=many", "seed: .*valid integer.*'many'"),
