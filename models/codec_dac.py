@@ -59,9 +59,9 @@ class DacCodec(Codec):
         try:
             known = DacArguments.known(arguments)
             model = _build(known, state)
-        except (TypeError, ValueError, AttributeError, RuntimeError) as error:
-            if isinstance(error, CodecError):
-                raise
+        except CodecError:
+            raise
+        except Exception as error:  # each library refuses arguments in its own way
             raise CodecError(f"cannot build a DAC of {arguments}: {error}") from error
         return cls(
             model,
@@ -72,6 +72,7 @@ class DacCodec(Codec):
             hop_length=math.prod(known.encoder_rates),
             n_codebooks=known.n_codebooks,
             codebook_size=known.codebook_size,
+            width=known.encoder_dim,
         )
 
     @classmethod

@@ -39,7 +39,7 @@ class EncodecCodec(Codec):
         try:
             config = EncodecConfig(**arguments)
             model = EncodecModel(config)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except Exception as error:  # transformers has errors of its own for fields of a wrong type
             raise CodecError(f"cannot build an EnCodec of {arguments}: {error}") from error
         if config.chunk_length is None and (not config.use_causal_conv or config.norm_type != "weight_norm"):
             raise CodecError("an EnCodec that is neither causal with weight norm nor chunked; none of these is known")
@@ -54,6 +54,7 @@ class EncodecCodec(Codec):
             hop_length=config.hop_length,
             n_codebooks=config.num_quantizers,
             codebook_size=config.codebook_size,
+            width=config.num_filters,
         )
 
     @classmethod

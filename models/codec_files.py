@@ -91,8 +91,8 @@ def read_own(path: Path) -> tuple[dict[str, Any], State]:
     beside = path.with_suffix(".json")
     try:
         record, state = json.loads(beside.read_text(encoding="utf-8")), load_file(path)
-        expected = record["weights_sha256"]
-    except (OSError, SafetensorError, json.JSONDecodeError, KeyError) as error:
+        _, expected = record["kwargs"], record["weights_sha256"]
+    except (OSError, SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise CodecError(f"not a codec with {beside.name} beside it: {error!r}") from error
     found = weights_sha256(state)
     if found != expected:

@@ -92,7 +92,9 @@ def read_features(directories: list[Path]) -> Features:
     codecs = [shard_metadata(shard)["codec"] for shard in shards]
     for shard, codec in zip(shards, codecs, strict=True):
         if codec != codecs[0]:
-            raise FeaturesError(f"{shard}: codes of {codec}, expected those of {codecs[0]} as in {shards[0]}")
+            differing = [key for key in {**codecs[0], **codec} if codec.get(key) != codecs[0].get(key)]
+            values = "; ".join(f"{key} {codec.get(key)!r}, there {codecs[0].get(key)!r}" for key in differing)
+            raise FeaturesError(f"{shard}: codes of another codec than in {shards[0]}: {values}; prepare both with one")
     features = Features([], [], [], [], [], [], [], codecs[0] if codecs else {})
     for origin, shard in found:
         table = pq.read_table(shard)

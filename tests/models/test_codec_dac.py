@@ -189,7 +189,7 @@ def test_missing_and_unexpected_keys_are_refused_by_name(model: dac.DAC, tmp_pat
     [
         ({"codebook_size": 32}, r"codebook\.weight torch\.float32 \(64, 4\), expected torch\.float32 \(32, 4\)"),
         ({"codebook_size": 2**16}, "65536"),
-        ({"encoder_dim": "four"}, "cannot build a DAC"),
+        ({"encoder_dim": "4"}, "cannot build a DAC"),
         ({"encoder_rates": None}, "cannot build a DAC"),
     ],
 )

@@ -129,6 +129,8 @@ def test_codebooks_between_bandwidths_are_the_first_of_the_next(model_24khz: Enc
     five = load_codec(tmp_path, n_codebooks=5)
     assert every.shape[1] == 32
     assert np.array_equal(five.encode([_noise(20_000)])[0], every[:, :5])
+    with pytest.raises(CodecError, match=r"both 5 codebooks and 6 kbps"):
+        load_codec(tmp_path, n_codebooks=5, bandwidth_kbps=6)
     for books in (0, 33):
         with pytest.raises(CodecError, match=f"{books} codebooks asked for, expected 1 to 32"):
             load_codec(tmp_path, n_codebooks=books)
@@ -186,6 +188,25 @@ def test_other_layouts_are_refused(tmp_path: Path) -> None:
     (tmp_path / "music" / "config.json").write_text(json.dumps({"model_type": "mimi"}))
     with pytest.raises(CodecError, match="a model of type 'mimi', expected one of dac, encodec"):
         load_codec(tmp_path / "music")
+
+
+@pytest.mark.parametrize("change", [{"num_filters": "few"}, {"codebook_size": 1000}, {"upsampling_ratios": None}])
+def test_settings_of_no_model_are_refused(model_24khz: EncodecModel, tmp_path: Path, change: dict[str, Any]) -> None:
+    model_24khz.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(CodecError, match="cannot build an EnCodec"):
+        load_codec(tmp_path)
+
+
+def test_a_hub_id_is_read_from_the_hubs_cache(
+    model_24khz: EncodecModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model_24khz.save_pretrained(tmp_path)
+    asked = []
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: asked.append(name) or str(tmp_path))
+    assert load_codec("facebook/encodec_24khz").provenance() == load_codec(tmp_path).provenance()
+    assert asked == ["facebook/encodec_24khz"]
 
 
 def test_an_absent_hub_id_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
