@@ -41,11 +41,12 @@ CLIPS, CANDIDATES, RETRIEVED, QUARANTINED = 8, 5, 5, 20
 AUDIO_RATE, AUDIO_S = 16_000, 30.0  # what a browser gets: enough to judge a caption by, small enough for one page
 PICTURE_COLUMNS, PICTURE_ROWS, PICTURE_LEVELS = 480, 96, 64
 LABELS = {
+    "median_rank": "median rank",
     "cider_d": "CIDEr-D", "spider": "SPIDEr", "sbert_sim": "SBERT-sim", "map@10": "mAP@10",
     "fluency_error": "fluency error", "caption_loss": "caption loss", "unique_captions": "different captions",
     "vocab.cands": "words used", "vocab.mrefs_full": "words in references",
 }  # fmt: skip
-LOWER_IS_BETTER = {"fluency_error", "fer"}
+LOWER_IS_BETTER = {"fluency_error", "fer", "median_rank"}
 # Charts are drawn in these stand-ins; the page puts its theme's colours in their place, light or dark.
 THEME = {
     "page": "#111213", "ink": "#010203", "muted": "#040506", "grid": "#070809", "accent": "#0a0b0c",

@@ -253,3 +253,8 @@ def test_picked_clips_are_the_best_the_worst_and_others() -> None:
 
 def test_numbers() -> None:
     assert [report.number(value) for value in (None, float("nan"), 12345, -0.5)] == ["–", "–", "12\u2009345", "−0.500"]
+
+
+def test_the_best_of_a_column_is_the_lowest_where_less_is_better() -> None:
+    systems = {"a": {"map@10": 0.2, "median_rank": 8.0}, "b": {"map@10": 0.3, "median_rank": 4.0}}
+    assert report._table(systems, lambda _: True)["best"] == {"map@10": {"b"}, "median_rank": {"b"}}
