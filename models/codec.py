@@ -39,8 +39,8 @@ FAMILIES = {
     "dac": "models.codec_dac:DacCodec",
     "encodec": "models.codec_encodec:EncodecCodec",
 }
-# Values of the encoder's first layer, its largest, held at once: bounds memory for clips of any length, on a CPU at
-# about 1 GiB. A clip that fits is encoded whole (up to 24 s by DAC at 44.1 kHz): windows give the same codes but for
+# Values of the encoder's first layer, its largest, held at once: bounds memory for clips of any length (measured on a
+# CPU: 1.3 GiB). A clip that fits is encoded whole (up to 24 s by DAC at 44.1 kHz); windows give the same codes but for
 # rounding (measured: one frame of 4,500 differed, where two entries were equally near).
 CPU_VALUES = 2**26
 GPU_VALUES = 2**28
