@@ -37,7 +37,7 @@ class Strict(BaseModel):
 class FeaturesConfig(Strict):
     """What `prepare` computes of every clip."""
 
-    codec: str = Field("dac-44khz", description="a source of models.codec.load_codec: dac-44khz, facebook/encodec_24khz, a file, ...")
+    codec: str = Field("dac-44khz", description="dac-44khz, facebook/encodec_24khz, a file: models.codec.load_codec")
     codebooks: int | None = Field(None, gt=0, description="keep the first so many; all when left out")
     log_mel: LogMelConfig = LogMelConfig()
     max_duration_s: float = Field(30.0, gt=0, description="longer clips are cut to their beginning")
