@@ -57,7 +57,8 @@ def write_features(
         tone = 0.3 * np.sin(np.arange(22_050) * 0.02 * (clip + 1))
         soundfile.write(path, np.stack([tone, tone], 1), 22_050)
         arrays = {"codes": np.zeros((5, 2), np.int16), "log_mel": rng.normal(-40, 20, (31, mels)).astype(np.float16)}
-        rows.append({"clip_id": f"clip-{clip}", "path": str(path), "captions": texts, "duration_s": 1.0, **arrays})
+        ids = {"clip_id": f"clip-{clip}", "freesound_id": "", "youtube_id": "", "audio_sha256": ""}
+        rows.append({**ids, "path": str(path), "captions": texts, "duration_s": 1.0, **arrays})
     (directory.root / "audio" / f"clip {len(captions) - 1}.wav").unlink()
     features = directory.features(experiment.target_corpus)
     write_shard(features / "test" / "00000.parquet", rows, {"codec": {"name": "x"}, "quarantine": []}, 2, mels)
