@@ -44,7 +44,7 @@ def write_run(experiment: Experiment, clips: int = CLIPS) -> None:
         write_member(experiment, directory.member(name), name, rng)
     write_search(experiment, directory, rng)
     write_ensemble(experiment, directory, captions, rng)
-    mark_done(directory.ensemble, directory.combine_inputs())
+    mark_done(directory.ensemble, directory.search_inputs())
 
 
 def write_features(
