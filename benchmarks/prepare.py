@@ -42,6 +42,7 @@ from ray_jobs.shards import Shard, encoders, make_shards, plan_shards
 CODEC = "dac-soundscapes-16khz"
 SAMPLE_RATE = 44_100  # of the files: both sides resample
 ROUNDS = 3
+FEWEST_CLIPS = 160
 FEATURES = FeaturesConfig(
     codec=CODEC,
     log_mel=LogMelConfig(sample_rate=16_000, n_fft=1024, hop_length=800, n_mels=64, f_min=50, f_max=8000),
@@ -55,6 +56,8 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=320, help="a round")
     parser.add_argument("--growth", action="store_true", help="measure memory with 200 and 2,000 clips, too")
     options = parser.parse_args()
+    if options.clips < FEWEST_CLIPS:
+        parser.error(f"--clips {options.clips}: fewer than {FEWEST_CLIPS} leave too few shards for a steady state")
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         table = render(root / "audio", max(options.clips, 2000 if options.growth else 0))
