@@ -125,7 +125,7 @@ def test_report_is_one_page(smoke_run: Path) -> None:
 
 
 BUNDLE_CHECK = """
-import socket, sys
+import json, socket, sys
 def refuse(*_): raise OSError("network")
 socket.socket.connect = refuse
 from models.ensemble import Ensemble
@@ -147,7 +147,7 @@ found = ensemble.retrieve("a dog barks", top_k=10)
 assert sorted(path for path, _ in found) == sorted(paths)
 assert [s for _, s in found] == sorted((s for _, s in found), reverse=True)
 assert "ray" not in sys.modules, "the bundle needs Ray"
-print("\\n".join(c.text for c in together))
+print(json.dumps([c.text for c in together]))
 """
 
 
@@ -163,7 +163,8 @@ def test_bundle_works_moved_offline_and_without_ray(smoke_run: Path, tmp_path: P
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr[-3000:]
     captions = pd.read_csv(smoke_run / "ensemble" / "captions.csv").set_index("file_name")["caption_predicted"]
-    assert finished.stdout.strip().splitlines() == [captions[path.name] for path in audio]
+    # JSON: an undertrained captioner says control characters, too, and some of them end a line.
+    assert json.loads(finished.stdout) == [captions[path.name] for path in audio]
 
 
 def test_bundle_checksums(smoke_run: Path) -> None:
