@@ -22,7 +22,7 @@ class FluencyDetector(nn.Module):
 
     def __init__(self, config: FluencyDetectorConfig, text_encoder: TextEncoder) -> None:
         super().__init__()
-        self.config = config
+        self.config = config.model_copy(update={"text_encoder": text_encoder.config})
         self.text_encoder = text_encoder
         self.head = nn.Linear(text_encoder.dim, 1)
 

@@ -43,6 +43,14 @@ class LogMel(torch.nn.Module):
         return (10 * power.clamp_min(FLOOR).log10()).T.half().numpy()
 
 
+def crop(log_mel: np.ndarray, max_frames: int | None, rng: np.random.Generator) -> np.ndarray:
+    """A random stretch of max_frames of log_mel [frames, mels], or all of it where it is no longer."""
+    if max_frames is None or len(log_mel) <= max_frames:
+        return log_mel
+    start = rng.integers(len(log_mel) - max_frames + 1)
+    return log_mel[start : start + max_frames]
+
+
 def pad_log_mels(log_mels: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
     """Stack log_mels [frames_i, mels] into [B, max frames, mels] float32, and their lengths [B]."""
     lengths = torch.tensor([max(len(log_mel), MIN_FRAMES) for log_mel in log_mels])

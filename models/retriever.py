@@ -26,25 +26,31 @@ class Retriever(nn.Module):
 
     kind = "retriever"
 
-    def __init__(self, config: RetrieverConfig, text_encoder: TextEncoder) -> None:
+    def __init__(self, config: RetrieverConfig, audio_encoder: AudioEncoder, text_encoder: TextEncoder) -> None:
         super().__init__()
-        self.config = config
-        self.audio_encoder = AudioEncoder(config.audio_encoder, config.log_mel.n_mels)
+        self.config = config.model_copy(update={"text_encoder": text_encoder.config})
+        self.audio_encoder = audio_encoder
         self.text_encoder = text_encoder
-        self.audio_projection = _projection(self.audio_encoder.dim, config)
+        self.audio_projection = _projection(audio_encoder.dim, config)
         self.text_projection = _projection(text_encoder.dim, config)
         self.metric = MahalanobisMetric(config.joint_dim, config.metric)
 
     @classmethod
     def create(cls, config: RetrieverConfig, captions: Iterable[str]) -> Retriever:
-        """Build for training; `captions` train the tokenizer of a text encoder from scratch."""
-        return cls(config, TextEncoder.create(config.text_encoder, captions))
+        """Build for training; `captions` train the tokenizer of a text encoder from scratch.
+
+        Raises:
+            CheckpointError: if the audio encoder's checkpoint cannot be loaded.
+        """
+        audio_encoder = AudioEncoder.create(config.audio_encoder, config.log_mel.n_mels)
+        return cls(config, audio_encoder, TextEncoder.create(config.text_encoder, captions))
 
     @classmethod
     def load(cls, directory: str | Path) -> Retriever:
         """Load what `save` wrote; no network."""
         config = RetrieverConfig.model_validate(read_config(directory, cls.kind))
-        model = cls(config, TextEncoder.empty(config.text_encoder, Path(directory) / "text_encoder"))
+        audio_encoder = AudioEncoder(config.audio_encoder, config.log_mel.n_mels)
+        model = cls(config, audio_encoder, TextEncoder.empty(config.text_encoder, Path(directory) / "text_encoder"))
         load_weights(model, directory)
         return model.eval()
 

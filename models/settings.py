@@ -27,27 +27,66 @@ class LogMelConfig(Settings):
 
 
 class AudioEncoderConfig(Settings):
-    """`backbone` is a timm ConvNeXt by name, or `random:convnext` with sizes in `depths` and `dims`."""
+    """`backbone` is a timm model by name, or `random:convnext` with sizes in `depths` and `dims`.
+
+    Weights: `checkpoint`, timm's own (`pretrained`), or from scratch where neither is given.
+    """
 
     backbone: str = "convnext_tiny"
+    checkpoint: str | None = Field(
+        None,
+        description="published AudioSet weights of convnext_tiny (arXiv 2306.00830): Zenodo's .pth, or the hub's "
+        "model.safetensors or its directory",
+    )
+    pretrained: bool = Field(False, description="start from timm's weights of that name, of the hub or its cache")
     depths: tuple[int, int, int, int] = (3, 3, 9, 3)
     dims: tuple[int, int, int, int] = (96, 192, 384, 768)
-    layer_scale: float = Field(1e-6, gt=0, description="initial residual scale; small models from scratch want about 1")
+    layer_scale: float = Field(
+        1e-6, gt=0, description="initial residual scale of a ConvNeXt; small models from scratch want about 1"
+    )
     drop_path: float = Field(0.0, ge=0, lt=1)
     freq_mask: int = Field(0, ge=0, description="SpecAugment: widest mel mask, two of them (training only)")
     time_mask: int = Field(0, ge=0, description="SpecAugment: widest frame mask, two of them (training only)")
+    max_frames: int | None = Field(
+        None, ge=32, description="a random stretch of so many frames of longer clips (training only)"
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _backbone_alone(cls, value: Any) -> Any:
         return {"backbone": value} if isinstance(value, str) else value
 
+    @model_validator(mode="after")
+    def _one_source_of_weights(self) -> AudioEncoderConfig:
+        if self.checkpoint and self.pretrained:
+            raise ValueError("checkpoint and pretrained exclude each other")
+        if self.pretrained and self.backbone.startswith(RANDOM):
+            raise ValueError(f"pretrained: there are no weights of {self.backbone!r}")
+        return self
+
+    def check_front_end(self, log_mel: LogMelConfig) -> None:
+        """Refuse log-mels that the checkpoint was not trained on.
+
+        Raises:
+            ValueError: naming the parameters that differ.
+        """
+        differing = {key: value for key, value in log_mel if self.checkpoint and value != getattr(LogMelConfig(), key)}
+        if differing:
+            raise ValueError(f"log_mel: {differing} differ from what audio_encoder.checkpoint was trained on")
+
 
 class TextEncoderConfig(Settings):
     """`name` is a hub id, a directory, or `random:<model type>` with sizes in `sizes` and a tokenizer to train."""
 
     name: str = "BAAI/bge-base-en-v1.5"
-    pooling: Literal["cls", "mean"] = "cls"
+    pooling: Literal["cls", "mean"] | None = Field(
+        None,
+        description="how token states become one vector; when left out as the checkpoint's 1_Pooling/config.json says, "
+        "else the first token of a BERT and the mean of all others",
+    )
+    finetuning: Literal["full", "frozen", "lora"] = Field("full", description="what of a loaded encoder is trained")
+    lora_rank: int = Field(8, gt=0)
+    lora_alpha: int = Field(16, gt=0, description="the adapters' output is scaled by lora_alpha / lora_rank")
     max_tokens: int = Field(64, gt=2)
     sizes: dict[str, int | float | str] = Field(default={}, description="for random: fields of the transformers config")
     tokenizer: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
@@ -57,6 +96,12 @@ class TextEncoderConfig(Settings):
     @classmethod
     def _name_alone(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _weights_from_scratch_are_trained(self) -> TextEncoderConfig:
+        if self.finetuning != "full" and self.name.startswith(RANDOM):
+            raise ValueError(f"finetuning: {self.finetuning!r} leaves the random weights of {self.name!r} untrained")
+        return self
 
 
 class RetrieverSettings(Settings):
@@ -70,12 +115,23 @@ class RetrieverSettings(Settings):
     loss: Literal["m-ltm"] = "m-ltm"
     metric: Literal["full", "diagonal"] = "full"
     epsilon: float = Field(0.03, gt=0, description="entropic regularisation, relative to the largest distance")
+    mixup_alpha: float = Field(
+        0.0,
+        ge=0,
+        description="a quarter of a batch's clips sound together with another one, each at a share of the power drawn "
+        "from Beta(alpha, alpha), and their captions are joined (training only); 0: off",
+    )
 
 
 class RetrieverConfig(RetrieverSettings):
     """With the front end that its log-mels come from."""
 
     log_mel: LogMelConfig
+
+    @model_validator(mode="after")
+    def _front_end_is_the_checkpoints(self) -> RetrieverConfig:
+        self.audio_encoder.check_front_end(self.log_mel)
+        return self
 
 
 class CaptionerSettings(Settings):

@@ -80,6 +80,9 @@ class Training(Strict):
     epochs: int = Field(gt=0)
     batch_size: int = Field(64, gt=1)
     learning_rate: float = Field(gt=0)
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="of the learning rate from each layer of an encoder to the one below; 1: off"
+    )
     schedule: Literal["cosine", "inverse-sqrt", "constant"] = "cosine"
     warmup_steps: int = Field(0, ge=0)
     weight_decay: float = Field(0.01, ge=0)
@@ -114,6 +117,12 @@ class CaptionerMember(Member, CaptionerSettings):
     kind: Literal["captioner"]
     audio_embedding: str
     captions_per_clip: int = Field(1, gt=0, description="captions a step and clip, from one encoder pass")
+
+    @model_validator(mode="after")
+    def _all_layers_learn_alike(self) -> CaptionerMember:
+        if self.training.layer_decay < 1:
+            raise ValueError("training.layer_decay: a captioner has none of the encoders that it is for; leave it out")
+        return self
 
     def edges(self) -> list[str]:
         return [self.audio_embedding, *super().edges()]
@@ -185,6 +194,8 @@ class Experiment(Strict):
                 raise ValueError(f"members.{name}.audio_embedding: {member.audio_embedding!r} is no retriever")
             if member.init_from and self.members[member.init_from].kind != member.kind:
                 raise ValueError(f"members.{name}.init_from: {member.init_from!r} is no {member.kind}")
+            if isinstance(member, RetrieverMember):
+                member.audio_encoder.check_front_end(self.features.log_mel)
         self._refuse_circles()
         return self
 
@@ -218,6 +229,8 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
     for corpus in experiment.corpora.values():
         corpus.root = _absolute(corpus.root)
     experiment.exclusions.lists = [_absolute(path) for path in experiment.exclusions.lists]
+    for member in experiment.members.values():
+        _make_encoder_paths_absolute(member)
     return experiment
 
 
@@ -243,6 +256,14 @@ def load_config(path: str | Path, overrides: list[str], schema: type[Schema]) ->
         return schema.model_validate(raw)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(path, problem, schema) for problem in error.errors())) from error
+
+
+def _make_encoder_paths_absolute(member: AnyMember) -> None:
+    if isinstance(member, RetrieverMember) and member.audio_encoder.checkpoint:
+        member.audio_encoder.checkpoint = _absolute(member.audio_encoder.checkpoint)
+    # A name may be a hub id, too.
+    if not isinstance(member, CaptionerMember) and Path(member.text_encoder.name).is_dir():
+        member.text_encoder.name = _absolute(member.text_encoder.name)
 
 
 def _absolute(path: str) -> str:

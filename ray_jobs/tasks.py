@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from models.caption_damage import build_examples
 from models.captioner import Captioner
 from models.fluency import FluencyDetector
-from models.log_mel import pad_log_mels
+from models.log_mel import crop, pad_log_mels
+from models.mixup import mix_pairs
 from models.retrieval_metrics import retrieval_values
 from models.retriever import Retriever
 from models.settings import (
@@ -25,7 +27,7 @@ from models.settings import (
     RetrieverConfig,
     RetrieverSettings,
 )
-from ray_jobs.config import CaptionerMember, FluencyDetectorMember
+from ray_jobs.config import CaptionerMember, FluencyDetectorMember, RetrieverMember
 from ray_jobs.features import Features, read_features
 from ray_jobs.member_job import MemberJob
 
@@ -147,8 +149,13 @@ class RetrieverTask(Task):
 
     monitor, sign = "map@10", 1
 
+    @property
+    def _member(self) -> RetrieverMember:
+        assert isinstance(self.job.member, RetrieverMember)
+        return self.job.member
+
     def create(self) -> Retriever:
-        settings = {field: getattr(self.job.member, field) for field in RetrieverSettings.model_fields}
+        settings = {field: getattr(self._member, field) for field in RetrieverSettings.model_fields}
         return Retriever.create(RetrieverConfig(**settings, log_mel=self.job.log_mel), self.all_captions)
 
     def load(self, directory: Path) -> Retriever:
@@ -158,9 +165,12 @@ class RetrieverTask(Task):
         rng, train = self.rng(epoch), self.train
         clips = self.epoch_clips(rng)
         drawn = [_draw(train.captions[clip], 1, rng)[0] for clip in clips]
-        lengths = [len(train.log_mels[clip]) for clip in clips]
-        for rows in bucketed_batches(lengths, self.job.member.training.batch_size, rng, rank, world):
-            yield *pad_log_mels([train.log_mels[clip] for clip in clips[rows]]), [drawn[row] for row in rows]
+        most = self._member.audio_encoder.max_frames
+        lengths = [min(len(train.log_mels[clip]), most or sys.maxsize) for clip in clips]
+        own = np.random.default_rng([self.job.seed, epoch, 1 + rank])  # `rng` must go on alike in all workers
+        for rows in bucketed_batches(lengths, self._member.training.batch_size, rng, rank, world):
+            log_mels = [crop(train.log_mels[clip], most, own) for clip in clips[rows]]
+            yield mix_pairs(*pad_log_mels(log_mels), [drawn[row] for row in rows], self._member.mixup_alpha, own)
 
     def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
         log_mel, lengths, captions = batch

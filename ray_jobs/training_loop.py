@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from models.files import write_json
+from models.layer_decay import layer_depths
 from ray_jobs.config import Training
 from ray_jobs.member_job import MemberJob
 from ray_jobs.run_directory import mark_done
@@ -58,7 +59,7 @@ class _State:
         saved = torch.load(scratch / "training.pt", weights_only=True) if checkpoint else None
         self.model = (task.load(scratch / "last") if saved else _first_model(task)).to(device)
         self.steps = task.steps_per_epoch()
-        self.optimizer = torch.optim.AdamW(_decay_groups(self.model, training.weight_decay), lr=training.learning_rate)
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.model, training))
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, _factor(training, self.steps))
         self.epoch, self.history, self.best = 0, [], -math.inf
         if saved:
@@ -161,12 +162,24 @@ def _first_model(task: Task) -> Any:
     return task.load(task.job.edges[start]) if start else task.create()
 
 
-def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for matrices only: not for biases, norms and other vectors."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def parameter_groups(model: nn.Module, training: Training) -> list[dict[str, Any]]:
+    """What the optimizer steps on, those of the full learning rate first.
+
+    Weight decay is for matrices only: not for biases, norms and other vectors. With `layer_decay`, each layer of an
+    encoder learns so much more slowly than the one above it.
+    """
+    depths = layer_depths(model) if training.layer_decay < 1 else {}
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {(0, True): [], (0, False): []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((depths.get(name, 0), parameter.dim() > 1), []).append(parameter)
     return [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        {
+            "params": parameters,
+            "lr": training.learning_rate * training.layer_decay**depth,
+            "weight_decay": training.weight_decay if matrices else 0.0,
+        }
+        for (depth, matrices), parameters in groups.items()
     ]
 
 

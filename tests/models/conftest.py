@@ -1,11 +1,15 @@
 """Small models with random weights."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig, AutoModel
 
 from models.captioner import Captioner
 from models.settings import CaptionerConfig
+from models.tokenization import train_tokenizer
 
 CAPTIONS = [
     "a dog barks twice nearby",
@@ -47,3 +51,16 @@ def clips() -> tuple[list[np.ndarray], np.ndarray]:
     rng = np.random.default_rng(0)
     codes = [rng.integers(0, 16, (frames, 3)).astype(np.int16) for frames in (40, 25, 90, 60, 25)]
     return codes, rng.normal(size=(5, 8)).astype(np.float32)
+
+
+def published_text_encoder(directory: Path, kind: str, layers: int = 2) -> Path:
+    """A directory as transformers' hub lays it out, of a small `bert` or `roberta` with random weights."""
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer("bpe" if kind == "roberta" else "wordpiece", CAPTIONS, 300)
+    sizes = {"hidden_size": 32, "num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 64}
+    config = AutoConfig.for_model(
+        kind, **sizes, vocab_size=len(tokenizer), pad_token_id=1, max_position_embeddings=66, initializer_range=0.3
+    )
+    AutoModel.from_config(config).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory

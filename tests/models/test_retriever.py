@@ -1,5 +1,6 @@
 """The retriever: training lowers the loss, batches do not matter, files round-trip, for every tokenizer kind."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from models.log_mel import pad_log_mels
 from models.retriever import Retriever
 from models.settings import AudioEncoderConfig, LogMelConfig, RetrieverConfig, TextEncoderConfig
 
-from .conftest import CAPTIONS
+from .conftest import CAPTIONS, published_text_encoder
 
 KINDS = [("random:bert", "unigram", "cls"), ("random:bert", "wordpiece", "mean"), ("random:roberta", "bpe", "mean")]
 
@@ -61,6 +62,34 @@ def test_learns_to_match_and_survives_saving(
     similarity = loaded.similarity(loaded.text_embeddings(CAPTIONS), loaded.audio_embeddings(log_mels))
     expected = retriever.similarity(retriever.text_embeddings(CAPTIONS), retriever.audio_embeddings(log_mels))
     np.testing.assert_allclose(similarity, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("finetuning", ["full", "frozen", "lora"])
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_a_finetuned_checkpoint_survives_saving(
+    kind: str, finetuning: str, log_mels: list[np.ndarray], tmp_path: Path
+) -> None:
+    """Trained for a few steps, saved, and loaded where the checkpoint that it came from is gone."""
+    published = published_text_encoder(tmp_path / "published", kind)
+    config = make(*KINDS[0]).config
+    text = TextEncoderConfig.model_validate({"name": str(published), "finetuning": finetuning})
+    retriever = Retriever.create(config.model_copy(update={"text_encoder": text}), [])
+    start = retriever.text_encoder.eval()(CAPTIONS).detach()
+    trained = [parameter for parameter in retriever.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=1e-2)
+    retriever.train()
+    for _ in range(3):
+        optimizer.zero_grad()
+        retriever(*pad_log_mels(log_mels), CAPTIONS).backward()
+        optimizer.step()
+    retriever.eval().save(tmp_path / "member")
+    shutil.rmtree(published)
+    loaded = Retriever.load(tmp_path / "member")
+    assert loaded.config.text_encoder.pooling == ("cls" if kind == "bert" else "mean")
+    np.testing.assert_allclose(loaded.text_embeddings(CAPTIONS), retriever.text_embeddings(CAPTIONS), atol=1e-6)
+    moved = not torch.allclose(loaded.text_encoder(CAPTIONS), start, atol=1e-4)
+    assert moved == (finetuning != "frozen")
+    assert [p.requires_grad for p in loaded.parameters()] == [p.requires_grad for p in retriever.parameters()]
 
 
 def test_embeddings_do_not_depend_on_the_batch(log_mels: list[np.ndarray]) -> None:

@@ -42,6 +42,12 @@ def test_overrides_reach_any_field() -> None:
         ("name=../elsewhere", "name: "),
         ("seed", "expected key=value"),
         ("members.fluency.kind=parrot", "members.fluency: .*'parrot'"),
+        ("members.captioner-deep.training.layer_decay=0.9", "members.captioner-deep: training.layer_decay: "),
+        (
+            "members.retriever-bge.audio_encoder.checkpoint=a.pth",
+            "'n_mels': 64.*audio_encoder.checkpoint was trained on",
+        ),
+        ("members.retriever-bge.text_encoder.finetuning=lora", "leaves the random weights of 'random:bert' untrained"),
     ],
 )
 def test_errors_name_file_key_and_remedy(override: str, message: str) -> None:
@@ -60,7 +66,13 @@ def test_files_that_are_no_experiment(tmp_path: Path) -> None:
 
 def test_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    experiment = load_experiment(SMOKE)
+    (tmp_path / "bert").mkdir()
+    encoders = ["features.log_mel={}", "members.retriever-bge.audio_encoder={checkpoint: weights/tiny.pth}"]
+    names = ["members.retriever-bert.text_encoder=bert", "members.retriever-roberta.text_encoder=roberta-base"]
+    experiment = load_experiment(SMOKE, encoders + names)
+    bge, bert, roberta = (experiment.members[name] for name in experiment.of_kind("retriever"))
+    assert bge.audio_encoder.checkpoint == str(tmp_path / "weights" / "tiny.pth")
+    assert (bert.text_encoder.name, roberta.text_encoder.name) == (str(tmp_path / "bert"), "roberta-base")
     assert experiment.storage_path == str(tmp_path / "runs")
     assert experiment.corpora["soundscapes"].root == str(tmp_path / "data" / "soundscapes-smoke")
 
