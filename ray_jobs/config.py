@@ -88,6 +88,9 @@ class Training(Strict):
     weight_decay: float = Field(0.01, ge=0)
     clip_norm: float = Field(1.0, gt=0)
     precision: Literal["float32", "bfloat16"] = "float32"
+    patience: int | None = Field(
+        None, gt=0, description="stop behind so many epochs without a better validation value; never when left out"
+    )
 
 
 class Member(Strict):
@@ -104,11 +107,31 @@ class Member(Strict):
         """Members that must be done first."""
         return [self.init_from] if self.init_from else []
 
+    def start(self) -> dict[str, str]:
+        """By key, what the weights are of: members joined by init_from must agree on it."""
+        raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _workers_share_a_batch_evenly(self) -> Member:
+        size, workers = self.training.batch_size, self.resources.workers
+        if size % workers:
+            raise ValueError(f"training.batch_size: {size} is no multiple of resources.workers ({workers})")
+        return self
+
 
 class RetrieverMember(Member, RetrieverSettings):
     """A retriever (models/retriever.py)."""
 
     kind: Literal["retriever"]
+    gradient_cache: int | None = Field(
+        None,
+        gt=0,
+        description="pairs of a worker's batch whose activations are held at once (GradCache): memory for a batch of "
+        "any size, for the price of a second forward pass",
+    )
+
+    def start(self) -> dict[str, str]:
+        return {"audio_encoder.backbone": self.audio_encoder.backbone, "text_encoder.name": self.text_encoder.name}
 
 
 class CaptionerMember(Member, CaptionerSettings):
@@ -117,6 +140,9 @@ class CaptionerMember(Member, CaptionerSettings):
     kind: Literal["captioner"]
     audio_embedding: str
     captions_per_clip: int = Field(1, gt=0, description="captions a step and clip, from one encoder pass")
+
+    def start(self) -> dict[str, str]:
+        return {"language_model": self.language_model}
 
     @model_validator(mode="after")
     def _all_layers_learn_alike(self) -> CaptionerMember:
@@ -132,6 +158,9 @@ class FluencyDetectorMember(Member, FluencyDetectorConfig):
     """A fluency-error detector (models/fluency.py), trained on damaged captions."""
 
     kind: Literal["fluency-detector"]
+
+    def start(self) -> dict[str, str]:
+        return {"text_encoder.name": self.text_encoder.name}
 
 
 AnyMember = Annotated[RetrieverMember | CaptionerMember | FluencyDetectorMember, Field(discriminator="kind")]
@@ -192,12 +221,22 @@ class Experiment(Strict):
                     raise ValueError(f"members.{name}: {edge!r} is not among members ({', '.join(self.members)})")
             if isinstance(member, CaptionerMember) and self.members[member.audio_embedding].kind != "retriever":
                 raise ValueError(f"members.{name}.audio_embedding: {member.audio_embedding!r} is no retriever")
-            if member.init_from and self.members[member.init_from].kind != member.kind:
-                raise ValueError(f"members.{name}.init_from: {member.init_from!r} is no {member.kind}")
+            if member.init_from:
+                self._check_start(name, member, member.init_from)
             if isinstance(member, RetrieverMember):
                 member.audio_encoder.check_front_end(self.features.log_mel)
         self._refuse_circles()
         return self
+
+    def _check_start(self, name: str, member: AnyMember, before: str) -> None:
+        if self.members[before].kind != member.kind:
+            raise ValueError(f"members.{name}.init_from: {before!r} is no {member.kind}")
+        for key, value in self.members[before].start().items():
+            if member.start()[key] != value:
+                raise ValueError(
+                    f"members.{name}.{key}: found {member.start()[key]!r}, expected {value!r} as {before!r} has, "
+                    "whose weights it starts from"
+                )
 
     def _refuse_circles(self) -> None:
         done: set[str] = set()
@@ -307,7 +346,8 @@ def _explain(path: Path, problem: Any, schema: type[BaseModel]) -> str:
         nearest = difflib.get_close_matches(str(problem["loc"][-1]), _all_keys(schema), n=1)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         return f"{path}: unknown key {location!r}{hint}"
-    found = "" if problem["type"] == "missing" else f" (found {problem['input']!r})"
+    # A rule between several keys has all of them as its input; its message names the one at fault.
+    found = "" if problem["type"] == "missing" or isinstance(problem["input"], dict) else f" (found {problem['input']!r})"
     where = f"{location}: " if location else ""
     return f"{path}: {where}{message}{found if location else ''}"
 

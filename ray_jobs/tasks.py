@@ -65,6 +65,10 @@ class Task(ABC):
         """A saved model of this kind."""
 
     @abstractmethod
+    def start_from(self, directory: Path) -> Any:
+        """The weights of another member's model, to be trained under this member's settings."""
+
+    @abstractmethod
     def batches(self, epoch: int, rank: int, world: int) -> Iterator[Any]:
         """This worker's share of every global batch of an epoch, the same for the same seed and epoch."""
 
@@ -154,12 +158,22 @@ class RetrieverTask(Task):
         assert isinstance(self.job.member, RetrieverMember)
         return self.job.member
 
+    @property
+    def _settings(self) -> RetrieverSettings:
+        return RetrieverSettings(**{field: getattr(self._member, field) for field in RetrieverSettings.model_fields})
+
     def create(self) -> Retriever:
-        settings = {field: getattr(self._member, field) for field in RetrieverSettings.model_fields}
-        return Retriever.create(RetrieverConfig(**settings, log_mel=self.job.log_mel), self.all_captions)
+        config = RetrieverConfig(**dict(self._settings), log_mel=self.job.log_mel)
+        retriever = Retriever.create(config, self.all_captions)
+        if not config.audio_encoder.checkpoint:
+            retriever.audio_encoder.standardise(self.train.log_mels)
+        return retriever
 
     def load(self, directory: Path) -> Retriever:
         return Retriever.load(directory)
+
+    def start_from(self, directory: Path) -> Retriever:
+        return Retriever.load(directory, self._settings)
 
     def batches(self, epoch: int, rank: int, world: int) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
         rng, train = self.rng(epoch), self.train
@@ -173,8 +187,7 @@ class RetrieverTask(Task):
             yield mix_pairs(*pad_log_mels(log_mels), [drawn[row] for row in rows], self._member.mixup_alpha, own)
 
     def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
-        log_mel, lengths, captions = batch
-        return {"loss": model(log_mel.to(device), lengths.to(device), captions)}
+        return {"loss": model(*batch, at_once=self._member.gradient_cache)}
 
     def validate(self, model: Retriever) -> dict[str, float]:
         queries = [caption for clip in self.validation.captions for caption in clip]
@@ -205,10 +218,13 @@ class CaptionerTask(Task):
         assert isinstance(self.job.member, CaptionerMember)
         return self.job.member
 
+    @property
+    def _settings(self) -> CaptionerSettings:
+        return CaptionerSettings(**{field: getattr(self._member, field) for field in CaptionerSettings.model_fields})
+
     def create(self) -> Captioner:
-        settings = {field: getattr(self._member, field) for field in CaptionerSettings.model_fields}
         config = CaptionerConfig(
-            **settings,
+            **dict(self._settings),
             codebooks=self.train.codes[0].shape[1],
             codebook_size=self.train.codec["codebook_size"],
             audio_embedding_dim=self.retriever.config.joint_dim,
@@ -217,6 +233,11 @@ class CaptionerTask(Task):
 
     def load(self, directory: Path) -> Captioner:
         return Captioner.load(directory)
+
+    def start_from(self, directory: Path) -> Captioner:
+        captioner = Captioner.load(directory)
+        captioner.config = captioner.config.model_copy(update=dict(self._settings))
+        return captioner
 
     def batches(self, epoch: int, rank: int, world: int) -> Iterator[tuple[list[np.ndarray], Tensor, list[list[str]]]]:
         rng, train, each = self.rng(epoch), self.train, self._member.captions_per_clip
@@ -259,13 +280,19 @@ class FluencyTask(Task):
 
     monitor, sign = "f1", 1
 
-    def create(self) -> FluencyDetector:
+    @property
+    def _settings(self) -> FluencyDetectorConfig:
         assert isinstance(self.job.member, FluencyDetectorMember)
-        settings = {field: getattr(self.job.member, field) for field in FluencyDetectorConfig.model_fields}
-        return FluencyDetector.create(FluencyDetectorConfig(**settings), self.all_captions)
+        return FluencyDetectorConfig(text_encoder=self.job.member.text_encoder)
+
+    def create(self) -> FluencyDetector:
+        return FluencyDetector.create(self._settings, self.all_captions)
 
     def load(self, directory: Path) -> FluencyDetector:
         return FluencyDetector.load(directory)
+
+    def start_from(self, directory: Path) -> FluencyDetector:
+        return FluencyDetector.load(directory, self._settings)
 
     def examples(self) -> int:
         return len(build_examples(self.all_captions, self.rng(0)))

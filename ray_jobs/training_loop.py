@@ -13,6 +13,7 @@ import pandas as pd
 import ray.train
 import ray.train.torch
 import torch
+from ray.train.collective import broadcast_from_rank_zero
 from torch import Tensor, nn
 
 from models.files import write_json
@@ -37,6 +38,8 @@ def train_worker(config: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         state = _State(task, Path(scratch), config["commit"])
         for epoch in range(state.epoch, job.member.training.epochs):
+            if state.is_stale():
+                break
             values = state.run_epoch(epoch, rank, world)
             if rank == 0:
                 ray.get(config["progress"].push.remote(_line(job, epoch, values)))
@@ -68,9 +71,19 @@ class _State:
             self.epoch, self.history, self.best = saved["epoch"], saved["history"], saved["best"]
         self.parallel: nn.Module = self.model
         if ray.train.get_context().get_world_size() > 1:
+            if device.type == "cuda":  # no such thing on CPUs, nor any batch norm in the project's own encoder
+                self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
             self.parallel = ray.train.torch.prepare_model(
                 self.model, parallel_strategy_kwargs={"find_unused_parameters": True}
             )
+
+    def is_stale(self) -> bool:
+        """Whether validation got no better for `patience` epochs; all workers get the answer of the first."""
+        patience = self.task.job.member.training.patience
+        if patience is None:
+            return False
+        stale = epochs_without_gain([self.task.sign * values[self.task.monitor] for values in self.history])
+        return broadcast_from_rank_zero(stale >= patience)
 
     def run_epoch(self, epoch: int, rank: int, world: int) -> dict[str, float]:
         """Train one epoch, validate, and return the values to log."""
@@ -159,7 +172,12 @@ class _State:
 def _first_model(task: Task) -> Any:
     """A new model, or the one named by init_from."""
     start = task.job.member.init_from
-    return task.load(task.job.edges[start]) if start else task.create()
+    return task.start_from(task.job.edges[start]) if start else task.create()
+
+
+def epochs_without_gain(scores: list[float]) -> int:
+    """How many epochs at the end came after the first of the best."""
+    return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
 
 def parameter_groups(model: nn.Module, training: Training) -> list[dict[str, Any]]:

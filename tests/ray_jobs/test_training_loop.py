@@ -8,7 +8,7 @@ import pytest
 from models.fluency import FluencyDetector
 from models.settings import FluencyDetectorConfig
 from ray_jobs.config import Training
-from ray_jobs.training_loop import parameter_groups
+from ray_jobs.training_loop import epochs_without_gain, parameter_groups
 from tests.models.conftest import published_text_encoder
 
 
@@ -43,3 +43,9 @@ def test_each_layer_learns_more_slowly_than_the_one_above(finetuning: str, tmp_p
 def test_what_is_frozen_has_no_optimizer_state(tmp_path: Path) -> None:
     model, found = groups(tmp_path, "frozen", layer_decay=0.5)
     assert {p for group in found for p in group["params"]} == {*model.head.parameters()}
+
+
+def test_epochs_without_gain() -> None:
+    assert epochs_without_gain([]) == 0
+    assert epochs_without_gain([0.1, 0.3, 0.2, 0.3]) == 2, "an equal value is no gain"
+    assert epochs_without_gain([0.1, 0.2]) == 0
