@@ -347,7 +347,8 @@ def _explain(path: Path, problem: Any, schema: type[BaseModel]) -> str:
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         return f"{path}: unknown key {location!r}{hint}"
     # A rule between several keys has all of them as its input; its message names the one at fault.
-    found = "" if problem["type"] == "missing" or isinstance(problem["input"], dict) else f" (found {problem['input']!r})"
+    told = problem["type"] != "missing" and not isinstance(problem["input"], dict)
+    found = f" (found {problem['input']!r})" if told else ""
     where = f"{location}: " if location else ""
     return f"{path}: {where}{message}{found if location else ''}"
 
