@@ -73,8 +73,13 @@ class Task(ABC):
         """This worker's share of every global batch of an epoch, the same for the same seed and epoch."""
 
     def steps_per_epoch(self) -> int:
-        """Number of global batches that `batches` shares out."""
+        """Steps of the optimizer in an epoch."""
         return max(1, self.examples() // self.job.member.training.batch_size)
+
+    @property
+    def batch_size(self) -> int:
+        """Of what `batches` yields, over all workers: a step's batch, or a part of it."""
+        return self.job.member.training.batch_size // self.job.member.training.accumulate
 
     def examples(self) -> int:
         """Items of an epoch: clips, unless a task says otherwise."""
@@ -182,7 +187,7 @@ class RetrieverTask(Task):
         most = self._member.audio_encoder.max_frames
         lengths = [min(len(train.log_mels[clip]), most or sys.maxsize) for clip in clips]
         own = np.random.default_rng([self.job.seed, epoch, 1 + rank])  # `rng` must go on alike in all workers
-        for rows in bucketed_batches(lengths, self._member.training.batch_size, rng, rank, world):
+        for rows in bucketed_batches(lengths, self.batch_size, rng, rank, world):
             log_mels = [crop(train.log_mels[clip], most, own) for clip in clips[rows]]
             yield mix_pairs(*pad_log_mels(log_mels), [drawn[row] for row in rows], self._member.mixup_alpha, own)
 
@@ -243,7 +248,7 @@ class CaptionerTask(Task):
         rng, train, each = self.rng(epoch), self.train, self._member.captions_per_clip
         clips = self.epoch_clips(rng)
         lengths = [len(train.codes[clip]) for clip in clips]
-        for rows in bucketed_batches(lengths, self._member.training.batch_size, rng, rank, world):
+        for rows in bucketed_batches(lengths, self.batch_size, rng, rank, world):
             batch = clips[rows]
             captions = [_draw(train.captions[clip], each, rng) for clip in batch]
             yield [train.codes[clip] for clip in batch], torch.from_numpy(self.train_embeddings[batch]), captions
@@ -294,6 +299,11 @@ class FluencyTask(Task):
     def start_from(self, directory: Path) -> FluencyDetector:
         return FluencyDetector.load(directory, self._settings)
 
+    @property
+    def batch_size(self) -> int:
+        """Of what `batches` yields, over all workers: a step's batch, or a part of it."""
+        return self.job.member.training.batch_size // self.job.member.training.accumulate
+
     def examples(self) -> int:
         return len(build_examples(self.all_captions, self.rng(0)))
 
@@ -301,7 +311,7 @@ class FluencyTask(Task):
         rng = self.rng(epoch)
         examples = build_examples(self.all_captions, rng)
         lengths = [len(text) for text, _ in examples]
-        for rows in bucketed_batches(lengths, self.job.member.training.batch_size, rng, rank, world):
+        for rows in bucketed_batches(lengths, self.batch_size, rng, rank, world):
             yield [examples[row] for row in rows]
 
     def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:

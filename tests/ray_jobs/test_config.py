@@ -39,7 +39,8 @@ def test_overrides_reach_any_field() -> None:
             "members.retriever-bge.text_encoder.name: found 'random:bert', expected 'random:roberta' as "
             "'retriever-roberta' has",
         ),
-        ("members.fluency.resources.workers=3", "training.batch_size: 64 is no multiple of resources.workers .3.$"),
+        ("members.fluency.resources.workers=3", "training.batch_size: 64 is no multiple of resources.workers .3."),
+        ("members.retriever-bge.training.accumulate=2", "training.accumulate: .*use gradient_cache"),
         ("members.fluency.corpora={soundscapes: 0}", "members.fluency.corpora: all shares are 0"),
         ("members.fluency.corpora=[clotho]", "'clotho' is not among soundscapes"),
         ("target_corpus=clotho", "'clotho' is not among corpora"),
