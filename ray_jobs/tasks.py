@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ def make_task(job: MemberJob) -> Task:
 
 
 def bucketed_batches(
-    lengths: list[int], batch_size: int, rng: np.random.Generator, rank: int = 0, world: int = 1
+    lengths: Sequence[float], batch_size: int, rng: np.random.Generator, rank: int = 0, world: int = 1
 ) -> Iterator[np.ndarray]:
     """Shuffled batches of clips of similar length; each worker gets every world-th row of every global batch.
 
@@ -185,7 +185,8 @@ class RetrieverTask(Task):
         clips = self.epoch_clips(rng)
         drawn = [_draw(train.captions[clip], 1, rng)[0] for clip in clips]
         most = self._member.audio_encoder.max_frames
-        lengths = [min(len(train.log_mels[clip]), most or sys.maxsize) for clip in clips]
+        longest_s = most * self.job.log_mel.hop_length / self.job.log_mel.sample_rate if most else math.inf
+        lengths = [min(train.durations_s[clip], longest_s) for clip in clips]
         own = np.random.default_rng([self.job.seed, epoch, 1 + rank])  # `rng` must go on alike in all workers
         for rows in bucketed_batches(lengths, self.batch_size, rng, rank, world):
             log_mels = [crop(train.log_mels[clip], most, own) for clip in clips[rows]]
@@ -247,7 +248,7 @@ class CaptionerTask(Task):
     def batches(self, epoch: int, rank: int, world: int) -> Iterator[tuple[list[np.ndarray], Tensor, list[list[str]]]]:
         rng, train, each = self.rng(epoch), self.train, self._member.captions_per_clip
         clips = self.epoch_clips(rng)
-        lengths = [len(train.codes[clip]) for clip in clips]
+        lengths = [train.durations_s[clip] for clip in clips]
         for rows in bucketed_batches(lengths, self.batch_size, rng, rank, world):
             batch = clips[rows]
             captions = [_draw(train.captions[clip], each, rng) for clip in batch]

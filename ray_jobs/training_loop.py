@@ -6,10 +6,11 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import ray.train
@@ -29,6 +30,7 @@ from ray_jobs.tasks import Task, make_task
 
 COUNTED = ("epoch", "step", "totals", "seconds", "history")
 PROGRESS = "progress.json"
+Item = TypeVar("Item")
 
 
 class LossIsNaNError(RuntimeError):
@@ -96,7 +98,7 @@ class _State:
         every = self.task.job.member.resources.checkpoint_steps
         start = time.monotonic()
         self.parallel.train()
-        for batches in self._steps():
+        for batches in made_ahead(self._steps()):
             self._step(batches)
             self.step += 1
             if every and self.step % every == 0 and self.step < self.steps:
@@ -121,8 +123,9 @@ class _State:
         """The batches of each step that is still to be made in this epoch."""
         each = self.training.accumulate
         batches = islice(self.task.batches(self.epoch, self.rank, self.world), self.step * each, None)
-        while self.step < self.steps and (step := list(islice(batches, each))):
-            yield step
+        for _ in range(self.step, self.steps):
+            if step := list(islice(batches, each)):
+                yield step
 
     def _step(self, batches: list[Any]) -> None:
         """Descend the mean loss of some batches."""
@@ -221,6 +224,15 @@ class _State:
         )
         (output / PROGRESS).unlink(missing_ok=True)
         mark_done(output, job.inputs)
+
+
+def made_ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items, the next one made in a thread while the last one is used."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
 
 
 def _first_model(task: Task) -> Any:
