@@ -34,6 +34,13 @@ def test_overrides_reach_any_field() -> None:
         ("members.captioner-deep.audio_embedding=nobody", "'nobody' is not among members"),
         ("members.captioner-deep.init_from=retriever-bge", "'retriever-bge' is no captioner"),
         ("members.captioner-deep.init_from=captioner-deep", "in a circle: captioner-deep"),
+        (
+            "members.retriever-bge.init_from=retriever-roberta",
+            "members.retriever-bge.text_encoder.name: found 'random:bert', expected 'random:roberta' as "
+            "'retriever-roberta' has",
+        ),
+        ("members.fluency.resources.workers=3", "training.batch_size: 64 is no multiple of resources.workers .3."),
+        ("members.retriever-bge.training.accumulate=2", "training.accumulate: .*use gradient_cache"),
         ("members.fluency.corpora={soundscapes: 0}", "members.fluency.corpora: all shares are 0"),
         ("members.fluency.corpora=[clotho]", "'clotho' is not among soundscapes"),
         ("target_corpus=clotho", "'clotho' is not among corpora"),
