@@ -273,9 +273,16 @@ class Experiment(Strict):
                 raise ValueError(f"members wait for each other in a circle: {circle}")
             done |= ready
 
+    def ensemble(self) -> dict[str, AnyMember]:
+        """The members that are combined: all but those that others only start from (pretraining)."""
+        starts = {member.init_from for member in self.members.values()}
+        captioners = [m for n, m in self.members.items() if n not in starts and isinstance(m, CaptionerMember)]
+        read = {captioner.audio_embedding for captioner in captioners}
+        return {name: member for name, member in self.members.items() if name not in starts - read}
+
     def of_kind(self, kind: str) -> list[str]:
-        """Names of the members of a kind, in the order of the file."""
-        return [name for name, member in self.members.items() if member.kind == kind]
+        """Names of the ensemble's members of a kind, in the order of the file."""
+        return [name for name, member in self.ensemble().items() if member.kind == kind]
 
     def training_corpora(self, member: str) -> list[str]:
         """Names of the corpora that a member is trained on."""
