@@ -85,8 +85,11 @@ def main() -> None:
         "--rounds", type=int, default=2, help="steps of each side, taken in turns, after one to warm up"
     )
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--long-clips", action="store_true", help="print what a 30 s clip costs in each mode, too")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.long_clips:
+        print_long_clips(options.layers)
     claims = training_steps(options.layers, options.rounds)
     for name, row in claims.items():
         print(
@@ -112,6 +115,21 @@ def training_steps(layers: int, rounds: int) -> Claims:
         )
         claims[f"training_step_{corpus}"] = claim(found, baseline, 1.2, "s")
     return claims
+
+
+@torch.inference_mode()
+def print_long_clips(layers: int) -> None:
+    """Encoder rows and seconds of one clip of 30 s; says nothing of how good the captions are."""
+    model = models(layers)[0].eval()
+    clip = np.random.default_rng(0).integers(0, ENTRIES, (round(30 * FRAMES_A_SECOND), CODEBOOKS)).astype(np.int16)
+    for mode in ("crop", "windows", "pool", "interpolate"):
+        model.config = model.config.model_copy(update={"long_clips": mode})
+        taken = []
+        for _ in range(3):
+            start = time.perf_counter()
+            states, _ = model.encode(*model.pad_codes([clip]), torch.zeros(1, 512))
+            taken.append(time.perf_counter() - start)
+        print(f"long_clips: {mode:>12}  {states.shape[1]} rows  {min(taken):.3f} s")
 
 
 def models(layers: int) -> tuple[Captioner, PlainEnclap]:
