@@ -16,12 +16,16 @@ from corpora.audio import AudioError
 from corpora.table import CorpusError
 from models.files import CheckpointError
 from models.metrics import CaptionInputError
+from models.submission import SubmissionError
 from ray_jobs.config import ConfigError, load_config, load_experiment
 from ray_jobs.console import say
 from ray_jobs.features import FeaturesError
 from ray_jobs.run_directory import NotReadyError
 
-BAD_INPUT = (AudioError, CaptionInputError, CheckpointError, ConfigError, CorpusError, FeaturesError, NotReadyError)
+BAD_INPUT = (
+    AudioError, CaptionInputError, CheckpointError, ConfigError, CorpusError, FeaturesError, NotReadyError,
+    SubmissionError,
+)  # fmt: skip
 
 app = typer.Typer(
     name="enclap",
@@ -107,17 +111,26 @@ def caption(
 @app.command()
 def retrieve(
     bundle: Bundle,
-    query: Annotated[str, typer.Argument(help="What to look for, in words", show_default=False)],
-    paths: Annotated[list[Path], typer.Argument(help="Audio files, or folders of them", show_default=False)],
+    query: Annotated[str, typer.Argument(help="In words; a path, too, with --queries", show_default=False)],
+    paths: Annotated[list[Path] | None, typer.Argument(help="Audio files, or folders of them")] = None,
     top_k: Annotated[int, typer.Option(min=1, help="How many to list")] = 10,
+    queries: Annotated[Path | None, typer.Option(help="A CSV file with a column `caption`, in place of a text")] = None,
+    submission: Annotated[Path, typer.Option(help="With --queries: the Task 8 file to write")] = Path("submission.csv"),
 ) -> None:
-    """Find the audio files that fit a text best.
+    """Find the audio files that fit a text best, or write a DCASE Task 8 submission.
 
     Example: [bold]enclap retrieve runs/demo/bundle "a dog barks in the rain" field_recordings/[/bold]
+
+    Example: [bold]enclap retrieve runs/demo/bundle audio/ --queries captions.csv --submission out.csv[/bold]
     """
     from ray_jobs import retrieve as job
 
-    job.run(bundle, query, paths, top_k)
+    if queries:
+        job.submit(bundle, queries, [Path(query), *(paths or [])], submission)
+    elif paths:
+        job.run(bundle, query, paths, top_k)
+    else:
+        raise typer.BadParameter("expected audio files or folders behind the text")
 
 
 @app.command()

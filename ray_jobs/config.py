@@ -211,6 +211,9 @@ class SearchConfig(Strict):
     weight_steps: int = Field(10, gt=0, description="grid steps of the simplex where the search is not exact")
     retrieval_normalisation: Literal["none", "z", "rank"] = Field("none", description="of similarities within a query")
     retrieval_weight_steps: int = Field(20, gt=0)
+    transport_ranking: bool = Field(
+        False, description="also report retrieval ranked by the transport plan of all queries and clips: transductive"
+    )
     cpus_per_trial: float = Field(1, gt=0)
     gpus_per_trial: float = Field(0, ge=0)
 

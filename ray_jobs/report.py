@@ -46,6 +46,7 @@ LABELS = {
     "fluency_error": "fluency error", "caption_loss": "caption loss", "unique_captions": "different captions",
     "vocab.cands": "words used", "vocab.mrefs_full": "words in references",
 }  # fmt: skip
+RETRIEVALS = ("retrieval", "retrieval_audio_to_text", "retrieval_transport")
 LOWER_IS_BETTER = {"fluency_error", "fer", "median_rank"}
 # Charts are drawn in these stand-ins; the page puts its theme's colours in their place, light or dark.
 THEME = {
@@ -90,7 +91,7 @@ def _render(experiment: Experiment, directory: RunDirectory) -> str:
         tables={
             "captioning": _table(metrics["captioning"], lambda metric: not _describes(metric)),
             "words": _table(metrics["captioning"], _describes),
-            "retrieval": _table(metrics["retrieval"], lambda metric: True),
+            **{what: _table(metrics.get(what, {}), lambda metric: True) for what in RETRIEVALS},
         },
         chance={f"r@{k}": min(1.0, k / metrics["clips"]) for k in (1, 5, 10)}
         | {"map@10": metrics["retrieval_chance_map@10"]},
