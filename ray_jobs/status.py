@@ -9,7 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,20 +98,28 @@ def read_status(root: Path) -> RunStatus:
     age, owner = heartbeat_age_s(directory.root), read_owner(directory.root)
     alive = age is not None and age < LEASE_S
     members = [_member(directory, name, alive) for name in directory.experiment.members]
+    searches = [_search(directory, what) for what in ("retrieval", "sampling", "reranking")]
+    results = [
+        Part(name, _state(path, directory.search_inputs()), {"path": str(path)})
+        for name, path in (("combine", directory.ensemble), ("export", directory.bundle), ("report", directory.report))
+    ]
+    if alive and all(member.state == "done" for member in members):
+        searches, results = _with_running(searches, results)
     return RunStatus(
         run=str(root),
         owner=owner if alive else None,
         heartbeat_age_s=age,
         corpora=[_corpus(directory, name, alive) for name in directory.experiment.corpora],
         members=members,
-        searches=[_search(directory, what) for what in ("retrieval", "sampling", "reranking")],
-        results=[
-            Part(name, _state(path, directory.search_inputs()), {"path": str(path)})
-            for name, path in {
-                "combine": directory.ensemble, "export": directory.bundle, "report": directory.report
-            }.items()
-        ],
-    )  # fmt: skip
+        searches=searches,
+        results=results,
+    )
+
+
+def _with_running(*stages: list[Part]) -> tuple[list[Part], ...]:
+    """These run one after the other: where somebody is at work, the first that is not done is the one at work on."""
+    first = next((part for of_stage in stages for part in of_stage if part.state != "done"), None)
+    return tuple([replace(p, state="running") if p is first else p for p in of_stage] for of_stage in stages)
 
 
 def _read_experiment(root: Path) -> Experiment:
@@ -195,6 +203,7 @@ def _show(status: RunStatus) -> None:
     else:
         console.print(f"{status.run}: nobody is working on it")
     members = Table("member", "state", "epoch", "train loss", "validation", "an epoch", "left", "", box=None)
+    members.columns[0].no_wrap = True
     for m in status.members:
         cells = [
             f"{'-' if m.epoch is None else m.epoch}/{m.epochs}",
@@ -205,8 +214,10 @@ def _show(status: RunStatus) -> None:
             m.note,
         ]
         members.add_row(m.name, _styled(m.state), *cells)
-    console.print(_parts("features", status.corpora), members, _parts("search", status.searches), sep="\n\n")
-    console.print(_parts("result", status.results))
+    for table in (
+        _parts("corpus", status.corpora), members, _parts("search", status.searches), _parts("result", status.results)
+    ):  # fmt: skip
+        console.print("", table)
     if status.needs_help:
         console.print("the command that began it resumes what is stopped or failed", style="yellow")
 

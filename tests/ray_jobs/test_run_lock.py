@@ -54,7 +54,8 @@ def hold(tmp_path: Path) -> Iterator[Callable[[], Holder]]:
 def fake_foreign_owner(run: Path, silent_s: float) -> None:
     """Make the lock look as if a process of another host had died some time ago."""
     lock = run / LOCK
-    lock.write_text("".join("host=elsewhere\n" if "host=" in line else f"{line}\n" for line in lock.read_text().split()))
+    lines = ["host=elsewhere" if line.startswith("host=") else line for line in lock.read_text().splitlines()]
+    lock.write_text("\n".join(lines) + "\n")
     owner = json.loads((run / OWNER).read_text())
     (run / OWNER).write_text(json.dumps(owner | {"host": "elsewhere", "job": "raysubmit_1"}))
     os.utime(lock, (time.time() - silent_s,) * 2)
@@ -62,10 +63,9 @@ def fake_foreign_owner(run: Path, silent_s: float) -> None:
 
 def test_the_second_writer_is_refused_and_told_who_writes(tmp_path: Path, hold: Callable[[], Holder]) -> None:
     first = hold()
-    with pytest.raises(RunBusyError, match=rf"being written by .*process {first.pid} on .*last sign of life") as error:
-        with only_writer(tmp_path / "run", LEASE_S):
-            pass
-    assert "another name" in str(error.value)
+    refused = pytest.raises(RunBusyError, match=rf"being written by .*process {first.pid} on .*last sign of life")
+    with refused, only_writer(tmp_path / "run", LEASE_S):
+        pass
     assert first.poll() is None
     first.kill()
     assert (tmp_path / "run" / LOCK).exists(), "the refused process must not remove the lock of the other"
