@@ -20,6 +20,7 @@ from models.settings import RetrieverConfig, RetrieverSettings
 from models.text_encoder import TextEncoder
 
 PAIRS_AT_ONCE = 65_536
+SORTED_AT_ONCE = 1024  # clips that are sorted by length together, so that no more of them need to be in memory
 
 
 class Retriever(nn.Module):
@@ -110,20 +111,23 @@ class Retriever(nn.Module):
         return torch.cat(audio), torch.cat(text)
 
     def _embed_pairs(self, log_mel: Tensor, lengths: Tensor, texts: list[str]) -> tuple[Tensor, Tensor]:
-        device = self.metric.factor.device
-        audio = self.embed_audio(log_mel.to(device), lengths.to(device))
+        audio = self.embed_audio(*self._to_device(log_mel, lengths))
         return self.metric(audio), self.metric(self.embed_text(texts))
+
+    def _to_device(self, log_mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        return log_mel.to(self.metric.factor.device), lengths.to(self.metric.factor.device)
 
     @torch.inference_mode()
     def audio_embeddings(self, log_mels: Sequence[np.ndarray], batch_size: int = 32) -> np.ndarray:
         """`audio_embedding` of many clips, [N, joint_dim] float32, from log_mels [frames_i, mels]."""
-        by_length = np.argsort([len(log_mel) for log_mel in log_mels], kind="stable")
         embeddings = np.empty((len(log_mels), self.config.joint_dim), np.float32)
-        device = self.metric.factor.device
-        for at in range(0, len(by_length), batch_size):
-            rows = by_length[at : at + batch_size]
-            batch, lengths = pad_log_mels([log_mels[row] for row in rows])
-            embeddings[rows] = self.embed_audio(batch.to(device), lengths.to(device)).float().cpu().numpy()
+        for at in range(0, len(log_mels), SORTED_AT_ONCE):
+            some = [log_mels[row] for row in range(at, min(at + SORTED_AT_ONCE, len(log_mels)))]
+            by_length = np.argsort([len(log_mel) for log_mel in some], kind="stable")
+            for start in range(0, len(some), batch_size):
+                rows = by_length[start : start + batch_size]
+                batch = self.embed_audio(*self._to_device(*pad_log_mels([some[row] for row in rows])))
+                embeddings[at + rows] = batch.float().cpu().numpy()
         return embeddings
 
     @torch.inference_mode()

@@ -72,13 +72,17 @@ class Resources(Strict):
     cpus_per_worker: float = Field(1, gt=0)
     gpus_per_worker: float = Field(0, ge=0)
     retries: int = Field(2, ge=0, description="restarts from the last checkpoint after a failure")
+    checkpoint_steps: int | None = Field(
+        None, gt=0, description="steps from one checkpoint to the next within an epoch; at its end alone when left out"
+    )
 
 
 class Training(Strict):
-    """How a member is trained. `batch_size` is global, whatever the number of workers."""
+    """How a member is trained. `batch_size` is that of a step, whatever the number of workers."""
 
     epochs: int = Field(gt=0)
     batch_size: int = Field(64, gt=1)
+    accumulate: int = Field(1, gt=0, description="parts that a batch is computed in, one by one, to fit memory")
     learning_rate: float = Field(gt=0)
     layer_decay: float = Field(
         1.0, gt=0, le=1, description="of the learning rate from each layer of an encoder to the one below; 1: off"
@@ -88,6 +92,10 @@ class Training(Strict):
     weight_decay: float = Field(0.01, ge=0)
     clip_norm: float = Field(1.0, gt=0)
     precision: Literal["float32", "bfloat16"] = "float32"
+    ema_decay: float = Field(
+        0.0, ge=0, lt=1, description="of the moving average of the weights that is validated and kept; 0: the weights"
+    )
+    keep_epochs: int = Field(1, gt=0, description="the best so many epochs are kept, the best of all as the member")
     patience: int | None = Field(
         None, gt=0, description="stop behind so many epochs without a better validation value; never when left out"
     )
@@ -112,10 +120,13 @@ class Member(Strict):
         raise NotImplementedError
 
     @model_validator(mode="after")
-    def _workers_share_a_batch_evenly(self) -> Member:
-        size, workers = self.training.batch_size, self.resources.workers
-        if size % workers:
-            raise ValueError(f"training.batch_size: {size} is no multiple of resources.workers ({workers})")
+    def _batch_divides_evenly(self) -> Member:
+        size, accumulate, workers = self.training.batch_size, self.training.accumulate, self.resources.workers
+        if size % (accumulate * workers):
+            raise ValueError(
+                f"training.batch_size: {size} is no multiple of resources.workers ({workers}) times "
+                f"training.accumulate ({accumulate})"
+            )
         return self
 
 
@@ -129,6 +140,14 @@ class RetrieverMember(Member, RetrieverSettings):
         description="pairs of a worker's batch whose activations are held at once (GradCache): memory for a batch of "
         "any size, for the price of a second forward pass",
     )
+
+    @model_validator(mode="after")
+    def _pairs_of_a_step_stay_together(self) -> RetrieverMember:
+        if self.training.accumulate > 1:
+            raise ValueError(
+                "training.accumulate: the loss of a retriever needs all pairs of a step at once; use gradient_cache"
+            )
+        return self
 
     def start(self) -> dict[str, str]:
         return {"audio_encoder.backbone": self.audio_encoder.backbone, "text_encoder.name": self.text_encoder.name}
@@ -247,9 +266,16 @@ class Experiment(Strict):
                 raise ValueError(f"members wait for each other in a circle: {circle}")
             done |= ready
 
+    def ensemble(self) -> dict[str, AnyMember]:
+        """The members that are combined: all but those that others only start from (pretraining)."""
+        starts = {member.init_from for member in self.members.values()}
+        captioners = [m for n, m in self.members.items() if n not in starts and isinstance(m, CaptionerMember)]
+        read = {captioner.audio_embedding for captioner in captioners}
+        return {name: member for name, member in self.members.items() if name not in starts - read}
+
     def of_kind(self, kind: str) -> list[str]:
-        """Names of the members of a kind, in the order of the file."""
-        return [name for name, member in self.members.items() if member.kind == kind]
+        """Names of the ensemble's members of a kind, in the order of the file."""
+        return [name for name, member in self.ensemble().items() if member.kind == kind]
 
     def training_corpora(self, member: str) -> list[str]:
         """Names of the corpora that a member is trained on."""

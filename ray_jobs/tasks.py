@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -73,8 +73,13 @@ class Task(ABC):
         """This worker's share of every global batch of an epoch, the same for the same seed and epoch."""
 
     def steps_per_epoch(self) -> int:
-        """Number of global batches that `batches` shares out."""
+        """Steps of the optimizer in an epoch."""
         return max(1, self.examples() // self.job.member.training.batch_size)
+
+    @property
+    def batch_size(self) -> int:
+        """Of what `batches` yields, over all workers: a step's batch, or a part of it."""
+        return self.job.member.training.batch_size // self.job.member.training.accumulate
 
     def examples(self) -> int:
         """Items of an epoch: clips, unless a task says otherwise."""
@@ -110,7 +115,7 @@ def make_task(job: MemberJob) -> Task:
 
 
 def bucketed_batches(
-    lengths: list[int], batch_size: int, rng: np.random.Generator, rank: int = 0, world: int = 1
+    lengths: Sequence[float], batch_size: int, rng: np.random.Generator, rank: int = 0, world: int = 1
 ) -> Iterator[np.ndarray]:
     """Shuffled batches of clips of similar length; each worker gets every world-th row of every global batch.
 
@@ -180,9 +185,10 @@ class RetrieverTask(Task):
         clips = self.epoch_clips(rng)
         drawn = [_draw(train.captions[clip], 1, rng)[0] for clip in clips]
         most = self._member.audio_encoder.max_frames
-        lengths = [min(len(train.log_mels[clip]), most or sys.maxsize) for clip in clips]
+        longest_s = most * self.job.log_mel.hop_length / self.job.log_mel.sample_rate if most else math.inf
+        lengths = [min(train.durations_s[clip], longest_s) for clip in clips]
         own = np.random.default_rng([self.job.seed, epoch, 1 + rank])  # `rng` must go on alike in all workers
-        for rows in bucketed_batches(lengths, self._member.training.batch_size, rng, rank, world):
+        for rows in bucketed_batches(lengths, self.batch_size, rng, rank, world):
             log_mels = [crop(train.log_mels[clip], most, own) for clip in clips[rows]]
             yield mix_pairs(*pad_log_mels(log_mels), [drawn[row] for row in rows], self._member.mixup_alpha, own)
 
@@ -242,8 +248,8 @@ class CaptionerTask(Task):
     def batches(self, epoch: int, rank: int, world: int) -> Iterator[tuple[list[np.ndarray], Tensor, list[list[str]]]]:
         rng, train, each = self.rng(epoch), self.train, self._member.captions_per_clip
         clips = self.epoch_clips(rng)
-        lengths = [len(train.codes[clip]) for clip in clips]
-        for rows in bucketed_batches(lengths, self._member.training.batch_size, rng, rank, world):
+        lengths = [train.durations_s[clip] for clip in clips]
+        for rows in bucketed_batches(lengths, self.batch_size, rng, rank, world):
             batch = clips[rows]
             captions = [_draw(train.captions[clip], each, rng) for clip in batch]
             yield [train.codes[clip] for clip in batch], torch.from_numpy(self.train_embeddings[batch]), captions
@@ -294,6 +300,11 @@ class FluencyTask(Task):
     def start_from(self, directory: Path) -> FluencyDetector:
         return FluencyDetector.load(directory, self._settings)
 
+    @property
+    def batch_size(self) -> int:
+        """Of what `batches` yields, over all workers: a step's batch, or a part of it."""
+        return self.job.member.training.batch_size // self.job.member.training.accumulate
+
     def examples(self) -> int:
         return len(build_examples(self.all_captions, self.rng(0)))
 
@@ -301,7 +312,7 @@ class FluencyTask(Task):
         rng = self.rng(epoch)
         examples = build_examples(self.all_captions, rng)
         lengths = [len(text) for text, _ in examples]
-        for rows in bucketed_batches(lengths, self.job.member.training.batch_size, rng, rank, world):
+        for rows in bucketed_batches(lengths, self.batch_size, rng, rank, world):
             yield [examples[row] for row in rows]
 
     def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:

@@ -10,12 +10,25 @@ ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "experiments" / "smoke.yaml"
 
 
-@pytest.mark.parametrize("name", ["demo", "smoke"])
-def test_shipped_experiments_load(name: str) -> None:
+@pytest.mark.parametrize(("name", "captioners"), [("demo", 2), ("smoke", 2), ("dcase2024", 3)])
+def test_shipped_experiments_load(name: str, captioners: int) -> None:
     experiment = load_experiment(ROOT / "experiments" / f"{name}.yaml")
     assert experiment.name == name
     assert len(experiment.of_kind("retriever")) == 3
-    assert len(experiment.of_kind("captioner")) == 2
+    assert len(experiment.of_kind("captioner")) == captioners
+
+
+def test_what_others_start_from_is_no_part_of_the_ensemble() -> None:
+    overrides = [
+        "members.captioner-deep.init_from=captioner-wide",
+        "members.retriever-bert.init_from=retriever-bge",
+        "members.captioner-deep.audio_embedding=retriever-bge",
+    ]
+    ensemble = load_experiment(SMOKE, overrides).ensemble()
+    assert "captioner-wide" not in ensemble
+    assert "retriever-bge" in ensemble, "a captioner of the ensemble reads it"
+    overrides[2] = "members.captioner-deep.audio_embedding=retriever-bert"
+    assert "retriever-bge" not in load_experiment(SMOKE, overrides).ensemble()
 
 
 def test_overrides_reach_any_field() -> None:
@@ -39,7 +52,8 @@ def test_overrides_reach_any_field() -> None:
             "members.retriever-bge.text_encoder.name: found 'random:bert', expected 'random:roberta' as "
             "'retriever-roberta' has",
         ),
-        ("members.fluency.resources.workers=3", "training.batch_size: 64 is no multiple of resources.workers .3.$"),
+        ("members.fluency.resources.workers=3", "training.batch_size: 64 is no multiple of resources.workers .3."),
+        ("members.retriever-bge.training.accumulate=2", "training.accumulate: .*use gradient_cache"),
         ("members.fluency.corpora={soundscapes: 0}", "members.fluency.corpora: all shares are 0"),
         ("members.fluency.corpora=[clotho]", "'clotho' is not among soundscapes"),
         ("target_corpus=clotho", "'clotho' is not among corpora"),
