@@ -9,7 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,12 +20,13 @@ from rich.table import Table
 
 from ray_jobs.config import ConfigError, Experiment
 from ray_jobs.console import console, spell_duration
-from ray_jobs.progress import read_progress
 from ray_jobs.run_directory import MARKER, RunDirectory, is_done
 from ray_jobs.run_lock import LEASE_S, Owner, heartbeat_age_s, read_owner
 
 # outdated: made from other settings, the next job makes it anew. stopped: begun, and nobody works on it.
 State = Literal["waiting", "running", "stopped", "failed", "outdated", "done"]
+PROGRESS = "progress.json"
+NOT_VALIDATION = ("epoch", "seconds", "learning_rate")
 STYLES = {"done": "green", "running": "bold", "failed": "red", "stopped": "yellow", "outdated": "yellow"}
 
 
@@ -45,14 +46,15 @@ class MemberStatus:
     name: str
     kind: str
     state: State
-    epoch: int | None
     epochs: int
-    train_loss: float | None
-    monitor: str | None
-    value: float | None  # of `monitor`: of the last epoch while training, of the best one when done
-    seconds_per_epoch: float | None
-    eta_s: float | None
-    note: str
+    epoch: int | None = None  # finished
+    step: int | None = None  # of the epoch at work, at its last checkpoint
+    steps: int | None = None
+    train_loss: float | None = None
+    validation: dict[str, float] = field(default_factory=dict)  # of the last epoch; of the best one when done
+    seconds_per_epoch: float | None = None  # of training, without validation
+    eta_s: float | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -156,32 +158,47 @@ def _corpus(directory: RunDirectory, name: str, alive: bool) -> Part:
 
 def _member(directory: RunDirectory, name: str, alive: bool) -> MemberStatus:
     member, path, inputs = directory.experiment.members[name], directory.member(name), directory.member_inputs(name)
-    epochs = member.training.epochs
-    if is_done(path, inputs):
-        record = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
-        best, done = record["best"], record["epochs"]
-        return MemberStatus(
-            name, member.kind, "done", done, epochs, best.get("train_loss"), record["chosen_by"],
-            best[record["chosen_by"]], record["seconds"] / done, 0.0, f"best of epoch {best['epoch']:.0f}",
-        )  # fmt: skip
-    progress = read_progress(path, inputs)
-    if progress is None:
-        state, note = _state(path, inputs), ""
-        if (directory.checkpoints / f"{name}-{inputs}").is_dir():
-            state = "running" if alive else "stopped"
-        elif state == "waiting":
-            edges = [e for e in member.edges() if not is_done(directory.member(e), directory.member_inputs(e))]
-            note = f"for {', '.join(edges)}" if edges else ""
-        return MemberStatus(name, member.kind, state, None, epochs, None, None, None, None, None, note)
-    state = "failed" if progress.error else "running" if alive else "stopped"
-    eta = None
-    if state == "running" and progress.epoch:
-        eta = max(0.0, progress.updated + (progress.epochs - progress.epoch) * progress.seconds - time.time())
-    return MemberStatus(
-        name, member.kind, state, progress.epoch, progress.epochs, progress.values.get("train_loss"),
-        progress.monitor, progress.values.get(progress.monitor), progress.seconds if progress.epoch else None, eta,
-        progress.error or "",
-    )  # fmt: skip
+    status = MemberStatus(name, member.kind, _state(path, inputs), member.training.epochs)
+    if status.state == "done":
+        record = _read_json(path / "metrics.json")
+        return replace(
+            _with_values(status, record["best"]),
+            epoch=record["epochs"],
+            seconds_per_epoch=record["seconds"] / record["epochs"],
+            note=f"best of epoch {record['best']['epoch']:.0f} by {record['chosen_by']}",
+        )
+    if (directory.checkpoints / f"{name}-{inputs}").is_dir():
+        return _with_progress(replace(status, state="running" if alive else "stopped"), path)
+    edges = [e for e in member.edges() if not is_done(directory.member(e), directory.member_inputs(e))]
+    return replace(status, note=f"for {', '.join(edges)}") if status.state == "waiting" and edges else status
+
+
+def _with_progress(status: MemberStatus, path: Path) -> MemberStatus:
+    """With what the training says of itself: progress.json, new with every checkpoint."""
+    try:
+        progress = _read_json(path / PROGRESS)
+    except OSError:
+        return status  # the workers are starting
+    if "error" in progress:
+        status = replace(status, state="failed", note=progress["error"])
+    epoch, share = progress["epoch"], progress["step"] / progress["steps"]
+    status = replace(_with_values(status, progress["values"]), epoch=epoch)
+    if progress["step"]:
+        status = replace(status, step=progress["step"], steps=progress["steps"])
+    if not epoch:
+        return status
+    each = progress["seconds"] / epoch
+    left = (progress["epochs"] - epoch - share) * each - (time.time() - progress["updated"])
+    return replace(status, seconds_per_epoch=each, eta_s=max(0.0, left) if status.state == "running" else None)
+
+
+def _with_values(status: MemberStatus, values: dict[str, float]) -> MemberStatus:
+    shown = {k: v for k, v in values.items() if k not in NOT_VALIDATION and not k.startswith("train_")}
+    return replace(status, train_loss=values.get("train_loss"), validation=shown)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _search(directory: RunDirectory, what: str) -> Part:
@@ -189,7 +206,7 @@ def _search(directory: RunDirectory, what: str) -> Part:
     state = _state(path, directory.search_inputs())
     if state != "done":
         return Part(what, state, {})
-    best = json.loads((path / "best.json").read_text(encoding="utf-8"))
+    best = _read_json(path / "best.json")
     found = {key: best[key] for key in ("objective", "value", "map@10") if key in best}
     return Part(what, state, found | {"trials": pq.read_metadata(path / "trials.parquet").num_rows})
 
@@ -205,12 +222,13 @@ def _show(status: RunStatus) -> None:
     members = Table("member", "state", "epoch", "train loss", "validation", "an epoch", "left", "", box=None)
     members.columns[0].no_wrap = True
     for m in status.members:
+        at = "-" if m.epoch is None else str(m.epoch)
         cells = [
-            f"{'-' if m.epoch is None else m.epoch}/{m.epochs}",
+            f"{at}/{m.epochs}" + (f" + {m.step}/{m.steps}" if m.step else ""),
             "" if m.train_loss is None else f"{m.train_loss:.3f}",
-            "" if m.value is None else f"{m.monitor} {m.value:.3f}",
+            "  ".join(f"{key} {value:.3f}" for key, value in m.validation.items()),
             "" if m.seconds_per_epoch is None else f"{m.seconds_per_epoch:.1f} s",
-            "" if not m.eta_s else spell_duration(m.eta_s),
+            "" if m.eta_s is None else spell_duration(m.eta_s),
             m.note,
         ]
         members.add_row(m.name, _styled(m.state), *cells)

@@ -150,7 +150,7 @@ def keys(required: list[str], **properties: Any) -> dict[str, Any]:
     return of_type("object", required=required, properties=properties, additionalProperties=False)
 
 
-# KubeRay's schema is in no Python package: these are the fields of ray.io/v1 that deploy/kuberay.yaml uses, as KubeRay's
+# KubeRay's schema is in no Python package: these are the fields that deploy/kuberay.yaml uses, as KubeRay's
 # reference names them, so that a misspelt or misplaced one is found. A cluster's own validation goes further.
 TEXT, COUNT, ANY = of_type("string", minLength=1), of_type("integer", minimum=0), of_type("object")
 QUANTITIES = of_type("object", additionalProperties={"type": ["string", "integer"]})

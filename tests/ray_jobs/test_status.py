@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +13,6 @@ import pytest
 from models.files import write_json
 from ray_jobs import cli
 from ray_jobs.config import load_experiment
-from ray_jobs.progress import Progress, read_progress, remove_progress, write_progress
 from ray_jobs.run_directory import RunDirectory, mark_done
 from ray_jobs.run_lock import LEASE_S, LOCK, only_writer
 from ray_jobs.status import MemberStatus, read_status
@@ -51,9 +49,12 @@ def finish(run: RunDirectory, name: str) -> None:
     mark_done(run.member(name), run.member_inputs(name))
 
 
-def progress_of(run: RunDirectory, name: str) -> Progress:
-    values = {"train_loss": 1.5, "caption_loss": 2.25}
-    return Progress(run.member_inputs(name), 4, 10, values, "caption_loss", seconds=60.0, updated=time.time() - 30)
+def begin(run: RunDirectory, name: str, **more: object) -> None:
+    """As after four of ten epochs of a minute and a quarter of the fifth, half a minute ago."""
+    (run.checkpoints / f"{name}-{run.member_inputs(name)}").mkdir(parents=True)
+    progress = {"epoch": 4, "epochs": 10, "step": 25, "steps": 100, "seconds": 240.0, "updated": time.time() - 30}
+    values = {"epoch": 4, "seconds": 60.0, "learning_rate": 1e-3, "train_loss": 1.5, "caption_loss": 2.25}
+    write_json(run.member(name) / "progress.json", progress | {"values": values} | more)
 
 
 def member(run: RunDirectory, name: str) -> MemberStatus:
@@ -80,39 +81,44 @@ def test_preparing(run: RunDirectory) -> None:
 def test_training(run: RunDirectory) -> None:
     prepare(run)
     finish(run, "retriever-bge")
-    write_progress(run.member("captioner-wide"), progress_of(run, "captioner-wide"))
+    begin(run, "captioner-wide")
     with only_writer(run.root):
         status = read_status(run.root)
         assert status.owner is not None
         assert status.owner.pid == os.getpid()
         assert status.corpora[0].details["quarantined"] == 2
         done, training = member(run, "retriever-bge"), member(run, "captioner-wide")
-        assert (done.state, done.value, done.seconds_per_epoch) == ("done", 0.25, 3.0)
+        assert (done.state, done.validation, done.seconds_per_epoch) == ("done", {"map@10": 0.25}, 3.0)
         assert (training.state, training.epoch, training.epochs) == ("running", 4, 10)
-        assert (training.train_loss, training.monitor, training.value) == (1.5, "caption_loss", 2.25)
-        assert training.eta_s == pytest.approx(6 * 60 - 30, abs=2)
+        assert (training.train_loss, training.validation) == (1.5, {"caption_loss": 2.25})
+        assert (training.seconds_per_epoch, training.step, training.steps) == (60.0, 25, 100)
+        assert training.eta_s == pytest.approx(5.75 * 60 - 30, abs=2)
         assert member(run, "captioner-deep").note == "for retriever-bert"
 
 
 def test_stopped_failed_and_outdated(run: RunDirectory) -> None:
-    progress = progress_of(run, "captioner-wide")
-    write_progress(run.member("captioner-wide"), progress)
-    (run.checkpoints / f"fluency-{run.member_inputs('fluency')}").mkdir(parents=True)
+    begin(run, "captioner-wide")
+    begin(run, "captioner-deep", error="loss nan")
+    (run.checkpoints / f"fluency-{run.member_inputs('fluency')}").mkdir()
     mark_done(run.member("retriever-bge"), "of other settings")
-    write_progress(run.member("retriever-bert"), replace(progress, inputs="of other settings"))
-    wide = member(run, "captioner-wide")
+    write_json(run.member("retriever-bert") / "progress.json", {"epoch": 4})  # of other settings: nothing is begun
+    wide, deep = member(run, "captioner-wide"), member(run, "captioner-deep")
     assert (wide.state, wide.epoch, wide.eta_s) == ("stopped", 4, None)
-    assert member(run, "fluency").state == "stopped"
+    assert (deep.state, deep.note) == ("failed", "loss nan")
+    assert (member(run, "fluency").state, member(run, "fluency").epoch) == ("stopped", None)
     assert member(run, "retriever-bge").state == "outdated"
     assert member(run, "retriever-bert").state == "waiting"
-    write_progress(run.member("captioner-wide"), replace(progress, error="loss nan"))
-    assert (member(run, "captioner-wide").state, member(run, "captioner-wide").note) == ("failed", "loss nan")
-    remove_progress(run.member("captioner-wide"))
-    assert member(run, "captioner-wide").state == "waiting"
+
+
+def test_before_the_first_epoch_is_done(run: RunDirectory) -> None:
+    begin(run, "captioner-wide", epoch=0, seconds=0.0, values={})
+    with only_writer(run.root):
+        wide = member(run, "captioner-wide")
+        assert (wide.state, wide.epoch, wide.step, wide.eta_s) == ("running", 0, 25, None)
 
 
 def test_an_owner_that_was_not_heard_of_is_none(run: RunDirectory) -> None:
-    write_progress(run.member("captioner-wide"), progress_of(run, "captioner-wide"))
+    begin(run, "captioner-wide")
     with only_writer(run.root):
         assert member(run, "captioner-wide").state == "running"
         os.utime(run.root / LOCK, (time.time() - LEASE_S - 1,) * 2)
@@ -140,19 +146,12 @@ def test_searching_until_done(run: RunDirectory) -> None:
     assert {part.state for part in read_status(run.root).results} == {"done"}
 
 
-def test_progress_of_half_a_file_is_none(run: RunDirectory, tmp_path: Path) -> None:
-    (tmp_path / "progress.json").write_text('{"inputs": "a", "epo')
-    assert read_progress(tmp_path, "a") is None
-    write_progress(tmp_path, progress_of(run, "fluency"))
-    assert read_progress(tmp_path, run.member_inputs("fluency")) is not None
-
-
 def test_the_command(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as error:
         cli.main(["status", str(run.root)])
     assert error.value.code == 0
     assert "nobody is working on it" in capsys.readouterr().out
-    write_progress(run.member("captioner-wide"), progress_of(run, "captioner-wide"))
+    begin(run, "captioner-wide")
     with pytest.raises(SystemExit) as error:
         cli.main(["status", str(run.root), "--json"])
     assert error.value.code == 1
