@@ -156,7 +156,7 @@ TEXT, COUNT, ANY = of_type("string", minLength=1), of_type("integer", minimum=0)
 QUANTITIES = of_type("object", additionalProperties={"type": ["string", "integer"]})
 CONTAINER = keys(
     ["name", "image", "resources", "volumeMounts"],
-    name=TEXT, image=TEXT, workingDir=TEXT, resources=keys(["requests", "limits"], requests=QUANTITIES,
+    name=TEXT, image=TEXT, resources=keys(["requests", "limits"], requests=QUANTITIES,
     limits=QUANTITIES), volumeMounts=of_type("array", items=keys(["name", "mountPath"], name=TEXT, mountPath=TEXT)),
 )  # fmt: skip
 POD = keys(
@@ -206,7 +206,8 @@ def test_kuberay_entrypoint_is_a_command_of_the_project() -> None:
     python, flag, module, experiment, *overrides = job["spec"]["entrypoint"].split()
     assert (python, flag) == ("python", "-m")
     assert (ROOT / f"{module.replace('.', '/')}.py").is_file()
-    loaded = load_experiment(ROOT / experiment, overrides)
+    in_the_image = Path(experiment).relative_to("/home/ray/enclap")  # WORKDIR of deploy/Dockerfile
+    loaded = load_experiment(ROOT / in_the_image, overrides)
     paths = [loaded.storage_path, *(corpus.root for corpus in loaded.corpora.values())]
     assert all(path.startswith("/mnt/shared/") for path in paths)
 
