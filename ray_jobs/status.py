@@ -132,8 +132,11 @@ def _read_experiment(root: Path) -> Experiment:
         experiment = Experiment.model_validate(record["experiment"])
     except OSError as error:
         raise ConfigError(f"{file}: no such file; expected a run directory such as runs/demo") from error
-    except (yaml.YAMLError, KeyError, TypeError, ValidationError) as error:
-        raise ConfigError(f"{file}: not readable as this version's experiment: {error}") from error
+    except ValidationError as error:
+        keys = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors()[:5])
+        raise ConfigError(f"{file}: of another version of the code, which differs in {keys}") from error
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise ConfigError(f"{file}: not readable as an experiment: {error}") from error
     experiment.storage_path, experiment.name = str(root.resolve().parent), root.resolve().name
     return experiment
 

@@ -223,7 +223,10 @@ def test_image_holds_what_the_project_installs() -> None:
 
 @pytest.fixture
 def slurm(tmp_path: Path) -> dict[str, str]:
-    """An environment in which srun, ray and python note how they are called; `ray start` stays until it is ended."""
+    """An environment in which srun, ray and python note how they are called.
+
+    `ray start` stays until it is ended, and what waits for the nodes waits for two of them.
+    """
     stub = f"""#!/bin/bash
 echo "$(basename "$0") $*" >> "{tmp_path}/calls"
 [[ $(basename "$0") != srun ]] || {{ while [[ $1 == --* ]]; do shift; done; exec "$@"; }}
@@ -231,6 +234,7 @@ echo "$(basename "$0") $*" >> "{tmp_path}/calls"
     [[ -s $RAY_AUTH_TOKEN_PATH && $RAY_AUTH_MODE == token ]] || exit 9
     stat -c %a "$RAY_AUTH_TOKEN_PATH" >> "{tmp_path}/modes"; exec sleep 60
 }}
+[[ $(basename "$0") != python || $1 != - ]] || until [[ $(wc -l < "{tmp_path}/modes") == 2 ]]; do sleep 0.05; done
 [[ $* != *ray_jobs.pipeline* ]] || {{ sleep "${{PIPELINE_S:-0}}"; exit "${{PIPELINE_EXIT:-0}}"; }}
 """
     binaries = tmp_path / ".venv" / "bin"
@@ -253,10 +257,10 @@ def test_slurm_starts_runs_and_tidies_up(slurm: dict[str, str], tmp_path: Path, 
     finished = sbatch(slurm | {"PIPELINE_EXIT": str(code)}, "experiments/demo.yaml", "storage_path=/shared/my runs")
     assert finished.wait(30) == code, "Slurm must see what became of the job"
     calls = (tmp_path / "calls").read_text().splitlines()
-    starts = [call for call in calls if call.startswith("ray start")]
+    starts = sorted(call for call in calls if call.startswith("ray start"))
     assert len(starts) == 2
-    assert "--head --port=21234 --include-dashboard=false" in starts[0]
-    assert starts[1].startswith("ray start --address=")
+    assert starts[0].startswith("ray start --address=")
+    assert starts[1].startswith("ray start --head --port=21234 --include-dashboard=false")
     assert all("--num-cpus=8 --num-gpus=2" in start for start in starts)
     assert any(call.startswith("srun --nodes=2 --ntasks=2 --exclude=") for call in calls)
     assert calls[-1] == "python -m ray_jobs.pipeline experiments/demo.yaml storage_path=/shared/my runs"
