@@ -112,7 +112,7 @@ def _holder(lease: SoftFileLease) -> str:
 
 
 def _this_process() -> Owner:
-    command = " ".join(["enclap", *sys.argv[1:]])
+    command = " ".join([Path(sys.argv[0]).stem, *sys.argv[1:]])  # enclap train FILE, or train FILE of python -m
     return Owner(socket.gethostname(), os.getpid(), _submission_id(), command, time.time())
 
 

@@ -223,13 +223,13 @@ def _show(status: RunStatus) -> None:
     else:
         console.print(f"{status.run}: nobody is working on it")
     members = Table("member", "state", "epoch", "train loss", "validation", "an epoch", "left", "", box=None)
-    members.columns[0].no_wrap = True
+    members.columns[0].no_wrap = members.columns[4].no_wrap = True
     for m in status.members:
         at = "-" if m.epoch is None else str(m.epoch)
         cells = [
             f"{at}/{m.epochs}" + (f" + {m.step}/{m.steps}" if m.step else ""),
             "" if m.train_loss is None else f"{m.train_loss:.3f}",
-            "  ".join(f"{key} {value:.3f}" for key, value in m.validation.items()),
+            "".join(f"{key} {value:.3f}" for key, value in list(m.validation.items())[:1]),  # --json has all
             "" if m.seconds_per_epoch is None else f"{m.seconds_per_epoch:.1f} s",
             "" if m.eta_s is None else spell_duration(m.eta_s),
             m.note,

@@ -99,7 +99,7 @@ def test_a_killed_owner_is_replaced_at_once(
         owner = read_owner(tmp_path / "run")
         assert owner is not None
         assert owner.pid == os.getpid()
-    assert f"taken over from `enclap {tmp_path}/run" in capsys.readouterr().out.replace("\n", "")
+    assert f"taken over from `-c {tmp_path}/run" in capsys.readouterr().out.replace("\n", "")
     assert not list((tmp_path / "run").iterdir())
 
 
