@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from corpora.audio import load_audio
 from models.candidates import CandidateTable, score_candidates
-from models.captioner import Captioner
+from models.captioner import Captioner, conditioning
 from models.codec import load_codec
 from models.files import CheckpointError
 from models.fluency import FluencyDetector
@@ -67,7 +67,7 @@ class BundleManifest(BaseModel):
     model_config = ConfigDict(extra="forbid")
     format: int = FORMAT
     retrievers: list[str]
-    captioners: dict[str, str] = Field(description="name to the retriever whose audio_embedding it reads")
+    captioners: dict[str, str | list[str]] = Field(description="name to the retrievers whose audio_embedding it reads")
     fluency_detector: str | None
     codebooks: int
     log_mel: LogMelConfig
@@ -187,9 +187,9 @@ class Ensemble:
         """`caption` for features."""
         embeddings = self._audio_embeddings(clips)
         codes = [clip.codes for clip in clips]
-        conditioning = {name: embeddings[retriever] for name, retriever in self.manifest.captioners.items()}
+        read = {name: conditioning(embeddings, names) for name, names in self.manifest.captioners.items()}
         proposed = propose(
-            self.captioners, codes, conditioning, self.manifest.sampling, self.manifest.beam,
+            self.captioners, codes, read, self.manifest.sampling, self.manifest.beam,
             self.manifest.seed if seed is None else seed,
         )  # fmt: skip
         table = score_candidates(proposed, self.retrievers, embeddings, self.detector)

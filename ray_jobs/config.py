@@ -157,7 +157,9 @@ class CaptionerMember(Member, CaptionerSettings):
     """A captioner (models/captioner.py) that reads the named retriever's audio_embedding."""
 
     kind: Literal["captioner"]
-    audio_embedding: str
+    audio_embedding: str | Annotated[list[str], Field(min_length=1)] = Field(
+        description="a retriever; or several, whose embeddings stand side by side"
+    )
     captions_per_clip: int = Field(1, gt=0, description="captions a step and clip, from one encoder pass")
 
     def start(self) -> dict[str, str]:
@@ -169,8 +171,12 @@ class CaptionerMember(Member, CaptionerSettings):
             raise ValueError("training.layer_decay: a captioner has none of the encoders that it is for; leave it out")
         return self
 
+    def retrievers(self) -> list[str]:
+        """The names in `audio_embedding`."""
+        return [self.audio_embedding] if isinstance(self.audio_embedding, str) else self.audio_embedding
+
     def edges(self) -> list[str]:
-        return [self.audio_embedding, *super().edges()]
+        return [*self.retrievers(), *super().edges()]
 
 
 class FluencyDetectorMember(Member, FluencyDetectorConfig):
@@ -238,8 +244,9 @@ class Experiment(Strict):
             for edge in member.edges():
                 if edge not in self.members:
                     raise ValueError(f"members.{name}: {edge!r} is not among members ({', '.join(self.members)})")
-            if isinstance(member, CaptionerMember) and self.members[member.audio_embedding].kind != "retriever":
-                raise ValueError(f"members.{name}.audio_embedding: {member.audio_embedding!r} is no retriever")
+            for retriever in member.retrievers() if isinstance(member, CaptionerMember) else []:
+                if self.members[retriever].kind != "retriever":
+                    raise ValueError(f"members.{name}.audio_embedding: {retriever!r} is no retriever")
             if member.init_from:
                 self._check_start(name, member, member.init_from)
             if isinstance(member, RetrieverMember):
@@ -270,7 +277,7 @@ class Experiment(Strict):
         """The members that are combined: all but those that others only start from (pretraining)."""
         starts = {member.init_from for member in self.members.values()}
         captioners = [m for n, m in self.members.items() if n not in starts and isinstance(m, CaptionerMember)]
-        read = {captioner.audio_embedding for captioner in captioners}
+        read = {retriever for captioner in captioners for retriever in captioner.retrievers()}
         return {name: member for name, member in self.members.items() if name not in starts - read}
 
     def of_kind(self, kind: str) -> list[str]:
@@ -326,6 +333,8 @@ def load_config(path: str | Path, overrides: list[str], schema: type[Schema]) ->
 def _make_encoder_paths_absolute(member: AnyMember) -> None:
     if isinstance(member, RetrieverMember) and member.audio_encoder.checkpoint:
         member.audio_encoder.checkpoint = _absolute(member.audio_encoder.checkpoint)
+    if isinstance(member, CaptionerMember) and member.checkpoint:
+        member.checkpoint = _absolute(member.checkpoint)
     # A name may be a hub id, too.
     if not isinstance(member, CaptionerMember) and Path(member.text_encoder.name).is_dir():
         member.text_encoder.name = _absolute(member.text_encoder.name)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from models.candidates import CandidateTable, score_candidates
-from models.captioner import Captioner
+from models.captioner import Captioner, conditioning
 from models.fluency import FluencyDetector
 from models.generation import propose
 from models.retriever import Retriever
@@ -48,9 +48,9 @@ class TrainedMembers:
 
     def candidates(self, sampling: SamplingConfig) -> CandidateTable:
         """What all captioners propose for every clip, sampled and by beam search, scored."""
-        conditioning = {name: self._conditioning(name) for name in self.captioners}
+        read = {name: self._conditioning(name) for name in self.captioners}
         e = self.experiment
-        proposed = propose(self.captioners, self.features.codes, conditioning, sampling, e.beam, e.seed)
+        proposed = propose(self.captioners, self.features.codes, read, sampling, e.beam, e.seed)
         return score_candidates(proposed, self.retrievers, self.audio_embeddings, self.detector)
 
     def queries(self) -> tuple[list[str], np.ndarray]:
@@ -70,7 +70,7 @@ class TrainedMembers:
     def _conditioning(self, captioner: str) -> np.ndarray:
         member = self.experiment.members[captioner]
         assert isinstance(member, CaptionerMember)
-        return self.audio_embeddings[member.audio_embedding]
+        return conditioning(self.audio_embeddings, member.audio_embedding)
 
     def _path(self, name: str) -> Path:
         return self.directory.member(name)

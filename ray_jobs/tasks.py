@@ -208,16 +208,17 @@ class CaptionerTask(Task):
     monitor, sign = "caption_loss", -1
 
     @cached_property
-    def retriever(self) -> Retriever:
-        return Retriever.load(self.job.edges[self._member.audio_embedding])
+    def retrievers(self) -> list[Retriever]:
+        return [Retriever.load(self.job.edges[name]) for name in self._member.retrievers()]
 
     @cached_property
     def train_embeddings(self) -> np.ndarray:
-        return self.retriever.audio_embeddings(self.train.log_mels)
+        return np.concatenate([retriever.audio_embeddings(self.train.log_mels) for retriever in self.retrievers], 1)
 
     @cached_property
     def validation_embeddings(self) -> np.ndarray:
-        return self.retriever.audio_embeddings(self.validation.log_mels)
+        log_mels = self.validation.log_mels
+        return np.concatenate([retriever.audio_embeddings(log_mels) for retriever in self.retrievers], 1)
 
     @property
     def _member(self) -> CaptionerMember:
@@ -233,7 +234,7 @@ class CaptionerTask(Task):
             **dict(self._settings),
             codebooks=self.train.codes[0].shape[1],
             codebook_size=self.train.codec["codebook_size"],
-            audio_embedding_dim=self.retriever.config.joint_dim,
+            audio_embedding_dim=sum(retriever.config.joint_dim for retriever in self.retrievers),
         )
         return Captioner.create(config, self.all_captions)
 
@@ -241,9 +242,7 @@ class CaptionerTask(Task):
         return Captioner.load(directory)
 
     def start_from(self, directory: Path) -> Captioner:
-        captioner = Captioner.load(directory)
-        captioner.config = captioner.config.model_copy(update=dict(self._settings))
-        return captioner
+        return Captioner.load(directory, self._settings)
 
     def batches(self, epoch: int, rank: int, world: int) -> Iterator[tuple[list[np.ndarray], Tensor, list[list[str]]]]:
         rng, train, each = self.rng(epoch), self.train, self._member.captions_per_clip

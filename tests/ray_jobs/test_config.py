@@ -31,6 +31,15 @@ def test_what_others_start_from_is_no_part_of_the_ensemble() -> None:
     assert "retriever-bge" not in load_experiment(SMOKE, overrides).ensemble()
 
 
+def test_a_captioner_reads_one_retriever_or_several() -> None:
+    several = "members.captioner-wide.audio_embedding=[retriever-bge, retriever-roberta]"
+    assert load_experiment(SMOKE).members["captioner-wide"].edges() == ["retriever-bge"]
+    assert load_experiment(SMOKE, [several]).members["captioner-wide"].edges() == ["retriever-bge", "retriever-roberta"]
+    for wrong, message in (("[retriever-bge, fluency]", "'fluency' is no retriever"), ("[]", "audio_embedding")):
+        with pytest.raises(ConfigError, match=message):
+            load_experiment(SMOKE, [f"members.captioner-wide.audio_embedding={wrong}"])
+
+
 def test_overrides_reach_any_field() -> None:
     overrides = ["seed=7", "members.fluency.training.epochs=9", "features.codebooks=2"]
     experiment = load_experiment(SMOKE, overrides)
