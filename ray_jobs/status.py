@@ -72,7 +72,8 @@ class RunStatus:
     @property
     def needs_help(self) -> bool:
         """Whether something failed, or was stopped and waits to be resumed."""
-        return any(part.state in ("failed", "stopped") for part in [*self.corpora, *self.members])
+        states = [part.state for part in self.corpora] + [member.state for member in self.members]
+        return "failed" in states or "stopped" in states
 
 
 def run(root: Path, as_json: bool) -> None:
