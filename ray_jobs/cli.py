@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,11 +21,12 @@ from models.submission import SubmissionError
 from ray_jobs.config import ConfigError, load_config, load_experiment
 from ray_jobs.console import say
 from ray_jobs.features import FeaturesError
-from ray_jobs.run_directory import NotReadyError
+from ray_jobs.run_directory import NotReadyError, RunDirectory
+from ray_jobs.run_lock import RunBusyError, only_writer
 
 BAD_INPUT = (
     AudioError, CaptionInputError, CheckpointError, ConfigError, CorpusError, FeaturesError, NotReadyError,
-    SubmissionError,
+    RunBusyError, SubmissionError,
 )  # fmt: skip
 
 app = typer.Typer(
@@ -54,15 +56,17 @@ def prepare(
     Example: [bold]enclap prepare experiments/demo.yaml --dry-run[/bold]
     """
     loaded = load_experiment(experiment, overrides)
-    connect()
-    importlib.import_module("ray_jobs.prepare").run(loaded, dry_run)
+    with nullcontext() if dry_run else only_writer(RunDirectory(loaded).root):
+        connect()
+        importlib.import_module("ray_jobs.prepare").run(loaded, dry_run)
 
 
 def _add_experiment_job(name: str, summary: str) -> None:
     def command(experiment: ExperimentFile, overrides: Overrides = None) -> None:
         loaded = load_experiment(experiment, overrides)
-        connect()
-        importlib.import_module(f"ray_jobs.{name}").run(loaded)
+        with only_writer(RunDirectory(loaded).root):
+            connect()
+            importlib.import_module(f"ray_jobs.{name}").run(loaded)
 
     example = f"Example: [bold]enclap {name} experiments/demo.yaml seed=1[/bold]"
     app.command(name, help=f"{summary}\n\n{example}")(command)
@@ -79,6 +83,22 @@ for _name, _summary in {
     _add_experiment_job(_name, _summary)
 
 
+@app.command()
+def status(
+    run: Annotated[Path, typer.Argument(help="A run directory, such as runs/demo", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="For machines")] = False,
+) -> None:
+    """What of a run is prepared, trained, searched and combined, and who is working on it; reads files alone.
+
+    Exit codes: 0 done or under way; 1 a member failed, or was stopped and waits to be resumed; 2 no run there.
+
+    Example: [bold]enclap status runs/demo[/bold]
+    """
+    from ray_jobs import status as job
+
+    job.run(run, as_json)
+
+
 @app.command("train-codec")
 def train_codec(experiment: ExperimentFile, overrides: Overrides = None) -> None:
     """Train the small DAC of the built-in corpus (the one that is shipped).
@@ -88,8 +108,9 @@ def train_codec(experiment: ExperimentFile, overrides: Overrides = None) -> None
     from ray_jobs import train_codec as job
 
     loaded = load_config(experiment, overrides or [], job.CodecExperiment)
-    connect(log_to_driver=True)
-    say(f"train-codec: {job.run(loaded)}")
+    with only_writer(Path(loaded.storage_path).resolve() / loaded.name):
+        connect(log_to_driver=True)
+        say(f"train-codec: {job.run(loaded)}")
 
 
 @app.command()
