@@ -277,7 +277,7 @@ class Experiment(Strict):
         """The members that are combined: all but those that others only start from (pretraining)."""
         starts = {member.init_from for member in self.members.values()}
         captioners = [m for n, m in self.members.items() if n not in starts and isinstance(m, CaptionerMember)]
-        read = {captioner.audio_embedding for captioner in captioners}
+        read = {retriever for captioner in captioners for retriever in captioner.retrievers()}
         return {name: member for name, member in self.members.items() if name not in starts - read}
 
     def of_kind(self, kind: str) -> list[str]:
