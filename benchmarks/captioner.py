@@ -92,9 +92,8 @@ def main() -> None:
         print_long_clips(options.layers)
     claims = training_steps(options.layers, options.rounds)
     for name, row in claims.items():
-        print(
-            f"{name:>24}: ours {row['ours']:.4g}  baseline {row['baseline']:.4g} {row['unit']}  ratio {row['ratio']:.2f}"
-        )
+        ours, baseline, ratio = row["ours"], row["baseline"], row["ratio"]
+        print(f"{name:>24}: ours {ours:.4g}  baseline {baseline:.4g} {row['unit']}  ratio {ratio:.2f}")
     print(json.dumps(claims))
 
 
