@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from models.optimal_transport import log_plan, pairwise_distance
+from models.optimal_transport import log_plan
 
 Block = Callable[[slice], np.ndarray]  # the similarity of some queries, [rows, N]
 
@@ -72,7 +72,7 @@ def retrieval_values_in_blocks(
     """Values of queries that have one right item or many, with a block of the similarity in memory at a time.
 
     100,000 clips and 500,000 captions of 256 float32 numbers take 0.6 GB as embeddings and 200 GB as a matrix. Here a
-    block has `block_cells` numbers, and `distance_block` holds about four such arrays at once.
+    block has `block_cells` numbers, and computing it holds about four such arrays at once.
 
     Args:
         block: gives the similarity [rows, N] of a slice of the queries.
@@ -103,12 +103,6 @@ def retrieval_values_in_blocks(
         "median_rank": float(np.median(ranks)),
     }
     return RetrievalScores(ranks, precision, corpus)
-
-
-def distance_block(queries: np.ndarray, items: np.ndarray) -> Block:
-    """Negative Euclidean distances of queries [Q, D] and items [N, D], both mapped by the metric, one GEMM a block."""
-    all_items = torch.from_numpy(items)
-    return lambda rows: (-pairwise_distance(torch.from_numpy(queries[rows]), all_items)).numpy()
 
 
 def relevant_of(target: np.ndarray, items: int) -> np.ndarray:
