@@ -84,6 +84,21 @@ for _name, _summary in {
 
 
 @app.command()
+def sweep(
+    experiment: ExperimentFile,
+    member: Annotated[str, typer.Argument(help="The member whose training is searched", show_default=False)],
+    overrides: Overrides = None,
+) -> None:
+    """Search a member's training settings (Ray Train inside Ray Tune); writes an experiment that `train` takes.
+
+    Example: [bold]enclap sweep experiments/demo.yaml retriever-bge sweep.trials=8[/bold]
+    """
+    loaded = load_experiment(experiment, overrides)
+    connect()
+    importlib.import_module("ray_jobs.sweep").run(loaded, member)
+
+
+@app.command()
 def status(
     run: Annotated[Path, typer.Argument(help="A run directory, such as runs/demo", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="For machines")] = False,

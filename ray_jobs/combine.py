@@ -25,8 +25,10 @@ from models.retrieval_metrics import (
     transport_similarity,
 )
 from models.submission import LISTED, write_retrieval
+from ray_jobs.candidate_store import resources
 from ray_jobs.config import Experiment
 from ray_jobs.console import say
+from ray_jobs.leave_one_out import member_worth
 from ray_jobs.members import TrainedMembers
 from ray_jobs.run_directory import RunDirectory, commit, is_done, mark_done, package_versions, require
 from ray_jobs.search import best_reranking, best_retrieval, best_sampling
@@ -44,8 +46,8 @@ def run(experiment: Experiment) -> None:
         say("combine: done already")
         return
     say("combine: candidates of the test split")
-    resources = {"num_cpus": 1, "num_gpus": experiment.search.gpus_per_trial}
-    ray.get(ray.remote(**resources)(_combine).remote(experiment.model_dump_json(), commit()))
+    gpus = resources(experiment.search)["gpu"]
+    ray.get(ray.remote(num_cpus=1, num_gpus=gpus)(_combine).remote(experiment.model_dump_json(), commit()))
     mark_done(directory.ensemble, directory.search_inputs())
     say(f"combine: {directory.ensemble}")
 
@@ -72,6 +74,7 @@ def _combine(experiment_json: str, commit_: str) -> None:
             **retrieval,
             "retrieval_chance_map@10": chance_map10(len(members.features)),
             "comparisons": caption_comparisons + retrieval_comparisons,
+            **member_worth(members),
         },
     )
 

@@ -20,6 +20,7 @@ from models.settings import (
     RetrieverSettings,
     SamplingConfig,
 )
+from ray_jobs.search_config import SearchConfig, SweepConfig
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -200,24 +201,6 @@ def _kinds(union: Any) -> set[str]:
 KINDS = _kinds(AnyMember) | _kinds(Corpus)
 
 
-class SearchConfig(Strict):
-    """What is tuned on the validation split."""
-
-    objective: Literal["cider_d", "rouge_l", "bleu_4"] = Field("cider_d", description="of sampling and reranking")
-    trials: int = Field(20, gt=0, description="sampling settings tried; the given one is the first")
-    clips: int | None = Field(None, gt=1, description="validation clips used for sampling; all when left out")
-    normalisation: Literal["none", "z", "rank", "softmax"] = Field("none", description="of scores within a clip")
-    fluency_threshold: float = Field(0.9, gt=0, le=1)
-    weight_steps: int = Field(10, gt=0, description="grid steps of the simplex where the search is not exact")
-    retrieval_normalisation: Literal["none", "z", "rank"] = Field("none", description="of similarities within a query")
-    retrieval_weight_steps: int = Field(20, gt=0)
-    transport_ranking: bool = Field(
-        False, description="also report retrieval ranked by the transport plan of all queries and clips: transductive"
-    )
-    cpus_per_trial: float = Field(1, gt=0)
-    gpus_per_trial: float = Field(0, ge=0)
-
-
 class Experiment(Strict):
     """One run: corpora, features, members, searches and the combination."""
 
@@ -233,6 +216,7 @@ class Experiment(Strict):
     sampling: SamplingConfig = SamplingConfig()
     beam: BeamConfig = BeamConfig()
     search: SearchConfig = SearchConfig()
+    sweep: SweepConfig = SweepConfig()
 
     @model_validator(mode="after")
     def _names_exist(self) -> Experiment:
