@@ -22,20 +22,21 @@ class SubmissionError(ValueError):
 # --- Task 6: captioning --------------------------------------------------------------------------------------------
 
 
-def write_captions(path: Path, file_names: Sequence[str], captions: Sequence[str]) -> None:
+def write_captions(path: Path, file_names: Sequence[str], captions: Sequence[str], pool: Sequence[str]) -> None:
     """Write file_name,caption_predicted, one row a file, and check the file.
 
     Args:
         path: where to; a reader sees the old file or the new one.
-        file_names: of all files of the split.
-        captions: of each; written as `one_line` has them.
+        file_names: of the files that have a caption.
+        captions: of each of them; written as `one_line` has them.
+        pool: names of all files of the split.
 
     Raises:
         SubmissionError: if two files have one name, or as `check_captions`.
     """
-    _refuse_twins(path, file_names)
+    refuse_twins(path, pool)
     rows = ([name, one_line(caption)] for name, caption in zip(file_names, captions, strict=True))
-    _write(path, CAPTION_COLUMNS, rows, lambda written: check_captions(written, file_names))
+    _write(path, CAPTION_COLUMNS, rows, lambda written: check_captions(written, pool))
 
 
 def check_captions(path: Path, pool: Collection[str]) -> None:
@@ -89,7 +90,7 @@ def write_retrieval(path: Path, queries: Sequence[str], ranking: Sequence[Sequen
     """
     if len(pool) < LISTED:
         raise SubmissionError(f"{path}: {len(pool)} files to choose from, expected at least {LISTED}")
-    _refuse_twins(path, pool)
+    refuse_twins(path, pool)
     rows = ([query, *names[:LISTED]] for query, names in zip(queries, ranking, strict=True))
     _write(path, RETRIEVAL_COLUMNS, rows, lambda written: check_retrieval(written, queries, pool))
 
@@ -140,7 +141,8 @@ def read_queries(path: Path) -> list[str]:
 # --- files ---------------------------------------------------------------------------------------------------------
 
 
-def _refuse_twins(path: Path, pool: Sequence[str]) -> None:
+def refuse_twins(path: Path, pool: Sequence[str]) -> None:
+    """Raise SubmissionError if two files have one name, which no row could tell apart."""
     twice = [name for name, times in Counter(pool).items() if times > 1]
     if twice:
         raise SubmissionError(f"{path}: {len(twice)} names stand for several files, {twice[0]!r} among them")

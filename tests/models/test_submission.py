@@ -27,7 +27,7 @@ CAPTIONS = ["rain, and wind", 'a man says "hi"', "ein Bär brummt", "a dog barks
 
 def test_captions_read_back(tmp_path: Path) -> None:
     path = tmp_path / "captions.csv"
-    write_captions(path, NAMES, CAPTIONS)
+    write_captions(path, NAMES, CAPTIONS, NAMES)
     check_captions(path, NAMES[::-1])
     assert path.read_bytes().startswith(b'file_name,caption_predicted\n"a, b.wav","rain, and wind"\n')
     with path.open(encoding="utf-8", newline="") as file:
@@ -38,7 +38,7 @@ def test_captions_read_back(tmp_path: Path) -> None:
 def test_captions_are_single_lines(tmp_path: Path) -> None:
     assert one_line(" a dog\n\tbarks\x00\x1b\u2028and\u00a0 a  cat\r\n") == "a dog barks and a cat"
     path = tmp_path / "captions.csv"
-    write_captions(path, NAMES[:1], ["a dog\nbarks\x07"])
+    write_captions(path, NAMES[:1], ["a dog\nbarks\x07"], NAMES[:1])
     assert path.read_text(encoding="utf-8").splitlines()[1] == '"a, b.wav",a dog barks'
 
 
@@ -58,7 +58,7 @@ def test_captions_are_single_lines(tmp_path: Path) -> None:
 )
 def test_broken_captions_are_refused_with_the_row(old: str, new: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "captions.csv"
-    write_captions(path, NAMES, CAPTIONS)
+    write_captions(path, NAMES, CAPTIONS, NAMES)
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_bytes(text.replace(old, new, 1).encode("utf-8", "surrogateescape"))
@@ -78,8 +78,13 @@ def test_captions_that_are_no_submission_are_not_written(
     names: list[str], captions: list[str], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(SubmissionError, match=message):
-        write_captions(tmp_path / "captions.csv", names, captions)
+        write_captions(tmp_path / "captions.csv", names, captions, names)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_without_a_caption_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SubmissionError, match=r"1 of 4 files have no row, '0\.wav' among them"):
+        write_captions(tmp_path / "captions.csv", NAMES[:3], CAPTIONS[:3], NAMES)
 
 
 # --- Task 8 --------------------------------------------------------------------------------------------------------
