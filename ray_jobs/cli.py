@@ -148,7 +148,9 @@ def caption(
 def retrieve(
     bundle: Bundle,
     query: Annotated[str, typer.Argument(help="In words; a path, too, with --queries", show_default=False)],
-    paths: Annotated[list[Path] | None, typer.Argument(help="Audio files, or folders of them")] = None,
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Audio files, or folders of them; what is indexed when left out")
+    ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="How many to list")] = 10,
     queries: Annotated[Path | None, typer.Option(help="A CSV file with a column `caption`, in place of a text")] = None,
     submission: Annotated[Path, typer.Option(help="With --queries: the Task 8 file to write")] = Path("submission.csv"),
@@ -163,10 +165,22 @@ def retrieve(
 
     if queries:
         job.submit(bundle, queries, [Path(query), *(paths or [])], submission)
-    elif paths:
-        job.run(bundle, query, paths, top_k)
     else:
-        raise typer.BadParameter("expected audio files or folders behind the text")
+        job.run(bundle, query, paths or [], top_k)
+
+
+@app.command()
+def index(
+    bundle: Bundle,
+    paths: Annotated[list[Path], typer.Argument(help="Audio files, or folders of them", show_default=False)],
+) -> None:
+    """Add audio files to the bundle's index, in which `enclap retrieve` then searches.
+
+    Example: [bold]enclap index runs/demo/bundle field_recordings/[/bold]
+    """
+    from ray_jobs import retrieve as job
+
+    job.index(bundle, paths)
 
 
 @app.command()
@@ -175,6 +189,9 @@ def evaluate(
     root: Annotated[Path, typer.Argument(help="A corpus: ROOT/SPLIT.csv and ROOT/SPLIT/*.wav", show_default=False)],
     split: Annotated[str, typer.Argument(help="Which split of it")] = "test",
     output: Annotated[Path | None, typer.Option(help="Write the values as JSON here, too")] = None,
+    relevance: Annotated[
+        Path | None, typer.Option(help="CSV of caption,file_name: captions that several clips are right for")
+    ] = None,
 ) -> None:
     """Captioning and retrieval values of an exported ensemble on a corpus with Clotho's caption columns.
 
@@ -182,7 +199,7 @@ def evaluate(
     """
     from ray_jobs import evaluate as job
 
-    job.run(bundle, root, split, output)
+    job.run(bundle, root, split, output, relevance)
 
 
 def connect(log_to_driver: bool = False) -> None:
