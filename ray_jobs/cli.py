@@ -18,7 +18,7 @@ from corpora.table import CorpusError
 from models.files import CheckpointError
 from models.metrics import CaptionInputError
 from models.submission import SubmissionError
-from ray_jobs.config import ConfigError, load_config, load_experiment
+from ray_jobs.config import ConfigError, Experiment, load_config, load_experiment
 from ray_jobs.console import say
 from ray_jobs.features import FeaturesError
 from ray_jobs.run_directory import NotReadyError, RunDirectory
@@ -55,25 +55,42 @@ def prepare(
 
     Example: [bold]enclap prepare experiments/demo.yaml --dry-run[/bold]
     """
-    loaded = load_experiment(experiment, overrides)
-    with nullcontext() if dry_run else only_writer(RunDirectory(loaded).root):
+    _run("prepare", load_experiment(experiment, overrides), dry_run)
+
+
+@app.command()
+def train(
+    experiment: ExperimentFile,
+    overrides: Overrides = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what would run when, and train nothing")] = False,
+) -> None:
+    """Train every member, side by side as edges and resources allow (Ray Train).
+
+    Example: [bold]enclap train experiments/demo.yaml --plan[/bold]
+    """
+    _run("train", load_experiment(experiment, overrides), plan)
+
+
+def _run(job: str, experiment: Experiment, look_only: bool = False) -> None:
+    """Run a job on its run directory, alone there unless it only looks."""
+    directory = RunDirectory(experiment)
+    with nullcontext() if look_only else only_writer(directory.root):
+        if not look_only:
+            directory.write_experiment()
         connect()
-        importlib.import_module("ray_jobs.prepare").run(loaded, dry_run)
+        module = importlib.import_module(f"ray_jobs.{job}")
+        module.run(experiment, True) if look_only else module.run(experiment)
 
 
 def _add_experiment_job(name: str, summary: str) -> None:
     def command(experiment: ExperimentFile, overrides: Overrides = None) -> None:
-        loaded = load_experiment(experiment, overrides)
-        with only_writer(RunDirectory(loaded).root):
-            connect()
-            importlib.import_module(f"ray_jobs.{name}").run(loaded)
+        _run(name, load_experiment(experiment, overrides))
 
     example = f"Example: [bold]enclap {name} experiments/demo.yaml seed=1[/bold]"
     app.command(name, help=f"{summary}\n\n{example}")(command)
 
 
 for _name, _summary in {
-    "train": "Train every member, side by side as edges and resources allow (Ray Train).",
     "search": "Tune sampling, reranking and retrieval weights on the validation split (Ray Tune).",
     "combine": "Run the ensemble on the test split: submissions, metrics, comparisons.",
     "export": "Write the ensemble as one directory that loads without Ray or network.",
