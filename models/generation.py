@@ -15,6 +15,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from models.captioner import Captioner
 from models.decoding import ForceFirst, InverseTransformSampler, ScoreRecorder, limits, warpers
 from models.settings import BeamConfig, SamplingConfig
+from models.shared_states import shared_states_cache
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,12 @@ def _one_path(captioner: Captioner, states: Tensor, mask: Tensor, each: int, pro
 
 def _generate(captioner: Captioner, states: Tensor, mask: Tensor, each: int, processors: list[LogitsProcessor],
               **options: Any) -> Any:  # fmt: skip
+    # The cache knows what to attend to; of the states, generate() only asks how many rows and columns they have.
+    shape = states.new_empty(1).expand(len(states) * each, states.shape[1], 1)
     return captioner.bart.generate(
-        encoder_outputs=BaseModelOutput(last_hidden_state=states.repeat_interleave(each, 0)),
+        encoder_outputs=BaseModelOutput(last_hidden_state=shape),
         attention_mask=mask.repeat_interleave(each, 0),
+        past_key_values=shared_states_cache(captioner.bart, states),
         logits_processor=LogitsProcessorList(processors),
         do_sample=False,
         **options,
