@@ -185,6 +185,10 @@ class SamplingConfig(Settings):
     temperature: float = Field(0.5, gt=0)
     top_p: float = Field(0.95, gt=0, le=1)
     top_k: int = Field(0, ge=0, description="0: off")
+    min_p: float = Field(0.0, ge=0, lt=1, description="of the likeliest token's probability; 0: off")
+    typical_p: float = Field(1.0, gt=0, le=1, description="locally typical sampling (arXiv 2202.00666); 1: off")
+    epsilon_cutoff: float = Field(0.0, ge=0, lt=1, description="a token's least probability; 0: off")
+    repetition_penalty: float = Field(1.0, gt=0, description="above 1 against words said before; 1: off")
     min_tokens: int = Field(5, ge=0)
     max_tokens: int = Field(30, gt=2)
     no_repeat_ngram: int = Field(3, ge=0, description="0: off")
@@ -193,7 +197,7 @@ class SamplingConfig(Settings):
 class BeamConfig(Settings):
     """Beam search as EnCLAP decodes."""
 
-    beams: int = Field(4, gt=0)
+    beams: int = Field(4, gt=0, description="1: greedy")
     min_tokens: int = Field(5, ge=0)
     max_tokens: int = Field(50, gt=2)
     no_repeat_ngram: int = Field(3, ge=0)

@@ -6,9 +6,11 @@ Example: enclap caption runs/demo/bundle recording.wav
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from models.collapse import caption_diversity, collapse_warning
 from models.ensemble import Ensemble
 from ray_jobs.audio_files import find_audio, read_in_batches
 from ray_jobs.console import console, say
@@ -18,9 +20,10 @@ def run(bundle: Path, paths: list[Path], output: Path | None, seed: int | None) 
     """Print a caption a file, or write one JSON object a file with all candidates and scores."""
     files = find_audio(paths)
     ensemble = Ensemble.load(bundle)
-    lines = []
+    lines, texts = [], []
     for readable, clips in read_in_batches(ensemble, files):
         for path, caption in zip(readable, ensemble.caption_clips(clips, seed), strict=True):
+            texts.append(caption.text)
             if output:
                 lines.append(json.dumps({"path": str(path), **asdict(caption)}, ensure_ascii=False))
             else:
@@ -30,11 +33,11 @@ def run(bundle: Path, paths: list[Path], output: Path | None, seed: int | None) 
         partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
         partial.replace(output)
         say(f"caption: {len(lines)} captions in {output}")
+    if texts and (warning := collapse_warning(caption_diversity(texts))):
+        print(f"caption: {warning}", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    import sys
-
     from ray_jobs.cli import main
 
     main(["caption", *sys.argv[1:]])

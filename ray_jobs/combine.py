@@ -14,6 +14,7 @@ import ray
 
 from models.bootstrap import paired_bootstrap
 from models.candidates import CandidateTable
+from models.collapse import caption_diversity, collapse_warning
 from models.files import write_json
 from models.metrics import CaptionScores, caption_values
 from models.retrieval_metrics import (
@@ -47,12 +48,15 @@ def run(experiment: Experiment) -> None:
         return
     say("combine: candidates of the test split")
     gpus = resources(experiment.search)["gpu"]
-    ray.get(ray.remote(num_cpus=1, num_gpus=gpus)(_combine).remote(experiment.model_dump_json(), commit()))
+    warning = ray.get(ray.remote(num_cpus=1, num_gpus=gpus)(_combine).remote(experiment.model_dump_json(), commit()))
+    if warning:
+        say(f"combine: {warning}", "yellow")
     mark_done(directory.ensemble, directory.search_inputs())
     say(f"combine: {directory.ensemble}")
 
 
-def _combine(experiment_json: str, commit_: str) -> None:
+def _combine(experiment_json: str, commit_: str) -> str | None:
+    """Do it; returns what looks wrong with the captions."""
     experiment = Experiment.model_validate_json(experiment_json)
     directory = RunDirectory(experiment)
     directory.ensemble.mkdir(parents=True, exist_ok=True)
@@ -77,6 +81,7 @@ def _combine(experiment_json: str, commit_: str) -> None:
             **member_worth(members),
         },
     )
+    return collapse_warning(details["diversity"])
 
 
 # --- captioning ----------------------------------------------------------------------------------------------------
@@ -107,7 +112,8 @@ def _caption(
     others = [f"{name}/{how}" for name in members.captioners for how in ("beam", "rerank")]
     comparisons = [_compare_captions(scores, other, experiment.seed) for other in others]
     score = scores["ensemble"]
-    return values, comparisons, {"preprocessing": score.preprocessing, "absent": score.absent}
+    diversity = caption_diversity(systems["ensemble"])
+    return values, comparisons, {"preprocessing": score.preprocessing, "absent": score.absent, "diversity": diversity}
 
 
 def _texts(table: CandidateTable, chosen: np.ndarray) -> list[str]:
