@@ -17,13 +17,13 @@ over the clip's texts. Ours: `models.generation.propose_clips` without its beam 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from copy import deepcopy
 
 import numpy as np
 import torch
+from claims import Claims, show
 from transformers.modeling_outputs import BaseModelOutput
 
 from corpora.soundscapes import describe, sample_scenes
@@ -44,7 +44,6 @@ CODEBOOKS, ENTRIES, FRAMES_A_SECOND = 9, 1024, 44_100 / 512
 SAMPLING = SamplingConfig(candidates=30, temperature=0.5, top_p=0.95, max_tokens=22)
 EMBEDDING = 256
 Clips = tuple[list[np.ndarray], np.ndarray]
-Claims = dict[str, dict[str, float | str]]
 
 
 def main() -> None:
@@ -55,10 +54,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     claims = candidates(options.clips, options.rounds)
-    for name, row in claims.items():
-        ours, baseline, ratio = row["ours"], row["baseline"], row["ratio"]
-        print(f"{name:>14}: ours {ours:.4g}  baseline {baseline:.4g} {row['unit']}  ratio {ratio:.2f}")
-    print(json.dumps(claims))
+    show(claims)
+
 
 
 def candidates(number: int, rounds: int) -> Claims:
