@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch.nn.functional import normalize
 
 from models.audio_encoder import AudioEncoder
 from models.checkpoint import load_weights, read_config, save_member
+from models.contrastive import nt_xent_loss, triplet_loss
 from models.distributed import gather_rows
 from models.log_mel import pad_log_mels
 from models.optimal_transport import MahalanobisMetric, m_ltm_loss, pairwise_distance
@@ -19,6 +21,7 @@ from models.settings import RetrieverConfig
 from models.text_encoder import TextEncoder
 
 PAIRS_AT_ONCE = 65_536
+LARGEST_SCALE = 100.0  # of the similarities in nt-xent, as in CLIP
 
 
 class Retriever(nn.Module):
@@ -34,6 +37,8 @@ class Retriever(nn.Module):
         self.audio_projection = _projection(audio_encoder.dim, config)
         self.text_projection = _projection(text_encoder.dim, config)
         self.metric = MahalanobisMetric(config.joint_dim, config.metric)
+        if config.loss == "nt-xent":
+            self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
 
     @classmethod
     def create(cls, config: RetrieverConfig, captions: Iterable[str]) -> Retriever:
@@ -68,10 +73,30 @@ class Retriever(nn.Module):
         return normalize(self.text_projection(self.text_encoder(texts)), dim=-1)
 
     def forward(self, log_mel: Tensor, lengths: Tensor, texts: list[str]) -> Tensor:
-        """The m-LTM loss of a batch of matching pairs; on several workers, of the batches of all."""
-        audio = gather_rows(self.metric(self.embed_audio(log_mel, lengths)))
-        text = gather_rows(self.metric(self.embed_text(texts)))
-        return m_ltm_loss(audio, text, self.config.epsilon)
+        """The loss of a batch of matching pairs; on several workers, of the batches of all."""
+        return self.pair_loss(gather_rows(self.embed_audio(log_mel, lengths)), gather_rows(self.embed_text(texts)))
+
+    def pair_loss(self, audio: Tensor, text: Tensor, groups: Tensor | None = None) -> Tensor:
+        """The configured loss of matching pairs, each over the distance that `similarity` ranks by.
+
+        Everything that is trained outside the encoders and projections (metric, temperature) is applied here, in
+        float32 under autocast, too.
+
+        Args:
+            audio: [B, joint_dim], of `embed_audio`, already gathered from all workers.
+            text: [B, joint_dim], of `embed_text`, likewise; row i describes row i of `audio`.
+            groups: [B] integers, equal for pairs of the same clip, which then are not each other's negatives.
+        """
+        config = self.config
+        with torch.autocast(audio.device.type, enabled=False):
+            audio, text = (self.metric(rows.to(self.metric.factor.dtype)) for rows in (audio, text))
+            if config.loss == "m-ltm":
+                return m_ltm_loss(audio, text, config.epsilon, config.transported_mass, groups)
+            if config.loss == "triplet":
+                return triplet_loss(audio, text, config.margin, groups, config.hard_negatives)
+            with torch.no_grad():
+                self.log_scale.clamp_(max=math.log(LARGEST_SCALE))
+            return nt_xent_loss(audio, text, self.log_scale.exp(), groups, config.hard_negatives)
 
     @torch.inference_mode()
     def audio_embeddings(self, log_mels: Sequence[np.ndarray], batch_size: int = 32) -> np.ndarray:
