@@ -3,8 +3,10 @@ any other timm model whose features are a map over time and frequency."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import timm
 import torch
 from timm.layers import GlobalResponseNormMlp
@@ -20,7 +22,11 @@ STEM_PADDING = 4  # frames of zeros at either end in time, none in frequency
 
 
 class AudioEncoder(nn.Module):
-    """Batch norm over mels, the trunk, then mean over frequency and max plus mean over time.
+    """Each mel standardised, the trunk, then mean over frequency and max plus mean over time.
+
+    `bn0` keeps its statistics in training, too: those of the checkpoint, or of the training split (`standardise`). So
+    a clip's embedding depends on nothing else in the batch, and the batch may be spread over workers or embedded in
+    parts without a change of its gradient.
 
     Padding never changes an embedding. A ConvNeXt is masked: what lies behind a clip's end is zeroed before each
     convolution, which is what that convolution's own zero padding would show it were the clip alone. One cannot reach
@@ -31,7 +37,7 @@ class AudioEncoder(nn.Module):
     def __init__(self, config: AudioEncoderConfig, n_mels: int) -> None:
         super().__init__()
         self.config = config
-        self.bn0 = nn.BatchNorm2d(n_mels)
+        self.bn0 = nn.BatchNorm1d(n_mels).eval()
         # timm gives its modules no types of their own.
         trunk: Any = _trunk(config, pretrained=False)
         self.masked = _is_maskable(trunk)
@@ -55,6 +61,25 @@ class AudioEncoder(nn.Module):
         if config.checkpoint:
             load_audioset_weights(encoder, config.checkpoint)
         return encoder
+
+    def standardise(self, log_mels: Iterable[np.ndarray]) -> None:
+        """Take bn0's statistics, mean and variance of each mel, from log_mels [frames_i, mels]."""
+        frames, total, squares = 0, np.zeros(self.bn0.num_features), np.zeros(self.bn0.num_features)
+        for log_mel in log_mels:
+            frames += len(log_mel)
+            total += log_mel.sum(0, dtype=np.float64)
+            squares += np.square(log_mel, dtype=np.float64).sum(0)
+        mean = total / frames
+        # A mel that never changes must not be divided by nothing.
+        variance = np.maximum(squares / frames - np.square(mean), 1e-3)
+        self.bn0.running_mean = torch.from_numpy(mean).to(self.bn0.weight)
+        self.bn0.running_var = torch.from_numpy(variance).to(self.bn0.weight)
+
+    def train(self, mode: bool = True) -> AudioEncoder:
+        """As of any module, but for the statistics of bn0."""
+        super().train(mode)
+        self.bn0.eval()
+        return self
 
     def forward(self, log_mel: Tensor, lengths: Tensor) -> Tensor:
         """Embed log_mel [B, frames, mels] whose rows hold `lengths` [B] valid frames; returns [B, dim]."""
@@ -80,10 +105,9 @@ class AudioEncoder(nn.Module):
         return depths | {f"bn0.{name}": max(depths.values()) for name, _ in self.bn0.named_parameters()}
 
     def _normalise(self, log_mel: Tensor, lengths: Tensor) -> Tensor:
-        """Batch norm of each mel over the valid frames alone; zeros, which is the mean, behind them."""
+        """Standardise each mel; zeros, which is the mean, behind each clip's frames."""
         valid = torch.arange(log_mel.shape[1], device=log_mel.device) < lengths[:, None]
-        frames = self.bn0(log_mel[valid][:, :, None, None])[:, :, 0, 0]
-        return torch.zeros_like(log_mel, dtype=frames.dtype).index_put((valid,), frames)
+        return self.bn0(log_mel.transpose(1, 2)).transpose(1, 2) * valid[:, :, None]
 
     def _spec_augment(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Zero, in x [B, frames, mels], two stretches of each clip's frames and two bands of mels."""
@@ -118,7 +142,10 @@ def _trunk(config: AudioEncoderConfig, pretrained: bool) -> nn.Module:
     if config.backbone.startswith((f"{RANDOM}convnext", "convnext_")):
         common["ls_init_value"] = config.layer_scale
     if config.backbone == f"{RANDOM}convnext":
-        return ConvNeXt(depths=config.depths, dims=config.dims, **common)
+        trunk: Any = ConvNeXt(depths=config.depths, dims=config.dims, **common)
+        # timm's deviation of 0.02 suits images; one scaled to the 16 inputs of a patch here learns faster.
+        trunk.stem[0].reset_parameters()
+        return trunk
     if not timm.is_model(config.backbone):
         raise ValueError(f"audio_encoder.backbone: {config.backbone!r} is no model of timm")
     return timm.create_model(config.backbone, pretrained=pretrained, **common)

@@ -48,17 +48,20 @@ def read_config(directory: str | Path, kind: str) -> dict[str, Any]:
 
 
 def load_weights(model: nn.Module, directory: str | Path) -> None:
-    """Fill `model` from `model.safetensors`; every tensor must be there, and no other.
+    """Fill `model` from `model.safetensors`; every tensor must be there in its shape, and no other.
 
     Raises:
-        CheckpointError: naming missing and unexpected keys.
+        CheckpointError: naming missing and unexpected keys, and shapes that differ.
     """
     path = Path(directory) / "model.safetensors"
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
-    found = load_file(path)
+    found, wanted = load_file(path), model.state_dict()
+    for name, tensor in found.items():
+        if name in wanted and tensor.shape != wanted[name].shape:
+            raise CheckpointError(f"{path}: {name} is {list(tensor.shape)}, expected {list(wanted[name].shape)}")
     missing, unexpected = model.load_state_dict(found, strict=False)
-    stored = {model.state_dict()[name].data_ptr() for name in found if name in model.state_dict()}
-    missing = [name for name in missing if model.state_dict()[name].data_ptr() not in stored]  # tied ones are there
+    stored = {wanted[name].data_ptr() for name in found if name in wanted}
+    missing = [name for name in missing if wanted[name].data_ptr() not in stored]  # tied ones are there
     if missing or unexpected:
         raise CheckpointError(f"{path}: missing {sorted(missing)[:5]}, unexpected {sorted(unexpected)[:5]}")

@@ -14,13 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from corpora.audio import load_audio
 from models.candidates import CandidateTable, score_candidates
-from models.captioner import Captioner
+from models.captioner import Captioner, conditioning
 from models.codec import load_codec
 from models.files import CheckpointError
 from models.fluency import FluencyDetector
 from models.generation import propose
 from models.log_mel import LogMel
-from models.reranking import fuse, normalise, select
+from models.reranking import normalise, select
+from models.retrieval_fusion import RRF_K, fuse
 from models.retriever import Retriever
 from models.settings import BeamConfig, LogMelConfig, SamplingConfig
 
@@ -34,17 +35,25 @@ class Reranking(BaseModel):
     weights: dict[str, float] = Field(description="of each retriever's encoder_score, and of `decoder`")
     normalisation: str = "none"
     fluency_threshold: float = 0.9
+    captioners: list[str] | None = Field(None, description="whose candidates are chosen among; all when left out")
 
     def choose(self, table: CandidateTable) -> np.ndarray:
         """Index of the chosen candidate of each clip, [C]."""
-        scores = np.stack([normalise(one, table.mask, self.normalisation) for one in table.scores])
+        table = self._entered(table)
         weights = np.array([self.weights[name] for name in table.score_names])
-        return select(scores, weights, table.fluency_error, table.mask, self.fluency_threshold)
+        return select(self._scaled(table), weights, table.fluency_error, table.mask, self.fluency_threshold)
 
     def totals(self, table: CandidateTable) -> np.ndarray:
-        """The weighted sum of each candidate, [C, K]."""
-        scores = np.stack([normalise(one, table.mask, self.normalisation) for one in table.scores])
-        return np.tensordot([self.weights[name] for name in table.score_names], scores, 1)
+        """The weighted sum of each candidate, [C, K]; NaN where its captioner is not among `captioners`."""
+        entered = self._entered(table)
+        totals = np.tensordot([self.weights[name] for name in table.score_names], self._scaled(entered), 1)
+        return np.where(table.mask & ~entered.mask, np.nan, totals)
+
+    def _entered(self, table: CandidateTable) -> CandidateTable:
+        return table if self.captioners is None else table.of_members(self.captioners)
+
+    def _scaled(self, table: CandidateTable) -> np.ndarray:
+        return np.stack([normalise(one, table.mask, self.normalisation) for one in table.scores])
 
 
 class RetrievalFusion(BaseModel):
@@ -53,12 +62,13 @@ class RetrievalFusion(BaseModel):
     model_config = ConfigDict(extra="forbid")
     weights: dict[str, float]
     normalisation: str = "none"
+    rrf_k: float = Field(RRF_K, description="of normalisation `rrf`")
 
     def join(self, similarities: dict[str, np.ndarray]) -> np.ndarray:
         """Fused similarity [queries, clips]."""
         names = list(self.weights)
         weights = np.array([self.weights[name] for name in names])
-        return fuse([similarities[name] for name in names], weights, self.normalisation)
+        return fuse([similarities[name] for name in names], weights, self.normalisation, self.rrf_k)
 
 
 class BundleManifest(BaseModel):
@@ -67,7 +77,7 @@ class BundleManifest(BaseModel):
     model_config = ConfigDict(extra="forbid")
     format: int = FORMAT
     retrievers: list[str]
-    captioners: dict[str, str] = Field(description="name to the retriever whose audio_embedding it reads")
+    captioners: dict[str, str | list[str]] = Field(description="name to the retrievers whose audio_embedding it reads")
     fluency_detector: str | None
     codebooks: int
     log_mel: LogMelConfig
@@ -187,10 +197,11 @@ class Ensemble:
         """`caption` for features."""
         embeddings = self._audio_embeddings(clips)
         codes = [clip.codes for clip in clips]
-        conditioning = {name: embeddings[retriever] for name, retriever in self.manifest.captioners.items()}
+        read = {name: conditioning(embeddings, names) for name, names in self.manifest.captioners.items()}
+        chosen_among = self.manifest.reranking.captioners or list(self.captioners)
         proposed = propose(
-            self.captioners, codes, conditioning, self.manifest.sampling, self.manifest.beam,
-            self.manifest.seed if seed is None else seed,
+            {name: self.captioners[name] for name in chosen_among}, codes, read, self.manifest.sampling,
+            self.manifest.beam, self.manifest.seed if seed is None else seed,
         )  # fmt: skip
         table = score_candidates(proposed, self.retrievers, embeddings, self.detector)
         return self._captions(table)

@@ -32,11 +32,14 @@ class FluencyDetector(nn.Module):
         return cls(config, TextEncoder.create(config.text_encoder, captions))
 
     @classmethod
-    def load(cls, directory: str | Path) -> FluencyDetector:
-        """Load what `save` wrote; no network."""
+    def load(cls, directory: str | Path, settings: FluencyDetectorConfig | None = None) -> FluencyDetector:
+        """Load what `save` wrote, to go on with `settings` where given; no network."""
         config = FluencyDetectorConfig.model_validate(read_config(directory, cls.kind))
         model = cls(config, TextEncoder.empty(config.text_encoder, Path(directory) / "text_encoder"))
         load_weights(model, directory)
+        if settings:
+            model.text_encoder.go_on(settings.text_encoder)
+            model.config = settings.model_copy(update={"text_encoder": model.text_encoder.config})
         return model.eval()
 
     def save(self, directory: str | Path) -> None:

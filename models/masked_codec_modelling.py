@@ -7,6 +7,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 
+def most_spans(frames: int, probability: float, span: int) -> int:
+    """The most spans that `span_mask` draws for a codebook of a clip of `frames` frames."""
+    return min(int(probability * frames / span + 1), frames // span)
+
+
 def span_mask(
     lengths: Tensor,
     frames: int,
@@ -17,9 +22,9 @@ def span_mask(
 ) -> Tensor:
     """Draw the cells to mask: spans of frames, independently for each clip and codebook.
 
-    About `probability` of a clip's cells are covered by spans of `span` frames (spans may overlap). The number of
-    spans, `probability * length / span` plus a uniform draw, rounded down, is shared by a clip's codebooks. A clip
-    shorter than a span has the whole of it masked when a span is drawn.
+    About `probability` of a clip's cells are covered by spans of `span` frames, which start at different frames but may
+    overlap. The number of spans, `probability * length / span` plus a uniform draw, rounded down, is shared by a clip's
+    codebooks, and no more than fit side by side: a clip shorter than a span has none.
 
     Args:
         lengths: [B] valid frames of each clip.
@@ -28,34 +33,46 @@ def span_mask(
     Returns:
         [B, frames, codebooks] bool, false behind each clip's length.
     """
-    batch, device = len(lengths), lengths.device
-    draw = torch.rand(batch, generator=generator, device=device)
-    spans = (probability * lengths / span + draw).long()
-    most = int(spans.max()) if batch else 0
+    batch, device, most = len(lengths), lengths.device, most_spans(frames, probability, span)
     if not most:
         return torch.zeros(batch, frames, codebooks, dtype=torch.bool, device=device)
-    room = (lengths - span).clamp_min(0) + 1
-    uniform = torch.rand(batch, most, codebooks, generator=generator, device=device)
-    starts = (uniform * room[:, None, None]).long()
-    drawn = torch.arange(most, device=device)[None, :, None] < spans[:, None, None]
+    draw = torch.rand(batch, generator=generator, device=device)
+    spans = torch.minimum((probability * lengths / span + draw).long(), lengths // span)
+    # The first frames of a random order of all where a span may start.
+    keys = torch.rand(batch, codebooks, frames - span + 1, generator=generator, device=device)
+    outside = torch.arange(keys.shape[2], device=device) > (lengths - span)[:, None]
+    starts = keys.masked_fill(outside[:, None], -1).topk(most, 2).indices
+    drawn = (torch.arange(most, device=device) < spans[:, None])[:, None].expand_as(starts).int()
     # +1 where a span starts, -1 behind its end: the running sum counts the spans over each frame.
-    edges = torch.zeros(batch, frames + span + 1, codebooks, dtype=torch.int32, device=device)
-    weight = drawn.expand_as(starts).to(torch.int32)
-    edges.scatter_add_(1, starts, weight).scatter_add_(1, starts + span, -weight)
-    covered = edges.cumsum(1)[:, :frames] > 0
-    return covered & (torch.arange(frames, device=device) < lengths[:, None])[:, :, None]
+    edges = torch.zeros(batch, codebooks, frames + 1, dtype=torch.int32, device=device)
+    edges = edges.scatter_add(2, starts, drawn).scatter_add(2, starts + span, -drawn)
+    return (edges.cumsum(2)[:, :, :frames] > 0).transpose(1, 2)
+
+
+def masked_cells(mask: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Where a batch's masked cells are, codebook by codebook; the shapes do not depend on what was drawn.
+
+    Args:
+        mask: [B, T, Q].
+        most: of a codebook's masked cells in the batch.
+
+    Returns:
+        cells [Q, most], numbered from 0 to B * T - 1, and [Q, most] bool, false where `cells` is only filled up.
+    """
+    by_codebook = mask.flatten(0, 1).T
+    cells = by_codebook.int().topk(most, 1, sorted=False).indices
+    return cells, by_codebook.gather(1, cells)
 
 
 def masked_codec_loss(logits: Tensor, codes: Tensor, mask: Tensor) -> Tensor:
     """sum over codebooks q = 1..Q of 2^-q times the mean cross-entropy of that codebook's masked cells in the batch.
 
     Args:
-        logits: [N, Q, entries] of N frames of the batch.
-        codes: [N, Q] the original codes.
-        mask: [N, Q] cells that were masked; a codebook without any adds 0.
+        logits: [Q, N, entries] of N cells of each codebook.
+        codes: [Q, N] the original codes.
+        mask: [Q, N] cells that were masked; a codebook without any adds 0.
     """
-    codebooks = codes.shape[1]
     per_cell = cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none").view_as(mask)
-    means = (per_cell * mask).sum(0) / mask.sum(0).clamp_min(1)
-    weights = 0.5 ** torch.arange(1, codebooks + 1, device=logits.device, dtype=means.dtype)
+    means = (per_cell * mask).sum(1) / mask.sum(1).clamp_min(1)
+    weights = 0.5 ** torch.arange(1, len(codes) + 1, device=logits.device, dtype=means.dtype)
     return (weights * means).sum()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 SCALING_LIMIT = 1e100  # of a factor in one round's sweeps; the next round starts from 1 again
+SWEEPS_AT_LEAST = 10  # in a round
 STEP_LENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01)  # of Newton's direction, tried in turn
 
 
@@ -94,7 +95,7 @@ def transport_plan(
     """
     if tolerance is None:
         tolerance = 1e-9 if mass == 1 else 1e-8
-    dual = _Dual(-cost.double() / epsilon, mass)
+    dual = _Dual(-cost.double() / epsilon, mass, tolerance)
     dual.sweep_in_log_domain()
     dual.sweep_by_scaling()
     for _ in range(max_rounds - 1):
@@ -112,17 +113,22 @@ def transport_plan(
     return Plan(dual.log_plan(), dual.tight_rows(), dual.tight_columns(), error, dual.sweeps)
 
 
+def log_plan(cost: Tensor, epsilon: float) -> Tensor:
+    """log pi [N, M] of the `transport_plan` of all mass."""
+    return transport_plan(cost, epsilon).log
+
+
 class _Dual:
     """Its variables f [N, 1], g [1, M] and h [], and the plan [N, M] that they stand for."""
 
-    def __init__(self, kernel: Tensor, mass: float) -> None:
+    def __init__(self, kernel: Tensor, mass: float, tolerance: float) -> None:
         rows, columns = kernel.shape
-        self.kernel, self.mass, self.partial = kernel, mass, mass < 1
+        self.kernel, self.mass, self.partial, self.tolerance = kernel, mass, mass < 1, tolerance
         self.row, self.column = 1 / rows, 1 / columns
         self.f, self.g = kernel.new_zeros(rows, 1), kernel.new_zeros(1, columns)
         self.h = math.log(mass) - kernel.logsumexp((0, 1)) if self.partial else kernel.new_zeros(())
         self.plan = kernel
-        self.sweeps_in_round = max(10, min(rows, columns) // 16)
+        self.sweeps_in_round = max(SWEEPS_AT_LEAST, min(rows, columns) // 16)
         self.sweeps = 0
 
     def tight_rows(self) -> Tensor:
@@ -163,17 +169,20 @@ class _Dual:
         least, most_u, most_v = 1 / most, most, most
         if self.partial:
             most_u, most_v = self.f[:, 0].neg().exp().minimum(most), self.g[0].neg().exp().minimum(most)
-        for _ in range(self.sweeps_in_round):
-            v = (self.column / (w * (u @ self.plan))).maximum(least).minimum(most_v)
+        v = torch.ones_like(self.g[0])
+        for number in range(1, self.sweeps_in_round + 1):
+            previous, v = v, (self.column / (w * (u @ self.plan))).maximum(least).minimum(most_v)
             sums = self.plan @ v
             if self.partial:
                 w = (self.mass / (u @ sums)).maximum(least).minimum(most)
             u = (self.row / (w * sums)).maximum(least).minimum(most_u)
+            if number % SWEEPS_AT_LEAST == 0 and (previous / v - 1).abs().mean() < self.tolerance / 10:
+                break
         self.f, self.g, self.h = self.f + u.log()[:, None], self.g + v.log(), self.h + w.log()
         if self.partial:
             self.f, self.g = self.f.clamp_max(0), self.g.clamp_max(0)
         self.plan = self.plan.mul_(w * u[:, None]).mul_(v)
-        self.sweeps += self.sweeps_in_round
+        self.sweeps += number
 
     def newton_step(self) -> None:
         """Move f and h along Newton's direction as far as the dual rises, and sweep once in the log domain."""

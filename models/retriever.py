@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+from torch.utils.checkpoint import checkpoint
 
 from models.audio_encoder import AudioEncoder
 from models.checkpoint import load_weights, read_config, save_member
@@ -17,11 +18,12 @@ from models.contrastive import nt_xent_loss, triplet_loss
 from models.distributed import gather_rows
 from models.log_mel import pad_log_mels
 from models.optimal_transport import MahalanobisMetric, m_ltm_loss, pairwise_distance
-from models.settings import RetrieverConfig
+from models.settings import RetrieverConfig, RetrieverSettings
 from models.text_encoder import TextEncoder
 
 PAIRS_AT_ONCE = 65_536
 LARGEST_SCALE = 100.0  # of the similarities in nt-xent, as in CLIP
+SORTED_AT_ONCE = 1024  # clips that are sorted by length together, so that no more of them need to be in memory
 
 
 class Retriever(nn.Module):
@@ -51,12 +53,23 @@ class Retriever(nn.Module):
         return cls(config, audio_encoder, TextEncoder.create(config.text_encoder, captions))
 
     @classmethod
-    def load(cls, directory: str | Path) -> Retriever:
-        """Load what `save` wrote; no network."""
-        config = RetrieverConfig.model_validate(read_config(directory, cls.kind))
-        audio_encoder = AudioEncoder(config.audio_encoder, config.log_mel.n_mels)
-        model = cls(config, audio_encoder, TextEncoder.empty(config.text_encoder, Path(directory) / "text_encoder"))
+    def load(cls, directory: str | Path, settings: RetrieverSettings | None = None) -> Retriever:
+        """Load what `save` wrote; no network.
+
+        Args:
+            settings: to go on training with, instead of those of the saved model.
+
+        Raises:
+            CheckpointError: if files are missing, or the weights are not of the architecture in `settings`.
+        """
+        saved = RetrieverConfig.model_validate(read_config(directory, cls.kind))
+        config = RetrieverConfig(log_mel=saved.log_mel, **dict(settings)) if settings else saved
+        text_encoder = TextEncoder.empty(saved.text_encoder, Path(directory) / "text_encoder")
+        model = cls(config, AudioEncoder(config.audio_encoder, config.log_mel.n_mels), text_encoder)
         load_weights(model, directory)
+        if settings:
+            text_encoder.go_on(settings.text_encoder)
+            model.config = config.model_copy(update={"text_encoder": text_encoder.config})
         return model.eval()
 
     def save(self, directory: str | Path) -> None:
@@ -72,9 +85,18 @@ class Retriever(nn.Module):
         """Unit-length caption embeddings [B, joint_dim]."""
         return normalize(self.text_projection(self.text_encoder(texts)), dim=-1)
 
-    def forward(self, log_mel: Tensor, lengths: Tensor, texts: list[str]) -> Tensor:
-        """The loss of a batch of matching pairs; on several workers, of the batches of all."""
-        return self.pair_loss(gather_rows(self.embed_audio(log_mel, lengths)), gather_rows(self.embed_text(texts)))
+    def forward(
+        self, log_mel: Tensor, lengths: Tensor, texts: list[str], at_once: int | None = None
+    ) -> Tensor:
+        """The loss of a batch of matching pairs; on several workers, of the batches of all.
+
+        Args:
+            at_once: pairs whose activations are held at a time. The rest of the batch is kept as embeddings alone, and
+                each part is computed a second time when its gradient is due (GradCache, arXiv 2101.06983), so that the
+                batch may be as large as the loss wants it.
+        """
+        audio, text = self._embed_in_parts(log_mel, lengths, texts, at_once or len(texts))
+        return self.pair_loss(gather_rows(audio), gather_rows(text))
 
     def pair_loss(self, audio: Tensor, text: Tensor, groups: Tensor | None = None) -> Tensor:
         """The configured loss of matching pairs, each over the distance that `similarity` ranks by.
@@ -98,16 +120,40 @@ class Retriever(nn.Module):
                 self.log_scale.clamp_(max=math.log(LARGEST_SCALE))
             return nt_xent_loss(audio, text, self.log_scale.exp(), groups, config.hard_negatives)
 
+    def _embed_in_parts(self, log_mel: Tensor, lengths: Tensor, texts: list[str], at_once: int
+                        ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Embeddings of audio [B, joint_dim] and captions [B, joint_dim]."""
+        if len(texts) <= at_once:
+            return self._embed_pairs(log_mel, lengths, texts)
+        parts = []
+        for at in range(0, len(texts), at_once):
+            rows = slice(at, at + at_once)
+            frames = int(lengths[rows].max())
+            parts.append(
+                checkpoint(
+                    self._embed_pairs, log_mel[rows, :frames], lengths[rows], texts[rows], use_reentrant=False
+                )
+            )
+        audio, text = zip(*parts, strict=True)
+        return torch.cat(audio), torch.cat(text)
+
+    def _embed_pairs(self, log_mel: Tensor, lengths: Tensor, texts: list[str]) -> tuple[Tensor, Tensor]:
+        return self.embed_audio(*self._to_device(log_mel, lengths)), self.embed_text(texts)
+
+    def _to_device(self, log_mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        return log_mel.to(self.metric.factor.device), lengths.to(self.metric.factor.device)
+
     @torch.inference_mode()
     def audio_embeddings(self, log_mels: Sequence[np.ndarray], batch_size: int = 32) -> np.ndarray:
         """`audio_embedding` of many clips, [N, joint_dim] float32, from log_mels [frames_i, mels]."""
-        by_length = np.argsort([len(log_mel) for log_mel in log_mels], kind="stable")
         embeddings = np.empty((len(log_mels), self.config.joint_dim), np.float32)
-        device = self.metric.factor.device
-        for at in range(0, len(by_length), batch_size):
-            rows = by_length[at : at + batch_size]
-            batch, lengths = pad_log_mels([log_mels[row] for row in rows])
-            embeddings[rows] = self.embed_audio(batch.to(device), lengths.to(device)).float().cpu().numpy()
+        for at in range(0, len(log_mels), SORTED_AT_ONCE):
+            some = [log_mels[row] for row in range(at, min(at + SORTED_AT_ONCE, len(log_mels)))]
+            by_length = np.argsort([len(log_mel) for log_mel in some], kind="stable")
+            for start in range(0, len(some), batch_size):
+                rows = by_length[start : start + batch_size]
+                batch = self.embed_audio(*self._to_device(*pad_log_mels([some[row] for row in rows])))
+                embeddings[at + rows] = batch.float().cpu().numpy()
         return embeddings
 
     @torch.inference_mode()
@@ -117,26 +163,29 @@ class Retriever(nn.Module):
         return torch.cat(batches).float().cpu().numpy()
 
     @torch.inference_mode()
+    def under_metric(self, embeddings: np.ndarray) -> np.ndarray:
+        """Embeddings [N, joint_dim] where the learned distance is Euclidean, [N, joint_dim] float32."""
+        return self.metric(torch.from_numpy(embeddings).to(self.metric.factor.device)).cpu().numpy()
+
     def similarity(self, text_embeddings: np.ndarray, audio_embeddings: np.ndarray) -> np.ndarray:
         """Negative Mahalanobis distances [texts, clips]; plain, not the transductive transport plan."""
-        device = self.metric.factor.device
-        text = self.metric(torch.from_numpy(text_embeddings).to(device))
-        audio = self.metric(torch.from_numpy(audio_embeddings).to(device))
-        return -pairwise_distance(text, audio).cpu().numpy()
+        return negative_distances(self.under_metric(text_embeddings), self.under_metric(audio_embeddings))
 
-    @torch.inference_mode()
     def pair_similarity(
         self, text_embeddings: np.ndarray, texts: np.ndarray, audio_embeddings: np.ndarray, clips: np.ndarray
     ) -> np.ndarray:
         """The cells (texts[p], clips[p]) of `similarity`, [P], without the rest of the matrix."""
-        device = self.metric.factor.device
-        text = self.metric(torch.from_numpy(text_embeddings).to(device))
-        audio = self.metric(torch.from_numpy(audio_embeddings).to(device))
+        text, audio = self.under_metric(text_embeddings), self.under_metric(audio_embeddings)
         found = []
         for at in range(0, len(texts), PAIRS_AT_ONCE):
             some = slice(at, at + PAIRS_AT_ONCE)
-            found.append((text[texts[some]] - audio[clips[some]]).norm(dim=-1))
-        return -torch.cat(found).cpu().numpy()
+            found.append(-np.linalg.norm(text[texts[some]] - audio[clips[some]], axis=-1))
+        return np.concatenate(found) if found else np.empty(0, np.float32)
+
+
+def negative_distances(texts: np.ndarray, clips: np.ndarray) -> np.ndarray:
+    """Similarity [texts, clips] of what `Retriever.under_metric` gave."""
+    return -pairwise_distance(torch.from_numpy(texts), torch.from_numpy(clips)).numpy()
 
 
 def _projection(dim: int, config: RetrieverConfig) -> nn.Module:

@@ -172,11 +172,23 @@ class RetrieverConfig(RetrieverSettings):
 class CaptionerSettings(Settings):
     """What a user chooses of a captioner: architecture and losses.
 
-    `language_model` is a BART by hub id or directory, or `random:bart` with `sizes`.
+    `language_model` is a BART, mBART or PLBART by hub id or directory, or `random:bart` with `sizes`.
     """
 
     language_model: str = "facebook/bart-base"
-    sizes: dict[str, int | float] = Field(default={}, description="for random: fields of BartConfig")
+    checkpoint: str | None = Field(
+        None,
+        description="directory of EnCLAP's own scripts to start from; language_model then gives the tokenizer alone, "
+        "where the directory holds none",
+    )
+    attn_implementation: Literal["sdpa", "eager"] = Field("sdpa", description="of transformers; both compute the same")
+    gradient_checkpointing: bool = Field(False, description="less memory in training, a third more time")
+    long_clips: Literal["crop", "windows", "pool", "interpolate"] = Field(
+        "crop",
+        description="of more codec frames than there are positions: a random stretch in training and the beginning "
+        "else; or all of it, in windows encoded apart, by averaging neighbours, or by positions in between",
+    )
+    sizes: dict[str, int | float] = Field(default={}, description="for random: fields of the transformers config")
     tokenizer: Literal["wordpiece", "bpe", "unigram"] = "bpe"
     vocab_size: int = Field(2000, gt=4, description="for random: size of the trained tokenizer at most")
     max_caption_tokens: int = Field(64, gt=2)

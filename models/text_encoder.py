@@ -32,10 +32,7 @@ class TextEncoder(nn.Module):
         self.tokenizer = tokenizer
         self.config = config
         self.dim: int = model.config.hidden_size
-        if config.finetuning == "frozen":
-            model.requires_grad_(False)
-        elif config.finetuning == "lora":
-            _add_adapters(model, config)
+        self._apply_finetuning()
 
     @classmethod
     def create(cls, config: TextEncoderConfig, texts: Iterable[str]) -> TextEncoder:
@@ -59,6 +56,26 @@ class TextEncoder(nn.Module):
         """The same architecture and tokenizer as saved in `directory` by `save_layout`, weights not loaded."""
         model = AutoModel.from_config(AutoConfig.from_pretrained(directory))
         return cls(model, AutoTokenizer.from_pretrained(directory), config)
+
+    def go_on(self, config: TextEncoderConfig) -> None:
+        """Train the weights that are there under the settings of `config`; pooling stays where it leaves that open.
+
+        Raises:
+            ValueError: if there are adapters, and `config` wants none or others.
+        """
+        before = self.config
+        self.config = config.model_copy(update={"pooling": config.pooling or before.pooling})
+        if before.finetuning != "lora":
+            self.model.requires_grad_(True)
+            self._apply_finetuning()
+        elif (found := _adapters(before)) != (wanted := _adapters(config)):
+            raise ValueError(f"text_encoder: found {wanted}, expected {found}: adapters go on as they are")
+
+    def _apply_finetuning(self) -> None:
+        if self.config.finetuning == "frozen":
+            self.model.requires_grad_(False)
+        elif self.config.finetuning == "lora":
+            _add_adapters(self.model, self.config)
 
     def save_layout(self, directory: Path) -> None:
         """Write the architecture's config and the tokenizer's files, so that `empty` needs no network."""
@@ -107,6 +124,10 @@ def _pretrained(name: str) -> Any:
     if missing:
         raise CheckpointError(f"{name}: no weights of {', '.join(missing[:5])} ({len(missing)} in all)")
     return model
+
+
+def _adapters(config: TextEncoderConfig) -> dict[str, Any]:
+    return config.model_dump(include={"finetuning", "lora_rank", "lora_alpha"})
 
 
 def _add_adapters(model: nn.Module, config: TextEncoderConfig) -> None:

@@ -20,6 +20,7 @@ from models.settings import (
     RetrieverSettings,
     SamplingConfig,
 )
+from ray_jobs.search_config import SearchConfig, SweepConfig
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -72,13 +73,17 @@ class Resources(Strict):
     cpus_per_worker: float = Field(1, gt=0)
     gpus_per_worker: float = Field(0, ge=0)
     retries: int = Field(2, ge=0, description="restarts from the last checkpoint after a failure")
+    checkpoint_steps: int | None = Field(
+        None, gt=0, description="steps from one checkpoint to the next within an epoch; at its end alone when left out"
+    )
 
 
 class Training(Strict):
-    """How a member is trained. `batch_size` is global, whatever the number of workers."""
+    """How a member is trained. `batch_size` is that of a step, whatever the number of workers."""
 
     epochs: int = Field(gt=0)
     batch_size: int = Field(64, gt=1)
+    accumulate: int = Field(1, gt=0, description="parts that a batch is computed in, one by one, to fit memory")
     learning_rate: float = Field(gt=0)
     layer_decay: float = Field(
         1.0, gt=0, le=1, description="of the learning rate from each layer of an encoder to the one below; 1: off"
@@ -88,6 +93,13 @@ class Training(Strict):
     weight_decay: float = Field(0.01, ge=0)
     clip_norm: float = Field(1.0, gt=0)
     precision: Literal["float32", "bfloat16"] = "float32"
+    ema_decay: float = Field(
+        0.0, ge=0, lt=1, description="of the moving average of the weights that is validated and kept; 0: the weights"
+    )
+    keep_epochs: int = Field(1, gt=0, description="the best so many epochs are kept, the best of all as the member")
+    patience: int | None = Field(
+        None, gt=0, description="stop behind so many epochs without a better validation value; never when left out"
+    )
 
 
 class Member(Strict):
@@ -104,19 +116,55 @@ class Member(Strict):
         """Members that must be done first."""
         return [self.init_from] if self.init_from else []
 
+    def start(self) -> dict[str, str]:
+        """By key, what the weights are of: members joined by init_from must agree on it."""
+        raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _batch_divides_evenly(self) -> Member:
+        size, accumulate, workers = self.training.batch_size, self.training.accumulate, self.resources.workers
+        if size % (accumulate * workers):
+            raise ValueError(
+                f"training.batch_size: {size} is no multiple of resources.workers ({workers}) times "
+                f"training.accumulate ({accumulate})"
+            )
+        return self
+
 
 class RetrieverMember(Member, RetrieverSettings):
     """A retriever (models/retriever.py)."""
 
     kind: Literal["retriever"]
+    gradient_cache: int | None = Field(
+        None,
+        gt=0,
+        description="pairs of a worker's batch whose activations are held at once (GradCache): memory for a batch of "
+        "any size, for the price of a second forward pass",
+    )
+
+    @model_validator(mode="after")
+    def _pairs_of_a_step_stay_together(self) -> RetrieverMember:
+        if self.training.accumulate > 1:
+            raise ValueError(
+                "training.accumulate: the loss of a retriever needs all pairs of a step at once; use gradient_cache"
+            )
+        return self
+
+    def start(self) -> dict[str, str]:
+        return {"audio_encoder.backbone": self.audio_encoder.backbone, "text_encoder.name": self.text_encoder.name}
 
 
 class CaptionerMember(Member, CaptionerSettings):
     """A captioner (models/captioner.py) that reads the named retriever's audio_embedding."""
 
     kind: Literal["captioner"]
-    audio_embedding: str
+    audio_embedding: str | Annotated[list[str], Field(min_length=1)] = Field(
+        description="a retriever; or several, whose embeddings stand side by side"
+    )
     captions_per_clip: int = Field(1, gt=0, description="captions a step and clip, from one encoder pass")
+
+    def start(self) -> dict[str, str]:
+        return {"language_model": self.language_model}
 
     @model_validator(mode="after")
     def _all_layers_learn_alike(self) -> CaptionerMember:
@@ -124,14 +172,21 @@ class CaptionerMember(Member, CaptionerSettings):
             raise ValueError("training.layer_decay: a captioner has none of the encoders that it is for; leave it out")
         return self
 
+    def retrievers(self) -> list[str]:
+        """The names in `audio_embedding`."""
+        return [self.audio_embedding] if isinstance(self.audio_embedding, str) else self.audio_embedding
+
     def edges(self) -> list[str]:
-        return [self.audio_embedding, *super().edges()]
+        return [*self.retrievers(), *super().edges()]
 
 
 class FluencyDetectorMember(Member, FluencyDetectorConfig):
     """A fluency-error detector (models/fluency.py), trained on damaged captions."""
 
     kind: Literal["fluency-detector"]
+
+    def start(self) -> dict[str, str]:
+        return {"text_encoder.name": self.text_encoder.name}
 
 
 AnyMember = Annotated[RetrieverMember | CaptionerMember | FluencyDetectorMember, Field(discriminator="kind")]
@@ -144,21 +199,6 @@ def _kinds(union: Any) -> set[str]:
 
 
 KINDS = _kinds(AnyMember) | _kinds(Corpus)
-
-
-class SearchConfig(Strict):
-    """What is tuned on the validation split."""
-
-    objective: Literal["cider_d", "rouge_l", "bleu_4"] = Field("cider_d", description="of sampling and reranking")
-    trials: int = Field(20, gt=0, description="sampling settings tried; the given one is the first")
-    clips: int | None = Field(None, gt=1, description="validation clips used for sampling; all when left out")
-    normalisation: Literal["none", "z", "rank", "softmax"] = Field("none", description="of scores within a clip")
-    fluency_threshold: float = Field(0.9, gt=0, le=1)
-    weight_steps: int = Field(10, gt=0, description="grid steps of the simplex where the search is not exact")
-    retrieval_normalisation: Literal["none", "z", "rank"] = Field("none", description="of similarities within a query")
-    retrieval_weight_steps: int = Field(20, gt=0)
-    cpus_per_trial: float = Field(1, gt=0)
-    gpus_per_trial: float = Field(0, ge=0)
 
 
 class Experiment(Strict):
@@ -176,6 +216,7 @@ class Experiment(Strict):
     sampling: SamplingConfig = SamplingConfig()
     beam: BeamConfig = BeamConfig()
     search: SearchConfig = SearchConfig()
+    sweep: SweepConfig = SweepConfig()
 
     @model_validator(mode="after")
     def _names_exist(self) -> Experiment:
@@ -190,14 +231,25 @@ class Experiment(Strict):
             for edge in member.edges():
                 if edge not in self.members:
                     raise ValueError(f"members.{name}: {edge!r} is not among members ({', '.join(self.members)})")
-            if isinstance(member, CaptionerMember) and self.members[member.audio_embedding].kind != "retriever":
-                raise ValueError(f"members.{name}.audio_embedding: {member.audio_embedding!r} is no retriever")
-            if member.init_from and self.members[member.init_from].kind != member.kind:
-                raise ValueError(f"members.{name}.init_from: {member.init_from!r} is no {member.kind}")
+            for retriever in member.retrievers() if isinstance(member, CaptionerMember) else []:
+                if self.members[retriever].kind != "retriever":
+                    raise ValueError(f"members.{name}.audio_embedding: {retriever!r} is no retriever")
+            if member.init_from:
+                self._check_start(name, member, member.init_from)
             if isinstance(member, RetrieverMember):
                 member.audio_encoder.check_front_end(self.features.log_mel)
         self._refuse_circles()
         return self
+
+    def _check_start(self, name: str, member: AnyMember, before: str) -> None:
+        if self.members[before].kind != member.kind:
+            raise ValueError(f"members.{name}.init_from: {before!r} is no {member.kind}")
+        for key, value in self.members[before].start().items():
+            if member.start()[key] != value:
+                raise ValueError(
+                    f"members.{name}.{key}: found {member.start()[key]!r}, expected {value!r} as {before!r} has, "
+                    "whose weights it starts from"
+                )
 
     def _refuse_circles(self) -> None:
         done: set[str] = set()
@@ -208,9 +260,16 @@ class Experiment(Strict):
                 raise ValueError(f"members wait for each other in a circle: {circle}")
             done |= ready
 
+    def ensemble(self) -> dict[str, AnyMember]:
+        """The members that are combined: all but those that others only start from (pretraining)."""
+        starts = {member.init_from for member in self.members.values()}
+        captioners = [m for n, m in self.members.items() if n not in starts and isinstance(m, CaptionerMember)]
+        read = {retriever for captioner in captioners for retriever in captioner.retrievers()}
+        return {name: member for name, member in self.members.items() if name not in starts - read}
+
     def of_kind(self, kind: str) -> list[str]:
-        """Names of the members of a kind, in the order of the file."""
-        return [name for name, member in self.members.items() if member.kind == kind]
+        """Names of the ensemble's members of a kind, in the order of the file."""
+        return [name for name, member in self.ensemble().items() if member.kind == kind]
 
     def training_corpora(self, member: str) -> list[str]:
         """Names of the corpora that a member is trained on."""
@@ -261,6 +320,8 @@ def load_config(path: str | Path, overrides: list[str], schema: type[Schema]) ->
 def _make_encoder_paths_absolute(member: AnyMember) -> None:
     if isinstance(member, RetrieverMember) and member.audio_encoder.checkpoint:
         member.audio_encoder.checkpoint = _absolute(member.audio_encoder.checkpoint)
+    if isinstance(member, CaptionerMember) and member.checkpoint:
+        member.checkpoint = _absolute(member.checkpoint)
     # A name may be a hub id, too.
     if not isinstance(member, CaptionerMember) and Path(member.text_encoder.name).is_dir():
         member.text_encoder.name = _absolute(member.text_encoder.name)
@@ -307,7 +368,9 @@ def _explain(path: Path, problem: Any, schema: type[BaseModel]) -> str:
         nearest = difflib.get_close_matches(str(problem["loc"][-1]), _all_keys(schema), n=1)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         return f"{path}: unknown key {location!r}{hint}"
-    found = "" if problem["type"] == "missing" else f" (found {problem['input']!r})"
+    # A rule between several keys has all of them as its input; its message names the one at fault.
+    told = problem["type"] != "missing" and not isinstance(problem["input"], dict)
+    found = f" (found {problem['input']!r})" if told else ""
     where = f"{location}: " if location else ""
     return f"{path}: {where}{message}{found if location else ''}"
 

@@ -14,6 +14,7 @@ from models.codec import Codec, load_codec
 from models.ensemble import BundleManifest
 from ray_jobs.config import CaptionerMember, Experiment
 from ray_jobs.console import say
+from ray_jobs.kept_epochs import KEPT
 from ray_jobs.run_directory import RunDirectory, commit, is_done, mark_done, package_versions, require
 from ray_jobs.search import best_reranking, best_retrieval, best_sampling
 
@@ -33,8 +34,9 @@ def run(experiment: Experiment) -> None:
         return
     partial = directory.root / ".bundle.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    for name in experiment.members:
-        shutil.copytree(directory.member(name), partial / "members" / name)
+    for name in experiment.ensemble():
+        # The second best epochs are for whoever wants to look at them.
+        shutil.copytree(directory.member(name), partial / "members" / name, ignore=shutil.ignore_patterns(KEPT))
     codec = load_codec(experiment.features.codec, experiment.features.codebooks)
     codec.save(partial / "codec" / "codec.safetensors")
     manifest = _manifest(experiment, directory, codec)
@@ -51,7 +53,7 @@ def run(experiment: Experiment) -> None:
 
 def _manifest(experiment: Experiment, directory: RunDirectory, codec: Codec) -> BundleManifest:
     detectors = experiment.of_kind("fluency-detector")
-    captioners = {n: m.audio_embedding for n, m in experiment.members.items() if isinstance(m, CaptionerMember)}
+    captioners = {n: m.audio_embedding for n, m in experiment.ensemble().items() if isinstance(m, CaptionerMember)}
     return BundleManifest(
         retrievers=experiment.of_kind("retriever"),
         captioners=captioners,

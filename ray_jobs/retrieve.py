@@ -7,9 +7,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from models.ensemble import Ensemble
+from models.submission import LISTED, SubmissionError, read_queries, write_retrieval
 from ray_jobs.audio_files import find_audio, read_in_batches
-from ray_jobs.console import console
+from ray_jobs.console import console, say
+
+QUERIES_AT_ONCE = 256
 
 
 def run(bundle: Path, query: str, paths: list[Path], top_k: int) -> None:
@@ -20,6 +25,28 @@ def run(bundle: Path, query: str, paths: list[Path], top_k: int) -> None:
         ensemble.index_clips(readable, clips)
     for rank, (path, similarity) in enumerate(ensemble.retrieve(query, top_k), 1):
         console.print(f"{rank:3d}  {similarity:8.3f}  {path}", markup=False)
+
+
+def submit(bundle: Path, captions: Path, paths: list[Path], output: Path) -> None:
+    """Rank all files for every caption of a CSV file and write a Task 8 submission.
+
+    Raises:
+        SubmissionError: if the captions are not usable, fewer than 10 files can be read, or two have one name.
+    """
+    queries, files = read_queries(captions), find_audio(paths)
+    if len(files) < LISTED:
+        raise SubmissionError(f"{len(files)} audio files, expected at least {LISTED} for a submission")
+    ensemble = Ensemble.load(bundle)
+    names: list[str] = []
+    for readable, clips in read_in_batches(ensemble, files):
+        ensemble.index_clips(readable, clips)
+        names += [path.name for path in readable]
+    ranking: list[list[str]] = []
+    for at in range(0, len(queries), QUERIES_AT_ONCE):
+        fused = ensemble.similarity(queries[at : at + QUERIES_AT_ONCE])
+        ranking += np.array(names)[np.argsort(-fused, axis=1, kind="stable")[:, :LISTED]].tolist()
+    write_retrieval(output, queries, ranking, names)
+    say(f"retrieve: {len(queries)} queries over {len(names)} files in {output}")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -65,12 +65,21 @@ class Task(ABC):
         """A saved model of this kind."""
 
     @abstractmethod
+    def start_from(self, directory: Path) -> Any:
+        """The weights of another member's model, to be trained under this member's settings."""
+
+    @abstractmethod
     def batches(self, epoch: int, rank: int, world: int) -> Iterator[Any]:
         """This worker's share of every global batch of an epoch, the same for the same seed and epoch."""
 
     def steps_per_epoch(self) -> int:
-        """Number of global batches that `batches` shares out."""
+        """Steps of the optimizer in an epoch."""
         return max(1, self.examples() // self.job.member.training.batch_size)
+
+    @property
+    def batch_size(self) -> int:
+        """Of what `batches` yields, over all workers: a step's batch, or a part of it."""
+        return self.job.member.training.batch_size // self.job.member.training.accumulate
 
     def examples(self) -> int:
         """Items of an epoch: clips, unless a task says otherwise."""
@@ -106,7 +115,7 @@ def make_task(job: MemberJob) -> Task:
 
 
 def bucketed_batches(
-    lengths: list[int], batch_size: int, rng: np.random.Generator, rank: int = 0, world: int = 1
+    lengths: Sequence[float], batch_size: int, rng: np.random.Generator, rank: int = 0, world: int = 1
 ) -> Iterator[np.ndarray]:
     """Shuffled batches of clips of similar length; each worker gets every world-th row of every global batch.
 
@@ -154,27 +163,37 @@ class RetrieverTask(Task):
         assert isinstance(self.job.member, RetrieverMember)
         return self.job.member
 
+    @property
+    def _settings(self) -> RetrieverSettings:
+        return RetrieverSettings(**{field: getattr(self._member, field) for field in RetrieverSettings.model_fields})
+
     def create(self) -> Retriever:
-        settings = {field: getattr(self._member, field) for field in RetrieverSettings.model_fields}
-        return Retriever.create(RetrieverConfig(**settings, log_mel=self.job.log_mel), self.all_captions)
+        config = RetrieverConfig(**dict(self._settings), log_mel=self.job.log_mel)
+        retriever = Retriever.create(config, self.all_captions)
+        if not config.audio_encoder.checkpoint:
+            retriever.audio_encoder.standardise(self.train.log_mels)
+        return retriever
 
     def load(self, directory: Path) -> Retriever:
         return Retriever.load(directory)
+
+    def start_from(self, directory: Path) -> Retriever:
+        return Retriever.load(directory, self._settings)
 
     def batches(self, epoch: int, rank: int, world: int) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
         rng, train = self.rng(epoch), self.train
         clips = self.epoch_clips(rng)
         drawn = [_draw(train.captions[clip], 1, rng)[0] for clip in clips]
         most = self._member.audio_encoder.max_frames
-        lengths = [min(len(train.log_mels[clip]), most or sys.maxsize) for clip in clips]
+        longest_s = most * self.job.log_mel.hop_length / self.job.log_mel.sample_rate if most else math.inf
+        lengths = [min(train.durations_s[clip], longest_s) for clip in clips]
         own = np.random.default_rng([self.job.seed, epoch, 1 + rank])  # `rng` must go on alike in all workers
-        for rows in bucketed_batches(lengths, self._member.training.batch_size, rng, rank, world):
+        for rows in bucketed_batches(lengths, self.batch_size, rng, rank, world):
             log_mels = [crop(train.log_mels[clip], most, own) for clip in clips[rows]]
             yield mix_pairs(*pad_log_mels(log_mels), [drawn[row] for row in rows], self._member.mixup_alpha, own)
 
     def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
-        log_mel, lengths, captions = batch
-        return {"loss": model(log_mel.to(device), lengths.to(device), captions)}
+        return {"loss": model(*batch, at_once=self._member.gradient_cache)}
 
     def validate(self, model: Retriever) -> dict[str, float]:
         queries = [caption for clip in self.validation.captions for caption in clip]
@@ -189,40 +208,47 @@ class CaptionerTask(Task):
     monitor, sign = "caption_loss", -1
 
     @cached_property
-    def retriever(self) -> Retriever:
-        return Retriever.load(self.job.edges[self._member.audio_embedding])
+    def retrievers(self) -> list[Retriever]:
+        return [Retriever.load(self.job.edges[name]) for name in self._member.retrievers()]
 
     @cached_property
     def train_embeddings(self) -> np.ndarray:
-        return self.retriever.audio_embeddings(self.train.log_mels)
+        return np.concatenate([retriever.audio_embeddings(self.train.log_mels) for retriever in self.retrievers], 1)
 
     @cached_property
     def validation_embeddings(self) -> np.ndarray:
-        return self.retriever.audio_embeddings(self.validation.log_mels)
+        log_mels = self.validation.log_mels
+        return np.concatenate([retriever.audio_embeddings(log_mels) for retriever in self.retrievers], 1)
 
     @property
     def _member(self) -> CaptionerMember:
         assert isinstance(self.job.member, CaptionerMember)
         return self.job.member
 
+    @property
+    def _settings(self) -> CaptionerSettings:
+        return CaptionerSettings(**{field: getattr(self._member, field) for field in CaptionerSettings.model_fields})
+
     def create(self) -> Captioner:
-        settings = {field: getattr(self._member, field) for field in CaptionerSettings.model_fields}
         config = CaptionerConfig(
-            **settings,
+            **dict(self._settings),
             codebooks=self.train.codes[0].shape[1],
             codebook_size=self.train.codec["codebook_size"],
-            audio_embedding_dim=self.retriever.config.joint_dim,
+            audio_embedding_dim=sum(retriever.config.joint_dim for retriever in self.retrievers),
         )
         return Captioner.create(config, self.all_captions)
 
     def load(self, directory: Path) -> Captioner:
         return Captioner.load(directory)
 
+    def start_from(self, directory: Path) -> Captioner:
+        return Captioner.load(directory, self._settings)
+
     def batches(self, epoch: int, rank: int, world: int) -> Iterator[tuple[list[np.ndarray], Tensor, list[list[str]]]]:
         rng, train, each = self.rng(epoch), self.train, self._member.captions_per_clip
         clips = self.epoch_clips(rng)
-        lengths = [len(train.codes[clip]) for clip in clips]
-        for rows in bucketed_batches(lengths, self._member.training.batch_size, rng, rank, world):
+        lengths = [train.durations_s[clip] for clip in clips]
+        for rows in bucketed_batches(lengths, self.batch_size, rng, rank, world):
             batch = clips[rows]
             captions = [_draw(train.captions[clip], each, rng) for clip in batch]
             yield [train.codes[clip] for clip in batch], torch.from_numpy(self.train_embeddings[batch]), captions
@@ -259,13 +285,24 @@ class FluencyTask(Task):
 
     monitor, sign = "f1", 1
 
-    def create(self) -> FluencyDetector:
+    @property
+    def _settings(self) -> FluencyDetectorConfig:
         assert isinstance(self.job.member, FluencyDetectorMember)
-        settings = {field: getattr(self.job.member, field) for field in FluencyDetectorConfig.model_fields}
-        return FluencyDetector.create(FluencyDetectorConfig(**settings), self.all_captions)
+        return FluencyDetectorConfig(text_encoder=self.job.member.text_encoder)
+
+    def create(self) -> FluencyDetector:
+        return FluencyDetector.create(self._settings, self.all_captions)
 
     def load(self, directory: Path) -> FluencyDetector:
         return FluencyDetector.load(directory)
+
+    def start_from(self, directory: Path) -> FluencyDetector:
+        return FluencyDetector.load(directory, self._settings)
+
+    @property
+    def batch_size(self) -> int:
+        """Of what `batches` yields, over all workers: a step's batch, or a part of it."""
+        return self.job.member.training.batch_size // self.job.member.training.accumulate
 
     def examples(self) -> int:
         return len(build_examples(self.all_captions, self.rng(0)))
@@ -274,7 +311,7 @@ class FluencyTask(Task):
         rng = self.rng(epoch)
         examples = build_examples(self.all_captions, rng)
         lengths = [len(text) for text, _ in examples]
-        for rows in bucketed_batches(lengths, self.job.member.training.batch_size, rng, rank, world):
+        for rows in bucketed_batches(lengths, self.batch_size, rng, rank, world):
             yield [examples[row] for row in rows]
 
     def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:

@@ -76,7 +76,7 @@ def _train_all(experiment: Experiment, directory: RunDirectory, todo: set[str]) 
                 _take(member, free, -1)
                 waiting.remove(name)
                 say(f"train: {name} starts")
-                job = _job(experiment, directory, name)
+                job = member_job(experiment, directory, name)
                 running[_fit.remote(job, str(directory.checkpoints), commit(), progress)] = name
         done, _ = ray.wait(list(running), timeout=POLL_S) if running else ([], [])
         for line in ray.get(progress.drain.remote()):
@@ -97,10 +97,20 @@ def _train_all(experiment: Experiment, directory: RunDirectory, todo: set[str]) 
 
 @ray.remote(num_cpus=0, max_retries=0)
 def _fit(job: MemberJob, checkpoints: str, commit_: str, progress: ray.actor.ActorHandle) -> None:
-    """Run one TorchTrainer to its end. The name holds the settings, so other settings never continue old weights."""
+    """Run one TorchTrainer to its end."""
+    trainer = make_trainer(job, checkpoints, commit_, progress)
+    trainer.fit()
+    # the member's directory holds the result
+    shutil.rmtree(f"{checkpoints}/{trainer.run_config.name}", ignore_errors=True)
+
+
+def make_trainer(
+    job: MemberJob, checkpoints: str, commit_: str, progress: ray.actor.ActorHandle,
+    callbacks: list[ray.train.UserCallback] | None = None,
+) -> TorchTrainer:  # fmt: skip
+    """The trainer of a member. Its name holds the settings, so other settings never continue old weights."""
     resources = job.member.resources
-    name = f"{job.name}-{job.inputs}"
-    trainer = TorchTrainer(
+    return TorchTrainer(
         work,
         train_loop_config={"job": job, "commit": commit_, "progress": progress},
         scaling_config=ray.train.ScalingConfig(
@@ -110,17 +120,17 @@ def _fit(job: MemberJob, checkpoints: str, commit_: str, progress: ray.actor.Act
             | ({"GPU": resources.gpus_per_worker} if resources.gpus_per_worker else {}),
         ),
         run_config=ray.train.RunConfig(
-            name=name,
+            name=f"{job.name}-{job.inputs}",
             storage_path=checkpoints,
+            callbacks=callbacks,
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
             failure_config=ray.train.FailureConfig(max_failures=resources.retries),
         ),
     )
-    trainer.fit()
-    shutil.rmtree(f"{checkpoints}/{name}", ignore_errors=True)  # the member's directory holds the result
 
 
-def _job(experiment: Experiment, directory: RunDirectory, name: str) -> MemberJob:
+def member_job(experiment: Experiment, directory: RunDirectory, name: str) -> MemberJob:
+    """What a worker needs to train a member."""
     member = experiment.members[name]
     corpora = [c for c in experiment.training_corpora(name) if "train" in experiment.corpora[c].splits]
     return MemberJob(
@@ -138,17 +148,18 @@ def _job(experiment: Experiment, directory: RunDirectory, name: str) -> MemberJo
     )
 
 
-def _requests(member: AnyMember) -> dict[str, float]:
+def requests(member: AnyMember) -> dict[str, float]:
+    """CPUs and GPUs of all workers of a member."""
     r = member.resources
     return {"CPU": r.workers * r.cpus_per_worker, "GPU": r.workers * r.gpus_per_worker}
 
 
 def _fits(member: AnyMember, free: dict[str, float]) -> bool:
-    return all(free.get(key, 0.0) >= amount for key, amount in _requests(member).items())
+    return all(free.get(key, 0.0) >= amount for key, amount in requests(member).items())
 
 
 def _take(member: AnyMember, free: dict[str, float], sign: int) -> None:
-    for key, amount in _requests(member).items():
+    for key, amount in requests(member).items():
         free[key] = free.get(key, 0.0) + sign * amount
 
 
@@ -156,7 +167,7 @@ def check_resources(experiment: Experiment) -> None:
     """Refuse what could never start: Ray would wait for it without end."""
     total = ray.cluster_resources()
     for name, member in experiment.members.items():
-        for key, amount in _requests(member).items():
+        for key, amount in requests(member).items():
             if amount > total.get(key, 0.0):
                 raise ConfigError(
                     f"members.{name}.resources asks for {amount:g} {key}, the cluster has {total.get(key, 0.0):g}; "

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import ray.train
 import ray.train.torch
 import torch
-from torch import Tensor, nn
+from ray.train.collective import broadcast_from_rank_zero
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
 
 from models.files import write_json
-from models.layer_decay import layer_depths
-from ray_jobs.config import Training
+from ray_jobs.config import fingerprint
+from ray_jobs.kept_epochs import KEPT, best_epochs, epochs_without_gain, keep_best
 from ray_jobs.member_job import MemberJob
+from ray_jobs.optimizer import factor, moving_average, parameter_groups
 from ray_jobs.run_directory import mark_done
 from ray_jobs.tasks import Task, make_task
+
+COUNTED = ("epoch", "step", "totals", "seconds", "history")
+PROGRESS = "progress.json"
+Item = TypeVar("Item")
 
 
 class LossIsNaNError(RuntimeError):
@@ -31,113 +41,171 @@ def train_worker(config: dict[str, Any]) -> None:
     """Train `config["job"]` from its last checkpoint on, telling `config["progress"]`, an actor, of each epoch."""
     job: MemberJob = config["job"]
     context = ray.train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
-    torch.manual_seed(job.seed)
     task = make_task(job)
     with tempfile.TemporaryDirectory() as scratch:
-        state = _State(task, Path(scratch), config["commit"])
-        for epoch in range(state.epoch, job.member.training.epochs):
-            values = state.run_epoch(epoch, rank, world)
-            if rank == 0:
-                ray.get(config["progress"].push.remote(_line(job, epoch, values)))
-            state.report(values, rank)
-        if rank == 0:
-            state.publish()
+        state = _State(task, Path(scratch), context.get_world_rank(), context.get_world_size())
+        while state.epoch < job.member.training.epochs and not state.is_stale():
+            values = state.run_epoch()
+            if state.rank == 0:
+                ray.get(config["progress"].push.remote(_line(job, values)))
+        if state.rank == 0:
+            state.publish(config["commit"])
 
 
 class _State:
-    """Model, optimizer, schedule, history and the best epoch so far."""
+    """Model, optimizer, schedule, averages, history: all that resuming needs."""
 
-    def __init__(self, task: Task, scratch: Path, commit_: str) -> None:
-        self.task, self.scratch, self.commit = task, scratch, commit_
-        training = task.job.member.training
-        device = ray.train.torch.get_device()
+    def __init__(self, task: Task, scratch: Path, rank: int, world: int) -> None:
+        self.task, self.scratch, self.rank, self.world = task, scratch, rank, world
+        self.training, self.device = task.job.member.training, ray.train.torch.get_device()
         checkpoint = ray.train.get_checkpoint()
         if checkpoint:
             with checkpoint.as_directory() as directory:
                 shutil.copytree(directory, scratch, dirs_exist_ok=True)
         saved = torch.load(scratch / "training.pt", weights_only=True) if checkpoint else None
-        self.model = (task.load(scratch / "last") if saved else _first_model(task)).to(device)
+        torch.manual_seed(task.job.seed)
+        self.model = (task.load(scratch / "last") if saved else _first_model(task)).to(self.device)
+        self.average = moving_average(self.model, self.training.ema_decay)
         self.steps = task.steps_per_epoch()
-        self.optimizer = torch.optim.AdamW(parameter_groups(self.model, training))
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, _factor(training, self.steps))
-        self.epoch, self.history, self.best = 0, [], -math.inf
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.model, self.training))
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor(self.training, self.steps))
+        self.epoch, self.step, self.seconds = 0, 0, 0.0
+        self.totals: dict[str, float] = {}
+        self.history: list[dict[str, float]] = []
         if saved:
             self.optimizer.load_state_dict(saved["optimizer"])
             self.schedule.load_state_dict(saved["schedule"])
-            self.epoch, self.history, self.best = saved["epoch"], saved["history"], saved["best"]
+            if self.average:
+                self.average.load_state_dict(saved["average"])
+            for field in COUNTED:
+                setattr(self, field, saved[field])
         self.parallel: nn.Module = self.model
-        if ray.train.get_context().get_world_size() > 1:
+        if world > 1:
+            if self.device.type == "cuda":  # no such thing on CPUs, nor any batch norm in the project's own encoder
+                self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
             self.parallel = ray.train.torch.prepare_model(
                 self.model, parallel_strategy_kwargs={"find_unused_parameters": True}
             )
 
-    def run_epoch(self, epoch: int, rank: int, world: int) -> dict[str, float]:
-        """Train one epoch, validate, and return the values to log."""
-        training, device = self.task.job.member.training, ray.train.torch.get_device()
-        # Dropout and masks of an epoch depend on the seed and the epoch alone, so resuming repeats them exactly.
-        torch.manual_seed(self.task.job.seed + epoch * 1009 + rank)
-        start = time.monotonic()
-        totals: dict[str, float] = {}
-        self.parallel.train()
-        for batch in self.task.batches(epoch, rank, world):
-            with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
-                losses = self.task.loss(self.parallel, batch, device)
-            self._step(losses["loss"], training.clip_norm)
-            for key, value in losses.items():
-                totals[key] = totals.get(key, 0.0) + float(value.detach())
-        seconds = time.monotonic() - start
-        self.model.eval()
-        validation = self.task.validate(self.model) if rank == 0 else {}
-        return (
-            {"epoch": epoch + 1, "seconds": seconds, "learning_rate": float(self.schedule.get_last_lr()[0])}
-            | {f"train_{key}": total / self.steps for key, total in totals.items()}
-            | validation
-        )
+    def is_stale(self) -> bool:
+        """Whether validation got no better for `patience` epochs; all workers get the answer of the first."""
+        if self.training.patience is None:
+            return False
+        return broadcast_from_rank_zero(epochs_without_gain(self._scores()) >= self.training.patience)
 
-    def _step(self, loss: Tensor, clip_norm: float) -> None:
+    def run_epoch(self) -> dict[str, float]:
+        """Train one epoch, or what an interruption left of it, validate, and return the values to log."""
+        every = self.task.job.member.resources.checkpoint_steps
+        start = time.monotonic()
+        self.parallel.train()
+        for batches in made_ahead(self._steps()):
+            self._step(batches)
+            self.step += 1
+            if every and self.step % every == 0 and self.step < self.steps:
+                self.seconds, start = self.seconds + time.monotonic() - start, time.monotonic()
+                self._report({"epoch": self.epoch, "step": self.step})
+        values = {
+            "epoch": self.epoch + 1,
+            "seconds": self.seconds + time.monotonic() - start,
+            "learning_rate": float(self.schedule.get_last_lr()[0]),
+            **{f"train_{key}": total / self.step for key, total in self.totals.items()},
+        }
+        self.epoch, self.step, self.totals, self.seconds = self.epoch + 1, 0, {}, 0.0
+        if self.rank == 0:
+            chosen = (self.average.module if self.average else self.model).eval()
+            values |= self.task.validate(chosen)
+            self.history.append(values)
+            keep_best(chosen, self.scratch / KEPT, self._scores(), self.training.keep_epochs)
+        self._report(values)
+        return values
+
+    def _steps(self) -> Iterator[list[Any]]:
+        """The batches of each step that is still to be made in this epoch."""
+        each = self.training.accumulate
+        batches = islice(self.task.batches(self.epoch, self.rank, self.world), self.step * each, None)
+        for _ in range(self.step, self.steps):
+            if step := list(islice(batches, each)):
+                yield step
+
+    def _step(self, batches: list[Any]) -> None:
+        """Descend the mean loss of some batches."""
+        # Dropout and masks depend on seed, epoch, step and worker alone, so resuming repeats them exactly.
+        torch.manual_seed(int(fingerprint(self.task.job.seed, self.epoch, self.step, self.rank), 16) % 2**63)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), clip_norm)
+        for number, batch in enumerate(batches):
+            last = number == len(batches) - 1
+            with nullcontext() if last or self.world == 1 else self.parallel.no_sync():  # type: ignore[operator]
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bfloat16"):
+                    losses = self.task.loss(self.parallel, batch, self.device)
+                (losses["loss"] / len(batches)).backward()
+            for key, value in losses.items():
+                self.totals[key] = self.totals.get(key, 0.0) + float(value.detach()) / len(batches)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.training.clip_norm)
         if not torch.isfinite(norm):
+            name = self.task.job.name
             raise LossIsNaNError(
-                f"{self.task.job.name}: loss {float(loss):.4g} with gradient norm {float(norm):.4g}; "
-                f"lower members.{self.task.job.name}.training.learning_rate"
+                f"{name}: loss {float(losses['loss'].detach()):.4g} with gradient norm {float(norm):.4g} in epoch "
+                f"{self.epoch + 1}, step {self.step + 1}; lower members.{name}.training.learning_rate"
             )
         self.optimizer.step()
         self.schedule.step()
+        if self.average:
+            self.average.update_parameters(self.model)
 
-    def report(self, values: dict[str, float], rank: int) -> None:
-        """Keep the epoch: history, best and last weights, and all that resuming needs, as a Ray Train checkpoint."""
-        if rank:
+    def _scores(self) -> list[float]:
+        """Of each epoch, the higher the better."""
+        return [self.task.sign * values[self.task.monitor] for values in self.history]
+
+    def _report(self, values: dict[str, float]) -> None:
+        """Keep the state as a Ray Train checkpoint."""
+        if self.rank:
             ray.train.report(values)
             return
-        self.history.append(values)
-        score = self.task.sign * values[self.task.monitor]
-        if score > self.best:
-            self.best = score
-            self.model.save(self.scratch / "best")
         self.model.save(self.scratch / "last")
         torch.save(
             {
                 "optimizer": self.optimizer.state_dict(),
                 "schedule": self.schedule.state_dict(),
-                "epoch": values["epoch"],
-                "history": self.history,
-                "best": self.best,
+                "average": self.average.state_dict() if self.average else None,
+                **{field: getattr(self, field) for field in COUNTED},
             },
             self.scratch / "training.pt",
         )
+        self._say_where_it_is()
         checkpoint = ray.train.Checkpoint.from_directory(self.scratch)
-        ray.train.report(values, checkpoint=checkpoint, checkpoint_dir_name=f"epoch_{values['epoch']:05d}")
+        name = f"epoch_{self.epoch:05d}_step_{self.step:07d}"
+        ray.train.report(values, checkpoint=checkpoint, checkpoint_dir_name=name)
 
-    def publish(self) -> None:
+    def _say_where_it_is(self) -> None:
+        """For whoever looks at the run from another terminal."""
+        output = self.task.job.output
+        output.mkdir(parents=True, exist_ok=True)
+        write_json(
+            output / PROGRESS,
+            {
+                "epoch": self.epoch,
+                "epochs": self.training.epochs,
+                "step": self.step,
+                "steps": self.steps,
+                "values": self.history[-1] if self.history else {},
+                "seconds": sum(values["seconds"] for values in self.history),
+                "updated": time.time(),
+            },
+        )
+        if self.history and not self.step:
+            with SummaryWriter(str(output.parent.parent / "tensorboard" / self.task.job.name)) as board:
+                for key, value in self.history[-1].items():
+                    board.add_scalar(key, value, self.epoch)
+
+    def publish(self, commit: str) -> None:
         """Put the best epoch's files, the history and the metrics where the run directory promises them."""
         job, output = self.task.job, self.task.job.output
-        shutil.copytree(self.scratch / "best", output, dirs_exist_ok=True)
+        best, *others = best_epochs(self._scores(), self.training.keep_epochs)
+        shutil.copytree(self.scratch / KEPT / str(best), output, dirs_exist_ok=True)
+        for epoch in others:
+            shutil.copytree(self.scratch / KEPT / str(epoch), output / KEPT / str(epoch), dirs_exist_ok=True)
         history = pd.DataFrame(self.history)
         history.to_parquet(output / "history.parquet")
-        best = history.iloc[(self.task.sign * history[self.task.monitor]).argmax()].to_dict()
         write_json(
             output / "metrics.json",
             {
@@ -146,60 +214,34 @@ class _State:
                 "split": "validation",
                 "chosen_by": self.task.monitor,
                 "epochs": len(history),
-                "best": best,
+                "best": self.history[best - 1],
+                "kept_epochs": [best, *others],
                 "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
                 "seconds": float(history["seconds"].sum()),
                 "seed": job.seed,
-                "commit": self.commit,
+                "commit": commit,
             },
         )
+        (output / PROGRESS).unlink(missing_ok=True)
         mark_done(output, job.inputs)
+
+
+def made_ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items, the next one made in a thread while the last one is used."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
 
 
 def _first_model(task: Task) -> Any:
     """A new model, or the one named by init_from."""
     start = task.job.member.init_from
-    return task.load(task.job.edges[start]) if start else task.create()
+    return task.start_from(task.job.edges[start]) if start else task.create()
 
 
-def parameter_groups(model: nn.Module, training: Training) -> list[dict[str, Any]]:
-    """What the optimizer steps on, those of the full learning rate first.
-
-    Weight decay is for matrices only: not for biases, norms and other vectors. With `layer_decay`, each layer of an
-    encoder learns so much more slowly than the one above it.
-    """
-    depths = layer_depths(model) if training.layer_decay < 1 else {}
-    groups: dict[tuple[int, bool], list[nn.Parameter]] = {(0, True): [], (0, False): []}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            groups.setdefault((depths.get(name, 0), parameter.dim() > 1), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "lr": training.learning_rate * training.layer_decay**depth,
-            "weight_decay": training.weight_decay if matrices else 0.0,
-        }
-        for (depth, matrices), parameters in groups.items()
-    ]
-
-
-def _factor(training: Training, steps_per_epoch: int) -> Any:
-    """The learning rate's factor at a step: linear warm-up, then the schedule."""
-    warmup, total = training.warmup_steps, training.epochs * steps_per_epoch
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        if training.schedule == "cosine":
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
-        if training.schedule == "inverse-sqrt":
-            return math.sqrt(max(1, warmup) / max(1, step))
-        return 1.0
-
-    return factor
-
-
-def _line(job: MemberJob, epoch: int, values: dict[str, float]) -> str:
+def _line(job: MemberJob, values: dict[str, float]) -> str:
     shown = {k: v for k, v in values.items() if k not in ("epoch", "seconds", "learning_rate")}
     numbers = "  ".join(f"{key} {value:.3f}" for key, value in shown.items())
-    return f"{job.name}  epoch {epoch + 1}/{job.member.training.epochs}  {numbers}  ({values['seconds']:.1f} s)"
+    return f"{job.name}  epoch {values['epoch']}/{job.member.training.epochs}  {numbers}  ({values['seconds']:.1f} s)"

@@ -1,5 +1,6 @@
 """The EnCLAP captioner: its input layout step by step, masked codec modelling, losses, files."""
 
+import copy
 import math
 from pathlib import Path
 
@@ -7,10 +8,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn.functional import cross_entropy
 
-from models.captioner import Captioner
+from models.captioner import Captioner, conditioning
 from models.files import CheckpointError
+from models.generation import beam_search
+from models.long_clips import pool_frames
 from models.masked_codec_modelling import masked_codec_loss, span_mask
+from models.settings import BeamConfig, CaptionerConfig
 
 from .conftest import CAPTIONS
 
@@ -64,11 +69,86 @@ def test_a_clip_alone_and_in_a_batch_has_the_same_states(captioner: Captioner, c
         torch.testing.assert_close(together[row][mask[row].bool()], alone[0], atol=1e-5, rtol=1e-5)
 
 
+def long_batch() -> tuple[list[np.ndarray], np.ndarray]:
+    """Clips below, at and far above the 157 frames that fit."""
+    rng = np.random.default_rng(1)
+    return [rng.integers(0, 16, (n, 3)).astype(np.int16) for n in (30, 157, 158, 400)], rng.normal(size=(4, 8)).astype(
+        np.float32
+    )
+
+
+def with_settings(captioner: Captioner, **settings: object) -> Captioner:
+    """The same weights under other settings."""
+    other = copy.copy(captioner)
+    other.config = captioner.config.model_copy(update=settings)
+    return other
+
+
 def test_longer_than_the_position_table_is_cut(captioner: Captioner) -> None:
-    codes, lengths = captioner.pad_codes([np.zeros((500, 3), np.int16)])
+    clip = np.arange(500, dtype=np.int16)[:, None].repeat(3, 1)
+    codes, lengths = captioner.pad_codes([clip])
     assert codes.shape[1] == int(lengths) == captioner.max_frames == 157
-    states, _ = captioner.encode(codes, lengths, torch.zeros(1, 8))
+    assert codes[0, 0, 0] == 0, "its beginning, when it is judged"
+    states, _ = captioner.encode(codes % 16, lengths, torch.zeros(1, 8))
     assert states.shape[1] == 160
+    captioner.train()
+    torch.manual_seed(0)
+    starts = {int(captioner.pad_codes([clip])[0][0, 0, 0]) for _ in range(30)}
+    captioner.eval()
+    assert len(starts) > 10
+    assert max(starts) <= 500 - 157
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mode", ["crop", "windows", "pool", "interpolate"])
+def test_a_long_clips_states_are_its_own_in_any_batch(captioner: Captioner, mode: str) -> None:
+    model = with_settings(captioner, long_clips=mode)
+    codes, audio = long_batch()
+    together, mask = model.encode(*model.pad_codes(codes), torch.from_numpy(audio))
+    rows = {"crop": 160, "windows": 400 + 3 * 3, "pool": 134 + 3, "interpolate": 403}
+    assert mask.sum(1).tolist()[-1] == rows[mode]
+    for row, clip in enumerate(codes):
+        alone, own = model.encode(*model.pad_codes([clip]), torch.from_numpy(audio[row : row + 1]))
+        torch.testing.assert_close(together[row][mask[row].bool()], alone[0][own[0].bool()], atol=1e-5, rtol=1e-4)
+    short, _ = captioner.encode(*captioner.pad_codes(codes[:2]), torch.from_numpy(audio[:2]))
+    torch.testing.assert_close(together[1, :160][mask[1, :160].bool()], short[1], atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_windows_are_clips_of_their_own_side_by_side(captioner: Captioner) -> None:
+    model = with_settings(captioner, long_clips="windows")
+    codes, audio = long_batch()
+    states, _ = model.encode(*model.pad_codes(codes[3:]), torch.from_numpy(audio[3:]))
+    parts = [captioner.encode(*captioner.pad_codes([codes[3][at : at + 134]]), torch.from_numpy(audio[3:]))[0][0]
+             for at in (0, 134, 268)]  # fmt: skip
+    torch.testing.assert_close(states[0], torch.cat(parts), atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_pooling_averages_neighbours_and_positions_stretch_to_the_last(captioner: Captioner) -> None:
+    vectors = torch.arange(7.0)[None, :, None]
+    pooled, lengths, at = pool_frames(vectors, torch.tensor([7]), 3)
+    assert pooled[0, :, 0].tolist() == [1.0, 4.0, 6.0]
+    assert (lengths.tolist(), at[0].tolist()) == ([3], [0, 0, 0, 1, 1, 1, 2])
+    positions = captioner.bart.model.encoder.embed_positions
+    rows = positions.rows(torch.tensor([157, 400]), 403, interpolated=True)
+    assert not rows[:, 0].any()
+    torch.testing.assert_close(rows[0, 1:160], positions.weight[2:161])
+    torch.testing.assert_close(rows[1, [1, 402]], positions.weight[[2, 160]])
+
+
+@pytest.mark.parametrize("mode", ["crop", "windows", "pool", "interpolate"])
+def test_masked_codec_modelling_reads_each_frames_own_state(captioner: Captioner, mode: str) -> None:
+    """The loss from gathered cells is the one of the definition, codebook by codebook over all frames."""
+    model = with_settings(captioner, long_clips=mode)
+    codes, lengths = model.pad_codes(long_batch()[0])
+    hidden = span_mask(lengths, codes.shape[1], 3, 0.15, 10, torch.Generator().manual_seed(0))
+    states, _, columns = model._encode(codes, lengths, torch.zeros(4, 8), hidden)
+    frames = states.gather(1, columns[:, :, None].expand(-1, -1, states.shape[2]))
+    logits = model.mcm_head(frames).unflatten(2, (3, 16))
+    expected = sum(0.5 ** (q + 1) * cross_entropy(logits[:, :, q][hidden[:, :, q]], codes[:, :, q][hidden[:, :, q]])
+                   for q in range(3))  # fmt: skip
+    torch.testing.assert_close(model._mcm_loss(states, columns, codes, hidden), expected)
 
 
 def test_span_mask_is_drawn_per_codebook_within_length_and_budget() -> None:
@@ -79,25 +159,118 @@ def test_span_mask_is_drawn_per_codebook_within_length_and_budget() -> None:
     assert not torch.equal(masks[0], masks[1])
     for row, length in enumerate(lengths.tolist()):
         assert not masks[:, row, length:].any()
+    assert not masks[:, 2].any(), "no span fits into 5 frames"
     share = masks[:, 0].float().mean()
     assert 0.11 < float(share) <= 0.155  # spans overlap, so a little less than 15 %
+    # Half of the clips of 60 frames have no span, the others one in each codebook: int(0.9 + U) with 0.9 spans' worth.
+    assert 0.8 < float((masks[:, 3].sum(1) == 10).all(1).float().mean()) < 0.97
+    assert set(masks[:, 3].sum(1).unique().tolist()) == {0, 10}
+
+
+def test_spans_start_at_different_frames() -> None:
+    """11 frames have two places for one span of 10, and 20 frames hold two spans that never begin together."""
+    masks = span_mask(torch.full((500,), 20), 20, 1, 0.9, 10, torch.Generator().manual_seed(0)).sum(1)
+    assert int(masks[masks > 10].min()) == 11
+    assert (masks == 10).float().mean() < 0.3  # 1.8 spans' worth: a fifth of the clips has one
 
 
 def test_masked_codec_loss_of_a_blind_model() -> None:
     """With all logits zero, sum_q 2^-q ln(1024): 0.7 of it is 4.852 for 16 codebooks and 4.843 for 9."""
     for codebooks, expected in ((16, 4.852), (9, 4.843)):
-        codes = torch.randint(0, 1024, (40, codebooks))
-        loss = masked_codec_loss(torch.zeros(40, codebooks, 1024), codes, torch.ones_like(codes, dtype=torch.bool))
+        codes = torch.randint(0, 1024, (codebooks, 40))
+        loss = masked_codec_loss(torch.zeros(codebooks, 40, 1024), codes, torch.ones_like(codes, dtype=torch.bool))
         assert 0.7 * float(loss) == pytest.approx(expected, abs=1e-3)
 
 
 def test_masked_codec_loss_counts_masked_cells_only() -> None:
-    codes, mask = torch.zeros(4, 2, dtype=torch.long), torch.zeros(4, 2, dtype=torch.bool)
-    mask[1, 0] = True
-    logits = torch.randn(4, 2, 8)
-    expected = 0.5 * torch.nn.functional.cross_entropy(logits[1:2, 0], codes[1:2, 0])
+    codes, mask = torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 4, dtype=torch.bool)
+    mask[0, 1] = True
+    logits = torch.randn(2, 4, 8)
+    expected = 0.5 * cross_entropy(logits[0, 1:2], codes[0, 1:2])
     torch.testing.assert_close(masked_codec_loss(logits, codes, mask), expected)
     assert float(masked_codec_loss(logits, codes, torch.zeros_like(mask))) == 0.0
+
+
+def test_masked_codec_modelling_can_be_off_and_short_clips_pass(captioner: Captioner) -> None:
+    one_frame = captioner.pad_codes([np.zeros((1, 3), np.int16), np.zeros((9, 3), np.int16)])
+    losses = captioner(*one_frame, torch.zeros(2, 8), [CAPTIONS[:1]] * 2)
+    assert float(losses["mcm_loss"]) == 0.0
+    assert torch.isfinite(losses["loss"])
+    off = with_settings(captioner, mcm_weight=0.0)(*one_frame, torch.zeros(2, 8), [CAPTIONS[:1]] * 2)
+    assert set(off) == {"loss", "caption_loss"}
+
+
+def test_encoder_and_decoder_are_each_one_graph(captioner: Captioner, clips: Clips) -> None:
+    codes, lengths = captioner.pad_codes(clips[0])
+    audio, labels = torch.from_numpy(clips[1]), captioner.labels(CAPTIONS[:1] * 5)
+    encode = torch.compile(captioner.encode, fullgraph=True, backend="eager")
+    decode = torch.compile(captioner.caption_logits, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        states, mask = captioner.encode(codes, lengths, audio)
+        torch.testing.assert_close(encode(codes, lengths, audio)[0], states)
+        expected = captioner.caption_logits(states, mask, labels)
+        torch.testing.assert_close(decode(states, mask, labels), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_captions_follow_barts_conventions(captioner: Captioner) -> None:
+    labels = captioner.labels([CAPTIONS[0], "rain"])
+    assert labels[:, 0].tolist() == [0, 0]
+    assert labels[1, labels[1] >= 0][-1] == 2
+    assert (labels[1] == -100).any()
+    assert torch.equal(labels[0][labels[0] >= 0], torch.tensor(captioner.tokenizer(CAPTIONS[0])["input_ids"]))
+    assert captioner.bart.generation_config.decoder_start_token_id == captioner.bart.config.decoder_start_token_id == 2
+    short = with_settings(captioner, max_caption_tokens=4).labels(CAPTIONS)
+    assert short.shape[1] == 4
+    assert set(short[:, -1].tolist()) == {2}
+
+
+@pytest.mark.parametrize("kind", ["bart", "mbart", "plbart"])
+def test_language_models_that_fit_load_train_and_speak(captioner: Captioner, clips: Clips, kind: str, tmp_path: Path
+                                                       ) -> None:  # fmt: skip
+    settings = captioner.config.model_dump() | {"gradient_checkpointing": True}
+    published = Captioner.create(CaptionerConfig(**settings | {"language_model": f"random:{kind}"}), CAPTIONS)
+    published.bart.config.save_pretrained(tmp_path)
+    type(published.bart)(published.bart.config).save_pretrained(tmp_path)
+    published.tokenizer.save_pretrained(tmp_path)
+    model = Captioner.create(CaptionerConfig(**settings | {"language_model": str(tmp_path)}), [])
+    assert model.bart.config.model_type == kind
+    model.train()
+    model(*model.pad_codes(clips[0]), torch.from_numpy(clips[1]), [CAPTIONS[:1]] * 5)["loss"].backward()
+    unused = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert unused == []
+    model.eval()
+    states, mask = model.encode(*model.pad_codes(clips[0][:1]), torch.from_numpy(clips[1][:1]))
+    assert len(beam_search(model, states, mask, BeamConfig(beams=2, max_tokens=8))) == 1
+
+
+@pytest.mark.parametrize("kind", ["t5", "pegasus", "bert"])
+def test_language_models_that_do_not_fit_are_refused(captioner: Captioner, kind: str) -> None:
+    config = captioner.config.model_copy(update={"language_model": f"random:{kind}"})
+    with pytest.raises(ValueError, match=f"{kind}.*bart, mbart, plbart"):
+        Captioner.create(config, CAPTIONS)
+
+
+def test_gradient_checkpointing_and_eager_attention_change_nothing(captioner: Captioner, clips: Clips, tmp_path: Path
+                                                                   ) -> None:  # fmt: skip
+    captioner.save(tmp_path)
+    gradients = []
+    for settings in ({}, {"gradient_checkpointing": True}, {"attn_implementation": "eager"}):
+        model = Captioner.load(tmp_path, captioner.config.model_copy(update=settings)).train()
+        for module in model.modules():
+            if hasattr(module, "dropout") and isinstance(module.dropout, float):
+                module.dropout = 0.0
+        torch.manual_seed(0)
+        model(*model.pad_codes(clips[0]), torch.from_numpy(clips[1]), [CAPTIONS[:1]] * 5)["loss"].backward()
+        gradients.append(model.code_embedding.weight.grad)
+    assert gradients[0].any()
+    for other in gradients[1:]:
+        torch.testing.assert_close(other, gradients[0], atol=1e-5, rtol=1e-3)
+
+
+def test_several_retrievers_embeddings_stand_side_by_side() -> None:
+    embeddings = {"a": np.zeros((2, 3), np.float32), "b": np.ones((2, 2), np.float32)}
+    assert np.array_equal(conditioning(embeddings, "b"), embeddings["b"])
+    assert conditioning(embeddings, ["a", "b"]).tolist() == [[0, 0, 0, 1, 1]] * 2
 
 
 def test_mask_row_is_zero_and_never_trains(captioner: Captioner, clips: Clips) -> None:

@@ -1,5 +1,6 @@
 """The retriever: training lowers the loss, batches do not matter, files round-trip, for every tokenizer kind."""
 
+import copy
 import shutil
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from models.files import CheckpointError
 from models.log_mel import pad_log_mels
 from models.retriever import Retriever
-from models.settings import AudioEncoderConfig, LogMelConfig, RetrieverConfig, TextEncoderConfig
+from models.settings import AudioEncoderConfig, LogMelConfig, RetrieverConfig, RetrieverSettings, TextEncoderConfig
 
 from .conftest import CAPTIONS, published_text_encoder
 
@@ -19,6 +21,7 @@ KINDS = [("random:bert", "unigram", "cls"), ("random:bert", "wordpiece", "mean")
 def make(name: str, tokenizer: str, pooling: str) -> Retriever:
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    sizes |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     text = {"name": name, "tokenizer": tokenizer, "pooling": pooling, "sizes": sizes, "vocab_size": 300}
     audio = {"backbone": "random:convnext", "depths": (1, 1, 1, 1), "dims": (8, 16, 16, 32), "layer_scale": 1.0}
     return Retriever.create(
@@ -90,6 +93,72 @@ def test_a_finetuned_checkpoint_survives_saving(
     moved = not torch.allclose(loaded.text_encoder(CAPTIONS), start, atol=1e-4)
     assert moved == (finetuning != "frozen")
     assert [p.requires_grad for p in loaded.parameters()] == [p.requires_grad for p in retriever.parameters()]
+
+
+def assert_same_gradients(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-12, msg=name)
+
+
+def test_gradient_cache_changes_no_gradient(log_mels: list[np.ndarray]) -> None:
+    gradients = []
+    fresh = make(*KINDS[0]).double().train()
+    batch, lengths = pad_log_mels(log_mels)
+    for at_once in (None, 3, 1):
+        retriever = copy.deepcopy(fresh)
+        retriever(batch.double(), lengths, CAPTIONS, at_once=at_once).backward()
+        gradients.append({name: p.grad for name, p in retriever.named_parameters() if p.grad is not None})
+    whole, *parts = gradients
+    assert {"metric.factor", "audio_encoder.trunk.stem.0.weight"} <= whole.keys()
+    for cached in parts:
+        assert_same_gradients(cached, whole)
+
+
+def test_gradient_cache_holds_the_activations_of_a_part_alone(log_mels: list[np.ndarray]) -> None:
+    def held(at_once: int | None) -> int:
+        """Bytes kept for the backward pass of 32 pairs, weights left out."""
+        retriever = make(*KINDS[0]).train()
+        weights = {parameter.data_ptr() for parameter in retriever.parameters()}
+        kept: dict[int, int] = {}
+
+        def keep(x: torch.Tensor) -> torch.Tensor:
+            if x.data_ptr() not in weights:
+                kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            loss = retriever(*pad_log_mels(log_mels * 8), CAPTIONS * 8, at_once=at_once)
+        assert loss.requires_grad
+        return sum(kept.values())
+
+    assert held(4) < held(None) / 5
+
+
+def test_new_settings_for_old_weights(log_mels: list[np.ndarray], tmp_path: Path) -> None:
+    """What init_from does: weights stay, dropout, loss and what is trained of the text encoder are the new ones."""
+    published = published_text_encoder(tmp_path / "published", "bert")
+    text = {"name": str(published)}
+    old = RetrieverConfig.model_validate(make(*KINDS[0]).config.model_dump() | {"text_encoder": text})
+    retriever = Retriever.create(old, []).eval()
+    retriever.save(tmp_path / "old")
+    new = RetrieverSettings.model_validate(
+        {key: value for key, value in old.model_dump().items() if key != "log_mel"}
+        | {"epsilon": 0.5, "dropout": 0.3, "text_encoder": text | {"finetuning": "lora"}}
+    )
+    loaded = Retriever.load(tmp_path / "old", new)
+    assert (loaded.config.epsilon, loaded.config.text_encoder.pooling) == (0.5, "cls")
+    assert [m.p for m in loaded.audio_projection if isinstance(m, torch.nn.Dropout)] == [0.3]
+    np.testing.assert_allclose(loaded.text_embeddings(CAPTIONS), retriever.text_embeddings(CAPTIONS), atol=1e-6)
+    np.testing.assert_allclose(loaded.audio_embeddings(log_mels), retriever.audio_embeddings(log_mels), atol=1e-6)
+    trained = [name for name, p in loaded.text_encoder.named_parameters() if p.requires_grad]
+    assert trained
+    assert all("lora" in name for name in trained)
+    loaded.save(tmp_path / "new")
+    with pytest.raises(ValueError, match="adapters go on as they are"):
+        Retriever.load(tmp_path / "new", new.model_copy(update={"text_encoder": old.text_encoder}))
+    with pytest.raises(CheckpointError, match=r"audio_projection\.3\.bias is"):
+        Retriever.load(tmp_path / "old", new.model_copy(update={"joint_dim": 24}))
 
 
 def test_embeddings_do_not_depend_on_the_batch(log_mels: list[np.ndarray]) -> None:

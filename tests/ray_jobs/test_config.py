@@ -10,12 +10,34 @@ ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "experiments" / "smoke.yaml"
 
 
-@pytest.mark.parametrize("name", ["demo", "smoke"])
-def test_shipped_experiments_load(name: str) -> None:
+@pytest.mark.parametrize(("name", "captioners"), [("demo", 2), ("smoke", 2), ("dcase2024", 3)])
+def test_shipped_experiments_load(name: str, captioners: int) -> None:
     experiment = load_experiment(ROOT / "experiments" / f"{name}.yaml")
     assert experiment.name == name
     assert len(experiment.of_kind("retriever")) == 3
-    assert len(experiment.of_kind("captioner")) == 2
+    assert len(experiment.of_kind("captioner")) == captioners
+
+
+def test_what_others_start_from_is_no_part_of_the_ensemble() -> None:
+    overrides = [
+        "members.captioner-deep.init_from=captioner-wide",
+        "members.retriever-bert.init_from=retriever-bge",
+        "members.captioner-deep.audio_embedding=retriever-bge",
+    ]
+    ensemble = load_experiment(SMOKE, overrides).ensemble()
+    assert "captioner-wide" not in ensemble
+    assert "retriever-bge" in ensemble, "a captioner of the ensemble reads it"
+    overrides[2] = "members.captioner-deep.audio_embedding=retriever-bert"
+    assert "retriever-bge" not in load_experiment(SMOKE, overrides).ensemble()
+
+
+def test_a_captioner_reads_one_retriever_or_several() -> None:
+    several = "members.captioner-wide.audio_embedding=[retriever-bge, retriever-roberta]"
+    assert load_experiment(SMOKE).members["captioner-wide"].edges() == ["retriever-bge"]
+    assert load_experiment(SMOKE, [several]).members["captioner-wide"].edges() == ["retriever-bge", "retriever-roberta"]
+    for wrong, message in (("[retriever-bge, fluency]", "'fluency' is no retriever"), ("[]", "audio_embedding")):
+        with pytest.raises(ConfigError, match=message):
+            load_experiment(SMOKE, [f"members.captioner-wide.audio_embedding={wrong}"])
 
 
 def test_overrides_reach_any_field() -> None:
@@ -34,6 +56,13 @@ def test_overrides_reach_any_field() -> None:
         ("members.captioner-deep.audio_embedding=nobody", "'nobody' is not among members"),
         ("members.captioner-deep.init_from=retriever-bge", "'retriever-bge' is no captioner"),
         ("members.captioner-deep.init_from=captioner-deep", "in a circle: captioner-deep"),
+        (
+            "members.retriever-bge.init_from=retriever-roberta",
+            "members.retriever-bge.text_encoder.name: found 'random:bert', expected 'random:roberta' as "
+            "'retriever-roberta' has",
+        ),
+        ("members.fluency.resources.workers=3", "training.batch_size: 64 is no multiple of resources.workers .3."),
+        ("members.retriever-bge.training.accumulate=2", "training.accumulate: .*use gradient_cache"),
         ("members.fluency.corpora={soundscapes: 0}", "members.fluency.corpora: all shares are 0"),
         ("members.fluency.corpora=[clotho]", "'clotho' is not among soundscapes"),
         ("target_corpus=clotho", "'clotho' is not among corpora"),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ray_jobs.features import FeaturesError, read_features, write_shard
+from ray_jobs.features import FeaturesError, StoredMatrices, read_features, write_shard
 
 
 def clips(number: int, seed: int = 0) -> list[dict[str, Any]]:
@@ -45,6 +45,20 @@ def test_round_trip_over_shards(tmp_path: Path) -> None:
     found.paths[1] = "/corpus/test.parquet#1"
     assert found.file_names[1] == found.clip_ids[1]
     assert not list(tmp_path.glob(".*"))
+
+
+def test_features_larger_than_the_memory_stay_in_their_files(tmp_path: Path) -> None:
+    for number in range(3):
+        write_shard(tmp_path / f"{number}.parquet", clips(20, number), {"codec": {}}, codebooks=3, mels=4)
+    there, stored = read_features([tmp_path]), read_features([tmp_path], in_memory_bytes=0)
+    assert isinstance(there.codes, list)
+    assert isinstance(stored.codes, StoredMatrices)
+    assert stored.clip_ids == there.clip_ids
+    for part, whole in ((stored, there), (stored.head(25), there.head(25))):
+        assert len(part.codes) == len(part.log_mels) == len(whole)
+        for row in np.random.default_rng(0).permutation(len(whole)):
+            np.testing.assert_array_equal(part.codes[row], whole.codes[row])
+            np.testing.assert_array_equal(part.log_mels[row], whole.log_mels[row])
 
 
 def test_codes_of_different_codecs_are_refused(tmp_path: Path) -> None:

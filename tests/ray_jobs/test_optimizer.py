@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from models.fluency import FluencyDetector
 from models.settings import FluencyDetectorConfig
 from ray_jobs.config import Training
-from ray_jobs.training_loop import parameter_groups
+from ray_jobs.optimizer import moving_average, parameter_groups
 from tests.models.conftest import published_text_encoder
 
 
@@ -43,3 +44,14 @@ def test_each_layer_learns_more_slowly_than_the_one_above(finetuning: str, tmp_p
 def test_what_is_frozen_has_no_optimizer_state(tmp_path: Path) -> None:
     model, found = groups(tmp_path, "frozen", layer_decay=0.5)
     assert {p for group in found for p in group["params"]} == {*model.head.parameters()}
+
+
+def test_moving_average_lags_behind() -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    average = moving_average(model, 0.9)
+    assert average is not None
+    assert moving_average(model, 0.0) is None
+    for value in (1.0, 2.0, 3.0):
+        torch.nn.init.constant_(model.weight, value)
+        average.update_parameters(model)
+    assert float(average.module.weight) == pytest.approx(0.9 * (0.9 * 1 + 0.1 * 2) + 0.1 * 3)

@@ -1,0 +1,158 @@
+"""The captioner against a plain implementation of EnCLAP's graph.
+
+    python benchmarks/captioner.py [--layers 6] [--rounds 2] [--threads 2]
+
+`training_step_clotho`, `training_step_audiocaps`: forward and backward of 4 clips with one caption each, at BART-base's
+width, vocabulary and dropouts, on DAC 44.1 kHz codes (9 codebooks) of 15 to 30 s and of 10 s, in float32. Clips longer
+than the position table are cropped on both sides, and batches padded to their longest clip, as EnCLAP's collator does.
+
+Baseline: what a direct implementation of the paper does: a loop over one embedding table a codebook, eager attention, a
+loop over one head a codebook on every frame, and a cross-entropy each. Ours: `models.captioner.Captioner.forward`, with
+eager attention, too, where attention has dropout, for which torch has no fused kernel on CPUs. `--layers` is that of
+encoder and decoder on both sides; fewer than BART-base's 6 make the heads' share, and so the ratio, larger.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from claims import Claims, claim, show
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import BartConfig, BartForConditionalGeneration
+
+from models.captioner import Captioner
+from models.masked_codec_modelling import span_mask
+from models.settings import CaptionerConfig
+from models.tokenization import train_tokenizer
+
+CODEBOOKS, ENTRIES, FRAMES_A_SECOND = 9, 1024, 44_100 / 512
+SECONDS = {"clotho": (15.0, 19.0, 24.0, 30.0), "audiocaps": (10.0, 10.0, 10.0, 10.0)}
+CAPTION = "a dog barks twice while rain falls on the roof and wind blows in the distance"
+
+
+class NoPositions(nn.Module):
+    """In the encoder, where EnCLAP's own positions are added before."""
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return torch.zeros(1)
+
+
+class PlainEnclap(nn.Module):
+    """EnCLAP as its paper says it, codebook by codebook."""
+
+    def __init__(self, config: BartConfig) -> None:
+        super().__init__()
+        self.bart = BartForConditionalGeneration._from_config(config, attn_implementation="eager")
+        self.tables = nn.ModuleList(nn.Embedding(1088, config.d_model, padding_idx=1024) for _ in range(CODEBOOKS))
+        self.heads = nn.ModuleList(nn.Linear(config.d_model, ENTRIES) for _ in range(CODEBOOKS))
+        self.projection = nn.Linear(512, config.d_model)
+        self.positions = self.bart.model.encoder.embed_positions
+        self.bart.model.encoder.embed_positions = NoPositions()
+
+    def forward(self, codes: Tensor, lengths: Tensor, audio: Tensor, labels: Tensor) -> Tensor:
+        hidden = span_mask(lengths, codes.shape[1], CODEBOOKS, 0.15, 10)
+        valid = torch.arange(codes.shape[1]) < lengths[:, None]
+        ids = codes.masked_fill(hidden | ~valid[:, :, None], 1024)
+        frames = torch.zeros(*codes.shape[:2], self.projection.out_features)
+        for q, table in enumerate(self.tables):
+            frames = frames + table(ids[:, :, q])
+        words = self.bart.model.shared.weight
+        ends = words[torch.tensor([[0], [2]])].expand(2, len(codes), -1)
+        x = torch.cat([self.projection(audio)[:, None], ends[0][:, None], frames, ends[1][:, None]], 1)
+        learned = self.positions(x[:, :, 0])
+        x = x + torch.cat([torch.zeros_like(learned[:, :1]), learned[:, :-1]], 1)
+        mask = torch.cat([torch.ones(len(codes), 2).bool(), valid, torch.ones(len(codes), 1).bool()], 1).long()
+        states = self.bart.model.encoder(inputs_embeds=x, attention_mask=mask).last_hidden_state
+        loss = torch.zeros(())
+        for q, head in enumerate(self.heads):
+            target = codes[:, :, q].masked_fill(~hidden[:, :, q], -100)
+            loss = loss + 0.5 ** (q + 1) * cross_entropy(head(states)[:, 2:-1].flatten(0, 1), target.flatten())
+        logits = self.bart(encoder_outputs=(states,), attention_mask=mask, labels=labels, use_cache=False).logits
+        return cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing=0.2) + 0.7 * loss
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, default=6, help="of the encoder and of the decoder")
+    parser.add_argument(
+        "--rounds", type=int, default=2, help="steps of each side, taken in turns, after one to warm up"
+    )
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--long-clips", action="store_true", help="print what a 30 s clip costs in each mode, too")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.long_clips:
+        print_long_clips(options.layers)
+    claims = training_steps(options.layers, options.rounds)
+    show(claims)
+
+
+def training_steps(layers: int, rounds: int) -> Claims:
+    """Seconds of a training step."""
+    ours, plain = models(layers)
+    claims: Claims = {}
+    for corpus, seconds in SECONDS.items():
+        rng = np.random.default_rng(0)
+        clips = [rng.integers(0, ENTRIES, (round(s * FRAMES_A_SECOND), CODEBOOKS)).astype(np.int16) for s in seconds]
+        codes, lengths = ours.pad_codes(clips)
+        audio, captions = torch.randn(4, 512), [[CAPTION]] * 4
+        labels = ours.labels([CAPTION] * 4)
+        found, baseline = in_turns(
+            lambda: ours(codes, lengths, audio, captions)["loss"],  # noqa: B023 called before the next clips
+            lambda: plain(codes, lengths, audio, labels),  # noqa: B023
+            rounds,
+        )
+        claims[f"training_step_{corpus}"] = claim(found, baseline, 1.2, "s", less=True)
+    return claims
+
+
+@torch.inference_mode()
+def print_long_clips(layers: int) -> None:
+    """Encoder rows and seconds of one clip of 30 s; says nothing of how good the captions are."""
+    model = models(layers)[0].eval()
+    clip = np.random.default_rng(0).integers(0, ENTRIES, (round(30 * FRAMES_A_SECOND), CODEBOOKS)).astype(np.int16)
+    for mode in ("crop", "windows", "pool", "interpolate"):
+        model.config = model.config.model_copy(update={"long_clips": mode})
+        taken = []
+        for _ in range(3):
+            start = time.perf_counter()
+            states, _ = model.encode(*model.pad_codes([clip]), torch.zeros(1, 512))
+            taken.append(time.perf_counter() - start)
+        print(f"long_clips: {mode:>12}  {states.shape[1]} rows  {min(taken):.3f} s")
+
+
+def models(layers: int) -> tuple[Captioner, PlainEnclap]:
+    """Both sides at BART-base's width."""
+    sizes = {
+        "d_model": 768, "encoder_layers": layers, "decoder_layers": layers, "encoder_attention_heads": 12,
+        "decoder_attention_heads": 12, "encoder_ffn_dim": 3072, "decoder_ffn_dim": 3072, "dropout": 0.1,
+        "attention_dropout": 0.1, "activation_dropout": 0.1, "max_position_embeddings": 1024, "vocab_size": 50_265,
+    }  # fmt: skip
+    config = CaptionerConfig(
+        codebooks=CODEBOOKS, codebook_size=ENTRIES, audio_embedding_dim=512, attn_implementation="eager"
+    )
+    bart = BartForConditionalGeneration._from_config(BartConfig(**sizes), attn_implementation="eager")
+    ours = Captioner(config, bart, train_tokenizer("bpe", [CAPTION], 400))
+    return ours.train(), PlainEnclap(BartConfig(**sizes)).train()
+
+
+def in_turns(ours: Callable[[], Tensor], baseline: Callable[[], Tensor], rounds: int) -> tuple[float, float]:
+    """Median seconds of forward and backward of both, after one step each that does not count."""
+    taken: tuple[list[float], list[float]] = ([], [])
+    for number in range(rounds + 1):
+        for loss, seconds in zip((ours, baseline), taken, strict=True):
+            start = time.perf_counter()
+            loss().backward()
+            if number:
+                seconds.append(time.perf_counter() - start)
+    return statistics.median(taken[0]), statistics.median(taken[1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""What the optimizer steps on, how far, and the average of the weights behind it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from models.layer_decay import layer_depths
+from ray_jobs.config import Training
+
+
+def parameter_groups(model: nn.Module, training: Training) -> list[dict[str, Any]]:
+    """What the optimizer steps on, those of the full learning rate first.
+
+    Weight decay is for matrices only: not for biases, norms and other vectors. With `layer_decay`, each layer of an
+    encoder learns so much more slowly than the one above it.
+    """
+    depths = layer_depths(model) if training.layer_decay < 1 else {}
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {(0, True): [], (0, False): []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((depths.get(name, 0), parameter.dim() > 1), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": training.learning_rate * training.layer_decay**depth,
+            "weight_decay": training.weight_decay if matrices else 0.0,
+        }
+        for (depth, matrices), parameters in groups.items()
+    ]
+
+
+def factor(training: Training, steps_per_epoch: int) -> Callable[[int], float]:
+    """The learning rate's factor at a step: linear warm-up, then the schedule."""
+    warmup, total = training.warmup_steps, training.epochs * steps_per_epoch
+
+    def at(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        if training.schedule == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
+        if training.schedule == "inverse-sqrt":
+            return math.sqrt(max(1, warmup) / max(1, step))
+        return 1.0
+
+    return at
+
+
+def moving_average(model: nn.Module, decay: float) -> AveragedModel | None:
+    """The exponential moving average of a model's weights, to be updated behind every step; None where it is off."""
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
