@@ -86,17 +86,24 @@ class Retriever(nn.Module):
         return normalize(self.text_projection(self.text_encoder(texts)), dim=-1)
 
     def forward(
-        self, log_mel: Tensor, lengths: Tensor, texts: list[str], at_once: int | None = None
+        self,
+        log_mel: Tensor,
+        lengths: Tensor,
+        texts: list[str],
+        clips: Tensor | None = None,
+        at_once: int | None = None,
     ) -> Tensor:
         """The loss of a batch of matching pairs; on several workers, of the batches of all.
 
         Args:
+            clips: [B] numbers of the clips, so that a clip that comes twice is not its own negative.
             at_once: pairs whose activations are held at a time. The rest of the batch is kept as embeddings alone, and
                 each part is computed a second time when its gradient is due (GradCache, arXiv 2101.06983), so that the
                 batch may be as large as the loss wants it.
         """
         audio, text = self._embed_in_parts(log_mel, lengths, texts, at_once or len(texts))
-        return self.pair_loss(gather_rows(audio), gather_rows(text))
+        groups = None if clips is None else gather_rows(clips.to(audio.device))
+        return self.pair_loss(gather_rows(audio), gather_rows(text), groups)
 
     def pair_loss(self, audio: Tensor, text: Tensor, groups: Tensor | None = None) -> Tensor:
         """The configured loss of matching pairs, each over the distance that `similarity` ranks by.
