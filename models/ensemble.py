@@ -22,7 +22,7 @@ from models.generation import propose
 from models.log_mel import LogMel
 from models.reranking import fuse, normalise, select
 from models.retriever import Retriever
-from models.settings import BeamConfig, LogMelConfig, SamplingConfig
+from models.settings import BeamConfig, LogMelConfig, SamplingConfig, TokenEnsembleConfig
 
 FORMAT = 1
 
@@ -74,6 +74,7 @@ class BundleManifest(BaseModel):
     max_duration_s: float
     sampling: SamplingConfig
     beam: BeamConfig
+    token_ensembles: dict[str, TokenEnsembleConfig] = {}
     reranking: Reranking
     retrieval: RetrievalFusion
     seed: int
@@ -190,7 +191,7 @@ class Ensemble:
         read = {name: conditioning(embeddings, names) for name, names in self.manifest.captioners.items()}
         proposed = propose(
             self.captioners, codes, read, self.manifest.sampling, self.manifest.beam,
-            self.manifest.seed if seed is None else seed,
+            self.manifest.seed if seed is None else seed, self.manifest.token_ensembles,
         )  # fmt: skip
         table = score_candidates(proposed, self.retrievers, embeddings, self.detector)
         return self._captions(table)

@@ -19,6 +19,7 @@ from models.settings import (
     LogMelConfig,
     RetrieverSettings,
     SamplingConfig,
+    TokenEnsembleConfig,
 )
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -229,6 +230,7 @@ class Experiment(Strict):
     members: dict[str, AnyMember] = Field(min_length=1)
     sampling: SamplingConfig = SamplingConfig()
     beam: BeamConfig = BeamConfig()
+    token_ensembles: dict[str, TokenEnsembleConfig] = {}
     search: SearchConfig = SearchConfig()
 
     @model_validator(mode="after")
@@ -252,6 +254,7 @@ class Experiment(Strict):
             if isinstance(member, RetrieverMember):
                 member.audio_encoder.check_front_end(self.features.log_mel)
         self._refuse_circles()
+        self._check_token_ensembles()
         return self
 
     def _check_start(self, name: str, member: AnyMember, before: str) -> None:
@@ -263,6 +266,20 @@ class Experiment(Strict):
                     f"members.{name}.{key}: found {member.start()[key]!r}, expected {value!r} as {before!r} has, "
                     "whose weights it starts from"
                 )
+
+    def _check_token_ensembles(self) -> None:
+        captioners = self.of_kind("captioner")
+        for name, ensemble in self.token_ensembles.items():
+            if name in self.members:
+                raise ValueError(f"token_ensembles.{name}: a member has this name already")
+            if len(set(ensemble.members)) < len(ensemble.members):
+                raise ValueError(f"token_ensembles.{name}.members: {', '.join(ensemble.members)} name one twice")
+            for member in ensemble.members:
+                if member not in captioners:
+                    raise ValueError(
+                        f"token_ensembles.{name}.members: {member!r} is not among the ensemble's captioners "
+                        f"({', '.join(captioners)})"
+                    )
 
     def _refuse_circles(self) -> None:
         done: set[str] = set()

@@ -50,7 +50,7 @@ class TrainedMembers:
         """What all captioners propose for every clip, sampled and by beam search, scored."""
         read = {name: self._conditioning(name) for name in self.captioners}
         e = self.experiment
-        proposed = propose(self.captioners, self.features.codes, read, sampling, e.beam, e.seed)
+        proposed = propose(self.captioners, self.features.codes, read, sampling, e.beam, e.seed, e.token_ensembles)
         return score_candidates(proposed, self.retrievers, self.audio_embeddings, self.detector)
 
     def queries(self) -> tuple[list[str], np.ndarray]:
