@@ -17,7 +17,6 @@ over the clip's texts. Ours: `models.generation.propose_clips` without its beam 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from copy import deepcopy
@@ -26,6 +25,7 @@ import numpy as np
 import torch
 from transformers.modeling_outputs import BaseModelOutput
 
+from benchmarks.claims import Claims, claim, show
 from corpora.soundscapes import describe, sample_scenes
 from models.candidates import score_candidates
 from models.captioner import Captioner
@@ -44,7 +44,6 @@ CODEBOOKS, ENTRIES, FRAMES_A_SECOND = 9, 1024, 44_100 / 512
 SAMPLING = SamplingConfig(candidates=30, temperature=0.5, top_p=0.95, max_tokens=22)
 EMBEDDING = 256
 Clips = tuple[list[np.ndarray], np.ndarray]
-Claims = dict[str, dict[str, float | str]]
 
 
 def main() -> None:
@@ -54,11 +53,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    claims = candidates(options.clips, options.rounds)
-    for name, row in claims.items():
-        ours, baseline, ratio = row["ours"], row["baseline"], row["ratio"]
-        print(f"{name:>14}: ours {ours:.4g}  baseline {baseline:.4g} {row['unit']}  ratio {ratio:.2f}")
-    print(json.dumps(claims))
+    show(candidates(options.clips, options.rounds))
 
 
 def candidates(number: int, rounds: int) -> Claims:
@@ -78,7 +73,7 @@ def candidates(number: int, rounds: int) -> Claims:
             if turn:
                 seconds.append((time.perf_counter() - start) / number)
     found, before = (statistics.median(side) for side in taken)
-    return {"candidates": {"ours": found, "baseline": before, "ratio": before / found, "target": 2.5, "unit": "s/clip"}}
+    return {"candidates": claim(found, before, 2.5, "s/clip", less=True)}
 
 
 def ours(captioner: Captioner, retriever: Retriever, clips: Clips) -> None:

@@ -15,13 +15,13 @@ encoder and decoder on both sides; fewer than BART-base's 6 make the heads' shar
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
+from claims import Claims, claim, show
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import BartConfig, BartForConditionalGeneration
@@ -34,7 +34,6 @@ from models.tokenization import train_tokenizer
 CODEBOOKS, ENTRIES, FRAMES_A_SECOND = 9, 1024, 44_100 / 512
 SECONDS = {"clotho": (15.0, 19.0, 24.0, 30.0), "audiocaps": (10.0, 10.0, 10.0, 10.0)}
 CAPTION = "a dog barks twice while rain falls on the roof and wind blows in the distance"
-Claims = dict[str, dict[str, float | str]]
 
 
 class NoPositions(nn.Module):
@@ -91,11 +90,7 @@ def main() -> None:
     if options.long_clips:
         print_long_clips(options.layers)
     claims = training_steps(options.layers, options.rounds)
-    for name, row in claims.items():
-        print(
-            f"{name:>24}: ours {row['ours']:.4g}  baseline {row['baseline']:.4g} {row['unit']}  ratio {row['ratio']:.2f}"
-        )
-    print(json.dumps(claims))
+    show(claims)
 
 
 def training_steps(layers: int, rounds: int) -> Claims:
@@ -113,7 +108,7 @@ def training_steps(layers: int, rounds: int) -> Claims:
             lambda: plain(codes, lengths, audio, labels),  # noqa: B023
             rounds,
         )
-        claims[f"training_step_{corpus}"] = claim(found, baseline, 1.2, "s")
+        claims[f"training_step_{corpus}"] = claim(found, baseline, 1.2, "s", less=True)
     return claims
 
 
@@ -157,11 +152,6 @@ def in_turns(ours: Callable[[], Tensor], baseline: Callable[[], Tensor], rounds:
             if number:
                 seconds.append(time.perf_counter() - start)
     return statistics.median(taken[0]), statistics.median(taken[1])
-
-
-def claim(ours: float, baseline: float, target: float, unit: str) -> dict[str, float | str]:
-    """A row of the result; the ratio is the better the higher."""
-    return {"ours": ours, "baseline": baseline, "ratio": baseline / ours, "target": target, "unit": unit}
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ processes with 200 and with 2,000 clips.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import threading
 import time
@@ -30,6 +29,7 @@ import pyarrow.parquet as pq
 import ray
 import torch
 from audiotools import AudioSignal
+from claims import Claims, claim, show
 
 from corpora.folder import read_folder
 from corpora.soundscapes import sample_scenes, write_captions, write_clip
@@ -48,7 +48,6 @@ FEATURES = FeaturesConfig(
     log_mel=LogMelConfig(sample_rate=16_000, n_fft=1024, hop_length=800, n_mels=64, f_min=50, f_max=8000),
     clips_per_shard=16,
 )
-Claims = dict[str, dict[str, float | str]]
 
 
 def main() -> None:
@@ -67,10 +66,7 @@ def main() -> None:
         if options.growth:
             claims |= growth(table, root)
         ray.shutdown()
-    for name, row in claims.items():
-        ours, baseline, ratio = row["ours"], row["baseline"], row["ratio"]
-        print(f"{name:>14}: ours {ours:.4g}  baseline {baseline:.4g} {row['unit']}  ratio {ratio:.2f}")
-    print(json.dumps(claims))
+    show(claims)
 
 
 def render(root: Path, clips: int) -> pd.DataFrame:
@@ -173,12 +169,6 @@ def _size(process: psutil.Process) -> int:
         return process.memory_full_info().pss
     except psutil.Error:  # ended meanwhile
         return 0
-
-
-def claim(ours: float, baseline: float, target: float, unit: str, less: bool = False) -> dict[str, float | str]:
-    """A row of the result; the ratio is the better the higher."""
-    ratio = baseline / ours if less else ours / baseline
-    return {"ours": ours, "baseline": baseline, "ratio": ratio, "target": target, "unit": unit}
 
 
 if __name__ == "__main__":

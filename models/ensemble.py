@@ -16,15 +16,18 @@ from corpora.audio import load_audio
 from models.candidates import CandidateTable, score_candidates
 from models.captioner import Captioner, conditioning
 from models.codec import load_codec
-from models.files import CheckpointError
+from models.collection import LARGE, Collection
+from models.files import CheckpointError, sha256_of
 from models.fluency import FluencyDetector
 from models.generation import propose
 from models.log_mel import LogMel
-from models.reranking import fuse, normalise, select
+from models.reranking import normalise, select
+from models.retrieval_fusion import RRF_K, fuse
 from models.retriever import Retriever
 from models.settings import BeamConfig, LogMelConfig, SamplingConfig, TokenEnsembleConfig
 
 FORMAT = 1
+INDEX = "index"  # in the bundle
 
 
 class Reranking(BaseModel):
@@ -34,17 +37,25 @@ class Reranking(BaseModel):
     weights: dict[str, float] = Field(description="of each retriever's encoder_score, and of `decoder`")
     normalisation: str = "none"
     fluency_threshold: float = 0.9
+    captioners: list[str] | None = Field(None, description="whose candidates are chosen among; all when left out")
 
     def choose(self, table: CandidateTable) -> np.ndarray:
         """Index of the chosen candidate of each clip, [C]."""
-        scores = np.stack([normalise(one, table.mask, self.normalisation) for one in table.scores])
+        table = self._entered(table)
         weights = np.array([self.weights[name] for name in table.score_names])
-        return select(scores, weights, table.fluency_error, table.mask, self.fluency_threshold)
+        return select(self._scaled(table), weights, table.fluency_error, table.mask, self.fluency_threshold)
 
     def totals(self, table: CandidateTable) -> np.ndarray:
-        """The weighted sum of each candidate, [C, K]."""
-        scores = np.stack([normalise(one, table.mask, self.normalisation) for one in table.scores])
-        return np.tensordot([self.weights[name] for name in table.score_names], scores, 1)
+        """The weighted sum of each candidate, [C, K]; NaN where its captioner is not among `captioners`."""
+        entered = self._entered(table)
+        totals = np.tensordot([self.weights[name] for name in table.score_names], self._scaled(entered), 1)
+        return np.where(table.mask & ~entered.mask, np.nan, totals)
+
+    def _entered(self, table: CandidateTable) -> CandidateTable:
+        return table if self.captioners is None else table.of_members(self.captioners)
+
+    def _scaled(self, table: CandidateTable) -> np.ndarray:
+        return np.stack([normalise(one, table.mask, self.normalisation) for one in table.scores])
 
 
 class RetrievalFusion(BaseModel):
@@ -53,12 +64,13 @@ class RetrievalFusion(BaseModel):
     model_config = ConfigDict(extra="forbid")
     weights: dict[str, float]
     normalisation: str = "none"
+    rrf_k: float = Field(RRF_K, description="of normalisation `rrf`")
 
     def join(self, similarities: dict[str, np.ndarray]) -> np.ndarray:
         """Fused similarity [queries, clips]."""
         names = list(self.weights)
         weights = np.array([self.weights[name] for name in names])
-        return fuse([similarities[name] for name in names], weights, self.normalisation)
+        return fuse([similarities[name] for name in names], weights, self.normalisation, self.rrf_k)
 
 
 class BundleManifest(BaseModel):
@@ -110,8 +122,8 @@ class Ensemble:
         self.captioners = {name: Captioner.load(members / name).to(device) for name in manifest.captioners}
         detector = manifest.fluency_detector
         self.detector = FluencyDetector.load(members / detector).to(device) if detector else None
-        self._indexed: list[str] = []
-        self._index: dict[str, np.ndarray] = {}
+        self.directory = directory
+        self.collection = Collection()
 
     @classmethod
     def load(cls, directory: str | Path, device: str | None = None) -> Ensemble:
@@ -127,7 +139,10 @@ class Ensemble:
         if raw.get("format") != FORMAT:
             raise CheckpointError(f"{path}: format {raw.get('format')!r}, this version reads {FORMAT}")
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(BundleManifest.model_validate(raw), Path(directory), chosen)
+        ensemble = cls(BundleManifest.model_validate(raw), Path(directory), chosen)
+        if (Path(directory) / INDEX).is_dir():
+            ensemble.load_index(Path(directory) / INDEX)
+        return ensemble
 
     def caption(self, paths: Sequence[str | Path], seed: int | None = None) -> list[Caption]:
         """Caption audio files; the result for a file does not depend on the others.
@@ -144,38 +159,70 @@ class Ensemble:
 
     def index_clips(self, paths: Sequence[str | Path], clips: Sequence[Clip]) -> None:
         """`index` for features."""
-        new = [str(path) for path in paths]
         embeddings = self._audio_embeddings(clips)
-        kept = [row for row, path in enumerate(self._indexed) if path not in set(new)]
-        for name, rows in embeddings.items():
-            self._index[name] = np.concatenate([self._index[name][kept], rows]) if self._indexed else rows
-        self._indexed = [self._indexed[row] for row in kept] + new
+        mapped = {name: retriever.under_metric(embeddings[name]) for name, retriever in self.retrievers.items()}
+        self.collection.add([str(path) for path in paths], mapped)
+
+    def save_index(self, directory: str | Path | None = None) -> Path:
+        """Keep what is indexed, in the bundle unless told where else; `load` finds it there.
+
+        Returns:
+            The directory.
+        """
+        target = Path(directory) if directory else self.directory / INDEX
+        self.collection.save(target, self._checksums())
+        return target
+
+    def load_index(self, directory: str | Path) -> None:
+        """Search in what `save_index` kept.
+
+        Raises:
+            CheckpointError: if it is not there, damaged, or made with other weights.
+        """
+        self.collection = Collection.load(Path(directory), self._checksums())
 
     def retrieve(self, query: str, top_k: int = 10) -> list[tuple[str, float]]:
         """The indexed files that fit a text best, as (path, similarity), best first.
+
+        Large collections are looked up first and only the nearest scored, with the same result, unless similarities
+        are normalised within a query: that needs all of them.
 
         Raises:
             ValueError: if the query is blank or nothing is indexed.
         """
         if not query.strip():
             raise ValueError("the query is blank")
-        fused = self.similarity([query])[0]
-        best = np.argsort(-fused, kind="stable")[:top_k]
-        return [(self._indexed[row], float(fused[row])) for row in best]
+        texts = self.texts_under_metric([query])
+        fusion = self.manifest.retrieval
+        if len(self.collection) >= LARGE and fusion.normalisation == "none":
+            rows, values = self.collection.nearest({n: one[0] for n, one in texts.items()}, fusion.weights, top_k)
+        else:
+            fused = fusion.join(self.collection.similarities(texts))[0]
+            rows = np.argsort(-fused, kind="stable")[:top_k]
+            values = fused[rows]
+        return [(self.collection.paths[row], float(value)) for row, value in zip(rows, values, strict=True)]
 
     def similarity(self, queries: list[str]) -> np.ndarray:
-        """Fused similarity [queries, indexed files], files in the order of indexing.
+        """Fused similarity [queries, indexed files], files in the order of `collection.paths`.
 
         Raises:
             ValueError: if nothing is indexed.
         """
-        if not self._indexed:
+        return self.manifest.retrieval.join(self.collection.similarities(self.texts_under_metric(queries)))
+
+    def texts_under_metric(self, queries: list[str]) -> dict[str, np.ndarray]:
+        """By retriever, what the collection is compared with, [queries, D].
+
+        Raises:
+            ValueError: if nothing is indexed.
+        """
+        if not len(self.collection):
             raise ValueError("nothing is indexed; call index(paths) first")
-        similarities = {
-            name: retriever.similarity(retriever.text_embeddings(queries), self._index[name])
-            for name, retriever in self.retrievers.items()
-        }
-        return self.manifest.retrieval.join(similarities)
+        return {name: one.under_metric(one.text_embeddings(queries)) for name, one in self.retrievers.items()}
+
+    def _checksums(self) -> dict[str, str]:
+        """By retriever, of its weights."""
+        return {name: sha256_of(self.directory / "members" / name / "model.safetensors") for name in self.retrievers}
 
     def read(self, paths: Sequence[str | Path]) -> list[Clip]:
         """Decode files and compute codes and log-mels, exactly as `prepare` does."""
@@ -192,6 +239,7 @@ class Ensemble:
         proposed = propose(
             self.captioners, codes, read, self.manifest.sampling, self.manifest.beam,
             self.manifest.seed if seed is None else seed, self.manifest.token_ensembles,
+            self.manifest.reranking.captioners,
         )  # fmt: skip
         table = score_candidates(proposed, self.retrievers, embeddings, self.detector)
         return self._captions(table)

@@ -132,6 +132,7 @@ def propose(
     beam: BeamConfig,
     seed: int,
     token_ensembles: dict[str, TokenEnsembleConfig] | None = None,
+    speakers: Sequence[str] | None = None,
 ) -> dict[str, list[list[Candidate]]]:
     """What captioners say of each of N clips: what was sampled under `<name>`, the best beam under `<name>/beam`.
 
@@ -139,16 +140,23 @@ def propose(
         codes: [T_i, Q] of each clip.
         audio_embeddings: by captioner, [N, D].
         token_ensembles: by name; they propose beside the single captioners.
+        speakers: which of both propose; all when left out.
 
     Raises:
         ValueError: naming the token ensemble whose members differ in their tokenizers.
     """
+
+    def speaks(name: str) -> bool:
+        return speakers is None or name in speakers
+
     proposed: dict[str, list[list[Candidate]]] = {}
-    for name, captioner in captioners.items():
+    for name in filter(speaks, captioners):
         proposed[name], proposed[f"{name}/beam"] = propose_clips(
-            captioner, codes, audio_embeddings[name], sampling, beam, seed
+            captioners[name], codes, audio_embeddings[name], sampling, beam, seed
         )
     for name, config in (token_ensembles or {}).items():
+        if not speaks(name):
+            continue
         try:
             joint = JointCaptioner({member: captioners[member] for member in config.members}, config.average)
         except ValueError as error:

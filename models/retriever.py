@@ -137,26 +137,29 @@ class Retriever(nn.Module):
         return torch.cat(batches).float().cpu().numpy()
 
     @torch.inference_mode()
+    def under_metric(self, embeddings: np.ndarray) -> np.ndarray:
+        """Embeddings [N, joint_dim] where the learned distance is Euclidean, [N, joint_dim] float32."""
+        return self.metric(torch.from_numpy(embeddings).to(self.metric.factor.device)).cpu().numpy()
+
     def similarity(self, text_embeddings: np.ndarray, audio_embeddings: np.ndarray) -> np.ndarray:
         """Negative Mahalanobis distances [texts, clips]; plain, not the transductive transport plan."""
-        device = self.metric.factor.device
-        text = self.metric(torch.from_numpy(text_embeddings).to(device))
-        audio = self.metric(torch.from_numpy(audio_embeddings).to(device))
-        return -pairwise_distance(text, audio).cpu().numpy()
+        return negative_distances(self.under_metric(text_embeddings), self.under_metric(audio_embeddings))
 
-    @torch.inference_mode()
     def pair_similarity(
         self, text_embeddings: np.ndarray, texts: np.ndarray, audio_embeddings: np.ndarray, clips: np.ndarray
     ) -> np.ndarray:
         """The cells (texts[p], clips[p]) of `similarity`, [P], without the rest of the matrix."""
-        device = self.metric.factor.device
-        text = self.metric(torch.from_numpy(text_embeddings).to(device))
-        audio = self.metric(torch.from_numpy(audio_embeddings).to(device))
+        text, audio = self.under_metric(text_embeddings), self.under_metric(audio_embeddings)
         found = []
         for at in range(0, len(texts), PAIRS_AT_ONCE):
             some = slice(at, at + PAIRS_AT_ONCE)
-            found.append((text[texts[some]] - audio[clips[some]]).norm(dim=-1))
-        return -torch.cat(found).cpu().numpy()
+            found.append(-np.linalg.norm(text[texts[some]] - audio[clips[some]], axis=-1))
+        return np.concatenate(found) if found else np.empty(0, np.float32)
+
+
+def negative_distances(texts: np.ndarray, clips: np.ndarray) -> np.ndarray:
+    """Similarity [texts, clips] of what `Retriever.under_metric` gave."""
+    return -pairwise_distance(torch.from_numpy(texts), torch.from_numpy(clips)).numpy()
 
 
 def _projection(dim: int, config: RetrieverConfig) -> nn.Module:

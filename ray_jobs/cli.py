@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,12 +17,17 @@ from corpora.audio import AudioError
 from corpora.table import CorpusError
 from models.files import CheckpointError
 from models.metrics import CaptionInputError
-from ray_jobs.config import ConfigError, load_config, load_experiment
+from models.submission import SubmissionError
+from ray_jobs.config import ConfigError, Experiment, load_config, load_experiment
 from ray_jobs.console import say
 from ray_jobs.features import FeaturesError
-from ray_jobs.run_directory import NotReadyError
+from ray_jobs.run_directory import NotReadyError, RunDirectory
+from ray_jobs.run_lock import RunBusyError, only_writer
 
-BAD_INPUT = (AudioError, CaptionInputError, CheckpointError, ConfigError, CorpusError, FeaturesError, NotReadyError)
+BAD_INPUT = (
+    AudioError, CaptionInputError, CheckpointError, ConfigError, CorpusError, FeaturesError, NotReadyError,
+    RunBusyError, SubmissionError,
+)  # fmt: skip
 
 app = typer.Typer(
     name="enclap",
@@ -49,23 +55,42 @@ def prepare(
 
     Example: [bold]enclap prepare experiments/demo.yaml --dry-run[/bold]
     """
-    loaded = load_experiment(experiment, overrides)
-    connect()
-    importlib.import_module("ray_jobs.prepare").run(loaded, dry_run)
+    _run("prepare", load_experiment(experiment, overrides), dry_run)
+
+
+@app.command()
+def train(
+    experiment: ExperimentFile,
+    overrides: Overrides = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what would run when, and train nothing")] = False,
+) -> None:
+    """Train every member, side by side as edges and resources allow (Ray Train).
+
+    Example: [bold]enclap train experiments/demo.yaml --plan[/bold]
+    """
+    _run("train", load_experiment(experiment, overrides), plan)
+
+
+def _run(job: str, experiment: Experiment, look_only: bool = False) -> None:
+    """Run a job on its run directory, alone there unless it only looks."""
+    directory = RunDirectory(experiment)
+    with nullcontext() if look_only else only_writer(directory.root):
+        if not look_only:
+            directory.write_experiment()
+        connect()
+        module = importlib.import_module(f"ray_jobs.{job}")
+        module.run(experiment, True) if look_only else module.run(experiment)
 
 
 def _add_experiment_job(name: str, summary: str) -> None:
     def command(experiment: ExperimentFile, overrides: Overrides = None) -> None:
-        loaded = load_experiment(experiment, overrides)
-        connect()
-        importlib.import_module(f"ray_jobs.{name}").run(loaded)
+        _run(name, load_experiment(experiment, overrides))
 
     example = f"Example: [bold]enclap {name} experiments/demo.yaml seed=1[/bold]"
     app.command(name, help=f"{summary}\n\n{example}")(command)
 
 
 for _name, _summary in {
-    "train": "Train every member, side by side as edges and resources allow (Ray Train).",
     "search": "Tune sampling, reranking and retrieval weights on the validation split (Ray Tune).",
     "combine": "Run the ensemble on the test split: submissions, metrics, comparisons.",
     "export": "Write the ensemble as one directory that loads without Ray or network.",
@@ -73,6 +98,37 @@ for _name, _summary in {
     "pipeline": "All of the above, skipping what is done and unchanged.",
 }.items():
     _add_experiment_job(_name, _summary)
+
+
+@app.command()
+def sweep(
+    experiment: ExperimentFile,
+    member: Annotated[str, typer.Argument(help="The member whose training is searched", show_default=False)],
+    overrides: Overrides = None,
+) -> None:
+    """Search a member's training settings (Ray Train inside Ray Tune); writes an experiment that `train` takes.
+
+    Example: [bold]enclap sweep experiments/demo.yaml retriever-bge sweep.trials=8[/bold]
+    """
+    loaded = load_experiment(experiment, overrides)
+    connect()
+    importlib.import_module("ray_jobs.sweep").run(loaded, member)
+
+
+@app.command()
+def status(
+    run: Annotated[Path, typer.Argument(help="A run directory, such as runs/demo", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="For machines")] = False,
+) -> None:
+    """What of a run is prepared, trained, searched and combined, and who is working on it; reads files alone.
+
+    Exit codes: 0 done or under way; 1 a member failed, or was stopped and waits to be resumed; 2 no run there.
+
+    Example: [bold]enclap status runs/demo[/bold]
+    """
+    from ray_jobs import status as job
+
+    job.run(run, as_json)
 
 
 @app.command("train-codec")
@@ -84,8 +140,9 @@ def train_codec(experiment: ExperimentFile, overrides: Overrides = None) -> None
     from ray_jobs import train_codec as job
 
     loaded = load_config(experiment, overrides or [], job.CodecExperiment)
-    connect(log_to_driver=True)
-    say(f"train-codec: {job.run(loaded)}")
+    with only_writer(Path(loaded.storage_path).resolve() / loaded.name):
+        connect(log_to_driver=True)
+        say(f"train-codec: {job.run(loaded)}")
 
 
 @app.command()
@@ -107,17 +164,40 @@ def caption(
 @app.command()
 def retrieve(
     bundle: Bundle,
-    query: Annotated[str, typer.Argument(help="What to look for, in words", show_default=False)],
-    paths: Annotated[list[Path], typer.Argument(help="Audio files, or folders of them", show_default=False)],
+    query: Annotated[str, typer.Argument(help="In words; a path, too, with --queries", show_default=False)],
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Audio files, or folders of them; what is indexed when left out")
+    ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="How many to list")] = 10,
+    queries: Annotated[Path | None, typer.Option(help="A CSV file with a column `caption`, in place of a text")] = None,
+    submission: Annotated[Path, typer.Option(help="With --queries: the Task 8 file to write")] = Path("submission.csv"),
 ) -> None:
-    """Find the audio files that fit a text best.
+    """Find the audio files that fit a text best, or write a DCASE Task 8 submission.
 
     Example: [bold]enclap retrieve runs/demo/bundle "a dog barks in the rain" field_recordings/[/bold]
+
+    Example: [bold]enclap retrieve runs/demo/bundle audio/ --queries captions.csv --submission out.csv[/bold]
     """
     from ray_jobs import retrieve as job
 
-    job.run(bundle, query, paths, top_k)
+    if queries:
+        job.submit(bundle, queries, [Path(query), *(paths or [])], submission)
+    else:
+        job.run(bundle, query, paths or [], top_k)
+
+
+@app.command()
+def index(
+    bundle: Bundle,
+    paths: Annotated[list[Path], typer.Argument(help="Audio files, or folders of them", show_default=False)],
+) -> None:
+    """Add audio files to the bundle's index, in which `enclap retrieve` then searches.
+
+    Example: [bold]enclap index runs/demo/bundle field_recordings/[/bold]
+    """
+    from ray_jobs import retrieve as job
+
+    job.index(bundle, paths)
 
 
 @app.command()
@@ -126,6 +206,9 @@ def evaluate(
     root: Annotated[Path, typer.Argument(help="A corpus: ROOT/SPLIT.csv and ROOT/SPLIT/*.wav", show_default=False)],
     split: Annotated[str, typer.Argument(help="Which split of it")] = "test",
     output: Annotated[Path | None, typer.Option(help="Write the values as JSON here, too")] = None,
+    relevance: Annotated[
+        Path | None, typer.Option(help="CSV of caption,file_name: captions that several clips are right for")
+    ] = None,
 ) -> None:
     """Captioning and retrieval values of an exported ensemble on a corpus with Clotho's caption columns.
 
@@ -133,7 +216,7 @@ def evaluate(
     """
     from ray_jobs import evaluate as job
 
-    job.run(bundle, root, split, output)
+    job.run(bundle, root, split, output, relevance)
 
 
 def connect(log_to_driver: bool = False) -> None:

@@ -17,14 +17,25 @@ from models.candidates import CandidateTable
 from models.collapse import caption_diversity, collapse_warning
 from models.files import write_json
 from models.metrics import CaptionScores, caption_values
-from models.retrieval_metrics import RetrievalScores, chance_map10, retrieval_values
+from models.retrieval_metrics import (
+    RetrievalScores,
+    chance_map10,
+    relevant_of,
+    retrieval_values,
+    retrieval_values_in_blocks,
+    transport_similarity,
+)
+from models.submission import LISTED, write_retrieval
+from ray_jobs.candidate_store import resources
 from ray_jobs.config import Experiment
 from ray_jobs.console import say
+from ray_jobs.leave_one_out import member_worth
 from ray_jobs.members import TrainedMembers
 from ray_jobs.run_directory import RunDirectory, commit, is_done, mark_done, package_versions, require
 from ray_jobs.search import best_reranking, best_retrieval, best_sampling
 
 SPLIT = "test"
+TRANSDUCTIVE = "transductive: ranked by the transport plan of all queries and clips, not query by query"
 
 
 def run(experiment: Experiment) -> None:
@@ -36,8 +47,8 @@ def run(experiment: Experiment) -> None:
         say("combine: done already")
         return
     say("combine: candidates of the test split")
-    resources = {"num_cpus": 1, "num_gpus": experiment.search.gpus_per_trial}
-    warning = ray.get(ray.remote(**resources)(_combine).remote(experiment.model_dump_json(), commit()))
+    gpus = resources(experiment.search)["gpu"]
+    warning = ray.get(ray.remote(num_cpus=1, num_gpus=gpus)(_combine).remote(experiment.model_dump_json(), commit()))
     if warning:
         say(f"combine: {warning}", "yellow")
     mark_done(directory.ensemble, directory.search_inputs())
@@ -64,9 +75,10 @@ def _combine(experiment_json: str, commit_: str) -> str | None:
             "packages": package_versions(),
             "captioning": captioning,
             "captioning_details": details,
-            "retrieval": retrieval,
+            **retrieval,
             "retrieval_chance_map@10": chance_map10(len(members.features)),
             "comparisons": caption_comparisons + retrieval_comparisons,
+            **member_worth(members),
         },
     )
     return collapse_warning(details["diversity"])
@@ -82,7 +94,7 @@ def _caption(
     reranking = best_reranking(directory.search("reranking"))
     table = members.candidates(best_sampling(directory.search("sampling")))
     chosen = reranking.choose(table)
-    systems, speakers = {}, [*members.captioners, *experiment.token_ensembles]
+    systems, speakers = {}, experiment.speakers()
     for how, suffix in {"beam": "/beam", "rerank": ""}.items():
         for name in speakers:
             own = table.of_captioner(name + suffix)
@@ -145,19 +157,46 @@ def _write_captions(target: Path, file_names: list[str], captions: list[str]) ->
 
 
 def _retrieve(directory: RunDirectory, members: TrainedMembers) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Write the ranking; returns each system's values and the comparisons."""
+    """Write the ranking; returns each system's values by direction, and the comparisons."""
     queries, target = members.queries()
+    fusion = best_retrieval(directory.search("retrieval"))
     similarities = members.similarities()
-    fused = best_retrieval(directory.search("retrieval")).join(similarities)
-    _write_retrieval(directory.ensemble, queries, fused, members.features.file_names)
-    scores = {name: retrieval_values(one, target) for name, one in {**similarities, "ensemble": fused}.items()}
-    comparisons = [_compare_retrieval(scores, name, target, members.experiment.seed) for name in similarities]
-    return {name: score.corpus for name, score in scores.items()}, comparisons
+    systems = {**similarities, "ensemble": fusion.join(similarities)}
+    _write_retrieval(directory.ensemble, queries, systems["ensemble"], members.features.file_names)
+    # A normalisation within a query is one within a clip when clips are the queries.
+    transposed = {name: one.T for name, one in similarities.items()}
+    values = {
+        "retrieval": {name: retrieval_values(one, target) for name, one in systems.items()},
+        "retrieval_audio_to_text": {
+            name: _audio_to_text(one, target)
+            for name, one in {**transposed, "ensemble": fusion.join(transposed)}.items()
+        },
+    }
+    if members.experiment.search.transport_ranking:
+        plans = {
+            name: transport_similarity(one, members.retrievers[name].config.epsilon)
+            for name, one in similarities.items()
+        }
+        plans["ensemble"] = fusion.join(plans)
+        values["retrieval_transport"] = {name: retrieval_values(one, target) for name, one in plans.items()}
+    comparisons = [
+        _compare_retrieval(values["retrieval"], name, target, members.experiment.seed) for name in similarities
+    ]
+    found: dict[str, Any] = {what: {name: one.corpus for name, one in of.items()} for what, of in values.items()}
+    found["retrieval_details"] = {
+        "retrieval": "text to audio, plain distance query by query",
+        "retrieval_audio_to_text": "R@k: any caption of the clip; AP@10 over all of them",
+        **({"retrieval_transport": TRANSDUCTIVE} if "retrieval_transport" in values else {}),
+    }
+    return found, comparisons
 
 
-def _compare_retrieval(
-    scores: dict[str, RetrievalScores], other: str, target: np.ndarray, seed: int
-) -> dict[str, Any]:
+def _audio_to_text(similarity: np.ndarray, target: np.ndarray) -> RetrievalScores:
+    """Values of similarity [clips, captions]."""
+    return retrieval_values_in_blocks(lambda rows: similarity[rows], relevant_of(target, len(similarity)), len(target))
+
+
+def _compare_retrieval(scores: dict[str, RetrievalScores], other: str, target: np.ndarray, seed: int) -> dict[str, Any]:
     """The captions of a clip are resampled together: they are no independent queries."""
     ensemble, single = scores["ensemble"].average_precision, scores[other].average_precision
     comparison = paired_bootstrap(ensemble, single, seed=seed, groups=target)
@@ -165,9 +204,13 @@ def _compare_retrieval(
 
 
 def _write_retrieval(target: Path, queries: list[str], similarity: np.ndarray, file_names: list[str]) -> None:
-    """DCASE Task 8: caption,fname_1,...,fname_10, best first."""
-    best = np.argsort(-similarity, axis=1, kind="stable")[:, :10]
-    frame = pd.DataFrame(np.array(file_names)[best], columns=[f"fname_{rank + 1}" for rank in range(best.shape[1])])
+    """DCASE Task 8: caption,fname_1,...,fname_10, best first; as many as there are, and no submission, for fewer."""
+    best = np.array(file_names)[np.argsort(-similarity, axis=1, kind="stable")[:, :LISTED]]
+    if len(file_names) >= LISTED:
+        write_retrieval(target / "retrieval.csv", queries, best.tolist(), file_names)
+        return
+    say(f"combine: {len(file_names)} clips: retrieval.csv is no submission, which lists {LISTED}")
+    frame = pd.DataFrame(best, columns=[f"fname_{rank + 1}" for rank in range(best.shape[1])])
     frame.insert(0, "caption", queries)
     frame.to_csv(target / "retrieval.csv", index=False)
 

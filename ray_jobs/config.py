@@ -21,6 +21,7 @@ from models.settings import (
     SamplingConfig,
     TokenEnsembleConfig,
 )
+from ray_jobs.search_config import SearchConfig, SweepConfig
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -201,21 +202,6 @@ def _kinds(union: Any) -> set[str]:
 KINDS = _kinds(AnyMember) | _kinds(Corpus)
 
 
-class SearchConfig(Strict):
-    """What is tuned on the validation split."""
-
-    objective: Literal["cider_d", "rouge_l", "bleu_4"] = Field("cider_d", description="of sampling and reranking")
-    trials: int = Field(20, gt=0, description="sampling settings tried; the given one is the first")
-    clips: int | None = Field(None, gt=1, description="validation clips used for sampling; all when left out")
-    normalisation: Literal["none", "z", "rank", "softmax"] = Field("none", description="of scores within a clip")
-    fluency_threshold: float = Field(0.9, gt=0, le=1)
-    weight_steps: int = Field(10, gt=0, description="grid steps of the simplex where the search is not exact")
-    retrieval_normalisation: Literal["none", "z", "rank"] = Field("none", description="of similarities within a query")
-    retrieval_weight_steps: int = Field(20, gt=0)
-    cpus_per_trial: float = Field(1, gt=0)
-    gpus_per_trial: float = Field(0, ge=0)
-
-
 class Experiment(Strict):
     """One run: corpora, features, members, searches and the combination."""
 
@@ -232,6 +218,7 @@ class Experiment(Strict):
     beam: BeamConfig = BeamConfig()
     token_ensembles: dict[str, TokenEnsembleConfig] = {}
     search: SearchConfig = SearchConfig()
+    sweep: SweepConfig = SweepConfig()
 
     @model_validator(mode="after")
     def _names_exist(self) -> Experiment:
@@ -300,6 +287,10 @@ class Experiment(Strict):
     def of_kind(self, kind: str) -> list[str]:
         """Names of the ensemble's members of a kind, in the order of the file."""
         return [name for name, member in self.ensemble().items() if member.kind == kind]
+
+    def speakers(self) -> list[str]:
+        """Whoever proposes captions: captioners, and those of them that choose every token together."""
+        return [*self.of_kind("captioner"), *self.token_ensembles]
 
     def training_corpora(self, member: str) -> list[str]:
         """Names of the corpora that a member is trained on."""

@@ -10,6 +10,7 @@ import torch
 
 from models.candidates import CandidateTable, score_candidates
 from models.captioner import Captioner, conditioning
+from models.files import write_arrays
 from models.fluency import FluencyDetector
 from models.generation import propose
 from models.retriever import Retriever
@@ -20,12 +21,19 @@ from ray_jobs.run_directory import RunDirectory
 
 
 class TrainedMembers:
-    """The members of a run over one split of its target corpus."""
+    """The members of a run over one split of its target corpus.
 
-    def __init__(self, experiment: Experiment, split: str, clips: int | None = None) -> None:
-        self.experiment, self.split = experiment, split
-        self.directory = RunDirectory(experiment)
-        self.features = read_features([self.directory.features(experiment.target_corpus, split)]).head(clips)
+    Args:
+        directory: where to read; one that refuses splits in a job that must not see them (`RunDirectory`).
+        embeddings: a file that keeps audio_embeddings for other processes; nothing is kept when left out.
+    """
+
+    def __init__(
+        self, experiment: Experiment, split: str, directory: RunDirectory | None = None, embeddings: Path | None = None
+    ) -> None:
+        self.experiment, self.split, self.embeddings = experiment, split, embeddings
+        self.directory = directory or RunDirectory(experiment)
+        self.features = read_features([self.directory.features(experiment.target_corpus, split)])
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
 
     @cached_property
@@ -44,14 +52,22 @@ class TrainedMembers:
     @cached_property
     def audio_embeddings(self) -> dict[str, np.ndarray]:
         """By retriever, [clips, D]."""
-        return {name: model.audio_embeddings(self.features.log_mels) for name, model in self.retrievers.items()}
+        if self.embeddings and self.embeddings.is_file():
+            with np.load(self.embeddings) as kept:
+                return {name: kept[name] for name in kept.files}
+        computed = {name: model.audio_embeddings(self.features.log_mels) for name, model in self.retrievers.items()}
+        if self.embeddings:
+            write_arrays(self.embeddings, computed)
+        return computed
 
-    def candidates(self, sampling: SamplingConfig) -> CandidateTable:
-        """What all captioners propose for every clip, sampled and by beam search, scored."""
-        read = {name: self._conditioning(name) for name in self.captioners}
+    def candidates(self, sampling: SamplingConfig, clips: slice = slice(None)) -> CandidateTable:
+        """What all captioners propose for some clips, all when left out, sampled and by beam search, scored."""
         e = self.experiment
-        proposed = propose(self.captioners, self.features.codes, read, sampling, e.beam, e.seed, e.token_ensembles)
-        return score_candidates(proposed, self.retrievers, self.audio_embeddings, self.detector)
+        read = {name: self._conditioning(name)[clips] for name in self.captioners}
+        codes = self.features.codes[clips]
+        proposed = propose(self.captioners, codes, read, sampling, e.beam, e.seed, e.token_ensembles)
+        embeddings = {name: one[clips] for name, one in self.audio_embeddings.items()}
+        return score_candidates(proposed, self.retrievers, embeddings, self.detector)
 
     def queries(self) -> tuple[list[str], np.ndarray]:
         """All captions of the split, and the clip that each describes."""
@@ -61,6 +77,10 @@ class TrainedMembers:
 
     def similarities(self) -> dict[str, np.ndarray]:
         """By retriever, [queries, clips]."""
+        return self._similarities
+
+    @cached_property
+    def _similarities(self) -> dict[str, np.ndarray]:
         queries, _ = self.queries()
         return {
             name: model.similarity(model.text_embeddings(queries), self.audio_embeddings[name])

@@ -6,60 +6,38 @@ Example: enclap report experiments/demo.yaml
 from __future__ import annotations
 
 import base64
-import functools
-import hashlib
 import io
 import json
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import soundfile
-from markupsafe import Markup
 
 from corpora.audio import AudioError, load_audio
 from models.candidates import CandidateTable
 from models.ensemble import Reranking
 from models.metrics import candidate_values
+from ray_jobs.charts import THEME, chart, figure, label
 from ray_jobs.config import Experiment
 from ray_jobs.console import say
 from ray_jobs.features import Features, read_features
+from ray_jobs.report_search import searches
 from ray_jobs.run_directory import RunDirectory, is_done, mark_done, require
 from ray_jobs.search import best_reranking
-from tune_spaces.sampling import SPACE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-P = ParamSpec("P")
 TEMPLATES = Path(__file__).parent / "templates"
 CLIPS, CANDIDATES, RETRIEVED, QUARANTINED = 8, 5, 5, 20
 AUDIO_RATE, AUDIO_S = 16_000, 30.0  # what a browser gets: enough to judge a caption by, small enough for one page
 PICTURE_COLUMNS, PICTURE_ROWS, PICTURE_LEVELS = 480, 96, 64
-LABELS = {
-    "median_rank": "median rank",
-    "cider_d": "CIDEr-D", "spider": "SPIDEr", "sbert_sim": "SBERT-sim", "map@10": "mAP@10",
-    "fluency_error": "fluency error", "caption_loss": "caption loss", "unique_captions": "different captions",
-    "vocab.cands": "words used", "vocab.mrefs_full": "words in references",
-}  # fmt: skip
+RETRIEVALS = ("retrieval", "retrieval_audio_to_text", "retrieval_transport")
 LOWER_IS_BETTER = {"fluency_error", "fer", "median_rank"}
-# Charts are drawn in these stand-ins; the page puts its theme's colours in their place, light or dark.
-THEME = {
-    "page": "#111213", "ink": "#010203", "muted": "#040506", "grid": "#070809", "accent": "#0a0b0c",
-    "second": "#0d0e0f",
-}  # fmt: skip
-EDGE: dict[str, Any] = {"edgecolors": THEME["muted"], "linewidths": 0.5}
-STYLE: dict[Any, Any] = {
-    "font.size": 9, "axes.titlesize": 9, "legend.fontsize": 8, "svg.fonttype": "none", "text.parse_math": False,
-    "figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-    "axes.axisbelow": True, "legend.frameon": False, "text.color": THEME["ink"], "axes.labelcolor": THEME["ink"],
-    "axes.titlecolor": THEME["ink"], "axes.edgecolor": THEME["muted"], "grid.color": THEME["grid"],
-    "xtick.color": THEME["muted"], "ytick.color": THEME["muted"],
-}  # fmt: skip
 
 
 def run(experiment: Experiment) -> None:
@@ -90,7 +68,7 @@ def _render(experiment: Experiment, directory: RunDirectory) -> str:
         tables={
             "captioning": _table(metrics["captioning"], lambda metric: not _describes(metric)),
             "words": _table(metrics["captioning"], _describes),
-            "retrieval": _table(metrics["retrieval"], lambda metric: True),
+            **{what: _table(metrics.get(what, {}), lambda metric: True) for what in RETRIEVALS},
         },
         chance={f"r@{k}": min(1.0, k / metrics["clips"]) for k in (1, 5, 10)}
         | {"map@10": metrics["retrieval_chance_map@10"]},
@@ -99,7 +77,7 @@ def _render(experiment: Experiment, directory: RunDirectory) -> str:
             for metric in dict.fromkeys(c["metric"] for c in metrics["comparisons"])
         },
         members=[_member(directory.member(name)) for name in experiment.members],
-        searches=[_search(experiment, directory.search(what), what) for what in ("sampling", "reranking", "retrieval")],
+        searches=searches(experiment, directory),
         clips=_clips(experiment, directory),
         threshold=best_reranking(directory.search("reranking")).fluency_threshold,
         audio_s=AUDIO_S,
@@ -114,11 +92,6 @@ def number(value: Any, sign: str = "") -> str:
     if isinstance(value, int | np.integer) or (value > 1 and value == int(value)):
         return f"{int(value):,}".replace(",", "\N{THIN SPACE}")
     return f"{value:{sign}.3f}".replace("-", "\N{MINUS SIGN}")
-
-
-def label(name: str) -> str:
-    """A metric as papers write it."""
-    return LABELS.get(name, name if "." in name else name.upper().replace("_", "-"))
 
 
 def _summary(metrics: dict[str, Any], task: str, metric: str) -> dict[str, Any] | None:
@@ -157,21 +130,6 @@ def _member(path: Path) -> dict[str, Any]:
         pd.read_parquet(path / "history.parquet"),
     )
     return {**metrics, "curve": _training_curve(history, metrics["chosen_by"], metrics["best"]["epoch"])}
-
-
-def _search(experiment: Experiment, path: Path, what: str) -> dict[str, Any]:
-    best, trials = (
-        json.loads((path / "best.json").read_text(encoding="utf-8")),
-        pd.read_parquet(path / "trials.parquet"),
-    )
-    objective = best.get("objective", "map@10")
-    found = {"what": what, "best": best, "trials": len(trials), "objective": objective}
-    if what == "sampling":
-        own = {key: getattr(experiment.sampling, key) for key in SPACE}
-        return found | {"value": best["value"], "own": own, "surface": _sampling_chart(trials, objective, own, best)}
-    weights: dict[str, float] = best["weights"]
-    surface = (_triangle if len(weights) == 3 else _reach)(trials, list(weights), objective, weights)
-    return found | {"value": best.get("value", best.get(objective)), "surface": surface}
 
 
 def _quarantine(features: Path) -> dict[str, Any]:
@@ -278,37 +236,9 @@ def _picture(log_mel: np.ndarray) -> str:
 # --- charts --------------------------------------------------------------------------------------------------------
 
 
-def _chart(draw: Callable[P, Figure]) -> Callable[P, Markup]:
-    """Make a drawing inline SVG whose colours follow the page's theme."""
-
-    @functools.wraps(draw)
-    def chart(*args: P.args, **kwargs: P.kwargs) -> Markup:
-        import matplotlib
-
-        buffer = io.StringIO()
-        with matplotlib.rc_context({**STYLE, "svg.hashsalt": draw.__name__}):
-            no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-            draw(*args, **kwargs).savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
-        svg = buffer.getvalue()
-        svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg[svg.index("<svg") :])
-        for name, colour in THEME.items():
-            svg = svg.replace(colour, f"var(--{name})")
-        prefix = hashlib.sha256(svg.encode()).hexdigest()[:8]  # ids must differ between the charts of a page
-        return Markup(re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>c{prefix}-", svg))
-
-    return chart
-
-
-def _figure(width: float, height: float, panels: int = 1) -> tuple[Figure, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height))
-    return figure, figure.subplots(panels, sharex=True)
-
-
-@_chart
+@chart
 def _forest(metric: str, rows: list[dict[str, Any]]) -> Figure:
-    figure, axes = _figure(4.6, 0.7 + 0.42 * len(rows))
+    fig, axes = figure(4.6, 0.7 + 0.42 * len(rows))
     for y, row in enumerate(reversed(rows)):
         low, high = row["ci95"]
         colour = THEME["accent"] if low > 0 or high < 0 else THEME["muted"]
@@ -322,14 +252,14 @@ def _forest(metric: str, rows: list[dict[str, Any]]) -> Figure:
     axes.set(ylim=(-0.5, len(rows) - 0.2), xlim=(min(ends) - margin, max(ends) + margin), yticks=[])
     axes.set_xlabel(f"{label(metric)} of the ensemble minus that of the other")
     axes.spines["left"].set_visible(False)
-    return figure
+    return fig
 
 
-@_chart
+@chart
 def _training_curve(history: pd.DataFrame, monitor: str, chosen: float) -> Figure:
     from matplotlib.ticker import MaxNLocator
 
-    figure, panels = _figure(3.4, 2.9, panels=2)
+    fig, panels = figure(3.4, 2.9, panels=2)
     watched = (monitor, f"validation {label(monitor)}", "second")
     for axes, (column, title, colour) in zip(panels, (("train_loss", "training loss", "accent"), watched), strict=True):
         marker = "o" if len(history) < 15 else None
@@ -340,55 +270,7 @@ def _training_curve(history: pd.DataFrame, monitor: str, chosen: float) -> Figur
     panels[1].plot([chosen] * len(value), value, "o", color=THEME["second"], markersize=7)
     panels[1].set_xlabel("epoch (dashed: the chosen one)")
     panels[1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    return figure
-
-
-@_chart
-def _sampling_chart(trials: pd.DataFrame, objective: str, own: dict[str, float], best: dict[str, Any]) -> Figure:
-    figure, axes = _figure(4.6, 3.3)
-    dots = axes.scatter(trials["temperature"], trials["top_p"], c=trials[objective], cmap="viridis", s=36, **EDGE)
-    for text, point, marker, size in (("best", best, "o", 170), ("the experiment's own", own, "s", 110)):
-        axes.scatter(point["temperature"], point["top_p"], s=size, marker=marker, facecolors="none",
-                     edgecolors=THEME["ink"], linewidths=1.2, label=text)  # fmt: skip
-    axes.set(xlabel="temperature", ylabel="top_p")
-    axes.margins(0.12)
-    figure.legend(loc="outside upper left", ncols=2)
-    figure.colorbar(dots, ax=axes, label=label(objective)).outline.set_visible(False)
-    return figure
-
-
-@_chart
-def _triangle(trials: pd.DataFrame, names: list[str], objective: str, best: dict[str, float]) -> Figure:
-    """Every weighting of three scores as a point of the triangle whose corners are the scores alone."""
-    figure, axes = _figure(4.6, 3.3)
-    corners = np.array([[0, 0], [1, 0], [0.5, np.sqrt(3) / 2]])
-    x, y = (trials[names].to_numpy() @ corners).T
-    dots = axes.scatter(x, y, c=trials[objective], cmap="viridis", s=16, **EDGE)
-    place = np.array([best[name] for name in names]) @ corners
-    axes.plot(*corners[[0, 1, 2, 0]].T, color=THEME["grid"], linewidth=1, zorder=0)
-    axes.scatter(place[0], place[1], s=170, facecolors="none", edgecolors=THEME["ink"], linewidths=1.2)
-    for name, (x, y), side in zip(names, corners, ("left", "right", "center"), strict=True):
-        axes.annotate(name, (x, y), (0, 8 if y else -16), textcoords="offset points", ha=side)
-    axes.set_aspect("equal")
-    axes.set_axis_off()
-    axes.margins(0.1)
-    figure.colorbar(dots, ax=axes, label=label(objective)).outline.set_visible(False)
-    return figure
-
-
-@_chart
-def _reach(trials: pd.DataFrame, names: list[str], objective: str, best: dict[str, float]) -> Figure:
-    """For each score: the best value that can be reached with so much weight on it."""
-    figure, axes = _figure(4.6, 3.3)
-    for name in names[:1] if len(names) == 2 else names:  # of two, the second weight is the rest
-        reached = trials.groupby(name)[objective].max()
-        colour = THEME["second" if name == "decoder" else "accent"]
-        dashes = ("solid", "dashed", "dotted", "dashdot")[names.index(name) % 4]
-        axes.plot(reached.index, reached, color=colour, linestyle=dashes, label=name)
-        axes.plot(best[name], np.interp(best[name], reached.index, reached), "o", color=colour)
-    axes.set(xlabel="weight", ylabel=f"best {label(objective)} reached")
-    figure.legend(loc="outside upper left", ncols=2)
-    return figure
+    return fig
 
 
 if __name__ == "__main__":

@@ -11,27 +11,38 @@ from typing import Any
 import yaml
 
 from models.files import write_json
+from models.settings import SamplingConfig
 from ray_jobs.config import ConfigError, Experiment, fingerprint
 
 PACKAGES = ("ray", "torch", "transformers", "timm", "descript-audio-codec", "aac-metrics", "numpy", "pandas", "pyarrow")
 MARKER = ".done.json"
+PROGRESS = "progress.json"  # in a member's directory while it is trained
 
 
 class NotReadyError(RuntimeError):
     """A job needs what another has not made yet; the message names the command that makes it."""
 
 
-class RunDirectory:
-    """Paths under runs/<experiment>/."""
+class ForbiddenSplitError(RuntimeError):
+    """A job asked for a split that it must not see: what is tuned on test says nothing about other clips."""
 
-    def __init__(self, experiment: Experiment) -> None:
+
+class RunDirectory:
+    """Paths under runs/<experiment>/.
+
+    A job that must not see all splits says which ones it may; the directory refuses the others.
+    """
+
+    def __init__(self, experiment: Experiment, splits: tuple[str, ...] | None = None) -> None:
         if "://" in experiment.storage_path:
             found = experiment.storage_path
             raise ConfigError(f"storage_path: found {found!r}, expected a directory that every node sees")
-        self.experiment = experiment
+        self.experiment, self.splits = experiment, splits
         self.root = Path(experiment.storage_path) / experiment.name
 
     def features(self, corpus: str, split: str | None = None) -> Path:
+        if split and self.splits is not None and split not in self.splits:
+            raise ForbiddenSplitError(f"this job reads {', '.join(self.splits)}, and must not read {split}")
         return self.root / "features" / corpus / (split or "")
 
     def member(self, name: str) -> Path:
@@ -67,6 +78,12 @@ class RunDirectory:
         partial.write_text(yaml.safe_dump(record, sort_keys=False, allow_unicode=True), encoding="utf-8")
         partial.replace(self.root / "experiment.yaml")
 
+    def note_failure(self, name: str, reason: str) -> None:
+        """Say in a member's progress.json why its training ended; what it says of the last epoch stays."""
+        path = self.member(name) / PROGRESS
+        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        write_json(path, before | {"error": reason})
+
     # What a result was made from; the chain of these decides what a job may skip.
 
     def features_inputs(self) -> str:
@@ -82,6 +99,11 @@ class RunDirectory:
 
     def members_inputs(self) -> str:
         return fingerprint({name: self.member_inputs(name) for name in self.experiment.members})
+
+    def candidates_inputs(self, sampling: SamplingConfig) -> str:
+        """Of the candidates that the members propose for validation clips with these sampling parameters."""
+        e = self.experiment
+        return fingerprint(self.members_inputs(), sampling, e.beam, e.target_corpus)
 
     def search_inputs(self) -> str:
         e = self.experiment

@@ -1,9 +1,11 @@
 """Pooling captioners' candidates and laying their scores out."""
 
 import numpy as np
+import pytest
 
-from models.candidates import pool, score_candidates
+from models.candidates import CandidateError, CandidateTable, pool, score_candidates
 from models.generation import Candidate
+from models.score_arrays import NoCandidateError, NonFiniteScoreError
 
 
 class Lengths:
@@ -41,3 +43,57 @@ def test_scores_land_in_their_cells() -> None:
 def test_one_captioners_share_keeps_what_it_proposed_itself() -> None:
     table = score_candidates(BY_CAPTIONER, {"l": Lengths()}, {"l": np.ones((2, 1))}, None)  # type: ignore[dict-item]
     assert table.of_captioner("two").mask.tolist() == [[True, False, False], [False, True, True]]
+
+
+def scored() -> CandidateTable:
+    return score_candidates(BY_CAPTIONER, {"l": Lengths()}, {"l": np.array([[1.0], [10.0]])}, None)  # type: ignore[dict-item]
+
+
+def test_mixtures_keep_samples_and_beams_and_never_empty_a_clip() -> None:
+    with_beam = BY_CAPTIONER | {"two/beam": [[Candidate("a horn", -0.2, 3)], []]}
+    table = score_candidates(with_beam, {"l": Lengths()}, {"l": np.ones((2, 1))}, None)  # type: ignore[dict-item]
+    assert table.of_members(["two"]).mask.tolist() == [[True, False, True], [False, True, True]]
+    assert table.of_members(["one", "two"]).mask.tolist() == table.mask.tolist()
+    assert table.of_members(["nobody"]).mask.tolist() == table.mask.tolist()
+
+
+def test_a_frame_holds_the_whole_table() -> None:
+    table = scored()
+    values = {"cider_d": np.array([[0.1, 0.2, 0.0], [0.3, 0.4, 0.5]])}
+    frame = table.to_frame(["x", "y"], values)
+    again, found = CandidateTable.from_frame(frame, ["x", "y"])
+    assert (again.texts, again.captioners, again.tokens) == (table.texts, table.captioners, table.tokens)
+    np.testing.assert_array_equal(again.scores, table.scores)
+    np.testing.assert_array_equal(found["cider_d"], values["cider_d"])
+    turned, _ = CandidateTable.from_frame(frame, ["y", "x"])
+    assert turned.texts == table.texts[::-1]
+    np.testing.assert_array_equal(turned.decoder_score, table.decoder_score[::-1])
+
+
+def test_what_does_not_belong_together_is_named() -> None:
+    frame = scored().to_frame(["x", "y"])
+    with pytest.raises(CandidateError, match="no column 'encoder_score/bge'"):
+        CandidateTable.from_frame(frame, ["x", "y"], ["bge"])
+    with pytest.raises(CandidateError, match="candidates of 'y'"):
+        CandidateTable.from_frame(frame, ["x"])
+    with pytest.raises(NoCandidateError, match="clip z"):
+        CandidateTable.from_frame(frame, ["x", "y", "z"])
+    frame.loc[1, "decoder_score"] = np.nan
+    with pytest.raises(NonFiniteScoreError, match="decoder_score of clip 'x', candidate 'rain'"):
+        CandidateTable.from_frame(frame, ["x", "y"])
+    with pytest.raises(CandidateError, match=r"different numbers of clips: \{'one': 2, 'two': 1\}"):
+        pool(BY_CAPTIONER | {"two": BY_CAPTIONER["two"][:1]})
+    with pytest.raises(CandidateError, match="l embeds 3 clips of 2"):
+        score_candidates(BY_CAPTIONER, {"l": Lengths()}, {"l": np.ones((3, 1))}, None)  # type: ignore[dict-item]
+    audio, silent = np.array([[1.0], [np.nan]]), {"one": [BY_CAPTIONER["one"][0], []]}
+    with pytest.raises(NonFiniteScoreError, match="encoder_score/l of clip 1"):
+        score_candidates(BY_CAPTIONER, {"l": Lengths()}, {"l": audio}, None)  # type: ignore[dict-item]
+    with pytest.raises(NoCandidateError, match="clip 1"):
+        score_candidates(silent, {"l": Lengths()}, {"l": np.ones((2, 1))}, None)  # type: ignore[dict-item]
+
+
+def test_a_clip_of_one_candidate_is_a_table_too() -> None:
+    alone = {"one": [[Candidate("a dog", -1.0, 3)]]}
+    table = score_candidates(alone, {"l": Lengths()}, {"l": np.ones((1, 1))}, None)  # type: ignore[dict-item]
+    assert table.mask.tolist() == [[True]]
+    assert CandidateTable.from_frame(table.to_frame(["x"]), ["x"])[0].texts == [["a dog"]]

@@ -23,6 +23,7 @@ class RayCluster:
 
     environment: dict[str, str]
     dashboard: str
+    scratch: Path  # sessions, with all logs
 
     def submit(self, *entrypoint: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
         """Run a command as a job and follow its log to the end."""
@@ -42,6 +43,7 @@ def cluster() -> Iterator[RayCluster]:
     environment = os.environ | {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "HF_TOKEN": f"hf_{secrets.token_hex(16)}",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     environment.pop("RAY_ADDRESS", None)
@@ -52,7 +54,7 @@ def cluster() -> Iterator[RayCluster]:
         env=environment, cwd=scratch, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        started = RayCluster(environment, f"http://127.0.0.1:{dashboard}")
+        started = RayCluster(environment, f"http://127.0.0.1:{dashboard}", Path(scratch))
         _wait_until_it_takes_jobs(started, head)
         yield started
     finally:

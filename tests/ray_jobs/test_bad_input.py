@@ -54,6 +54,7 @@ def experiment(folder: Path, *overrides: str) -> Experiment:
         (["caption", "nowhere", SMOKE], "bundle.json: no such file"),
         (["caption", "nowhere", "absent.wav"], "absent.wav: no such file or folder"),
         (["retrieve", "nowhere", "rain", "tests"], "no audio found"),
+        (["retrieve", "nowhere", "tests", "--queries", "absent.csv"], "absent.csv: no such file"),
         (["evaluate", "nowhere", "tests"], "test.csv"),
     ],
 )

@@ -67,12 +67,45 @@ def test_searches(smoke_run: Path) -> None:
         trials = pd.read_parquet(smoke_run / "search" / what / "trials.parquet")
         assert best["split"] == "validation"
         assert len(trials) >= 2
+        value = best["map@10" if what == "retrieval" else "value"]
+        assert best["optimism"] == pytest.approx(value - best["cross_validated"])
+        assert best["rule"] == "one-standard-error"
         if what == "sampling":
-            assert best["value"] == pytest.approx(trials["cider_d"].max())
+            assert np.isclose(trials["cider_d"], best["value"]).any()
+            assert len(pd.read_parquet(smoke_run / "search" / what / "surface.parquet")) == best["trials_on_all_clips"]
             paper = trials[(trials["temperature"] - 0.5).abs() < 1e-9]
             assert len(paper) == 1, "the experiment's own setting is among the trials"
         else:
             assert sum(best["weights"].values()) == pytest.approx(1)
+
+
+def test_validation_candidates_and_surface(smoke_run: Path) -> None:
+    directory = smoke_run / "search" / "reranking"
+    candidates = pd.read_parquet(directory / "candidates.parquet")
+    assert candidates["clip_id"].nunique() == 16
+    assert not candidates.duplicated(["clip_id", "caption"]).any()
+    scores = ["decoder_score", "fluency_error", *(f"encoder_score/{n}" for n in MEMBERS[:3])]
+    values = [f"value/{metric}" for metric in ("cider_d", "rouge_l", "bleu_1", "bleu_4")]
+    assert np.isfinite(candidates[[*scores, *values, "tokens"]].to_numpy(float)).all()
+    best = json.loads((directory / "best.json").read_text())
+    assert best["filtered"]["cider_d"] == pytest.approx(best["value"])
+    surface = pd.read_parquet(directory / "surface.parquet")
+    paper = surface[np.isclose(surface["encoder_weight"], 0.7) & (surface["fluency_threshold"] == 0.9)]
+    assert len(paper) == 1
+    assert surface.loc[surface["cider_d"].idxmax(), "indifferent"]
+
+
+def test_what_members_add(smoke_run: Path) -> None:
+    found = metrics(smoke_run)
+    rows = {(row["task"], row["without"]): row for row in found["leave_one_out"]}
+    assert set(rows) == {("captioning", name) for name in MEMBERS} | {("retrieval", name) for name in MEMBERS[:3]}
+    for (task, _), row in rows.items():
+        metric = "cider_d" if task == "captioning" else "map@10"
+        assert row["value_without"] + row["adds"] == pytest.approx(found[task]["ensemble"][metric], abs=1e-3)
+    for task, starts in {"captioning": MEMBERS[3:5], "retrieval": MEMBERS[:3]}.items():
+        steps = found["forward_selection"][task]
+        assert steps[0]["added"][0] in starts
+        assert [step["parameters"] for step in steps] == sorted(step["parameters"] for step in steps)
 
 
 def test_metrics(smoke_run: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from models.files import write_json
-from ray_jobs import report
+from ray_jobs import report, report_search
 from ray_jobs.config import Experiment, load_experiment
 from ray_jobs.features import write_shard
 from ray_jobs.run_directory import NotReadyError, RunDirectory, mark_done
@@ -80,25 +80,35 @@ def write_member(experiment: Experiment, path: Path, name: str, rng: np.random.G
 
 
 def write_search(experiment: Experiment, directory: RunDirectory, rng: np.random.Generator) -> None:
-    retrievers = experiment.of_kind("retriever")
+    retrievers, seed = experiment.of_kind("retriever"), {"split": "validation", "seed": 0}
     trials = pd.DataFrame({"temperature": rng.uniform(0.2, 1, 12), "top_p": rng.uniform(0.7, 1, 12)})
-    trials["cider_d"] = rng.uniform(0.2, 0.4, 12)
+    trials = trials.assign(cider_d=rng.uniform(0.2, 0.4, 12), clips=[16] * 9 + [5] * 3)
+    surface = trials[:9].assign(indifferent=[True, False, False] * 3)
+    worth = {"cross_validated": 0.38, "optimism": 0.02, "best_value": 0.42, "rule": "one-standard-error"}
     best = experiment.sampling.model_dump() | trials.iloc[3][["temperature", "top_p"]].to_dict()
-    _write_search(directory.search("sampling"), best | {"objective": "cider_d", "value": 0.4}, trials)
-    for what, names, metric in (
-        ("reranking", [*retrievers, "decoder"], "cider_d"),
-        ("retrieval", retrievers, "map@10"),
-    ):
-        weightings = rng.dirichlet(np.ones(len(names)), 40).round(1)
-        trials = pd.DataFrame(weightings, columns=names).assign(**{metric: rng.uniform(0.2, 0.4, 40)})
-        best = {"weights": dict(zip(names, weightings[7].tolist(), strict=True)), "normalisation": "z"}
-        extra = {"fluency_threshold": 0.9, "objective": metric, "value": 0.41}
-        _write_search(directory.search(what), best | (extra if what == "reranking" else {metric: 0.41}), trials)
+    best |= {"objective": "cider_d", "value": 0.4, "clips": 16, "generating_s": 9.0, "trial_s": 10.0}
+    _write_search(directory.search("sampling"), best | worth | seed, trials=trials, surface=surface)
+    names = [*retrievers, "decoder"]
+    weightings = rng.dirichlet(np.ones(len(names)), 40).round(1)
+    trials = pd.DataFrame(weightings, columns=names).assign(cider_d=rng.uniform(0.2, 0.4, 40), captioners="a+b")
+    best = {"weights": dict(zip(names, weightings[7].tolist(), strict=True)), "normalisation": "z", "captioners": None}
+    best |= {"fluency_threshold": 0.9, "objective": "cider_d", "value": 0.41}
+    best |= {how: {"cider_d": 0.41, "fluency_error": 0.1} for how in ("filtered", "unfiltered")}
+    weight, threshold = (grid.ravel() for grid in np.meshgrid(np.linspace(0, 1, 11), [0.5, 0.9, 1.0]))
+    surface = pd.DataFrame({"encoder_weight": weight, "fluency_threshold": threshold})
+    surface = surface.assign(cider_d=weight, indifferent=weight > 0.65)
+    _write_search(directory.search("reranking"), best | worth | seed, trials=trials, surface=surface)
+    weightings = rng.dirichlet(np.ones(len(retrievers)), 40).round(1)
+    trials = pd.DataFrame(weightings, columns=retrievers).assign(**{"map@10": rng.uniform(0.2, 0.4, 40)})
+    trials = trials.assign(indifferent=rng.random(40) < 0.5)
+    best = {"weights": dict(zip(retrievers, weightings[7].tolist(), strict=True)), "normalisation": "z", "map@10": 0.41}
+    _write_search(directory.search("retrieval"), best | worth | seed, trials=trials)
 
 
-def _write_search(path: Path, best: dict[Any, Any], trials: pd.DataFrame) -> None:
-    write_json(path / "best.json", best | {"split": "validation", "seed": 0})
-    trials.to_parquet(path / "trials.parquet")
+def _write_search(path: Path, best: dict[Any, Any], **frames: pd.DataFrame) -> None:
+    write_json(path / "best.json", best)
+    for name, frame in frames.items():
+        frame.to_parquet(path / f"{name}.parquet")
 
 
 def write_ensemble(
@@ -147,6 +157,14 @@ def write_metrics(experiment: Experiment, directory: RunDirectory, clips: int, r
             "packages": {"aac-metrics": "0.6.0"}, "captioning": captioning,
             "captioning_details": {"preprocessing": "plain", "absent": {"spice": "needs Java 8 to 13"}},
             "retrieval": retrieval, "retrieval_chance_map@10": 0.29, "comparisons": comparisons,
+            "leave_one_out": [
+                {"task": "retrieval", "metric": "map@10", "without": retrievers[0], "value_without": 0.375,
+                 "adds": 0.0625, "ci95": [-0.0125, 0.1375]}
+            ],
+            "forward_selection": {"budget": None, "captioning": [], "retrieval": [
+                {"added": [name], "parameters": 1_234_567, "cross_validated": 0.3, "taken": name == retrievers[0]}
+                for name in retrievers
+            ]},
         },
     )  # fmt: skip
 
@@ -193,6 +211,16 @@ def test_systems_intervals_and_banner_are_there(built: tuple[Experiment, str]) -
     assert "bad-20<" not in page
 
 
+def test_searches_say_what_their_choice_is_worth(built: tuple[Experiment, str]) -> None:
+    _, page = built
+    assert page.count("<td>0.380</td>") == 3
+    assert "90 % of the trials" in page
+    assert "the 36 % of settings that the clips cannot tell from the best" in page
+    assert "Encoder weight and fluency threshold" in page
+    assert "−0.013 to +0.138" in page or "−0.012 to +0.138" in page
+    assert ">the experiment&#39;s own<" in page or ">the experiment's own<" in page
+
+
 def test_captions_are_escaped(built: tuple[Experiment, str]) -> None:
     _, page = built
     assert "<script" not in page
@@ -232,8 +260,10 @@ def test_without_an_ensemble_the_message_names_the_command(tmp_path: Path) -> No
 
 
 def test_a_corpus_of_recordings_has_no_banner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for chart in ("_forest", "_training_curve", "_sampling_chart", "_triangle", "_reach"):
+    for chart in ("_forest", "_training_curve"):
         monkeypatch.setattr(report, chart, lambda *_: "")  # slow, and looked at above
+    for chart in ("_sampling_chart", "_reranking_map", "_triangle", "_reach"):
+        monkeypatch.setattr(report_search, chart, lambda *_: "")
     folder = "{kind: folder, root: x, splits: [train, validation, test]}"
     experiment = load_experiment(SMOKE, [f"storage_path={tmp_path}", f"corpora.soundscapes={folder}"])
     write_run(experiment, clips=3)

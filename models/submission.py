@@ -1,0 +1,106 @@
+"""Submission files of the DCASE challenge: written in the official columns, and checked before anyone sends them."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+LISTED = 10  # names a row of Task 8
+RETRIEVAL_COLUMNS = ["caption", *(f"fname_{rank}" for rank in range(1, LISTED + 1))]
+
+
+class SubmissionError(ValueError):
+    """A file that the challenge would refuse; the message names file, row, what was found and what was expected."""
+
+
+# --- Task 8: retrieval ---------------------------------------------------------------------------------------------
+
+
+def write_retrieval(path: Path, queries: Sequence[str], ranking: Sequence[Sequence[str]], pool: Sequence[str]) -> None:
+    """Write caption,fname_1,...,fname_10, one row a query in the order given, and check the file.
+
+    Args:
+        path: where to; a reader sees the old file or the new one.
+        queries: verbatim.
+        ranking: the file names of each query, best first; those behind the tenth are left out.
+        pool: names of all files searched.
+
+    Raises:
+        SubmissionError: if the pool is too small or has a name twice, or as `check_retrieval`.
+    """
+    if len(pool) < LISTED:
+        raise SubmissionError(f"{path}: {len(pool)} files to choose from, expected at least {LISTED}")
+    twice = [name for name, times in Counter(pool).items() if times > 1]
+    if twice:
+        raise SubmissionError(f"{path}: {len(twice)} names stand for several files, {twice[0]!r} among them")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(RETRIEVAL_COLUMNS)
+        writer.writerows([query, *names[:LISTED]] for query, names in zip(queries, ranking, strict=True))
+    try:
+        check_retrieval(partial, queries, pool)
+    except SubmissionError:
+        partial.unlink()
+        raise
+    partial.replace(path)
+
+
+def check_retrieval(path: Path, queries: Sequence[str], pool: Collection[str]) -> None:
+    """Read a Task 8 file as the challenge would.
+
+    Raises:
+        SubmissionError: naming the first row that is wrong: not UTF-8, another header, a missing, changed, moved or
+            additional query, other than 10 distinct names, or a name that is not in the pool.
+    """
+    header, *rows = _read(path)
+    if header != RETRIEVAL_COLUMNS:
+        raise SubmissionError(f"{path}: header {','.join(header)!r}, expected {','.join(RETRIEVAL_COLUMNS)!r}")
+    known = set(pool)
+    for number, (row, query) in enumerate(zip(rows, queries, strict=False), 1):
+        where = f"{path}: row {number}"
+        if len(row) != len(RETRIEVAL_COLUMNS):
+            raise SubmissionError(f"{where}: {len(row)} cells, expected {len(RETRIEVAL_COLUMNS)}")
+        caption, *names = row
+        if caption != query:
+            raise SubmissionError(f"{where}: caption {caption!r}, expected the query {query!r}")
+        if len(set(names)) < LISTED:
+            raise SubmissionError(f"{where}: {len(set(names))} different names, expected {LISTED}")
+        if unknown := [name for name in names if name not in known]:
+            raise SubmissionError(f"{where}: {unknown[0]!r} is not among the {len(known)} files")
+    if len(rows) != len(queries):
+        raise SubmissionError(f"{path}: {len(rows)} rows, expected one for each of {len(queries)} queries")
+
+
+def read_queries(path: Path) -> list[str]:
+    """The column `caption` of a CSV file, as Task 8 hands out its queries.
+
+    Raises:
+        SubmissionError: no such column, no row, or a blank query.
+    """
+    header, *rows = _read(path)
+    if "caption" not in header:
+        raise SubmissionError(f"{path}: columns {', '.join(header)}, expected one named caption")
+    column = header.index("caption")
+    queries = [row[column] if column < len(row) else "" for row in rows]
+    blank = [number for number, query in enumerate(queries, 1) if not query.strip()]
+    if blank or not queries:
+        raise SubmissionError(f"{path}: " + (f"row {blank[0]}: the caption is blank" if blank else "no query"))
+    return queries
+
+
+def _read(path: Path) -> list[list[str]]:
+    """The rows of a CSV file, at least one."""
+    if not path.is_file():
+        raise SubmissionError(f"{path}: no such file")
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = [row for row in csv.reader(file, strict=True) if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SubmissionError(f"{path}: not CSV in UTF-8: {error}") from error
+    if not rows:
+        raise SubmissionError(f"{path}: empty, expected a header")
+    return rows

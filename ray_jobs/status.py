@@ -1,0 +1,271 @@
+"""status: how far a run is, read from its directory alone, while it runs or after.
+
+Example: enclap status runs/demo
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow.parquet as pq
+import yaml
+from pydantic import ValidationError
+from rich.table import Table
+
+from ray_jobs.config import ConfigError, Experiment
+from ray_jobs.console import console, spell_duration
+from ray_jobs.run_directory import MARKER, PROGRESS, RunDirectory, is_done
+from ray_jobs.run_lock import LEASE_S, Owner, heartbeat_age_s, read_owner
+
+# outdated: made from other settings, the next job makes it anew. stopped: begun, and nobody works on it.
+State = Literal["waiting", "running", "stopped", "failed", "outdated", "done"]
+NOT_VALIDATION = ("epoch", "seconds", "learning_rate")
+STYLES = {"done": "green", "running": "bold", "failed": "red", "stopped": "yellow", "outdated": "yellow"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A corpus's features, a search, or one of the last steps."""
+
+    name: str
+    state: State
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class MemberStatus:
+    """One member; what is not known yet is None."""
+
+    name: str
+    kind: str
+    state: State
+    epochs: int
+    epoch: int | None = None  # finished
+    step: int | None = None  # of the epoch at work, at its last checkpoint
+    steps: int | None = None
+    train_loss: float | None = None
+    validation: dict[str, float] = field(default_factory=dict)  # of the last epoch; of the best one when done
+    seconds_per_epoch: float | None = None  # of training, without validation
+    eta_s: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """All that is known of a run."""
+
+    run: str
+    owner: Owner | None  # who works on it now
+    heartbeat_age_s: float | None
+    corpora: list[Part]
+    members: list[MemberStatus]
+    searches: list[Part]
+    results: list[Part]
+
+    @property
+    def needs_help(self) -> bool:
+        """Whether something failed, or was stopped and waits to be resumed."""
+        states = [part.state for part in self.corpora] + [member.state for member in self.members]
+        return "failed" in states or "stopped" in states
+
+
+def run(root: Path, as_json: bool) -> None:
+    """Print the state of a run; exits with 1 if it needs help.
+
+    Raises:
+        ConfigError: if there is no run.
+    """
+    status = read_status(root)
+    if as_json:
+        print(json.dumps(asdict(status), indent=2))
+    else:
+        _show(status)
+    if status.needs_help:
+        sys.exit(1)
+
+
+def read_status(root: Path) -> RunStatus:
+    """Read a run directory; works on a copy of it, too.
+
+    Raises:
+        ConfigError: if there is no run, or one of another version of the schema.
+    """
+    directory = RunDirectory(_read_experiment(root))
+    age, owner = heartbeat_age_s(directory.root), read_owner(directory.root)
+    alive = age is not None and age < LEASE_S
+    members = [_member(directory, name, alive) for name in directory.experiment.members]
+    searches = [_search(directory, what) for what in ("retrieval", "sampling", "reranking")]
+    results = [
+        Part(name, _state(path, directory.search_inputs()), {"path": str(path)})
+        for name, path in (("combine", directory.ensemble), ("export", directory.bundle), ("report", directory.report))
+    ]
+    if alive and all(member.state == "done" for member in members):
+        searches, results = _with_running(searches, results)
+    return RunStatus(
+        run=str(root),
+        owner=owner if alive else None,
+        heartbeat_age_s=age,
+        corpora=[_corpus(directory, name, alive) for name in directory.experiment.corpora],
+        members=members,
+        searches=searches,
+        results=results,
+    )
+
+
+def _with_running(*stages: list[Part]) -> tuple[list[Part], ...]:
+    """These run one after the other: where somebody is at work, the first that is not done is the one at work on."""
+    first = next((part for of_stage in stages for part in of_stage if part.state != "done"), None)
+    return tuple([replace(p, state="running") if p is first else p for p in of_stage] for of_stage in stages)
+
+
+def _read_experiment(root: Path) -> Experiment:
+    """The experiment of experiment.yaml, with its paths as they are now."""
+    file = root / "experiment.yaml"
+    try:
+        record = yaml.safe_load(file.read_text(encoding="utf-8"))
+        experiment = Experiment.model_validate(record["experiment"])
+    except OSError as error:
+        raise ConfigError(f"{file}: no such file; expected a run directory such as runs/demo") from error
+    except ValidationError as error:
+        keys = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors()[:5])
+        raise ConfigError(f"{file}: of another version of the code, which differs in {keys}") from error
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise ConfigError(f"{file}: not readable as an experiment: {error}") from error
+    experiment.storage_path, experiment.name = str(root.resolve().parent), root.resolve().name
+    return experiment
+
+
+def _state(path: Path, inputs: str) -> State:
+    if is_done(path, inputs):
+        return "done"
+    return "outdated" if (path / MARKER).is_file() else "waiting"
+
+
+def _corpus(directory: RunDirectory, name: str, alive: bool) -> Part:
+    target = directory.features(name)
+    state = _state(target, directory.features_inputs())
+    splits = directory.experiment.corpora[name].splits
+    shards = {split: len(list((target / split).glob("*.parquet"))) for split in splits}
+    if state == "waiting" and any(shards.values()):
+        state = "running" if alive else "stopped"
+    quarantine = target / "quarantine.parquet"
+    lost = pq.read_metadata(quarantine).num_rows if quarantine.is_file() else None
+    return Part(name, state, {"shards": shards, "quarantined": lost})
+
+
+def _member(directory: RunDirectory, name: str, alive: bool) -> MemberStatus:
+    member, path, inputs = directory.experiment.members[name], directory.member(name), directory.member_inputs(name)
+    status = MemberStatus(name, member.kind, _state(path, inputs), member.training.epochs)
+    if status.state == "done":
+        record = _read_json(path / "metrics.json")
+        return replace(
+            _with_values(status, record["best"]),
+            epoch=record["epochs"],
+            seconds_per_epoch=record["seconds"] / record["epochs"],
+            note=f"best of epoch {record['best']['epoch']:.0f} by {record['chosen_by']}",
+        )
+    if (directory.checkpoints / f"{name}-{inputs}").is_dir():
+        return _with_progress(replace(status, state="running" if alive else "stopped"), path)
+    edges = [e for e in member.edges() if not is_done(directory.member(e), directory.member_inputs(e))]
+    return replace(status, note=f"for {', '.join(edges)}") if status.state == "waiting" and edges else status
+
+
+def _with_progress(status: MemberStatus, path: Path) -> MemberStatus:
+    """With what the training says of itself: progress.json, new with every checkpoint."""
+    try:
+        progress = _read_json(path / PROGRESS)
+    except OSError:
+        return status  # the workers are starting
+    if "error" in progress:
+        status = replace(status, state="failed", note=progress["error"])
+        if "epoch" not in progress:  # it failed before its first checkpoint
+            return status
+    epoch, share = progress["epoch"], progress["step"] / progress["steps"]
+    status = replace(_with_values(status, progress["values"]), epoch=epoch)
+    if progress["step"]:
+        status = replace(status, step=progress["step"], steps=progress["steps"])
+    if not epoch:
+        return status
+    each = progress["seconds"] / epoch
+    left = (progress["epochs"] - epoch - share) * each - (time.time() - progress["updated"])
+    return replace(status, seconds_per_epoch=each, eta_s=max(0.0, left) if status.state == "running" else None)
+
+
+def _with_values(status: MemberStatus, values: dict[str, float]) -> MemberStatus:
+    shown = {k: v for k, v in values.items() if k not in NOT_VALIDATION and not k.startswith("train_")}
+    return replace(status, train_loss=values.get("train_loss"), validation=shown)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _search(directory: RunDirectory, what: str) -> Part:
+    path = directory.search(what)
+    state = _state(path, directory.search_inputs())
+    if state != "done":
+        return Part(what, state, {})
+    best = _read_json(path / "best.json")
+    found = {key: best[key] for key in ("objective", "value", "map@10") if key in best}
+    return Part(what, state, found | {"trials": pq.read_metadata(path / "trials.parquet").num_rows})
+
+
+# --- the terminal --------------------------------------------------------------------------------------------------
+
+
+def _show(status: RunStatus) -> None:
+    if status.owner:
+        console.print(f"{status.run}: {status.owner}, last sign of life {status.heartbeat_age_s:.0f} s ago")
+    else:
+        console.print(f"{status.run}: nobody is working on it")
+    members = Table("member", "state", "epoch", "train loss", "validation", "an epoch", "left", "", box=None)
+    members.columns[0].no_wrap = members.columns[4].no_wrap = True
+    for m in status.members:
+        at = "-" if m.epoch is None else str(m.epoch)
+        cells = [
+            f"{at}/{m.epochs}" + (f" + {m.step}/{m.steps}" if m.step else ""),
+            "" if m.train_loss is None else f"{m.train_loss:.3f}",
+            "".join(f"{key} {value:.3f}" for key, value in list(m.validation.items())[:1]),  # --json has all
+            "" if m.seconds_per_epoch is None else f"{m.seconds_per_epoch:.1f} s",
+            "" if m.eta_s is None else spell_duration(m.eta_s),
+            m.note,
+        ]
+        members.add_row(m.name, _styled(m.state), *cells)
+    for table in (
+        _parts("corpus", status.corpora), members, _parts("search", status.searches), _parts("result", status.results)
+    ):  # fmt: skip
+        console.print("", table)
+    if status.needs_help:
+        console.print("the command that began it resumes what is stopped or failed", style="yellow")
+
+
+def _parts(title: str, parts: list[Part]) -> Table:
+    table = Table(title, "state", "", box=None)
+    for part in parts:
+        table.add_row(part.name, _styled(part.state), "  ".join(_spell(part.details)))
+    return table
+
+
+def _spell(details: dict[str, Any]) -> Iterator[str]:
+    for key, value in details.items():
+        if isinstance(value, dict):
+            yield f"{key}: " + ", ".join(f"{name} {number}" for name, number in value.items())
+        elif value is not None:
+            yield f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}"
+
+
+def _styled(state: State) -> str:
+    style = STYLES.get(state)
+    return f"[{style}]{state}[/{style}]" if style else state
+
+
+if __name__ == "__main__":
+    from ray_jobs.cli import main
+
+    main(["status", *sys.argv[1:]])

@@ -1,0 +1,178 @@
+"""enclap status on run directories in every state, made with what the jobs make them with."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from models.files import write_json
+from ray_jobs import cli
+from ray_jobs.config import load_experiment
+from ray_jobs.run_directory import RunDirectory, mark_done
+from ray_jobs.run_lock import LEASE_S, LOCK, only_writer
+from ray_jobs.status import MemberStatus, read_status
+
+from .conftest import ROOT
+
+SEARCHES = ("retrieval", "sampling", "reranking")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    """A run that has not begun: experiment.yaml alone."""
+    overrides = [f"storage_path={tmp_path}", "members.captioner-wide.training.epochs=10"]
+    directory = RunDirectory(load_experiment(ROOT / "experiments" / "smoke.yaml", overrides))
+    directory.write_experiment()
+    return directory
+
+
+def prepare(run: RunDirectory, done: bool = True) -> None:
+    features = run.features("soundscapes")
+    for split, shards in {"train": 3, "validation": 1, "test": 1}.items():
+        (features / split).mkdir(parents=True)
+        for number in range(shards):
+            (features / split / f"{number:05d}.parquet").touch()
+    if done:
+        pd.DataFrame({"clip_id": ["a", "b"]}).to_parquet(features / "quarantine.parquet")
+        mark_done(features, run.features_inputs())
+
+
+def finish(run: RunDirectory, name: str) -> None:
+    best = {"epoch": 2, "seconds": 3.0, "train_loss": 0.5, "map@10": 0.25}
+    record = {"epochs": 2, "chosen_by": "map@10", "best": best, "seconds": 6.0}
+    write_json(run.member(name) / "metrics.json", record)
+    mark_done(run.member(name), run.member_inputs(name))
+
+
+def begin(run: RunDirectory, name: str, **more: object) -> None:
+    """As after four of ten epochs of a minute and a quarter of the fifth, half a minute ago."""
+    (run.checkpoints / f"{name}-{run.member_inputs(name)}").mkdir(parents=True)
+    progress = {"epoch": 4, "epochs": 10, "step": 25, "steps": 100, "seconds": 240.0, "updated": time.time() - 30}
+    values = {"epoch": 4, "seconds": 60.0, "learning_rate": 1e-3, "train_loss": 1.5, "caption_loss": 2.25}
+    write_json(run.member(name) / "progress.json", progress | {"values": values} | more)
+
+
+def member(run: RunDirectory, name: str) -> MemberStatus:
+    return next(member for member in read_status(run.root).members if member.name == name)
+
+
+def test_before_anything(run: RunDirectory) -> None:
+    status = read_status(run.root)
+    assert {part.state for part in [*status.corpora, *status.members, *status.searches, *status.results]} == {"waiting"}
+    assert member(run, "captioner-wide").note == "for retriever-bge"
+    assert status.owner is None
+    assert not status.needs_help
+
+
+def test_preparing(run: RunDirectory) -> None:
+    prepare(run, done=False)
+    assert read_status(run.root).corpora[0].state == "stopped"
+    with only_writer(run.root):
+        corpus = read_status(run.root).corpora[0]
+        assert corpus.state == "running"
+        assert corpus.details == {"shards": {"train": 3, "validation": 1, "test": 1}, "quarantined": None}
+
+
+def test_training(run: RunDirectory) -> None:
+    prepare(run)
+    finish(run, "retriever-bge")
+    begin(run, "captioner-wide")
+    with only_writer(run.root):
+        status = read_status(run.root)
+        assert status.owner is not None
+        assert status.owner.pid == os.getpid()
+        assert status.corpora[0].details["quarantined"] == 2
+        done, training = member(run, "retriever-bge"), member(run, "captioner-wide")
+        assert (done.state, done.validation, done.seconds_per_epoch) == ("done", {"map@10": 0.25}, 3.0)
+        assert (training.state, training.epoch, training.epochs) == ("running", 4, 10)
+        assert (training.train_loss, training.validation) == (1.5, {"caption_loss": 2.25})
+        assert (training.seconds_per_epoch, training.step, training.steps) == (60.0, 25, 100)
+        assert training.eta_s == pytest.approx(5.75 * 60 - 30, abs=2)
+        assert member(run, "captioner-deep").note == "for retriever-bert"
+
+
+def test_stopped_failed_and_outdated(run: RunDirectory) -> None:
+    begin(run, "captioner-wide")
+    begin(run, "captioner-deep", error="loss nan")
+    (run.checkpoints / f"fluency-{run.member_inputs('fluency')}").mkdir()
+    mark_done(run.member("retriever-bge"), "of other settings")
+    write_json(run.member("retriever-bert") / "progress.json", {"epoch": 4})  # of other settings: nothing is begun
+    wide, deep = member(run, "captioner-wide"), member(run, "captioner-deep")
+    assert (wide.state, wide.epoch, wide.eta_s) == ("stopped", 4, None)
+    assert (deep.state, deep.note) == ("failed", "loss nan")
+    assert (member(run, "fluency").state, member(run, "fluency").epoch) == ("stopped", None)
+    assert member(run, "retriever-bge").state == "outdated"
+    assert member(run, "retriever-bert").state == "waiting"
+
+
+def test_before_the_first_epoch_is_done(run: RunDirectory) -> None:
+    begin(run, "captioner-wide", epoch=0, seconds=0.0, values={})
+    with only_writer(run.root):
+        wide = member(run, "captioner-wide")
+        assert (wide.state, wide.epoch, wide.step, wide.eta_s) == ("running", 0, 25, None)
+
+
+def test_an_owner_that_was_not_heard_of_is_none(run: RunDirectory) -> None:
+    begin(run, "captioner-wide")
+    with only_writer(run.root):
+        assert member(run, "captioner-wide").state == "running"
+        os.utime(run.root / LOCK, (time.time() - LEASE_S - 1,) * 2)
+        assert read_status(run.root).owner is None
+        assert member(run, "captioner-wide").state == "stopped"
+
+
+def test_searching_until_done(run: RunDirectory) -> None:
+    for name in run.experiment.members:
+        finish(run, name)
+    inputs = run.search_inputs()
+    states = []
+    with only_writer(run.root):
+        for what in SEARCHES:
+            states.append([part.state for part in read_status(run.root).searches])
+            write_json(run.search(what) / "best.json", {"objective": "cider_d", "value": 0.5, "weights": {}})
+            pd.DataFrame({"cider_d": [0.4, 0.5]}).to_parquet(run.search(what) / "trials.parquet")
+            mark_done(run.search(what), inputs)
+        status = read_status(run.root)
+        assert [part.state for part in status.results] == ["running", "waiting", "waiting"]
+    assert states == [["running", "waiting", "waiting"], ["done", "running", "waiting"], ["done", "done", "running"]]
+    assert status.searches[1].details == {"objective": "cider_d", "value": 0.5, "trials": 2}
+    for path in (run.ensemble, run.bundle, run.report):
+        mark_done(path, inputs)
+    assert {part.state for part in read_status(run.root).results} == {"done"}
+
+
+def test_the_command(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        cli.main(["status", str(run.root)])
+    assert error.value.code == 0
+    assert "nobody is working on it" in capsys.readouterr().out
+    begin(run, "captioner-wide")
+    with pytest.raises(SystemExit) as error:
+        cli.main(["status", str(run.root), "--json"])
+    assert error.value.code == 1
+    read = json.loads(capsys.readouterr().out)
+    assert [found["name"] for found in read["members"]] == list(run.experiment.members)
+    with pytest.raises(SystemExit) as error:
+        cli.main(["status", str(run.root.parent)])
+    assert error.value.code == 2
+    assert "expected a run directory" in capsys.readouterr().err
+
+
+def test_light_and_on_a_copy(run: RunDirectory, tmp_path: Path) -> None:
+    """From another terminal, perhaps of another machine: no Ray, no torch, no path of the machine that trains."""
+    finish(run, "retriever-bge")
+    moved = run.root.rename(tmp_path / "a copy")
+    script = (
+        "import sys\nfrom ray_jobs import cli\ntry:\n    cli.main(['status', sys.argv[1], '--json'])\n"
+        "finally:\n    assert not {'ray', 'torch', 'transformers'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(moved)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["members"][0]["state"] == "done"

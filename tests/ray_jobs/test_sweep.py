@@ -1,0 +1,46 @@
+"""Which settings a sweep varies, and the experiment it writes; no Ray."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ray_jobs.config import ConfigError, load_experiment
+from ray_jobs.sweep import own_value, space, with_settings
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+
+@pytest.mark.parametrize("name", ["demo", "smoke"])
+def test_every_space_fits_its_kind_and_holds_the_own_value(name: str) -> None:
+    experiment = load_experiment(EXPERIMENTS / f"{name}.yaml")
+    for member in experiment.members:
+        domains = space(experiment, member)
+        assert "training.learning_rate" in domains
+        for field, domain in domains.items():
+            assert domain.lower <= own_value(experiment, member, field) <= domain.upper
+            assert domain.lower < domain.upper
+
+
+def test_the_experiment_that_is_written_can_be_trained(tmp_path: Path) -> None:
+    experiment = load_experiment(EXPERIMENTS / "smoke.yaml", [f"storage_path={tmp_path}"])
+    settings = {"training.learning_rate": 0.0123, "mcm_weight": 0.25, "label_smoothing": 0.05}
+    found = with_settings(experiment, "captioner-deep", settings)
+    path = tmp_path / "best.yaml"
+    path.write_text(yaml.safe_dump(found.model_dump(mode="json"), sort_keys=False))
+    loaded = load_experiment(path)
+    assert loaded == found
+    assert loaded.members["captioner-deep"].training.learning_rate == 0.0123
+    assert loaded.members["captioner-wide"] == experiment.members["captioner-wide"]
+
+
+def test_bad_sweeps_are_named(tmp_path: Path) -> None:
+    smoke = EXPERIMENTS / "smoke.yaml"
+    with pytest.raises(ConfigError, match="'captioner' is not among members"):
+        space(load_experiment(smoke), "captioner")
+    with pytest.raises(ConfigError, match=r"sweep\.space: found 'wide', expected one of retriever"):
+        space(load_experiment(smoke, ["sweep.space=wide"]), "fluency")
+    with pytest.raises(ConfigError, match="varies mcm_weight, which a fluency-detector does not have"):
+        space(load_experiment(smoke, ["sweep.space=captioner"]), "fluency")
+    with pytest.raises(ConfigError, match="epsilon"):
+        with_settings(load_experiment(smoke), "retriever-bge", {"epsilon": -1.0})

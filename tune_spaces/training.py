@@ -1,0 +1,41 @@
+"""What may vary in training a member: its fields, by the name of the space (a kind of member has one of its own).
+
+A field's domain is made from the member's own value: what is a good learning rate depends on whether weights are loaded
+or new, how far around it to look does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ray import tune
+
+Domain = Callable[[Any], Any]
+
+
+def _times(factor: float) -> Domain:
+    """From the own value's `factor`-th part to its `factor`-fold, evenly in the logarithm."""
+    return lambda own: tune.loguniform(own / factor, own * factor)
+
+
+def _between(low: float, high: float) -> Domain:
+    return lambda own: tune.uniform(min(low, own), max(high, own))
+
+
+_OPTIMISER: dict[str, Domain] = {
+    "training.learning_rate": _times(4),
+    "training.weight_decay": _between(0.0, 0.1),
+}
+
+SPACES: dict[str, dict[str, Domain]] = {
+    "retriever": {**_OPTIMISER, "epsilon": _times(2), "dropout": _between(0.0, 0.4)},
+    "captioner": {
+        **_OPTIMISER,
+        "mcm_weight": _between(0.0, 1.0),
+        "mcm_probability": _between(0.05, 0.4),
+        "label_smoothing": _between(0.0, 0.3),
+    },
+    "fluency-detector": _OPTIMISER,
+    "learning-rate": {"training.learning_rate": _times(10)},
+}
