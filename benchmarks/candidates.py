@@ -23,9 +23,9 @@ from copy import deepcopy
 
 import numpy as np
 import torch
+from claims import Claims, claim, show
 from transformers.modeling_outputs import BaseModelOutput
 
-from benchmarks.claims import Claims, claim, show
 from corpora.soundscapes import describe, sample_scenes
 from models.candidates import score_candidates
 from models.captioner import Captioner

@@ -86,7 +86,7 @@ def _generate(captioner: Speaker, states: States, mask: Tensor, each: int, proce
     # The cache knows what to attend to; of the states, generate() only asks how many rows and columns they have.
     shape = mask.new_empty(1, dtype=torch.float32).expand(len(mask) * each, mask.shape[1], 1)
     if isinstance(states, JointStates):
-        cache = JointCache(captioner.bart.barts, states)
+        cache = JointCache(list(captioner.bart.barts), states)
     else:
         cache = shared_states_cache(captioner.bart, states)
     return captioner.bart.generate(

@@ -40,7 +40,7 @@ def shared_states_cache(bart: Any, states: Tensor) -> SharedStatesCache:
     return SharedStatesCache(DynamicCache(config=bart.config), cross)
 
 
-def _take_several_rows(attention: nn.Module) -> None:
+def _take_several_rows(attention: Any) -> None:
     """Let a cross-attention module use `_grouped_attention`, which changes nothing for rows with keys of their own."""
     name = attention.config._attn_implementation
     if name in FUNCTIONS:
