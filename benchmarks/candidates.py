@@ -23,7 +23,7 @@ from copy import deepcopy
 
 import numpy as np
 import torch
-from claims import Claims, show
+from claims import Claims, claim, show
 from transformers.modeling_outputs import BaseModelOutput
 
 from corpora.soundscapes import describe, sample_scenes
@@ -53,9 +53,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    claims = candidates(options.clips, options.rounds)
-    show(claims)
-
+    show(candidates(options.clips, options.rounds))
 
 
 def candidates(number: int, rounds: int) -> Claims:
@@ -75,7 +73,7 @@ def candidates(number: int, rounds: int) -> Claims:
             if turn:
                 seconds.append((time.perf_counter() - start) / number)
     found, before = (statistics.median(side) for side in taken)
-    return {"candidates": {"ours": found, "baseline": before, "ratio": before / found, "target": 2.5, "unit": "s/clip"}}
+    return {"candidates": claim(found, before, 2.5, "s/clip", less=True)}
 
 
 def ours(captioner: Captioner, retriever: Retriever, clips: Clips) -> None:

@@ -24,7 +24,7 @@ from models.log_mel import LogMel
 from models.reranking import normalise, select
 from models.retrieval_fusion import RRF_K, fuse
 from models.retriever import Retriever
-from models.settings import BeamConfig, LogMelConfig, SamplingConfig
+from models.settings import BeamConfig, LogMelConfig, SamplingConfig, TokenEnsembleConfig
 
 FORMAT = 1
 INDEX = "index"  # in the bundle
@@ -86,6 +86,7 @@ class BundleManifest(BaseModel):
     max_duration_s: float
     sampling: SamplingConfig
     beam: BeamConfig
+    token_ensembles: dict[str, TokenEnsembleConfig] = {}
     reranking: Reranking
     retrieval: RetrievalFusion
     seed: int
@@ -235,10 +236,10 @@ class Ensemble:
         embeddings = self._audio_embeddings(clips)
         codes = [clip.codes for clip in clips]
         read = {name: conditioning(embeddings, names) for name, names in self.manifest.captioners.items()}
-        chosen_among = self.manifest.reranking.captioners or list(self.captioners)
         proposed = propose(
-            {name: self.captioners[name] for name in chosen_among}, codes, read, self.manifest.sampling,
-            self.manifest.beam, self.manifest.seed if seed is None else seed,
+            self.captioners, codes, read, self.manifest.sampling, self.manifest.beam,
+            self.manifest.seed if seed is None else seed, self.manifest.token_ensembles,
+            self.manifest.reranking.captioners,
         )  # fmt: skip
         table = score_candidates(proposed, self.retrievers, embeddings, self.detector)
         return self._captions(table)

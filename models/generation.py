@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,13 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from models.captioner import Captioner
 from models.decoding import ForceFirst, InverseTransformSampler, ScoreRecorder, limits, warpers
-from models.settings import BeamConfig, SamplingConfig
+from models.settings import BeamConfig, SamplingConfig, TokenEnsembleConfig
 from models.shared_states import shared_states_cache
+from models.token_ensemble import JointCache, JointCaptioner, JointStates, joint_batches
+
+BATCH = 16  # clips
+Speaker = Captioner | JointCaptioner
+States = Tensor | JointStates  # JointStates of a JointCaptioner
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Candidate:
 
 
 @torch.inference_mode()
-def sample(captioner: Captioner, states: Tensor, mask: Tensor, sampling: SamplingConfig, seed: int
+def sample(captioner: Speaker, states: States, mask: Tensor, sampling: SamplingConfig, seed: int
            ) -> list[list[Candidate]]:  # fmt: skip
     """Draw `sampling.candidates` captions for each of B encoded clips, duplicates removed.
 
@@ -36,25 +41,25 @@ def sample(captioner: Captioner, states: Tensor, mask: Tensor, sampling: Samplin
     far as rounding goes: scores within 1e-4, and other words only where a draw falls that near between two tokens.
 
     Args:
-        states: [B, T, width] encoder states, computed once a clip.
-        mask: [B, T].
+        states: [B, T, width] encoder states, computed once a clip; of a `JointCaptioner` those of every member.
+        mask: [B, T]; the first member's.
     """
     number = sampling.candidates
     generator = torch.Generator().manual_seed(seed)
     uniforms = torch.rand(number, sampling.max_tokens, generator=generator, dtype=torch.float64)
     sampler = InverseTransformSampler(uniforms.to(states.device).repeat(len(states), 1))
-    processors = [*_limits(captioner, sampling), *warpers(sampling), sampler]
+    processors = [*_limits(captioner, sampling, states.device), *warpers(sampling), sampler]
     drawn = _one_path(captioner, states, mask, number, processors, sampling.max_tokens)
     return [_distinct(drawn[at : at + number]) for at in range(0, len(drawn), number)]
 
 
 @torch.inference_mode()
-def beam_search(captioner: Captioner, states: Tensor, mask: Tensor, beam: BeamConfig) -> list[Candidate]:
+def beam_search(captioner: Speaker, states: States, mask: Tensor, beam: BeamConfig) -> list[Candidate]:
     """The best beam of each of B encoded clips; one beam is greedy search.
 
     It is the same alone and in any batch, as `sample` says it: a clip's beams are frozen once it is done.
     """
-    processors = _limits(captioner, beam)
+    processors = _limits(captioner, beam, states.device)
     if beam.beams == 1:
         return _one_path(captioner, states, mask, 1, processors, beam.max_tokens)
     found = _generate(
@@ -67,7 +72,7 @@ def beam_search(captioner: Captioner, states: Tensor, mask: Tensor, beam: BeamCo
     return _candidates(captioner, found.sequences, found.sequences_scores * steps, steps - 1)
 
 
-def _one_path(captioner: Captioner, states: Tensor, mask: Tensor, each: int, processors: list[LogitsProcessor],
+def _one_path(captioner: Speaker, states: States, mask: Tensor, each: int, processors: list[LogitsProcessor],
               max_tokens: int) -> list[Candidate]:  # fmt: skip
     """One candidate a row, of `each` rows a clip, with scores from the very pass that chose its tokens."""
     recorder = ScoreRecorder(len(states) * each, captioner.tokenizer.eos_token_id, states.device)
@@ -76,26 +81,30 @@ def _one_path(captioner: Captioner, states: Tensor, mask: Tensor, each: int, pro
     return _candidates(captioner, ids, recorder.summed, recorder.tokens)
 
 
-def _generate(captioner: Captioner, states: Tensor, mask: Tensor, each: int, processors: list[LogitsProcessor],
+def _generate(captioner: Speaker, states: States, mask: Tensor, each: int, processors: list[LogitsProcessor],
               **options: Any) -> Any:  # fmt: skip
     # The cache knows what to attend to; of the states, generate() only asks how many rows and columns they have.
-    shape = states.new_empty(1).expand(len(states) * each, states.shape[1], 1)
+    shape = mask.new_empty(1, dtype=torch.float32).expand(len(mask) * each, mask.shape[1], 1)
+    if isinstance(states, JointStates):
+        cache = JointCache(list(captioner.bart.barts), states)
+    else:
+        cache = shared_states_cache(captioner.bart, states)
     return captioner.bart.generate(
         encoder_outputs=BaseModelOutput(last_hidden_state=shape),
         attention_mask=mask.repeat_interleave(each, 0),
-        past_key_values=shared_states_cache(captioner.bart, states),
+        past_key_values=cache,
         logits_processor=LogitsProcessorList(processors),
         do_sample=False,
         **options,
     )
 
 
-def _limits(captioner: Captioner, config: SamplingConfig | BeamConfig) -> list[LogitsProcessor]:
-    bos, eos, device = *captioner.ends, captioner.mcm_head.weight.device
+def _limits(captioner: Speaker, config: SamplingConfig | BeamConfig, device: torch.device) -> list[LogitsProcessor]:
+    bos, eos = captioner.ends
     return [ForceFirst(bos), *limits(config.min_tokens, config.no_repeat_ngram, eos, device)]
 
 
-def _candidates(captioner: Captioner, ids: Tensor, summed: Tensor, tokens: Tensor) -> list[Candidate]:
+def _candidates(captioner: Speaker, ids: Tensor, summed: Tensor, tokens: Tensor) -> list[Candidate]:
     texts = captioner.tokenizer.batch_decode(ids, skip_special_tokens=True)
     scores = (summed / tokens.clamp_min(1)).tolist()
     return [Candidate(text.strip(), *row) for text, *row in zip(texts, scores, tokens.tolist(), strict=True)]
@@ -122,18 +131,39 @@ def propose(
     sampling: SamplingConfig,
     beam: BeamConfig,
     seed: int,
+    token_ensembles: dict[str, TokenEnsembleConfig] | None = None,
+    speakers: Sequence[str] | None = None,
 ) -> dict[str, list[list[Candidate]]]:
     """What captioners say of each of N clips: what was sampled under `<name>`, the best beam under `<name>/beam`.
 
     Args:
         codes: [T_i, Q] of each clip.
         audio_embeddings: by captioner, [N, D].
+        token_ensembles: by name; they propose beside the single captioners.
+        speakers: which of both propose; all when left out.
+
+    Raises:
+        ValueError: naming the token ensemble whose members differ in their tokenizers.
     """
+
+    def speaks(name: str) -> bool:
+        return speakers is None or name in speakers
+
     proposed: dict[str, list[list[Candidate]]] = {}
-    for name, captioner in captioners.items():
+    for name in filter(speaks, captioners):
         proposed[name], proposed[f"{name}/beam"] = propose_clips(
-            captioner, codes, audio_embeddings[name], sampling, beam, seed
+            captioners[name], codes, audio_embeddings[name], sampling, beam, seed
         )
+    for name, config in (token_ensembles or {}).items():
+        if not speaks(name):
+            continue
+        try:
+            joint = JointCaptioner({member: captioners[member] for member in config.members}, config.average)
+        except ValueError as error:
+            raise ValueError(f"token_ensembles.{name}: {error}") from error
+        batches = joint_batches(joint, codes, audio_embeddings, BATCH)
+        encoded = ((rows, states, states.masks[0]) for rows, states in batches)
+        proposed[name], proposed[f"{name}/beam"] = _say(joint, encoded, len(codes), sampling, beam, seed)
     return proposed
 
 
@@ -144,12 +174,20 @@ def propose_clips(
     sampling: SamplingConfig,
     beam: BeamConfig,
     seed: int,
-    batch_size: int = 16,
+    batch_size: int = BATCH,
 ) -> tuple[list[list[Candidate]], list[list[Candidate]]]:
     """`sample` and `beam_search` from one encoder pass over any number of clips, in their order."""
-    sampled: list[list[Candidate]] = [[] for _ in codes]
-    beams: list[list[Candidate]] = [[] for _ in codes]
-    for rows, states, mask in encoded_batches(captioner, codes, audio_embeddings, batch_size):
+    encoded = encoded_batches(captioner, codes, audio_embeddings, batch_size)
+    return _say(captioner, encoded, len(codes), sampling, beam, seed)
+
+
+def _say(
+    captioner: Speaker, encoded: Iterable[tuple[np.ndarray, Any, Tensor]], clips: int, sampling: SamplingConfig,
+    beam: BeamConfig, seed: int,
+) -> tuple[list[list[Candidate]], list[list[Candidate]]]:  # fmt: skip
+    sampled: list[list[Candidate]] = [[] for _ in range(clips)]
+    beams: list[list[Candidate]] = [[] for _ in range(clips)]
+    for rows, states, mask in encoded:
         draws, best = sample(captioner, states, mask, sampling, seed), beam_search(captioner, states, mask, beam)
         for row, draw, one in zip(rows, draws, best, strict=True):
             sampled[row], beams[row] = draw, [one]

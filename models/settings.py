@@ -236,3 +236,10 @@ class BeamConfig(Settings):
     min_tokens: int = Field(5, ge=0)
     max_tokens: int = Field(50, gt=2)
     no_repeat_ngram: int = Field(3, ge=0)
+
+
+class TokenEnsembleConfig(Settings):
+    """Captioners of one tokenizer that choose every token together; their candidates join those of each alone."""
+
+    members: list[str] = Field(min_length=2, description="captioners")
+    average: Literal["log-probabilities", "probabilities"] = "log-probabilities"

@@ -94,9 +94,9 @@ def _caption(
     reranking = best_reranking(directory.search("reranking"))
     table = members.candidates(best_sampling(directory.search("sampling")))
     chosen = reranking.choose(table)
-    systems = {}
+    systems, speakers = {}, experiment.speakers()
     for how, suffix in {"beam": "/beam", "rerank": ""}.items():
-        for name in members.captioners:
+        for name in speakers:
             own = table.of_captioner(name + suffix)
             systems[f"{name}/{how}"] = _texts(own, reranking.choose(own))
     systems["ensemble"] = _texts(table, chosen)
@@ -109,7 +109,7 @@ def _caption(
             values[system]["fluency_error"] = float(members.detector.fluency_error(texts).mean())
     for system, texts in systems.items():
         values[system]["unique_captions"] = len(set(texts))
-    others = [f"{name}/{how}" for name in members.captioners for how in ("beam", "rerank")]
+    others = [f"{name}/{how}" for name in speakers for how in ("beam", "rerank")]
     comparisons = [_compare_captions(scores, other, experiment.seed) for other in others]
     score = scores["ensemble"]
     diversity = caption_diversity(systems["ensemble"])

@@ -63,6 +63,7 @@ def _manifest(experiment: Experiment, directory: RunDirectory, codec: Codec) -> 
         max_duration_s=experiment.features.max_duration_s,
         sampling=best_sampling(directory.search("sampling")),
         beam=experiment.beam,
+        token_ensembles=experiment.token_ensembles,
         reranking=best_reranking(directory.search("reranking")),
         retrieval=best_retrieval(directory.search("retrieval")),
         seed=experiment.seed,

@@ -107,7 +107,8 @@ class RunDirectory:
 
     def search_inputs(self) -> str:
         e = self.experiment
-        return fingerprint(self.members_inputs(), e.search, e.sampling, e.beam, e.target_corpus)
+        joint = e.model_dump(mode="json", include={"token_ensembles"})
+        return fingerprint(self.members_inputs(), e.search, e.sampling, e.beam, joint, e.target_corpus)
 
 
 
