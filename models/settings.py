@@ -104,6 +104,15 @@ class TextEncoderConfig(Settings):
         return self
 
 
+LOSSES_WITH = {  # settings that do nothing with another loss
+    "epsilon": ("m-ltm",),
+    "transported_mass": ("m-ltm",),
+    "temperature": ("nt-xent",),
+    "margin": ("triplet",),
+    "hard_negatives": ("nt-xent", "triplet"),
+}
+
+
 class RetrieverSettings(Settings):
     """What a user chooses of a retriever: architecture and loss."""
 
@@ -112,15 +121,41 @@ class RetrieverSettings(Settings):
     joint_dim: int = Field(1024, gt=0)
     hidden_dim: int = Field(2048, gt=0, description="of the two-layer projections")
     dropout: float = Field(0.2, ge=0, lt=1)
-    loss: Literal["m-ltm"] = "m-ltm"
-    metric: Literal["full", "diagonal"] = "full"
-    epsilon: float = Field(0.03, gt=0, description="entropic regularisation, relative to the largest distance")
+    loss: Literal["m-ltm", "nt-xent", "triplet"] = "m-ltm"
+    metric: Literal["full", "diagonal", "identity"] = Field(
+        "full",
+        description="of the distance that is trained and retrieved by; when left out, nt-xent and triplet have the "
+        "identity, which is the cosine",
+    )
+    epsilon: float = Field(0.03, gt=0, description="m-ltm: entropic regularisation, relative to the largest distance")
+    transported_mass: float = Field(
+        1.0, gt=0, le=1, description="m-ltm: below 1 the worst pairs of a batch may stay unmatched, for noisy captions"
+    )
+    temperature: float = Field(0.07, ge=0.01, description="nt-xent: at the start; it is learned, down to 0.01 at most")
+    margin: float = Field(0.2, ge=0, description="triplet: in units of the cosine")
+    hard_negatives: int = Field(
+        0, ge=0, description="nt-xent, triplet: only so many of the most similar negatives count for each pair; 0: all"
+    )
     mixup_alpha: float = Field(
         0.0,
         ge=0,
         description="a quarter of a batch's clips sound together with another one, each at a share of the power drawn "
         "from Beta(alpha, alpha), and their captions are joined (training only); 0: off",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _cosine_unless_told(cls, value: Any) -> Any:
+        contrastive = isinstance(value, dict) and value.get("loss", "m-ltm") != "m-ltm"
+        return {"metric": "identity", **value} if contrastive else value
+
+    @model_validator(mode="after")
+    def _settings_belong_to_the_loss(self) -> RetrieverSettings:
+        for name, losses in LOSSES_WITH.items():
+            value = getattr(self, name)
+            if self.loss not in losses and value != RetrieverSettings.model_fields[name].default:
+                raise ValueError(f"{name} does nothing with loss {self.loss!r}, only with {' or '.join(losses)}")
+        return self
 
 
 class RetrieverConfig(RetrieverSettings):
