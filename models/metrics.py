@@ -1,9 +1,9 @@
 """Caption metrics, every value by the aac-metrics library (github.com/Labbeti/aac-metrics); no formula is kept here.
 
-What needs Java (METEOR, SPICE, SPIDEr) or model files (SBERT-sim, FER, FENSE) is looked for on this machine, without
-network. Where a part is missing the metric is left out, and `CaptionScores.absent` says which part and how to get it;
-the others still compute. Places are the library's own: AAC_METRICS_CACHE_PATH, AAC_METRICS_JAVA_PATH, FENSE_DATA, and
-the Hugging Face cache.
+What needs Java (METEOR, SPICE, SPIDEr), model files (SBERT-sim, FER, FENSE) or both (SPIDEr-FL) is looked for on this
+machine, without network. Where a part is missing the metric is left out, and `CaptionScores.absent` says which part and
+how to get it; the others still compute. Places are the library's own: AAC_METRICS_CACHE_PATH, AAC_METRICS_JAVA_PATH,
+FENSE_DATA, and the Hugging Face cache.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from importlib.metadata import version
 from pathlib import Path
+from subprocess import SubprocessError
 from types import ModuleType
 from typing import Any, Literal
 
@@ -25,10 +27,12 @@ import pandas as pd
 
 Preprocessing = Literal["plain", "ptb"]
 DEFAULT_METRICS = (
-    "bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider_d", "meteor", "spice", "spider", "sbert_sim", "fer",
-    "fense", "vocab",
+    "bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider_d", "meteor", "spice", "spider", "spider_fl",
+    "sbert_sim", "fer", "fense", "vocab",
 )  # fmt: skip
-NEEDS_TWO_CLIPS = frozenset({"cider_d", "spider"})
+COMPOSITES = ("spider_fl", "spider", "fense")  # each brings its parts along
+NEEDS_TWO_CLIPS = frozenset({"cider_d", "spider", "spider_fl"})
+NOT_OF_CANDIDATES = frozenset({"vocab", "spider", "spider_fl"})
 DOWNLOAD = "`aac-metrics-download` gets it"
 SBERT = "sentence-transformers/paraphrase-TinyBERT-L6-v2"
 CHECKER = "echecker_clotho_audiocaps_base.ckpt"
@@ -61,6 +65,21 @@ class CaptionScores:
     absent: dict[str, str]  # metric to what is missing, and how to get it
     preprocessing: Preprocessing  # which tokens the values are of; values of different ones do not compare
 
+    @property
+    def details(self) -> dict[str, Any]:
+        """How the values were computed: library and version, preprocessing, and what was not."""
+        library = f"aac-metrics {version('aac-metrics')}"
+        return {"library": library, "preprocessing": self.preprocessing, "absent": self.absent}
+
+    @property
+    def absences(self) -> list[str]:
+        """What is missing, each part once, with the metrics that want it."""
+        wanting: dict[str, list[str]] = {}
+        for metric, reason in self.absent.items():
+            for part in reason.split("; "):
+                wanting.setdefault(part, []).append(metric)
+        return [f"{', '.join(metrics)}: {part}" for part, metrics in wanting.items()]
+
 
 def plain_tokens(text: str) -> list[str]:
     """Lower-case words without punctuation; hyphens and apostrophes inside a word stay (`high-pitched`, `dog's`).
@@ -87,7 +106,7 @@ def caption_values(
 
     Raises:
         CaptionInputError: no clip, unequal lengths, a clip without references, a blank reference, an unknown metric.
-        TooFewClipsError: CIDEr-D or SPIDEr of one clip.
+        TooFewClipsError: CIDEr-D, SPIDEr or SPIDEr-FL of one clip.
         MissingPartError: `ptb` without its Java parts.
     """
     _check(len(candidates), references, metrics)
@@ -95,14 +114,18 @@ def caption_values(
     corpus: dict[str, float] = {}
     columns: dict[str, np.ndarray] = {}
     absent: dict[str, str] = {}
-    # a composite brings its parts along; first, so that SPICE and the models run once
-    for metric in sorted(metrics, key=lambda name: name not in ("spider", "fense")):
+    # composites first, so that SPICE runs once
+    for metric in sorted(metrics, key=(*COMPOSITES, *metrics).index):
         if metric in columns:
             continue
         if reason := missing_parts(metric):
             absent[metric] = reason
             continue
-        of_corpus, of_clips = _call(metric, texts, cleaned)
+        try:
+            of_corpus, of_clips = _call(metric, texts, cleaned)
+        except (OSError, SubprocessError) as error:  # Java that is there, and has too little memory, for instance
+            absent[metric] = f"it failed: {error}"
+            continue
         corpus |= {name: float(value) for name, value in of_corpus.items()}
         columns |= {name: np.asarray(value.cpu(), float) for name, value in of_clips.items()}
     per_clip = pd.DataFrame({name: columns[name] for name in metrics if name in columns})
@@ -123,7 +146,7 @@ def candidate_values(
     Args:
         candidates: K_i captions of each of C clips; K_i may differ, and be 0.
         references: of each clip, one or more.
-        metric: any of `DEFAULT_METRICS` but vocab and spider.
+        metric: any of `DEFAULT_METRICS` but vocab, spider and spider_fl.
 
     Returns:
         C arrays [K_i], float64.
@@ -133,7 +156,7 @@ def candidate_values(
         MissingPartError: the metric's parts are not on this machine.
     """
     _check(len(candidates), references, [metric])
-    if metric in ("vocab", "spider"):
+    if metric in NOT_OF_CANDIDATES:
         raise CaptionInputError(f"{metric}: a candidate is scored by one metric of its own, such as cider_d or spice")
     if reason := missing_parts(metric):
         raise MissingPartError(f"{metric}: {reason}")
@@ -196,6 +219,8 @@ def missing_parts(metric: str) -> str:
         return "; ".join(filter(None, [_missing_jar(FNAME_METEOR_JAR), _missing_java()]))
     if metric in ("spice", "spider"):
         return "; ".join(filter(None, [_missing_spice(), _missing_java()]))
+    if metric == "spider_fl":
+        return "; ".join(filter(None, map(missing_parts, ("spider", "fer"))))
     parts = []
     if metric in ("sbert_sim", "fense") and not _cached_model(SBERT):
         parts.append(f"{SBERT} is not in the Hugging Face cache ({DOWNLOAD})")
@@ -205,6 +230,11 @@ def missing_parts(metric: str) -> str:
         if not _cached_model(CHECKER_BASE):
             parts.append(f"{CHECKER_BASE} is not in the Hugging Face cache (`hf download {CHECKER_BASE}` gets it)")
     return "; ".join(parts)
+
+
+def best_preprocessing() -> Preprocessing:
+    """That of published values where this machine has its parts, else `plain`."""
+    return "plain" if _missing_tokenizer() else "ptb"
 
 
 def _missing_tokenizer() -> str:
@@ -283,7 +313,7 @@ def _call(metric: str, candidates: list[str], references: list[list[str]]) -> tu
         return _vocab(function, candidates, references)
     if metric in ("sbert_sim", "fense"):
         function = partial(function, sbert_model=_sbert())
-    if metric in ("fer", "fense"):
+    if metric in ("fer", "fense", "spider_fl"):
         function = partial(function, echecker=_checker())
     return function(candidates) if metric == "fer" else function(candidates, references)
 

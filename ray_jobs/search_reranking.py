@@ -9,7 +9,7 @@ import pandas as pd
 
 from models.candidates import CandidateTable
 from models.ensemble import Reranking
-from models.metrics import DEFAULT_METRICS, missing_parts
+from models.metrics import DEFAULT_METRICS, NOT_OF_CANDIDATES, missing_parts
 from models.reranking import normalise
 from models.reranking_search import ENCODER_WEIGHT, search_reranking
 from models.settings import SamplingConfig
@@ -25,7 +25,7 @@ SURFACE_STEPS = 50
 
 def candidate_metrics(search: SearchConfig) -> list[str]:
     """The metrics by which every candidate is valued: the objective, and all others that this machine has."""
-    of_candidates = [metric for metric in DEFAULT_METRICS if metric not in ("vocab", "spider")]
+    of_candidates = [metric for metric in DEFAULT_METRICS if metric not in NOT_OF_CANDIDATES]
     return [search.objective, *(m for m in of_candidates if m != search.objective and not missing_parts(m))]
 
 
