@@ -24,22 +24,41 @@ class Collection:
     """N clips, each with one embedding a retriever, as `Retriever.under_metric` gives them."""
 
     def __init__(self, paths: Sequence[str] = (), embeddings: Mapping[str, np.ndarray] | None = None) -> None:
-        self.paths = list(paths)
-        self.embeddings = dict(embeddings or {})  # [N, D] float32 by retriever
+        self._paths = list(paths)
+        self._parts = {name: [rows] for name, rows in (embeddings or {}).items()}
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def add(self, paths: Sequence[str], embeddings: Mapping[str, np.ndarray]) -> Collection:
-        """With so many more clips; of a path that is there already, or given twice, the last one counts."""
-        last = {path: row for row, path in enumerate([*self.paths, *paths])}
+    def add(self, paths: Sequence[str], embeddings: Mapping[str, np.ndarray]) -> None:
+        """Add clips with embeddings [n, D] by retriever; of a path that comes again, the last one counts."""
+        self._paths += paths
+        for name, rows in embeddings.items():
+            self._parts.setdefault(name, []).append(rows)
+        for made in ("_settled", "_look_up"):
+            self.__dict__.pop(made, None)
+
+    @property
+    def paths(self) -> list[str]:
+        """Of the clips, in the order of their (last) adding."""
+        return self._settled[0]
+
+    @property
+    def embeddings(self) -> dict[str, np.ndarray]:
+        """By retriever, [N, D] float32."""
+        return self._settled[1]
+
+    @cached_property
+    def _settled(self) -> tuple[list[str], dict[str, np.ndarray]]:
+        """Joined when looked at, not whenever a few clips are added."""
+        last = {path: row for row, path in enumerate(self._paths)}
         rows = np.array(sorted(last.values()), int)
-        joined = {
-            name: (np.concatenate([self.embeddings[name], new]) if len(self) else new)[rows]
-            for name, new in embeddings.items()
-        }
-        every = [*self.paths, *paths]
-        return Collection([every[row] for row in rows], joined)
+        joined = {name: np.concatenate(parts) for name, parts in self._parts.items()}
+        if len(rows) < len(self._paths):
+            joined = {name: one[rows] for name, one in joined.items()}
+        self._paths = [self._paths[row] for row in rows]
+        self._parts = {name: [one] for name, one in joined.items()}
+        return self._paths, joined
 
     def similarities(self, texts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """By retriever, [Q, N] from texts [Q, D], of all clips."""

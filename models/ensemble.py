@@ -16,16 +16,18 @@ from corpora.audio import load_audio
 from models.candidates import CandidateTable, score_candidates
 from models.captioner import Captioner, conditioning
 from models.codec import load_codec
-from models.files import CheckpointError
+from models.collection import LARGE, Collection
+from models.files import CheckpointError, sha256_of
 from models.fluency import FluencyDetector
 from models.generation import propose
 from models.log_mel import LogMel
 from models.reranking import normalise, select
 from models.retrieval_fusion import RRF_K, fuse
 from models.retriever import Retriever
-from models.settings import BeamConfig, LogMelConfig, SamplingConfig
+from models.settings import BeamConfig, LogMelConfig, SamplingConfig, TokenEnsembleConfig
 
 FORMAT = 1
+INDEX = "index"  # in the bundle
 
 
 class Reranking(BaseModel):
@@ -84,6 +86,7 @@ class BundleManifest(BaseModel):
     max_duration_s: float
     sampling: SamplingConfig
     beam: BeamConfig
+    token_ensembles: dict[str, TokenEnsembleConfig] = {}
     reranking: Reranking
     retrieval: RetrievalFusion
     seed: int
@@ -119,8 +122,8 @@ class Ensemble:
         self.captioners = {name: Captioner.load(members / name).to(device) for name in manifest.captioners}
         detector = manifest.fluency_detector
         self.detector = FluencyDetector.load(members / detector).to(device) if detector else None
-        self._indexed: list[str] = []
-        self._index: dict[str, np.ndarray] = {}
+        self.directory = directory
+        self.collection = Collection()
 
     @classmethod
     def load(cls, directory: str | Path, device: str | None = None) -> Ensemble:
@@ -136,7 +139,10 @@ class Ensemble:
         if raw.get("format") != FORMAT:
             raise CheckpointError(f"{path}: format {raw.get('format')!r}, this version reads {FORMAT}")
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(BundleManifest.model_validate(raw), Path(directory), chosen)
+        ensemble = cls(BundleManifest.model_validate(raw), Path(directory), chosen)
+        if (Path(directory) / INDEX).is_dir():
+            ensemble.load_index(Path(directory) / INDEX)
+        return ensemble
 
     def caption(self, paths: Sequence[str | Path], seed: int | None = None) -> list[Caption]:
         """Caption audio files; the result for a file does not depend on the others.
@@ -153,38 +159,70 @@ class Ensemble:
 
     def index_clips(self, paths: Sequence[str | Path], clips: Sequence[Clip]) -> None:
         """`index` for features."""
-        new = [str(path) for path in paths]
         embeddings = self._audio_embeddings(clips)
-        kept = [row for row, path in enumerate(self._indexed) if path not in set(new)]
-        for name, rows in embeddings.items():
-            self._index[name] = np.concatenate([self._index[name][kept], rows]) if self._indexed else rows
-        self._indexed = [self._indexed[row] for row in kept] + new
+        mapped = {name: retriever.under_metric(embeddings[name]) for name, retriever in self.retrievers.items()}
+        self.collection.add([str(path) for path in paths], mapped)
+
+    def save_index(self, directory: str | Path | None = None) -> Path:
+        """Keep what is indexed, in the bundle unless told where else; `load` finds it there.
+
+        Returns:
+            The directory.
+        """
+        target = Path(directory) if directory else self.directory / INDEX
+        self.collection.save(target, self._checksums())
+        return target
+
+    def load_index(self, directory: str | Path) -> None:
+        """Search in what `save_index` kept.
+
+        Raises:
+            CheckpointError: if it is not there, damaged, or made with other weights.
+        """
+        self.collection = Collection.load(Path(directory), self._checksums())
 
     def retrieve(self, query: str, top_k: int = 10) -> list[tuple[str, float]]:
         """The indexed files that fit a text best, as (path, similarity), best first.
+
+        Large collections are looked up first and only the nearest scored, with the same result, unless similarities
+        are normalised within a query: that needs all of them.
 
         Raises:
             ValueError: if the query is blank or nothing is indexed.
         """
         if not query.strip():
             raise ValueError("the query is blank")
-        fused = self.similarity([query])[0]
-        best = np.argsort(-fused, kind="stable")[:top_k]
-        return [(self._indexed[row], float(fused[row])) for row in best]
+        texts = self.texts_under_metric([query])
+        fusion = self.manifest.retrieval
+        if len(self.collection) >= LARGE and fusion.normalisation == "none":
+            rows, values = self.collection.nearest({n: one[0] for n, one in texts.items()}, fusion.weights, top_k)
+        else:
+            fused = fusion.join(self.collection.similarities(texts))[0]
+            rows = np.argsort(-fused, kind="stable")[:top_k]
+            values = fused[rows]
+        return [(self.collection.paths[row], float(value)) for row, value in zip(rows, values, strict=True)]
 
     def similarity(self, queries: list[str]) -> np.ndarray:
-        """Fused similarity [queries, indexed files], files in the order of indexing.
+        """Fused similarity [queries, indexed files], files in the order of `collection.paths`.
 
         Raises:
             ValueError: if nothing is indexed.
         """
-        if not self._indexed:
+        return self.manifest.retrieval.join(self.collection.similarities(self.texts_under_metric(queries)))
+
+    def texts_under_metric(self, queries: list[str]) -> dict[str, np.ndarray]:
+        """By retriever, what the collection is compared with, [queries, D].
+
+        Raises:
+            ValueError: if nothing is indexed.
+        """
+        if not len(self.collection):
             raise ValueError("nothing is indexed; call index(paths) first")
-        similarities = {
-            name: retriever.similarity(retriever.text_embeddings(queries), self._index[name])
-            for name, retriever in self.retrievers.items()
-        }
-        return self.manifest.retrieval.join(similarities)
+        return {name: one.under_metric(one.text_embeddings(queries)) for name, one in self.retrievers.items()}
+
+    def _checksums(self) -> dict[str, str]:
+        """By retriever, of its weights."""
+        return {name: sha256_of(self.directory / "members" / name / "model.safetensors") for name in self.retrievers}
 
     def read(self, paths: Sequence[str | Path]) -> list[Clip]:
         """Decode files and compute codes and log-mels, exactly as `prepare` does."""
@@ -198,10 +236,10 @@ class Ensemble:
         embeddings = self._audio_embeddings(clips)
         codes = [clip.codes for clip in clips]
         read = {name: conditioning(embeddings, names) for name, names in self.manifest.captioners.items()}
-        chosen_among = self.manifest.reranking.captioners or list(self.captioners)
         proposed = propose(
-            {name: self.captioners[name] for name in chosen_among}, codes, read, self.manifest.sampling,
-            self.manifest.beam, self.manifest.seed if seed is None else seed,
+            self.captioners, codes, read, self.manifest.sampling, self.manifest.beam,
+            self.manifest.seed if seed is None else seed, self.manifest.token_ensembles,
+            self.manifest.reranking.captioners,
         )  # fmt: skip
         table = score_candidates(proposed, self.retrievers, embeddings, self.detector)
         return self._captions(table)

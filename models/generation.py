@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import (
-    LogitsProcessor,
-    LogitsProcessorList,
-    MinLengthLogitsProcessor,
-    NoRepeatNGramLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutput
 
 from models.captioner import Captioner
-from models.settings import BeamConfig, SamplingConfig
+from models.decoding import ForceFirst, InverseTransformSampler, ScoreRecorder, limits, warpers
+from models.settings import BeamConfig, SamplingConfig, TokenEnsembleConfig
+from models.shared_states import shared_states_cache
+from models.token_ensemble import JointCache, JointCaptioner, JointStates, joint_batches
+
+BATCH = 16  # clips
+Speaker = Captioner | JointCaptioner
+States = Tensor | JointStates  # JointStates of a JointCaptioner
 
 
 @dataclass(frozen=True)
@@ -32,120 +32,82 @@ class Candidate:
     tokens: int
 
 
-class _ScoreRecorder(LogitsProcessor):
-    """Sums the model's own log-likelihood of the chosen tokens, before any processor bends it.
+@torch.inference_mode()
+def sample(captioner: Speaker, states: States, mask: Tensor, sampling: SamplingConfig, seed: int
+           ) -> list[list[Candidate]]:  # fmt: skip
+    """Draw `sampling.candidates` captions for each of B encoded clips, duplicates removed.
 
-    Standing first, it sees at every step the token that was chosen at the last one.
+    The random streams belong to (seed, candidate number), so a clip gets the same candidates alone and in any batch, as
+    far as rounding goes: scores within 1e-4, and other words only where a draw falls that near between two tokens.
+
+    Args:
+        states: [B, T, width] encoder states, computed once a clip; of a `JointCaptioner` those of every member.
+        mask: [B, T]; the first member's.
     """
-
-    def __init__(self, rows: int, eos: int, device: torch.device) -> None:
-        self.summed = torch.zeros(rows, device=device)
-        self.tokens = torch.zeros(rows, dtype=torch.long, device=device)
-        self.open = torch.ones(rows, dtype=torch.bool, device=device)
-        self.eos = eos
-        self.previous: Tensor | None = None
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        self.count(input_ids)
-        # The step behind decoder_start yields BOS, which is not scored.
-        self.previous = scores.float().log_softmax(-1) if input_ids.shape[1] > 1 else None
-        return scores
-
-    def count(self, input_ids: Tensor) -> None:
-        """Add the last token of each row that had not ended before it."""
-        if self.previous is not None:
-            chosen = self.previous.gather(1, input_ids[:, -1:])[:, 0]
-            self.summed += torch.where(self.open, chosen, 0.0)
-            self.tokens += self.open
-            self.open = self.open & (input_ids[:, -1] != self.eos)
+    number = sampling.candidates
+    generator = torch.Generator().manual_seed(seed)
+    uniforms = torch.rand(number, sampling.max_tokens, generator=generator, dtype=torch.float64)
+    sampler = InverseTransformSampler(uniforms.to(states.device).repeat(len(states), 1))
+    processors = [*_limits(captioner, sampling, states.device), *warpers(sampling), sampler]
+    drawn = _one_path(captioner, states, mask, number, processors, sampling.max_tokens)
+    return [_distinct(drawn[at : at + number]) for at in range(0, len(drawn), number)]
 
 
-class _ForceFirst(LogitsProcessor):
-    """BART was trained with BOS as every caption's first token."""
+@torch.inference_mode()
+def beam_search(captioner: Speaker, states: States, mask: Tensor, beam: BeamConfig) -> list[Candidate]:
+    """The best beam of each of B encoded clips; one beam is greedy search.
 
-    def __init__(self, token: int) -> None:
-        self.token = token
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        if input_ids.shape[1] > 1:
-            return scores
-        forced = torch.full_like(scores, -torch.inf)
-        forced[:, self.token] = 0.0
-        return forced
-
-
-class _InverseTransformSampler(LogitsProcessor):
-    """Draws each row's token from its own stream of uniforms, by the inverse of the cumulative distribution.
-
-    A row's draw so depends on its clip and candidate number alone, not on what else is in the batch.
+    It is the same alone and in any batch, as `sample` says it: a clip's beams are frozen once it is done.
     """
+    processors = _limits(captioner, beam, states.device)
+    if beam.beams == 1:
+        return _one_path(captioner, states, mask, 1, processors, beam.max_tokens)
+    found = _generate(
+        captioner, states, mask, 1, processors, max_length=beam.max_tokens, num_beams=beam.beams, early_stopping=True,
+        length_penalty=1.0, output_scores=True, return_dict_in_generate=True,
+    )  # fmt: skip
+    # What the beams sum up is the model's own log-likelihood: BOS is forced at no cost, and limits only forbid. The sum
+    # was divided by the number of tokens with BOS.
+    steps = (found.beam_indices >= 0).sum(1)
+    return _candidates(captioner, found.sequences, found.sequences_scores * steps, steps - 1)
 
-    def __init__(self, uniforms: Tensor) -> None:
-        self.uniforms = uniforms  # [rows, steps]
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        cumulative = scores.double().softmax(-1).cumsum(-1)
-        # Scaled by the sum, so that rounding cannot push a draw past the last token with any probability.
-        drawn = self.uniforms[:, input_ids.shape[1] - 1, None] * cumulative[:, -1:]
-        token = torch.searchsorted(cumulative, drawn, right=True).clamp_max(scores.shape[1] - 1)
-        return torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)
+def _one_path(captioner: Speaker, states: States, mask: Tensor, each: int, processors: list[LogitsProcessor],
+              max_tokens: int) -> list[Candidate]:  # fmt: skip
+    """One candidate a row, of `each` rows a clip, with scores from the very pass that chose its tokens."""
+    recorder = ScoreRecorder(len(states) * each, captioner.tokenizer.eos_token_id, states.device)
+    ids = _generate(captioner, states, mask, each, [recorder, *processors], max_length=max_tokens, num_beams=1)
+    recorder.count(ids)
+    return _candidates(captioner, ids, recorder.summed, recorder.tokens)
 
 
-def _generate(captioner: Captioner, states: Tensor, mask: Tensor, processors: LogitsProcessorList,
-              **options: int | bool) -> Tensor:  # fmt: skip
+def _generate(captioner: Speaker, states: States, mask: Tensor, each: int, processors: list[LogitsProcessor],
+              **options: Any) -> Any:  # fmt: skip
+    # The cache knows what to attend to; of the states, generate() only asks how many rows and columns they have.
+    shape = mask.new_empty(1, dtype=torch.float32).expand(len(mask) * each, mask.shape[1], 1)
+    if isinstance(states, JointStates):
+        cache = JointCache(list(captioner.bart.barts), states)
+    else:
+        cache = shared_states_cache(captioner.bart, states)
     return captioner.bart.generate(
-        encoder_outputs=BaseModelOutput(last_hidden_state=states),
-        attention_mask=mask,
-        logits_processor=processors,
+        encoder_outputs=BaseModelOutput(last_hidden_state=shape),
+        attention_mask=mask.repeat_interleave(each, 0),
+        past_key_values=cache,
+        logits_processor=LogitsProcessorList(processors),
+        do_sample=False,
         **options,
     )
 
 
-@torch.inference_mode()
-def sample(captioner: Captioner, states: Tensor, mask: Tensor, sampling: SamplingConfig, seed: int
-           ) -> list[list[Candidate]]:  # fmt: skip
-    """Draw `sampling.candidates` captions for each of B encoded clips, duplicates removed.
-
-    The random streams belong to (seed, candidate number), so a clip gets the same candidates alone and in any batch.
-
-    Args:
-        states: [B, T, width] encoder states, computed once a clip.
-        mask: [B, T].
-    """
-    number, tokenizer = sampling.candidates, captioner.tokenizer
-    rows = len(states) * number
-    generator = torch.Generator().manual_seed(seed)
-    uniforms = torch.rand(number, sampling.max_tokens, generator=generator, dtype=torch.float64)
-    recorder = _ScoreRecorder(rows, tokenizer.eos_token_id, states.device)
-    processors = LogitsProcessorList([recorder, _ForceFirst(tokenizer.bos_token_id)])
-    processors += _constraints(captioner, sampling.min_tokens, sampling.no_repeat_ngram)
-    processors.append(TemperatureLogitsWarper(sampling.temperature))
-    if sampling.top_k:
-        processors.append(TopKLogitsWarper(sampling.top_k))
-    if sampling.top_p < 1:
-        processors.append(TopPLogitsWarper(sampling.top_p))
-    processors.append(_InverseTransformSampler(uniforms.to(states.device).repeat(len(states), 1)))
-    ids = _generate(captioner, states.repeat_interleave(number, 0), mask.repeat_interleave(number, 0), processors,
-                    max_length=sampling.max_tokens, do_sample=False, num_beams=1)  # fmt: skip
-    recorder.count(ids)
-    scores = (recorder.summed / recorder.tokens.clamp_min(1)).tolist()
-    texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
-    all_candidates = [Candidate(text.strip(), score, tokens)
-                      for text, score, tokens in zip(texts, scores, recorder.tokens.tolist(), strict=True)]  # fmt: skip
-    return [_distinct(all_candidates[at : at + number]) for at in range(0, rows, number)]
+def _limits(captioner: Speaker, config: SamplingConfig | BeamConfig, device: torch.device) -> list[LogitsProcessor]:
+    bos, eos = captioner.ends
+    return [ForceFirst(bos), *limits(config.min_tokens, config.no_repeat_ngram, eos, device)]
 
 
-@torch.inference_mode()
-def beam_search(captioner: Captioner, states: Tensor, mask: Tensor, beam: BeamConfig) -> list[Candidate]:
-    """The best beam of each of B encoded clips, with the decoder_score of a teacher-forced pass."""
-    processors = LogitsProcessorList([_ForceFirst(captioner.tokenizer.bos_token_id)])
-    processors += _constraints(captioner, beam.min_tokens, beam.no_repeat_ngram)
-    ids = _generate(captioner, states, mask, processors,
-                    max_length=beam.max_tokens, do_sample=False, num_beams=beam.beams, early_stopping=True)  # fmt: skip
-    texts = [text.strip() for text in captioner.tokenizer.batch_decode(ids, skip_special_tokens=True)]
-    scores = captioner.log_likelihood(states, mask, texts).tolist()
-    tokens = (captioner.labels(texts) >= 0).sum(1) - 1
-    return [Candidate(*row) for row in zip(texts, scores, tokens.tolist(), strict=True)]
+def _candidates(captioner: Speaker, ids: Tensor, summed: Tensor, tokens: Tensor) -> list[Candidate]:
+    texts = captioner.tokenizer.batch_decode(ids, skip_special_tokens=True)
+    scores = (summed / tokens.clamp_min(1)).tolist()
+    return [Candidate(text.strip(), *row) for text, *row in zip(texts, scores, tokens.tolist(), strict=True)]
 
 
 def encoded_batches(
@@ -169,18 +131,39 @@ def propose(
     sampling: SamplingConfig,
     beam: BeamConfig,
     seed: int,
+    token_ensembles: dict[str, TokenEnsembleConfig] | None = None,
+    speakers: Sequence[str] | None = None,
 ) -> dict[str, list[list[Candidate]]]:
     """What captioners say of each of N clips: what was sampled under `<name>`, the best beam under `<name>/beam`.
 
     Args:
         codes: [T_i, Q] of each clip.
         audio_embeddings: by captioner, [N, D].
+        token_ensembles: by name; they propose beside the single captioners.
+        speakers: which of both propose; all when left out.
+
+    Raises:
+        ValueError: naming the token ensemble whose members differ in their tokenizers.
     """
+
+    def speaks(name: str) -> bool:
+        return speakers is None or name in speakers
+
     proposed: dict[str, list[list[Candidate]]] = {}
-    for name, captioner in captioners.items():
+    for name in filter(speaks, captioners):
         proposed[name], proposed[f"{name}/beam"] = propose_clips(
-            captioner, codes, audio_embeddings[name], sampling, beam, seed
+            captioners[name], codes, audio_embeddings[name], sampling, beam, seed
         )
+    for name, config in (token_ensembles or {}).items():
+        if not speaks(name):
+            continue
+        try:
+            joint = JointCaptioner({member: captioners[member] for member in config.members}, config.average)
+        except ValueError as error:
+            raise ValueError(f"token_ensembles.{name}: {error}") from error
+        batches = joint_batches(joint, codes, audio_embeddings, BATCH)
+        encoded = ((rows, states, states.masks[0]) for rows, states in batches)
+        proposed[name], proposed[f"{name}/beam"] = _say(joint, encoded, len(codes), sampling, beam, seed)
     return proposed
 
 
@@ -191,26 +174,24 @@ def propose_clips(
     sampling: SamplingConfig,
     beam: BeamConfig,
     seed: int,
-    batch_size: int = 16,
+    batch_size: int = BATCH,
 ) -> tuple[list[list[Candidate]], list[list[Candidate]]]:
     """`sample` and `beam_search` from one encoder pass over any number of clips, in their order."""
-    sampled: list[list[Candidate]] = [[] for _ in codes]
-    beams: list[list[Candidate]] = [[] for _ in codes]
-    for rows, states, mask in encoded_batches(captioner, codes, audio_embeddings, batch_size):
+    encoded = encoded_batches(captioner, codes, audio_embeddings, batch_size)
+    return _say(captioner, encoded, len(codes), sampling, beam, seed)
+
+
+def _say(
+    captioner: Speaker, encoded: Iterable[tuple[np.ndarray, Any, Tensor]], clips: int, sampling: SamplingConfig,
+    beam: BeamConfig, seed: int,
+) -> tuple[list[list[Candidate]], list[list[Candidate]]]:  # fmt: skip
+    sampled: list[list[Candidate]] = [[] for _ in range(clips)]
+    beams: list[list[Candidate]] = [[] for _ in range(clips)]
+    for rows, states, mask in encoded:
         draws, best = sample(captioner, states, mask, sampling, seed), beam_search(captioner, states, mask, beam)
         for row, draw, one in zip(rows, draws, best, strict=True):
             sampled[row], beams[row] = draw, [one]
     return sampled, beams
-
-
-def _constraints(captioner: Captioner, min_tokens: int, no_repeat_ngram: int) -> list[LogitsProcessor]:
-    eos, device = captioner.tokenizer.eos_token_id, str(captioner.mcm_head.weight.device)
-    constraints: list[LogitsProcessor] = []
-    if min_tokens:
-        constraints.append(MinLengthLogitsProcessor(min_tokens, eos, device=device))
-    if no_repeat_ngram:
-        constraints.append(NoRepeatNGramLogitsProcessor(no_repeat_ngram))
-    return constraints
 
 
 def _distinct(candidates: list[Candidate]) -> list[Candidate]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models.audio_encoder import AudioEncoder
 from models.checkpoint import load_weights, read_config, save_member
+from models.contrastive import nt_xent_loss, triplet_loss
 from models.distributed import gather_rows
 from models.log_mel import pad_log_mels
 from models.optimal_transport import MahalanobisMetric, m_ltm_loss, pairwise_distance
@@ -20,6 +22,7 @@ from models.settings import RetrieverConfig, RetrieverSettings
 from models.text_encoder import TextEncoder
 
 PAIRS_AT_ONCE = 65_536
+LARGEST_SCALE = 100.0  # of the similarities in nt-xent, as in CLIP
 SORTED_AT_ONCE = 1024  # clips that are sorted by length together, so that no more of them need to be in memory
 
 
@@ -36,6 +39,8 @@ class Retriever(nn.Module):
         self.audio_projection = _projection(audio_encoder.dim, config)
         self.text_projection = _projection(text_encoder.dim, config)
         self.metric = MahalanobisMetric(config.joint_dim, config.metric)
+        if config.loss == "nt-xent":
+            self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
 
     @classmethod
     def create(cls, config: RetrieverConfig, captions: Iterable[str]) -> Retriever:
@@ -81,21 +86,50 @@ class Retriever(nn.Module):
         return normalize(self.text_projection(self.text_encoder(texts)), dim=-1)
 
     def forward(
-        self, log_mel: Tensor, lengths: Tensor, texts: list[str], at_once: int | None = None
+        self,
+        log_mel: Tensor,
+        lengths: Tensor,
+        texts: list[str],
+        clips: Tensor | None = None,
+        at_once: int | None = None,
     ) -> Tensor:
-        """The m-LTM loss of a batch of matching pairs; on several workers, of the batches of all.
+        """The loss of a batch of matching pairs; on several workers, of the batches of all.
 
         Args:
+            clips: [B] numbers of the clips, so that a clip that comes twice is not its own negative.
             at_once: pairs whose activations are held at a time. The rest of the batch is kept as embeddings alone, and
                 each part is computed a second time when its gradient is due (GradCache, arXiv 2101.06983), so that the
                 batch may be as large as the loss wants it.
         """
         audio, text = self._embed_in_parts(log_mel, lengths, texts, at_once or len(texts))
-        return m_ltm_loss(gather_rows(audio), gather_rows(text), self.config.epsilon)
+        groups = None if clips is None else gather_rows(clips.to(audio.device))
+        return self.pair_loss(gather_rows(audio), gather_rows(text), groups)
+
+    def pair_loss(self, audio: Tensor, text: Tensor, groups: Tensor | None = None) -> Tensor:
+        """The configured loss of matching pairs, each over the distance that `similarity` ranks by.
+
+        Everything that is trained outside the encoders and projections (metric, temperature) is applied here, in
+        float32 under autocast, too.
+
+        Args:
+            audio: [B, joint_dim], of `embed_audio`, already gathered from all workers.
+            text: [B, joint_dim], of `embed_text`, likewise; row i describes row i of `audio`.
+            groups: [B] integers, equal for pairs of the same clip, which then are not each other's negatives.
+        """
+        config = self.config
+        with torch.autocast(audio.device.type, enabled=False):
+            audio, text = (self.metric(rows.to(self.metric.factor.dtype)) for rows in (audio, text))
+            if config.loss == "m-ltm":
+                return m_ltm_loss(audio, text, config.epsilon, config.transported_mass, groups)
+            if config.loss == "triplet":
+                return triplet_loss(audio, text, config.margin, groups, config.hard_negatives)
+            with torch.no_grad():
+                self.log_scale.clamp_(max=math.log(LARGEST_SCALE))
+            return nt_xent_loss(audio, text, self.log_scale.exp(), groups, config.hard_negatives)
 
     def _embed_in_parts(self, log_mel: Tensor, lengths: Tensor, texts: list[str], at_once: int
                         ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """Embeddings under the metric, of audio [B, joint_dim] and captions [B, joint_dim]."""
+        """Embeddings of audio [B, joint_dim] and captions [B, joint_dim]."""
         if len(texts) <= at_once:
             return self._embed_pairs(log_mel, lengths, texts)
         parts = []
@@ -111,8 +145,7 @@ class Retriever(nn.Module):
         return torch.cat(audio), torch.cat(text)
 
     def _embed_pairs(self, log_mel: Tensor, lengths: Tensor, texts: list[str]) -> tuple[Tensor, Tensor]:
-        audio = self.embed_audio(*self._to_device(log_mel, lengths))
-        return self.metric(audio), self.metric(self.embed_text(texts))
+        return self.embed_audio(*self._to_device(log_mel, lengths)), self.embed_text(texts)
 
     def _to_device(self, log_mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         return log_mel.to(self.metric.factor.device), lengths.to(self.metric.factor.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -104,6 +104,15 @@ class TextEncoderConfig(Settings):
         return self
 
 
+LOSSES_WITH = {  # settings that do nothing with another loss
+    "epsilon": ("m-ltm",),
+    "transported_mass": ("m-ltm",),
+    "temperature": ("nt-xent",),
+    "margin": ("triplet",),
+    "hard_negatives": ("nt-xent", "triplet"),
+}
+
+
 class RetrieverSettings(Settings):
     """What a user chooses of a retriever: architecture and loss."""
 
@@ -112,15 +121,41 @@ class RetrieverSettings(Settings):
     joint_dim: int = Field(1024, gt=0)
     hidden_dim: int = Field(2048, gt=0, description="of the two-layer projections")
     dropout: float = Field(0.2, ge=0, lt=1)
-    loss: Literal["m-ltm"] = "m-ltm"
-    metric: Literal["full", "diagonal"] = "full"
-    epsilon: float = Field(0.03, gt=0, description="entropic regularisation, relative to the largest distance")
+    loss: Literal["m-ltm", "nt-xent", "triplet"] = "m-ltm"
+    metric: Literal["full", "diagonal", "identity"] = Field(
+        "full",
+        description="of the distance that is trained and retrieved by; when left out, nt-xent and triplet have the "
+        "identity, which is the cosine",
+    )
+    epsilon: float = Field(0.03, gt=0, description="m-ltm: entropic regularisation, relative to the largest distance")
+    transported_mass: float = Field(
+        1.0, gt=0, le=1, description="m-ltm: below 1 the worst pairs of a batch may stay unmatched, for noisy captions"
+    )
+    temperature: float = Field(0.07, ge=0.01, description="nt-xent: at the start; it is learned, down to 0.01 at most")
+    margin: float = Field(0.2, ge=0, description="triplet: in units of the cosine")
+    hard_negatives: int = Field(
+        0, ge=0, description="nt-xent, triplet: only so many of the most similar negatives count for each pair; 0: all"
+    )
     mixup_alpha: float = Field(
         0.0,
         ge=0,
         description="a quarter of a batch's clips sound together with another one, each at a share of the power drawn "
         "from Beta(alpha, alpha), and their captions are joined (training only); 0: off",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _cosine_unless_told(cls, value: Any) -> Any:
+        contrastive = isinstance(value, dict) and value.get("loss", "m-ltm") != "m-ltm"
+        return {"metric": "identity", **value} if contrastive else value
+
+    @model_validator(mode="after")
+    def _settings_belong_to_the_loss(self) -> RetrieverSettings:
+        for name, losses in LOSSES_WITH.items():
+            value = getattr(self, name)
+            if self.loss not in losses and value != RetrieverSettings.model_fields[name].default:
+                raise ValueError(f"{name} does nothing with loss {self.loss!r}, only with {' or '.join(losses)}")
+        return self
 
 
 class RetrieverConfig(RetrieverSettings):
@@ -159,6 +194,9 @@ class CaptionerSettings(Settings):
     max_caption_tokens: int = Field(64, gt=2)
     label_smoothing: float = Field(0.2, ge=0, lt=1)
     mcm_weight: float = Field(0.7, ge=0, description="of the masked codec modelling loss; 0 switches it off")
+    mcm_codebook_weights: list[Annotated[float, Field(ge=0)]] | None = Field(
+        None, description="of each codebook within that loss; 1/2, 1/4, 1/8 and so on when left out"
+    )
     mcm_probability: float = Field(0.15, ge=0, lt=1)
     mcm_span: int = Field(10, gt=0, description="frames")
 
@@ -169,6 +207,15 @@ class CaptionerConfig(CaptionerSettings):
     codebooks: int = Field(gt=0, description="of the codec, as many as are used")
     codebook_size: int = Field(gt=1)
     audio_embedding_dim: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _a_weight_each_codebook(self) -> CaptionerConfig:
+        given = self.mcm_codebook_weights
+        if given and len(given) != self.codebooks:
+            raise ValueError(
+                f"mcm_codebook_weights: found {len(given)}, expected one for each of {self.codebooks} codebooks"
+            )
+        return self
 
 
 class FluencyDetectorConfig(Settings):
@@ -185,6 +232,10 @@ class SamplingConfig(Settings):
     temperature: float = Field(0.5, gt=0)
     top_p: float = Field(0.95, gt=0, le=1)
     top_k: int = Field(0, ge=0, description="0: off")
+    min_p: float = Field(0.0, ge=0, lt=1, description="of the likeliest token's probability; 0: off")
+    typical_p: float = Field(1.0, gt=0, le=1, description="locally typical sampling (arXiv 2202.00666); 1: off")
+    epsilon_cutoff: float = Field(0.0, ge=0, lt=1, description="a token's least probability; 0: off")
+    repetition_penalty: float = Field(1.0, gt=0, description="above 1 against words said before; 1: off")
     min_tokens: int = Field(5, ge=0)
     max_tokens: int = Field(30, gt=2)
     no_repeat_ngram: int = Field(3, ge=0, description="0: off")
@@ -193,7 +244,14 @@ class SamplingConfig(Settings):
 class BeamConfig(Settings):
     """Beam search as EnCLAP decodes."""
 
-    beams: int = Field(4, gt=0)
+    beams: int = Field(4, gt=0, description="1: greedy")
     min_tokens: int = Field(5, ge=0)
     max_tokens: int = Field(50, gt=2)
     no_repeat_ngram: int = Field(3, ge=0)
+
+
+class TokenEnsembleConfig(Settings):
+    """Captioners of one tokenizer that choose every token together; their candidates join those of each alone."""
+
+    members: list[str] = Field(min_length=2, description="captioners")
+    average: Literal["log-probabilities", "probabilities"] = "log-probabilities"

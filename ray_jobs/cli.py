@@ -18,7 +18,7 @@ from corpora.table import CorpusError
 from models.files import CheckpointError
 from models.metrics import CaptionInputError
 from models.submission import SubmissionError
-from ray_jobs.config import ConfigError, load_config, load_experiment
+from ray_jobs.config import ConfigError, Experiment, load_config, load_experiment
 from ray_jobs.console import say
 from ray_jobs.features import FeaturesError
 from ray_jobs.run_directory import NotReadyError, RunDirectory
@@ -55,25 +55,42 @@ def prepare(
 
     Example: [bold]enclap prepare experiments/demo.yaml --dry-run[/bold]
     """
-    loaded = load_experiment(experiment, overrides)
-    with nullcontext() if dry_run else only_writer(RunDirectory(loaded).root):
+    _run("prepare", load_experiment(experiment, overrides), dry_run)
+
+
+@app.command()
+def train(
+    experiment: ExperimentFile,
+    overrides: Overrides = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what would run when, and train nothing")] = False,
+) -> None:
+    """Train every member, side by side as edges and resources allow (Ray Train).
+
+    Example: [bold]enclap train experiments/demo.yaml --plan[/bold]
+    """
+    _run("train", load_experiment(experiment, overrides), plan)
+
+
+def _run(job: str, experiment: Experiment, look_only: bool = False) -> None:
+    """Run a job on its run directory, alone there unless it only looks."""
+    directory = RunDirectory(experiment)
+    with nullcontext() if look_only else only_writer(directory.root):
+        if not look_only:
+            directory.write_experiment()
         connect()
-        importlib.import_module("ray_jobs.prepare").run(loaded, dry_run)
+        module = importlib.import_module(f"ray_jobs.{job}")
+        module.run(experiment, True) if look_only else module.run(experiment)
 
 
 def _add_experiment_job(name: str, summary: str) -> None:
     def command(experiment: ExperimentFile, overrides: Overrides = None) -> None:
-        loaded = load_experiment(experiment, overrides)
-        with only_writer(RunDirectory(loaded).root):
-            connect()
-            importlib.import_module(f"ray_jobs.{name}").run(loaded)
+        _run(name, load_experiment(experiment, overrides))
 
     example = f"Example: [bold]enclap {name} experiments/demo.yaml seed=1[/bold]"
     app.command(name, help=f"{summary}\n\n{example}")(command)
 
 
 for _name, _summary in {
-    "train": "Train every member, side by side as edges and resources allow (Ray Train).",
     "search": "Tune sampling, reranking and retrieval weights on the validation split (Ray Tune).",
     "combine": "Run the ensemble on the test split: submissions, metrics, comparisons.",
     "export": "Write the ensemble as one directory that loads without Ray or network.",
@@ -151,7 +168,9 @@ def caption(
 def retrieve(
     bundle: Bundle,
     query: Annotated[str, typer.Argument(help="In words; a path, too, with --queries", show_default=False)],
-    paths: Annotated[list[Path] | None, typer.Argument(help="Audio files, or folders of them")] = None,
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Audio files, or folders of them; what is indexed when left out")
+    ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="How many to list")] = 10,
     queries: Annotated[Path | None, typer.Option(help="A CSV file with a column `caption`, in place of a text")] = None,
     submission: Annotated[Path, typer.Option(help="With --queries: the Task 8 file to write")] = Path("submission.csv"),
@@ -166,10 +185,22 @@ def retrieve(
 
     if queries:
         job.submit(bundle, queries, [Path(query), *(paths or [])], submission)
-    elif paths:
-        job.run(bundle, query, paths, top_k)
     else:
-        raise typer.BadParameter("expected audio files or folders behind the text")
+        job.run(bundle, query, paths or [], top_k)
+
+
+@app.command()
+def index(
+    bundle: Bundle,
+    paths: Annotated[list[Path], typer.Argument(help="Audio files, or folders of them", show_default=False)],
+) -> None:
+    """Add audio files to the bundle's index, in which `enclap retrieve` then searches.
+
+    Example: [bold]enclap index runs/demo/bundle field_recordings/[/bold]
+    """
+    from ray_jobs import retrieve as job
+
+    job.index(bundle, paths)
 
 
 @app.command()
@@ -178,6 +209,9 @@ def evaluate(
     root: Annotated[Path, typer.Argument(help="A corpus: ROOT/SPLIT.csv and ROOT/SPLIT/*.wav", show_default=False)],
     split: Annotated[str, typer.Argument(help="Which split of it")] = "test",
     output: Annotated[Path | None, typer.Option(help="JSON of the values; those of clips beside it, Parquet")] = None,
+    relevance: Annotated[
+        Path | None, typer.Option(help="CSV of caption,file_name: captions that several clips are right for")
+    ] = None,
 ) -> None:
     """Captioning and retrieval values of an exported ensemble on a corpus with Clotho's caption columns.
 
@@ -185,7 +219,7 @@ def evaluate(
     """
     from ray_jobs import evaluate as job
 
-    job.run(bundle, root, split, output)
+    job.run(bundle, root, split, output, relevance)
 
 
 def connect(log_to_driver: bool = False) -> None:

@@ -99,12 +99,11 @@ def _caption(
     reranking = best_reranking(directory.search("reranking"))
     table = members.candidates(best_sampling(directory.search("sampling")))
     chosen = reranking.choose(table)
-    systems = {}
+    systems, speakers = {}, experiment.speakers()
     for how, suffix in {"beam": "/beam", "rerank": ""}.items():
-        for name in members.captioners:
+        for name in speakers:
             own = table.of_captioner(name + suffix)
             systems[f"{name}/{how}"] = _texts(own, reranking.choose(own))
-    others = list(systems)
     systems["ensemble"] = _texts(table, chosen)
     _write_candidates(directory.ensemble, members.features.clip_ids, table, reranking.totals(table), chosen)
     warnings = _write_captions(directory.ensemble / "captions.csv", members.features.file_names, systems["ensemble"])
@@ -117,6 +116,7 @@ def _caption(
         if members.detector:
             values[system]["fluency_error"] = float(members.detector.fluency_error(texts).mean())
         values[system]["unique_captions"] = len(set(texts))
+    others = [f"{name}/{how}" for name in speakers for how in ("beam", "rerank")]
     comparisons = [
         _compare_captions(scores, metric, other, experiment.seed)
         for metric in COMPARED
@@ -159,21 +159,8 @@ def _write_candidates(
     target: Path, clip_ids: list[str], table: CandidateTable, totals: np.ndarray, chosen: np.ndarray
 ) -> None:
     rows, columns = np.nonzero(table.mask)
-    cells = list(zip(rows.tolist(), columns.tolist(), strict=True))
-    frame = pd.DataFrame(
-        {
-            "clip_id": [clip_ids[row] for row, _ in cells],
-            "caption": [table.texts[row][column] for row, column in cells],
-            "captioner": [table.captioners[row][column] for row, column in cells],
-            "tokens": [table.tokens[row][column] for row, column in cells],
-            "decoder_score": table.decoder_score[table.mask],
-            **{f"encoder_score/{name}": scores[table.mask] for name, scores in table.encoder_score.items()},
-            "fluency_error": table.fluency_error[table.mask],
-            "score": totals[table.mask],
-            "chosen": columns == chosen[rows],
-        }
-    )
-    frame.to_parquet(target / "candidates.parquet")
+    frame = table.to_frame(clip_ids).assign(score=totals[table.mask], chosen=columns == chosen[rows])
+    write_frame(target / "candidates.parquet", frame)
 
 
 def _write_captions(path: Path, file_names: list[str], captions: list[str]) -> list[str]:

@@ -19,6 +19,7 @@ from models.settings import (
     LogMelConfig,
     RetrieverSettings,
     SamplingConfig,
+    TokenEnsembleConfig,
 )
 from ray_jobs.search_config import SearchConfig, SweepConfig
 
@@ -215,6 +216,7 @@ class Experiment(Strict):
     members: dict[str, AnyMember] = Field(min_length=1)
     sampling: SamplingConfig = SamplingConfig()
     beam: BeamConfig = BeamConfig()
+    token_ensembles: dict[str, TokenEnsembleConfig] = {}
     search: SearchConfig = SearchConfig()
     sweep: SweepConfig = SweepConfig()
 
@@ -239,6 +241,7 @@ class Experiment(Strict):
             if isinstance(member, RetrieverMember):
                 member.audio_encoder.check_front_end(self.features.log_mel)
         self._refuse_circles()
+        self._check_token_ensembles()
         return self
 
     def _check_start(self, name: str, member: AnyMember, before: str) -> None:
@@ -250,6 +253,20 @@ class Experiment(Strict):
                     f"members.{name}.{key}: found {member.start()[key]!r}, expected {value!r} as {before!r} has, "
                     "whose weights it starts from"
                 )
+
+    def _check_token_ensembles(self) -> None:
+        captioners = self.of_kind("captioner")
+        for name, ensemble in self.token_ensembles.items():
+            if name in self.members:
+                raise ValueError(f"token_ensembles.{name}: a member has this name already")
+            if len(set(ensemble.members)) < len(ensemble.members):
+                raise ValueError(f"token_ensembles.{name}.members: {', '.join(ensemble.members)} name one twice")
+            for member in ensemble.members:
+                if member not in captioners:
+                    raise ValueError(
+                        f"token_ensembles.{name}.members: {member!r} is not among the ensemble's captioners "
+                        f"({', '.join(captioners)})"
+                    )
 
     def _refuse_circles(self) -> None:
         done: set[str] = set()
@@ -270,6 +287,10 @@ class Experiment(Strict):
     def of_kind(self, kind: str) -> list[str]:
         """Names of the ensemble's members of a kind, in the order of the file."""
         return [name for name, member in self.ensemble().items() if member.kind == kind]
+
+    def speakers(self) -> list[str]:
+        """Whoever proposes captions: captioners, and those of them that choose every token together."""
+        return [*self.of_kind("captioner"), *self.token_ensembles]
 
     def training_corpora(self, member: str) -> list[str]:
         """Names of the corpora that a member is trained on."""

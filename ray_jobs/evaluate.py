@@ -12,19 +12,23 @@ import pandas as pd
 
 from corpora.folder import read_folder
 from corpora.table import CorpusError
+from models.collection import Collection
 from models.ensemble import Ensemble
 from models.files import write_frame, write_json
 from models.metrics import best_preprocessing, caption_values
-from models.retrieval_metrics import retrieval_values
+from models.retrieval_metrics import NONE, Block, relevant_of, retrieval_values_in_blocks
+from models.retriever import negative_distances
 from ray_jobs.audio_files import read_in_batches
 from ray_jobs.console import console, say
 from ray_jobs.run_directory import commit, package_versions
 
 
-def run(bundle: Path, root: Path, split: str, output: Path | None) -> None:
-    """Caption every clip, rank all clips for every caption, and print the values.
+def run(bundle: Path, root: Path, split: str, output: Path | None, relevance: Path | None = None) -> None:
+    """Caption every clip, rank all clips for every caption and the other way, and print the values.
 
-    With `output`, the values are written there as JSON, and those of single clips beside it as Parquet.
+    Args:
+        output: for the values as JSON, and beside it, as Parquet, those of single clips.
+        relevance: CSV of caption,file_name, a row for each clip that is right for a caption, however many.
     """
     table, unusable = read_folder(root.resolve(), split)
     for row in unusable.itertuples():
@@ -33,39 +37,86 @@ def run(bundle: Path, root: Path, split: str, output: Path | None) -> None:
         raise CorpusError(f"{root}/{split}: no usable clip")
     of_path = table.set_index("path")
     ensemble = Ensemble.load(bundle)
+    ensemble.collection = Collection()
     predicted: list[str] = []
-    found: list[str] = []
     for readable, clips in read_in_batches(ensemble, [Path(path) for path in table["path"]]):
         ensemble.index_clips(readable, clips)
         predicted += [caption.text for caption in ensemble.caption_clips(clips)]
-        found += map(str, readable)
-    references = of_path.loc[found, "captions"].tolist()
+    captioned = of_path.loc[ensemble.collection.paths]
+    references = captioned["captions"].tolist()
     captioning = caption_values(predicted, references, preprocessing=best_preprocessing())
     target = np.repeat(np.arange(len(references)), [len(clip) for clip in references])
     queries = [caption for clip in references for caption in clip]
-    retrieval = retrieval_values(ensemble.similarity(queries), target)
+    right = {"retrieval": (queries, target[:, None])}
+    if relevance:
+        names = [Path(path).name for path in ensemble.collection.paths]
+        right["retrieval_relevance"] = read_relevance(relevance, names)
+    retrieval = {what: _text_to_audio(ensemble, *asked) for what, asked in right.items()}
+    retrieval["retrieval_audio_to_text"] = _audio_to_text(ensemble, queries, target)
     values = {
         "corpus": str(root),
         "split": split,
         "clips": len(references),
         "captioning": captioning.corpus,
         "captioning_details": captioning.details,
-        "retrieval": retrieval.corpus,
+        **retrieval,
         "seed": ensemble.manifest.seed,
         "commit": commit(),
         "bundle_commit": ensemble.manifest.provenance["commit"],
         "packages": package_versions(),
     }
-    for name, value in {**captioning.corpus, **retrieval.corpus}.items():
-        console.print(f"{name:12s} {value:.4f}")
+    for what, found in {"captioning": captioning.corpus, **retrieval}.items():
+        console.print(what.replace("_", " "), style="bold")
+        for name, value in found.items():
+            console.print(f"  {name:12s} {value:.4f}")
     for line in captioning.absences:
         say(f"not computed: {line}", style="dim")
     if output:
         write_json(output, values)
-        clip_ids = of_path.loc[found, "clip_id"].tolist()
-        of_clips = pd.DataFrame({"clip_id": clip_ids, "caption": predicted}).join(captioning.per_clip)
-        write_frame(output.with_suffix(".parquet"), of_clips)
+        of_clips = pd.DataFrame({"clip_id": captioned["clip_id"].tolist(), "caption": predicted})
+        write_frame(output.with_suffix(".parquet"), of_clips.join(captioning.per_clip))
         say(f"evaluate: {output} and, clip by clip, {output.with_suffix('.parquet')}")
+
+
+def read_relevance(path: Path, names: list[str]) -> tuple[list[str], np.ndarray]:
+    """The captions of a relevance file, and the rows [Q, R] in `names` that are right for each.
+
+    Raises:
+        CorpusError: without these columns or any row, or naming a file that is not there.
+    """
+    try:
+        pairs = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise CorpusError(f"{path}: cannot be read: {error}") from error
+    if not {"caption", "file_name"} <= set(pairs.columns) or pairs.empty:
+        raise CorpusError(f"{path}: columns {', '.join(pairs.columns)}, {len(pairs)} rows; expected caption,file_name")
+    row_of = {name: row for row, name in enumerate(names)}
+    unknown = pairs[~pairs["file_name"].isin(row_of)]
+    if len(unknown):
+        raise CorpusError(f"{path}: {unknown['file_name'].iloc[0]!r} is not among the {len(names)} clips of the split")
+    of_caption = pairs.drop_duplicates().groupby("caption", sort=False)["file_name"].agg(list)
+    right = np.full((len(of_caption), max(map(len, of_caption))), NONE)
+    for row, files in zip(right, of_caption, strict=True):
+        row[: len(files)] = [row_of[name] for name in files]
+    return list(of_caption.index), right
+
+
+def _text_to_audio(ensemble: Ensemble, queries: list[str], right: np.ndarray) -> dict[str, float]:
+    clips = ensemble.collection.embeddings
+    block = _block(ensemble, ensemble.texts_under_metric(queries), clips)
+    return retrieval_values_in_blocks(block, right, len(ensemble.collection)).corpus
+
+
+def _audio_to_text(ensemble: Ensemble, queries: list[str], target: np.ndarray) -> dict[str, float]:
+    clips = ensemble.collection.embeddings
+    block = _block(ensemble, clips, ensemble.texts_under_metric(queries))
+    return retrieval_values_in_blocks(block, relevant_of(target, len(ensemble.collection)), len(queries)).corpus
+
+
+def _block(ensemble: Ensemble, asked: dict[str, np.ndarray], answers: dict[str, np.ndarray]) -> Block:
+    """The fused similarity of some rows of `asked` to all `answers`, both by retriever under its metric."""
+    join = ensemble.manifest.retrieval.join
+    return lambda rows: join({name: negative_distances(asked[name][rows], answers[name]) for name in asked})
 
 
 if __name__ == "__main__":

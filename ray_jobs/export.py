@@ -5,13 +5,13 @@ Example: enclap export experiments/demo.yaml
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
 
 from models.codec import Codec, load_codec
 from models.ensemble import BundleManifest
+from models.files import sha256_of
 from ray_jobs.config import CaptionerMember, Experiment
 from ray_jobs.console import say
 from ray_jobs.kept_epochs import KEPT
@@ -63,6 +63,7 @@ def _manifest(experiment: Experiment, directory: RunDirectory, codec: Codec) -> 
         max_duration_s=experiment.features.max_duration_s,
         sampling=best_sampling(directory.search("sampling")),
         beam=experiment.beam,
+        token_ensembles=experiment.token_ensembles,
         reranking=best_reranking(directory.search("reranking")),
         retrieval=best_retrieval(directory.search("retrieval")),
         seed=experiment.seed,
@@ -80,7 +81,7 @@ def _manifest(experiment: Experiment, directory: RunDirectory, codec: Codec) -> 
 def _checksums(root: Path) -> str:
     """Lines as `sha256sum -c` reads them."""
     files = sorted(path for path in root.rglob("*") if path.is_file())
-    return "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(root)}\n" for path in files)
+    return "".join(f"{sha256_of(path)}  {path.relative_to(root)}\n" for path in files)
 
 
 if __name__ == "__main__":

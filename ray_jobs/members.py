@@ -64,7 +64,8 @@ class TrainedMembers:
         """What all captioners propose for some clips, all when left out, sampled and by beam search, scored."""
         e = self.experiment
         read = {name: self._conditioning(name)[clips] for name in self.captioners}
-        proposed = propose(self.captioners, self.features.codes[clips], read, sampling, e.beam, e.seed)
+        codes = self.features.codes[clips]
+        proposed = propose(self.captioners, codes, read, sampling, e.beam, e.seed, e.token_ensembles)
         embeddings = {name: one[clips] for name, one in self.audio_embeddings.items()}
         return score_candidates(proposed, self.retrievers, embeddings, self.detector)
 

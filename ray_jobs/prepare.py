@@ -50,7 +50,6 @@ def run(experiment: Experiment, dry_run: bool = False) -> None:
             _render_soundscapes(name, corpus)
     # All tables are read before any clip is worked on: a bad one is said at once, and exclusions need them all.
     tables, set_aside = _read_tables(experiment, list(experiment.corpora))
-    directory.write_experiment()
     shards = {
         (name, split): plan_shards(table, experiment.features, directory.features(name, split))
         for (name, split), table in tables.items()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from models.collection import Collection
 from models.ensemble import Ensemble
 from models.submission import LISTED, SubmissionError, read_queries, write_retrieval
 from ray_jobs.audio_files import find_audio, read_in_batches
@@ -18,13 +19,27 @@ QUERIES_AT_ONCE = 256
 
 
 def run(bundle: Path, query: str, paths: list[Path], top_k: int) -> None:
-    """Index the files and print rank, similarity and path of the best."""
-    files = find_audio(paths)
+    """Print rank, similarity and path of the best of the files, or of what `enclap index` kept where none are given."""
+    files = find_audio(paths) if paths else []
     ensemble = Ensemble.load(bundle)
-    for readable, clips in read_in_batches(ensemble, files):
-        ensemble.index_clips(readable, clips)
+    if files:
+        ensemble.collection = Collection()
+        _add(ensemble, files)
     for rank, (path, similarity) in enumerate(ensemble.retrieve(query, top_k), 1):
         console.print(f"{rank:3d}  {similarity:8.3f}  {path}", markup=False)
+
+
+def index(bundle: Path, paths: list[Path]) -> None:
+    """Add files to the bundle's index."""
+    files = [file.resolve() for file in find_audio(paths)]
+    ensemble = Ensemble.load(bundle)
+    _add(ensemble, files)
+    say(f"index: {len(ensemble.collection)} files in {ensemble.save_index()}")
+
+
+def _add(ensemble: Ensemble, files: list[Path]) -> None:
+    for readable, clips in read_in_batches(ensemble, files):
+        ensemble.index_clips(readable, clips)
 
 
 def submit(bundle: Path, captions: Path, paths: list[Path], output: Path) -> None:
@@ -37,10 +52,9 @@ def submit(bundle: Path, captions: Path, paths: list[Path], output: Path) -> Non
     if len(files) < LISTED:
         raise SubmissionError(f"{len(files)} audio files, expected at least {LISTED} for a submission")
     ensemble = Ensemble.load(bundle)
-    names: list[str] = []
-    for readable, clips in read_in_batches(ensemble, files):
-        ensemble.index_clips(readable, clips)
-        names += [path.name for path in readable]
+    ensemble.collection = Collection()
+    _add(ensemble, files)
+    names = [Path(path).name for path in ensemble.collection.paths]
     ranking: list[list[str]] = []
     for at in range(0, len(queries), QUERIES_AT_ONCE):
         fused = ensemble.similarity(queries[at : at + QUERIES_AT_ONCE])

@@ -16,6 +16,7 @@ from ray_jobs.config import ConfigError, Experiment, fingerprint
 
 PACKAGES = ("ray", "torch", "transformers", "timm", "descript-audio-codec", "aac-metrics", "numpy", "pandas", "pyarrow")
 MARKER = ".done.json"
+PROGRESS = "progress.json"  # in a member's directory while it is trained
 
 
 class NotReadyError(RuntimeError):
@@ -77,6 +78,12 @@ class RunDirectory:
         partial.write_text(yaml.safe_dump(record, sort_keys=False, allow_unicode=True), encoding="utf-8")
         partial.replace(self.root / "experiment.yaml")
 
+    def note_failure(self, name: str, reason: str) -> None:
+        """Say in a member's progress.json why its training ended; what it says of the last epoch stays."""
+        path = self.member(name) / PROGRESS
+        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        write_json(path, before | {"error": reason})
+
     # What a result was made from; the chain of these decides what a job may skip.
 
     def features_inputs(self) -> str:
@@ -100,7 +107,8 @@ class RunDirectory:
 
     def search_inputs(self) -> str:
         e = self.experiment
-        return fingerprint(self.members_inputs(), e.search, e.sampling, e.beam, e.target_corpus)
+        joint = e.model_dump(mode="json", include={"token_ensembles"})
+        return fingerprint(self.members_inputs(), e.search, e.sampling, e.beam, joint, e.target_corpus)
 
 
 

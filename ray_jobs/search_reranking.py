@@ -38,7 +38,7 @@ def search_weights(
     table, values = CandidateStore(experiment, sampling).read(clip_ids, search, len(clip_ids))
     value = values[search.objective]
     found = search_reranking(table, value, mixtures(experiment), reranking_options(experiment))
-    everybody = found.captioners == experiment.of_kind("captioner")
+    everybody = found.captioners == experiment.speakers()
     reranking = Reranking(
         weights=found.weights,
         normalisation=search.normalisation,

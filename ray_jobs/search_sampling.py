@@ -119,7 +119,7 @@ def solve(experiment: Experiment, store: CandidateStore, clip_ids: list[str], cl
 
 def mixtures(experiment: Experiment) -> list[list[str]]:
     """The groups of captioners that are compared."""
-    captioners = experiment.of_kind("captioner")
+    captioners = experiment.speakers()
     return mixtures_of(captioners) if experiment.search.mixtures else [captioners]
 
 

@@ -20,12 +20,11 @@ from rich.table import Table
 
 from ray_jobs.config import ConfigError, Experiment
 from ray_jobs.console import console, spell_duration
-from ray_jobs.run_directory import MARKER, RunDirectory, is_done
+from ray_jobs.run_directory import MARKER, PROGRESS, RunDirectory, is_done
 from ray_jobs.run_lock import LEASE_S, Owner, heartbeat_age_s, read_owner
 
 # outdated: made from other settings, the next job makes it anew. stopped: begun, and nobody works on it.
 State = Literal["waiting", "running", "stopped", "failed", "outdated", "done"]
-PROGRESS = "progress.json"
 NOT_VALIDATION = ("epoch", "seconds", "learning_rate")
 STYLES = {"done": "green", "running": "bold", "failed": "red", "stopped": "yellow", "outdated": "yellow"}
 
@@ -185,6 +184,8 @@ def _with_progress(status: MemberStatus, path: Path) -> MemberStatus:
         return status  # the workers are starting
     if "error" in progress:
         status = replace(status, state="failed", note=progress["error"])
+        if "epoch" not in progress:  # it failed before its first checkpoint
+            return status
     epoch, share = progress["epoch"], progress["step"] / progress["steps"]
     status = replace(_with_values(status, progress["values"]), epoch=epoch)
     if progress["step"]:

@@ -27,8 +27,9 @@ from ray.tune.search.optuna import OptunaSearch
 from models.files import write_frame, write_json
 from ray_jobs.config import ConfigError, Experiment, fingerprint
 from ray_jobs.console import say
+from ray_jobs.plan import requests
 from ray_jobs.run_directory import RunDirectory, commit, is_done, mark_done, require
-from ray_jobs.train import Progress, check_resources, make_trainer, member_job, requests
+from ray_jobs.train import Progress, check_resources, make_trainer, member_job
 from tune_spaces.training import SPACES
 
 # Of the function that only waits for its trainer: a byte, since Tune wants it to ask for something. A CPU, or a part of

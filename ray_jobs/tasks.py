@@ -154,7 +154,7 @@ def draw_by_weight(origins: np.ndarray, weights: list[float], rng: np.random.Gen
 
 
 class RetrieverTask(Task):
-    """Log-mels against one caption a clip, drawn anew each epoch, so that no two captions of a clip are negatives."""
+    """Log-mels against one caption a clip, drawn anew each epoch; a clip that comes twice is not its own negative."""
 
     monitor, sign = "map@10", 1
 
@@ -180,7 +180,7 @@ class RetrieverTask(Task):
     def start_from(self, directory: Path) -> Retriever:
         return Retriever.load(directory, self._settings)
 
-    def batches(self, epoch: int, rank: int, world: int) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
+    def batches(self, epoch: int, rank: int, world: int) -> Iterator[tuple[Tensor, Tensor, list[str], Tensor]]:
         rng, train = self.rng(epoch), self.train
         clips = self.epoch_clips(rng)
         drawn = [_draw(train.captions[clip], 1, rng)[0] for clip in clips]
@@ -190,7 +190,8 @@ class RetrieverTask(Task):
         own = np.random.default_rng([self.job.seed, epoch, 1 + rank])  # `rng` must go on alike in all workers
         for rows in bucketed_batches(lengths, self.batch_size, rng, rank, world):
             log_mels = [crop(train.log_mels[clip], most, own) for clip in clips[rows]]
-            yield mix_pairs(*pad_log_mels(log_mels), [drawn[row] for row in rows], self._member.mixup_alpha, own)
+            mixed = mix_pairs(*pad_log_mels(log_mels), [drawn[row] for row in rows], self._member.mixup_alpha, own)
+            yield *mixed, torch.from_numpy(clips[rows])
 
     def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
         return {"loss": model(*batch, at_once=self._member.gradient_cache)}

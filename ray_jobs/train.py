@@ -12,9 +12,10 @@ import ray
 import ray.train
 from ray.train.torch import TorchTrainer
 
-from ray_jobs.config import AnyMember, ConfigError, Experiment, fingerprint
-from ray_jobs.console import say
+from ray_jobs.config import ConfigError, Experiment, fingerprint
+from ray_jobs.console import console, say
 from ray_jobs.member_job import MemberJob, work
+from ray_jobs.plan import by_critical_path, fits, requests, table, take
 from ray_jobs.run_directory import RunDirectory, commit, is_done, require
 
 POLL_S = 2.0
@@ -40,18 +41,21 @@ class Progress:
         return lines
 
 
-def run(experiment: Experiment) -> None:
-    """Train what is not trained yet.
+def run(experiment: Experiment, plan: bool = False) -> None:
+    """Train what is not trained yet, or only print the plan.
 
     Raises:
         MembersFailedError: naming the failed members and those that waited for them.
     """
     directory = RunDirectory(experiment)
-    for corpus in experiment.corpora:
-        require(directory.features(corpus), directory.features_inputs(), "prepare", experiment.name)
     check_resources(experiment)
     todo = {n for n in experiment.members if not is_done(directory.member(n), directory.member_inputs(n))}
     say(f"train: {len(todo)} members to train, {len(experiment.members) - len(todo)} done already")
+    if plan:
+        console.print(table(experiment, todo, ray.cluster_resources()))
+        return
+    for corpus in experiment.corpora:
+        require(directory.features(corpus), directory.features_inputs(), "prepare", experiment.name)
     failed = _train_all(experiment, directory, todo)
     if failed:
         listed = "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
@@ -64,7 +68,7 @@ def _train_all(experiment: Experiment, directory: RunDirectory, todo: set[str]) 
     free = dict(ray.cluster_resources())
     running: dict[ray.ObjectRef, str] = {}
     failed: dict[str, str] = {}
-    waiting = [name for name in experiment.members if name in todo]
+    waiting = by_critical_path(experiment, todo)
     while waiting or running:
         for name in list(waiting):
             member = experiment.members[name]
@@ -72,8 +76,8 @@ def _train_all(experiment: Experiment, directory: RunDirectory, todo: set[str]) 
             if blocked:
                 failed[name] = f"waits for {blocked[0]}, which failed"
                 waiting.remove(name)
-            elif not todo.intersection(member.edges()) and _fits(member, free):
-                _take(member, free, -1)
+            elif not todo.intersection(member.edges()) and fits(member, free):
+                take(member, free)
                 waiting.remove(name)
                 say(f"train: {name} starts")
                 job = member_job(experiment, directory, name)
@@ -83,12 +87,13 @@ def _train_all(experiment: Experiment, directory: RunDirectory, todo: set[str]) 
             say(line)
         for reference in done:
             name = running.pop(reference)
-            _take(experiment.members[name], free, +1)
+            take(experiment.members[name], free, +1)
             try:
                 ray.get(reference)
             except ray.exceptions.RayError as error:
                 failed[name] = str(error).strip().splitlines()[-1]
                 say(f"train: {name} failed: {failed[name]}", style="red")
+                directory.note_failure(name, failed[name])
             else:
                 todo.discard(name)
                 say(f"train: {name} is done", style="green")
@@ -146,21 +151,6 @@ def member_job(experiment: Experiment, directory: RunDirectory, name: str) -> Me
         output=directory.member(name),
         edges={edge: directory.member(edge) for edge in member.edges()},
     )
-
-
-def requests(member: AnyMember) -> dict[str, float]:
-    """CPUs and GPUs of all workers of a member."""
-    r = member.resources
-    return {"CPU": r.workers * r.cpus_per_worker, "GPU": r.workers * r.gpus_per_worker}
-
-
-def _fits(member: AnyMember, free: dict[str, float]) -> bool:
-    return all(free.get(key, 0.0) >= amount for key, amount in requests(member).items())
-
-
-def _take(member: AnyMember, free: dict[str, float], sign: int) -> None:
-    for key, amount in requests(member).items():
-        free[key] = free.get(key, 0.0) + sign * amount
 
 
 def check_resources(experiment: Experiment) -> None:

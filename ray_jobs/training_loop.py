@@ -25,11 +25,10 @@ from ray_jobs.config import fingerprint
 from ray_jobs.kept_epochs import KEPT, best_epochs, epochs_without_gain, keep_best
 from ray_jobs.member_job import MemberJob
 from ray_jobs.optimizer import factor, moving_average, parameter_groups
-from ray_jobs.run_directory import mark_done
+from ray_jobs.run_directory import PROGRESS, mark_done
 from ray_jobs.tasks import Task, make_task
 
 COUNTED = ("epoch", "step", "totals", "seconds", "history")
-PROGRESS = "progress.json"
 Item = TypeVar("Item")
 
 

@@ -29,6 +29,16 @@ def test_the_nearest_are_those_of_scoring_all(number: int, top_k: int) -> None:
         np.testing.assert_allclose(sums, fused[rows], atol=1e-4)
 
 
+def test_what_is_added_later_is_found() -> None:
+    first, second = embeddings(100, 0), embeddings(30, 1)
+    collection = Collection([f"a{row}" for row in range(100)], first)
+    text = {name: rows[7] for name, rows in second.items()}
+    collection.nearest(text, WEIGHTS, 1)
+    collection.add([f"b{row}" for row in range(30)], second)
+    rows, _ = collection.nearest(text, WEIGHTS, 1)
+    assert collection.paths[rows[0]] == "b7"
+
+
 def test_lists_grow_where_retrievers_disagree() -> None:
     """Each retriever's nearest hundred are the other's farthest; the best of the sum are in the middle of both."""
     line = np.linspace(0, 1, 1001, dtype=np.float32)[:, None]
@@ -40,10 +50,13 @@ def test_lists_grow_where_retrievers_disagree() -> None:
 
 def test_a_path_that_is_there_is_replaced() -> None:
     first, second = embeddings(3, 0), embeddings(2, 1)
-    grown = Collection(["x", "y", "z"], first).add(["y", "new"], second)
+    grown = Collection(["x", "y", "z"], first)
+    assert len(grown) == 3
+    grown.add(["y", "new"], second)
     assert grown.paths == ["x", "z", "y", "new"]
     np.testing.assert_array_equal(grown.embeddings["a"], np.concatenate([first["a"][[0, 2]], second["a"]]))
-    twice = Collection().add(["x", "x"], second)
+    twice = Collection()
+    twice.add(["x", "x"], second)
     assert twice.paths == ["x"]
     np.testing.assert_array_equal(twice.embeddings["b"], second["b"][1:])
 

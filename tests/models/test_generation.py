@@ -1,11 +1,15 @@
 """Candidates: scores from the sampling pass, independence of the batch, limits."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from models import generation
 from models.captioner import Captioner
+from models.decoding import ForceFirst, InverseTransformSampler
 from models.generation import Candidate, beam_search, encoded_batches, propose_clips
 from models.settings import BeamConfig, SamplingConfig
 
@@ -20,13 +24,56 @@ def sample_clips(
     return propose_clips(captioner, codes, audio, sampling, BEAM, seed)[0]
 
 
-def test_a_clip_alone_and_in_a_batch_has_the_same_candidates(captioner: Captioner, clips: Clips) -> None:
-    codes, audio = clips
-    together = sample_clips(captioner, codes, audio, SAMPLING, seed=3)
-    for row in range(len(codes)):
-        alone = sample_clips(captioner, codes[row : row + 1], audio[row : row + 1], SAMPLING, seed=3)[0]
-        assert [c.text for c in alone] == [c.text for c in together[row]]
-        assert [c.decoder_score for c in alone] == pytest.approx([c.decoder_score for c in together[row]], abs=1e-4)
+def strategy(**changes: float) -> SamplingConfig:
+    return SAMPLING.model_copy(update=changes)
+
+
+STRATEGIES = {
+    "cold": strategy(temperature=0.3),
+    "top_k": strategy(top_k=5),
+    "min_p": strategy(min_p=0.1),
+    "typical_p": strategy(typical_p=0.6),
+    "epsilon_cutoff": strategy(epsilon_cutoff=0.02),
+    "repetition_penalty": strategy(repetition_penalty=1.5),
+}
+
+
+def assert_same(found: list[Candidate], expected: list[Candidate]) -> None:
+    assert [(c.text, c.tokens) for c in found] == [(c.text, c.tokens) for c in expected]
+    assert [c.decoder_score for c in found] == pytest.approx([c.decoder_score for c in expected], abs=1e-4)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [4, 2, 0, 3, 1], [2, 2, 1]])
+@pytest.mark.parametrize("batch_size", [1, 2, 16])
+def test_a_clip_has_the_same_captions_in_any_batch(
+    captioner: Captioner, clips: Clips, alone: list[tuple[list[Candidate], list[Candidate]]], order: list[int],
+    batch_size: int,
+) -> None:  # fmt: skip
+    codes, audio = [clips[0][row] for row in order], clips[1][order]
+    sampled, beams = propose_clips(captioner, codes, audio, SAMPLING, BEAM, 3, batch_size)
+    for at, row in enumerate(order):
+        assert_same(sampled[at], alone[row][0])
+        assert_same(beams[at], alone[row][1])
+
+
+@pytest.fixture(scope="module")
+def alone(captioner: Captioner, clips: Clips) -> list[tuple[list[Candidate], list[Candidate]]]:
+    """Each clip's samples and beam, with no other clip beside it."""
+    found = []
+    for row in range(len(clips[0])):
+        _, states, mask = next(encoded_batches(captioner, clips[0][row : row + 1], clips[1][row : row + 1], 1))
+        sampled = generation.sample(captioner, states, mask, SAMPLING, 3)[0]
+        found.append((sampled, beam_search(captioner, states, mask, BEAM)))
+    return found
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_strategies_do_not_depend_on_the_batch(captioner: Captioner, clips: Clips, name: str) -> None:
+    together, apart = (propose_clips(captioner, *clips, STRATEGIES[name], BEAM, 1, size)[0] for size in (5, 1))
+    plain = sample_clips(captioner, *clips, SAMPLING, seed=1)
+    for found, expected in zip(together, apart, strict=True):
+        assert_same(found, expected)
+    assert [[c.text for c in clip] for clip in together] != [[c.text for c in clip] for clip in plain]
 
 
 def test_more_candidates_keep_the_first_ones(captioner: Captioner, clips: Clips) -> None:
@@ -42,27 +89,58 @@ def test_seed_changes_and_repeats(captioner: Captioner, clips: Clips) -> None:
     assert first != other
 
 
-@torch.no_grad()
-def test_decoder_score_is_the_teacher_forced_one(
-    captioner: Captioner, clips: Clips, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of the very tokens that were drawn: mean log-probability, EOS counted and BOS not, untempered."""
-    drawn = []
+def teacher_forced(captioner: Captioner, states: Tensor, mask: Tensor, ids: Tensor) -> tuple[str, int, float]:
+    """Of the very tokens: text, their number and mean log-probability, EOS counted and BOS not, unbent."""
+    tokens = ids[1:]
+    ends = (tokens == captioner.tokenizer.eos_token_id).nonzero()
+    tokens = tokens[: int(ends[0]) + 1] if len(ends) else tokens
+    log_probs = captioner.caption_logits(states, mask, tokens[None]).log_softmax(-1)[0]
+    score = float(log_probs.gather(1, tokens[:, None])[1:].mean())
+    return captioner.tokenizer.decode(tokens, skip_special_tokens=True).strip(), len(tokens) - 1, score
+
+
+@pytest.fixture
+def generated(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The tokens [rows, steps] of every call of generate()."""
+    found: list[Tensor] = []
     original = generation._generate
-    monkeypatch.setattr(generation, "_generate", lambda *a, **k: drawn.append(original(*a, **k)) or drawn[-1])
-    cold = SAMPLING.model_copy(update={"temperature": 0.3})
-    for row in range(len(clips[0])):
-        _, states, mask = next(encoded_batches(captioner, clips[0][row : row + 1], clips[1][row : row + 1], 1))
-        found = {c.text: c for c in generation.sample(captioner, states, mask, cold, seed=0)[0]}
-        for ids in drawn.pop():
-            tokens = ids[1:]
-            ends = (tokens == 2).nonzero()
-            tokens = tokens[: int(ends[0]) + 1] if len(ends) else tokens
-            log_probs = captioner.caption_logits(states, mask, tokens[None]).log_softmax(-1)[0]
-            expected = float(log_probs.gather(1, tokens[:, None])[1:].mean())
-            candidate = found[captioner.tokenizer.decode(tokens, skip_special_tokens=True).strip()]
-            assert candidate.tokens == len(tokens) - 1
-            assert candidate.decoder_score == pytest.approx(expected, abs=1e-4)
+
+    def recorded(*args: Any, **options: Any) -> Any:
+        out = original(*args, **options)
+        found.append(out if isinstance(out, Tensor) else out.sequences)
+        return out
+
+    monkeypatch.setattr(generation, "_generate", recorded)
+    return found
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_decoder_score_is_the_teacher_forced_one(
+    captioner: Captioner, clips: Clips, generated: list[Tensor], name: str
+) -> None:
+    _, states, mask = next(encoded_batches(captioner, *clips, 16))
+    drawn = generation.sample(captioner, states, mask, STRATEGIES[name], seed=0)
+    for row, candidates in enumerate(drawn):
+        found = {c.text: c for c in candidates}
+        for ids in generated[0][row * 6 : row * 6 + 6]:
+            text, tokens, score = teacher_forced(captioner, states[row, None], mask[row, None], ids)
+            assert found[text].tokens == tokens
+            assert found[text].decoder_score == pytest.approx(score, abs=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("beams", [1, 4])
+@pytest.mark.parametrize("max_tokens", [7, 30])
+def test_beams_score_is_the_teacher_forced_one(
+    captioner: Captioner, clips: Clips, generated: list[Tensor], beams: int, max_tokens: int
+) -> None:
+    _, states, mask = next(encoded_batches(captioner, *clips, 16))
+    config = BeamConfig(beams=beams, min_tokens=4, max_tokens=max_tokens)
+    for row, one in enumerate(beam_search(captioner, states, mask, config)):
+        text, tokens, score = teacher_forced(captioner, states[row, None], mask[row, None], generated[0][row])
+        assert (one.text, one.tokens) == (text, tokens)
+        assert one.decoder_score == pytest.approx(score, abs=1e-4)
 
 
 def test_limits(captioner: Captioner, clips: Clips) -> None:
@@ -77,14 +155,10 @@ def test_distribution_is_the_models(captioner: Captioner, clips: Clips) -> None:
     draws = 16_000
     _, states, mask = next(encoded_batches(captioner, clips[0][:1], clips[1][:1], 1))
     uniforms = torch.rand(draws, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    processors = generation.LogitsProcessorList(
-        [generation._ForceFirst(0), generation._InverseTransformSampler(uniforms)]
-    )
+    processors = [ForceFirst(0), InverseTransformSampler(uniforms)]
     with torch.inference_mode():
         probabilities = captioner.caption_logits(states, mask, torch.tensor([[0, 2]]))[0, 1].softmax(-1)
-        ids = generation._generate(
-            captioner, states.repeat(draws, 1, 1), mask.repeat(draws, 1), processors, max_length=3, do_sample=False
-        )
+        ids = generation._generate(captioner, states, mask, draws, processors, max_length=3)
     counts = torch.bincount(ids[:, 2], minlength=len(probabilities)) / draws
     assert float((counts - probabilities).abs().sum()) / 2 < 0.05  # total variation
 
@@ -96,12 +170,3 @@ def beams_of(captioner: Captioner, clips: Clips, beam: BeamConfig) -> list[Candi
 def test_beam_is_at_least_as_likely_as_greedy(captioner: Captioner, clips: Clips) -> None:
     wide, greedy = (beams_of(captioner, clips, BEAM.model_copy(update={"beams": beams})) for beams in (4, 1))
     assert np.mean([c.decoder_score for c in wide]) >= np.mean([c.decoder_score for c in greedy])
-
-
-def test_a_clips_beam_is_its_own_in_any_batch(captioner: Captioner, clips: Clips) -> None:
-    codes, audio = clips
-    together = beams_of(captioner, clips, BEAM)
-    for row in range(len(codes)):
-        _, states, mask = next(encoded_batches(captioner, codes[row : row + 1], audio[row : row + 1], 1))
-        (alone,) = beam_search(captioner, states, mask, BEAM)
-        assert (alone.text, alone.tokens) == (together[row].text, together[row].tokens)

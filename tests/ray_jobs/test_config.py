@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ray_jobs.config import ConfigError, load_experiment
+from ray_jobs.run_directory import RunDirectory
 
 ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "experiments" / "smoke.yaml"
@@ -111,3 +112,23 @@ def test_an_override_of_one_member_leaves_its_anchors_others_alone() -> None:
     members = load_experiment(SMOKE, [deep]).members
     assert members["captioner-deep"].training.epochs == 7
     assert members["captioner-wide"].training.epochs != 7
+
+
+@pytest.mark.parametrize(
+    ("ensemble", "message"),
+    [
+        ("joint: {members: [captioner-wide, retriever-bge]}", "'retriever-bge' is not among the ensemble's captioners"),
+        ("joint: {members: [captioner-wide, captioner-wide]}", "token_ensembles.joint.members"),
+        ("fluency: {members: [captioner-wide, captioner-deep]}", "a member has this name already"),
+    ],
+)
+def test_token_ensembles_join_captioners(ensemble: str, message: str) -> None:
+    good = "token_ensembles={joint: {members: [captioner-wide, captioner-deep]}}"
+    assert load_experiment(SMOKE, [good]).speakers() == ["captioner-wide", "captioner-deep", "joint"]
+    with pytest.raises(ConfigError, match=message):
+        load_experiment(SMOKE, [f"token_ensembles={{{ensemble}}}"])
+
+
+def test_a_token_ensemble_is_another_search() -> None:
+    joint = load_experiment(SMOKE, ["token_ensembles={joint: {members: [captioner-wide, captioner-deep]}}"])
+    assert RunDirectory(joint).search_inputs() != RunDirectory(load_experiment(SMOKE)).search_inputs()

@@ -1,0 +1,128 @@
+"""30 sampled candidates a clip with both scores, against generate() a clip at a time and a second scoring pass.
+
+    python benchmarks/candidates.py [--clips 16] [--rounds 3] [--threads 2]
+
+`candidates`: seconds a clip from codes to candidates with decoder score and encoder score, nucleus sampling at
+temperature 0.5 and top_p 0.95, no trigram twice, 22 tokens at most; clips of 5 to 10 s as DAC codes at 44.1 kHz (9
+codebooks). The captioner is a BART of width 256 with 3 + 3 layers, the retriever's text encoder a BERT of width 256
+with 4 layers: sizes for a CPU, with random weights, so no caption ends early and few come twice, which spares the
+baseline. Log-mels' way into audio embeddings is the same on both sides and left out.
+
+Baseline: what a script around transformers does, as the system that the paper follows (arXiv 2309.17352): for each clip
+generate(num_return_sequences=30), then a teacher-forced pass over the texts for the decoder score, then the retriever
+over the clip's texts. Ours: `models.generation.propose_clips` without its beam search, and
+`models.candidates.score_candidates`. Clips take the same order on both sides; both take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from copy import deepcopy
+
+import numpy as np
+import torch
+from claims import Claims, claim, show
+from transformers.modeling_outputs import BaseModelOutput
+
+from corpora.soundscapes import describe, sample_scenes
+from models.candidates import score_candidates
+from models.captioner import Captioner
+from models.generation import Candidate, encoded_batches, sample
+from models.retriever import Retriever
+from models.settings import (
+    AudioEncoderConfig,
+    CaptionerConfig,
+    LogMelConfig,
+    RetrieverConfig,
+    SamplingConfig,
+    TextEncoderConfig,
+)
+
+CODEBOOKS, ENTRIES, FRAMES_A_SECOND = 9, 1024, 44_100 / 512
+SAMPLING = SamplingConfig(candidates=30, temperature=0.5, top_p=0.95, max_tokens=22)
+EMBEDDING = 256
+Clips = tuple[list[np.ndarray], np.ndarray]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=3, help="of each side, taken in turns, after one to warm up")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    show(candidates(options.clips, options.rounds))
+
+
+def candidates(number: int, rounds: int) -> Claims:
+    """Seconds a clip."""
+    captioner, retriever = models()
+    plain = deepcopy(captioner)
+    rng = np.random.default_rng(0)
+    frames = (FRAMES_A_SECOND * rng.uniform(5, 10, number)).astype(int)
+    codes = [rng.integers(0, ENTRIES, (length, CODEBOOKS)).astype(np.int16) for length in frames]
+    clips = codes, rng.normal(size=(number, EMBEDDING)).astype(np.float32)
+    taken: tuple[list[float], list[float]] = ([], [])
+    for turn in range(rounds + 1):
+        for side, seconds in zip((lambda: ours(captioner, retriever, clips), lambda: baseline(plain, retriever, clips)),
+                                 taken, strict=True):  # fmt: skip
+            start = time.perf_counter()
+            side()
+            if turn:
+                seconds.append((time.perf_counter() - start) / number)
+    found, before = (statistics.median(side) for side in taken)
+    return {"candidates": claim(found, before, 2.5, "s/clip", less=True)}
+
+
+def ours(captioner: Captioner, retriever: Retriever, clips: Clips) -> None:
+    """One encoder pass, one decoder pass, each distinct text embedded once."""
+    sampled: list[list[Candidate]] = [[] for _ in clips[0]]
+    for rows, states, mask in encoded_batches(captioner, *clips, 16):
+        for row, drawn in zip(rows, sample(captioner, states, mask, SAMPLING, seed=0), strict=True):
+            sampled[row] = drawn
+    score_candidates({"captioner": sampled}, {"retriever": retriever}, {"retriever": clips[1]}, None)
+
+
+@torch.inference_mode()
+def baseline(captioner: Captioner, retriever: Retriever, clips: Clips) -> None:
+    """A clip at a time: generate, score by the decoder, score by the retriever."""
+    for codes, audio in zip(*clips, strict=True):
+        states, mask = captioner.encode(*captioner.pad_codes([codes]), torch.from_numpy(audio[None]))
+        ids = captioner.bart.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=states), attention_mask=mask, do_sample=True,
+            num_return_sequences=SAMPLING.candidates, temperature=SAMPLING.temperature, top_p=SAMPLING.top_p, top_k=0,
+            no_repeat_ngram_size=SAMPLING.no_repeat_ngram, min_length=SAMPLING.min_tokens,
+            max_length=SAMPLING.max_tokens, forced_bos_token_id=captioner.tokenizer.bos_token_id,
+        )  # fmt: skip
+        texts = list(dict.fromkeys(captioner.tokenizer.batch_decode(ids, skip_special_tokens=True)))
+        rows = [one.expand(len(texts), *one.shape[1:]) for one in (states, mask)]
+        captioner.log_likelihood(*rows, texts)
+        retriever.similarity(retriever.text_embeddings(texts), audio[None])
+
+
+def models() -> tuple[Captioner, Retriever]:
+    """A captioner and a retriever with random weights, their tokenizers trained on the built-in corpus's captions."""
+    torch.manual_seed(0)
+    captions = [caption for scene in sample_scenes({"train": 400}, seed=0)["train"] for caption in describe(scene)]
+    sizes = {
+        "d_model": 256, "encoder_layers": 3, "decoder_layers": 3, "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4, "encoder_ffn_dim": 1024, "decoder_ffn_dim": 1024, "max_position_embeddings": 1024,
+        "init_std": 0.1,
+    }  # fmt: skip
+    captioner = CaptionerConfig(
+        language_model="random:bart", sizes=sizes, codebooks=CODEBOOKS, codebook_size=ENTRIES,
+        audio_embedding_dim=EMBEDDING,
+    )  # fmt: skip
+    text = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 1024}
+    retriever = RetrieverConfig(
+        audio_encoder=AudioEncoderConfig(backbone="random:convnext", depths=(1, 1, 1, 1), dims=(8, 8, 8, 8)),
+        text_encoder=TextEncoderConfig(name="random:bert", sizes=dict(text)), joint_dim=EMBEDDING,
+        log_mel=LogMelConfig(),
+    )  # fmt: skip
+    return Captioner.create(captioner, captions).eval(), Retriever.create(retriever, captions).eval()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The order in which members are trained: who waits for whom, what runs at once, who goes first."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from ray_jobs.config import AnyMember, Experiment
+
+
+def requests(member: AnyMember) -> dict[str, float]:
+    """What a member's workers take in all, by resource."""
+    r = member.resources
+    return {"CPU": r.workers * r.cpus_per_worker, "GPU": r.workers * r.gpus_per_worker}
+
+
+def fits(member: AnyMember, free: dict[str, float]) -> bool:
+    """Whether all workers of a member find room at once; half of them never start."""
+    return all(free.get(key, 0.0) >= amount for key, amount in requests(member).items())
+
+
+def take(member: AnyMember, free: dict[str, float], sign: int = -1) -> None:
+    """Book what a member needs in `free`, or give it back with sign +1."""
+    for key, amount in requests(member).items():
+        free[key] = free.get(key, 0.0) + sign * amount
+
+
+def by_critical_path(experiment: Experiment, names: set[str]) -> list[str]:
+    """`names`, those first behind which most is still to come, in epochs; of equals, in the order of the file."""
+    path: dict[str, int] = {}
+
+    def epochs_to_the_end(name: str) -> int:
+        if name not in path:
+            after = [other for other, member in experiment.members.items() if name in member.edges()]
+            own = experiment.members[name].training.epochs
+            path[name] = own + max(map(epochs_to_the_end, after), default=0)
+        return path[name]
+
+    return sorted((name for name in experiment.members if name in names), key=lambda name: -epochs_to_the_end(name))
+
+
+def waves(experiment: Experiment, names: set[str], cluster: dict[str, float]) -> list[list[str]]:
+    """Which members would run at once if all took equally long."""
+    todo, found = set(names), []
+    while todo:
+        free, wave = dict(cluster), []
+        for name in by_critical_path(experiment, todo):
+            member = experiment.members[name]
+            if not todo.intersection(member.edges()) and fits(member, free):
+                take(member, free)
+                wave.append(name)
+        todo -= set(wave)
+        found.append(wave)
+    return found
+
+
+def table(experiment: Experiment, names: set[str], cluster: dict[str, float]) -> Table:
+    """The plan, for people."""
+    shown = Table("", "member", "kind", "starts behind", "workers", "each", "epochs", box=None)
+    for number, wave in enumerate(waves(experiment, names, cluster), 1):
+        for name in wave:
+            member = experiment.members[name]
+            r = member.resources
+            each = f"{r.cpus_per_worker:g} CPU" + (f", {r.gpus_per_worker:g} GPU" if r.gpus_per_worker else "")
+            edges = ", ".join(member.edges())
+            shown.add_row(str(number), name, member.kind, edges, str(r.workers), each, str(member.training.epochs))
+    return shown
