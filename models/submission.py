@@ -4,16 +4,73 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
+CAPTION_COLUMNS = ["file_name", "caption_predicted"]
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 LISTED = 10  # names a row of Task 8
 RETRIEVAL_COLUMNS = ["caption", *(f"fname_{rank}" for rank in range(1, LISTED + 1))]
 
 
 class SubmissionError(ValueError):
     """A file that the challenge would refuse; the message names file, row, what was found and what was expected."""
+
+
+# --- Task 6: captioning --------------------------------------------------------------------------------------------
+
+
+def write_captions(path: Path, file_names: Sequence[str], captions: Sequence[str], pool: Sequence[str]) -> None:
+    """Write file_name,caption_predicted, one row a file, and check the file.
+
+    Args:
+        path: where to; a reader sees the old file or the new one.
+        file_names: of the files that have a caption.
+        captions: of each of them; written as `one_line` has them.
+        pool: names of all files of the split.
+
+    Raises:
+        SubmissionError: if two files have one name, or as `check_captions`.
+    """
+    refuse_twins(path, pool)
+    rows = ([name, one_line(caption)] for name, caption in zip(file_names, captions, strict=True))
+    _write(path, CAPTION_COLUMNS, rows, lambda written: check_captions(written, pool))
+
+
+def check_captions(path: Path, pool: Collection[str]) -> None:
+    """Read a Task 6 file as the challenge would; its rows may stand in any order.
+
+    Raises:
+        SubmissionError: naming the first row that is wrong: not UTF-8, another header, a blank caption or one that is
+            no single line, a name that is not in the pool or comes twice; or a file of the pool without a row.
+    """
+    header, *rows = _read(path)
+    if header != CAPTION_COLUMNS:
+        raise SubmissionError(f"{path}: header {','.join(header)!r}, expected {','.join(CAPTION_COLUMNS)!r}")
+    known, seen = set(pool), set[str]()
+    for number, row in enumerate(rows, 1):
+        where = f"{path}: row {number}"
+        if len(row) != len(CAPTION_COLUMNS):
+            raise SubmissionError(f"{where}: {len(row)} cells, expected {len(CAPTION_COLUMNS)}")
+        name, caption = row
+        if name not in known:
+            raise SubmissionError(f"{where}: {name!r} is not among the {len(known)} files")
+        if name in seen:
+            raise SubmissionError(f"{where}: {name!r} has a row already, expected one a file")
+        if not caption.strip():
+            raise SubmissionError(f"{where}: the caption of {name!r} is blank")
+        if caption != one_line(caption):
+            raise SubmissionError(f"{where}: caption {caption!r}, expected one line without control characters")
+        seen.add(name)
+    if missing := [name for name in pool if name not in seen]:
+        raise SubmissionError(f"{path}: {len(missing)} of {len(known)} files have no row, {missing[0]!r} among them")
+
+
+def one_line(text: str) -> str:
+    """A text with every run of white space and control characters as one space, and none at its ends."""
+    return " ".join(CONTROL.sub(" ", text).split())
 
 
 # --- Task 8: retrieval ---------------------------------------------------------------------------------------------
@@ -33,20 +90,9 @@ def write_retrieval(path: Path, queries: Sequence[str], ranking: Sequence[Sequen
     """
     if len(pool) < LISTED:
         raise SubmissionError(f"{path}: {len(pool)} files to choose from, expected at least {LISTED}")
-    twice = [name for name, times in Counter(pool).items() if times > 1]
-    if twice:
-        raise SubmissionError(f"{path}: {len(twice)} names stand for several files, {twice[0]!r} among them")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(RETRIEVAL_COLUMNS)
-        writer.writerows([query, *names[:LISTED]] for query, names in zip(queries, ranking, strict=True))
-    try:
-        check_retrieval(partial, queries, pool)
-    except SubmissionError:
-        partial.unlink()
-        raise
-    partial.replace(path)
+    refuse_twins(path, pool)
+    rows = ([query, *names[:LISTED]] for query, names in zip(queries, ranking, strict=True))
+    _write(path, RETRIEVAL_COLUMNS, rows, lambda written: check_retrieval(written, queries, pool))
 
 
 def check_retrieval(path: Path, queries: Sequence[str], pool: Collection[str]) -> None:
@@ -90,6 +136,34 @@ def read_queries(path: Path) -> list[str]:
     if blank or not queries:
         raise SubmissionError(f"{path}: " + (f"row {blank[0]}: the caption is blank" if blank else "no query"))
     return queries
+
+
+# --- files ---------------------------------------------------------------------------------------------------------
+
+
+def refuse_twins(path: Path, pool: Sequence[str]) -> None:
+    """Raise SubmissionError if two files have one name, which no row could tell apart."""
+    twice = [name for name, times in Counter(pool).items() if times > 1]
+    if twice:
+        raise SubmissionError(f"{path}: {len(twice)} names stand for several files, {twice[0]!r} among them")
+
+
+def _write(path: Path, header: list[str], rows: Iterable[list[str]], check: Callable[[Path], None]) -> None:
+    """Write CSV, whole and checked or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(header)
+            writer.writerows(rows)
+        check(partial)
+    except UnicodeEncodeError as error:  # file systems allow names that are no text
+        partial.unlink()
+        raise SubmissionError(f"{path}: {error.object!r} is no Unicode text") from error
+    except SubmissionError as error:
+        partial.unlink()
+        raise SubmissionError(str(error).replace(str(partial), str(path))) from error
+    partial.replace(path)
 
 
 def _read(path: Path) -> list[list[str]]:

@@ -150,15 +150,18 @@ def caption(
     bundle: Bundle,
     paths: Annotated[list[Path], typer.Argument(help="Audio files, or folders of them", show_default=False)],
     output: Annotated[Path | None, typer.Option(help="Write JSON lines here instead of text to the terminal")] = None,
+    submission: Annotated[Path | None, typer.Option(help="Write a DCASE Task 6 file here")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the sampling; the bundle's when left out")] = None,
 ) -> None:
     """Caption audio files with an exported ensemble.
 
     Example: [bold]enclap caption runs/demo/bundle recording.wav field_recordings/ --output captions.jsonl[/bold]
+
+    Example: [bold]enclap caption runs/demo/bundle clotho_analysis/ --submission out.csv[/bold]
     """
     from ray_jobs import caption as job
 
-    job.run(bundle, paths, output, seed)
+    job.run(bundle, paths, output, submission, seed)
 
 
 @app.command()
@@ -205,7 +208,7 @@ def evaluate(
     bundle: Bundle,
     root: Annotated[Path, typer.Argument(help="A corpus: ROOT/SPLIT.csv and ROOT/SPLIT/*.wav", show_default=False)],
     split: Annotated[str, typer.Argument(help="Which split of it")] = "test",
-    output: Annotated[Path | None, typer.Option(help="Write the values as JSON here, too")] = None,
+    output: Annotated[Path | None, typer.Option(help="JSON of the values; those of clips beside it, Parquet")] = None,
     relevance: Annotated[
         Path | None, typer.Option(help="CSV of caption,file_name: captions that several clips are right for")
     ] = None,

@@ -16,7 +16,7 @@ from models.bootstrap import paired_bootstrap
 from models.candidates import CandidateTable
 from models.collapse import caption_diversity, collapse_warning
 from models.files import write_frame, write_json
-from models.metrics import CaptionScores, caption_values
+from models.metrics import CaptionScores, best_preprocessing, caption_values
 from models.retrieval_metrics import (
     RetrievalScores,
     chance_map10,
@@ -25,7 +25,7 @@ from models.retrieval_metrics import (
     retrieval_values_in_blocks,
     transport_similarity,
 )
-from models.submission import LISTED, write_retrieval
+from models.submission import LISTED, SubmissionError, write_captions, write_retrieval
 from ray_jobs.candidate_store import resources
 from ray_jobs.config import Experiment
 from ray_jobs.console import say
@@ -35,11 +35,12 @@ from ray_jobs.run_directory import RunDirectory, commit, is_done, mark_done, pac
 from ray_jobs.search import best_reranking, best_retrieval, best_sampling
 
 SPLIT = "test"
+COMPARED = ("cider_d", "spider_fl", "fense")  # those that were computed
 TRANSDUCTIVE = "transductive: ranked by the transport plan of all queries and clips, not query by query"
 
 
 def run(experiment: Experiment) -> None:
-    """Fill ensemble/ with candidates.parquet, captions.csv, retrieval.csv and metrics.json."""
+    """Fill ensemble/ with candidates, captions.csv, caption_values, retrieval.csv and metrics.json."""
     directory = RunDirectory(experiment)
     for what in ("retrieval", "sampling", "reranking"):
         require(directory.search(what), directory.search_inputs(), "search", experiment.name)
@@ -48,21 +49,21 @@ def run(experiment: Experiment) -> None:
         return
     say("combine: candidates of the test split")
     gpus = resources(experiment.search)["gpu"]
-    warning = ray.get(ray.remote(num_cpus=1, num_gpus=gpus)(_combine).remote(experiment.model_dump_json(), commit()))
-    if warning:
-        say(f"combine: {warning}", "yellow")
+    combined = ray.remote(num_cpus=1, num_gpus=gpus)(_combine).remote(experiment.model_dump_json(), commit())
+    for line in ray.get(combined):
+        say(f"combine: {line}", "yellow")
     mark_done(directory.ensemble, directory.search_inputs())
     say(f"combine: {directory.ensemble}")
 
 
-def _combine(experiment_json: str, commit_: str) -> str | None:
-    """Do it; returns what looks wrong with the captions."""
+def _combine(experiment_json: str, commit_: str) -> list[str]:
+    """Do it; returns what the user should know: what looks wrong, and what could not be computed."""
     experiment = Experiment.model_validate_json(experiment_json)
     directory = RunDirectory(experiment)
     directory.ensemble.mkdir(parents=True, exist_ok=True)
     members = TrainedMembers(experiment, SPLIT)
-    captioning, caption_comparisons, details = _caption(experiment, directory, members)
-    retrieval, retrieval_comparisons = _retrieve(directory, members)
+    captioning, caption_comparisons, details, warnings = _caption(experiment, directory, members)
+    retrieval, retrieval_comparisons, retrieval_warnings = _retrieve(directory, members)
     write_json(
         directory.ensemble / "metrics.json",
         {
@@ -81,7 +82,7 @@ def _combine(experiment_json: str, commit_: str) -> str | None:
             **member_worth(members),
         },
     )
-    return collapse_warning(details["diversity"])
+    return warnings + retrieval_warnings
 
 
 # --- captioning ----------------------------------------------------------------------------------------------------
@@ -89,8 +90,12 @@ def _combine(experiment_json: str, commit_: str) -> str | None:
 
 def _caption(
     experiment: Experiment, directory: RunDirectory, members: TrainedMembers
-) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
-    """Write candidates and captions; returns each system's values, the comparisons, and how values were computed."""
+) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any], list[str]]:
+    """Write candidates, captions and their values.
+
+    Returns:
+        Each system's values, the comparisons, how values were computed, and warnings.
+    """
     reranking = best_reranking(directory.search("reranking"))
     table = members.candidates(best_sampling(directory.search("sampling")))
     chosen = reranking.choose(table)
@@ -101,29 +106,53 @@ def _caption(
             systems[f"{name}/{how}"] = _texts(own, reranking.choose(own))
     systems["ensemble"] = _texts(table, chosen)
     _write_candidates(directory.ensemble, members.features.clip_ids, table, reranking.totals(table), chosen)
-    _write_captions(directory.ensemble, members.features.file_names, systems["ensemble"])
-    scores = {system: caption_values(texts, members.features.captions) for system, texts in systems.items()}
+    warnings = _write_captions(directory.ensemble / "captions.csv", members.features.file_names, systems["ensemble"])
+    scores = _score(systems, members.features.captions)
+    write_frame(
+        directory.ensemble / "caption_values.parquet", _values_of_clips(members.features.clip_ids, systems, scores)
+    )
     values = {system: dict(score.corpus) for system, score in scores.items()}
-    if members.detector:
-        for system, texts in systems.items():
-            values[system]["fluency_error"] = float(members.detector.fluency_error(texts).mean())
     for system, texts in systems.items():
+        if members.detector:
+            values[system]["fluency_error"] = float(members.detector.fluency_error(texts).mean())
         values[system]["unique_captions"] = len(set(texts))
     others = [f"{name}/{how}" for name in speakers for how in ("beam", "rerank")]
-    comparisons = [_compare_captions(scores, other, experiment.seed) for other in others]
-    score = scores["ensemble"]
+    comparisons = [
+        _compare_captions(scores, metric, other, experiment.seed)
+        for metric in COMPARED
+        if all(metric in score.per_clip for score in scores.values())
+        for other in others
+    ]
     diversity = caption_diversity(systems["ensemble"])
-    return values, comparisons, {"preprocessing": score.preprocessing, "absent": score.absent, "diversity": diversity}
+    warnings += filter(None, [collapse_warning(diversity)])
+    warnings += [f"not computed: {line}" for line in scores["ensemble"].absences]
+    return values, comparisons, {**scores["ensemble"].details, "diversity": diversity}, warnings
+
+
+def _score(systems: dict[str, list[str]], references: list[list[str]]) -> dict[str, CaptionScores]:
+    preprocessing = best_preprocessing()
+    return {name: caption_values(texts, references, preprocessing=preprocessing) for name, texts in systems.items()}
+
+
+def _values_of_clips(
+    clip_ids: list[str], systems: dict[str, list[str]], scores: dict[str, CaptionScores]
+) -> pd.DataFrame:
+    """A row a system and clip: the caption, and every metric that has values of clips."""
+    frames = [
+        pd.DataFrame({"system": name, "clip_id": clip_ids, "caption": texts}).join(scores[name].per_clip)
+        for name, texts in systems.items()
+    ]
+    return pd.concat(frames, ignore_index=True)
 
 
 def _texts(table: CandidateTable, chosen: np.ndarray) -> list[str]:
     return [texts[column] for texts, column in zip(table.texts, chosen, strict=True)]
 
 
-def _compare_captions(scores: dict[str, CaptionScores], other: str, seed: int) -> dict[str, Any]:
-    ensemble, single = (scores[system].per_clip["cider_d"].to_numpy() for system in ("ensemble", other))
+def _compare_captions(scores: dict[str, CaptionScores], metric: str, other: str, seed: int) -> dict[str, Any]:
+    ensemble, single = (scores[system].per_clip[metric].to_numpy() for system in ("ensemble", other))
     comparison = paired_bootstrap(ensemble, single, seed=seed)
-    return {"metric": "cider_d", "a": "ensemble", "b": other, "delta": comparison.delta, "ci95": list(comparison.ci95)}
+    return {"metric": metric, "a": "ensemble", "b": other, "delta": comparison.delta, "ci95": list(comparison.ci95)}
 
 
 def _write_candidates(
@@ -134,22 +163,28 @@ def _write_candidates(
     write_frame(target / "candidates.parquet", frame)
 
 
-def _write_captions(target: Path, file_names: list[str], captions: list[str]) -> None:
-    """DCASE Task 6: file_name,caption_predicted."""
-    frame = pd.DataFrame({"file_name": file_names, "caption_predicted": captions})
-    frame.to_csv(target / "captions.csv", index=False)
+def _write_captions(path: Path, file_names: list[str], captions: list[str]) -> list[str]:
+    """DCASE Task 6: file_name,caption_predicted; what is no submission is written, too, and the reason returned."""
+    try:
+        write_captions(path, file_names, captions, file_names)
+    except SubmissionError as error:
+        pd.DataFrame({"file_name": file_names, "caption_predicted": captions}).to_csv(path, index=False)
+        return [f"no submission: {error}"]
+    return []
 
 
 # --- retrieval -----------------------------------------------------------------------------------------------------
 
 
-def _retrieve(directory: RunDirectory, members: TrainedMembers) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Write the ranking; returns each system's values by direction, and the comparisons."""
+def _retrieve(
+    directory: RunDirectory, members: TrainedMembers
+) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
+    """Write the ranking; returns each system's values by direction, the comparisons, and warnings."""
     queries, target = members.queries()
     fusion = best_retrieval(directory.search("retrieval"))
     similarities = members.similarities()
     systems = {**similarities, "ensemble": fusion.join(similarities)}
-    _write_retrieval(directory.ensemble, queries, systems["ensemble"], members.features.file_names)
+    warnings = _write_retrieval(directory.ensemble, queries, systems["ensemble"], members.features.file_names)
     # A normalisation within a query is one within a clip when clips are the queries.
     transposed = {name: one.T for name, one in similarities.items()}
     values = {
@@ -175,7 +210,7 @@ def _retrieve(directory: RunDirectory, members: TrainedMembers) -> tuple[dict[st
         "retrieval_audio_to_text": "R@k: any caption of the clip; AP@10 over all of them",
         **({"retrieval_transport": TRANSDUCTIVE} if "retrieval_transport" in values else {}),
     }
-    return found, comparisons
+    return found, comparisons, warnings
 
 
 def _audio_to_text(similarity: np.ndarray, target: np.ndarray) -> RetrievalScores:
@@ -190,16 +225,18 @@ def _compare_retrieval(scores: dict[str, RetrievalScores], other: str, target: n
     return {"metric": "map@10", "a": "ensemble", "b": other, "delta": comparison.delta, "ci95": list(comparison.ci95)}
 
 
-def _write_retrieval(target: Path, queries: list[str], similarity: np.ndarray, file_names: list[str]) -> None:
-    """DCASE Task 8: caption,fname_1,...,fname_10, best first; as many as there are, and no submission, for fewer."""
+def _write_retrieval(target: Path, queries: list[str], similarity: np.ndarray, file_names: list[str]) -> list[str]:
+    """DCASE Task 8: caption,fname_1,...,fname_10, best first; what is no submission, as with fewer files, is written,
+    too, and the reason returned."""
     best = np.array(file_names)[np.argsort(-similarity, axis=1, kind="stable")[:, :LISTED]]
-    if len(file_names) >= LISTED:
+    try:
         write_retrieval(target / "retrieval.csv", queries, best.tolist(), file_names)
-        return
-    say(f"combine: {len(file_names)} clips: retrieval.csv is no submission, which lists {LISTED}")
-    frame = pd.DataFrame(best, columns=[f"fname_{rank + 1}" for rank in range(best.shape[1])])
-    frame.insert(0, "caption", queries)
-    frame.to_csv(target / "retrieval.csv", index=False)
+    except SubmissionError as error:
+        frame = pd.DataFrame(best, columns=[f"fname_{rank + 1}" for rank in range(best.shape[1])])
+        frame.insert(0, "caption", queries)
+        frame.to_csv(target / "retrieval.csv", index=False)
+        return [f"no submission: {error}"]
+    return []
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from corpora.folder import read_folder
 from corpora.table import CorpusError
 from models.collection import Collection
 from models.ensemble import Ensemble
-from models.files import write_json
-from models.metrics import caption_values
+from models.files import write_frame, write_json
+from models.metrics import best_preprocessing, caption_values
 from models.retrieval_metrics import NONE, Block, relevant_of, retrieval_values_in_blocks
 from models.retriever import negative_distances
 from ray_jobs.audio_files import read_in_batches
@@ -27,6 +27,7 @@ def run(bundle: Path, root: Path, split: str, output: Path | None, relevance: Pa
     """Caption every clip, rank all clips for every caption and the other way, and print the values.
 
     Args:
+        output: for the values as JSON, and beside it, as Parquet, those of single clips.
         relevance: CSV of caption,file_name, a row for each clip that is right for a caption, however many.
     """
     table, unusable = read_folder(root.resolve(), split)
@@ -34,16 +35,16 @@ def run(bundle: Path, root: Path, split: str, output: Path | None, relevance: Pa
         say(f"left out: {row.clip_id}: {row.reason}", style="yellow")
     if table.empty:
         raise CorpusError(f"{root}/{split}: no usable clip")
-    captions_of = dict(zip(table["path"], table["captions"], strict=True))
+    of_path = table.set_index("path")
     ensemble = Ensemble.load(bundle)
     ensemble.collection = Collection()
     predicted: list[str] = []
-    references: list[list[str]] = []
     for readable, clips in read_in_batches(ensemble, [Path(path) for path in table["path"]]):
         ensemble.index_clips(readable, clips)
         predicted += [caption.text for caption in ensemble.caption_clips(clips)]
-        references += [captions_of[str(path)] for path in readable]
-    captioning = caption_values(predicted, references)
+    captioned = of_path.loc[ensemble.collection.paths]
+    references = captioned["captions"].tolist()
+    captioning = caption_values(predicted, references, preprocessing=best_preprocessing())
     target = np.repeat(np.arange(len(references)), [len(clip) for clip in references])
     queries = [caption for clip in references for caption in clip]
     right = {"retrieval": (queries, target[:, None])}
@@ -57,7 +58,7 @@ def run(bundle: Path, root: Path, split: str, output: Path | None, relevance: Pa
         "split": split,
         "clips": len(references),
         "captioning": captioning.corpus,
-        "captioning_details": {"preprocessing": captioning.preprocessing, "absent": captioning.absent},
+        "captioning_details": captioning.details,
         **retrieval,
         "seed": ensemble.manifest.seed,
         "commit": commit(),
@@ -68,10 +69,13 @@ def run(bundle: Path, root: Path, split: str, output: Path | None, relevance: Pa
         console.print(what.replace("_", " "), style="bold")
         for name, value in found.items():
             console.print(f"  {name:12s} {value:.4f}")
-    for name, reason in captioning.absent.items():
-        say(f"{name}: not computed: {reason}", style="dim")
+    for line in captioning.absences:
+        say(f"not computed: {line}", style="dim")
     if output:
         write_json(output, values)
+        of_clips = pd.DataFrame({"clip_id": captioned["clip_id"].tolist(), "caption": predicted})
+        write_frame(output.with_suffix(".parquet"), of_clips.join(captioning.per_clip))
+        say(f"evaluate: {output} and, clip by clip, {output.with_suffix('.parquet')}")
 
 
 def read_relevance(path: Path, names: list[str]) -> tuple[list[str], np.ndarray]:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from models.submission import check_captions, one_line
 from ray_jobs.config import load_experiment
 
 from .conftest import ROOT, RayCluster, pipeline
@@ -124,6 +125,17 @@ def test_metrics(smoke_run: Path) -> None:
         assert low <= comparison["delta"] <= high
 
 
+def test_values_of_clips(smoke_run: Path) -> None:
+    found = metrics(smoke_run)
+    assert found["captioning_details"]["library"] == f"aac-metrics {found['packages']['aac-metrics']}"
+    clips = pd.read_parquet(smoke_run / "ensemble" / "caption_values.parquet")
+    assert clips.groupby("system", sort=False)["clip_id"].nunique().to_dict() == dict.fromkeys(SYSTEMS, 16)
+    assert not clips.duplicated(["system", "clip_id"]).any()
+    for metric in ("cider_d", "rouge_l"):
+        for system, mean in clips.groupby("system")[metric].mean().items():
+            assert mean == pytest.approx(found["captioning"][system][metric], abs=1e-6)
+
+
 def test_submissions(smoke_run: Path) -> None:
     names = {f"test-{number:05d}.flac" for number in range(16)}
     with (smoke_run / "ensemble" / "captions.csv").open(newline="", encoding="utf-8") as file:
@@ -131,6 +143,7 @@ def test_submissions(smoke_run: Path) -> None:
     assert list(captions[0]) == ["file_name", "caption_predicted"]
     assert {row["file_name"] for row in captions} == names
     assert all(row["caption_predicted"].strip() for row in captions)
+    check_captions(smoke_run / "ensemble" / "captions.csv", names)
     with (smoke_run / "ensemble" / "retrieval.csv").open(newline="", encoding="utf-8") as file:
         header, *ranking = list(csv.reader(file))
     assert header == ["caption", *(f"fname_{rank}" for rank in range(1, 11))]
@@ -144,7 +157,7 @@ def test_candidates_agree_with_the_captions(smoke_run: Path) -> None:
     captions = pd.read_csv(smoke_run / "ensemble" / "captions.csv")
     assert len(chosen) == 16
     for row in captions.itertuples():
-        assert chosen[Path(row.file_name).stem] == row.caption_predicted
+        assert one_line(chosen[Path(row.file_name).stem]) == row.caption_predicted
     scores = candidates[["decoder_score", "fluency_error", *(f"encoder_score/{n}" for n in MEMBERS[:3])]]
     assert np.isfinite(scores.to_numpy()).all()
     assert not candidates.duplicated(["clip_id", "caption"]).any()
@@ -197,7 +210,7 @@ def test_bundle_works_moved_offline_and_without_ray(smoke_run: Path, tmp_path: P
     assert finished.returncode == 0, finished.stderr[-3000:]
     captions = pd.read_csv(smoke_run / "ensemble" / "captions.csv").set_index("file_name")["caption_predicted"]
     # JSON: an undertrained captioner says control characters, too, and some of them end a line.
-    assert json.loads(finished.stdout) == [captions[path.name] for path in audio]
+    assert [one_line(text) for text in json.loads(finished.stdout)] == [captions[path.name] for path in audio]
 
 
 def test_bundle_checksums(smoke_run: Path) -> None:
@@ -221,6 +234,13 @@ def test_commands_on_the_bundle(smoke_run: Path, tmp_path: Path) -> None:
     assert "broken.wav" in done.stdout
     line = json.loads(captions.read_text())
     assert line["text"] == line["candidates"][0]["text"] or line["candidates"][0]["fluency_error"] > 0.9
+    submission = tmp_path / "submission.csv"
+    done = enclap("caption", bundle, audio / "test" / "test-00000.flac", tmp_path, "--submission", submission)
+    assert (done.returncode, submission.exists()) == (2, False)
+    assert "1 of 2 files have no row, 'broken.wav' among them" in done.stderr
+    done = enclap("caption", bundle, audio / "test" / "test-00000.flac", "--submission", submission)
+    assert done.returncode == 0, done.stderr
+    assert pd.read_csv(submission)["caption_predicted"].tolist() == [one_line(line["text"])]
     done = enclap("retrieve", bundle, "rain", audio / "test", "--top-k", "3")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.strip().splitlines()) == 3
@@ -229,6 +249,9 @@ def test_commands_on_the_bundle(smoke_run: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     evaluated, combined = json.loads(values.read_text()), metrics(smoke_run)
     assert evaluated["retrieval"]["map@10"] == pytest.approx(combined["retrieval"]["ensemble"]["map@10"], abs=1e-3)
+    clips = pd.read_parquet(tmp_path / "values.parquet")
+    assert clips["cider_d"].mean() == pytest.approx(evaluated["captioning"]["cider_d"])
+    assert clips["clip_id"].is_unique
     assert evaluated["captioning"]["cider_d"] == pytest.approx(combined["captioning"]["ensemble"]["cider_d"], abs=1e-3)
 
 
