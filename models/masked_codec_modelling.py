@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -64,15 +66,18 @@ def masked_cells(mask: Tensor, most: int) -> tuple[Tensor, Tensor]:
     return cells, by_codebook.gather(1, cells)
 
 
-def masked_codec_loss(logits: Tensor, codes: Tensor, mask: Tensor) -> Tensor:
+def masked_codec_loss(
+    logits: Tensor, codes: Tensor, mask: Tensor, codebook_weights: Sequence[float] | None = None
+) -> Tensor:
     """sum over codebooks q = 1..Q of 2^-q times the mean cross-entropy of that codebook's masked cells in the batch.
 
     Args:
         logits: [Q, N, entries] of N cells of each codebook.
         codes: [Q, N] the original codes.
         mask: [Q, N] cells that were masked; a codebook without any adds 0.
+        codebook_weights: Q factors in place of 2^-q.
     """
     per_cell = cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none").view_as(mask)
     means = (per_cell * mask).sum(1) / mask.sum(1).clamp_min(1)
-    weights = 0.5 ** torch.arange(1, len(codes) + 1, device=logits.device, dtype=means.dtype)
-    return (weights * means).sum()
+    weights = codebook_weights or [0.5**q for q in range(1, len(codes) + 1)]
+    return (means * means.new_tensor(weights)).sum()

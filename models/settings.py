@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -194,6 +194,9 @@ class CaptionerSettings(Settings):
     max_caption_tokens: int = Field(64, gt=2)
     label_smoothing: float = Field(0.2, ge=0, lt=1)
     mcm_weight: float = Field(0.7, ge=0, description="of the masked codec modelling loss; 0 switches it off")
+    mcm_codebook_weights: list[Annotated[float, Field(ge=0)]] | None = Field(
+        None, description="of each codebook within that loss; 1/2, 1/4, 1/8 and so on when left out"
+    )
     mcm_probability: float = Field(0.15, ge=0, lt=1)
     mcm_span: int = Field(10, gt=0, description="frames")
 
@@ -204,6 +207,15 @@ class CaptionerConfig(CaptionerSettings):
     codebooks: int = Field(gt=0, description="of the codec, as many as are used")
     codebook_size: int = Field(gt=1)
     audio_embedding_dim: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _a_weight_each_codebook(self) -> CaptionerConfig:
+        given = self.mcm_codebook_weights
+        if given and len(given) != self.codebooks:
+            raise ValueError(
+                f"mcm_codebook_weights: found {len(given)}, expected one for each of {self.codebooks} codebooks"
+            )
+        return self
 
 
 class FluencyDetectorConfig(Settings):

@@ -15,7 +15,7 @@ import ray
 from models.bootstrap import paired_bootstrap
 from models.candidates import CandidateTable
 from models.collapse import caption_diversity, collapse_warning
-from models.files import write_json
+from models.files import write_frame, write_json
 from models.metrics import CaptionScores, caption_values
 from models.retrieval_metrics import (
     RetrievalScores,
@@ -130,21 +130,8 @@ def _write_candidates(
     target: Path, clip_ids: list[str], table: CandidateTable, totals: np.ndarray, chosen: np.ndarray
 ) -> None:
     rows, columns = np.nonzero(table.mask)
-    cells = list(zip(rows.tolist(), columns.tolist(), strict=True))
-    frame = pd.DataFrame(
-        {
-            "clip_id": [clip_ids[row] for row, _ in cells],
-            "caption": [table.texts[row][column] for row, column in cells],
-            "captioner": [table.captioners[row][column] for row, column in cells],
-            "tokens": [table.tokens[row][column] for row, column in cells],
-            "decoder_score": table.decoder_score[table.mask],
-            **{f"encoder_score/{name}": scores[table.mask] for name, scores in table.encoder_score.items()},
-            "fluency_error": table.fluency_error[table.mask],
-            "score": totals[table.mask],
-            "chosen": columns == chosen[rows],
-        }
-    )
-    frame.to_parquet(target / "candidates.parquet")
+    frame = table.to_frame(clip_ids).assign(score=totals[table.mask], chosen=columns == chosen[rows])
+    write_frame(target / "candidates.parquet", frame)
 
 
 def _write_captions(target: Path, file_names: list[str], captions: list[str]) -> None:

@@ -182,6 +182,15 @@ def test_masked_codec_loss_of_a_blind_model() -> None:
         assert 0.7 * float(loss) == pytest.approx(expected, abs=1e-3)
 
 
+def test_masked_codec_loss_by_own_weights(captioner: Captioner) -> None:
+    codes, logits = torch.zeros(2, 4, dtype=torch.long), torch.randn(2, 4, 8)
+    mask = torch.ones_like(codes, dtype=torch.bool)
+    expected = 3 * cross_entropy(logits[0], codes[0]) + 0.5 * cross_entropy(logits[1], codes[1])
+    torch.testing.assert_close(masked_codec_loss(logits, codes, mask, [3, 0.5]), expected)
+    with pytest.raises(ValueError, match="found 2, expected one for each of 3 codebooks"):
+        CaptionerConfig(**captioner.config.model_dump() | {"mcm_codebook_weights": [1, 1]})
+
+
 def test_masked_codec_loss_counts_masked_cells_only() -> None:
     codes, mask = torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 4, dtype=torch.bool)
     mask[0, 1] = True
