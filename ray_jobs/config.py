@@ -91,6 +91,9 @@ class Training(Strict):
     )
     schedule: Literal["cosine", "inverse-sqrt", "constant"] = "cosine"
     warmup_steps: int = Field(0, ge=0)
+    time_scale: int | None = Field(
+        None, gt=0, description="steps of inverse-sqrt: three times as many halve the rate; warmup_steps when left out"
+    )
     weight_decay: float = Field(0.01, ge=0)
     clip_norm: float = Field(1.0, gt=0)
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -101,6 +104,14 @@ class Training(Strict):
     patience: int | None = Field(
         None, gt=0, description="stop behind so many epochs without a better validation value; never when left out"
     )
+
+    @model_validator(mode="after")
+    def _inverse_sqrt_has_a_scale(self) -> Training:
+        if self.schedule == "inverse-sqrt" and not (self.time_scale or self.warmup_steps):
+            raise ValueError("schedule: inverse-sqrt needs time_scale or warmup_steps above 0")
+        if self.schedule != "inverse-sqrt" and self.time_scale:
+            raise ValueError(f"time_scale: schedule {self.schedule!r} has none; it is for inverse-sqrt")
+        return self
 
 
 class Member(Strict):
@@ -163,6 +174,15 @@ class CaptionerMember(Member, CaptionerSettings):
         description="a retriever; or several, whose embeddings stand side by side"
     )
     captions_per_clip: int = Field(1, gt=0, description="captions a step and clip, from one encoder pass")
+    monitor: Literal[
+        "caption_loss", "bleu_4", "rouge_l", "meteor", "cider_d", "spice", "spider", "spider_fl", "sbert_sim", "fense"
+    ] = Field(
+        "caption_loss",
+        description="validation value that chooses the epoch; all but the first are of generated captions, and some "
+        "need Java or model files (README)",
+    )
+    validation_clips: int | None = Field(None, gt=1, description="captioned for monitor; all when left out")
+    validation_beams: int = Field(1, gt=0, description="of these captions; 1: greedy")
 
     def start(self) -> dict[str, str]:
         return {"language_model": self.language_model}

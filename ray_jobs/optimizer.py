@@ -16,7 +16,8 @@ from ray_jobs.config import Training
 def parameter_groups(model: nn.Module, training: Training) -> list[dict[str, Any]]:
     """What the optimizer steps on, those of the full learning rate first.
 
-    Weight decay is for matrices only: not for biases, norms and other vectors. With `layer_decay`, each layer of an
+    Weight decay is for matrices only: not for biases, norms and other vectors. (EnCLAP names what does not decay, and
+    so decays one norm, BART's `layernorm_embedding.weight`; nothing else differs.) With `layer_decay`, each layer of an
     encoder learns so much more slowly than the one above it.
     """
     depths = layer_depths(model) if training.layer_decay < 1 else {}
@@ -35,8 +36,14 @@ def parameter_groups(model: nn.Module, training: Training) -> list[dict[str, Any
 
 
 def factor(training: Training, steps_per_epoch: int) -> Callable[[int], float]:
-    """The learning rate's factor at a step: linear warm-up, then the schedule."""
+    """The learning rate's factor at a step: linear warm-up, then the schedule.
+
+    `inverse-sqrt` is EnCLAP's (arXiv 2401.17690): 1 / sqrt((step + shift) / time_scale) with shift = time_scale -
+    warmup, so that it starts at 1 whatever the warm-up. The warm-up is one step ahead of EnCLAP's, whose first step
+    has a factor of 0.
+    """
     warmup, total = training.warmup_steps, training.epochs * steps_per_epoch
+    time_scale = training.time_scale or warmup
 
     def at(step: int) -> float:
         if step < warmup:
@@ -44,7 +51,7 @@ def factor(training: Training, steps_per_epoch: int) -> Callable[[int], float]:
         if training.schedule == "cosine":
             return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
         if training.schedule == "inverse-sqrt":
-            return math.sqrt(max(1, warmup) / max(1, step))
+            return math.sqrt(time_scale / (step + time_scale - warmup))
         return 1.0
 
     return at

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,30 +15,41 @@ from torch import Tensor, nn
 
 from models.caption_damage import build_examples
 from models.captioner import Captioner
+from models.collapse import caption_diversity, collapse_warning
 from models.fluency import FluencyDetector
+from models.generation import beam_search
 from models.log_mel import crop, pad_log_mels
+from models.metrics import MissingPartError, caption_values, missing_parts
 from models.mixup import mix_pairs
 from models.retrieval_metrics import retrieval_values
 from models.retriever import Retriever
 from models.settings import (
+    BeamConfig,
     CaptionerConfig,
     CaptionerSettings,
     FluencyDetectorConfig,
     RetrieverConfig,
     RetrieverSettings,
 )
+from ray_jobs.batching import bucketed_batches, draw_by_weight, padding_share
 from ray_jobs.config import CaptionerMember, FluencyDetectorMember, RetrieverMember
 from ray_jobs.features import Features, read_features
 from ray_jobs.member_job import MemberJob
 
-BUCKET_BATCHES = 8  # clips are sorted by length within so many batches: little padding, still well mixed
+LOSS = "caption_loss"
+WATCHED = ("unique_share", "vocabulary", "repetition")
 
 
 class Task(ABC):
-    """One kind of training. `monitor` names the validation value that chooses the epoch, `sign` +1: more is better."""
+    """One kind of training.
+
+    `monitor` names the validation value that chooses the epoch, `sign` +1: more is better. `warning` is what the last
+    validation found worth a line to the user.
+    """
 
     monitor: str
     sign: int
+    warning: str | None = None
 
     def __init__(self, job: MemberJob) -> None:
         self.job = job
@@ -114,45 +125,6 @@ def make_task(job: MemberJob) -> Task:
     return kinds[job.member.kind](job)
 
 
-def bucketed_batches(
-    lengths: Sequence[float], batch_size: int, rng: np.random.Generator, rank: int = 0, world: int = 1
-) -> Iterator[np.ndarray]:
-    """Shuffled batches of clips of similar length; each worker gets every world-th row of every global batch.
-
-    The last, incomplete batch is left out, so that all workers make equally many steps; a split smaller than a batch is
-    one batch of all that divides evenly.
-    """
-    order = rng.permutation(len(lengths))
-    window = batch_size * BUCKET_BATCHES
-    by_length = np.concatenate(
-        [sorted(order[at : at + window], key=lambda row: lengths[row]) for at in range(0, len(order), window)]
-    )
-    size = min(batch_size, len(order) // world * world)
-    starts = np.arange(0, len(order) - size + 1, size)
-    for start in rng.permutation(starts):
-        yield by_length[start : start + size][rank::world]
-
-
-def draw_by_weight(origins: np.ndarray, weights: list[float], rng: np.random.Generator) -> np.ndarray:
-    """As many rows as there are, of each origin in proportion to its weight.
-
-    Args:
-        origins: [rows], the origin of each row, from 0 on.
-        weights: of each origin.
-
-    Returns:
-        Row numbers: no row of an origin comes a second time before all of its rows came once.
-    """
-    shares = len(origins) * np.asarray(weights) / np.sum(weights)
-    ends = np.round(np.cumsum(shares)).astype(int)
-    drawn = []
-    for origin, number in enumerate(np.diff(ends, prepend=0)):
-        rows = np.flatnonzero(origins == origin)
-        rounds = -(-number // len(rows)) if len(rows) else 0
-        drawn.append(np.concatenate([np.zeros(0, int), *(rng.permutation(rows) for _ in range(rounds))])[:number])
-    return np.concatenate(drawn)
-
-
 class RetrieverTask(Task):
     """Log-mels against one caption a clip, drawn anew each epoch; a clip that comes twice is not its own negative."""
 
@@ -194,7 +166,7 @@ class RetrieverTask(Task):
             yield *mixed, torch.from_numpy(clips[rows])
 
     def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
-        return {"loss": model(*batch, at_once=self._member.gradient_cache)}
+        return {"loss": model(*batch, at_once=self._member.gradient_cache), "padding": padding_share(batch[1])}
 
     def validate(self, model: Retriever) -> dict[str, float]:
         queries = [caption for clip in self.validation.captions for caption in clip]
@@ -204,9 +176,18 @@ class RetrieverTask(Task):
 
 
 class CaptionerTask(Task):
-    """Codes and the retriever's audio_embedding against `captions_per_clip` captions, drawn anew each epoch."""
+    """Codes and the retriever's audio_embedding against `captions_per_clip` captions, drawn anew each epoch.
 
-    monitor, sign = "caption_loss", -1
+    Raises:
+        MissingPartError: if the monitored metric cannot be computed here.
+    """
+
+    def __init__(self, job: MemberJob) -> None:
+        super().__init__(job)
+        self.monitor = self._member.monitor
+        self.sign = -1 if self.monitor == LOSS else 1
+        if self.monitor != LOSS and (reason := missing_parts(self.monitor)):
+            raise MissingPartError(f"members.{job.name}.monitor: {self.monitor}: {reason}")
 
     @cached_property
     def retrievers(self) -> list[Retriever]:
@@ -255,14 +236,28 @@ class CaptionerTask(Task):
             yield [train.codes[clip] for clip in batch], torch.from_numpy(self.train_embeddings[batch]), captions
 
     def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
-        codes, embeddings, captions = batch
+        clips, embeddings, captions = batch
         captioner: Any = getattr(model, "module", model)  # DistributedDataParallel wraps it
-        return model(*captioner.pad_codes(codes), embeddings.to(device), captions)
+        codes, lengths = captioner.pad_codes(clips)
+        losses = model(codes, lengths, embeddings.to(device), captions)
+        return {**losses, "padding": padding_share(lengths)}
+
+    @cached_property
+    def described(self) -> np.ndarray:
+        """Rows of the validation clips that captions are generated for, spread over the split; ascending."""
+        if self.monitor == LOSS:
+            return np.zeros(0, int)
+        clips = len(self.validation)
+        return np.arange(clips)[:: math.ceil(clips / (self._member.validation_clips or clips))]
 
     @torch.inference_mode()
     def validate(self, model: Captioner) -> dict[str, float]:
-        """Negative log-likelihood a token of the references, without label smoothing: `caption_loss`."""
+        """Negative log-likelihood a token of the references, without label smoothing: `caption_loss`.
+
+        Where a metric is monitored, also its value of generated captions, and how much these differ.
+        """
         summed, counted, clips = 0.0, 0, self.validation
+        beam, said = BeamConfig(beams=self._member.validation_beams), list[str]()
         for at in range(0, len(clips), 32):
             rows = range(at, min(at + 32, len(clips)))
             codes, lengths = model.pad_codes([clips.codes[row] for row in rows])
@@ -273,7 +268,19 @@ class CaptionerTask(Task):
             scores = model.log_likelihood(states.repeat_interleave(each, 0), mask.repeat_interleave(each, 0), captions)
             summed -= float(scores.sum())
             counted += len(captions)
-        return {"caption_loss": summed / counted}
+            wanted = torch.from_numpy(self.described[np.isin(self.described, rows)] - at)
+            if len(wanted):
+                said += [best.text for best in beam_search(model, states[wanted], mask[wanted], beam)]
+        return {LOSS: summed / counted, **(self._value(said) if said else {})}
+
+    def _value(self, said: list[str]) -> dict[str, float]:
+        """The monitored metric of the captions of `described` clips, and what tells a collapse."""
+        scores = caption_values(said, [self.validation.captions[row] for row in self.described], [self.monitor])
+        if reason := scores.absent.get(self.monitor):
+            raise MissingPartError(f"members.{self.job.name}.monitor: {self.monitor}: {reason}")
+        diversity = caption_diversity(said)
+        self.warning = collapse_warning(diversity)
+        return {self.monitor: scores.corpus[self.monitor]} | {key: diversity[key] for key in WATCHED}
 
 
 def _draw(captions: list[str], number: int, rng: np.random.Generator) -> list[str]:

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import get_inverse_sqrt_schedule
 
 from models.fluency import FluencyDetector
 from models.settings import FluencyDetectorConfig
 from ray_jobs.config import Training
-from ray_jobs.optimizer import moving_average, parameter_groups
+from ray_jobs.optimizer import factor, moving_average, parameter_groups
 from tests.models.conftest import published_text_encoder
 
 
@@ -55,3 +56,26 @@ def test_moving_average_lags_behind() -> None:
         torch.nn.init.constant_(model.weight, value)
         average.update_parameters(model)
     assert float(average.module.weight) == pytest.approx(0.9 * (0.9 * 1 + 0.1 * 2) + 0.1 * 3)
+
+
+def test_inverse_sqrt_is_the_one_that_enclap_takes_from_transformers() -> None:
+    for warmup, time_scale in ((2000, None), (1000, 500), (0, 1000)):
+        training = Training(
+            epochs=1, learning_rate=1.0, schedule="inverse-sqrt", warmup_steps=warmup, time_scale=time_scale
+        )
+        ours = factor(training, 100)
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        theirs = get_inverse_sqrt_schedule(optimizer, warmup, time_scale).lr_lambdas[0]
+        behind = [warmup, warmup + 1, warmup + 999, 60_000]
+        assert [ours(step) for step in behind] == pytest.approx([theirs(step) for step in behind])
+        if warmup:
+            assert [ours(step) for step in (0, 9, warmup - 1)] == [theirs(step) for step in (1, 10, warmup)]
+    assert ours(3000) == pytest.approx(0.5)
+
+
+def test_cosine_and_constant_start_full_and_end_as_named() -> None:
+    cosine = factor(Training(epochs=3, learning_rate=1.0, warmup_steps=10), 10)
+    assert [cosine(0), cosine(9), cosine(20)] == pytest.approx([0.1, 1.0, 0.5])
+    assert cosine(30) == pytest.approx(0.0)
+    constant = factor(Training(epochs=3, learning_rate=1.0, schedule="constant"), 10)
+    assert {constant(step) for step in (0, 7, 999)} == {1.0}

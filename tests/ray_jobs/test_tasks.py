@@ -13,47 +13,6 @@ from ray_jobs.member_job import MemberJob
 from ray_jobs.tasks import RetrieverTask, bucketed_batches, draw_by_weight
 
 
-def test_batches_cover_a_split_once_and_hold_similar_lengths() -> None:
-    lengths = np.random.default_rng(0).integers(50, 400, 330).tolist()
-    batches = list(bucketed_batches(lengths, 32, np.random.default_rng(1)))
-    rows = np.concatenate(batches)
-    assert len(rows) == len(set(rows.tolist())) == 320
-    waste = sum(max(lengths[r] for r in batch) * len(batch) - sum(lengths[r] for r in batch) for batch in batches)
-    assert waste / sum(lengths) < 0.15
-    assert not np.array_equal(rows, np.concatenate(list(bucketed_batches(lengths, 32, np.random.default_rng(2)))))
-
-
-def test_workers_share_each_global_batch() -> None:
-    lengths = list(range(100, 170))
-    alone = list(bucketed_batches(lengths, 16, np.random.default_rng(3)))
-    shares = [list(bucketed_batches(lengths, 16, np.random.default_rng(3), rank, 2)) for rank in range(2)]
-    for batch, first, second in zip(alone, *shares, strict=True):
-        assert len(first) == len(second) == 8
-        assert set(batch) == {*first, *second}
-
-
-def test_a_split_smaller_than_a_batch_is_one_batch() -> None:
-    assert [len(batch) for batch in bucketed_batches([5, 3, 4], 16, np.random.default_rng(0))] == [3]
-
-
-def test_weights_are_shares_of_an_epoch() -> None:
-    origins = np.repeat([0, 1, 2], [900, 90, 10])
-    drawn = draw_by_weight(origins, [1, 2, 1], np.random.default_rng(0))
-    assert np.bincount(origins[drawn]).tolist() == [250, 500, 250]
-    times = np.bincount(drawn, minlength=1000)
-    assert times[:900].max() == 1, "no clip of a large corpus comes twice"
-    assert set(times[900:990]) == {5, 6}, "all clips of a small one come equally often"
-    assert set(times[990:]) == {25}
-    again = draw_by_weight(origins, [1, 2, 1], np.random.default_rng(1))
-    assert set(drawn[:250]) != set(again[:250])
-
-
-def test_a_corpus_of_weight_zero_is_left_out() -> None:
-    drawn = draw_by_weight(np.array([0, 0, 1]), [1, 0], np.random.default_rng(0))
-    assert len(drawn) == 3
-    assert set(drawn.tolist()) == {0, 1}
-
-
 def retriever_batches(epoch: int, **settings: Any) -> list[tuple[torch.Tensor, torch.Tensor, list[str], torch.Tensor]]:
     """One epoch of 16 clips, of which clip n is 40 + 10 n frames long, filled with n, and captioned by its number."""
     training = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3}
