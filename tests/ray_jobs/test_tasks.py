@@ -10,7 +10,7 @@ from models.settings import LogMelConfig
 from ray_jobs.config import RetrieverMember
 from ray_jobs.features import Features
 from ray_jobs.member_job import MemberJob
-from ray_jobs.tasks import RetrieverTask, bucketed_batches, draw_by_weight
+from ray_jobs.tasks import RetrieverTask
 
 
 def retriever_batches(epoch: int, **settings: Any) -> list[tuple[torch.Tensor, torch.Tensor, list[str], torch.Tensor]]:
