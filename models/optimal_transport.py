@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 SCALING_LIMIT = 1e100  # of a factor in one round's sweeps; the next round starts from 1 again
 SWEEPS_AT_LEAST = 10  # in a round
@@ -41,16 +43,34 @@ class MahalanobisMetric(nn.Module):
         return x * self.factor if self.factor.dim() == 1 else x @ self.factor.T
 
 
+class _SquaredDistance(torch.autograd.Function):
+    """With a backward pass that holds few tensors of the embeddings' size."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        # A shift changes no distance; without what all rows share, less cancels below.
+        centre = (x.mean(0) + y.mean(0)) / 2
+        x, y = x - centre, y - centre
+        ctx.save_for_backward(x, y)
+        norms = (x.square().sum(-1, keepdim=True), y.square().sum(-1))
+        return (x @ y.T).mul_(-2).add_(norms[0]).add_(norms[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        x, y = ctx.saved_tensors
+        gradient = 2 * gradient
+        for_x = torch.addmm(gradient.sum(1, keepdim=True) * x, gradient, y, alpha=-1)
+        return for_x, torch.addmm(gradient.sum(0)[:, None] * y, gradient.T, x, alpha=-1)
+
+
 def squared_distance(x: Tensor, y: Tensor) -> Tensor:
     """Squared Euclidean distances [N, M] of x [N, D] and y [M, D] by one matrix product, never an N×M×D tensor.
 
     Rounding may leave those of coincident rows a little below 0.
     """
-    # A shift changes no distance; without what all rows share, less cancels below.
-    with torch.no_grad():
-        centre = (x.mean(0) + y.mean(0)) / 2
-    x, y = x - centre, y - centre
-    return x.square().sum(-1, keepdim=True) + y.square().sum(-1) - 2 * x @ y.T
+    found: Tensor = _SquaredDistance.apply(x, y)
+    return found
 
 
 def pairwise_distance(x: Tensor, y: Tensor) -> Tensor:
