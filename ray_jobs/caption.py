@@ -34,8 +34,9 @@ def run(bundle: Path, paths: list[Path], output: Path | None, submission: Path |
         for path, caption in zip(readable, ensemble.caption_clips(clips, seed), strict=True):
             texts.append(caption.text)
             names.append(path.name)
-            lines.append(json.dumps({"path": str(path), **asdict(caption)}, ensure_ascii=False))
-            if not (output or submission):
+            if output:
+                lines.append(json.dumps({"path": str(path), **asdict(caption)}, ensure_ascii=False))
+            elif not submission:
                 console.print(f"{path}\t{one_line(caption.text)}", markup=False)
     if output:
         partial = output.with_name(f".{output.name}.partial")

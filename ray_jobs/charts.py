@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 LABELS = {
     "median_rank": "median rank",
-    "cider_d": "CIDEr-D", "spider": "SPIDEr", "sbert_sim": "SBERT-sim", "map@10": "mAP@10",
+    "cider_d": "CIDEr-D", "spider": "SPIDEr", "spider_fl": "SPIDEr-FL", "sbert_sim": "SBERT-sim", "map@10": "mAP@10",
     "fluency_error": "fluency error", "caption_loss": "caption loss", "unique_captions": "different captions",
     "vocab.cands": "words used", "vocab.mrefs_full": "words in references",
 }  # fmt: skip

@@ -193,6 +193,12 @@ class CaptionerMember(Member, CaptionerSettings):
             raise ValueError("training.layer_decay: a captioner has none of the encoders that it is for; leave it out")
         return self
 
+    @model_validator(mode="after")
+    def _captions_are_generated_for_a_reason(self) -> CaptionerMember:
+        if self.monitor == "caption_loss" and (self.validation_clips or self.validation_beams > 1):
+            raise ValueError("validation_clips and validation_beams are for another monitor than caption_loss")
+        return self
+
     def retrievers(self) -> list[str]:
         """The names in `audio_embedding`."""
         return [self.audio_embedding] if isinstance(self.audio_embedding, str) else self.audio_embedding

@@ -73,6 +73,10 @@ def test_overrides_reach_any_field() -> None:
         ("seed", "expected key=value"),
         ("members.fluency.kind=parrot", "members.fluency: .*'parrot'"),
         ("members.captioner-deep.training.layer_decay=0.9", "members.captioner-deep: training.layer_decay: "),
+        ("members.captioner-deep.training={epochs: 1, learning_rate: 1, schedule: inverse-sqrt}", "needs time_scale"),
+        ("members.captioner-deep.training.time_scale=9", "time_scale: schedule 'cosine' has none"),
+        ("members.captioner-deep.monitor=bleu", "monitor: .*'caption_loss', 'bleu_4'"),
+        ("members.captioner-deep.validation_clips=20", "for another monitor than caption_loss"),
         (
             "members.retriever-bge.audio_encoder.checkpoint=a.pth",
             "'n_mels': 64.*audio_encoder.checkpoint was trained on",
