@@ -73,10 +73,13 @@ class RunDirectory:
             "experiment": self.experiment.model_dump(mode="json"),
             "provenance": {"commit": commit(), "seed": self.experiment.seed, "packages": package_versions()},
         }
+        text, path = yaml.safe_dump(record, sort_keys=False, allow_unicode=True), self.root / "experiment.yaml"
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            return
         self.root.mkdir(parents=True, exist_ok=True)
         partial = self.root / ".experiment.yaml.partial"
-        partial.write_text(yaml.safe_dump(record, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        partial.replace(self.root / "experiment.yaml")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
 
     def note_failure(self, name: str, reason: str) -> None:
         """Say in a member's progress.json why its training ended; what it says of the last epoch stays."""
