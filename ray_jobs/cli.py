@@ -117,7 +117,7 @@ def sweep(
 
 @app.command()
 def status(
-    run: Annotated[Path, typer.Argument(help="A run directory, such as runs/demo", show_default=False)],
+    run: Annotated[str, typer.Argument(help="Such as runs/demo, or s3://bucket/runs/demo", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="For machines")] = False,
 ) -> None:
     """What of a run is prepared, trained, searched and combined, and who is working on it; reads files alone.

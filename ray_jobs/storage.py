@@ -67,6 +67,15 @@ def working_copy(storage_path: str, name: str) -> Path:
     return _cache() / quoted / name
 
 
+def locate(run: str) -> tuple[str, str]:
+    """`storage_path` and name of a run by its directory or URI."""
+    if "://" not in run:
+        return str(Path(run).resolve().parent), Path(run).resolve().name
+    base, question_mark, query = run.partition("?")
+    storage_path, _, name = base.rstrip("/").rpartition("/")
+    return f"{storage_path}{question_mark}{query}", name
+
+
 def uri(path: Path) -> str:
     """Where the file is kept, for people: its URI, or the path if it is kept there."""
     parts = _parts(path)
@@ -301,6 +310,6 @@ def _refuse_secrets(storage_path: str) -> None:
         named.append("user or password before the @")
     if named:
         raise ConfigError(
-            f"storage_path: the {url.scheme}:// URI holds a secret ({', '.join(named)}), expected none; credentials are "
-            "taken from the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, GOOGLE_APPLICATION_CREDENTIALS) or a role"
+            f"storage_path: the {url.scheme}:// URI holds a secret ({', '.join(named)}), expected none; credentials "
+            "are taken from the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, GOOGLE_APPLICATION_CREDENTIALS) or a role"
         )

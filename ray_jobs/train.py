@@ -5,13 +5,14 @@ Example: enclap train experiments/demo.yaml members.captioner-wide.training.epoc
 
 from __future__ import annotations
 
-import shutil
 from collections import deque
+from pathlib import Path
 
 import ray
 import ray.train
 from ray.train.torch import TorchTrainer
 
+from ray_jobs import storage
 from ray_jobs.config import ConfigError, Experiment, fingerprint
 from ray_jobs.console import console, say
 from ray_jobs.member_job import MemberJob, work
@@ -81,7 +82,7 @@ def _train_all(experiment: Experiment, directory: RunDirectory, todo: set[str]) 
                 waiting.remove(name)
                 say(f"train: {name} starts")
                 job = member_job(experiment, directory, name)
-                running[_fit.remote(job, str(directory.checkpoints), commit(), progress)] = name
+                running[_fit.remote(job, directory.checkpoints, commit(), progress)] = name
         done, _ = ray.wait(list(running), timeout=POLL_S) if running else ([], [])
         for line in ray.get(progress.drain.remote()):
             say(line)
@@ -101,16 +102,16 @@ def _train_all(experiment: Experiment, directory: RunDirectory, todo: set[str]) 
 
 
 @ray.remote(num_cpus=0, max_retries=0)
-def _fit(job: MemberJob, checkpoints: str, commit_: str, progress: ray.actor.ActorHandle) -> None:
+def _fit(job: MemberJob, checkpoints: Path, commit_: str, progress: ray.actor.ActorHandle) -> None:
     """Run one TorchTrainer to its end."""
     trainer = make_trainer(job, checkpoints, commit_, progress)
     trainer.fit()
     # the member's directory holds the result
-    shutil.rmtree(f"{checkpoints}/{trainer.run_config.name}", ignore_errors=True)
+    storage.remove(checkpoints / trainer.run_config.name)
 
 
 def make_trainer(
-    job: MemberJob, checkpoints: str, commit_: str, progress: ray.actor.ActorHandle,
+    job: MemberJob, checkpoints: Path, commit_: str, progress: ray.actor.ActorHandle,
     callbacks: list[ray.train.UserCallback] | None = None,
 ) -> TorchTrainer:  # fmt: skip
     """The trainer of a member. Its name holds the settings, so other settings never continue old weights."""
@@ -126,7 +127,7 @@ def make_trainer(
         ),
         run_config=ray.train.RunConfig(
             name=f"{job.name}-{job.inputs}",
-            storage_path=checkpoints,
+            **storage.for_ray(checkpoints),
             callbacks=callbacks,
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
             failure_config=ray.train.FailureConfig(max_failures=resources.retries),

@@ -21,6 +21,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from models.files import write_json
+from ray_jobs import storage
 from ray_jobs.config import fingerprint
 from ray_jobs.kept_epochs import KEPT, best_epochs, epochs_without_gain, keep_best
 from ray_jobs.member_job import MemberJob
@@ -38,7 +39,7 @@ class LossIsNaNError(RuntimeError):
 
 def train_worker(config: dict[str, Any]) -> None:
     """Train `config["job"]` from its last checkpoint on, telling `config["progress"]`, an actor, of each epoch."""
-    job: MemberJob = config["job"]
+    job: MemberJob = config["job"].on_this_node()
     context = ray.train.get_context()
     task = make_task(job)
     with tempfile.TemporaryDirectory() as scratch:
@@ -191,10 +192,13 @@ class _State:
                 "updated": time.time(),
             },
         )
+        storage.push(output / PROGRESS)
         if self.history and not self.step:
-            with SummaryWriter(str(output.parent.parent / "tensorboard" / self.task.job.name)) as board:
+            curves = output.parent.parent / "tensorboard" / self.task.job.name
+            with SummaryWriter(str(curves)) as board:
                 for key, value in self.history[-1].items():
                     board.add_scalar(key, value, self.epoch)
+            storage.push(curves)
 
     def publish(self, commit: str) -> None:
         """Put the best epoch's files, the history and the metrics where the run directory promises them."""
@@ -221,7 +225,8 @@ class _State:
                 "commit": commit,
             },
         )
-        (output / PROGRESS).unlink(missing_ok=True)
+        storage.remove(output / PROGRESS)
+        storage.push(output)
         mark_done(output, job.inputs)
 
 
