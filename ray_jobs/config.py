@@ -245,6 +245,7 @@ class Experiment(Strict):
     token_ensembles: dict[str, TokenEnsembleConfig] = {}
     search: SearchConfig = SearchConfig()
     sweep: SweepConfig = SweepConfig()
+    tracking: list[Literal["mlflow", "wandb"]] = Field(default=[], description="beside TensorBoard")
 
     @model_validator(mode="after")
     def _names_exist(self) -> Experiment:

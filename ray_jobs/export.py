@@ -18,6 +18,7 @@ from ray_jobs.console import say
 from ray_jobs.kept_epochs import KEPT
 from ray_jobs.run_directory import RunDirectory, commit, is_done, mark_done, package_versions, require
 from ray_jobs.search import best_reranking, best_retrieval, best_sampling
+from ray_jobs.tracking import LOG
 
 NOTICE = """Weights in this directory were trained by enclap-ensemble from the corpora and checkpoints named in
 bundle.json under provenance. Their licences apply: the published DAC weights are MIT; Clotho's licence is academic and
@@ -36,9 +37,9 @@ def run(experiment: Experiment) -> None:
     partial = directory.root / ".bundle.partial"
     shutil.rmtree(partial, ignore_errors=True)
     for name in experiment.ensemble():
-        # The second best epochs are for whoever wants to look at them.
+        # The second best epochs and the logs are for whoever wants to look at them.
         member = storage.pull(directory.member(name))
-        shutil.copytree(member, partial / "members" / name, ignore=shutil.ignore_patterns(KEPT))
+        shutil.copytree(member, partial / "members" / name, ignore=shutil.ignore_patterns(KEPT, LOG, "wandb"))
     codec = load_codec(experiment.features.codec, experiment.features.codebooks)
     codec.save(partial / "codec" / "codec.safetensors")
     manifest = _manifest(experiment, directory, codec)

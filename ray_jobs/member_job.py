@@ -25,6 +25,13 @@ class MemberJob:
     log_mel: LogMelConfig
     output: Path
     edges: dict[str, Path]  # name of each member that this one starts from, and its directory
+    experiment: str
+    tracking: list[str]  # beside TensorBoard
+
+    @property
+    def run(self) -> Path:
+        """The run directory."""
+        return self.output.parent.parent
 
     def on_this_node(self) -> MemberJob:
         """With the edges' files here; features are pulled by whoever reads them."""

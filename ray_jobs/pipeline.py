@@ -9,7 +9,7 @@ import json
 
 from rich.table import Table
 
-from ray_jobs import combine, export, prepare, report, search, storage, train
+from ray_jobs import combine, export, prepare, report, search, storage, tracking, train
 from ray_jobs.config import Experiment
 from ray_jobs.console import console, say
 from ray_jobs.run_directory import RunDirectory
@@ -17,6 +17,7 @@ from ray_jobs.run_directory import RunDirectory
 
 def run(experiment: Experiment) -> None:
     """Run all jobs in order and print the summary."""
+    tracking.check(experiment)
     for job in (prepare, train, search, combine, export, report):
         job.run(experiment)
     summarise(experiment)

@@ -14,6 +14,7 @@ from models.files import write_json
 from models.settings import SamplingConfig
 from ray_jobs import storage
 from ray_jobs.config import Experiment, fingerprint
+from ray_jobs.tracking import tell
 
 PACKAGES = ("ray", "torch", "transformers", "timm", "descript-audio-codec", "aac-metrics", "numpy", "pandas", "pyarrow")
 MARKER = ".done.json"
@@ -81,11 +82,12 @@ class RunDirectory:
         storage.push(path)
 
     def note_failure(self, name: str, reason: str) -> None:
-        """Say in a member's progress.json why its training ended; what it says of the last epoch stays."""
+        """Say in a member's progress.json and log why its training ended; what it says of the last epoch stays."""
         path = self.member(name) / PROGRESS
         before = json.loads(storage.read_text(path)) if storage.exists(path) else {}
         write_json(path, before | {"error": reason})
         storage.push(path)
+        tell(self.member(name), "failed", error=reason)
 
     # What a result was made from; the chain of these decides what a job may skip.
 

@@ -232,9 +232,8 @@ def _trial(
     # what diverges once does so again
     once = job.member.model_copy(update={"resources": job.member.resources.model_copy(update={"retries": 0})})
     output = folder / "members" / job.inputs
-    trainer = make_trainer(
-        replace(job, member=once, output=output), folder / "checkpoints", commit_, progress, [TuneReportCallback()]
-    )
+    job = replace(job, member=once, output=output, tracking=[])
+    trainer = make_trainer(job, folder / "checkpoints", commit_, progress, [TuneReportCallback()])
     trainer.fit()
 
 

@@ -12,7 +12,7 @@ import ray
 import ray.train
 from ray.train.torch import TorchTrainer
 
-from ray_jobs import storage
+from ray_jobs import storage, tracking
 from ray_jobs.config import ConfigError, Experiment, fingerprint
 from ray_jobs.console import console, say
 from ray_jobs.member_job import MemberJob, work
@@ -49,6 +49,7 @@ def run(experiment: Experiment, plan: bool = False) -> None:
         MembersFailedError: naming the failed members and those that waited for them.
     """
     directory = RunDirectory(experiment)
+    tracking.check(experiment)
     check_resources(experiment)
     todo = {n for n in experiment.members if not is_done(directory.member(n), directory.member_inputs(n))}
     say(f"train: {len(todo)} members to train, {len(experiment.members) - len(todo)} done already")
@@ -151,6 +152,8 @@ def member_job(experiment: Experiment, directory: RunDirectory, name: str) -> Me
         log_mel=experiment.features.log_mel,
         output=directory.member(name),
         edges={edge: directory.member(edge) for edge in member.edges()},
+        experiment=experiment.name,
+        tracking=list(experiment.tracking),
     )
 
 

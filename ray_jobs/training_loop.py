@@ -18,7 +18,6 @@ import ray.train.torch
 import torch
 from ray.train.collective import broadcast_from_rank_zero
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 
 from models.files import write_json
 from ray_jobs import storage
@@ -28,6 +27,7 @@ from ray_jobs.member_job import MemberJob
 from ray_jobs.optimizer import factor, moving_average, parameter_groups
 from ray_jobs.run_directory import PROGRESS, mark_done
 from ray_jobs.tasks import Task, make_task
+from ray_jobs.tracking import Tracking
 
 COUNTED = ("epoch", "step", "totals", "seconds", "history")
 Item = TypeVar("Item")
@@ -44,11 +44,14 @@ def train_worker(config: dict[str, Any]) -> None:
     task = make_task(job)
     with tempfile.TemporaryDirectory() as scratch:
         state = _State(task, Path(scratch), context.get_world_rank(), context.get_world_size())
+        tracking = Tracking(job, state.epoch, state.world) if state.rank == 0 else None
         while state.epoch < job.member.training.epochs and not state.is_stale():
             values = state.run_epoch()
-            if state.rank == 0:
+            if tracking:
+                tracking.log(values, task.warning)
                 ray.get(config["progress"].push.remote(_line(job, values)))
-        if state.rank == 0:
+        if tracking:
+            tracking.close()
             state.publish(config["commit"])
 
 
@@ -193,12 +196,6 @@ class _State:
             },
         )
         storage.push(output / PROGRESS)
-        if self.history and not self.step:
-            curves = output.parent.parent / "tensorboard" / self.task.job.name
-            with SummaryWriter(str(curves)) as board:
-                for key, value in self.history[-1].items():
-                    board.add_scalar(key, value, self.epoch)
-            storage.push(curves)
 
     def publish(self, commit: str) -> None:
         """Put the best epoch's files, the history and the metrics where the run directory promises them."""
