@@ -29,6 +29,7 @@ from pyarrow import fs
 from ray_jobs.config import ConfigError
 
 TRANSFERS = 8  # files on their way at once
+CHUNK_BYTES = 16 << 20  # of a file, in a request
 ATTEMPTS = 12  # of a request to S3, up to 20 s apart: two minutes without a network are waited for
 QUOTED = re.compile(r"[a-z][a-z0-9+.-]*%3A%2F%2F")
 SECRET = re.compile(r"key|secret|token|password|signature|credential", re.IGNORECASE)
@@ -215,7 +216,7 @@ def _fetch(store: fs.FileSystem, info: fs.FileInfo, local: Path) -> None:
     local.parent.mkdir(parents=True, exist_ok=True)
     partial = local.with_name(f".{local.name}.{os.getpid()}.partial")
     fs.copy_files(info.path, str(partial), source_filesystem=store, destination_filesystem=fs.LocalFileSystem(),
-                  use_threads=False)  # fmt: skip
+                  chunk_size=CHUNK_BYTES, use_threads=False)  # fmt: skip
     _stamp(partial, info)
     partial.replace(local)  # whoever maps the old file keeps it
 
@@ -223,7 +224,7 @@ def _fetch(store: fs.FileSystem, info: fs.FileInfo, local: Path) -> None:
 def _send(store: fs.FileSystem, local: Path, remote: str) -> None:
     # Threads of our own: pyarrow's wait for each other in uploads to S3 (apache/arrow#32372).
     fs.copy_files(str(local), remote, source_filesystem=fs.LocalFileSystem(), destination_filesystem=store,
-                  use_threads=False)  # fmt: skip
+                  chunk_size=CHUNK_BYTES, use_threads=False)  # fmt: skip
     _stamp(local, store.get_file_info(remote))
 
 

@@ -43,7 +43,7 @@ def check(experiment: Experiment) -> None:
     """
     for name in experiment.tracking:
         if find_spec(name) is None:
-            raise ConfigError(f"tracking: {name} is not there; every node needs `pip install 'enclap-ensemble[{name}]'`")
+            raise ConfigError(f"tracking: {name} is missing; every node needs `pip install 'enclap-ensemble[{name}]'`")
     if "mlflow" in experiment.tracking and "://" in experiment.storage_path and not os.environ.get(MLFLOW_URI):
         raise ConfigError(f"tracking: mlflow needs {MLFLOW_URI} where storage_path is a URI, which holds no database")
 

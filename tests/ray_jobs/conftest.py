@@ -1,5 +1,6 @@
 """A real one-node cluster with token authentication, and one run of the smoke experiment submitted to it as a job."""
 
+import json
 import os
 import secrets
 import shutil
@@ -25,10 +26,13 @@ class RayCluster:
     dashboard: str
     scratch: Path  # sessions, with all logs
 
-    def submit(self, *entrypoint: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
-        """Run a command as a job and follow its log to the end."""
+    def submit(
+        self, *entrypoint: str, timeout_s: float, environment: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command as a job, all of whose processes get `environment`, and follow its log to the end."""
         ray = Path(sys.executable).with_name("ray")
-        command = [ray, "job", "submit", "--address", self.dashboard, "--working-dir", ".", "--", *entrypoint]
+        runtime = ["--runtime-env-json", json.dumps({"env_vars": environment})] if environment else []
+        command = [ray, "job", "submit", "--address", self.dashboard, "--working-dir", ".", *runtime, "--", *entrypoint]
         return subprocess.run(
             command, cwd=ROOT, env=self.environment, timeout=timeout_s, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
