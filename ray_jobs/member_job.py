@@ -25,8 +25,8 @@ class MemberJob:
     log_mel: LogMelConfig
     output: Path
     edges: dict[str, Path]  # name of each member that this one starts from, and its directory
-    experiment: str
-    tracking: list[str]  # beside TensorBoard
+    experiment: str = ""
+    tracking: tuple[str, ...] = ()  # beside TensorBoard
 
     @property
     def run(self) -> Path:

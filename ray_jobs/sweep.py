@@ -232,7 +232,7 @@ def _trial(
     # what diverges once does so again
     once = job.member.model_copy(update={"resources": job.member.resources.model_copy(update={"retries": 0})})
     output = folder / "members" / job.inputs
-    job = replace(job, member=once, output=output, tracking=[])
+    job = replace(job, member=once, output=output, tracking=())
     trainer = make_trainer(job, folder / "checkpoints", commit_, progress, [TuneReportCallback()])
     trainer.fit()
 

@@ -153,7 +153,7 @@ def member_job(experiment: Experiment, directory: RunDirectory, name: str) -> Me
         output=directory.member(name),
         edges={edge: directory.member(edge) for edge in member.edges()},
         experiment=experiment.name,
-        tracking=list(experiment.tracking),
+        tracking=tuple(experiment.tracking),
     )
 
 

@@ -66,8 +66,8 @@ def test_the_reason_of_a_failure_is_in_the_log(job: MemberJob, tmp_path: Path) -
 def test_mlflow(job: MemberJob, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    train(replace(job, tracking=["mlflow"]))
-    train(replace(job, name="retriever-bert", tracking=["mlflow"]))
+    train(replace(job, tracking=("mlflow",)))
+    train(replace(job, name="retriever-bert", tracking=("mlflow",)))
     client = mlflow.MlflowClient(f"sqlite:///{job.run / 'mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name("smoke").experiment_id])
     assert sorted(run.info.run_name for run in runs) == ["retriever-bert", "retriever-bge"]
@@ -95,7 +95,7 @@ def wandb_records(content: bytes) -> Iterator[Any]:
 def test_wandb_offline(job: MemberJob, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    train(replace(job, tracking=["wandb"]))
+    train(replace(job, tracking=("wandb",)))
     assert "tracking failed" not in events(job)
     rows, runs = [], []
     for file in sorted((job.output / "wandb").glob("offline-run-*/*.wandb")):
@@ -122,7 +122,7 @@ def test_a_tracker_that_fails_does_not_end_the_training(job: MemberJob, monkeypa
             raise AssertionError("was left out")
 
     monkeypatch.setitem(tracking.TRACKERS, "mlflow", Broken)
-    told = Tracking(replace(job, tracking=["mlflow"]), 0, 1)
+    told = Tracking(replace(job, tracking=("mlflow",)), 0, 1)
     told.log(EPOCHS[0], None)
     told.log(EPOCHS[1], None)
     told.close()
