@@ -292,9 +292,3 @@ def test_a_failing_member_fails_alone_and_is_named(smoke_run: Path, cluster: Ray
     assert "1 members are not trained:\n  captioner-deep: " in finished.stdout
     assert "lower members.captioner-deep.training.learning_rate" in finished.stdout
     assert weights.read_bytes() == before
-
-
-def test_a_bad_job_fails_with_its_message(cluster: RayCluster, tmp_path: Path) -> None:
-    finished = cluster.submit(*pipeline(tmp_path), "serach.trials=1", timeout_s=120)
-    assert finished.returncode != 0
-    assert "did you mean 'search'?" in finished.stdout

@@ -10,7 +10,7 @@ import pytest
 
 from .conftest import ROOT, RayCluster
 
-TRIALS = 3
+TRIALS = 2  # as in smoke.yaml, whose search of retrieval weights holds here, too
 
 
 @pytest.mark.timeout(900)
@@ -20,9 +20,10 @@ def test_a_killed_search_goes_on_without_the_test_split(
     run = tmp_path / "smoke"
     shutil.copytree(smoke_run / "members", run / "members")
     shutil.copytree(smoke_run / "features", run / "features", ignore=shutil.ignore_patterns("test", "train"))
+    shutil.copytree(smoke_run / "search" / "retrieval", run / "search" / "retrieval")
     command = [
         sys.executable, "-u", "-m", "ray_jobs.search", "experiments/smoke.yaml",
-        f"storage_path={tmp_path}", f"search.trials={TRIALS}",
+        f"storage_path={tmp_path}",
     ]  # fmt: skip
     environment = cluster.environment | {"RAY_ADDRESS": cluster.address, "ENCLAP_TRACEBACK": "1"}
     first = subprocess.Popen(
