@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +71,9 @@ def held(root: Path, owner: dict[str, Any], lease_s: float, on_loss: Callable[[]
     finally:
         ended.set()
         heart.join()
-        if _is_ours(root, token):
-            storage.remove(root / LOCK)
+        with suppress(OSError):  # a store that cannot be reached keeps the lock, for as long as it is believed
+            if _is_ours(root, token):
+                storage.remove(root / LOCK)
 
 
 def _wait_for_the_dead(root: Path, lease_s: float) -> None:
