@@ -120,8 +120,11 @@ class MLflow:
         self.client = mlflow.MlflowClient(os.environ.get(MLFLOW_URI) or f"sqlite:///{job.run / 'mlflow.db'}")
         try:
             experiment = self.client.create_experiment(job.experiment)
-        except MlflowException:  # another member was first
-            experiment = self.client.get_experiment_by_name(job.experiment).experiment_id
+        except MlflowException:
+            known = self.client.get_experiment_by_name(job.experiment)  # another member was first
+            if known is None:
+                raise
+            experiment = known.experiment_id
         own = f"attributes.run_name = '{job.name}' and tags.`{INPUTS}` = '{job.inputs}'"
         if found := self.client.search_runs([experiment], own):
             self.run = found[0].info.run_id
