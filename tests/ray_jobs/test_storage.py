@@ -107,8 +107,8 @@ def test_done_is_what_the_store_says(store: str, tmp_path: Path, monkeypatch: py
     on("driver", tmp_path, monkeypatch)
     mark_done(features, "these")
     on("worker", tmp_path, monkeypatch)
-    assert is_done(features, "these")
-    assert not is_done(features, "others")
+    assert is_done(storage.here(features), "these")
+    assert not is_done(storage.here(features), "others")
     assert not storage.here(features).exists(), "nothing was copied to find it out"
     assert storage.listing(features / "train", "*.parquet") == [features / "train" / "00000.parquet"]
     assert storage.source(features / "train" / "00000.parquet").read() == b"clips"
