@@ -22,6 +22,7 @@ class RayCluster:
     """A running head node."""
 
     environment: dict[str, str]
+    address: str  # of the head, for nodes and drivers that join
     dashboard: str
     scratch: Path  # sessions, with all logs
 
@@ -38,7 +39,7 @@ class RayCluster:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[RayCluster]:
     """`ray start --head`, as the README says, with a token of its own, on free ports."""
-    port, dashboard, client, agent = (_free_port() for _ in range(4))
+    port, dashboard, client, agent = (free_port() for _ in range(4))
     scratch = tempfile.mkdtemp(prefix="enclap-", dir="/tmp")  # Ray's sockets need a short path
     environment = os.environ | {
         "RAY_AUTH_MODE": "token",
@@ -54,7 +55,7 @@ def cluster() -> Iterator[RayCluster]:
         env=environment, cwd=scratch, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        started = RayCluster(environment, f"http://127.0.0.1:{dashboard}", Path(scratch))
+        started = RayCluster(environment, f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", Path(scratch))
         _wait_until_it_takes_jobs(started, head)
         yield started
     finally:
@@ -78,7 +79,7 @@ def pipeline(storage: Path) -> list[str]:
     return ["python", "-m", "ray_jobs.pipeline", "experiments/smoke.yaml", *overrides]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
