@@ -3,9 +3,9 @@
     python benchmarks/cost.py [--peak 989] [--peak-float32 67] [--mfu 0.3] [--price 3]
 
 Counted: the floating-point operations of a training step, forward and backward, with torch's FlopCounterMode on
-models of the published sizes with random weights. Taken from the corpora's papers: numbers of clips. Assumed, and so options:
-the accelerator's peak in TFLOP/s (those of an H100 SXM, dense bfloat16 and plain float32), the share of it that training
-reaches (MFU) and the price of a GPU hour. Nothing here has been timed on a GPU.
+models of the published sizes with random weights. Taken from the corpora's papers: numbers of clips. Assumed, and so
+options: the accelerator's peak in TFLOP/s (those of an H100 SXM, dense bfloat16 and plain float32), what share of it
+training reaches (MFU), and the price of a GPU hour. Nothing here has been timed on a GPU.
 
 Clips are as long as they can be: 10 s for pretrained retrievers (max_frames), 22.5 s (Clotho's middle) for finetuned
 ones, the 11.85 s that BART's positions hold for captioners. Not in it: search, combine, downloads, reading audio.
