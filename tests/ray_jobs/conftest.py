@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -22,8 +23,8 @@ class RayCluster:
     """A running head node."""
 
     environment: dict[str, str]
-    address: str  # of the head, for nodes and drivers that join
-    dashboard: str
+    address: str  # for drivers and nodes
+    dashboard: str  # for jobs
     scratch: Path  # sessions, with all logs
 
     def submit(self, *entrypoint: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
@@ -45,6 +46,7 @@ def cluster() -> Iterator[RayCluster]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "HF_TOKEN": f"hf_{secrets.token_hex(16)}",
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process for every trainer, for spot nodes
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     environment.pop("RAY_ADDRESS", None)
@@ -59,7 +61,9 @@ def cluster() -> Iterator[RayCluster]:
         _wait_until_it_takes_jobs(started, head)
         yield started
     finally:
-        head.terminate()
+        # Asked to end, a head node takes half a minute over it.
+        for process in (*psutil.Process(head.pid).children(recursive=True), head):
+            process.kill()
         head.wait(60)
         shutil.rmtree(scratch, ignore_errors=True)
 
