@@ -78,9 +78,11 @@ def reason(error: BaseException) -> str:
 
 
 def _is_full(error: Exception) -> bool:
-    # safetensors and torch pass on what the system said as text alone, torch's own writer not even that
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return full or any(said in str(error) for said in ("No space left on device", "PytorchStreamWriter failed writing"))
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    # safetensors passes on what the system said as text alone, torch's own writer not even that
+    said = ("No space left on device", "PytorchStreamWriter failed writing", "inline_container.cc", "iostream error")
+    return any(text in str(error) for text in said)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -47,17 +47,17 @@ def test_members_start_whole_or_not_at_all() -> None:
 
 
 def test_what_a_worker_takes_by_rays_names() -> None:
-    resources = "{workers: [2, 4], gpus_per_worker: 0.5, accelerator_type: H100, custom: {nvme: 3}}"
+    resources = "{workers: [1, 2], gpus_per_worker: 0.5, accelerator_type: H100, custom: {nvme: 3}}"
     member = smoke(f"members.fluency.resources={resources}").members["fluency"]
     assert member.resources.each() == {"CPU": 1, "GPU": 0.5, "nvme": 3, "accelerator_type:H100": 0.001}
-    assert requests(member) == {"CPU": 2, "GPU": 1, "nvme": 6, "accelerator_type:H100": 0.002}, "books the least"
+    assert requests(member) == {"CPU": 1, "GPU": 0.5, "nvme": 3, "accelerator_type:H100": 0.001}, "books the least"
     node = {"CPU": 8.0, "GPU": 1.0, "nvme": 6.0, "accelerator_type:H100": 1.0}
     assert room(member.resources.each(), [node, node | {"nvme": 5.0}, {"CPU": 64.0}]) == 3
     shown = Console(width=200, record=True, file=io.StringIO())
     experiment = smoke(f"members.fluency.resources={resources}")
     shown.print(table(experiment, {"fluency"}, dict.fromkeys(node, 9.0), {"fluency": 12_000_000}))
     row = " ".join(shown.export_text().splitlines()[1].split())
-    assert row == "1 fluency fluency-detector 2-4 1 CPU, 0.5 GPU, 3 nvme, accelerator_type:H100 12.0 MB 1"
+    assert row == "1 fluency fluency-detector 1-2 1 CPU, 0.5 GPU, 3 nvme, accelerator_type:H100 12.0 MB 1"
 
 
 def test_members_that_no_node_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
