@@ -1,6 +1,6 @@
 """64 members on 16 nodes: the makespan of `train` against what no schedule could beat.
 
-    python benchmarks/scheduling.py [--nodes 16] [--start-up 20] [--epoch 1] [--one-node]
+    python benchmarks/scheduling.py [--nodes 16] [--start-up 20] [--epoch 2] [--one-node]
 
 The loop that schedules is that of `ray_jobs.train`, on a real Ray cluster of that many nodes on this machine
 (ray.cluster_utils), each with 4 GPUs and 32 CPUs that are there by name alone. What it starts is a stand-in for a
@@ -47,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=16)
     parser.add_argument("--start-up", type=float, default=20.0, help="seconds of every trainer before its first step")
-    parser.add_argument("--epoch", type=float, default=1.0, help="seconds")
+    parser.add_argument("--epoch", type=float, default=2.0, help="seconds")
     parser.add_argument("--one-node", action="store_true", help="with the resources of all")
     options = parser.parse_args()
     start = time.monotonic()

@@ -81,7 +81,7 @@ def _is_full(error: Exception) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     # safetensors passes on what the system said as text alone, torch's own writer not even that
-    said = ("No space left on device", "PytorchStreamWriter failed writing", "inline_container.cc", "iostream error")
+    said = ("No space left on device", "PytorchStreamWriter failed writing", "unexpected pos", "iostream error")
     return any(text in str(error) for text in said)
 
 
