@@ -11,7 +11,7 @@ from ray_jobs.features import write_shard
 from ray_jobs.run_directory import RunDirectory, mark_done
 
 MEMBER = "fluency"
-STEPS = 8  # an epoch
+STEPS = 4  # an epoch
 THINGS, VERBS, PLACES = ("dog", "bell", "engine", "bird"), ("sounds", "fades", "returns"), ("near", "far", "twice")
 
 
@@ -37,7 +37,7 @@ def write_experiment(folder: Path, epochs: int, resources: dict[str, Any], **tra
 def _write_features(experiment: Experiment) -> None:
     directory = RunDirectory(experiment)
     captions = [f"a {thing} {verb} {place}" for thing in THINGS for verb in VERBS for place in PLACES]
-    for split, clips in (("train", 64), ("validation", 12)):
+    for split, clips in (("train", 8 * STEPS), ("validation", 12)):
         rows = [
             {
                 "clip_id": str(row), "path": f"/audio/{row}.wav", "freesound_id": "", "youtube_id": "",
