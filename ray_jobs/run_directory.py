@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -138,7 +139,12 @@ def require(directory: Path, inputs: str, command: str, experiment_name: str) ->
 
 
 def commit() -> str:
-    """The code's commit, with `-dirty` if the tree differs from it; `unknown` outside a checkout."""
+    """The code's commit, with `-dirty` if the tree differs from it; `unknown` outside a checkout.
+
+    A job's working directory travels without .git, so whoever submits it may say the commit in ENCLAP_COMMIT.
+    """
+    if told := os.environ.get("ENCLAP_COMMIT"):
+        return told
     here = Path(__file__).parent
     try:
         described = subprocess.run(

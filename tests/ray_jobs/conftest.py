@@ -24,7 +24,7 @@ class RayCluster:
     """A running head node."""
 
     environment: dict[str, str]
-    address: str  # for drivers
+    address: str  # for drivers and nodes
     dashboard: str  # for jobs
     scratch: Path  # sessions, with all logs
 
@@ -44,7 +44,7 @@ class RayCluster:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[RayCluster]:
     """`ray start --head`, as the README says, with a token of its own, on free ports."""
-    port, dashboard, client, agent = (_free_port() for _ in range(4))
+    port, dashboard, client, agent = (free_port() for _ in range(4))
     scratch = tempfile.mkdtemp(prefix="enclap-", dir="/tmp")  # Ray's sockets need a short path
     environment = os.environ | {
         "RAY_AUTH_MODE": "token",
@@ -87,7 +87,7 @@ def pipeline(storage: Path) -> list[str]:
     return ["python", "-m", "ray_jobs.pipeline", "experiments/smoke.yaml", *overrides]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
