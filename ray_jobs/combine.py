@@ -16,6 +16,7 @@ from models.bootstrap import paired_bootstrap
 from models.candidates import CandidateTable
 from models.collapse import caption_diversity, collapse_warning
 from models.files import write_frame, write_json
+from models.fluency import detection
 from models.metrics import CaptionScores, best_preprocessing, caption_values
 from models.retrieval_metrics import (
     RetrievalScores,
@@ -80,9 +81,18 @@ def _combine(experiment_json: str, commit_: str) -> list[str]:
             "retrieval_chance_map@10": chance_map10(len(members.features)),
             "comparisons": caption_comparisons + retrieval_comparisons,
             **member_worth(members),
+            "fluency_detector": _detection(experiment, directory, members),
         },
     )
     return warnings + retrieval_warnings
+
+
+def _detection(experiment: Experiment, directory: RunDirectory, members: TrainedMembers) -> dict[str, Any] | None:
+    """What the detector that filters makes of the references, and of the same damaged."""
+    if not members.detector:
+        return None
+    threshold = best_reranking(directory.search("reranking")).fluency_threshold
+    return detection(members.detector, members.queries()[0], threshold, experiment.seed)
 
 
 # --- captioning ----------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def search_sampling(
     clips = parts(len(clip_ids), search)[-1]
     trials = pd.DataFrame({field: frame[f"config/{field}"] for field in space}).assign(
         **{search.objective: frame[search.objective]},
-        **{key: frame[key] for key in ("in_sample", "clips", "generating_s", "seconds", "pid")},
+        **{key: frame[key] for key in ("in_sample", "clips", "generating_s", "seconds", "started", "pid")},
     )
     finished = trials[trials["clips"] == clips]
     # what the inner searches make of clips that they were not solved on
@@ -91,7 +91,21 @@ def search_sampling(
         "generating_s": float(trials["generating_s"].sum()),
         "trial_s": float(trials["seconds"].sum()),
         "elapsed_s": elapsed,
+        "overhead": overhead(trials),
     }, {"trials": trials, "surface": surface}
+
+
+def overhead(trials: pd.DataFrame) -> float | None:
+    """The share of trials' time in which no candidate was drawn or scored by the members; None where none was measured.
+
+    A trial lasts from its start to that of the next one in the same process, so that Tune's part counts. The first of
+    each process loads the members and is left out.
+    """
+    lasting = generating = 0.0
+    for _, own in trials.sort_values("started").groupby("pid"):
+        lasting += float(own["started"].diff().iloc[2:].sum())
+        generating += float(own["generating_s"].iloc[1:-1].sum())
+    return 1 - generating / lasting if generating else None
 
 
 def setting(experiment: Experiment, config: Mapping[Any, Any]) -> SamplingConfig:
@@ -240,7 +254,7 @@ def _trial(config: dict[str, Any], experiment_json: str) -> None:
     """One setting, part by part."""
     import os
 
-    start, generating = time.perf_counter(), 0.0
+    started, start, generating = time.time(), time.perf_counter(), 0.0
     members = validation_members(experiment_json)
     experiment = members.experiment
     search, clip_ids = experiment.search, members.features.clip_ids
@@ -262,6 +276,7 @@ def _trial(config: dict[str, Any], experiment_json: str) -> None:
                 "clips": part.stop,
                 "generating_s": generating,
                 "seconds": time.perf_counter() - start,
+                "started": started,
                 "pid": os.getpid(),
             }
         )

@@ -111,13 +111,18 @@ def _fit(job: MemberJob, checkpoints: str, commit_: str, progress: ray.actor.Act
 
 def make_trainer(
     job: MemberJob, checkpoints: str, commit_: str, progress: ray.actor.ActorHandle,
-    callbacks: list[ray.train.UserCallback] | None = None,
+    callbacks: list[ray.train.UserCallback] | None = None, keep: int = 1, start: str | None = None,
 ) -> TorchTrainer:  # fmt: skip
-    """The trainer of a member. Its name holds the settings, so other settings never continue old weights."""
+    """The trainer of a member. Its name holds the settings, so other settings never continue old weights.
+
+    Args:
+        keep: checkpoints.
+        start: another training's checkpoint, whose weights this one goes on with under its own settings.
+    """
     resources = job.member.resources
     return TorchTrainer(
         work,
-        train_loop_config={"job": job, "commit": commit_, "progress": progress},
+        train_loop_config={"job": job, "commit": commit_, "progress": progress, "start": start},
         scaling_config=ray.train.ScalingConfig(
             num_workers=resources.workers,
             use_gpu=resources.gpus_per_worker > 0,
@@ -128,7 +133,7 @@ def make_trainer(
             name=f"{job.name}-{job.inputs}",
             storage_path=checkpoints,
             callbacks=callbacks,
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=keep),
             failure_config=ray.train.FailureConfig(max_failures=resources.retries),
         ),
     )

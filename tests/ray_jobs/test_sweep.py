@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from ray_jobs.config import ConfigError, load_experiment
-from ray_jobs.sweep import own_value, space, with_settings
+from ray_jobs.sweep_space import own_value, space, with_settings
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
