@@ -2,7 +2,8 @@
 
 A trial draws candidates for a growing part of the validation clips, and after each part solves the inner search of
 weights on what it has; ASHA stops it there if others did better on as many clips. What a trial reports is the inner
-search's cross-validated value. The experiment's own setting is trial 0 and always goes to the end.
+search's cross-validated value. The paper's setting is trial 0, the experiment's own the next one where it differs; both
+always go to the end.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import itertools
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 from ray.tune.search.optuna import OptunaSearch
+from ray.tune.search.sample import Categorical
 
 from models.cross_validation import cross_validate
 from models.reranking_search import RerankingFound, RerankingOptions, mixtures_of, search_reranking
@@ -33,16 +35,24 @@ from ray_jobs.search_config import SearchConfig
 from tune_spaces.sampling import SPACES
 
 
-def sampling_space(search: SearchConfig) -> dict[str, Any]:
-    """The fields of `sampling` that vary, and between which bounds.
+def sampling_space(experiment: Experiment) -> dict[str, Any]:
+    """The fields of `sampling` that vary, and between which bounds; the experiment's own values are always within.
 
     Raises:
         ConfigError: no such space.
     """
-    name = search.sampling_space
+    name = experiment.search.sampling_space
     if name not in SPACES:
         raise ConfigError(f"search.sampling_space: found {name!r}, expected one of {', '.join(SPACES)}")
-    return {field: domain for field, domain in SPACES[name].items() if field in SamplingConfig.model_fields}
+    fields = [field for field in SPACES[name] if field in SamplingConfig.model_fields]
+    return {field: _with(SPACES[name][field], getattr(experiment.sampling, field)) for field in fields}
+
+
+def _with(domain: Any, value: Any) -> Any:
+    """The domain, wide enough for a value."""
+    if isinstance(domain, Categorical):
+        return tune.choice(sorted({*domain.categories, value}))
+    return tune.uniform(min(domain.lower, value), max(domain.upper, value))
 
 
 def reranking_options(experiment: Experiment) -> RerankingOptions:
@@ -55,7 +65,7 @@ def search_sampling(
     experiment: Experiment, directory: RunDirectory, clip_ids: list[str]
 ) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
     """The sampling parameters chosen; all trials, and the surface of those that saw all clips."""
-    search, space = experiment.search, sampling_space(experiment.search)
+    search, space = experiment.search, sampling_space(experiment)
     start = time.monotonic()
     frame = _run_trials(experiment, directory, space)
     elapsed = time.monotonic() - start
@@ -110,7 +120,7 @@ def overhead(trials: pd.DataFrame) -> float | None:
 
 def setting(experiment: Experiment, config: Mapping[Any, Any]) -> SamplingConfig:
     """The experiment's sampling with the fields of the space as a trial has them."""
-    space = sampling_space(experiment.search)
+    space = sampling_space(experiment)
     own = own_setting(experiment, space)
     # a table of trials holds whole numbers as floats, too
     found = {field: type(own[field])(config[field]) for field in space}
@@ -118,9 +128,13 @@ def setting(experiment: Experiment, config: Mapping[Any, Any]) -> SamplingConfig
 
 
 def own_setting(experiment: Experiment, space: dict[str, Any]) -> dict[str, Any]:
-    """The experiment's own values of the fields; the upper bound, which is as good as off, of one that is not set."""
-    own = {field: getattr(experiment.sampling, field) for field in space}
-    return {field: space[field].upper if value is None else value for field, value in own.items()}
+    """The experiment's own values of the fields."""
+    return {field: getattr(experiment.sampling, field) for field in space}
+
+
+def paper_setting(space: dict[str, Any]) -> dict[str, Any]:
+    """The paper's values of the fields."""
+    return {field: SamplingConfig.model_fields[field].default for field in space}
 
 
 def solve(experiment: Experiment, store: CandidateStore, clip_ids: list[str], clips: int) -> RerankingFound:
@@ -179,7 +193,8 @@ def _run_trials(experiment: Experiment, directory: RunDirectory, space: dict[str
                     scheduler=_scheduler(experiment, directory),
                 ),
                 run_config=tune.RunConfig(
-                    name=name, storage_path=str(directory.checkpoints), callbacks=[_TrialLines(search)], verbose=0
+                    name=name, storage_path=str(directory.checkpoints), callbacks=[_TrialLines(search, space)],
+                    verbose=0,
                 ),
             )
         results = tuner.fit()
@@ -191,14 +206,16 @@ def _run_trials(experiment: Experiment, directory: RunDirectory, space: dict[str
 
 
 def _points(experiment: Experiment, space: dict[str, Any]) -> list[dict[str, Any]]:
-    """The experiment's own setting; for a grid the others, too, as many a field as make about `trials` together."""
-    own = own_setting(experiment, space)
+    """The paper's setting and the experiment's own; for a grid the others, too, as many a field as make about `trials`
+    together."""
+    first = [paper_setting(space)]
+    first += [own for own in [own_setting(experiment, space)] if own not in first]
     if experiment.search.searcher != "grid":
-        return [own]
+        return first
     each = max(2, round(experiment.search.trials ** (1 / len(space))))
     axes = [_axis(domain, each) for domain in space.values()]
     cells = [dict(zip(space, map(_plain, cell), strict=True)) for cell in itertools.product(*axes)]
-    return [own, *(cell for cell in cells if cell != own)]
+    return [*first, *(cell for cell in cells if cell not in first)]
 
 
 def _axis(domain: Any, number: int) -> list[Any]:
@@ -238,14 +255,13 @@ def validation_clip_ids(directory: RunDirectory, experiment: Experiment) -> list
 class _TrialLines(tune.Callback):
     """A line a finished trial."""
 
-    def __init__(self, search: SearchConfig) -> None:
-        self.search = search
+    def __init__(self, search: SearchConfig, fields: Iterable[str]) -> None:
+        self.search, self.fields = search, list(fields)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         finished = 1 + sum(other.is_finished() for other in trials if other is not trial)
         of = "" if self.search.searcher == "grid" else f"/{self.search.trials}"
-        fields = sampling_space(self.search)
-        shown = "  ".join(f"{field} {trial.config[field]:.3g}" for field in fields)
+        shown = "  ".join(f"{field} {trial.config[field]:.3g}" for field in self.fields)
         value, clips = trial.last_result[self.search.objective], trial.last_result["clips"]
         say(f"search: sampling {finished}{of}: {shown}  {self.search.objective} {value:.3f} on {clips} clips")
 
@@ -259,14 +275,15 @@ def _trial(config: dict[str, Any], experiment_json: str) -> None:
     experiment = members.experiment
     search, clip_ids = experiment.search, members.features.clip_ids
     store = CandidateStore(experiment, setting(experiment, config))
-    is_own = config == own_setting(experiment, sampling_space(search))
+    space = sampling_space(experiment)
+    never_stopped = config in (paper_setting(space), own_setting(experiment, space))
     sizes = parts(len(clip_ids), search)
     for part in files(len(clip_ids), search):
         if part.stop > sizes[-1]:
             break
         generating += store.build(part, [search.objective])
         last = part.stop == sizes[-1]
-        if not last and (part.stop not in sizes or is_own):
+        if not last and (part.stop not in sizes or never_stopped):
             continue
         choice = solve(experiment, store, clip_ids, part.stop).choice
         tune.report(

@@ -31,7 +31,7 @@ from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from models.files import write_frame, write_json
-from ray_jobs.config import Experiment, fingerprint
+from ray_jobs.config import ConfigError, Experiment, fingerprint
 from ray_jobs.console import say
 from ray_jobs.plan import requests
 from ray_jobs.run_directory import RunDirectory, commit, is_done, mark_done, require
@@ -57,6 +57,11 @@ def run(experiment: Experiment, member: str) -> None:
     for edge in experiment.members[member].edges():
         require(directory.member(edge), directory.member_inputs(edge), "train", experiment.name)
     check_resources(experiment)
+    if experiment.sweep.scheduler == "pbt" and _concurrent(experiment, member) < experiment.sweep.trials:
+        raise ConfigError(
+            f"sweep.trials: a population is trained at once, and of {experiment.sweep.trials} trials only "
+            f"{_concurrent(experiment, member)} find room; lower it, or what members.{member}.resources asks for"
+        )
     target = directory.root / "sweep" / member
     inputs = fingerprint(directory.member_inputs(member), experiment.sweep, sorted(domains))
     if is_done(target, inputs):
@@ -135,7 +140,7 @@ def _run_trials(
                     metric=monitor,
                     mode=mode,
                     num_samples=sweep.trials,
-                    max_concurrent_trials=sweep.concurrent or _concurrent(experiment, member),
+                    max_concurrent_trials=_concurrent(experiment, member),
                     search_alg=_searcher(experiment, own),
                     scheduler=_scheduler(experiment, member, domains),
                 ),
@@ -191,9 +196,10 @@ def _scheduler(experiment: Experiment, member: str, domains: dict[str, Any]) -> 
     if sweep.scheduler == "none":
         return FIFOScheduler()
     if sweep.scheduler == "pbt":
+        # Not `synch`: there, a trial that fails or ends early lets all others wait for it for ever.
         return PopulationBasedTraining(
             time_attr=EXCHANGES, perturbation_interval=1, hyperparam_mutations=domains,
-            custom_explore_fn=partial(_within, domains), synch=True,
+            custom_explore_fn=partial(_within, domains),
         )  # fmt: skip
     # A trial that has all its epochs ends by itself, and frees its workers.
     return ASHAScheduler(
@@ -208,7 +214,9 @@ def _within(domains: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]
 
 
 def _concurrent(experiment: Experiment, member: str) -> int:
-    """As many trials as the cluster holds workers for."""
+    """As many trials at a time as the cluster holds workers for, or as are wanted."""
+    if experiment.sweep.concurrent:
+        return experiment.sweep.concurrent
     total = ray.cluster_resources()
     wanted = requests(experiment.members[member])
     return max(1, int(min(total.get(key, 0.0) // amount for key, amount in wanted.items() if amount)))
@@ -227,7 +235,8 @@ class _TrialLines(tune.Callback):
 
 
 def _shown(settings: dict[str, Any]) -> str:
-    return "  ".join(f"{field} {value:.4g}" for field, value in settings.items())
+    shown = {field: f"{value:.4g}" if isinstance(value, float) else value for field, value in settings.items()}
+    return "  ".join(f"{field} {value}" for field, value in shown.items())
 
 
 def _plain(value: Any) -> Any:
