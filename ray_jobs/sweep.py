@@ -146,6 +146,7 @@ def _run_trials(
                 ),
                 run_config=tune.RunConfig(
                     name=inputs, storage_path=str(folder), callbacks=[_TrialLines(monitor), FreeStopped()],
+                    checkpoint_config=tune.CheckpointConfig(num_to_keep=4),  # Tune's advice to a population: above 2
                     verbose=0,
                 ),
             )
