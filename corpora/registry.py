@@ -11,7 +11,7 @@ from corpora.clotho import ClothoCorpus
 from corpora.folder import FolderCorpus
 from corpora.macs import MacsCorpus
 from corpora.parquet import ParquetCorpus
-from corpora.soundscapes import SoundscapesCorpus
+from corpora.soundscapes_corpus import SoundscapesCorpus
 from corpora.wavcaps import WavCapsCorpus
 
 Corpus = Annotated[

@@ -8,25 +8,19 @@ import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import soundfile
-from pydantic import Field
 from scipy import signal
 
 from corpora.events import SOUNDS, render_event
-from corpora.folder import read_folder
 from corpora.scene import ATTRIBUTES, Event, Relation, Scene
 from corpora.scene_grammar import CAPTIONS_PER_CLIP, describe
-from corpora.settings import CorpusSettings, Split
 
 __all__ = [
     "Event",
     "Scene",
-    "SoundscapesCorpus",
     "render",
     "sample_scenes",
     "scene_key",
@@ -38,19 +32,6 @@ __all__ = [
 _TWIN_SHARE = 0.3
 _DURATION_S = {1: (4.0, 5.2), 2: (4.2, 6.2), 3: (5.4, 8.0)}
 _SceneParts = tuple[tuple[Event, ...], Relation]
-
-
-class SoundscapesCorpus(CorpusSettings):
-    """The built-in corpus, rendered into `root` on first use: so many clips a split."""
-
-    kind: Literal["soundscapes"]
-    splits: dict[Split, Annotated[int, Field(ge=2)]]
-    seed: int = 0
-    sample_rate: int = Field(16_000, gt=0, description="Hz of the rendered files")
-
-    def read(self, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """`corpora.folder.read_folder` of one split, once it is rendered."""
-        return read_folder(self.root, split)
 
 
 def scene_key(scene: Scene) -> tuple[str, tuple[Event, ...]]:

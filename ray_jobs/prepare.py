@@ -17,7 +17,7 @@ import ray.data
 from corpora import soundscapes
 from corpora.exclusions import Exclusions, exclude, find_evaluation_ids, read_exclusions
 from corpora.overlaps import find_overlaps
-from corpora.soundscapes import SoundscapesCorpus
+from corpora.soundscapes_corpus import SoundscapesCorpus
 from corpora.table import QUARANTINE_COLUMNS, CorpusError
 from models.files import write_json
 from ray_jobs.config import ConfigError, Experiment, fingerprint

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +23,8 @@ class RayCluster:
     """A running head node."""
 
     environment: dict[str, str]
-    dashboard: str
+    address: str  # for drivers
+    dashboard: str  # for jobs
     scratch: Path  # sessions, with all logs
 
     def submit(self, *entrypoint: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
@@ -44,6 +46,7 @@ def cluster() -> Iterator[RayCluster]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "HF_TOKEN": f"hf_{secrets.token_hex(16)}",
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process for every trainer, for spot nodes
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     environment.pop("RAY_ADDRESS", None)
@@ -54,11 +57,13 @@ def cluster() -> Iterator[RayCluster]:
         env=environment, cwd=scratch, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        started = RayCluster(environment, f"http://127.0.0.1:{dashboard}", Path(scratch))
+        started = RayCluster(environment, f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", Path(scratch))
         _wait_until_it_takes_jobs(started, head)
         yield started
     finally:
-        head.terminate()
+        # Asked to end, a head node takes half a minute over it.
+        for process in (*psutil.Process(head.pid).children(recursive=True), head):
+            process.kill()
         head.wait(60)
         shutil.rmtree(scratch, ignore_errors=True)
 

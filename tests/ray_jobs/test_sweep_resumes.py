@@ -1,7 +1,6 @@
 """A population of trials of two workers each is killed in the middle, goes on, and ends with what `train` takes."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import pytest
 
 from ray_jobs.config import load_experiment
 
-from .conftest import ROOT
+from .conftest import ROOT, RayCluster
 
 SETTINGS = [
     "sweep.scheduler=pbt", "sweep.trials=2", "sweep.exchange_epochs=1", "members.fluency.training.epochs=2",
@@ -22,14 +21,13 @@ SETTINGS = [
 
 
 @pytest.mark.timeout(900)
-def test_a_killed_sweep_goes_on(smoke_run: Path, tmp_path: Path) -> None:
+def test_a_killed_sweep_goes_on(cluster: RayCluster, smoke_run: Path, tmp_path: Path) -> None:
     shutil.copytree(smoke_run / "features", tmp_path / "smoke" / "features")
     command = [
         sys.executable, "-u", "-m", "ray_jobs.sweep", "experiments/smoke.yaml", "fluency",
         f"storage_path={tmp_path}", *SETTINGS,
     ]  # fmt: skip
-    environment = os.environ | {"ENCLAP_TRACEBACK": "1"}
-    environment.pop("RAY_ADDRESS", None)
+    environment = cluster.environment | {"RAY_ADDRESS": cluster.address, "ENCLAP_TRACEBACK": "1"}
     sweep = tmp_path / "smoke" / "sweep" / "fluency"
     first = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 300
