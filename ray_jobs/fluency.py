@@ -17,7 +17,6 @@ from models.ensemble import BundleManifest
 from models.files import CheckpointError, write_json
 from models.fluency import FluencyDetector, detection
 from ray_jobs.console import console, say
-from ray_jobs.report import number
 
 SYNTHETIC = "soundscapes"  # the kind of the built-in corpus
 DETECTION = "fluency_detector"  # in metrics.json
@@ -80,8 +79,12 @@ def _table(name: str, found: dict[str, Any]) -> Table:
     share = f"{100 * found['flagged']:.1f} % of {found['captions']} captions flagged above {found['threshold']:g}"
     table = Table("damage", "captions", "precision", "recall", title=f"{name}: {share}", title_justify="left", box=None)
     for kind, one in found["damage"].items():
-        table.add_row(kind.replace("_", " "), str(one["captions"]), number(one["precision"]), number(one["recall"]))
+        table.add_row(kind.replace("_", " "), str(one["captions"]), _share(one["precision"]), _share(one["recall"]))
     return table
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 if __name__ == "__main__":
