@@ -130,13 +130,18 @@ def _fit(job: MemberJob, checkpoints: Path, commit_: str, progress: ray.actor.Ac
 
 def make_trainer(
     job: MemberJob, checkpoints: Path, commit_: str, progress: ray.actor.ActorHandle,
-    callbacks: list[ray.train.UserCallback] | None = None,
+    callbacks: list[ray.train.UserCallback] | None = None, keep: int = 1, start: ray.train.Checkpoint | None = None,
 ) -> TorchTrainer:  # fmt: skip
-    """The trainer of a member. Its name holds the settings, so other settings never continue old weights."""
+    """The trainer of a member. Its name holds the settings, so other settings never continue old weights.
+
+    Args:
+        keep: checkpoints.
+        start: another training's checkpoint, whose weights this one goes on with under its own settings.
+    """
     resources = job.member.resources
     return TorchTrainer(
         work,
-        train_loop_config={"job": job, "commit": commit_, "progress": progress},
+        train_loop_config={"job": job, "commit": commit_, "progress": progress, "start": start},
         scaling_config=ray.train.ScalingConfig(
             num_workers=resources.workers, use_gpu=resources.gpus_per_worker > 0, resources_per_worker=resources.each()
         ),
@@ -144,7 +149,7 @@ def make_trainer(
             name=f"{job.name}-{job.inputs}",
             **storage.for_ray(checkpoints),
             callbacks=callbacks,
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=keep),
             failure_config=ray.train.FailureConfig(max_failures=resources.retries),
         ),
     )
