@@ -47,7 +47,7 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
 def state(experiment: Experiment, scratch: Path, start: Path | None = None) -> _State:
     scratch.mkdir()
     task = make_task(member_job(experiment, RunDirectory(experiment), MEMBER))
-    return _State(task, scratch, rank=0, world=1, start=str(start) if start else None)
+    return _State(task, scratch, rank=0, world=1, start=ray.train.Checkpoint(str(start)) if start else None)
 
 
 def test_weights_and_moments_are_the_others_settings_are_the_own(experiment: Experiment, tmp_path: Path) -> None:
