@@ -3,10 +3,10 @@
     python benchmarks/long_clips.py runs/demo [--positions 100] [--epochs 6] [--clips 600]
 
 Reads the features of a run of experiments/demo.yaml; the audio embedding is zero, so that codes are all there is to go
-by. The position table is so short that most clips exceed it, as Clotho's 15 to 30 s exceed BART's 11.85 s. All modes train on the same clips in the same order
-from the same first weights. Prints a row a mode: seconds of training, validation loss (negative log-likelihood a token
-of the references), CIDEr-D of greedy captions, and seconds to encode the validation clips. This compares modes on a
-synthetic corpus and says nothing of Clotho.
+by. The position table is so short that most clips exceed it, as Clotho's 15 to 30 s exceed BART's 11.85 s. All modes
+train on the same clips in the same order from the same first weights. Prints a row a mode: seconds of training,
+validation loss (negative log-likelihood a token of the references), CIDEr-D of greedy captions, and seconds to encode
+the validation clips. This compares modes on a synthetic corpus and says nothing of Clotho.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def sample(captioner: Speaker, states: States, mask: Tensor, sampling: SamplingC
     uniforms = torch.rand(number, sampling.max_tokens, generator=generator, dtype=torch.float64)
     sampler = InverseTransformSampler(uniforms.to(states.device).repeat(len(states), 1))
     processors = [*_limits(captioner, sampling, states.device), *warpers(sampling), sampler]
-    drawn = _one_path(captioner, states, mask, number, processors, sampling.max_tokens)
+    drawn = _one_path(captioner, states, mask, number, processors, sampling.max_tokens, sampling.static_cache)
     return [_distinct(drawn[at : at + number]) for at in range(0, len(drawn), number)]
 
 
@@ -63,10 +63,14 @@ class StepDecoder:
 
     def __call__(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Append tokens [rows, n]: log-probabilities of the next [rows, vocabulary], last states [rows, n, width]."""
-        output = self.bart(
-            decoder_input_ids=tokens, past_key_values=self.cache, use_cache=True, output_hidden_states=True, **self.seen
-        )
-        return output.logits[:, -1].float().log_softmax(-1), output.decoder_hidden_states[-1]
+        states = []
+        for column in tokens.split(1, 1):  # rows of one clip share its keys and values for one token at a time
+            output = self.bart(
+                decoder_input_ids=column, past_key_values=self.cache, use_cache=True, output_hidden_states=True,
+                **self.seen,
+            )  # fmt: skip
+            states.append(output.decoder_hidden_states[-1])
+        return output.logits[:, -1].float().log_softmax(-1), torch.cat(states, 1)
 
     def reorder(self, rows: Tensor) -> None:
         """Go on from other rows, which stay with their clip."""
@@ -109,8 +113,8 @@ def beam_search(captioner: Speaker, states: States, mask: Tensor, beam: BeamConf
     if beam.beams == 1:
         return _one_path(captioner, states, mask, 1, processors, beam.max_tokens)
     found = _generate(
-        captioner, states, mask, 1, processors, max_length=beam.max_tokens, num_beams=beam.beams, early_stopping=True,
-        length_penalty=1.0, output_scores=True, return_dict_in_generate=True,
+        captioner, _cache(captioner, states), mask, 1, processors, max_length=beam.max_tokens, num_beams=beam.beams,
+        early_stopping=True, length_penalty=1.0, output_scores=True, return_dict_in_generate=True,
     )  # fmt: skip
     # What the beams sum up is the model's own log-likelihood: BOS is forced at no cost, and limits only forbid. The sum
     # was divided by the number of tokens with BOS.
@@ -119,20 +123,21 @@ def beam_search(captioner: Speaker, states: States, mask: Tensor, beam: BeamConf
 
 
 def _one_path(captioner: Speaker, states: States, mask: Tensor, each: int, processors: list[LogitsProcessor],
-              max_tokens: int) -> list[Candidate]:  # fmt: skip
+              max_tokens: int, static: bool = False) -> list[Candidate]:  # fmt: skip
     """One candidate a row, of `each` rows a clip, with scores from the very pass that chose its tokens."""
     recorder = ScoreRecorder(len(states) * each, captioner.tokenizer.eos_token_id, states.device)
-    ids = _generate(captioner, states, mask, each, [recorder, *processors], max_length=max_tokens, num_beams=1)
+    cache = _cache(captioner, states, max_tokens if static else None)
+    ids = _generate(captioner, cache, mask, each, [recorder, *processors], max_length=max_tokens, num_beams=1)
     recorder.count(ids)
     return _candidates(captioner, ids, recorder.summed, recorder.tokens)
 
 
-def _generate(captioner: Speaker, states: States, mask: Tensor, each: int, processors: list[LogitsProcessor],
+def _generate(captioner: Speaker, cache: Any, mask: Tensor, each: int, processors: list[LogitsProcessor],
               **options: Any) -> Any:  # fmt: skip
     return captioner.bart.generate(
         encoder_outputs=_shape(mask, each),
         attention_mask=mask.repeat_interleave(each, 0),
-        past_key_values=_cache(captioner, states),
+        past_key_values=cache,
         logits_processor=LogitsProcessorList(processors),
         do_sample=False,
         **options,
@@ -146,10 +151,10 @@ def _shape(mask: Tensor, each: int) -> BaseModelOutput:
     ))  # fmt: skip
 
 
-def _cache(captioner: Speaker, states: States) -> Any:
+def _cache(captioner: Speaker, states: States, longest: int | None = None) -> Any:
     if isinstance(states, JointStates):
-        return JointCache(list(captioner.bart.barts), states)
-    return shared_states_cache(captioner.bart, states)
+        return JointCache(list(captioner.bart.barts), states, longest)
+    return shared_states_cache(captioner.bart, states, longest)
 
 
 def _limits(captioner: Speaker, config: SamplingConfig | BeamConfig, device: torch.device) -> list[LogitsProcessor]:

@@ -239,6 +239,9 @@ class SamplingConfig(Settings):
     min_tokens: int = Field(5, ge=0)
     max_tokens: int = Field(30, gt=2)
     no_repeat_ngram: int = Field(3, ge=0, description="0: off")
+    static_cache: bool = Field(
+        False, description="decoder keys and values in tensors of one shape, which transformers compiles for on GPUs"
+    )
 
 
 class BeamConfig(Settings):

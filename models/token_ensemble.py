@@ -118,10 +118,10 @@ class JointCache:
 
     is_compileable = False
 
-    def __init__(self, barts: Sequence[Any], joint: JointStates) -> None:
+    def __init__(self, barts: Sequence[Any], joint: JointStates, longest: int | None = None) -> None:
         self.joint = joint
         self.caches: list[SharedStatesCache] = [
-            shared_states_cache(bart, states) for bart, states in zip(barts, joint.states, strict=True)
+            shared_states_cache(bart, states, longest) for bart, states in zip(barts, joint.states, strict=True)
         ]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:

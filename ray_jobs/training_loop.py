@@ -115,7 +115,7 @@ class _State:
             **{f"train_{key}": total / self.step for key, total in self.totals.items()},
         }
         self.epoch, self.step, self.totals, self.seconds = self.epoch + 1, 0, {}, 0.0
-        whole = self.shards.whole() if self.shards else self.model
+        whole: Any = self.shards.whole() if self.shards else self.model
         if self.rank == 0:
             chosen = (self.average.module if self.average else whole).eval()
             values |= self.task.validate(chosen)
@@ -165,7 +165,7 @@ class _State:
 
     def _report(self, values: dict[str, float]) -> None:
         """Keep the state as a Ray Train checkpoint."""
-        whole = self.shards.whole() if self.shards else self.model
+        whole: Any = self.shards.whole() if self.shards else self.model
         optimizer = self.shards.optimizer_state(self.optimizer) if self.shards else self.optimizer.state_dict()
         if self.rank:
             ray.train.report(values)

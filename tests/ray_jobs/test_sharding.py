@@ -15,8 +15,6 @@ from ray_jobs.optimizer import parameter_groups
 from ray_jobs.sharding import Shards, clip_gradients
 from tests.models.conftest import CAPTIONS
 
-from .test_tasks import small_captioner
-
 TRAINING = Training(epochs=1, learning_rate=1e-2, clip_norm=0.5, parallel="fsdp")
 EPS = 1e-3  # keys' biases have no gradient but rounding, which a small one would make steps of
 
@@ -75,6 +73,8 @@ def worker(rank: int, directory: str) -> None:
 
 
 def test_pieces_train_and_resume_as_the_whole(tmp_path: Path) -> None:
+    from .test_tasks import small_captioner  # not in the workers, which would import Ray
+
     captioner = small_captioner(0.1)
     captioner.save(tmp_path / "start")
     torch.multiprocessing.spawn(worker, (str(tmp_path),), nprocs=2)
