@@ -36,7 +36,7 @@ def _maybe_blocked(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
     *, function: Callable[..., Any], dropout: float = 0.0, scaling: float | None = None, **options: Any,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    if not dropout or query.device.type != "cpu":
+    if not dropout or query.device.type != "cpu" or query.dtype == torch.bfloat16:
         return function(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     output = blocked_attention(query, key, value, attention_mask, dropout, scale)

@@ -50,7 +50,8 @@ class Shards:
 
     def load_optimizer(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
         """Take each worker's pieces out of what `optimizer_state` gave, whatever the number of workers was."""
-        set_optimizer_state_dict(self.model, optimizer, state, options=StateDictOptions(full_state_dict=True))
+        options = StateDictOptions(full_state_dict=True, strict=False)  # what had no gradient yet has no state
+        set_optimizer_state_dict(self.model, optimizer, state, options=options)
 
 
 def clip_gradients(model: nn.Module, largest: float) -> Tensor:
