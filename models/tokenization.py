@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
@@ -17,42 +18,69 @@ def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int) -> PreTrai
     """Train a tokenizer of BERT's kind (wordpiece), RoBERTa's and BART's (byte-level bpe) or XLM-R's (unigram).
 
     All share the special tokens and their ids: `<s>` 0, `<pad>` 1, `</s>` 2, `<unk>` 3; every text is encoded as
-    `<s> ... </s>`.
+    `<s> ... </s>`. The same texts give the same tokenizer.
 
     Raises:
         ValueError: if `kind` is not one of KINDS.
     """
-    special = list(SPECIAL.values())
-    if kind == "wordpiece":
-        tokenizer = Tokenizer(WordPiece(unk_token="<unk>"))
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.decoder = decoders.WordPiece()
-        trainer: trainers.Trainer = trainers.WordPieceTrainer(
-            vocab_size=vocab_size, special_tokens=special, show_progress=False
-        )
-    elif kind == "bpe":
-        tokenizer = Tokenizer(BPE(unk_token="<unk>"))
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-        tokenizer.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size,
-            special_tokens=special,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
-    elif kind == "unigram":
-        tokenizer = Tokenizer(Unigram())
-        tokenizer.normalizer = normalizers.NFKC()
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-        tokenizer.decoder = decoders.Metaspace()
-        trainer = trainers.UnigramTrainer(
-            vocab_size=vocab_size, special_tokens=special, unk_token="<unk>", show_progress=False
-        )
-    else:
+    if kind not in KINDS:
         raise ValueError(f"tokenizer: found {kind!r}, expected one of {', '.join(KINDS)}")
-    tokenizer.train_from_iterator(texts, trainer)
+    train = {"wordpiece": _wordpiece, "bpe": _bpe, "unigram": _unigram}[kind]
+    tokenizer = train(list(texts), vocab_size)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL, cls_token="<s>", sep_token="</s>")
+
+
+def _wordpiece(texts: list[str], vocab_size: int) -> Tokenizer:
+    tokenizer = Tokenizer(WordPiece(unk_token=SPECIAL["unk_token"]))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    # The trainer numbers a character when it first meets it, in the order of a hash map that differs from run to run,
+    # and breaks ties by number. So all are numbered here; special ones keep the place they are given.
+    characters = sorted(set().union(*map(tokenizer.normalizer.normalize_str, texts)) - {" "})
+    numbered = [*SPECIAL.values(), *characters, *(f"##{character}" for character in characters)]
+    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=numbered, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    return _with_model(tokenizer, WordPiece(tokenizer.get_vocab(), unk_token=SPECIAL["unk_token"]))
+
+
+def _bpe(texts: list[str], vocab_size: int) -> Tokenizer:
+    tokenizer = Tokenizer(BPE(unk_token=SPECIAL["unk_token"]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL.values()),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def _unigram(texts: list[str], vocab_size: int) -> Tokenizer:
+    tokenizer = Tokenizer(Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    special = list(SPECIAL.values())
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocab_size, special_tokens=special, unk_token=SPECIAL["unk_token"], show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    # Sums over a hash map: their last digits, and so the order of pieces alike, differ from run to run.
+    learnt = json.loads(tokenizer.to_str())["model"]["vocab"][len(special) :]
+    ordered = sorted(((piece, round(score, 2)) for piece, score in learnt), key=lambda entry: (-entry[1], entry[0]))
+    vocab = [*((token, 0.0) for token in special), *ordered]
+    return _with_model(tokenizer, Unigram(vocab, unk_id=special.index(SPECIAL["unk_token"])))
+
+
+def _with_model(tokenizer: Tokenizer, model: Unigram | WordPiece) -> Tokenizer:
+    """The same tokenizer around another model, without the special tokens of its training."""
+    new = Tokenizer(model)
+    new.normalizer, new.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+    new.decoder = tokenizer.decoder
+    return new
