@@ -20,6 +20,7 @@ from models.candidates import VALUE, CandidateError, CandidateTable
 from models.files import write_frame
 from models.metrics import CaptionInputError, candidate_values
 from models.settings import SamplingConfig
+from ray_jobs import storage
 from ray_jobs.config import Experiment
 from ray_jobs.members import TrainedMembers
 from ray_jobs.run_directory import RunDirectory
@@ -83,11 +84,11 @@ class CandidateStore:
     def is_there(self, clips: slice, metrics: Sequence[str]) -> bool:
         """Whether the file of some clips is there, with their values by these metrics."""
         path = self.path(clips)
-        if not path.is_file():
+        if not storage.exists(path):
             return False
         import pyarrow.parquet as pq
 
-        return {VALUE + metric for metric in metrics} <= set(pq.read_schema(path).names)
+        return {VALUE + metric for metric in metrics} <= set(pq.read_schema(storage.source(path)).names)
 
     def build(self, clips: slice, metrics: Sequence[str]) -> float:
         """Make what is missing of a file; returns the seconds that drawing and scoring took."""
@@ -96,8 +97,8 @@ class CandidateStore:
         members = validation_members(self.experiment.model_dump_json())
         clip_ids = members.features.clip_ids
         seconds = 0.0
-        if self.path(clips).is_file():
-            frame = pd.read_parquet(self.path(clips))
+        if storage.exists(self.path(clips)):
+            frame = pd.read_parquet(storage.pull(self.path(clips)))
         else:
             _ = members.captioners, members.retrievers, members.detector, members.audio_embeddings  # no part of drawing
             start = time.perf_counter()
@@ -106,6 +107,7 @@ class CandidateStore:
         wanted = [metric for metric in metrics if VALUE + metric not in frame]
         frame = add_values(frame, clip_ids, members.features.captions, wanted)
         write_frame(self.path(clips), frame)
+        storage.push(self.path(clips))
         return seconds
 
     def read(
@@ -120,7 +122,7 @@ class CandidateStore:
             CandidateError, NoCandidateError, NonFiniteScoreError: files that do not fit the split or each other.
         """
         needed = [part for part in files(len(clip_ids), search) if part.stop <= clips]
-        frames = [pd.read_parquet(self.path(part)) for part in needed]
+        frames = [pd.read_parquet(storage.pull(self.path(part))) for part in needed]
         shared = [column for column in frames[0] if all(column in frame for frame in frames)]
         frame = pd.concat([frame[shared] for frame in frames], ignore_index=True)
         retrievers = self.experiment.of_kind("retriever")

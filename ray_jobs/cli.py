@@ -117,7 +117,7 @@ def sweep(
 
 @app.command()
 def status(
-    run: Annotated[Path, typer.Argument(help="A run directory, such as runs/demo", show_default=False)],
+    run: Annotated[str, typer.Argument(help="Such as runs/demo, or s3://bucket/runs/demo", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="For machines")] = False,
 ) -> None:
     """What of a run is prepared, trained, searched and combined, and who is working on it; reads files alone.
@@ -239,11 +239,12 @@ def connect(log_to_driver: bool = False) -> None:
     options: dict[str, Any] = {} if address else {"include_dashboard": False}
     for noisy in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    ray.init(address=address or "local", log_to_driver=log_to_driver, logging_level=logging.ERROR, **options)
+    joined = ray.init(address=address or "local", log_to_driver=log_to_driver, logging_level=logging.ERROR, **options)
     # Ray Data's bars would be drawn over our lines.
     ray.data.DataContext.get_current().enable_progress_bars = False
-    resources = ray.cluster_resources()
-    say(f"ray: {address or 'this machine'}, {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs")
+    resources, place = ray.cluster_resources(), address or "this machine"
+    dashboard = f", dashboard http://{joined.dashboard_url}" if joined.dashboard_url else ""
+    say(f"ray: {place}, {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs{dashboard}")
 
 
 def main(arguments: list[str] | None = None) -> None:

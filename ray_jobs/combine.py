@@ -26,6 +26,7 @@ from models.retrieval_metrics import (
     transport_similarity,
 )
 from models.submission import LISTED, SubmissionError, write_captions, write_retrieval
+from ray_jobs import storage
 from ray_jobs.candidate_store import resources
 from ray_jobs.config import Experiment
 from ray_jobs.console import say
@@ -53,7 +54,7 @@ def run(experiment: Experiment) -> None:
     for line in ray.get(combined):
         say(f"combine: {line}", "yellow")
     mark_done(directory.ensemble, directory.search_inputs())
-    say(f"combine: {directory.ensemble}")
+    say(f"combine: {storage.uri(directory.ensemble)}")
 
 
 def _combine(experiment_json: str, commit_: str) -> list[str]:
@@ -61,6 +62,8 @@ def _combine(experiment_json: str, commit_: str) -> list[str]:
     experiment = Experiment.model_validate_json(experiment_json)
     directory = RunDirectory(experiment)
     directory.ensemble.mkdir(parents=True, exist_ok=True)
+    for what in ("retrieval", "reranking"):
+        storage.pull(directory.search(what))
     members = TrainedMembers(experiment, SPLIT)
     captioning, caption_comparisons, details, warnings = _caption(experiment, directory, members)
     retrieval, retrieval_comparisons, retrieval_warnings = _retrieve(directory, members)
@@ -82,6 +85,7 @@ def _combine(experiment_json: str, commit_: str) -> list[str]:
             **member_worth(members),
         },
     )
+    storage.push(directory.ensemble)
     return warnings + retrieval_warnings
 
 

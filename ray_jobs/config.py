@@ -70,13 +70,55 @@ class ExclusionsConfig(Strict):
 class Resources(Strict):
     """Of one member: `workers` in data parallel, each with these."""
 
-    workers: int = Field(1, ge=1)
+    workers: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = Field(
+        1, description="or [least, most]: as many as the cluster has room for, looked at again every minute"
+    )
     cpus_per_worker: float = Field(1, gt=0)
     gpus_per_worker: float = Field(0, ge=0)
+    accelerator_type: str | None = Field(None, description="on nodes with this one alone, such as H100 (Ray's names)")
+    custom: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default={}, description="of each of the cluster's own resources (`ray start --resources`) a worker takes"
+    )
     retries: int = Field(2, ge=0, description="restarts from the last checkpoint after a failure")
     checkpoint_steps: int | None = Field(
         None, gt=0, description="steps from one checkpoint to the next within an epoch; at its end alone when left out"
     )
+    hang_timeout_s: float | None = Field(
+        None,
+        gt=0,
+        description="a worker whose step takes longer is killed, and counts as failed; waits for ever when left out",
+    )
+
+    @property
+    def least(self) -> int:
+        """Workers without which the member does not start."""
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def counts(self) -> range:
+        """Numbers of workers that it may come to run on."""
+        most = self.workers if isinstance(self.workers, int) else self.workers[1]
+        return range(self.least, most + 1)
+
+    def each(self) -> dict[str, float]:
+        """What a worker takes, by Ray's names."""
+        kind = f"accelerator_type:{self.accelerator_type}"
+        wanted = {"CPU": self.cpus_per_worker, "GPU": self.gpus_per_worker, **self.custom}
+        # Ray puts 1 of the type on a node, whatever the number of its accelerators, and Train takes a thousandth.
+        return {k: v for k, v in wanted.items() if v} | ({kind: 0.001} if self.accelerator_type else {})
+
+    @model_validator(mode="after")
+    def _resources_are_said_once(self) -> Resources:
+        if not self.counts:
+            raise ValueError(f"workers: found {list(self.workers)}, expected [least, most]")  # type: ignore[arg-type]
+        for name in self.custom:
+            if name in ("CPU", "GPU", "memory", "object_store_memory") or name.startswith("accelerator_type:"):
+                raise ValueError(
+                    f"custom: {name!r} is no custom resource; use cpus_per_worker, gpus_per_worker, accelerator_type"
+                )
+        if self.accelerator_type and not self.gpus_per_worker:
+            raise ValueError("accelerator_type: needs gpus_per_worker above 0")
+        return self
 
 
 class Training(Strict):
@@ -152,12 +194,13 @@ class Member(Strict):
 
     @model_validator(mode="after")
     def _batch_divides_evenly(self) -> Member:
-        size, accumulate, workers = self.training.batch_size, self.training.accumulate, self.resources.workers
-        if size % (accumulate * workers):
-            raise ValueError(
-                f"training.batch_size: {size} is no multiple of resources.workers ({workers}) times "
-                f"training.accumulate ({accumulate})"
-            )
+        size, accumulate = self.training.batch_size, self.training.accumulate
+        for workers in self.resources.counts:
+            if size % (accumulate * workers):
+                raise ValueError(
+                    f"training.batch_size: {size} is no multiple of resources.workers ({workers}) times "
+                    f"training.accumulate ({accumulate})"
+                )
         return self
 
 
@@ -263,6 +306,7 @@ class Experiment(Strict):
     token_ensembles: dict[str, TokenEnsembleConfig] = {}
     search: SearchConfig = SearchConfig()
     sweep: SweepConfig = SweepConfig()
+    tracking: list[Literal["mlflow", "wandb"]] = Field(default=[], description="beside TensorBoard")
 
     @model_validator(mode="after")
     def _names_exist(self) -> Experiment:

@@ -12,11 +12,13 @@ from pathlib import Path
 from models.codec import Codec, load_codec
 from models.ensemble import BundleManifest
 from models.files import sha256_of
+from ray_jobs import storage
 from ray_jobs.config import CaptionerMember, Experiment
 from ray_jobs.console import say
 from ray_jobs.kept_epochs import KEPT
 from ray_jobs.run_directory import RunDirectory, commit, is_done, mark_done, package_versions, require
 from ray_jobs.search import best_reranking, best_retrieval, best_sampling
+from ray_jobs.tracking import LOG
 
 NOTICE = """Weights in this directory were trained by enclap-ensemble from the corpora and checkpoints named in
 bundle.json under provenance. Their licences apply: the published DAC weights are MIT; Clotho's licence is academic and
@@ -35,20 +37,24 @@ def run(experiment: Experiment) -> None:
     partial = directory.root / ".bundle.partial"
     shutil.rmtree(partial, ignore_errors=True)
     for name in experiment.ensemble():
-        # The second best epochs are for whoever wants to look at them.
-        shutil.copytree(directory.member(name), partial / "members" / name, ignore=shutil.ignore_patterns(KEPT))
+        # The second best epochs and the logs are for whoever wants to look at them.
+        member = storage.pull(directory.member(name))
+        shutil.copytree(member, partial / "members" / name, ignore=shutil.ignore_patterns(KEPT, LOG, "wandb"))
     codec = load_codec(experiment.features.codec, experiment.features.codebooks)
     codec.save(partial / "codec" / "codec.safetensors")
     manifest = _manifest(experiment, directory, codec)
     (partial / "bundle.json").write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    shutil.copy(directory.ensemble / "metrics.json", partial / "metrics.json")
+    shutil.copy(storage.pull(directory.ensemble / "metrics.json"), partial / "metrics.json")
     (partial / "NOTICE").write_text(NOTICE, encoding="utf-8")
     (partial / "SHA256SUMS").write_text(_checksums(partial), encoding="utf-8")
-    mark_done(partial, directory.search_inputs())
-    shutil.rmtree(directory.bundle, ignore_errors=True)
+    storage.remove(directory.bundle)
     partial.replace(directory.bundle)
+    storage.push(directory.bundle)
+    mark_done(directory.bundle, directory.search_inputs())
     size = sum(path.stat().st_size for path in directory.bundle.rglob("*") if path.is_file())
     say(f"export: {directory.bundle} ({size / 2**20:.1f} MiB)")
+    if storage.is_remote(directory.bundle):
+        say(f"export: kept at {storage.uri(directory.bundle)}")
 
 
 def _manifest(experiment: Experiment, directory: RunDirectory, codec: Codec) -> BundleManifest:
@@ -73,7 +79,10 @@ def _manifest(experiment: Experiment, directory: RunDirectory, codec: Codec) -> 
             "packages": package_versions(),
             "codec": codec.provenance(),
             "corpora": {name: corpus.model_dump(mode="json") for name, corpus in experiment.corpora.items()},
-            "members": {n: json.loads((directory.member(n) / "metrics.json").read_text()) for n in experiment.members},
+            "members": {
+                name: json.loads(storage.read_text(directory.member(name) / "metrics.json"))
+                for name in experiment.members
+            },
         },
     )
 

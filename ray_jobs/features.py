@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ray_jobs import storage
+
 METADATA = b"enclap"
 CLIPS_PER_GROUP = 8  # read together where features are read one by one
 GROUPS_KEPT = 32
@@ -110,7 +112,7 @@ def write_shard(path: Path, clips: list[dict[str, Any]], metadata: dict[str, Any
 
 def shard_metadata(path: Path) -> dict[str, Any]:
     """What `write_shard` recorded in a shard."""
-    return json.loads(pq.read_schema(path).metadata[METADATA])
+    return json.loads(pq.read_schema(storage.source(path)).metadata[METADATA])
 
 
 def read_features(directories: list[Path], in_memory_bytes: int = IN_MEMORY_BYTES) -> Features:
@@ -119,6 +121,7 @@ def read_features(directories: list[Path], in_memory_bytes: int = IN_MEMORY_BYTE
     Raises:
         FeaturesError: if there is no clip, or if the shards come from different codecs.
     """
+    directories = [storage.pull(directory) for directory in directories]
     found = [(origin, shard) for origin, folder in enumerate(directories) for shard in sorted(folder.glob("*.parquet"))]
     codec = _one_codec([shard for _, shard in found])
     layouts = [pq.read_metadata(shard) for _, shard in found]

@@ -25,6 +25,7 @@ from models.leave_one_out import (
     solve_retrieval,
 )
 from models.retrieval_metrics import retrieval_values
+from ray_jobs import storage
 from ray_jobs.candidate_store import add_values
 from ray_jobs.config import CaptionerMember, Experiment
 from ray_jobs.members import TrainedMembers
@@ -109,7 +110,7 @@ def _table(path: Path) -> tuple[CandidateTable, dict[str, np.ndarray]]:
 def _sizes(experiment: Experiment, directory: RunDirectory) -> dict[str, int]:
     """Parameters of each member."""
     metrics = {name: directory.member(name) / "metrics.json" for name in experiment.members}
-    return {name: int(json.loads(path.read_text(encoding="utf-8"))["parameters"]) for name, path in metrics.items()}
+    return {name: int(json.loads(storage.read_text(path))["parameters"]) for name, path in metrics.items()}
 
 
 def _added(task: str, metric: str, added: list[Added]) -> list[dict[str, Any]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from models.settings import LogMelConfig
+from ray_jobs import storage
 from ray_jobs.config import AnyMember
 
 
@@ -24,6 +25,18 @@ class MemberJob:
     log_mel: LogMelConfig
     output: Path
     edges: dict[str, Path]  # name of each member that this one starts from, and its directory
+    experiment: str = ""
+    tracking: tuple[str, ...] = ()  # beside TensorBoard
+
+    @property
+    def run(self) -> Path:
+        """The run directory."""
+        return self.output.parent.parent
+
+    def on_this_node(self) -> MemberJob:
+        """With the edges' files here; features are pulled by whoever reads them."""
+        edges = {name: storage.pull(path) for name, path in self.edges.items()}
+        return replace(self, edges=edges, output=storage.here(self.output))
 
 
 def work(config: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from models.fluency import FluencyDetector
 from models.generation import propose
 from models.retriever import Retriever
 from models.settings import SamplingConfig
+from ray_jobs import storage
 from ray_jobs.config import CaptionerMember, Experiment
 from ray_jobs.features import read_features
 from ray_jobs.run_directory import RunDirectory
@@ -93,4 +94,4 @@ class TrainedMembers:
         return conditioning(self.audio_embeddings, member.audio_embedding)
 
     def _path(self, name: str) -> Path:
-        return self.directory.member(name)
+        return storage.pull(self.directory.member(name))

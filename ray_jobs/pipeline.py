@@ -9,7 +9,7 @@ import json
 
 from rich.table import Table
 
-from ray_jobs import combine, export, prepare, report, search, train
+from ray_jobs import combine, export, prepare, report, search, storage, tracking, train
 from ray_jobs.config import Experiment
 from ray_jobs.console import console, say
 from ray_jobs.run_directory import RunDirectory
@@ -17,6 +17,7 @@ from ray_jobs.run_directory import RunDirectory
 
 def run(experiment: Experiment) -> None:
     """Run all jobs in order and print the summary."""
+    tracking.check(experiment)
     for job in (prepare, train, search, combine, export, report):
         job.run(experiment)
     summarise(experiment)
@@ -25,15 +26,15 @@ def run(experiment: Experiment) -> None:
 def summarise(experiment: Experiment) -> None:
     """Print the test values of every system, and where the results are."""
     directory = RunDirectory(experiment)
-    metrics = json.loads((directory.ensemble / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads(storage.read_text(directory.ensemble / "metrics.json"))
     where = f"{metrics['corpus']} {metrics['split']}, {metrics['clips']} clips"
     if metrics["corpus_kind"] == "soundscapes":
         where += " (built-in synthetic corpus: says nothing about Clotho)"
     captioning = ["cider_d", "rouge_l", "bleu_4", "unique_captions"]
     console.print(_table(f"Captioning, {where}", metrics["captioning"], captioning))
     console.print(_table(f"Text-to-audio retrieval, {where}", metrics["retrieval"], ["map@10", "r@1", "r@5", "r@10"]))
-    say(f"bundle  {directory.bundle}")
-    say(f"report  {directory.report / 'index.html'}")
+    say(f"bundle  {storage.uri(directory.bundle)}")
+    say(f"report  {storage.uri(directory.report / 'index.html')}")
 
 
 def _table(title: str, systems: dict[str, dict[str, float]], columns: list[str]) -> Table:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from rich.filesize import decimal
 from rich.table import Table
 
 from ray_jobs.config import AnyMember, Experiment
 
 
 def requests(member: AnyMember) -> dict[str, float]:
-    """What a member's workers take in all, by resource."""
-    r = member.resources
-    return {"CPU": r.workers * r.cpus_per_worker, "GPU": r.workers * r.gpus_per_worker}
+    """What a member's workers, as few as it starts with, take in all, by Ray's names of resources."""
+    return {key: member.resources.least * amount for key, amount in member.resources.each().items()}
+
+
+def room(each: dict[str, float], nodes: list[dict[str, float]]) -> int:
+    """How many workers that take `each` the empty nodes hold; one worker is on one node."""
+    return sum(int(min(node.get(key, 0.0) / amount + 1e-6 for key, amount in each.items())) for node in nodes)
 
 
 def fits(member: AnyMember, free: dict[str, float]) -> bool:
     """Whether all workers of a member find room at once; half of them never start."""
-    return all(free.get(key, 0.0) >= amount for key, amount in requests(member).items())
+    return all(free.get(key, 0.0) + 1e-6 >= amount for key, amount in requests(member).items())
 
 
 def take(member: AnyMember, free: dict[str, float], sign: int = -1) -> None:
@@ -53,14 +58,20 @@ def waves(experiment: Experiment, names: set[str], cluster: dict[str, float]) ->
     return found
 
 
-def table(experiment: Experiment, names: set[str], cluster: dict[str, float]) -> Table:
-    """The plan, for people."""
-    shown = Table("", "member", "kind", "starts behind", "workers", "each", "epochs", box=None)
+def table(
+    experiment: Experiment, names: set[str], cluster: dict[str, float], memory: dict[str, int | None]
+) -> Table:
+    """The plan, for people; members of one wave run at once. `memory` is that of a worker, in bytes, None: unknown."""
+    shown = Table("wave", "member", "kind", "starts behind", "workers", "each", "memory", "epochs", box=None)
     for number, wave in enumerate(waves(experiment, names, cluster), 1):
         for name in wave:
             member = experiment.members[name]
-            r = member.resources
-            each = f"{r.cpus_per_worker:g} CPU" + (f", {r.gpus_per_worker:g} GPU" if r.gpus_per_worker else "")
-            edges = ", ".join(member.edges())
-            shown.add_row(str(number), name, member.kind, edges, str(r.workers), each, str(member.training.epochs))
+            r, taken = member.resources, memory[name]
+            workers = "-".join(str(count) for count in sorted({r.counts[0], r.counts[-1]}))
+            each = ", ".join(
+                key if key.startswith("accelerator_type:") else f"{amount:g} {key}" for key, amount in r.each().items()
+            )
+            size = "unknown" if taken is None else decimal(taken)
+            edges, epochs = ", ".join(member.edges()), str(member.training.epochs)
+            shown.add_row(str(number), name, member.kind, edges, workers, each, size, epochs)
     return shown

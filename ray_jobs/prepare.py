@@ -20,6 +20,7 @@ from corpora.overlaps import find_overlaps
 from corpora.soundscapes_corpus import SoundscapesCorpus
 from corpora.table import QUARANTINE_COLUMNS, CorpusError
 from models.files import write_json
+from ray_jobs import storage
 from ray_jobs.config import ConfigError, Experiment, fingerprint
 from ray_jobs.console import say
 from ray_jobs.features import shard_metadata
@@ -133,7 +134,7 @@ def _finish(
         first = rejected.iloc[0]
         say(f"prepare: {name}: {len(rejected)} clips quarantined, the first: {first.reason}", style="yellow")
     for split, of in shards.items():
-        if not any(pq.read_metadata(shard.path).num_rows for shard in of):
+        if not any(pq.read_metadata(storage.source(Path(shard.path))).num_rows for shard in of):
             raise CorpusError(f"{name}/{split}: no usable clip; {target / 'quarantine.parquet'} says why for each")
     mark_done(target, inputs)
 
@@ -142,8 +143,9 @@ def _report_overlaps(splits: list[tuple[str, str]], directory: RunDirectory) -> 
     """Write features/overlaps.parquet: clips that two splits or corpora share, by id or by their very samples."""
     identities = []
     for corpus, split in splits:
-        for shard in sorted(directory.features(corpus, split).glob("*.parquet")):
-            table = pq.read_table(shard, columns=["clip_id", "freesound_id", "youtube_id", "audio_sha256"]).to_pandas()
+        for shard in storage.listing(directory.features(corpus, split), "*.parquet"):
+            columns = ["clip_id", "freesound_id", "youtube_id", "audio_sha256"]
+            table = pq.read_table(storage.source(shard), columns=columns).to_pandas()
             identities.append(table.assign(corpus=corpus, split=split))
     overlaps = find_overlaps(pd.concat(identities, ignore_index=True))
     _write_strings(overlaps, directory.root / "features" / "overlaps.parquet")
@@ -158,6 +160,7 @@ def _write_strings(frame: pd.DataFrame, path: Path) -> None:
     partial = path.with_name(f".{path.name}.partial")
     pq.write_table(pa.Table.from_pandas(frame.astype(str), schema=schema, preserve_index=False), partial)
     partial.replace(path)
+    storage.push(path)
 
 
 # --- the built-in corpus -------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from corpora.audio import AudioError, load_audio
 from models.candidates import CandidateTable
 from models.ensemble import Reranking
 from models.metrics import candidate_values
+from ray_jobs import storage
 from ray_jobs.charts import THEME, chart, figure, label
 from ray_jobs.config import Experiment
 from ray_jobs.console import say
@@ -47,11 +48,16 @@ def run(experiment: Experiment) -> None:
     if is_done(directory.report, directory.search_inputs()):
         say("report: done already")
         return
+    read = [directory.ensemble, *map(directory.search, ("retrieval", "sampling", "reranking"))]
+    read += [directory.features(corpus) / "quarantine.parquet" for corpus in experiment.corpora]
+    for path in [*read, *map(directory.member, experiment.members)]:
+        storage.pull(path)
     page = _render(experiment, directory)
     directory.report.mkdir(parents=True, exist_ok=True)
     partial = directory.report / ".index.html.partial"
     partial.write_text(page, encoding="utf-8")
     partial.replace(directory.report / "index.html")
+    storage.push(directory.report)
     mark_done(directory.report, directory.search_inputs())
     say(f"report: {directory.report / 'index.html'} ({len(page.encode()) / 2**20:.1f} MiB)")
 

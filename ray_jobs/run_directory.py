@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,7 +13,9 @@ import yaml
 
 from models.files import write_json
 from models.settings import SamplingConfig
-from ray_jobs.config import ConfigError, Experiment, fingerprint
+from ray_jobs import storage
+from ray_jobs.config import Experiment, fingerprint
+from ray_jobs.tracking import tell
 
 PACKAGES = ("ray", "torch", "transformers", "timm", "descript-audio-codec", "aac-metrics", "numpy", "pandas", "pyarrow")
 MARKER = ".done.json"
@@ -28,17 +31,14 @@ class ForbiddenSplitError(RuntimeError):
 
 
 class RunDirectory:
-    """Paths under runs/<experiment>/.
+    """Paths under runs/<experiment>/, or in this node's working copy of a run in an object store (ray_jobs/storage.py).
 
     A job that must not see all splits says which ones it may; the directory refuses the others.
     """
 
     def __init__(self, experiment: Experiment, splits: tuple[str, ...] | None = None) -> None:
-        if "://" in experiment.storage_path:
-            found = experiment.storage_path
-            raise ConfigError(f"storage_path: found {found!r}, expected a directory that every node sees")
         self.experiment, self.splits = experiment, splits
-        self.root = Path(experiment.storage_path) / experiment.name
+        self.root = storage.working_copy(experiment.storage_path, experiment.name)
 
     def features(self, corpus: str, split: str | None = None) -> Path:
         if split and self.splits is not None and split not in self.splits:
@@ -74,18 +74,21 @@ class RunDirectory:
             "provenance": {"commit": commit(), "seed": self.experiment.seed, "packages": package_versions()},
         }
         text, path = yaml.safe_dump(record, sort_keys=False, allow_unicode=True), self.root / "experiment.yaml"
-        if path.is_file() and path.read_text(encoding="utf-8") == text:
+        if storage.exists(path) and storage.read_text(path) == text:
             return
         self.root.mkdir(parents=True, exist_ok=True)
         partial = self.root / ".experiment.yaml.partial"
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)
+        storage.push(path)
 
     def note_failure(self, name: str, reason: str) -> None:
-        """Say in a member's progress.json why its training ended; what it says of the last epoch stays."""
+        """Say in a member's progress.json and log why its training ended; what it says of the last epoch stays."""
         path = self.member(name) / PROGRESS
-        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        before = json.loads(storage.read_text(path)) if storage.exists(path) else {}
         write_json(path, before | {"error": reason})
+        storage.push(path)
+        tell(self.member(name), "failed", error=reason)
 
     # What a result was made from; the chain of these decides what a job may skip.
 
@@ -118,23 +121,30 @@ class RunDirectory:
 def is_done(directory: Path, inputs: str) -> bool:
     """Whether `directory` holds the finished result of these inputs."""
     marker = directory / MARKER
-    return marker.is_file() and json.loads(marker.read_text(encoding="utf-8")).get("inputs") == inputs
+    return storage.exists(marker) and json.loads(storage.read_text(marker)).get("inputs") == inputs
 
 
 def mark_done(directory: Path, inputs: str, **details: Any) -> None:
-    """Say, last of all, that `directory` is finished."""
+    """Say, last of all, that `directory` is finished; in a store, that all of it has been pushed."""
     write_json(directory / MARKER, {"inputs": inputs, **details})
+    storage.push(directory / MARKER)
 
 
 def require(directory: Path, inputs: str, command: str, experiment_name: str) -> None:
     """Raise NotReadyError unless `directory` is the finished result of these inputs."""
     if not is_done(directory, inputs):
-        state = "was made from other settings" if (directory / MARKER).is_file() else "is not there yet"
-        raise NotReadyError(f"{directory} {state}; run `enclap {command}` on the file of {experiment_name} first")
+        state = "was made from other settings" if storage.exists(directory / MARKER) else "is not there yet"
+        where = storage.uri(directory)
+        raise NotReadyError(f"{where} {state}; run `enclap {command}` on the file of {experiment_name} first")
 
 
 def commit() -> str:
-    """The code's commit, with `-dirty` if the tree differs from it; `unknown` outside a checkout."""
+    """The code's commit, with `-dirty` if the tree differs from it; `unknown` outside a checkout.
+
+    A job's working directory travels without .git, so whoever submits it may say the commit in ENCLAP_COMMIT.
+    """
+    if told := os.environ.get("ENCLAP_COMMIT"):
+        return told
     here = Path(__file__).parent
     try:
         described = subprocess.run(

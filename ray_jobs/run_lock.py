@@ -3,6 +3,8 @@
 The lock is filelock's SoftFileLease: a file made with O_EXCL, so it works between hosts on a shared file system, and
 touched by a heartbeat as long as its owner lives. An owner that died on this host is known at once by its process id;
 one on another host by a heartbeat that stays away while this process watches, so that clocks need not agree.
+
+A run in an object store has this lock in the working copy, and store_lease's beside the run.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from typing import Any
 from filelock import LeaseCompromise, LeaseSettingsMismatch, SoftFileLease, Timeout
 
 from models.files import write_json
+from ray_jobs import storage, store_lease
 from ray_jobs.console import say, spell_duration
 
 LOCK, OWNER = ".lock", ".owner.json"
@@ -62,11 +65,13 @@ def only_writer(root: Path, lease_s: float = LEASE_S) -> Iterator[None]:
     before = read_owner(root)
     _acquire(lease, root, lease_s)
     try:
-        if before:
-            say(f"the run's lock is taken over from {before}, which ended without giving it up", style="yellow")
         write_json(root / OWNER, asdict(_this_process()))
-        with _exit_on_signals():
+        with _held_in_store(root, lease_s), _exit_on_signals():
+            if before:
+                say(f"the run's lock is taken over from {before}, which ended without giving it up", style="yellow")
             yield
+    except store_lease.StoreBusyError as error:
+        raise _busy(root, "another process") from error
     finally:
         with suppress(OSError):
             (root / OWNER).unlink()
@@ -79,21 +84,26 @@ def only_writer(root: Path, lease_s: float = LEASE_S) -> Iterator[None]:
 def read_owner(root: Path) -> Owner | None:
     """Who holds the directory, or held it when it died; None if nobody does."""
     try:
-        return Owner(**json.loads((root / OWNER).read_text(encoding="utf-8")))
+        found = _read_owner_of_store(root) if storage.is_remote(root) else json.loads((root / OWNER).read_text("utf-8"))
+        return Owner(**found)
     except (OSError, ValueError, TypeError):
         return None
 
 
 def heartbeat_age_s(root: Path) -> float | None:
     """Seconds since the holder's last sign of life; None if there is no lock."""
+    return store_lease.age_s(root) if storage.is_remote(root) else _age_s(root / LOCK)
+
+
+def _age_s(lock: Path) -> float | None:
     try:
-        return max(0.0, time.time() - (root / LOCK).stat().st_mtime)
+        return max(0.0, time.time() - lock.stat().st_mtime)
     except OSError:
         return None
 
 
 def _acquire(lease: SoftFileLease, root: Path, lease_s: float) -> None:
-    wait_s, age = TRY_S, heartbeat_age_s(root)
+    wait_s, age = TRY_S, _age_s(root / LOCK)
     if age is not None and age > lease_s:
         wait_s += lease_s
         who = read_owner(root) or "another process"
@@ -101,10 +111,26 @@ def _acquire(lease: SoftFileLease, root: Path, lease_s: float) -> None:
     try:
         lease.acquire(timeout=wait_s)
     except (Timeout, LeaseSettingsMismatch) as error:
-        raise RunBusyError(
-            f"{root} is being written by {read_owner(root) or _holder(lease)}; last sign of life "
-            f"{_ago(heartbeat_age_s(root) or 0.0)}. Wait for it, stop it, or give this run another name"
-        ) from error
+        raise _busy(root, _holder(lease)) from error
+
+
+def _busy(root: Path, holder: str) -> RunBusyError:
+    return RunBusyError(
+        f"{storage.uri(root)} is being written by {read_owner(root) or holder}; last sign of life "
+        f"{_ago(heartbeat_age_s(root) or 0.0)}. Wait for it, stop it, or give this run another name"
+    )
+
+
+def _held_in_store(root: Path, lease_s: float) -> AbstractContextManager[None]:
+    if not storage.is_remote(root):
+        return nullcontext()
+    lost = f"the lock of {storage.uri(root)}"
+    return store_lease.held(root, asdict(_this_process()), lease_s, lambda: _stop_for(lost))
+
+
+def _read_owner_of_store(root: Path) -> dict[str, Any]:
+    lock = store_lease.read_lock(root)
+    return {key: value for key, value in lock.items() if key in Owner.__dataclass_fields__}
 
 
 def _holder(lease: SoftFileLease) -> str:
@@ -123,8 +149,12 @@ def _submission_id() -> str | None:
 
 
 def _stop(loss: LeaseCompromise) -> None:
+    _stop_for(f"{loss.lock_file} ({loss.reason})")
+
+
+def _stop_for(lost: str) -> None:
     """Runs in the heartbeat's thread: whoever has the lock now must not meet a second writer."""
-    print(f"error: lost {loss.lock_file} ({loss.reason}); stopping, the same command resumes", file=sys.stderr)
+    print(f"error: lost {lost}; stopping, the same command resumes", file=sys.stderr)
     os.kill(os.getpid(), signal.SIGTERM)
 
 

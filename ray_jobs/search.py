@@ -13,6 +13,7 @@ from models.ensemble import Reranking, RetrievalFusion
 from models.files import write_frame, write_json
 from models.metrics import MissingPartError, missing_parts
 from models.settings import SamplingConfig
+from ray_jobs import storage
 from ray_jobs.candidate_store import SPLIT, validation_directory
 from ray_jobs.config import Experiment
 from ray_jobs.console import say
@@ -50,6 +51,7 @@ def run(experiment: Experiment) -> None:
         for name, frame in frames.items():
             write_frame(target / f"{name}.parquet", frame)
         write_json(target / "best.json", best | {"split": SPLIT, "seed": experiment.seed})
+        storage.push(target)
         mark_done(target, directory.search_inputs())
         say(f"search: {what}: {_brief(best)}")
 
@@ -61,7 +63,7 @@ def _brief(best: dict[str, Any]) -> str:
 
 
 def _read_best(directory: Path) -> dict[str, Any]:
-    return json.loads((directory / "best.json").read_text(encoding="utf-8"))
+    return json.loads(storage.read_text(directory / "best.json"))
 
 
 def best_sampling(directory: Path) -> SamplingConfig:

@@ -11,7 +11,6 @@ import itertools
 import time
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from models.cross_validation import cross_validate
 from models.reranking_search import RerankingFound, RerankingOptions, mixtures_of, search_reranking
 from models.settings import SamplingConfig
 from models.weight_surface import behind_best
+from ray_jobs import storage
 from ray_jobs.candidate_store import CandidateStore, files, parts, resources, validation_members
 from ray_jobs.config import ConfigError, Experiment
 from ray_jobs.console import say
@@ -140,16 +140,18 @@ def _run_trials(experiment: Experiment, directory: RunDirectory, space: dict[str
     """All trials' last results; a search that was killed goes on where it was."""
     search = experiment.search
     name = f"sampling-{directory.search_inputs()}"
-    path = str(directory.checkpoints / name)
+    checkpoints = storage.for_ray(directory.checkpoints)
+    path, store = f"{checkpoints['storage_path']}/{name}", checkpoints.get("storage_filesystem")
     trainable = tune.with_resources(
         tune.with_parameters(_trial, experiment_json=experiment.model_dump_json()), resources(search)
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # optuna's notes on its own experimental features
-        if tune.Tuner.can_restore(path):
+        if tune.Tuner.can_restore(path, store):
             say("search: sampling goes on where it was stopped")
             tuner = tune.Tuner.restore(
-                path, trainable, resume_unfinished=True, restart_errored=True, param_space=space
+                path, trainable, resume_unfinished=True, restart_errored=True, param_space=space,
+                storage_filesystem=store,
             )
         else:
             points = _points(experiment, space)
@@ -165,7 +167,7 @@ def _run_trials(experiment: Experiment, directory: RunDirectory, space: dict[str
                     scheduler=_scheduler(experiment, directory),
                 ),
                 run_config=tune.RunConfig(
-                    name=name, storage_path=str(directory.checkpoints), callbacks=[_TrialLines(search)], verbose=0
+                    name=name, **checkpoints, callbacks=[_TrialLines(search)], verbose=0
                 ),
             )
         results = tuner.fit()
@@ -217,8 +219,9 @@ def _scheduler(experiment: Experiment, directory: RunDirectory) -> TrialSchedule
 
 def validation_clip_ids(directory: RunDirectory, experiment: Experiment) -> list[str]:
     """In the order in which all searches go through the clips."""
-    shards: list[Path] = sorted(directory.features(experiment.target_corpus, "validation").glob("*.parquet"))
-    return [clip_id for shard in shards for clip_id in pd.read_parquet(shard, columns=["clip_id"])["clip_id"]]
+    shards = storage.listing(directory.features(experiment.target_corpus, "validation"), "*.parquet")
+    frames = [pd.read_parquet(storage.source(shard), columns=["clip_id"]) for shard in shards]
+    return [clip_id for frame in frames for clip_id in frame["clip_id"]]
 
 
 class _TrialLines(tune.Callback):

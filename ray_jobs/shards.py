@@ -23,6 +23,7 @@ import ray.data
 from tqdm import tqdm
 
 from corpora.audio import AudioError, load_audio
+from ray_jobs import storage
 from ray_jobs.config import FeaturesConfig, PrepareResources, fingerprint
 from ray_jobs.console import say
 from ray_jobs.features import shard_metadata, write_shard
@@ -46,7 +47,7 @@ class Shard:
 
     def is_written(self) -> bool:
         path = Path(self.path)
-        return path.is_file() and shard_metadata(path)["inputs"] == self.inputs
+        return storage.exists(path) and shard_metadata(path)["inputs"] == self.inputs
 
 
 def plan_shards(table: pd.DataFrame, features: FeaturesConfig, target: Path) -> list[Shard]:
@@ -64,9 +65,9 @@ def plan_shards(table: pd.DataFrame, features: FeaturesConfig, target: Path) -> 
         for at in range(0, len(clips), size)
     ]
     wanted = {shard.path for shard in shards}
-    for path in [*target.glob("*.parquet"), *target.glob(".*.partial")]:
+    for path in [*storage.listing(target, "*.parquet"), *target.glob(".*.partial")]:
         if str(path) not in wanted:
-            path.unlink()
+            storage.remove(path)
     return shards
 
 
@@ -84,7 +85,8 @@ def write_shards(
     shards: list[Shard], features: FeaturesConfig, codec_rate: int, resources: PrepareResources
 ) -> None:
     """Make the shards that are not there yet, of all corpora and splits, with a progress bar."""
-    todo = [shard for shard in shards if not shard.is_written()]
+    with ThreadPoolExecutor(STAT_THREADS) as threads:
+        todo = [shard for shard, is_there in zip(shards, threads.map(Shard.is_written, shards)) if not is_there]
     clips = sum(len(shard.clips) for shard in todo)
     say(f"prepare: {len(todo)} shards of {clips} clips to make, {len(shards) - len(todo)} done already")
     if not todo:
@@ -201,7 +203,9 @@ class ShardEncoder:
             clip |= {"duration_s": len(waveform) / self.codec.sample_rate, "log_mel": log_mel, "codes": own}
         quarantine = json.loads(row["quarantine"])
         metadata = {"inputs": row["inputs"], "codec": self.codec.provenance(), "quarantine": quarantine}
-        write_shard(Path(row["path"]), clips, metadata, self.codec.n_codebooks, mels)
+        path = storage.here(Path(row["path"]))
+        write_shard(path, clips, metadata, self.codec.n_codebooks, mels)
+        storage.push(path)
         return {"clips": len(clips) + len(quarantine), "seconds": sum(clip["duration_s"] for clip in clips)}
 
 

@@ -18,6 +18,7 @@ import yaml
 from pydantic import ValidationError
 from rich.table import Table
 
+from ray_jobs import storage
 from ray_jobs.config import ConfigError, Experiment
 from ray_jobs.console import console, spell_duration
 from ray_jobs.run_directory import MARKER, PROGRESS, RunDirectory, is_done
@@ -75,7 +76,7 @@ class RunStatus:
         return "failed" in states or "stopped" in states
 
 
-def run(root: Path, as_json: bool) -> None:
+def run(root: str, as_json: bool) -> None:
     """Print the state of a run; exits with 1 if it needs help.
 
     Raises:
@@ -90,19 +91,19 @@ def run(root: Path, as_json: bool) -> None:
         sys.exit(1)
 
 
-def read_status(root: Path) -> RunStatus:
-    """Read a run directory; works on a copy of it, too.
+def read_status(root: Path | str) -> RunStatus:
+    """Read a run directory, or a run in an object store by its URI; works on a copy, too.
 
     Raises:
         ConfigError: if there is no run, or one of another version of the schema.
     """
-    directory = RunDirectory(_read_experiment(root))
+    directory = RunDirectory(_read_experiment(str(root)))
     age, owner = heartbeat_age_s(directory.root), read_owner(directory.root)
     alive = age is not None and age < LEASE_S
     members = [_member(directory, name, alive) for name in directory.experiment.members]
     searches = [_search(directory, what) for what in ("retrieval", "sampling", "reranking")]
     results = [
-        Part(name, _state(path, directory.search_inputs()), {"path": str(path)})
+        Part(name, _state(path, directory.search_inputs()), {"path": storage.uri(path)})
         for name, path in (("combine", directory.ensemble), ("export", directory.bundle), ("report", directory.report))
     ]
     if alive and all(member.state == "done" for member in members):
@@ -124,38 +125,39 @@ def _with_running(*stages: list[Part]) -> tuple[list[Part], ...]:
     return tuple([replace(p, state="running") if p is first else p for p in of_stage] for of_stage in stages)
 
 
-def _read_experiment(root: Path) -> Experiment:
+def _read_experiment(root: str) -> Experiment:
     """The experiment of experiment.yaml, with its paths as they are now."""
-    file = root / "experiment.yaml"
+    storage_path, name = storage.locate(root)
+    file = storage.working_copy(storage_path, name) / "experiment.yaml"
     try:
-        record = yaml.safe_load(file.read_text(encoding="utf-8"))
+        record = yaml.safe_load(storage.read_text(file))
         experiment = Experiment.model_validate(record["experiment"])
     except OSError as error:
-        raise ConfigError(f"{file}: no such file; expected a run directory such as runs/demo") from error
+        raise ConfigError(f"{storage.uri(file)}: no such file; expected a run directory such as runs/demo") from error
     except ValidationError as error:
         keys = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors()[:5])
         raise ConfigError(f"{file}: of another version of the code, which differs in {keys}") from error
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise ConfigError(f"{file}: not readable as an experiment: {error}") from error
-    experiment.storage_path, experiment.name = str(root.resolve().parent), root.resolve().name
+    experiment.storage_path, experiment.name = storage_path, name
     return experiment
 
 
 def _state(path: Path, inputs: str) -> State:
     if is_done(path, inputs):
         return "done"
-    return "outdated" if (path / MARKER).is_file() else "waiting"
+    return "outdated" if storage.exists(path / MARKER) else "waiting"
 
 
 def _corpus(directory: RunDirectory, name: str, alive: bool) -> Part:
     target = directory.features(name)
     state = _state(target, directory.features_inputs())
     splits = directory.experiment.corpora[name].splits
-    shards = {split: len(list((target / split).glob("*.parquet"))) for split in splits}
+    shards = {split: len(storage.listing(target / split, "*.parquet")) for split in splits}
     if state == "waiting" and any(shards.values()):
         state = "running" if alive else "stopped"
     quarantine = target / "quarantine.parquet"
-    lost = pq.read_metadata(quarantine).num_rows if quarantine.is_file() else None
+    lost = pq.read_metadata(storage.source(quarantine)).num_rows if storage.exists(quarantine) else None
     return Part(name, state, {"shards": shards, "quarantined": lost})
 
 
@@ -170,7 +172,7 @@ def _member(directory: RunDirectory, name: str, alive: bool) -> MemberStatus:
             seconds_per_epoch=record["seconds"] / record["epochs"],
             note=f"best of epoch {record['best']['epoch']:.0f} by {record['chosen_by']}",
         )
-    if (directory.checkpoints / f"{name}-{inputs}").is_dir():
+    if storage.exists(directory.checkpoints / f"{name}-{inputs}"):
         return _with_progress(replace(status, state="running" if alive else "stopped"), path)
     edges = [e for e in member.edges() if not is_done(directory.member(e), directory.member_inputs(e))]
     return replace(status, note=f"for {', '.join(edges)}") if status.state == "waiting" and edges else status
@@ -203,7 +205,7 @@ def _with_values(status: MemberStatus, values: dict[str, float]) -> MemberStatus
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(storage.read_text(path))
 
 
 def _search(directory: RunDirectory, what: str) -> Part:
@@ -213,7 +215,7 @@ def _search(directory: RunDirectory, what: str) -> Part:
         return Part(what, state, {})
     best = _read_json(path / "best.json")
     found = {key: best[key] for key in ("objective", "value", "map@10") if key in best}
-    return Part(what, state, found | {"trials": pq.read_metadata(path / "trials.parquet").num_rows})
+    return Part(what, state, found | {"trials": pq.read_metadata(storage.source(path / "trials.parquet")).num_rows})
 
 
 # --- the terminal --------------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ settings found lie in sweep/<member>/best.yaml, an experiment that `train` takes
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from ray.tune.search import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
 
 from models.files import write_frame, write_json
+from ray_jobs import storage
 from ray_jobs.config import ConfigError, Experiment, fingerprint
 from ray_jobs.console import say
 from ray_jobs.plan import requests
@@ -74,8 +74,9 @@ def run(experiment: Experiment, member: str) -> None:
             "seed": experiment.seed, "commit": commit(),
         },
     )  # fmt: skip
+    storage.push(target)
     mark_done(target, inputs)
-    shutil.rmtree(target / "runs", ignore_errors=True)
+    storage.remove(target / "runs")
     say(f"sweep: {member}: {monitor} {best[monitor]:.4g} with {_shown(settings)}")
     say(f"sweep: `enclap train {target / 'best.yaml'}` trains it")
 
@@ -146,11 +147,12 @@ def _run_trials(
     """A row a trial with its best epoch; a sweep that was killed goes on where it was."""
     sweep, (monitor, mode) = experiment.sweep, metric
     folder = directory.root / "sweep" / member / "runs"
-    path = str(folder / inputs)
+    place = storage.for_ray(folder)
+    path, store = f"{place['storage_path']}/{inputs}", place.get("storage_filesystem")
     progress = Progress.remote()  # type: ignore[attr-defined]
     trainable = tune.with_resources(
         tune.with_parameters(
-            _trial, experiment_json=experiment.model_dump_json(), member=member, folder=str(folder),
+            _trial, experiment_json=experiment.model_dump_json(), member=member, folder=folder,
             commit_=commit(), progress=progress,
         ),
         DRIVER,
@@ -159,9 +161,11 @@ def _run_trials(
     say(f"sweep: {member}: {sweep.trials} trials over {', '.join(domains)}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # optuna's notes on its own experimental features
-        if tune.Tuner.can_restore(path):
+        if tune.Tuner.can_restore(path, store):
             say("sweep: goes on where it was stopped")
-            tuner = tune.Tuner.restore(path, trainable, resume_unfinished=True, param_space=domains)
+            tuner = tune.Tuner.restore(
+                path, trainable, resume_unfinished=True, param_space=domains, storage_filesystem=store
+            )
         else:
             epochs = experiment.members[member].training.epochs
             # A trial that has all its epochs ends by itself, and frees its workers.
@@ -182,9 +186,7 @@ def _run_trials(
                     else BasicVariantGenerator(points_to_evaluate=[own], random_state=experiment.seed),
                     scheduler=asha if sweep.scheduler == "asha" else FIFOScheduler(),
                 ),
-                run_config=tune.RunConfig(
-                    name=inputs, storage_path=str(folder), callbacks=[_TrialLines(monitor)], verbose=0
-                ),
+                run_config=tune.RunConfig(name=inputs, **place, callbacks=[_TrialLines(monitor)], verbose=0),
             )
         results = tuner.fit()
     if results.num_errors == len(results):
@@ -220,7 +222,7 @@ class _TrialLines(tune.Callback):
 
 
 def _trial(
-    config: dict[str, Any], experiment_json: str, member: str, folder: str, commit_: str, progress: Any
+    config: dict[str, Any], experiment_json: str, member: str, folder: Path, commit_: str, progress: Any
 ) -> None:
     """Train the member with these settings; the trainer's name holds them, so that a trial run again goes on."""
     from ray.tune.integration.ray_train import TuneReportCallback
@@ -229,10 +231,9 @@ def _trial(
     job = member_job(experiment, RunDirectory(experiment), member)
     # what diverges once does so again
     once = job.member.model_copy(update={"resources": job.member.resources.model_copy(update={"retries": 0})})
-    output = Path(folder) / "members" / job.inputs
-    trainer = make_trainer(
-        replace(job, member=once, output=output), f"{folder}/checkpoints", commit_, progress, [TuneReportCallback()]
-    )
+    output = folder / "members" / job.inputs
+    job = replace(job, member=once, output=output, tracking=())
+    trainer = make_trainer(job, folder / "checkpoints", commit_, progress, [TuneReportCallback()])
     trainer.fit()
 
 

@@ -5,17 +5,20 @@ Example: enclap train experiments/demo.yaml members.captioner-wide.training.epoc
 
 from __future__ import annotations
 
-import shutil
 from collections import deque
+from pathlib import Path
 
 import ray
 import ray.train
 from ray.train.torch import TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ray_jobs import storage, tracking
 from ray_jobs.config import ConfigError, Experiment, fingerprint
 from ray_jobs.console import console, say
+from ray_jobs.faults import reason
 from ray_jobs.member_job import MemberJob, work
-from ray_jobs.plan import by_critical_path, fits, requests, table, take
+from ray_jobs.plan import by_critical_path, fits, room, table, take
 from ray_jobs.run_directory import RunDirectory, commit, is_done, require
 
 POLL_S = 2.0
@@ -48,11 +51,16 @@ def run(experiment: Experiment, plan: bool = False) -> None:
         MembersFailedError: naming the failed members and those that waited for them.
     """
     directory = RunDirectory(experiment)
+    tracking.check(experiment)
     check_resources(experiment)
     todo = {n for n in experiment.members if not is_done(directory.member(n), directory.member_inputs(n))}
     say(f"train: {len(todo)} members to train, {len(experiment.members) - len(todo)} done already")
     if plan:
-        console.print(table(experiment, todo, ray.cluster_resources()))
+        from ray_jobs.memory import training_state_bytes  # loads the models' code
+
+        memory = {name: training_state_bytes(experiment, name) for name in todo}
+        console.print(table(experiment, todo, ray.cluster_resources(), memory))
+        say("memory: weights, gradients and AdamW's state of a worker, without activations; unknown: not on this disk")
         return
     for corpus in experiment.corpora:
         require(directory.features(corpus), directory.features_inputs(), "prepare", experiment.name)
@@ -64,7 +72,9 @@ def run(experiment: Experiment, plan: bool = False) -> None:
 
 def _train_all(experiment: Experiment, directory: RunDirectory, todo: set[str]) -> dict[str, str]:
     """Start members as their edges are done and their resources are free; returns name and reason of the failed."""
-    progress = Progress.remote()  # type: ignore[attr-defined]
+    # What a trainer cannot do without stays on the driver's node: a worker's node may go away at any time.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    progress = Progress.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
     free = dict(ray.cluster_resources())
     running: dict[ray.ObjectRef, str] = {}
     failed: dict[str, str] = {}
@@ -81,7 +91,8 @@ def _train_all(experiment: Experiment, directory: RunDirectory, todo: set[str]) 
                 waiting.remove(name)
                 say(f"train: {name} starts")
                 job = member_job(experiment, directory, name)
-                running[_fit.remote(job, str(directory.checkpoints), commit(), progress)] = name
+                fit = _fit.options(scheduling_strategy=here)
+                running[fit.remote(job, directory.checkpoints, commit(), progress)] = name
         done, _ = ray.wait(list(running), timeout=POLL_S) if running else ([], [])
         for line in ray.get(progress.drain.remote()):
             say(line)
@@ -91,7 +102,7 @@ def _train_all(experiment: Experiment, directory: RunDirectory, todo: set[str]) 
             try:
                 ray.get(reference)
             except ray.exceptions.RayError as error:
-                failed[name] = str(error).strip().splitlines()[-1]
+                failed[name] = reason(error)
                 say(f"train: {name} failed: {failed[name]}", style="red")
                 directory.note_failure(name, failed[name])
             else:
@@ -101,16 +112,16 @@ def _train_all(experiment: Experiment, directory: RunDirectory, todo: set[str]) 
 
 
 @ray.remote(num_cpus=0, max_retries=0)
-def _fit(job: MemberJob, checkpoints: str, commit_: str, progress: ray.actor.ActorHandle) -> None:
+def _fit(job: MemberJob, checkpoints: Path, commit_: str, progress: ray.actor.ActorHandle) -> None:
     """Run one TorchTrainer to its end."""
     trainer = make_trainer(job, checkpoints, commit_, progress)
     trainer.fit()
     # the member's directory holds the result
-    shutil.rmtree(f"{checkpoints}/{trainer.run_config.name}", ignore_errors=True)
+    storage.remove(checkpoints / trainer.run_config.name)
 
 
 def make_trainer(
-    job: MemberJob, checkpoints: str, commit_: str, progress: ray.actor.ActorHandle,
+    job: MemberJob, checkpoints: Path, commit_: str, progress: ray.actor.ActorHandle,
     callbacks: list[ray.train.UserCallback] | None = None,
 ) -> TorchTrainer:  # fmt: skip
     """The trainer of a member. Its name holds the settings, so other settings never continue old weights."""
@@ -119,14 +130,11 @@ def make_trainer(
         work,
         train_loop_config={"job": job, "commit": commit_, "progress": progress},
         scaling_config=ray.train.ScalingConfig(
-            num_workers=resources.workers,
-            use_gpu=resources.gpus_per_worker > 0,
-            resources_per_worker={"CPU": resources.cpus_per_worker}
-            | ({"GPU": resources.gpus_per_worker} if resources.gpus_per_worker else {}),
+            num_workers=resources.workers, use_gpu=resources.gpus_per_worker > 0, resources_per_worker=resources.each()
         ),
         run_config=ray.train.RunConfig(
             name=f"{job.name}-{job.inputs}",
-            storage_path=checkpoints,
+            **storage.for_ray(checkpoints),
             callbacks=callbacks,
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
             failure_config=ray.train.FailureConfig(max_failures=resources.retries),
@@ -150,19 +158,30 @@ def member_job(experiment: Experiment, directory: RunDirectory, name: str) -> Me
         log_mel=experiment.features.log_mel,
         output=directory.member(name),
         edges={edge: directory.member(edge) for edge in member.edges()},
+        experiment=experiment.name,
+        tracking=tuple(experiment.tracking),
     )
 
 
 def check_resources(experiment: Experiment) -> None:
     """Refuse what could never start: Ray would wait for it without end."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     total = ray.cluster_resources()
     for name, member in experiment.members.items():
-        for key, amount in requests(member).items():
-            if amount > total.get(key, 0.0):
+        least, each = member.resources.least, member.resources.each()
+        asks = f"members.{name}.resources asks for"
+        for key, amount in each.items():
+            if least * amount > total.get(key, 0.0):
                 raise ConfigError(
-                    f"members.{name}.resources asks for {amount:g} {key}, the cluster has {total.get(key, 0.0):g}; "
-                    f"lower workers or {key.lower()}s_per_worker"
+                    f"{asks} {least * amount:g} {key}, the cluster has {total.get(key, 0.0):g}; "
+                    "lower workers or what each of them takes"
                 )
+        if room(each, nodes) < least:
+            shown = ", ".join(f"{amount:g} {key}" for key, amount in each.items())
+            raise ConfigError(
+                f"{asks} {least} workers of {shown}, the cluster's nodes have room for {room(each, nodes)}: a worker "
+                "is on one node; lower what each of them takes"
+            )
 
 
 if __name__ == "__main__":

@@ -18,37 +18,38 @@ import ray.train.torch
 import torch
 from ray.train.collective import broadcast_from_rank_zero
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 
 from models.files import write_json
+from ray_jobs import storage
 from ray_jobs.config import fingerprint
+from ray_jobs.faults import LossIsNaNError, killed_if_hung, told_with_remedy
 from ray_jobs.kept_epochs import KEPT, best_epochs, epochs_without_gain, keep_best
 from ray_jobs.member_job import MemberJob
 from ray_jobs.optimizer import factor, moving_average, parameter_groups
 from ray_jobs.run_directory import PROGRESS, mark_done
 from ray_jobs.sharding import Shards, clip_gradients
 from ray_jobs.tasks import Task, make_task
+from ray_jobs.tracking import Tracking
 
 COUNTED = ("epoch", "step", "totals", "seconds", "history")
 Item = TypeVar("Item")
 
 
-class LossIsNaNError(RuntimeError):
-    """Training diverged."""
-
-
 def train_worker(config: dict[str, Any]) -> None:
     """Train `config["job"]` from its last checkpoint on, telling `config["progress"]`, an actor, of each epoch."""
-    job: MemberJob = config["job"]
+    job: MemberJob = config["job"].on_this_node()
     context = ray.train.get_context()
     task = make_task(job)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, told_with_remedy(job, Path(scratch)):
         state = _State(task, Path(scratch), context.get_world_rank(), context.get_world_size())
+        tracking = Tracking(job, state.epoch, state.world) if state.rank == 0 else None
         while state.epoch < job.member.training.epochs and not state.is_stale():
             values = state.run_epoch()
-            if state.rank == 0:
+            if tracking:
+                tracking.log(values, task.warning)
                 ray.get(config["progress"].push.remote(_line(job, values)))
-        if state.rank == 0:
+        if tracking:
+            tracking.close()
             state.publish(config["commit"])
 
 
@@ -99,15 +100,17 @@ class _State:
 
     def run_epoch(self) -> dict[str, float]:
         """Train one epoch, or what an interruption left of it, validate, and return the values to log."""
-        every = self.task.job.member.resources.checkpoint_steps
-        start = time.monotonic()
+        resources = self.task.job.member.resources
+        every, start = resources.checkpoint_steps, time.monotonic()
         self.parallel.train()
-        for batches in made_ahead(self._steps()):
-            self._step(batches)
-            self.step += 1
-            if every and self.step % every == 0 and self.step < self.steps:
-                self.seconds, start = self.seconds + time.monotonic() - start, time.monotonic()
-                self._report({"epoch": self.epoch, "step": self.step})
+        with killed_if_hung(resources.hang_timeout_s) as alive:
+            for batches in made_ahead(self._steps()):
+                self._step(batches)
+                self.step += 1
+                if every and self.step % every == 0 and self.step < self.steps:
+                    self.seconds, start = self.seconds + time.monotonic() - start, time.monotonic()
+                    self._report({"epoch": self.epoch, "step": self.step})
+                alive()  # from here on: what a worker reads before its first step may take long
         values = {
             "epoch": self.epoch + 1,
             "seconds": self.seconds + time.monotonic() - start,
@@ -201,10 +204,7 @@ class _State:
                 "updated": time.time(),
             },
         )
-        if self.history and not self.step:
-            with SummaryWriter(str(output.parent.parent / "tensorboard" / self.task.job.name)) as board:
-                for key, value in self.history[-1].items():
-                    board.add_scalar(key, value, self.epoch)
+        storage.push(output / PROGRESS)
 
     def publish(self, commit: str) -> None:
         """Put the best epoch's files, the history and the metrics where the run directory promises them."""
@@ -231,7 +231,8 @@ class _State:
                 "commit": commit,
             },
         )
-        (output / PROGRESS).unlink(missing_ok=True)
+        storage.remove(output / PROGRESS)
+        storage.push(output)
         mark_done(output, job.inputs)
 
 

@@ -1,5 +1,6 @@
 """A real one-node cluster with token authentication, and one run of the smoke experiment submitted to it as a job."""
 
+import json
 import os
 import secrets
 import shutil
@@ -23,14 +24,17 @@ class RayCluster:
     """A running head node."""
 
     environment: dict[str, str]
-    address: str  # for drivers
+    address: str  # for drivers and nodes
     dashboard: str  # for jobs
     scratch: Path  # sessions, with all logs
 
-    def submit(self, *entrypoint: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
-        """Run a command as a job and follow its log to the end."""
+    def submit(
+        self, *entrypoint: str, timeout_s: float, environment: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command as a job, all of whose processes get `environment`, and follow its log to the end."""
         ray = Path(sys.executable).with_name("ray")
-        command = [ray, "job", "submit", "--address", self.dashboard, "--working-dir", ".", "--", *entrypoint]
+        runtime = ["--runtime-env-json", json.dumps({"env_vars": environment})] if environment else []
+        command = [ray, "job", "submit", "--address", self.dashboard, "--working-dir", ".", *runtime, "--", *entrypoint]
         return subprocess.run(
             command, cwd=ROOT, env=self.environment, timeout=timeout_s, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
@@ -40,7 +44,7 @@ class RayCluster:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[RayCluster]:
     """`ray start --head`, as the README says, with a token of its own, on free ports."""
-    port, dashboard, client, agent = (_free_port() for _ in range(4))
+    port, dashboard, client, agent = (free_port() for _ in range(4))
     scratch = tempfile.mkdtemp(prefix="enclap-", dir="/tmp")  # Ray's sockets need a short path
     environment = os.environ | {
         "RAY_AUTH_MODE": "token",
@@ -83,7 +87,7 @@ def pipeline(storage: Path) -> list[str]:
     return ["python", "-m", "ray_jobs.pipeline", "experiments/smoke.yaml", *overrides]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

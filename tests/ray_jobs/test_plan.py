@@ -1,7 +1,17 @@
 """Who is trained when."""
 
-from ray_jobs.config import Experiment, load_experiment
-from ray_jobs.plan import by_critical_path, fits, take, waves
+import io
+
+import pytest
+import ray
+from rich.console import Console
+
+from models.retriever import Retriever
+from models.settings import RetrieverConfig, RetrieverSettings
+from ray_jobs.config import ConfigError, Experiment, RetrieverMember, load_experiment
+from ray_jobs.memory import layout, training_state_bytes
+from ray_jobs.plan import by_critical_path, fits, requests, room, table, take, waves
+from ray_jobs.train import check_resources
 
 from .conftest import ROOT
 
@@ -34,6 +44,46 @@ def test_members_start_whole_or_not_at_all() -> None:
     assert free["CPU"] == 0
     take(wide, free, +1)
     assert free["CPU"] == 1
+
+
+def test_what_a_worker_takes_by_rays_names() -> None:
+    resources = "{workers: [1, 2], gpus_per_worker: 0.5, accelerator_type: H100, custom: {nvme: 3}}"
+    member = smoke(f"members.fluency.resources={resources}").members["fluency"]
+    assert member.resources.each() == {"CPU": 1, "GPU": 0.5, "nvme": 3, "accelerator_type:H100": 0.001}
+    assert requests(member) == {"CPU": 1, "GPU": 0.5, "nvme": 3, "accelerator_type:H100": 0.001}, "books the least"
+    node = {"CPU": 8.0, "GPU": 1.0, "nvme": 6.0, "accelerator_type:H100": 1.0}
+    assert room(member.resources.each(), [node, node | {"nvme": 5.0}, {"CPU": 64.0}]) == 3
+    shown = Console(width=200, record=True, file=io.StringIO())
+    experiment = smoke(f"members.fluency.resources={resources}")
+    shown.print(table(experiment, {"fluency"}, dict.fromkeys(node, 9.0), {"fluency": 12_000_000}))
+    row = " ".join(shown.export_text().splitlines()[1].split())
+    assert row == "1 fluency fluency-detector 1-2 1 CPU, 0.5 GPU, 3 nvme, accelerator_type:H100 12.0 MB 1"
+
+
+def test_members_that_no_node_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two nodes of half a GPU each are no node of one."""
+    halves = [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 0.5}}] * 2
+    monkeypatch.setattr(ray, "nodes", lambda: [*halves, {"Alive": False, "Resources": {"CPU": 8.0, "GPU": 1.0}}])
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 16.0, "GPU": 1.0})
+    check_resources(smoke("members.fluency.resources={workers: 2, gpus_per_worker: 0.5}"))
+    with pytest.raises(ConfigError, match=r"1 workers of 1 CPU, 1 GPU, the cluster's nodes have room for 0: a worker"):
+        check_resources(smoke("members.fluency.resources={gpus_per_worker: 1}"))
+
+
+def test_memory_is_that_of_the_model_that_is_made() -> None:
+    experiment = smoke("members.retriever-roberta.text_encoder=roberta-base")
+    member = experiment.members["retriever-bge"]
+    assert isinstance(member, RetrieverMember)
+    settings = {field: getattr(member, field) for field in RetrieverSettings.model_fields}
+    made = Retriever.create(RetrieverConfig(**settings, log_mel=experiment.features.log_mel), ["a dog barks"])
+    words = member.text_encoder.vocab_size - len(made.text_encoder.tokenizer)  # the estimate counts all that may be
+    parameters = sum(p.numel() for p in made.parameters()) + words * 64
+    laid_out = layout(experiment, "retriever-bge")
+    assert {p.device.type for p in laid_out.parameters()} == {"meta"}
+    assert training_state_bytes(experiment, "retriever-bge") == 4 * 5 * parameters, "with a moving average"
+    captioner = sum(p.numel() for p in layout(experiment, "captioner-wide").parameters())
+    assert training_state_bytes(experiment, "captioner-wide") == 4 * 4 * captioner
+    assert training_state_bytes(experiment, "retriever-roberta") is None, "its sizes are on the hub"
 
 
 def test_waves_keep_edges_and_resources() -> None:

@@ -1,0 +1,218 @@
+"""What experiments/dcase2024.yaml takes in time and money on 1, 8 and 64 GPUs; docs/cost.md has what this prints.
+
+    python benchmarks/cost.py [--peak 989] [--peak-float32 67] [--mfu 0.3] [--price 3]
+
+Counted: the floating-point operations of a training step, forward and backward, with torch's FlopCounterMode on
+models of the published sizes with random weights. Taken from the corpora's papers: numbers of clips. Assumed, and so
+options: the accelerator's peak in TFLOP/s (those of an H100 SXM, dense bfloat16 and plain float32), what share of it
+training reaches (MFU), and the price of a GPU hour. Nothing here has been timed on a GPU.
+
+Clips are as long as they can be: 10 s for pretrained retrievers (max_frames), 22.5 s (Clotho's middle) for finetuned
+ones, the 11.85 s that BART's positions hold for captioners. Not in it: search, combine, downloads, reading audio.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import dac
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from timetable import critical_path, timetable
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForSeq2SeqLM, BartConfig
+
+from models.captioner import Captioner
+from models.fluency import FluencyDetector
+from models.retriever import Retriever
+from models.settings import (
+    CaptionerConfig,
+    CaptionerSettings,
+    FluencyDetectorConfig,
+    RetrieverConfig,
+    RetrieverSettings,
+    TextEncoderConfig,
+)
+from models.tokenization import train_tokenizer
+from ray_jobs.config import AnyMember, CaptionerMember, Experiment, RetrieverMember, load_experiment
+
+# Clips and captions of the training splits: Clotho v2.1 (arXiv 1910.09387), AudioCaps v1, WavCaps (arXiv 2303.17395)
+CLIPS = {"clotho": 3839, "audiocaps": 49_838, "wavcaps": 403_050}
+CAPTIONS = {**CLIPS, "clotho": 5 * 3839}
+SECONDS = {"clotho": 22.5, "audiocaps": 10.0, "wavcaps": 30.0}  # WavCaps: the most that `prepare` keeps
+VALIDATION_CLIPS = 1045
+FORWARD = 1 / 3  # of a training step's operations; the backward pass has twice as many
+START_UP_S = 60.0  # of a trainer: processes, imports, weights, features; assumed
+CODES_A_SECOND = 44_100 / 512
+CAPTION = "a dog barks twice while rain falls on the roof and wind blows in the distance"
+ENCODERS = {
+    "BAAI/bge-base-en-v1.5": ("bert", {}),  # BERT-base is what transformers' BertConfig is by default
+    "bert-base-uncased": ("bert", {}),
+    "roberta-base": ("roberta", {"max_position_embeddings": 514, "type_vocab_size": 1}),
+}
+BART_BASE = {"d_model": 768, "encoder_layers": 6, "decoder_layers": 6, "encoder_ffn_dim": 3072,
+             "decoder_ffn_dim": 3072, "encoder_attention_heads": 12, "decoder_attention_heads": 12}  # fmt: skip
+BARTS = {"facebook/bart-base": BART_BASE, "facebook/bart-large": {}}  # BartConfig is BART-large by default
+WORKERS = {1: 1, 8: 4, 64: 16}  # of a pretraining, by the number of GPUs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peak", type=float, default=989.0, help="TFLOP/s in bfloat16")
+    parser.add_argument("--peak-float32", type=float, default=67.0, help="TFLOP/s in float32: prepare, embeddings")
+    parser.add_argument("--mfu", type=float, default=0.3, help="share of the peak that is reached")
+    parser.add_argument("--price", type=float, default=3.0, help="of a GPU hour, in any currency")
+    options = parser.parse_args()
+    speed, speed_float32 = options.mfu * options.peak * 1e12, options.mfu * options.peak_float32 * 1e12
+    path = Path(__file__).parents[1] / "experiments" / "dcase2024.yaml"
+    experiment = load_experiment(path)
+    page, once = Console(width=120), Counted()
+
+    table = Table("member", "GFLOP a clip", "clips an epoch", "steps", "PFLOP", "GPU hours", box=None)
+    step_flops, alone_flops = {}, {}
+    for name, member in experiment.members.items():
+        each, clips = once.flops(member), clips_of(experiment, name)
+        step_flops[name] = each * clips * member.training.epochs
+        # What every worker does by itself, in float32 or while the others wait, in bfloat16 seconds.
+        validation = each * FORWARD * VALIDATION_CLIPS * member.training.epochs
+        embeddings = once.embedding_flops(experiment, member) * audio_seconds(experiment.training_corpora(name))
+        alone_flops[name] = validation + embeddings * speed / speed_float32
+        steps = clips // member.training.batch_size * member.training.epochs
+        hours = (step_flops[name] + alone_flops[name]) / speed / 3600
+        table.add_row(name, f"{each / 1e9:.0f}", f"{clips:,}", f"{steps:,}", f"{step_flops[name] / 1e15:,.0f}",
+                      f"{hours:.1f}")  # fmt: skip
+    page.print(table)
+
+    audio_s = audio_seconds(CLIPS) + VALIDATION_CLIPS * SECONDS["clotho"]  # and test, of as many clips
+    prepare_s = once.codec_flops() * audio_s / speed_float32
+    page.print(f"\nprepare: {audio_s / 3600:,.0f} h of audio at most, {prepare_s / 3600:.1f} GPU hours\n")
+    table = Table("GPUs", "workers of a pretraining", "prepare", "train", "longest path", "in all", "GPU hours paid",
+                  "cost", box=None)  # fmt: skip
+    for gpus, workers in WORKERS.items():
+        pretraining = [name for name in experiment.members if name.endswith("-pretrained")]
+        run = load_experiment(path, [f"members.{name}.resources.workers={workers}" for name in pretraining])
+        seconds = {
+            name: START_UP_S + (step_flops[name] / member.resources.least + alone_flops[name]) / speed
+            for name, member in run.members.items()
+        }
+        train_s = max(timetable(run, seconds, {"GPU": gpus, "CPU": 16.0 * gpus}).values())
+        total = prepare_s / gpus + train_s
+        paid = total * gpus / 3600
+        hours = (prepare_s / gpus, train_s, critical_path(run, seconds), total)
+        table.add_row(str(gpus), str(workers), *(f"{s / 3600:.2f} h" for s in hours), f"{paid:.0f}",
+                      f"{paid * options.price:,.0f}")  # fmt: skip
+    page.print(table)
+
+
+class Counted:
+    """Operations of models, each counted once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, float] = {}
+
+    def flops(self, member: AnyMember) -> float:
+        """Of one clip (or, of a fluency detector, one text) in a training step."""
+        if isinstance(member, RetrieverMember):
+            # 22.5 s where clips are not cut to 10 s
+            frames = min(member.audio_encoder.max_frames or 10**9, int(SECONDS["clotho"] * 100))
+            key = f"{member.text_encoder.name} {frames} {bool(member.gradient_cache)}"
+            return self._once(key, lambda: retriever_flops(member, frames))
+        if isinstance(member, CaptionerMember):
+            key = f"{member.language_model} {member.captions_per_clip}"
+            return self._once(key, lambda: captioner_flops(member))
+        return self._once("fluency", lambda: fluency_flops(member.text_encoder))
+
+    def embedding_flops(self, experiment: Experiment, member: AnyMember) -> float:
+        """Of a second of the clips whose audio embeddings a captioner reads."""
+        retrievers = member.retrievers() if isinstance(member, CaptionerMember) else []
+        read = [experiment.members[name] for name in retrievers]
+        return sum(self._once("embedding", lambda: embedding_flops(r)) for r in read if isinstance(r, RetrieverMember))  # noqa: B023
+
+    def codec_flops(self) -> float:
+        """Of encoding a second of audio with DAC at 44.1 kHz, of descript's default sizes."""
+        model, audio = dac.DAC().eval(), torch.zeros(1, 1, 44_032)
+        return self._once("codec", lambda: count(lambda: model.encode(audio)[0].sum(), backward=False))
+
+    def _once(self, key: str, counted: Callable[[], float]) -> float:
+        if key not in self._known:
+            self._known[key] = counted()
+        return self._known[key]
+
+
+def count(loss: Callable[[], torch.Tensor], backward: bool = True) -> float:
+    with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(backward):
+        found = loss()
+        if backward:
+            found.backward()
+    return float(counter.get_total_flops())
+
+
+def retriever_flops(member: RetrieverMember, frames: int) -> float:
+    """Of two pairs, halved; one at a time where gradients are cached."""
+    model = retriever(member)
+    log_mel, lengths = torch.randn(2, frames, model.config.log_mel.n_mels), torch.tensor([frames, frames])
+    at_once = 1 if member.gradient_cache else None
+    return count(lambda: model(log_mel, lengths, [CAPTION, CAPTION[::-1]], torch.arange(2), at_once=at_once)) / 2
+
+
+def embedding_flops(member: RetrieverMember) -> float:
+    """Of a second, in a clip of ten."""
+    model = retriever(member).eval()
+    log_mel = torch.randn(1, 1000, model.config.log_mel.n_mels)
+    return count(lambda: model.embed_audio(log_mel, torch.tensor([1000])).sum(), backward=False) / 10
+
+
+def retriever(member: RetrieverMember) -> Retriever:
+    settings = {field: getattr(member, field) for field in RetrieverSettings.model_fields}
+    settings["audio_encoder"] = member.audio_encoder.model_copy(update={"checkpoint": None})
+    settings["text_encoder"] = of_published_size(member.text_encoder)
+    return Retriever.create(RetrieverConfig(**settings, log_mel={}), [CAPTION]).train()
+
+
+def captioner_flops(member: CaptionerMember) -> float:
+    """Of one clip that fills all positions; attention by matrix products, which the counter sees on any device."""
+    settings = {field: getattr(member, field) for field in CaptionerSettings.model_fields}
+    config = CaptionerConfig(**settings | {"attn_implementation": "eager"}, codebooks=9, codebook_size=1024,
+                             audio_embedding_dim=1024)  # fmt: skip
+    bart_config = BartConfig(**BARTS[member.language_model], vocab_size=50_265)
+    bart = AutoModelForSeq2SeqLM.from_config(bart_config, attn_implementation="eager")
+    model = Captioner(config, bart, train_tokenizer("bpe", [CAPTION], 400)).train()
+    frames = int(11.85 * CODES_A_SECOND)
+    codes, lengths = model.pad_codes([np.zeros((frames, 9), np.int16)])
+    captions = [[CAPTION] * member.captions_per_clip]
+    return count(lambda: model(codes, lengths, torch.randn(1, 1024), captions)["loss"])
+
+
+def fluency_flops(text_encoder: TextEncoderConfig) -> float:
+    config = FluencyDetectorConfig(text_encoder=of_published_size(text_encoder))
+    model = FluencyDetector.create(config, [CAPTION]).train()
+    return count(lambda: model([CAPTION], torch.ones(1)))
+
+
+def of_published_size(config: TextEncoderConfig) -> TextEncoderConfig:
+    """With random weights; what its vocabulary is looked up in costs no operations."""
+    kind, sizes = ENCODERS[config.name]
+    found: dict[str, Any] = {"name": f"random:{kind}", "sizes": sizes, "pooling": "cls", "vocab_size": 400}
+    return TextEncoderConfig(**found)
+
+
+def clips_of(experiment: Experiment, name: str) -> int:
+    """Of an epoch; for a fluency detector every caption, intact and damaged."""
+    corpora = experiment.training_corpora(name)
+    if experiment.members[name].kind == "fluency-detector":
+        return 2 * sum(CAPTIONS[corpus] for corpus in corpora)
+    return sum(CLIPS[corpus] for corpus in corpora)
+
+
+def audio_seconds(corpora: Iterable[str]) -> float:
+    """Of the corpora's training splits, and Clotho's validation split."""
+    return sum(CLIPS[corpus] * SECONDS[corpus] for corpus in corpora) + VALIDATION_CLIPS * SECONDS["clotho"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Whatever dies, and however often: training ends with the weights of an undisturbed run.
+
+ENCLAP_CHAOS_KILLS=20 kills more than the test does by default, ENCLAP_CHAOS_SEED others.
+"""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import psutil
+
+from .conftest import ROOT, RayCluster, free_port
+from .small_training import MEMBER, STEPS, write_experiment
+
+KINDS = ("worker", "driver", "node")
+KILLS = int(os.environ.get("ENCLAP_CHAOS_KILLS", len(KINDS)))
+HEAD = {"node:__internal_head__": 0.001}  # a resource that Ray gives the head alone
+PATIENCE_S = 180
+
+
+@dataclass
+class SpotNodes:
+    """Nodes that join the cluster, hold one worker each, and go away."""
+
+    cluster: RayCluster
+    nodes: list[psutil.Popen] = field(default_factory=list)
+
+    def add(self) -> None:
+        command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--address", self.cluster.address,
+                   "--num-cpus=1", '--resources={"spot": 1}', f"--dashboard-agent-listen-port={free_port()}",
+                   "--disable-usage-stats"]  # fmt: skip
+        node = psutil.Popen(command, cwd=self.cluster.scratch, env=self.cluster.environment, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+        self.nodes.append(node)
+        # Two nodes that start at once on one machine take the same socket.
+        for line in node.stdout:
+            if "Ray runtime started" in line:
+                return
+        raise AssertionError(f"a node ended with {node.wait()}")
+
+    def worker(self) -> tuple[psutil.Popen, psutil.Process]:
+        """Some node that a Ray Train worker is on, and that worker."""
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end:
+            for node in self.nodes:
+                for process in _descendants(node):
+                    try:
+                        if "RayTrainWorker" in process.name() + "".join(process.cmdline()):
+                            return node, process
+                    except psutil.Error:
+                        continue
+            time.sleep(0.1)
+        raise AssertionError("no worker was started")
+
+    def lose(self, node: psutil.Popen) -> None:
+        """All of a node's processes at once, as when a machine loses its power."""
+        for process in [*_descendants(node), node]:
+            process.kill()
+        node.wait()
+        self.nodes.remove(node)
+
+
+def _descendants(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.Error:
+        return []
+
+
+@contextmanager
+def spot_nodes(cluster: RayCluster, number: int) -> Iterator[SpotNodes]:
+    found = SpotNodes(cluster)
+    try:
+        for _ in range(number):
+            found.add()
+        yield found
+    finally:
+        for node in list(found.nodes):
+            found.lose(node)
+
+
+def train(cluster: RayCluster, experiment: Path) -> subprocess.Popen[bytes]:
+    """A driver beside the head; what it says is appended to a log beside the experiment's file."""
+    environment = cluster.environment | {"RAY_ADDRESS": cluster.address, "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "ray_jobs.train", str(experiment)]
+    with experiment.with_suffix(".log").open("ab") as log:
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+
+def step_behind(experiment: Path, step: int) -> int:
+    """Wait until training came to `step`, counted over all epochs; returns where it is then."""
+    member = experiment.parent / "small" / "members" / MEMBER
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        assert not (member / "metrics.json").exists(), "training ended before the kills did"
+        if (member / "progress.json").is_file():
+            at = json.loads((member / "progress.json").read_text(encoding="utf-8"))
+            assert at.get("steps", STEPS) == STEPS
+            if (now := at.get("epoch", 0) * STEPS + at.get("step", 0)) >= step:
+                return now
+        time.sleep(0.02)
+    raise AssertionError(f"training never came to step {step}: {experiment.with_suffix('.log').read_text()[-3000:]}")
+
+
+def test_weights_after_all_kinds_of_losses(cluster: RayCluster, tmp_path: Path) -> None:
+    rng = random.Random(int(os.environ.get("ENCLAP_CHAOS_SEED", 0)))
+    kills = (rng.sample(KINDS, len(KINDS)) + rng.choices(KINDS, k=KILLS))[:KILLS]
+    often = {"checkpoint_steps": 1, "retries": KILLS, "hang_timeout_s": PATIENCE_S}
+    calm = write_experiment(tmp_path / "calm", KILLS + 1, often | {"cpus_per_worker": 0.5, "custom": HEAD})
+    wild = write_experiment(tmp_path / "wild", KILLS + 1, often | {"custom": {"spot": 1}})
+    with spot_nodes(cluster, 2) as nodes:
+        undisturbed, step = train(cluster, calm), 0
+        driver = train(cluster, wild)
+        for kind in kills:
+            step = step_behind(wild, step + rng.randint(1, STEPS // 2))
+            if kind == "driver":
+                driver.kill()
+                driver.wait()
+                driver = train(cluster, wild)
+                continue
+            node, worker = nodes.worker()
+            if kind == "worker":
+                worker.kill()
+            else:
+                nodes.lose(node)
+                nodes.add()
+        for process, experiment in ((driver, wild), (undisturbed, calm)):
+            assert process.wait(PATIENCE_S) == 0, experiment.with_suffix(".log").read_text()[-3000:]
+    for read in (weights, history):
+        assert read(wild) == read(calm)
+
+
+def weights(experiment: Path) -> bytes:
+    return (experiment.parent / "small" / "members" / MEMBER / "model.safetensors").read_bytes()
+
+
+def history(experiment: Path) -> list[dict[str, float]]:
+    frame = pd.read_parquet(experiment.parent / "small" / "members" / MEMBER / "history.parquet")
+    return frame.drop(columns="seconds").to_dict("records")
