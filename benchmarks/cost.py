@@ -2,10 +2,11 @@
 
     python benchmarks/cost.py [--peak 989] [--peak-float32 67] [--mfu 0.3] [--price 3]
 
-Counted: the floating-point operations of a training step, forward and backward, with torch's FlopCounterMode on
-models of the published sizes with random weights. Taken from the corpora's papers: numbers of clips. Assumed, and so
-options: the accelerator's peak in TFLOP/s (those of an H100 SXM, dense bfloat16 and plain float32), what share of it
-training reaches (MFU), and the price of a GPU hour. Nothing here has been timed on a GPU.
+Counted: the floating-point operations of a forward pass, with torch's FlopCounterMode on models of the published sizes
+with random weights. A backward pass has twice as many (torch counts those of grouped convolutions many times over, so
+it is not asked), and cached gradients take a second forward pass. Taken from the corpora's papers: numbers of clips.
+Assumed, and so options: the accelerator's peak in TFLOP/s (those of an H100 SXM, dense bfloat16 and plain float32),
+what share of it training reaches (MFU), and the price of a GPU hour. Nothing here has been timed on a GPU.
 
 Clips are as long as they can be: 10 s for pretrained retrievers (max_frames), 22.5 s (Clotho's middle) for finetuned
 ones, the 11.85 s that BART's positions hold for captioners. Not in it: search, combine, downloads, reading audio.
@@ -46,7 +47,7 @@ CLIPS = {"clotho": 3839, "audiocaps": 49_838, "wavcaps": 403_050}
 CAPTIONS = {**CLIPS, "clotho": 5 * 3839}
 SECONDS = {"clotho": 22.5, "audiocaps": 10.0, "wavcaps": 30.0}  # WavCaps: the most that `prepare` keeps
 VALIDATION_CLIPS = 1045
-FORWARD = 1 / 3  # of a training step's operations; the backward pass has twice as many
+STEP = 3  # forward passes that a step is worth
 START_UP_S = 60.0  # of a trainer: processes, imports, weights, features; assumed
 CODES_A_SECOND = 44_100 / 512
 CAPTION = "a dog barks twice while rain falls on the roof and wind blows in the distance"
@@ -76,10 +77,11 @@ def main() -> None:
     table = Table("member", "GFLOP a clip", "clips an epoch", "steps", "PFLOP", "GPU hours", box=None)
     step_flops, alone_flops = {}, {}
     for name, member in experiment.members.items():
-        each, clips = once.flops(member), clips_of(experiment, name)
+        forward, clips = once.flops(member), clips_of(experiment, name)
+        each = forward * (STEP + bool(getattr(member, "gradient_cache", None)))
         step_flops[name] = each * clips * member.training.epochs
         # What every worker does by itself, in float32 or while the others wait, in bfloat16 seconds.
-        validation = each * FORWARD * VALIDATION_CLIPS * member.training.epochs
+        validation = forward * VALIDATION_CLIPS * member.training.epochs
         embeddings = once.embedding_flops(experiment, member) * audio_seconds(experiment.training_corpora(name))
         alone_flops[name] = validation + embeddings * speed / speed_float32
         steps = clips // member.training.batch_size * member.training.epochs
@@ -116,11 +118,11 @@ class Counted:
         self._known: dict[str, float] = {}
 
     def flops(self, member: AnyMember) -> float:
-        """Of one clip (or, of a fluency detector, one text) in a training step."""
+        """Of one clip (or, of a fluency detector, one text) forward."""
         if isinstance(member, RetrieverMember):
             # 22.5 s where clips are not cut to 10 s
             frames = min(member.audio_encoder.max_frames or 10**9, int(SECONDS["clotho"] * 100))
-            key = f"{member.text_encoder.name} {frames} {bool(member.gradient_cache)}"
+            key = f"{member.text_encoder.name} {frames}"
             return self._once(key, lambda: retriever_flops(member, frames))
         if isinstance(member, CaptionerMember):
             key = f"{member.language_model} {member.captions_per_clip}"
@@ -136,7 +138,7 @@ class Counted:
     def codec_flops(self) -> float:
         """Of encoding a second of audio with DAC at 44.1 kHz, of descript's default sizes."""
         model, audio = dac.DAC().eval(), torch.zeros(1, 1, 44_032)
-        return self._once("codec", lambda: count(lambda: model.encode(audio)[0].sum(), backward=False))
+        return self._once("codec", lambda: count(lambda: model.encode(audio)))
 
     def _once(self, key: str, counted: Callable[[], float]) -> float:
         if key not in self._known:
@@ -144,27 +146,24 @@ class Counted:
         return self._known[key]
 
 
-def count(loss: Callable[[], torch.Tensor], backward: bool = True) -> float:
-    with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(backward):
-        found = loss()
-        if backward:
-            found.backward()
+def count(forward: Callable[[], Any]) -> float:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        forward()
     return float(counter.get_total_flops())
 
 
 def retriever_flops(member: RetrieverMember, frames: int) -> float:
-    """Of two pairs, halved; one at a time where gradients are cached."""
+    """Of two pairs, halved."""
     model = retriever(member)
     log_mel, lengths = torch.randn(2, frames, model.config.log_mel.n_mels), torch.tensor([frames, frames])
-    at_once = 1 if member.gradient_cache else None
-    return count(lambda: model(log_mel, lengths, [CAPTION, CAPTION[::-1]], torch.arange(2), at_once=at_once)) / 2
+    return count(lambda: model(log_mel, lengths, [CAPTION, CAPTION[::-1]], torch.arange(2))) / 2
 
 
 def embedding_flops(member: RetrieverMember) -> float:
     """Of a second, in a clip of ten."""
     model = retriever(member).eval()
     log_mel = torch.randn(1, 1000, model.config.log_mel.n_mels)
-    return count(lambda: model.embed_audio(log_mel, torch.tensor([1000])).sum(), backward=False) / 10
+    return count(lambda: model.embed_audio(log_mel, torch.tensor([1000]))) / 10
 
 
 def retriever(member: RetrieverMember) -> Retriever:
@@ -185,7 +184,7 @@ def captioner_flops(member: CaptionerMember) -> float:
     frames = int(11.85 * CODES_A_SECOND)
     codes, lengths = model.pad_codes([np.zeros((frames, 9), np.int16)])
     captions = [[CAPTION] * member.captions_per_clip]
-    return count(lambda: model(codes, lengths, torch.randn(1, 1024), captions)["loss"])
+    return count(lambda: model(codes, lengths, torch.randn(1, 1024), captions))
 
 
 def fluency_flops(text_encoder: TextEncoderConfig) -> float:

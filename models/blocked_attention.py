@@ -57,7 +57,7 @@ def blocked_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | 
         if mask.dtype == torch.bool:
             mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, torch.finfo(query.dtype).min)
         mask = mask.expand(len(query), query.shape[1], query.shape[2], key.shape[2])
-    output: Tensor = _Blocked.apply(query, key, value, mask, dropout, scale)  # type: ignore[no-untyped-call]
+    output: Tensor = _Blocked.apply(query, key, value, mask, dropout, scale)
     return output
 
 

@@ -73,18 +73,24 @@ def damage(caption: str, rng: np.random.Generator) -> tuple[str, str]:
     Raises:
         ValueError: a blank caption.
     """
-    words = caption.split()
-    if not words:
+    if not caption.strip():
         raise ValueError("a blank caption cannot be damaged")
-    stop = "." if words[-1].endswith(".") and words[-1] != "." else ""
-    words[-1] = words[-1].removesuffix(stop) if stop else words[-1]
     names = list(DAMAGES)
     # the first that fits in a random order is a uniform draw from those that fit
     for index in rng.permutation(len(names)):
-        damaged = DAMAGES[names[index]](words, rng)
+        damaged = damage_as(names[index], caption, rng)
         if damaged is not None:
-            return " ".join(damaged) + stop, names[index]
+            return damaged, names[index]
     raise AssertionError("a tail fits every caption")
+
+
+def damage_as(kind: str, caption: str, rng: np.random.Generator) -> str | None:
+    """Damage of one type, a key of `DAMAGES`; None where the caption, not a blank one, has no place for it."""
+    words = caption.split()
+    stop = "." if words[-1].endswith(".") and words[-1] != "." else ""
+    words[-1] = words[-1].removesuffix(stop) if stop else words[-1]
+    damaged = DAMAGES[kind](words, rng)
+    return None if damaged is None else " ".join(damaged) + stop
 
 
 def build_examples(captions: Iterable[str], rng: np.random.Generator) -> list[tuple[str, int]]:

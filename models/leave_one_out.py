@@ -20,7 +20,10 @@ from models.retrieval_search import RetrievalOptions, search_retrieval
 
 @dataclass(frozen=True)
 class Group:
-    """Members that work together: captioners propose, retrievers score, the fluency detector filters."""
+    """Members that work together: captioners propose, retrievers score, the fluency detector filters.
+
+    Among `captioners` are token ensembles, too: what they say is another's than what their members say alone.
+    """
 
     captioners: tuple[str, ...] = ()
     retrievers: tuple[str, ...] = ()
@@ -30,12 +33,12 @@ class Group:
     def members(self) -> tuple[str, ...]:
         return (*self.captioners, *self.retrievers, *((self.detector,) if self.detector else ()))
 
-    def without(self, member: str) -> Group:
+    def without(self, *members: str) -> Group:
         """The others."""
         return Group(
-            tuple(name for name in self.captioners if name != member),
-            tuple(name for name in self.retrievers if name != member),
-            None if self.detector == member else self.detector,
+            tuple(name for name in self.captioners if name not in members),
+            tuple(name for name in self.retrievers if name not in members),
+            None if self.detector in members else self.detector,
         )
 
     def with_members(self, names: Iterable[str], of: Group) -> Group:
@@ -51,6 +54,7 @@ class Added:
     """What a member adds: the values with all members less those of the ensemble without it."""
 
     member: str
+    along: list[str]  # who cannot work without it, and is left out along with it
     value_without: float
     comparison: Comparison
 
@@ -60,8 +64,20 @@ class Step:
     """A step of the forward selection: what it takes in, and what all taken in so far are worth together."""
 
     added: list[str]
-    size: int  # of all members taken in so far
+    costs: dict[str, float]  # of all members taken in so far, by the name of the budget
     value: float  # cross-validated
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What each member costs, and how much they may cost together; no limit for None."""
+
+    costs: Mapping[str, float]
+    limit: float | None = None
+
+    def of(self, group: Group) -> float:
+        """What a group costs."""
+        return sum(self.costs[name] for name in group.members)
 
 
 def solve_captioning(
@@ -106,6 +122,7 @@ def leave_one_out(
     values_of: Callable[[Group], np.ndarray],
     seed: int,
     groups: np.ndarray | None = None,
+    parts: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Added]:
     """What each of `members` adds.
 
@@ -113,33 +130,33 @@ def leave_one_out(
         full: [N] values of the ensemble of all members.
         values_of: [N] values of the same items by a smaller ensemble.
         groups: as of `paired_bootstrap`.
+        parts: whose members a token ensemble joins; it is left out along with any of them.
     """
     added = []
     for member in members:
-        without = values_of(everybody.without(member))
+        along = [name for name, joined in (parts or {}).items() if member in joined]
+        without = values_of(everybody.without(member, *along))
         comparison = paired_bootstrap(full, without, seed=seed, groups=groups)
-        added.append(Added(member, float(without.mean()), comparison))
+        added.append(Added(member, along, float(without.mean()), comparison))
     return added
 
 
 def forward_selection(
     everybody: Group,
     value_of: Callable[[Group], float],
-    sizes: Mapping[str, int],
     needs: Mapping[str, Sequence[str]],
-    budget: int | None,
+    budgets: Mapping[str, Budget],
     first: Iterable[str],
 ) -> list[Step]:
-    """Take members in one by one, each time what makes the value highest, as long as their sizes fit the budget.
+    """Take members in one by one, each time what makes the value highest, as long as they fit every budget.
 
     It goes on where a member lowers the value, so that the whole course is seen; what to take is the course up to its
     highest value.
 
     Args:
         value_of: the value of a group, cross-validated.
-        sizes: of each member, such as its number of parameters.
         needs: whom a member cannot work without; they are taken in together.
-        budget: of the sizes together; no limit for None.
+        budgets: by name, such as of parameters or of seconds.
         first: what the selection may begin with.
     """
     here, steps, starts = Group(), list[Step](), set(first)
@@ -150,11 +167,11 @@ def forward_selection(
                 continue
             new = [name for name in (member, *needs.get(member, ())) if name not in here.members]
             group = here.with_members(new, everybody)
-            size = sum(sizes[name] for name in group.members)
-            if budget is None or size <= budget:
-                options[member] = new, group, size
+            if all(budget.limit is None or budget.of(group) <= budget.limit for budget in budgets.values()):
+                options[member] = new, group
         if not options:
             return steps
-        worth = {member: value_of(group) for member, (_, group, _) in options.items()}
-        new, here, size = options[max(worth, key=lambda member: worth[member])]
-        steps.append(Step(new, size, max(worth.values())))
+        worth = {member: value_of(group) for member, (_, group) in options.items()}
+        new, here = options[max(worth, key=lambda member: worth[member])]
+        costs = {name: budget.of(here) for name, budget in budgets.items()}
+        steps.append(Step(new, costs, max(worth.values())))

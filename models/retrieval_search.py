@@ -17,6 +17,7 @@ from models.retrieval_fusion import (
     normalise_rows,
     query_precisions,
 )
+from models.score_arrays import RerankingInputError, refuse_non_finite
 from models.weight_search import refine, simplex_grid
 from models.weight_surface import behind_best
 
@@ -56,7 +57,12 @@ def search_retrieval(
     Args:
         similarities: a retriever's name to [Q, N].
         target: [Q] the clip that each query describes.
+
+    Raises:
+        RerankingInputError: retrievers that differ in queries or clips, one of them named.
+        NonFiniteScoreError: naming the retriever.
     """
+    _check(similarities)
     names, stacked = list(similarities), list(similarities.values())
     # normalised once; what follows weighs raw arrays
     text_first = direction == "text-to-audio"
@@ -87,3 +93,12 @@ def search_retrieval(
         indifferent=behind.indifferent,
     )
     return RetrievalFound(dict(zip(names, tried[choice.index].tolist(), strict=True)), choice, trials, exact)
+
+
+def _check(similarities: dict[str, np.ndarray]) -> None:
+    first = next(iter(similarities))
+    expected = similarities[first].shape
+    for name, one in similarities.items():
+        if one.shape != expected:
+            raise RerankingInputError(f"{name}: {one.shape} queries and clips, {first} has {expected}")
+        refuse_non_finite(f"similarity by {name}", one, np.True_, ("query", "clip"))

@@ -222,6 +222,21 @@ def evaluate(
     job.run(bundle, root, split, output, relevance)
 
 
+@app.command()
+def fluency(
+    bundle: Bundle,
+    captions: Annotated[list[Path], typer.Argument(help="CSV files in Clotho's columns", show_default=False)],
+    output: Annotated[Path | None, typer.Option(help="Write the same as JSON here")] = None,
+) -> None:
+    """What the fluency detector makes of captions, and of the same captions damaged.
+
+    Example: [bold]enclap fluency runs/demo/bundle clotho_captions_evaluation.csv[/bold]
+    """
+    from ray_jobs import fluency as job
+
+    job.run(bundle, captions, output)
+
+
 def connect(log_to_driver: bool = False) -> None:
     """Join the cluster that RAY_ADDRESS names (as it does inside `ray job submit`), or start Ray on this machine.
 

@@ -16,6 +16,7 @@ from models.bootstrap import paired_bootstrap
 from models.candidates import CandidateTable
 from models.collapse import caption_diversity, collapse_warning
 from models.files import write_frame, write_json
+from models.fluency import detection
 from models.metrics import CaptionScores, best_preprocessing, caption_values
 from models.retrieval_metrics import (
     RetrievalScores,
@@ -83,10 +84,19 @@ def _combine(experiment_json: str, commit_: str) -> list[str]:
             "retrieval_chance_map@10": chance_map10(len(members.features)),
             "comparisons": caption_comparisons + retrieval_comparisons,
             **member_worth(members),
+            "fluency_detector": _detection(experiment, directory, members),
         },
     )
     storage.push(directory.ensemble)
     return warnings + retrieval_warnings
+
+
+def _detection(experiment: Experiment, directory: RunDirectory, members: TrainedMembers) -> dict[str, Any] | None:
+    """What the detector that filters makes of the references, and of the same damaged."""
+    if not members.detector:
+        return None
+    threshold = best_reranking(directory.search("reranking")).fluency_threshold
+    return detection(members.detector, members.queries()[0], threshold, experiment.seed)
 
 
 # --- captioning ----------------------------------------------------------------------------------------------------
@@ -109,17 +119,21 @@ def _caption(
             own = table.of_captioner(name + suffix)
             systems[f"{name}/{how}"] = _texts(own, reranking.choose(own))
     systems["ensemble"] = _texts(table, chosen)
+    # the detector that filters is no judge of its own filter
+    unfiltered = _texts(table, reranking.model_copy(update={"fluency_threshold": 1.0}).choose(table))
     _write_candidates(directory.ensemble, members.features.clip_ids, table, reranking.totals(table), chosen)
     warnings = _write_captions(directory.ensemble / "captions.csv", members.features.file_names, systems["ensemble"])
-    scores = _score(systems, members.features.captions)
+    references = members.features.captions
+    scores = _score(systems, references)
+    without_filter = dict(_score({"": unfiltered}, references)[""].corpus)
     write_frame(
         directory.ensemble / "caption_values.parquet", _values_of_clips(members.features.clip_ids, systems, scores)
     )
     values = {system: dict(score.corpus) for system, score in scores.items()}
-    for system, texts in systems.items():
+    for found, texts in [*((values[name], texts) for name, texts in systems.items()), (without_filter, unfiltered)]:
         if members.detector:
-            values[system]["fluency_error"] = float(members.detector.fluency_error(texts).mean())
-        values[system]["unique_captions"] = len(set(texts))
+            found["fluency_error"] = float(members.detector.fluency_error(texts).mean())
+        found["unique_captions"] = len(set(texts))
     others = [f"{name}/{how}" for name in speakers for how in ("beam", "rerank")]
     comparisons = [
         _compare_captions(scores, metric, other, experiment.seed)
@@ -130,7 +144,8 @@ def _caption(
     diversity = caption_diversity(systems["ensemble"])
     warnings += filter(None, [collapse_warning(diversity)])
     warnings += [f"not computed: {line}" for line in scores["ensemble"].absences]
-    return values, comparisons, {**scores["ensemble"].details, "diversity": diversity}, warnings
+    details = {**scores["ensemble"].details, "diversity": diversity, "unfiltered": without_filter}
+    return values, comparisons, details, warnings
 
 
 def _score(systems: dict[str, list[str]], references: list[list[str]]) -> dict[str, CaptionScores]:

@@ -300,6 +300,11 @@ class Experiment(Strict):
     features: FeaturesConfig = FeaturesConfig()
     exclusions: ExclusionsConfig = ExclusionsConfig()
     prepare: PrepareResources = PrepareResources()
+    autoscaling: bool = Field(
+        False,
+        description="the cluster brings nodes for whoever waits: members are neither refused nor held back for want of "
+        "resources",
+    )
     members: dict[str, AnyMember] = Field(min_length=1)
     sampling: SamplingConfig = SamplingConfig()
     beam: BeamConfig = BeamConfig()

@@ -1,6 +1,6 @@
 """What each member adds to the ensemble, and a forward selection of members, for metrics.json.
 
-From what search and combine hold already: no model runs.
+From what search and combine hold already: no model runs, but to measure seconds where `search.latency_budget` asks.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pandas as pd
 from models.candidates import VALUE, CandidateTable
 from models.leave_one_out import (
     Added,
+    Budget,
     Group,
     Step,
     choose_captions,
@@ -29,7 +30,7 @@ from ray_jobs import storage
 from ray_jobs.candidate_store import add_values
 from ray_jobs.config import CaptionerMember, Experiment
 from ray_jobs.members import TrainedMembers
-from ray_jobs.run_directory import RunDirectory
+from ray_jobs.search import best_sampling
 from ray_jobs.search_retrieval import retrieval_options, split_target
 from ray_jobs.search_sampling import reranking_options
 
@@ -39,21 +40,25 @@ def member_worth(members: TrainedMembers) -> dict[str, Any]:
     experiment = members.experiment
     detectors = experiment.of_kind("fluency-detector")
     everybody = Group(
-        tuple(experiment.of_kind("captioner")),
+        tuple(experiment.speakers()),
         tuple(experiment.of_kind("retriever")),
         detectors[0] if detectors else None,
     )
-    captioning, captioning_steps = _captioning(members, everybody) if everybody.captioners else ([], [])
-    retrieval, retrieval_steps = _retrieval(members, everybody) if everybody.retrievers else ([], [])
+    budgets = _budgets(members)
+    captioning, captioning_steps = _captioning(members, everybody, budgets) if everybody.captioners else ([], [])
+    retrieval, retrieval_steps = _retrieval(members, everybody, budgets) if everybody.retrievers else ([], [])
     return {
         "leave_one_out": captioning + retrieval,
         "forward_selection": {
-            "budget": experiment.search.size_budget, "captioning": captioning_steps, "retrieval": retrieval_steps,
+            "budget": experiment.search.size_budget, "latency_budget": experiment.search.latency_budget,
+            "captioning": captioning_steps, "retrieval": retrieval_steps,
         },
     }  # fmt: skip
 
 
-def _captioning(members: TrainedMembers, everybody: Group) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _captioning(
+    members: TrainedMembers, everybody: Group, budgets: dict[str, Budget]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     experiment, directory = members.experiment, members.directory
     objective, options = experiment.search.objective, reranking_options(experiment)
     known, values = _table(directory.search("reranking") / "candidates.parquet")
@@ -72,16 +77,18 @@ def _captioning(members: TrainedMembers, everybody: Group) -> tuple[list[dict[st
 
     alone = everybody.captioners[0] if len(everybody.captioners) == 1 else None  # nothing would be said without it
     others = [member for member in everybody.members if member != alone]
-    added = leave_one_out(everybody, others, values_at(own["chosen"].argmax(1)), values_of, experiment.seed)
-    needs = {n: m.retrievers() for n, m in experiment.members.items() if isinstance(m, CaptionerMember)}
+    parts = {name: joint.members for name, joint in experiment.token_ensembles.items()}
+    full = values_at(own["chosen"].argmax(1))
+    added = leave_one_out(everybody, others, full, values_of, experiment.seed, parts=parts)
     steps = forward_selection(
-        everybody, lambda group: solve(group)[1], _sizes(experiment, directory), needs, experiment.search.size_budget,
-        everybody.captioners,
-    )  # fmt: skip
+        everybody, lambda group: solve(group)[1], _needs(experiment), budgets, everybody.captioners
+    )
     return _added("captioning", objective, added), _steps(steps)
 
 
-def _retrieval(members: TrainedMembers, everybody: Group) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _retrieval(
+    members: TrainedMembers, everybody: Group, budgets: dict[str, Budget]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     experiment, directory = members.experiment, members.directory
     with np.load(directory.search("retrieval") / "similarities.npz") as file:
         known, known_target = split_target(dict(file))
@@ -95,10 +102,7 @@ def _retrieval(members: TrainedMembers, everybody: Group) -> tuple[list[dict[str
 
     others = alone.retrievers if len(alone.retrievers) > 1 else ()
     added = leave_one_out(alone, others, values_of(alone), values_of, experiment.seed, groups=target)
-    steps = forward_selection(
-        alone, lambda group: solve(group.retrievers)[1], _sizes(experiment, directory), {},
-        experiment.search.size_budget, alone.retrievers,
-    )  # fmt: skip
+    steps = forward_selection(alone, lambda group: solve(group.retrievers)[1], {}, budgets, alone.retrievers)
     return _added("retrieval", "map@10", added), _steps(steps)
 
 
@@ -107,16 +111,32 @@ def _table(path: Path) -> tuple[CandidateTable, dict[str, np.ndarray]]:
     return CandidateTable.from_frame(frame, list(dict.fromkeys(frame["clip_id"])))
 
 
-def _sizes(experiment: Experiment, directory: RunDirectory) -> dict[str, int]:
-    """Parameters of each member."""
-    metrics = {name: directory.member(name) / "metrics.json" for name in experiment.members}
-    return {name: int(json.loads(storage.read_text(path))["parameters"]) for name, path in metrics.items()}
+def _needs(experiment: Experiment) -> dict[str, list[str]]:
+    """Whom captioners, single or joint, cannot work without."""
+    read = {n: m.retrievers() for n, m in experiment.members.items() if isinstance(m, CaptionerMember)}
+    joint = {
+        name: list(dict.fromkeys([*config.members, *(r for member in config.members for r in read[member])]))
+        for name, config in experiment.token_ensembles.items()
+    }
+    return {**read, **joint}
+
+
+def _budgets(members: TrainedMembers) -> dict[str, Budget]:
+    """Of parameters, and of seconds a clip where these are limited. A token ensemble has no parameters of its own."""
+    experiment, search = members.experiment, members.experiment.search
+    metrics = {name: members.directory.member(name) / "metrics.json" for name in experiment.members}
+    sizes = {name: json.loads(storage.read_text(path))["parameters"] for name, path in metrics.items()}
+    budgets = {"parameters": Budget({**dict.fromkeys(experiment.token_ensembles, 0), **sizes}, search.size_budget)}
+    if search.latency_budget:
+        sampling = best_sampling(members.directory.search("sampling"))
+        budgets["seconds_a_clip"] = Budget(members.seconds_a_clip(sampling), search.latency_budget)
+    return budgets
 
 
 def _added(task: str, metric: str, added: list[Added]) -> list[dict[str, Any]]:
     return [
-        {"task": task, "metric": metric, "without": one.member, "value_without": one.value_without,
-         "adds": one.comparison.delta, "ci95": list(one.comparison.ci95)}
+        {"task": task, "metric": metric, "without": one.member, "along": one.along,
+         "value_without": one.value_without, "adds": one.comparison.delta, "ci95": list(one.comparison.ci95)}
         for one in added
     ]  # fmt: skip
 
@@ -125,6 +145,6 @@ def _steps(steps: list[Step]) -> list[dict[str, Any]]:
     """With `taken`: whether the step belongs to the course up to its highest value."""
     top = max(range(len(steps)), key=lambda step: steps[step].value, default=-1)
     return [
-        {"added": step.added, "parameters": step.size, "cross_validated": step.value, "taken": number <= top}
+        {"added": step.added, **step.costs, "cross_validated": step.value, "taken": number <= top}
         for number, step in enumerate(steps)
     ]

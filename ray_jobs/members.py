@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from models.candidates import CandidateTable, score_candidates
 from models.captioner import Captioner, conditioning
 from models.files import write_arrays
 from models.fluency import FluencyDetector
-from models.generation import propose
+from models.generation import Candidate, propose
 from models.retriever import Retriever
 from models.settings import SamplingConfig
 from ray_jobs import storage
@@ -87,6 +90,39 @@ class TrainedMembers:
             name: model.similarity(model.text_embeddings(queries), self.audio_embeddings[name])
             for name, model in self.retrievers.items()
         }
+
+    def seconds_a_clip(self, sampling: SamplingConfig, clips: int = 16) -> dict[str, float]:
+        """By member and token ensemble, how long it takes for what it does to a clip, on the first so many clips.
+
+        A captioner proposes; a retriever embeds the clip and all that is proposed for it; a fluency detector judges
+        that. One after another, on this machine.
+        """
+        e, few = self.experiment, slice(clips)
+        log_mels, codes = self.features.log_mels[few], self.features.codes[few]
+        read = {name: self._conditioning(name)[few] for name in self.captioners}
+        proposed: dict[str, list[list[Candidate]]] = {}
+
+        took: dict[str, float] = {}
+
+        @contextmanager
+        def timed(name: str) -> Iterator[None]:
+            start = time.perf_counter()
+            yield
+            took[name] = (time.perf_counter() - start) / len(codes)
+
+        for name in e.speakers():
+            with timed(name):
+                proposed |= propose(self.captioners, codes, read, sampling, e.beam, e.seed, e.token_ensembles, [name])
+        texts = list({one.text for said in proposed.values() for clip in said for one in clip})
+        for name, retriever in self.retrievers.items():
+            with timed(name):
+                retriever.audio_embeddings(log_mels)
+                retriever.text_embeddings(texts)
+        for name in e.of_kind("fluency-detector"):
+            assert self.detector
+            with timed(name):
+                self.detector.fluency_error(texts)
+        return took
 
     def _conditioning(self, captioner: str) -> np.ndarray:
         member = self.experiment.members[captioner]

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.layer_decay import layer_depths
@@ -55,6 +57,19 @@ def factor(training: Training, steps_per_epoch: int) -> Callable[[int], float]:
         return 1.0
 
     return at
+
+
+def take_over(optimizer: Optimizer, schedule: LambdaLR, saved: dict[str, Any]) -> None:
+    """Go on from another training's moments and place in the schedule; rates and weight decay stay the own ones.
+
+    Args:
+        saved: the state_dicts of its `optimizer` and its `schedule`.
+    """
+    own = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": saved["optimizer"]["state"], "param_groups": own})
+    step = schedule.last_epoch = saved["schedule"]["last_epoch"]
+    for group, rate, at in zip(optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+        group["lr"] = rate * at(step)
 
 
 def moving_average(model: nn.Module, decay: float) -> AveragedModel | None:

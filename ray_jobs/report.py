@@ -73,6 +73,7 @@ def _render(experiment: Experiment, directory: RunDirectory) -> str:
         summary=[_summary(metrics, "captioning", "cider_d"), _summary(metrics, "retrieval", "map@10")],
         tables={
             "captioning": _table(metrics["captioning"], lambda metric: not _describes(metric)),
+            "filter": _table(_with_and_without_filter(metrics), lambda metric: not _describes(metric)),
             "words": _table(metrics["captioning"], _describes),
             **{what: _table(metrics.get(what, {}), lambda metric: True) for what in RETRIEVALS},
         },
@@ -123,6 +124,12 @@ def _table(systems: dict[str, dict[str, Any]], wanted: Callable[[str], bool]) ->
         top = (min if metric in LOWER_IS_BETTER else max)(values.values(), default=None)
         best[metric] = set() if _describes(metric) else {name for name, value in values.items() if value == top}
     return {"columns": columns, "rows": systems, "best": best}
+
+
+def _with_and_without_filter(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The ensemble's captions, and those that it would have chosen without the fluency filter."""
+    without = metrics["captioning_details"].get("unfiltered")
+    return {"ensemble": metrics["captioning"]["ensemble"], "without the filter": without} if without else {}
 
 
 def _describes(metric: str) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from models.reranking_search import ENCODER_WEIGHT, MIXTURE
+from models.settings import SamplingConfig
 from ray_jobs.charts import EDGE, THEME, chart, figure, label
 from ray_jobs.config import Experiment
 from ray_jobs.run_directory import RunDirectory
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 PAPER_THRESHOLD = 0.9
 # what a marker stands for: its shape, and its size in square points
-MARKS = {"chosen": ("o", 150), "paper": ("s", 110), "own": ("s", 110), "best": ("X", 60)}
+MARKS = {"chosen": ("o", 150), "paper": ("s", 110), "own": ("D", 90), "best": ("X", 60)}
 
 
 def searches(experiment: Experiment, directory: RunDirectory) -> list[dict[str, Any]]:
@@ -110,7 +111,12 @@ def _sampling_chart(
     level = surface[surface["indifferent"]]
     axes.scatter(level[x], level[y], s=8, color=THEME["page"], edgecolors=THEME["ink"], linewidths=0.6, zorder=4)
     _mark(axes, "chosen", best[x], best[y], "chosen")
-    _mark(axes, "own", own[x], own[y], "the experiment's own")
+    top = surface.iloc[int(surface[objective].to_numpy().argmax())]
+    _mark(axes, "best", top[x], top[y], "best")
+    paper = {field: SamplingConfig.model_fields[field].default for field in plane}
+    _mark(axes, "paper", paper[x], paper[y], "paper")
+    if (own[x], own[y]) != (paper[x], paper[y]):
+        _mark(axes, "own", own[x], own[y], "the experiment's own")
     axes.set(xlabel=x, ylabel=y)
     axes.margins(0.12)
     fig.legend(loc="outside upper left", ncols=2)

@@ -33,7 +33,7 @@ class ForbiddenSplitError(RuntimeError):
 class RunDirectory:
     """Paths under runs/<experiment>/, or in this node's working copy of a run in an object store (ray_jobs/storage.py).
 
-    A job that must not see all splits says which ones it may; the directory refuses the others.
+    A job that must not see all splits says which ones it may; the directory refuses the others, and results on test.
     """
 
     def __init__(self, experiment: Experiment, splits: tuple[str, ...] | None = None) -> None:
@@ -41,8 +41,9 @@ class RunDirectory:
         self.root = storage.working_copy(experiment.storage_path, experiment.name)
 
     def features(self, corpus: str, split: str | None = None) -> Path:
-        if split and self.splits is not None and split not in self.splits:
-            raise ForbiddenSplitError(f"this job reads {', '.join(self.splits)}, and must not read {split}")
+        if self.splits is not None and split not in self.splits:
+            what = split or f"all splits of {corpus}"
+            raise ForbiddenSplitError(f"this job reads {', '.join(self.splits)}, and must not read {what}")
         return self.root / "features" / corpus / (split or "")
 
     def member(self, name: str) -> Path:
@@ -57,6 +58,8 @@ class RunDirectory:
 
     @property
     def ensemble(self) -> Path:
+        if self.splits is not None:
+            raise ForbiddenSplitError(f"this job reads {', '.join(self.splits)}, and must not read results on test")
         return self.root / "ensemble"
 
     @property
@@ -109,7 +112,8 @@ class RunDirectory:
     def candidates_inputs(self, sampling: SamplingConfig) -> str:
         """Of the candidates that the members propose for validation clips with these sampling parameters."""
         e = self.experiment
-        return fingerprint(self.members_inputs(), sampling, e.beam, e.target_corpus)
+        joint = e.model_dump(mode="json", include={"token_ensembles"})
+        return fingerprint(self.members_inputs(), sampling, e.beam, joint, e.target_corpus)
 
     def search_inputs(self) -> str:
         e = self.experiment

@@ -29,7 +29,7 @@ def run(experiment: Experiment) -> None:
     Raises:
         MissingPartError: the objective needs Java or model files that are not on this machine.
     """
-    sampling_space(experiment.search)
+    sampling_space(experiment)
     if reason := missing_parts(experiment.search.objective):
         raise MissingPartError(f"search.objective: {experiment.search.objective}: {reason}")
     directory = validation_directory(experiment)
@@ -54,6 +54,8 @@ def run(experiment: Experiment) -> None:
         storage.push(target)
         mark_done(target, directory.search_inputs())
         say(f"search: {what}: {_brief(best)}")
+        for metric, reason in best.get("absent", {}).items():
+            say(f"search: {metric} beside the fluency filter: not computed: {reason}", style="dim")
 
 
 def _brief(best: dict[str, Any]) -> str:

@@ -38,6 +38,10 @@ class SearchConfig(Settings):
         None, gt=0, description="parameters of all members together in the forward selection; no limit when left out"
     )
 
+    latency_budget: float | None = Field(
+        None, gt=0, description="seconds a clip of all members together, in the same selection; measured where given"
+    )
+
     retrieval_normalisation: Literal["none", "z", "rank", "rrf"] = Field(
         "none", description="of similarities within a query; rrf: reciprocal rank fusion"
     )
@@ -67,8 +71,17 @@ class SweepConfig(Settings):
 
     space: str | None = Field(None, description="a name in tune_spaces/training.py; the member's kind when left out")
     trials: int = Field(12, gt=0, description="the member as it is written is the first")
-    searcher: Literal["optuna", "random"] = "optuna"
-    scheduler: Literal["asha", "none"] = Field("asha", description="whether poor trials stop after some epochs")
-    grace_epochs: int = Field(2, gt=0, description="that every trial is given")
-    reduction: int = Field(3, ge=2, description="of so many trials one goes on, after each so many times the epochs")
+    searcher: Literal["optuna", "random"] = Field(
+        "optuna", description="where the next trial is tried; a population (pbt) starts at random"
+    )
+    scheduler: Literal["asha", "pbt", "none"] = Field(
+        "asha",
+        description="whether poor trials stop after some epochs, or go on with the weights of better ones under "
+        "settings near theirs (population-based training, arXiv 1711.09846)",
+    )
+    grace_epochs: int = Field(2, gt=0, description="asha: that every trial is given")
+    reduction: int = Field(
+        3, ge=2, description="asha: of so many trials one goes on, after each so many times the epochs"
+    )
+    exchange_epochs: int = Field(2, gt=0, description="pbt: from one exchange of weights to the next")
     concurrent: int | None = Field(None, gt=0, description="trials at a time; as many as fit when left out")

@@ -21,6 +21,7 @@ from ray_jobs.search_config import SearchConfig
 from ray_jobs.search_sampling import mixtures, reranking_options
 
 SURFACE_STEPS = 50
+BESIDE_THE_FILTER = ("sbert_sim", "fense")  # the first knows nothing of fluency errors; always reported where it can be
 
 
 def candidate_metrics(search: SearchConfig) -> list[str]:
@@ -56,6 +57,7 @@ def search_weights(
         "rule": search.rule,
         "filtered": _means(reranking, table, values),
         "unfiltered": _means(reranking.model_copy(update={"fluency_threshold": 1.0}), table, values),
+        "absent": {metric: reason for metric in BESIDE_THE_FILTER if (reason := missing_parts(metric))},
     }, {
         "trials": found.trials.rename(columns={"value": search.objective}),
         "candidates": table.to_frame(clip_ids, values),

@@ -2,7 +2,8 @@
 
 A trial draws candidates for a growing part of the validation clips, and after each part solves the inner search of
 weights on what it has; ASHA stops it there if others did better on as many clips. What a trial reports is the inner
-search's cross-validated value. The experiment's own setting is trial 0 and always goes to the end.
+search's cross-validated value. The paper's setting is trial 0, the experiment's own the next one where it differs; both
+always go to the end.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import itertools
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 from ray.tune.search.optuna import OptunaSearch
+from ray.tune.search.sample import Categorical
 
 from models.cross_validation import cross_validate
 from models.reranking_search import RerankingFound, RerankingOptions, mixtures_of, search_reranking
@@ -33,16 +35,24 @@ from ray_jobs.search_config import SearchConfig
 from tune_spaces.sampling import SPACES
 
 
-def sampling_space(search: SearchConfig) -> dict[str, Any]:
-    """The fields of `sampling` that vary, and between which bounds.
+def sampling_space(experiment: Experiment) -> dict[str, Any]:
+    """The fields of `sampling` that vary, and between which bounds; the experiment's own values are always within.
 
     Raises:
         ConfigError: no such space.
     """
-    name = search.sampling_space
+    name = experiment.search.sampling_space
     if name not in SPACES:
         raise ConfigError(f"search.sampling_space: found {name!r}, expected one of {', '.join(SPACES)}")
-    return {field: domain for field, domain in SPACES[name].items() if field in SamplingConfig.model_fields}
+    fields = [field for field in SPACES[name] if field in SamplingConfig.model_fields]
+    return {field: _with(SPACES[name][field], getattr(experiment.sampling, field)) for field in fields}
+
+
+def _with(domain: Any, value: Any) -> Any:
+    """The domain, wide enough for a value."""
+    if isinstance(domain, Categorical):
+        return tune.choice(sorted({*domain.categories, value}))
+    return tune.uniform(min(domain.lower, value), max(domain.upper, value))
 
 
 def reranking_options(experiment: Experiment) -> RerankingOptions:
@@ -55,14 +65,14 @@ def search_sampling(
     experiment: Experiment, directory: RunDirectory, clip_ids: list[str]
 ) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
     """The sampling parameters chosen; all trials, and the surface of those that saw all clips."""
-    search, space = experiment.search, sampling_space(experiment.search)
+    search, space = experiment.search, sampling_space(experiment)
     start = time.monotonic()
     frame = _run_trials(experiment, directory, space)
     elapsed = time.monotonic() - start
     clips = parts(len(clip_ids), search)[-1]
     trials = pd.DataFrame({field: frame[f"config/{field}"] for field in space}).assign(
         **{search.objective: frame[search.objective]},
-        **{key: frame[key] for key in ("in_sample", "clips", "generating_s", "seconds", "pid")},
+        **{key: frame[key] for key in ("in_sample", "clips", "generating_s", "seconds", "started", "pid")},
     )
     finished = trials[trials["clips"] == clips]
     # what the inner searches make of clips that they were not solved on
@@ -91,12 +101,26 @@ def search_sampling(
         "generating_s": float(trials["generating_s"].sum()),
         "trial_s": float(trials["seconds"].sum()),
         "elapsed_s": elapsed,
+        "overhead": overhead(trials),
     }, {"trials": trials, "surface": surface}
+
+
+def overhead(trials: pd.DataFrame) -> float | None:
+    """The share of trials' time in which no candidate was drawn or scored by the members; None where none was measured.
+
+    A trial lasts from its start to that of the next one in the same process, so that Tune's part counts. The first of
+    each process loads the members and is left out.
+    """
+    lasting = generating = 0.0
+    for _, own in trials.sort_values("started").groupby("pid"):
+        lasting += float(own["started"].diff().iloc[2:].sum())
+        generating += float(own["generating_s"].iloc[1:-1].sum())
+    return 1 - generating / lasting if generating else None
 
 
 def setting(experiment: Experiment, config: Mapping[Any, Any]) -> SamplingConfig:
     """The experiment's sampling with the fields of the space as a trial has them."""
-    space = sampling_space(experiment.search)
+    space = sampling_space(experiment)
     own = own_setting(experiment, space)
     # a table of trials holds whole numbers as floats, too
     found = {field: type(own[field])(config[field]) for field in space}
@@ -104,9 +128,13 @@ def setting(experiment: Experiment, config: Mapping[Any, Any]) -> SamplingConfig
 
 
 def own_setting(experiment: Experiment, space: dict[str, Any]) -> dict[str, Any]:
-    """The experiment's own values of the fields; the upper bound, which is as good as off, of one that is not set."""
-    own = {field: getattr(experiment.sampling, field) for field in space}
-    return {field: space[field].upper if value is None else value for field, value in own.items()}
+    """The experiment's own values of the fields."""
+    return {field: getattr(experiment.sampling, field) for field in space}
+
+
+def paper_setting(space: dict[str, Any]) -> dict[str, Any]:
+    """The paper's values of the fields."""
+    return {field: SamplingConfig.model_fields[field].default for field in space}
 
 
 def solve(experiment: Experiment, store: CandidateStore, clip_ids: list[str], clips: int) -> RerankingFound:
@@ -150,7 +178,11 @@ def _run_trials(experiment: Experiment, directory: RunDirectory, space: dict[str
         if tune.Tuner.can_restore(path, store):
             say("search: sampling goes on where it was stopped")
             tuner = tune.Tuner.restore(
-                path, trainable, resume_unfinished=True, restart_errored=True, param_space=space,
+                path,
+                trainable,
+                resume_unfinished=True,
+                restart_errored=True,
+                param_space=space,
                 storage_filesystem=store,
             )
         else:
@@ -166,9 +198,7 @@ def _run_trials(experiment: Experiment, directory: RunDirectory, space: dict[str
                     search_alg=_searcher(experiment, points),
                     scheduler=_scheduler(experiment, directory),
                 ),
-                run_config=tune.RunConfig(
-                    name=name, **checkpoints, callbacks=[_TrialLines(search)], verbose=0
-                ),
+                run_config=tune.RunConfig(name=name, **checkpoints, callbacks=[_TrialLines(search, space)], verbose=0),
             )
         results = tuner.fit()
     if results.num_errors:
@@ -176,17 +206,17 @@ def _run_trials(experiment: Experiment, directory: RunDirectory, space: dict[str
     return results.get_dataframe()
 
 
-
-
 def _points(experiment: Experiment, space: dict[str, Any]) -> list[dict[str, Any]]:
-    """The experiment's own setting; for a grid the others, too, as many a field as make about `trials` together."""
-    own = own_setting(experiment, space)
+    """The paper's setting and the experiment's own; for a grid the others, too, as many a field as make about `trials`
+    together."""
+    first = [paper_setting(space)]
+    first += [own for own in [own_setting(experiment, space)] if own not in first]
     if experiment.search.searcher != "grid":
-        return [own]
+        return first
     each = max(2, round(experiment.search.trials ** (1 / len(space))))
     axes = [_axis(domain, each) for domain in space.values()]
     cells = [dict(zip(space, map(_plain, cell), strict=True)) for cell in itertools.product(*axes)]
-    return [own, *(cell for cell in cells if cell != own)]
+    return [*first, *(cell for cell in cells if cell not in first)]
 
 
 def _axis(domain: Any, number: int) -> list[Any]:
@@ -212,9 +242,7 @@ def _scheduler(experiment: Experiment, directory: RunDirectory) -> TrialSchedule
     sizes = parts(len(validation_clip_ids(directory, experiment)), search)
     if search.scheduler == "none" or len(sizes) == 1:
         return FIFOScheduler()
-    return ASHAScheduler(
-        time_attr="clips", grace_period=sizes[0], max_t=sizes[-1], reduction_factor=search.reduction
-    )
+    return ASHAScheduler(time_attr="clips", grace_period=sizes[0], max_t=sizes[-1], reduction_factor=search.reduction)
 
 
 def validation_clip_ids(directory: RunDirectory, experiment: Experiment) -> list[str]:
@@ -227,14 +255,13 @@ def validation_clip_ids(directory: RunDirectory, experiment: Experiment) -> list
 class _TrialLines(tune.Callback):
     """A line a finished trial."""
 
-    def __init__(self, search: SearchConfig) -> None:
-        self.search = search
+    def __init__(self, search: SearchConfig, fields: Iterable[str]) -> None:
+        self.search, self.fields = search, list(fields)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         finished = 1 + sum(other.is_finished() for other in trials if other is not trial)
         of = "" if self.search.searcher == "grid" else f"/{self.search.trials}"
-        fields = sampling_space(self.search)
-        shown = "  ".join(f"{field} {trial.config[field]:.3g}" for field in fields)
+        shown = "  ".join(f"{field} {trial.config[field]:.3g}" for field in self.fields)
         value, clips = trial.last_result[self.search.objective], trial.last_result["clips"]
         say(f"search: sampling {finished}{of}: {shown}  {self.search.objective} {value:.3f} on {clips} clips")
 
@@ -243,19 +270,20 @@ def _trial(config: dict[str, Any], experiment_json: str) -> None:
     """One setting, part by part."""
     import os
 
-    start, generating = time.perf_counter(), 0.0
+    started, start, generating = time.time(), time.perf_counter(), 0.0
     members = validation_members(experiment_json)
     experiment = members.experiment
     search, clip_ids = experiment.search, members.features.clip_ids
     store = CandidateStore(experiment, setting(experiment, config))
-    is_own = config == own_setting(experiment, sampling_space(search))
+    space = sampling_space(experiment)
+    never_stopped = config in (paper_setting(space), own_setting(experiment, space))
     sizes = parts(len(clip_ids), search)
     for part in files(len(clip_ids), search):
         if part.stop > sizes[-1]:
             break
         generating += store.build(part, [search.objective])
         last = part.stop == sizes[-1]
-        if not last and (part.stop not in sizes or is_own):
+        if not last and (part.stop not in sizes or never_stopped):
             continue
         choice = solve(experiment, store, clip_ids, part.stop).choice
         tune.report(
@@ -265,6 +293,7 @@ def _trial(config: dict[str, Any], experiment_json: str) -> None:
                 "clips": part.stop,
                 "generating_s": generating,
                 "seconds": time.perf_counter() - start,
+                "started": started,
                 "pid": os.getpid(),
             }
         )

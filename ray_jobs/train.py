@@ -5,6 +5,7 @@ Example: enclap train experiments/demo.yaml members.captioner-wide.training.epoc
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from ray_jobs.config import ConfigError, Experiment, fingerprint
 from ray_jobs.console import console, say
 from ray_jobs.faults import reason
 from ray_jobs.member_job import MemberJob, work
-from ray_jobs.plan import by_critical_path, fits, room, table, take
+from ray_jobs.plan import by_critical_path, fits, requests, room, table, take
 from ray_jobs.run_directory import RunDirectory, commit, is_done, require
 
 POLL_S = 2.0
@@ -59,7 +60,7 @@ def run(experiment: Experiment, plan: bool = False) -> None:
         from ray_jobs.memory import training_state_bytes  # loads the models' code
 
         memory = {name: training_state_bytes(experiment, name) for name in todo}
-        console.print(table(experiment, todo, ray.cluster_resources(), memory))
+        console.print(table(experiment, todo, _cluster(experiment), memory))
         say("memory: weights, gradients and AdamW's state of a worker, without activations; unknown: not on this disk")
         return
     for corpus in experiment.corpora:
@@ -75,7 +76,7 @@ def _train_all(experiment: Experiment, directory: RunDirectory, todo: set[str]) 
     # What a trainer cannot do without stays on the driver's node: a worker's node may go away at any time.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     progress = Progress.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
-    free = dict(ray.cluster_resources())
+    free = _cluster(experiment)
     running: dict[ray.ObjectRef, str] = {}
     failed: dict[str, str] = {}
     waiting = by_critical_path(experiment, todo)
@@ -111,6 +112,13 @@ def _train_all(experiment: Experiment, directory: RunDirectory, todo: set[str]) 
     return failed
 
 
+def _cluster(experiment: Experiment) -> dict[str, float]:
+    """What members may take in all. Of an autoscaling cluster anything: it brings what placement groups wait for."""
+    if not experiment.autoscaling:
+        return dict(ray.cluster_resources())
+    return {key: math.inf for member in experiment.members.values() for key in requests(member)}
+
+
 @ray.remote(num_cpus=0, max_retries=0)
 def _fit(job: MemberJob, checkpoints: Path, commit_: str, progress: ray.actor.ActorHandle) -> None:
     """Run one TorchTrainer to its end."""
@@ -122,13 +130,18 @@ def _fit(job: MemberJob, checkpoints: Path, commit_: str, progress: ray.actor.Ac
 
 def make_trainer(
     job: MemberJob, checkpoints: Path, commit_: str, progress: ray.actor.ActorHandle,
-    callbacks: list[ray.train.UserCallback] | None = None,
+    callbacks: list[ray.train.UserCallback] | None = None, keep: int = 1, start: ray.train.Checkpoint | None = None,
 ) -> TorchTrainer:  # fmt: skip
-    """The trainer of a member. Its name holds the settings, so other settings never continue old weights."""
+    """The trainer of a member. Its name holds the settings, so other settings never continue old weights.
+
+    Args:
+        keep: checkpoints.
+        start: another training's checkpoint, whose weights this one goes on with under its own settings.
+    """
     resources = job.member.resources
     return TorchTrainer(
         work,
-        train_loop_config={"job": job, "commit": commit_, "progress": progress},
+        train_loop_config={"job": job, "commit": commit_, "progress": progress, "start": start},
         scaling_config=ray.train.ScalingConfig(
             num_workers=resources.workers, use_gpu=resources.gpus_per_worker > 0, resources_per_worker=resources.each()
         ),
@@ -136,7 +149,7 @@ def make_trainer(
             name=f"{job.name}-{job.inputs}",
             **storage.for_ray(checkpoints),
             callbacks=callbacks,
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=keep),
             failure_config=ray.train.FailureConfig(max_failures=resources.retries),
         ),
     )
@@ -165,6 +178,8 @@ def member_job(experiment: Experiment, directory: RunDirectory, name: str) -> Me
 
 def check_resources(experiment: Experiment) -> None:
     """Refuse what could never start: Ray would wait for it without end."""
+    if experiment.autoscaling:
+        return
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     total = ray.cluster_resources()
     for name, member in experiment.members.items():

@@ -25,7 +25,7 @@ from ray_jobs.config import fingerprint
 from ray_jobs.faults import LossIsNaNError, killed_if_hung, told_with_remedy
 from ray_jobs.kept_epochs import KEPT, best_epochs, epochs_without_gain, keep_best
 from ray_jobs.member_job import MemberJob
-from ray_jobs.optimizer import factor, moving_average, parameter_groups
+from ray_jobs.optimizer import factor, moving_average, parameter_groups, take_over
 from ray_jobs.run_directory import PROGRESS, mark_done
 from ray_jobs.sharding import Shards, clip_gradients
 from ray_jobs.tasks import Task, make_task
@@ -36,12 +36,15 @@ Item = TypeVar("Item")
 
 
 def train_worker(config: dict[str, Any]) -> None:
-    """Train `config["job"]` from its last checkpoint on, telling `config["progress"]`, an actor, of each epoch."""
+    """Train `config["job"]` from its last checkpoint on, telling `config["progress"]`, an actor, of each epoch.
+
+    Where it has none, `config["start"]` may be the checkpoint of a training of the same member under other settings.
+    """
     job: MemberJob = config["job"].on_this_node()
     context = ray.train.get_context()
     task = make_task(job)
     with tempfile.TemporaryDirectory() as scratch, told_with_remedy(job, Path(scratch)):
-        state = _State(task, Path(scratch), context.get_world_rank(), context.get_world_size())
+        state = _State(task, Path(scratch), context.get_world_rank(), context.get_world_size(), config["start"])
         tracking = Tracking(job, state.epoch, state.world) if state.rank == 0 else None
         while state.epoch < job.member.training.epochs and not state.is_stale():
             values = state.run_epoch()
@@ -56,16 +59,18 @@ def train_worker(config: dict[str, Any]) -> None:
 class _State:
     """Model, optimizer, schedule, averages, history: all that resuming needs."""
 
-    def __init__(self, task: Task, scratch: Path, rank: int, world: int) -> None:
+    def __init__(self, task: Task, scratch: Path, rank: int, world: int, start: ray.train.Checkpoint | None) -> None:
         self.task, self.scratch, self.rank, self.world = task, scratch, rank, world
         self.training, self.device = task.job.member.training, ray.train.torch.get_device()
-        checkpoint = ray.train.get_checkpoint()
+        own = ray.train.get_checkpoint()
+        checkpoint = own or start
         if checkpoint:
             with checkpoint.as_directory() as directory:
                 shutil.copytree(directory, scratch, dirs_exist_ok=True)
         saved = torch.load(scratch / "training.pt", weights_only=True) if checkpoint else None
         torch.manual_seed(task.job.seed)
-        self.model = (task.load(scratch / "last") if saved else _first_model(task)).to(self.device)
+        load = task.load if own else task.start_from
+        self.model = (load(scratch / "last") if saved else _first_model(task)).to(self.device)
         self.average = moving_average(self.model, self.training.ema_decay)
         self.shards = Shards(self.model, self.device) if self.training.parallel == "fsdp" else None
         self.steps = task.steps_per_epoch()
@@ -75,11 +80,14 @@ class _State:
         self.totals: dict[str, float] = {}
         self.history: list[dict[str, float]] = []
         if saved:
-            if self.shards:
-                self.shards.load_optimizer(self.optimizer, saved["optimizer"])
+            if not own:
+                take_over(self.optimizer, self.schedule, saved)
             else:
-                self.optimizer.load_state_dict(saved["optimizer"])
-            self.schedule.load_state_dict(saved["schedule"])
+                if self.shards:
+                    self.shards.load_optimizer(self.optimizer, saved["optimizer"])
+                else:
+                    self.optimizer.load_state_dict(saved["optimizer"])
+                self.schedule.load_state_dict(saved["schedule"])
             if self.average:
                 self.average.load_state_dict(saved["average"])
             for field in COUNTED:

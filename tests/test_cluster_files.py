@@ -103,7 +103,7 @@ def test_cluster_is_valid_for_ray(variant: str) -> None:
     with pytest.raises(Exception, match="max_wrokers"):
         validate_config(broken)
     assert prepared["provider"]["type"] == {"own": "local"}.get(variant, variant)
-    assert sum(node.get("min_workers", 0) for node in prepared["available_node_types"].values()) >= 1
+    assert sum(node.get("max_workers", 0) for node in prepared["available_node_types"].values()) >= 1
 
 
 @pytest.mark.parametrize("variant", ["aws", "gcp", "own"])

@@ -23,6 +23,10 @@ def _between(low: float, high: float) -> Domain:
     return lambda own: tune.uniform(min(low, own), max(high, own))
 
 
+def _among(*others: Any) -> Domain:
+    return lambda own: tune.choice([own, *(other for other in others if other != own)])
+
+
 _OPTIMISER: dict[str, Domain] = {
     "training.learning_rate": _times(4),
     "training.weight_decay": _between(0.0, 0.1),
@@ -38,4 +42,6 @@ SPACES: dict[str, dict[str, Domain]] = {
     },
     "fluency-detector": _OPTIMISER,
     "learning-rate": {"training.learning_rate": _times(10)},
+    "audio-encoder": {"audio_encoder.backbone": _among("convnext_tiny", "convnext_nano", "resnet50")},
+    "text-encoder": {"text_encoder.name": _among("BAAI/bge-base-en-v1.5", "bert-base-uncased", "roberta-base")},
 }

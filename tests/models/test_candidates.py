@@ -81,6 +81,9 @@ def test_what_does_not_belong_together_is_named() -> None:
     frame.loc[1, "decoder_score"] = np.nan
     with pytest.raises(NonFiniteScoreError, match="decoder_score of clip 'x', candidate 'rain'"):
         CandidateTable.from_frame(frame, ["x", "y"])
+    worth = scored().to_frame(["x", "y"], {"cider_d": np.array([[0.1, np.inf, 0.0], [0.3, 0.4, 0.5]])})
+    with pytest.raises(NonFiniteScoreError, match="value/cider_d of clip 'x', candidate 'rain'"):
+        CandidateTable.from_frame(worth, ["x", "y"])
     with pytest.raises(CandidateError, match=r"different numbers of clips: \{'one': 2, 'two': 1\}"):
         pool(BY_CAPTIONER | {"two": BY_CAPTIONER["two"][:1]})
     with pytest.raises(CandidateError, match="l embeds 3 clips of 2"):

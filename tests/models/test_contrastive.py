@@ -119,7 +119,7 @@ def test_a_retriever_learns_and_survives_saving(settings: dict[str, object], tmp
     retriever, batch = make(settings), pad_log_mels(log_mels)
     optimizer = torch.optim.Adam(retriever.parameters(), lr=3e-3)
     losses = []
-    for _ in range(25):
+    for _ in range(60):
         loss = retriever(*batch, CAPTIONS)
         optimizer.zero_grad()
         loss.backward()

@@ -5,6 +5,7 @@ import pytest
 
 from models.candidates import CandidateTable
 from models.leave_one_out import (
+    Budget,
     Group,
     choose_captions,
     forward_selection,
@@ -67,10 +68,11 @@ def test_forward_selection_takes_what_helps_most_and_keeps_the_budget() -> None:
     needs = {"one": ["good"], "two": ["noise"]}
 
     def course(budget: int | None) -> list[tuple[list[str], int, float]]:
+        budgets = {"size": Budget(sizes, budget)}
         steps = forward_selection(
-            EVERYBODY, lambda group: sum(worth[name] for name in group.members), sizes, needs, budget, ["one", "two"]
+            EVERYBODY, lambda group: sum(worth[name] for name in group.members), needs, budgets, ["one", "two"]
         )
-        return [(step.added, step.size, step.value) for step in steps]
+        return [(step.added, step.costs["size"], step.value) for step in steps]
 
     assert course(None) == [
         (["one", "good"], 15, 6.0),
@@ -79,6 +81,29 @@ def test_forward_selection_takes_what_helps_most_and_keeps_the_budget() -> None:
     ]
     assert course(20) == [(["one", "good"], 15, 6.0), (["fluency"], 17, 6.5), (["noise"], 18, 5.5)]
     assert course(5) == []
+
+
+def test_every_budget_is_kept() -> None:
+    sizes = dict.fromkeys(EVERYBODY.members, 1)
+    seconds = {"one": 4.0, "two": 2.0, "good": 2.0, "noise": 1.0, "fluency": 1.0}
+    budgets = {"size": Budget(sizes, 3), "seconds": Budget(seconds, 5.0)}
+    steps = forward_selection(EVERYBODY, lambda group: len(group.members), {}, budgets, ["one", "two"])
+    assert steps[0].added == ["one"]
+    assert [step.costs for step in steps] == [{"size": 1, "seconds": 4.0}, {"size": 2, "seconds": 5.0}]
+
+
+def test_a_token_ensemble_goes_with_any_of_its_members() -> None:
+    everybody = Group(("one", "two", "joint"), ("good",))
+    seen = []
+
+    def values_of(group: Group) -> np.ndarray:
+        seen.append(group.captioners)
+        return np.zeros(4)
+
+    parts = {"joint": ["one", "two"]}
+    added = leave_one_out(everybody, ["one", "joint", "good"], np.ones(4), values_of, seed=0, parts=parts)
+    assert seen == [("two",), ("one", "two"), ("one", "two", "joint")]
+    assert [(row.member, row.along) for row in added] == [("one", ["joint"]), ("joint", []), ("good", [])]
 
 
 def test_a_single_retriever_gets_all_the_weight() -> None:

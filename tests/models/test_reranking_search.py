@@ -1,10 +1,13 @@
 """Choosing captioners and weights on a table with known values."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from models.ensemble import Reranking
 from models.reranking_search import RerankingOptions, mixtures_of, paper_weights, search_reranking
+from models.score_arrays import NonFiniteScoreError
 
 from .test_leave_one_out import table
 
@@ -60,3 +63,27 @@ def test_totals_leave_out_whose_candidates_do_not_enter() -> None:
     totals = reranking.totals(known)
     assert np.isnan(totals[:, :3]).all()
     np.testing.assert_array_equal(np.nanargmax(totals, 1), reranking.choose(known))
+
+
+@pytest.mark.parametrize("normalisation", ["none", "z", "rank", "softmax"])
+def test_clips_of_one_candidate_are_searched_like_others(normalisation: str) -> None:
+    known, value = table(clips=12)
+    alone = known.mask & (np.arange(6) < np.where(np.arange(12) % 2, 6, 1)[:, None])
+    found = search_reranking(
+        replace(known, mask=alone), value, [["one", "two"]], RerankingOptions(normalisation, 0.9, 4)
+    )
+    assert np.isfinite(found.trials["value"]).all()
+    everywhere = search_reranking(
+        replace(known, mask=known.mask & (np.arange(6) < 1)), value, [["one", "two"]], RerankingOptions(normalisation)
+    )
+    # nothing to choose: every weighting is worth the same, and the paper's are kept
+    assert np.ptp(everywhere.trials["value"]) < 1e-12
+    assert everywhere.choice.value == pytest.approx(value[:, 0].mean())
+    assert list(everywhere.weights.values()) == pytest.approx([0.35, 0.35, 0.3])
+
+
+def test_a_candidate_without_a_value_is_named() -> None:
+    known, value = table(clips=12)
+    value[7, 2] = np.nan
+    with pytest.raises(NonFiniteScoreError, match="value of clip 7, candidate 2"):
+        search_reranking(known, value, [["one", "two"]], RerankingOptions())

@@ -6,6 +6,7 @@ import pytest
 from models.ensemble import RetrievalFusion
 from models.retrieval_metrics import retrieval_values
 from models.retrieval_search import RetrievalOptions, search_retrieval
+from models.score_arrays import NonFiniteScoreError, RerankingInputError
 
 from .test_retrieval_fusion import noisy
 
@@ -48,3 +49,13 @@ def test_audio_to_text_has_weights_of_its_own() -> None:
     assert sum(found.weights.values()) == pytest.approx(1)
     assert found.exact_best is None
     assert 0 < found.choice.value <= 1
+
+
+def test_retrievers_of_other_clips_and_missing_similarities_are_named() -> None:
+    known, target = similarities()
+    queries, clips = known["a"].shape
+    with pytest.raises(RerankingInputError, match=rf"b: \({queries}, {clips - 1}\) queries and clips, a has"):
+        search_retrieval(known | {"b": known["b"][:, 1:]}, target, RetrievalOptions())
+    known["poor"][3, 2] = np.nan
+    with pytest.raises(NonFiniteScoreError, match="similarity by poor of query 3, clip 2"):
+        search_retrieval(known, target, RetrievalOptions())

@@ -141,3 +141,7 @@ def test_a_search_cannot_read_the_test_split(tmp_path: Path) -> None:
             directory.features("soundscapes", split)
         with pytest.raises(ForbiddenSplitError):
             TrainedMembers(experiment, split, directory)
+    with pytest.raises(ForbiddenSplitError, match="must not read all splits of soundscapes"):
+        directory.features("soundscapes")
+    with pytest.raises(ForbiddenSplitError, match="must not read results on test"):
+        _ = directory.ensemble

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from models.caption_damage import DAMAGES
 from models.submission import check_captions, one_line
 from ray_jobs.cli import main
 from ray_jobs.config import load_experiment
@@ -135,6 +136,33 @@ def test_values_of_clips(smoke_run: Path) -> None:
     for metric in ("cider_d", "rouge_l"):
         for system, mean in clips.groupby("system")[metric].mean().items():
             assert mean == pytest.approx(found["captioning"][system][metric], abs=1e-6)
+
+
+def test_the_fluency_filter_is_no_proof_of_itself(
+    smoke_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = metrics(smoke_run)
+    without, ensemble = found["captioning_details"]["unfiltered"], found["captioning"]["ensemble"]
+    assert without.keys() == ensemble.keys()
+    best = json.loads((smoke_run / "search" / "reranking" / "best.json").read_text())
+    assert best["filtered"].keys() == best["unfiltered"].keys()
+    assert {"sbert_sim", "fense"} <= best["filtered"].keys() | best["absent"].keys()
+    assert set(found["fluency_detector"]["damage"]) == set(DAMAGES)
+    assert found["fluency_detector"]["captions"] == 16 * 5
+    table, output = tmp_path / "captions.csv", tmp_path / "found.json"
+    table.write_text("file_name,caption_1,caption_2\na.wav,A dog barks.,\nb.wav,Rain falls and wind blows.,Thunder\n")
+    with pytest.raises(SystemExit) as done:
+        main(["fluency", str(smoke_run / "bundle"), str(table), "--output", str(output)])
+    assert done.value.code in (0, None)
+    assert "the built-in synthetic corpus alone" in capsys.readouterr().out
+    own, other = json.loads(output.read_text())["captions"].values()
+    assert own == found["fluency_detector"]
+    assert (other["captions"], other["damage"]["remove_conjunction"]["captions"]) == (3, 1)
+    table.write_text("file_name,text\na.wav,A dog barks.\n")
+    with pytest.raises(SystemExit) as refused:
+        main(["fluency", str(smoke_run / "bundle"), str(table)])
+    assert refused.value.code == 2
+    assert "found columns file_name, text, expected caption_1" in capsys.readouterr().err
 
 
 def test_submissions(smoke_run: Path) -> None:

@@ -17,30 +17,44 @@ SMOKE = Path(__file__).parents[2] / "experiments" / "smoke.yaml"
 
 @pytest.mark.parametrize("name", list(SPACES))
 @pytest.mark.parametrize("searcher", ["optuna", "random", "grid"])
-def test_the_own_setting_is_first_and_every_point_is_a_setting(name: str, searcher: str) -> None:
+def test_the_papers_setting_is_first_and_every_point_is_a_setting(name: str, searcher: str) -> None:
     experiment = load_experiment(
         SMOKE, [f"search.sampling_space={name}", f"search.searcher={searcher}", "search.trials=9"]
     )
-    space = sampling_space(experiment.search)
+    space = sampling_space(experiment)
     assert set(space) <= set(SamplingConfig.model_fields)
     points = _points(experiment, space)
-    assert setting(experiment, points[0]) == experiment.sampling
-    assert distance(experiment, space, points[0]) == 0
-    assert all(distance(experiment, space, point) > 0 for point in points[1:])
+    paper = setting(experiment, points[0])
+    assert (paper.temperature, paper.top_p) == (0.5, 0.95)
+    assert (paper.candidates == 30) == ("candidates" in space)
+    # where the paper's setting is not the experiment's own, that is the second
+    own = points["candidates" in space]
+    assert setting(experiment, own) == experiment.sampling
+    assert distance(experiment, space, own) == 0
+    assert all(distance(experiment, space, point) > 0 for point in points if point != own)
     assert len({setting(experiment, point).model_dump_json() for point in points}) == len(points)
-    assert len(points) == 1 or searcher == "grid"
+    assert len(points) == 1 + ("candidates" in space) or searcher == "grid"
+
+
+def test_own_values_are_within_the_space() -> None:
+    experiment = load_experiment(
+        SMOKE, ["search.sampling_space=wide", "sampling.candidates=7", "sampling.temperature=1.3"]
+    )
+    space = sampling_space(experiment)
+    assert space["candidates"].categories == [7, 10, 20, 30, 50]
+    assert (space["temperature"].lower, space["temperature"].upper) == (0.2, 1.3)
 
 
 def test_a_grid_has_about_as_many_points_as_trials() -> None:
     experiment = load_experiment(SMOKE, ["search.searcher=grid", "search.trials=16"])
-    space = sampling_space(experiment.search)
+    space = sampling_space(experiment)
     points = _points(experiment, space)
     assert len(points) == 17
     assert sorted({point["temperature"] for point in points[1:]}) == pytest.approx(
         [0.2, 0.2 + 0.8 / 3, 0.2 + 1.6 / 3, 1.0]
     )
     wide = load_experiment(SMOKE, ["search.searcher=grid", "search.trials=16", "search.sampling_space=wide"])
-    assert len(_points(wide, sampling_space(wide.search))) <= 1 + 2 ** len(SPACES["wide"])
+    assert len(_points(wide, sampling_space(wide))) <= 2 + 2 ** len(SPACES["wide"])
 
 
 def test_whole_numbers_stay_whole() -> None:

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from ray_jobs.config import ConfigError, load_experiment
-from ray_jobs.sweep import own_value, space, with_settings
+from ray_jobs.sweep_space import own_value, space, with_settings
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
@@ -34,6 +34,14 @@ def test_the_experiment_that_is_written_can_be_trained(tmp_path: Path) -> None:
     assert loaded.members["captioner-wide"] == experiment.members["captioner-wide"]
 
 
+def test_what_a_model_is_made_of_can_vary_too() -> None:
+    experiment = load_experiment(EXPERIMENTS / "smoke.yaml", ["sweep.space=text-encoder"])
+    domain = space(experiment, "retriever-bge")["text_encoder.name"]
+    assert domain.categories[0] == "random:bert"
+    found = with_settings(experiment, "retriever-bge", {"text_encoder.name": domain.categories[1]})
+    assert own_value(found, "retriever-bge", "text_encoder.name") == "BAAI/bge-base-en-v1.5"
+
+
 def test_bad_sweeps_are_named(tmp_path: Path) -> None:
     smoke = EXPERIMENTS / "smoke.yaml"
     with pytest.raises(ConfigError, match="'captioner' is not among members"):
@@ -42,5 +50,12 @@ def test_bad_sweeps_are_named(tmp_path: Path) -> None:
         space(load_experiment(smoke, ["sweep.space=wide"]), "fluency")
     with pytest.raises(ConfigError, match="varies mcm_weight, which a fluency-detector does not have"):
         space(load_experiment(smoke, ["sweep.space=captioner"]), "fluency")
+    with pytest.raises(ConfigError, match=r"exchange_epochs: found 2, expected less than the 2 epochs"):
+        space(load_experiment(smoke, ["sweep.scheduler=pbt"]), "captioner-wide")
+    with pytest.raises(ConfigError, match=r"sweep\.trials: found 1"):
+        space(load_experiment(smoke, ["sweep.scheduler=pbt", "sweep.exchange_epochs=1", "sweep.trials=1"]),
+              "captioner-wide")  # fmt: skip
+    with pytest.raises(ConfigError, match=r"text_encoder\.name is no number that could change there; use asha"):
+        space(load_experiment(smoke, ["sweep.scheduler=pbt", "sweep.space=text-encoder"]), "retriever-bge")
     with pytest.raises(ConfigError, match="epsilon"):
         with_settings(load_experiment(smoke), "retriever-bge", {"epsilon": -1.0})

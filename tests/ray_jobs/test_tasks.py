@@ -81,20 +81,20 @@ def small_captioner(init_std: float) -> Captioner:
     return Captioner.create(config, [caption for clip in SPOKEN for caption in clip]).eval()
 
 
-@pytest.mark.parametrize(("clips", "rows"), [(None, range(40)), (10, range(0, 40, 4))])
-def test_a_captioner_is_monitored_by_what_it_says(clips: int | None, rows: range) -> None:
+@pytest.mark.parametrize(("monitor", "clips", "rows"), [("cider_d", None, range(40)), ("rouge_l", 10, range(0, 40, 4))])
+def test_a_captioner_is_monitored_by_what_it_says(monitor: str, clips: int | None, rows: range) -> None:
     model = small_captioner(0.5)
-    task = captioner_task(monitor="cider_d", validation_clips=clips, validation_beams=3)
-    assert (task.monitor, task.sign) == ("cider_d", 1)
+    task = captioner_task(monitor=monitor, validation_clips=clips, validation_beams=3)
+    assert (task.monitor, task.sign) == (monitor, 1)
     values = task.validate(model)
     assert task.described.tolist() == list(rows)
     said = [""] * CLIPS
     for own, states, mask in encoded_batches(model, task.validation.codes, task.validation_embeddings, 5):
         for row, best in zip(own, beam_search(model, states, mask, BeamConfig(beams=3)), strict=True):
             said[row] = best.text
-    expected = caption_values([said[row] for row in rows], [SPOKEN[row] for row in rows], ["cider_d"])
-    assert values["cider_d"] == pytest.approx(expected.corpus["cider_d"], abs=1e-6)
-    assert values["cider_d"] > 0
+    expected = caption_values([said[row] for row in rows], [SPOKEN[row] for row in rows], [monitor])
+    assert values[monitor] == pytest.approx(expected.corpus[monitor], abs=1e-6)
+    assert values[monitor] > 0
     assert values["unique_share"] == len({said[row] for row in rows}) / len(rows)
     by_loss = captioner_task()
     assert (by_loss.monitor, by_loss.sign) == ("caption_loss", -1)

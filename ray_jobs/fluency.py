@@ -1,0 +1,95 @@
+"""fluency: what a bundle's detector makes of captions that people wrote, and of the same captions damaged.
+
+Example: enclap fluency runs/demo/bundle clotho_captions_evaluation.csv
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.table import Table
+
+from corpora.table import CorpusError
+from models.ensemble import BundleManifest
+from models.files import CheckpointError, write_json
+from models.fluency import FluencyDetector, detection
+from ray_jobs.console import console, say
+
+SYNTHETIC = "soundscapes"  # the kind of the built-in corpus
+DETECTION = "fluency_detector"  # in metrics.json
+
+
+def run(bundle: Path, tables: list[Path], output: Path | None = None) -> None:
+    """Print the share of captions that is flagged, and precision and recall on each type of damage.
+
+    Args:
+        tables: CSV files with captions in columns caption, caption_1, caption_2, ... (Clotho's).
+        output: for the same as JSON.
+
+    Raises:
+        CorpusError: a table without captions.
+        CheckpointError: no bundle, or one without a detector.
+    """
+    captions = {str(table): read_captions(table) for table in tables}
+    path = bundle / "bundle.json"
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; expected a bundle made by `enclap export`")
+    manifest = BundleManifest.model_validate_json(path.read_text(encoding="utf-8"))
+    if not manifest.fluency_detector:
+        raise CheckpointError(f"{path}: the ensemble has no fluency detector")
+    detector = FluencyDetector.load(bundle / "members" / manifest.fluency_detector)
+    threshold = manifest.reranking.fluency_threshold
+    known = json.loads((bundle / "metrics.json").read_text(encoding="utf-8"))
+    found = {name: detection(detector, texts, threshold, manifest.seed) for name, texts in captions.items()}
+    if known.get(DETECTION):
+        found = {f"{known['corpus']} {known['split']}, its own": known[DETECTION], **found}
+    for name, one in found.items():
+        console.print(_table(name, one))
+    corpora = {name: corpus["kind"] for name, corpus in manifest.provenance["corpora"].items()}
+    say(f"fluency: the detector has learnt from {', '.join(corpora)}; captions of other corpora are out of its domain")
+    if set(corpora.values()) == {SYNTHETIC}:
+        say("fluency: that is the built-in synthetic corpus alone; what it flags elsewhere is unlike it, and may be "
+            "fluent", style="yellow")  # fmt: skip
+    if output:
+        write_json(output, {"trained_on": corpora, "captions": found})
+
+
+def read_captions(path: Path) -> list[str]:
+    """All captions of a table in Clotho's columns, in its order.
+
+    Raises:
+        CorpusError: a file that cannot be read, or without any caption.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise CorpusError(f"{path}: cannot be read: {error}") from error
+    columns = [str(column) for column in table]
+    wanted = [column for column in columns if column.startswith("caption")]
+    captions = [text for row in table[wanted].to_numpy() for text in row if text.strip()]
+    if not captions:
+        raise CorpusError(f"{path}: no captions; found columns {', '.join(columns)}, expected caption_1, ...")
+    return captions
+
+
+def _table(name: str, found: dict[str, Any]) -> Table:
+    share = f"{100 * found['flagged']:.1f} % of {found['captions']} captions flagged above {found['threshold']:g}"
+    table = Table("damage", "captions", "precision", "recall", title=f"{name}: {share}", title_justify="left", box=None)
+    for kind, one in found["damage"].items():
+        table.add_row(kind.replace("_", " "), str(one["captions"]), _share(one["precision"]), _share(one["recall"]))
+    return table
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+if __name__ == "__main__":
+    import sys
+
+    from ray_jobs.cli import main
+
+    main(["fluency", *sys.argv[1:]])
