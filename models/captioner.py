@@ -27,6 +27,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
+from models.blocked_attention import take_blocks
 from models.checkpoint import load_weights, read_config, save_member
 from models.enclap_checkpoint import enclap_settings, has_tokenizer, language_model_config, load_enclap_weights
 from models.long_clips import cut_windows, interpolate_rows, join_windows, pool_frames
@@ -92,6 +93,8 @@ class Captioner(nn.Module):
         shifted = ShiftedPositions(bart.config.max_position_embeddings + POSITION_OFFSET, width)
         shifted.load_state_dict(encoder.embed_positions.state_dict())
         encoder.embed_positions = shifted
+        for layer in encoder.layers:
+            take_blocks(layer.self_attn)
         # One table for all codebooks; its last row is both pad and mask, a zero vector that never trains.
         rows = config.codebooks * config.codebook_size
         self.code_embedding = nn.Embedding(rows + 1, width, padding_idx=rows)

@@ -1,4 +1,4 @@
-"""Candidate captions: nucleus sampling with the decoder score from the sampling pass itself, and beam search."""
+"""Candidate captions: sampling with the decoder score from the sampling pass itself, and searches."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from models.captioner import Captioner
 from models.decoding import ForceFirst, InverseTransformSampler, ScoreRecorder, limits, warpers
+from models.diverse_search import contrastive_search, diverse_beam_search
 from models.settings import BeamConfig, SamplingConfig, TokenEnsembleConfig
 from models.shared_states import shared_states_cache
 from models.token_ensemble import JointCache, JointCaptioner, JointStates, joint_batches
@@ -49,8 +50,57 @@ def sample(captioner: Speaker, states: States, mask: Tensor, sampling: SamplingC
     uniforms = torch.rand(number, sampling.max_tokens, generator=generator, dtype=torch.float64)
     sampler = InverseTransformSampler(uniforms.to(states.device).repeat(len(states), 1))
     processors = [*_limits(captioner, sampling, states.device), *warpers(sampling), sampler]
-    drawn = _one_path(captioner, states, mask, number, processors, sampling.max_tokens)
+    drawn = _one_path(captioner, states, mask, number, processors, sampling.max_tokens, sampling.static_cache)
     return [_distinct(drawn[at : at + number]) for at in range(0, len(drawn), number)]
+
+
+class StepDecoder:
+    """A captioner's decoder for B encoded clips, some rows each, one step at a time."""
+
+    def __init__(self, captioner: Speaker, states: States, mask: Tensor, each: int) -> None:
+        self.bart, self.cache = captioner.bart, _cache(captioner, states)
+        self.seen = {"encoder_outputs": _shape(mask, each), "attention_mask": mask.repeat_interleave(each, 0)}
+
+    def __call__(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Append tokens [rows, n]: log-probabilities of the next [rows, vocabulary], last states [rows, n, width]."""
+        states = []
+        for column in tokens.split(1, 1):  # rows of one clip share its keys and values for one token at a time
+            output = self.bart(
+                decoder_input_ids=column, past_key_values=self.cache, use_cache=True, output_hidden_states=True,
+                **self.seen,
+            )  # fmt: skip
+            states.append(output.decoder_hidden_states[-1])
+        return output.logits[:, -1].float().log_softmax(-1), torch.cat(states, 1)
+
+    def reorder(self, rows: Tensor) -> None:
+        """Go on from other rows, which stay with their clip."""
+        self.cache.reorder_cache(rows)
+
+
+@torch.inference_mode()
+def search(captioner: Speaker, states: States, mask: Tensor, beam: BeamConfig) -> list[list[Candidate]]:
+    """What `beam` finds for each of B encoded clips, without chance: the best beam, of several groups the best of each
+    (diverse beam search, texts once), or with `penalty_alpha` what contrastive search finds."""
+    if beam.groups == 1 and not beam.penalty_alpha:
+        return [[one] for one in beam_search(captioner, states, mask, beam)]
+    clips, (bos, eos) = len(states), captioner.ends
+    start = captioner.bart.generation_config.decoder_start_token_id
+    prompt = torch.tensor([start, bos], device=states.device)
+    common: dict[str, Any] = {
+        "limit": LogitsProcessorList(_limits(captioner, beam, states.device)), "prompt": prompt, "clips": clips,
+        "eos": eos, "pad": captioner.tokenizer.pad_token_id, "max_length": beam.max_tokens,
+    }  # fmt: skip
+    if beam.penalty_alpha:
+        decoder = StepDecoder(captioner, states, mask, beam.top_k)
+        found = contrastive_search(decoder, top_k=beam.top_k, penalty_alpha=beam.penalty_alpha, **common)
+    else:
+        decoder = StepDecoder(captioner, states, mask, beam.beams)
+        found = diverse_beam_search(
+            decoder, beams=beam.beams, groups=beam.groups, penalty=beam.diversity_penalty, **common
+        )
+    candidates = _candidates(captioner, found.ids, found.summed, found.tokens)
+    each = len(candidates) // clips
+    return [_distinct(candidates[at : at + each]) for at in range(0, len(candidates), each)]
 
 
 @torch.inference_mode()
@@ -63,8 +113,8 @@ def beam_search(captioner: Speaker, states: States, mask: Tensor, beam: BeamConf
     if beam.beams == 1:
         return _one_path(captioner, states, mask, 1, processors, beam.max_tokens)
     found = _generate(
-        captioner, states, mask, 1, processors, max_length=beam.max_tokens, num_beams=beam.beams, early_stopping=True,
-        length_penalty=1.0, output_scores=True, return_dict_in_generate=True,
+        captioner, _cache(captioner, states), mask, 1, processors, max_length=beam.max_tokens, num_beams=beam.beams,
+        early_stopping=True, length_penalty=1.0, output_scores=True, return_dict_in_generate=True,
     )  # fmt: skip
     # What the beams sum up is the model's own log-likelihood: BOS is forced at no cost, and limits only forbid. The sum
     # was divided by the number of tokens with BOS.
@@ -73,30 +123,38 @@ def beam_search(captioner: Speaker, states: States, mask: Tensor, beam: BeamConf
 
 
 def _one_path(captioner: Speaker, states: States, mask: Tensor, each: int, processors: list[LogitsProcessor],
-              max_tokens: int) -> list[Candidate]:  # fmt: skip
+              max_tokens: int, static: bool = False) -> list[Candidate]:  # fmt: skip
     """One candidate a row, of `each` rows a clip, with scores from the very pass that chose its tokens."""
     recorder = ScoreRecorder(len(states) * each, captioner.tokenizer.eos_token_id, states.device)
-    ids = _generate(captioner, states, mask, each, [recorder, *processors], max_length=max_tokens, num_beams=1)
+    cache = _cache(captioner, states, max_tokens if static else None)
+    ids = _generate(captioner, cache, mask, each, [recorder, *processors], max_length=max_tokens, num_beams=1)
     recorder.count(ids)
     return _candidates(captioner, ids, recorder.summed, recorder.tokens)
 
 
-def _generate(captioner: Speaker, states: States, mask: Tensor, each: int, processors: list[LogitsProcessor],
+def _generate(captioner: Speaker, cache: Any, mask: Tensor, each: int, processors: list[LogitsProcessor],
               **options: Any) -> Any:  # fmt: skip
-    # The cache knows what to attend to; of the states, generate() only asks how many rows and columns they have.
-    shape = mask.new_empty(1, dtype=torch.float32).expand(len(mask) * each, mask.shape[1], 1)
-    if isinstance(states, JointStates):
-        cache = JointCache(list(captioner.bart.barts), states)
-    else:
-        cache = shared_states_cache(captioner.bart, states)
     return captioner.bart.generate(
-        encoder_outputs=BaseModelOutput(last_hidden_state=shape),
+        encoder_outputs=_shape(mask, each),
         attention_mask=mask.repeat_interleave(each, 0),
         past_key_values=cache,
         logits_processor=LogitsProcessorList(processors),
         do_sample=False,
         **options,
     )
+
+
+def _shape(mask: Tensor, each: int) -> BaseModelOutput:
+    """In place of encoder states: the cache knows what to attend to, and only rows and columns are asked for."""
+    return BaseModelOutput(last_hidden_state=mask.new_empty(1, dtype=torch.float32).expand(
+        len(mask) * each, mask.shape[1], 1
+    ))  # fmt: skip
+
+
+def _cache(captioner: Speaker, states: States, longest: int | None = None) -> Any:
+    if isinstance(states, JointStates):
+        return JointCache(list(captioner.bart.barts), states, longest)
+    return shared_states_cache(captioner.bart, states, longest)
 
 
 def _limits(captioner: Speaker, config: SamplingConfig | BeamConfig, device: torch.device) -> list[LogitsProcessor]:
@@ -134,7 +192,7 @@ def propose(
     token_ensembles: dict[str, TokenEnsembleConfig] | None = None,
     speakers: Sequence[str] | None = None,
 ) -> dict[str, list[list[Candidate]]]:
-    """What captioners say of each of N clips: what was sampled under `<name>`, the best beam under `<name>/beam`.
+    """What captioners say of each of N clips: what was sampled under `<name>`, what `search` finds under `<name>/beam`.
 
     Args:
         codes: [T_i, Q] of each clip.
@@ -176,7 +234,7 @@ def propose_clips(
     seed: int,
     batch_size: int = BATCH,
 ) -> tuple[list[list[Candidate]], list[list[Candidate]]]:
-    """`sample` and `beam_search` from one encoder pass over any number of clips, in their order."""
+    """`sample` and `search` from one encoder pass over any number of clips, in their order."""
     encoded = encoded_batches(captioner, codes, audio_embeddings, batch_size)
     return _say(captioner, encoded, len(codes), sampling, beam, seed)
 
@@ -188,9 +246,9 @@ def _say(
     sampled: list[list[Candidate]] = [[] for _ in range(clips)]
     beams: list[list[Candidate]] = [[] for _ in range(clips)]
     for rows, states, mask in encoded:
-        draws, best = sample(captioner, states, mask, sampling, seed), beam_search(captioner, states, mask, beam)
-        for row, draw, one in zip(rows, draws, best, strict=True):
-            sampled[row], beams[row] = draw, [one]
+        draws, best = sample(captioner, states, mask, sampling, seed), search(captioner, states, mask, beam)
+        for row, draw, found in zip(rows, draws, best, strict=True):
+            sampled[row], beams[row] = draw, found
     return sampled, beams
 
 

@@ -239,15 +239,40 @@ class SamplingConfig(Settings):
     min_tokens: int = Field(5, ge=0)
     max_tokens: int = Field(30, gt=2)
     no_repeat_ngram: int = Field(3, ge=0, description="0: off")
+    static_cache: bool = Field(
+        False, description="decoder keys and values in tensors of one shape, which transformers compiles for on GPUs"
+    )
 
 
 class BeamConfig(Settings):
-    """Beam search as EnCLAP decodes."""
+    """The search beside sampling: beam search as EnCLAP decodes, diverse beam search or contrastive search."""
 
     beams: int = Field(4, gt=0, description="1: greedy")
+    groups: int = Field(
+        1, gt=0, description="of the beams; above 1 diverse beam search (arXiv 1610.02424), a caption from each group"
+    )
+    diversity_penalty: float = Field(
+        0.5, ge=0, description="of a token for each beam of earlier groups that takes it at the same step"
+    )
+    penalty_alpha: float = Field(
+        0.0, ge=0, lt=1, description="above 0 contrastive search (arXiv 2202.06417): weight of unlikeness; 1 beam"
+    )
+    top_k: int = Field(4, gt=1, description="tokens that contrastive search tries at a step")
     min_tokens: int = Field(5, ge=0)
     max_tokens: int = Field(50, gt=2)
     no_repeat_ngram: int = Field(3, ge=0)
+
+    @model_validator(mode="after")
+    def _one_kind_of_search(self) -> BeamConfig:
+        if self.beams % self.groups:
+            raise ValueError(f"groups: {self.groups} do not divide beams ({self.beams})")
+        if self.penalty_alpha and self.beams > 1:
+            raise ValueError(f"penalty_alpha: contrastive search takes beams: 1, found {self.beams}")
+        for name, used, needed in (("diversity_penalty", self.groups > 1, "groups above 1"),
+                                   ("top_k", self.penalty_alpha > 0, "penalty_alpha above 0")):  # fmt: skip
+            if not used and getattr(self, name) != BeamConfig.model_fields[name].default:
+                raise ValueError(f"{name} does nothing without {needed}")
+        return self
 
 
 class TokenEnsembleConfig(Settings):

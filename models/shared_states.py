@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import AttentionInterface, DynamicCache, EncoderDecoderCache
+from transformers import AttentionInterface, DynamicCache, EncoderDecoderCache, StaticCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.bart.modeling_bart import eager_attention_forward
 
@@ -28,8 +28,12 @@ class SharedStatesCache(EncoderDecoderCache):
         self.self_attention_cache.reorder_cache(beam_idx)
 
 
-def shared_states_cache(bart: Any, states: Tensor) -> SharedStatesCache:
-    """The cache to generate with from encoder states [B, T, width], for any number of rows a clip."""
+def shared_states_cache(bart: Any, states: Tensor, longest: int | None = None) -> SharedStatesCache:
+    """The cache to generate with from encoder states [B, T, width], for any number of rows a clip.
+
+    Args:
+        longest: tokens that self-attention has room for in tensors of one shape; as it goes when left out.
+    """
     cross = DynamicCache(config=bart.config)
     for number, layer in enumerate(bart.model.decoder.layers):
         attention = layer.encoder_attn
@@ -37,7 +41,8 @@ def shared_states_cache(bart: Any, states: Tensor) -> SharedStatesCache:
         projected = (linear(states) for linear in (attention.k_proj, attention.v_proj))
         keys, values = (one.unflatten(2, (attention.num_heads, -1)).transpose(1, 2) for one in projected)
         cross.update(keys.contiguous(), values.contiguous(), number)
-    return SharedStatesCache(DynamicCache(config=bart.config), cross)
+    own = StaticCache(bart.config, longest) if longest else DynamicCache(config=bart.config)
+    return SharedStatesCache(own, cross)
 
 
 def _take_several_rows(attention: Any) -> None:

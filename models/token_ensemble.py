@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
@@ -89,22 +90,27 @@ class LockStep(PreTrainedModel, GenerationMixin):
     ) -> Seq2SeqLMOutput:  # fmt: skip
         """Averaged log-probabilities [rows, 1, vocabulary]; what to attend to is in the cache."""
         each = len(decoder_input_ids) // len(past_key_values.joint)
-        found = []
+        found, hidden = [], []
         for bart, cache, states, mask in zip(
             self.barts, past_key_values.caches, past_key_values.joint.states, past_key_values.joint.masks, strict=True
         ):
             shape = states.new_empty(1).expand(len(decoder_input_ids), states.shape[1], 1)
-            logits = bart(
+            output = bart(
                 decoder_input_ids=decoder_input_ids, encoder_outputs=BaseModelOutput(last_hidden_state=shape),
                 attention_mask=mask.repeat_interleave(each, 0), past_key_values=cache, use_cache=True,
-            ).logits  # fmt: skip
-            found.append(logits.float().log_softmax(-1))
+                output_hidden_states=True,
+            )  # fmt: skip
+            found.append(output.logits.float().log_softmax(-1))
+            hidden.append(normalize(output.decoder_hidden_states[-1].float(), dim=-1))
         stacked = torch.stack(found)
         if self.average == "probabilities":
             joined = stacked.logsumexp(0) - math.log(len(found))
         else:
             joined = stacked.mean(0).log_softmax(-1)
-        return Seq2SeqLMOutput(logits=joined, past_key_values=past_key_values)
+        # Side by side, so that their cosine is the mean of the members'.
+        return Seq2SeqLMOutput(
+            logits=joined, past_key_values=past_key_values, decoder_hidden_states=(torch.cat(hidden, -1),)
+        )
 
 
 class JointCache:
@@ -112,10 +118,10 @@ class JointCache:
 
     is_compileable = False
 
-    def __init__(self, barts: Sequence[Any], joint: JointStates) -> None:
+    def __init__(self, barts: Sequence[Any], joint: JointStates, longest: int | None = None) -> None:
         self.joint = joint
         self.caches: list[SharedStatesCache] = [
-            shared_states_cache(bart, states) for bart, states in zip(barts, joint.states, strict=True)
+            shared_states_cache(bart, states, longest) for bart, states in zip(barts, joint.states, strict=True)
         ]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:

@@ -139,6 +139,9 @@ class Training(Strict):
     weight_decay: float = Field(0.01, ge=0)
     clip_norm: float = Field(1.0, gt=0)
     precision: Literal["float32", "bfloat16"] = "float32"
+    parallel: Literal["ddp", "fsdp"] = Field(
+        "ddp", description="several workers each hold a whole captioner, or a piece of it and of the optimizer's state"
+    )
     ema_decay: float = Field(
         0.0, ge=0, lt=1, description="of the moving average of the weights that is validated and kept; 0: the weights"
     )
@@ -153,6 +156,12 @@ class Training(Strict):
             raise ValueError("schedule: inverse-sqrt needs time_scale or warmup_steps above 0")
         if self.schedule != "inverse-sqrt" and self.time_scale:
             raise ValueError(f"time_scale: schedule {self.schedule!r} has none; it is for inverse-sqrt")
+        return self
+
+    @model_validator(mode="after")
+    def _an_average_is_of_whole_weights(self) -> Training:
+        if self.parallel == "fsdp" and self.ema_decay:
+            raise ValueError("ema_decay: there is no moving average of weights in pieces (parallel: fsdp)")
         return self
 
 
@@ -173,6 +182,15 @@ class Member(Strict):
     def start(self) -> dict[str, str]:
         """By key, what the weights are of: members joined by init_from must agree on it."""
         raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _pieces_are_of_captioners(self) -> Member:
+        if self.training.parallel == "fsdp":
+            if not isinstance(self, CaptionerMember):
+                raise ValueError("training.parallel: fsdp is for captioners; leave it out")
+            if self.resources.workers == 1:
+                raise ValueError("training.parallel: fsdp needs resources.workers above 1")
+        return self
 
     @model_validator(mode="after")
     def _batch_divides_evenly(self) -> Member:

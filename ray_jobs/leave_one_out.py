@@ -102,9 +102,7 @@ def _retrieval(
 
     others = alone.retrievers if len(alone.retrievers) > 1 else ()
     added = leave_one_out(alone, others, values_of(alone), values_of, experiment.seed, groups=target)
-    steps = forward_selection(
-        alone, lambda group: solve(group.retrievers)[1], {}, budgets, alone.retrievers
-    )
+    steps = forward_selection(alone, lambda group: solve(group.retrievers)[1], {}, budgets, alone.retrievers)
     return _added("retrieval", "map@10", added), _steps(steps)
 
 

@@ -178,7 +178,11 @@ def _run_trials(experiment: Experiment, directory: RunDirectory, space: dict[str
         if tune.Tuner.can_restore(path, store):
             say("search: sampling goes on where it was stopped")
             tuner = tune.Tuner.restore(
-                path, trainable, resume_unfinished=True, restart_errored=True, param_space=space,
+                path,
+                trainable,
+                resume_unfinished=True,
+                restart_errored=True,
+                param_space=space,
                 storage_filesystem=store,
             )
         else:
@@ -194,16 +198,12 @@ def _run_trials(experiment: Experiment, directory: RunDirectory, space: dict[str
                     search_alg=_searcher(experiment, points),
                     scheduler=_scheduler(experiment, directory),
                 ),
-                run_config=tune.RunConfig(
-                    name=name, **checkpoints, callbacks=[_TrialLines(search, space)], verbose=0
-                ),
+                run_config=tune.RunConfig(name=name, **checkpoints, callbacks=[_TrialLines(search, space)], verbose=0),
             )
         results = tuner.fit()
     if results.num_errors:
         raise RuntimeError(f"{results.num_errors} sampling trials failed, the first: {results.errors[0]}")
     return results.get_dataframe()
-
-
 
 
 def _points(experiment: Experiment, space: dict[str, Any]) -> list[dict[str, Any]]:
@@ -242,9 +242,7 @@ def _scheduler(experiment: Experiment, directory: RunDirectory) -> TrialSchedule
     sizes = parts(len(validation_clip_ids(directory, experiment)), search)
     if search.scheduler == "none" or len(sizes) == 1:
         return FIFOScheduler()
-    return ASHAScheduler(
-        time_attr="clips", grace_period=sizes[0], max_t=sizes[-1], reduction_factor=search.reduction
-    )
+    return ASHAScheduler(time_attr="clips", grace_period=sizes[0], max_t=sizes[-1], reduction_factor=search.reduction)
 
 
 def validation_clip_ids(directory: RunDirectory, experiment: Experiment) -> list[str]:

@@ -42,10 +42,14 @@ def _check_population(experiment: Experiment, member: str, domains: dict[str, An
                 f"sweep.scheduler: pbt changes settings in the middle of training, and {field} is no number that could "
                 "change there; use asha"
             )
-    sweep, epochs = experiment.sweep, experiment.members[member].training.epochs
-    if sweep.exchange_epochs >= epochs:
+    sweep, training = experiment.sweep, experiment.members[member].training
+    if training.parallel == "fsdp":
         raise ConfigError(
-            f"sweep.exchange_epochs: found {sweep.exchange_epochs}, expected less than the {epochs} epochs of "
+            f"sweep.scheduler: pbt hands whole weights on, and members.{member}.training.parallel is fsdp"
+        )
+    if sweep.exchange_epochs >= training.epochs:
+        raise ConfigError(
+            f"sweep.exchange_epochs: found {sweep.exchange_epochs}, expected less than the {training.epochs} epochs of "
             f"members.{member}.training"
         )
     if sweep.trials < 2:

@@ -135,8 +135,6 @@ class _Reports(UserCallback):
     def __init__(self, reports: Queue) -> None:
         self.reports = reports
 
-    def after_report(
-        self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None
-    ) -> None:
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
         if checkpoint and "step" not in metrics[0]:
             self.reports.put((metrics[0], checkpoint))

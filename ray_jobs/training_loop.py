@@ -27,6 +27,7 @@ from ray_jobs.kept_epochs import KEPT, best_epochs, epochs_without_gain, keep_be
 from ray_jobs.member_job import MemberJob
 from ray_jobs.optimizer import factor, moving_average, parameter_groups, take_over
 from ray_jobs.run_directory import PROGRESS, mark_done
+from ray_jobs.sharding import Shards, clip_gradients
 from ray_jobs.tasks import Task, make_task
 from ray_jobs.tracking import Tracking
 
@@ -71,6 +72,7 @@ class _State:
         load = task.load if own else task.start_from
         self.model = (load(scratch / "last") if saved else _first_model(task)).to(self.device)
         self.average = moving_average(self.model, self.training.ema_decay)
+        self.shards = Shards(self.model, self.device) if self.training.parallel == "fsdp" else None
         self.steps = task.steps_per_epoch()
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, self.training))
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor(self.training, self.steps))
@@ -78,17 +80,20 @@ class _State:
         self.totals: dict[str, float] = {}
         self.history: list[dict[str, float]] = []
         if saved:
-            if own:
-                self.optimizer.load_state_dict(saved["optimizer"])
-                self.schedule.load_state_dict(saved["schedule"])
-            else:
+            if not own:
                 take_over(self.optimizer, self.schedule, saved)
+            else:
+                if self.shards:
+                    self.shards.load_optimizer(self.optimizer, saved["optimizer"])
+                else:
+                    self.optimizer.load_state_dict(saved["optimizer"])
+                self.schedule.load_state_dict(saved["schedule"])
             if self.average:
                 self.average.load_state_dict(saved["average"])
             for field in COUNTED:
                 setattr(self, field, saved[field])
         self.parallel: nn.Module = self.model
-        if world > 1:
+        if world > 1 and not self.shards:
             if self.device.type == "cuda":  # no such thing on CPUs, nor any batch norm in the project's own encoder
                 self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
             self.parallel = ray.train.torch.prepare_model(
@@ -121,8 +126,9 @@ class _State:
             **{f"train_{key}": total / self.step for key, total in self.totals.items()},
         }
         self.epoch, self.step, self.totals, self.seconds = self.epoch + 1, 0, {}, 0.0
+        whole: Any = self.shards.whole() if self.shards else self.model
         if self.rank == 0:
-            chosen = (self.average.module if self.average else self.model).eval()
+            chosen = (self.average.module if self.average else whole).eval()
             values |= self.task.validate(chosen)
             self.history.append(values)
             keep_best(chosen, self.scratch / KEPT, self._scores(), self.training.keep_epochs)
@@ -144,13 +150,15 @@ class _State:
         self.optimizer.zero_grad(set_to_none=True)
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
-            with nullcontext() if last or self.world == 1 else self.parallel.no_sync():  # type: ignore[operator]
+            if self.shards:
+                self.shards.model.set_requires_gradient_sync(last)
+            with nullcontext() if last or self.world == 1 or self.shards else self.parallel.no_sync():  # type: ignore[operator]
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bfloat16"):
                     losses = self.task.loss(self.parallel, batch, self.device)
                 (losses["loss"] / len(batches)).backward()
             for key, value in losses.items():
                 self.totals[key] = self.totals.get(key, 0.0) + float(value.detach()) / len(batches)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.training.clip_norm)
+        norm = clip_gradients(self.model, self.training.clip_norm)
         if not torch.isfinite(norm):
             name = self.task.job.name
             raise LossIsNaNError(
@@ -168,13 +176,15 @@ class _State:
 
     def _report(self, values: dict[str, float]) -> None:
         """Keep the state as a Ray Train checkpoint."""
+        whole: Any = self.shards.whole() if self.shards else self.model
+        optimizer = self.shards.optimizer_state(self.optimizer) if self.shards else self.optimizer.state_dict()
         if self.rank:
             ray.train.report(values)
             return
-        self.model.save(self.scratch / "last")
+        whole.save(self.scratch / "last")
         torch.save(
             {
-                "optimizer": self.optimizer.state_dict(),
+                "optimizer": optimizer,
                 "schedule": self.schedule.state_dict(),
                 "average": self.average.state_dict() if self.average else None,
                 **{field: getattr(self, field) for field in COUNTED},

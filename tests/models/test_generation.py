@@ -12,6 +12,7 @@ from models.captioner import Captioner
 from models.decoding import ForceFirst, InverseTransformSampler
 from models.generation import Candidate, beam_search, encoded_batches, propose_clips
 from models.settings import BeamConfig, SamplingConfig
+from models.shared_states import shared_states_cache
 
 Clips = tuple[list[np.ndarray], np.ndarray]
 SAMPLING = SamplingConfig(candidates=6, temperature=1.0, top_p=0.95, min_tokens=4, max_tokens=14)
@@ -74,6 +75,24 @@ def test_strategies_do_not_depend_on_the_batch(captioner: Captioner, clips: Clip
     for found, expected in zip(together, apart, strict=True):
         assert_same(found, expected)
     assert [[c.text for c in clip] for clip in together] != [[c.text for c in clip] for clip in plain]
+
+
+def test_a_cache_of_one_shape_changes_nothing(
+    captioner: Captioner, clips: Clips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = sample_clips(captioner, *clips, SAMPLING, seed=2)
+    caches: list[Any] = []
+    original = generation._cache
+
+    def recorded(*args: Any) -> Any:
+        caches.append(original(*args))
+        return caches[-1]
+
+    monkeypatch.setattr(generation, "_cache", recorded)
+    found = sample_clips(captioner, *clips, SAMPLING.model_copy(update={"static_cache": True}), seed=2)
+    for one, other in zip(found, expected, strict=True):
+        assert_same(one, other)
+    assert {layer.keys.shape[2] for layer in caches[0].self_attention_cache.layers} == {SAMPLING.max_tokens}
 
 
 def test_more_candidates_keep_the_first_ones(captioner: Captioner, clips: Clips) -> None:
@@ -157,8 +176,9 @@ def test_distribution_is_the_models(captioner: Captioner, clips: Clips) -> None:
     uniforms = torch.rand(draws, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     processors = [ForceFirst(0), InverseTransformSampler(uniforms)]
     with torch.inference_mode():
+        cache = shared_states_cache(captioner.bart, states)
         probabilities = captioner.caption_logits(states, mask, torch.tensor([[0, 2]]))[0, 1].softmax(-1)
-        ids = generation._generate(captioner, states, mask, draws, processors, max_length=3)
+        ids = generation._generate(captioner, cache, mask, draws, processors, max_length=3)
     counts = torch.bincount(ids[:, 2], minlength=len(probabilities)) / draws
     assert float((counts - probabilities).abs().sum()) / 2 < 0.05  # total variation
 

@@ -1,0 +1,168 @@
+"""Searches that transformers no longer has: diverse beam search and contrastive search.
+
+Both advance all rows of a batch by one decoder step at a time, with the encoder's keys and values kept once a clip.
+What they choose by is bent for variety; what they sum up is the model's own log-likelihood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+Limit = Callable[[Tensor, Tensor], Tensor]  # ids [rows, steps] and scores [rows, vocabulary] to scores
+
+
+class Decoder(Protocol):
+    """What a search asks of a model."""
+
+    def __call__(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Append tokens [rows, n]: log-probabilities of the next [rows, vocabulary], last states [rows, n, width]."""
+
+    def reorder(self, rows: Tensor) -> None:
+        """Go on from other rows [rows]."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Sequences [rows, steps] from the start token on, their summed log-likelihoods and tokens behind BOS [rows]."""
+
+    ids: Tensor
+    summed: Tensor
+    tokens: Tensor
+
+
+class _Group:
+    """The beams of one group of every clip: n that run and the n best that ended."""
+
+    def __init__(self, prompt: Tensor, clips: int, beams: int, eos: int, pad: int) -> None:
+        self.eos, self.pad = eos, pad
+        self.running = prompt.expand(clips, beams, -1)
+        self.summed = torch.full((clips, beams), -torch.inf, device=prompt.device)
+        self.summed[:, 0] = 0.0  # all are alike before the first word
+        self.ended = self.running
+        self.values = torch.full_like(self.summed, -torch.inf)  # mean log-likelihood of what ended, BOS counted
+        self.ended_sum = self.values
+        self.steps = torch.ones_like(self.summed, dtype=torch.long)
+
+    @property
+    def full(self) -> Tensor:
+        """[clips]: as many ended as there are beams, and the search is over."""
+        return self.values.isfinite().all(1)
+
+    def extend(self, log_probs: Tensor, penalty: Tensor, last: bool) -> tuple[Tensor, Tensor]:
+        """Choose the next tokens by log_probs [clips, n, vocabulary] minus the penalty [clips, vocabulary].
+
+        Returns:
+            tokens and the beams that they follow, each [clips, n].
+        """
+        beams, words = log_probs.shape[1:]
+        sums = (self.summed[:, :, None] + log_probs).flatten(1)
+        # Twice as many as beams: should all best ones end, as many are left to go on.
+        order = (sums - penalty.repeat(1, beams)).topk(2 * beams, 1).indices
+        sums, parents, tokens = sums.gather(1, order), order // words, order % words
+        ids = torch.cat([_take(self.running, parents), tokens[:, :, None]], 2)
+        ends = (tokens == self.eos) | last
+        self._collect(ids, sums.masked_fill(~ends, -torch.inf)[:, :beams])
+        stay = (ends * 2 * beams + torch.arange(2 * beams, device=ends.device)).argsort(1)[:, :beams]
+        self.running, self.summed = _take(ids, stay), sums.gather(1, stay).masked_fill(ends.gather(1, stay), -torch.inf)
+        return tokens.gather(1, stay), parents.gather(1, stay)
+
+    def _collect(self, ids: Tensor, sums: Tensor) -> None:
+        """Keep the best of what ended before and what ends now; nothing more once it is full."""
+        beams, steps = sums.shape[1], ids.shape[2] - 1
+        values = (sums / steps).masked_fill(self.full[:, None], -torch.inf)
+        padded = torch.nn.functional.pad(self.ended, (0, 1), value=self.pad)
+        values, best = torch.cat([self.values, values], 1).topk(beams, 1)
+        self.ended = _take(torch.cat([padded, ids[:, :beams]], 1), best)
+        self.ended_sum = torch.cat([self.ended_sum, sums], 1).gather(1, best)
+        self.steps = torch.cat([self.steps, torch.full_like(self.steps, steps)], 1).gather(1, best)
+        self.values = values
+
+
+def diverse_beam_search(
+    decoder: Decoder, limit: Limit, prompt: Tensor, clips: int, eos: int, pad: int, beams: int, groups: int,
+    penalty: float, max_length: int,
+) -> Found:  # fmt: skip
+    """Diverse beam search with Hamming diversity (arXiv 1610.02424).
+
+    Groups of beams are extended one behind the other; a token costs a group `penalty` for each beam of the groups
+    before it that has just taken the same. The decoder's rows are beams of groups of clips. A group is done when
+    `beams / groups` captions of it ended.
+
+    Args:
+        prompt: [steps] tokens that every caption begins with.
+        beams: of a clip, in all groups together.
+
+    Returns:
+        The best caption of each group, [clips * groups] rows.
+    """
+    each = beams // groups
+    found = [_Group(prompt, clips, each, eos, pad) for _ in range(groups)]
+    log_probs, _ = decoder(prompt.expand(clips * beams, -1))
+    for length in range(len(prompt) + 1, max_length + 1):
+        ids = torch.stack([group.running for group in found], 1).flatten(0, 2)
+        allowed = limit(ids, log_probs).view(clips, groups, each, -1)
+        taken = torch.zeros_like(allowed[:, 0, 0])
+        tokens, parents = [], []
+        for number, group in enumerate(found):
+            searching = ~group.full
+            token, parent = group.extend(allowed[:, number], penalty * taken, last=length == max_length)
+            taken.scatter_add_(1, token, searching[:, None].expand_as(token).to(taken.dtype))
+            tokens.append(token)
+            parents.append(parent + number * each)
+        if all(bool(group.full.all()) for group in found) or length == max_length:
+            break
+        first = beams * torch.arange(clips, device=prompt.device)[:, None]
+        decoder.reorder((torch.cat(parents, 1) + first).flatten())
+        log_probs, _ = decoder(torch.cat(tokens, 1).view(-1, 1))
+    best = [torch.stack([getattr(group, name)[:, 0] for group in found], 1).flatten(0, 1)
+            for name in ("ended", "ended_sum", "steps")]  # fmt: skip
+    return Found(best[0], best[1], best[2] - 1)
+
+
+def contrastive_search(
+    decoder: Decoder, limit: Limit, prompt: Tensor, clips: int, eos: int, pad: int, top_k: int, penalty_alpha: float,
+    max_length: int,
+) -> Found:  # fmt: skip
+    """Contrastive search (arXiv 2202.06417): a likely token whose state is unlike those before it.
+
+    Of the `top_k` likeliest tokens the one with the highest (1 - alpha) * probability - alpha * similarity is taken;
+    the similarity is the highest cosine between the decoder state that it leads to and the states so far. The decoder
+    has `top_k` rows a clip, one a token that is tried.
+
+    Returns:
+        One caption a clip.
+    """
+    ids = prompt.expand(clips, -1)
+    log_probs, states = decoder(prompt.expand(clips * top_k, -1))
+    log_probs, context = log_probs[::top_k], normalize(states[::top_k].float(), dim=-1)
+    summed = torch.zeros(clips, device=prompt.device)
+    tokens, open_ = torch.zeros_like(summed, dtype=torch.long), torch.ones_like(summed, dtype=torch.bool)
+    first = torch.arange(clips, device=prompt.device)
+    while ids.shape[1] < max_length and bool(open_.any()):
+        likeliest = limit(ids, log_probs).softmax(-1).topk(top_k, 1)
+        following, states = decoder(likeliest.indices.view(-1, 1))
+        states = normalize(states.float(), dim=-1).view(clips, top_k, -1)
+        similarity = (states @ context.transpose(1, 2)).amax(2)
+        scores = (1 - penalty_alpha) * likeliest.values - penalty_alpha * similarity
+        chosen = scores.masked_fill(likeliest.values == 0, -torch.inf).argmax(1)
+        token = likeliest.indices[first, chosen]
+        summed += torch.where(open_, log_probs[first, token], 0.0)
+        tokens += open_
+        ids = torch.cat([ids, token.where(open_, pad)[:, None]], 1)
+        open_ = open_ & (token != eos)
+        context = torch.cat([context, states[first, chosen, None]], 1)
+        rows = first * top_k + chosen
+        log_probs = following[rows]
+        decoder.reorder(rows.repeat_interleave(top_k))
+    return Found(ids, summed, tokens)
+
+
+def _take(ids: Tensor, rows: Tensor) -> Tensor:
+    """ids [clips, beams, steps] of the given rows [clips, n]."""
+    return ids.gather(1, rows[:, :, None].expand(-1, -1, ids.shape[2]))
