@@ -1,4 +1,4 @@
-.PHONY: demo test lint clean
+.PHONY: demo test test-all lint clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3.11
@@ -15,6 +15,9 @@ demo: .venv/.installed
 	$(BIN)/enclap pipeline experiments/demo.yaml
 
 test: .venv/.installed
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: .venv/.installed
 	$(BIN)/python -m pytest
 
 lint: .venv/.installed

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
+import pytest
 
 from .conftest import ROOT, RayCluster, free_port
 from .small_training import MEMBER, STEPS, write_experiment
@@ -110,6 +111,7 @@ def step_behind(experiment: Path, step: int) -> int:
     raise AssertionError(f"training never came to step {step}: {experiment.with_suffix('.log').read_text()[-3000:]}")
 
 
+@pytest.mark.slow
 def test_weights_after_all_kinds_of_losses(cluster: RayCluster, tmp_path: Path) -> None:
     rng = random.Random(int(os.environ.get("ENCLAP_CHAOS_SEED", 0)))
     kills = (rng.sample(KINDS, len(KINDS)) + rng.choices(KINDS, k=KILLS))[:KILLS]
