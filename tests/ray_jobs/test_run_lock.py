@@ -18,9 +18,10 @@ from .conftest import ROOT
 
 LEASE_S = 2.0
 HOLDER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from ray_jobs.run_lock import only_writer
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 with only_writer(Path(sys.argv[1]), lease_s=float(sys.argv[2])):
     print("held", flush=True)
     time.sleep(60)

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,7 @@ def train(job: MemberJob) -> None:
     first.log(EPOCHS[1], "all captions are alike")
     for tracker in first.trackers:
         tracker.close()
+    time.sleep(1)  # W&B names directories by the second
     resumed = Tracking(job, 2, 2)
     resumed.log(EPOCHS[2], None)
     resumed.close()

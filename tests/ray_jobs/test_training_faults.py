@@ -42,7 +42,7 @@ def test_a_step_that_diverges_is_not_made(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda timeout, exit, file: watched.append(timeout))
     monkeypatch.setattr(faulthandler, "cancel_dump_traceback_later", lambda: ended.append(True))
     job = small_job(tmp_path / "small", learning_rate=1e30, clip_norm=1e9)
-    trainer = TorchTrainer(work, train_loop_config={"job": job, "commit": "", "progress": None},
+    trainer = TorchTrainer(work, train_loop_config={"job": job, "commit": "", "progress": None, "start": None},
                            scaling_config=ScalingConfig(num_workers=0))  # fmt: skip
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
