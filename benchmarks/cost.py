@@ -40,7 +40,8 @@ from models.settings import (
     TextEncoderConfig,
 )
 from models.tokenization import train_tokenizer
-from ray_jobs.config import AnyMember, CaptionerMember, Experiment, RetrieverMember, load_experiment
+from ray_jobs.config import Experiment, load_experiment
+from ray_jobs.member_config import AnyMember, CaptionerMember, RetrieverMember
 
 # Clips and captions of the training splits: Clotho v2.1 (arXiv 1910.09387), AudioCaps v1, WavCaps (arXiv 2303.17395)
 CLIPS = {"clotho": 3839, "audiocaps": 49_838, "wavcaps": 403_050}

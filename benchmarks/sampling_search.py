@@ -35,8 +35,9 @@ from models.settings import (
     RetrieverSettings,
 )
 from ray_jobs.candidate_store import validation_directory
-from ray_jobs.config import CaptionerMember, Experiment, RetrieverMember, load_experiment
+from ray_jobs.config import Experiment, load_experiment
 from ray_jobs.features import write_shard
+from ray_jobs.member_config import CaptionerMember, RetrieverMember
 from ray_jobs.run_directory import RunDirectory, mark_done
 from ray_jobs.search_sampling import search_sampling, validation_clip_ids
 

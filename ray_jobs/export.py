@@ -13,9 +13,10 @@ from models.codec import Codec, load_codec
 from models.ensemble import BundleManifest
 from models.files import sha256_of
 from ray_jobs import storage
-from ray_jobs.config import CaptionerMember, Experiment
+from ray_jobs.config import Experiment
 from ray_jobs.console import say
 from ray_jobs.kept_epochs import KEPT
+from ray_jobs.member_config import CaptionerMember
 from ray_jobs.run_directory import RunDirectory, commit, is_done, mark_done, package_versions, require
 from ray_jobs.search import best_reranking, best_retrieval, best_sampling
 from ray_jobs.tracking import LOG

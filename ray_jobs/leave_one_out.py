@@ -28,7 +28,8 @@ from models.leave_one_out import (
 from models.retrieval_metrics import retrieval_values
 from ray_jobs import storage
 from ray_jobs.candidate_store import add_values
-from ray_jobs.config import CaptionerMember, Experiment
+from ray_jobs.config import Experiment
+from ray_jobs.member_config import CaptionerMember
 from ray_jobs.members import TrainedMembers
 from ray_jobs.search import best_sampling
 from ray_jobs.search_retrieval import retrieval_options, split_target

@@ -8,7 +8,7 @@ from typing import Any
 
 from models.settings import LogMelConfig
 from ray_jobs import storage
-from ray_jobs.config import AnyMember
+from ray_jobs.member_config import AnyMember
 
 
 @dataclass(frozen=True)

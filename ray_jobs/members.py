@@ -19,8 +19,9 @@ from models.generation import Candidate, propose
 from models.retriever import Retriever
 from models.settings import SamplingConfig
 from ray_jobs import storage
-from ray_jobs.config import CaptionerMember, Experiment
+from ray_jobs.config import Experiment
 from ray_jobs.features import read_features
+from ray_jobs.member_config import CaptionerMember
 from ray_jobs.run_directory import RunDirectory
 
 

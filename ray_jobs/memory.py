@@ -25,7 +25,8 @@ from models.settings import (
     TextEncoderConfig,
 )
 from models.text_encoder import TextEncoder
-from ray_jobs.config import AnyMember, CaptionerMember, Experiment, RetrieverMember
+from ray_jobs.config import Experiment
+from ray_jobs.member_config import AnyMember, CaptionerMember, RetrieverMember
 
 FLOAT32 = 4  # bytes; autocast leaves weights and optimizer in it
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.filesize import decimal
 from rich.table import Table
 
-from ray_jobs.config import AnyMember, Experiment
+from ray_jobs.config import Experiment
+from ray_jobs.member_config import AnyMember
 
 
 def requests(member: AnyMember) -> dict[str, float]:

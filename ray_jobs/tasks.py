@@ -32,8 +32,8 @@ from models.settings import (
     RetrieverSettings,
 )
 from ray_jobs.batching import bucketed_batches, draw_by_weight, padding_share
-from ray_jobs.config import CaptionerMember, FluencyDetectorMember, RetrieverMember
 from ray_jobs.features import Features, read_features
+from ray_jobs.member_config import CaptionerMember, FluencyDetectorMember, RetrieverMember
 from ray_jobs.member_job import MemberJob
 
 LOSS = "caption_loss"

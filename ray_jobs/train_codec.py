@@ -25,7 +25,8 @@ from ray.train.torch import TorchTrainer
 
 from corpora.soundscapes import render, sample_scenes
 from models.files import write_json
-from ray_jobs.config import ConfigError, Strict, fingerprint
+from models.settings import Settings
+from ray_jobs.config import ConfigError, fingerprint
 from ray_jobs.run_directory import commit
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from models.codec_dac import DacCodec
 
 
-class DacSettings(Strict):
+class DacSettings(Settings):
     """Arguments of dac.DAC; `decoder_rates` are `encoder_rates` backwards."""
 
     encoder_dim: int = Field(default=8, gt=0)
@@ -50,7 +51,7 @@ class DacSettings(Strict):
     sample_rate: int = Field(default=16_000, gt=0)
 
 
-class CorpusSettings(Strict):
+class CorpusSettings(Settings):
     """Scenes of the built-in corpus, rendered into memory."""
 
     train: int = Field(default=400, gt=0)
@@ -59,7 +60,7 @@ class CorpusSettings(Strict):
     seed: int = 0
 
 
-class CodecExperiment(Strict):
+class CodecExperiment(Settings):
     """One training of a codec."""
 
     name: str = Field(default="codec", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")

@@ -9,7 +9,7 @@ from transformers import get_inverse_sqrt_schedule
 
 from models.fluency import FluencyDetector
 from models.settings import FluencyDetectorConfig
-from ray_jobs.config import Training
+from ray_jobs.member_config import Training
 from ray_jobs.optimizer import factor, moving_average, parameter_groups
 from tests.models.conftest import published_text_encoder
 

@@ -8,7 +8,8 @@ from rich.console import Console
 
 from models.retriever import Retriever
 from models.settings import RetrieverConfig, RetrieverSettings
-from ray_jobs.config import ConfigError, Experiment, RetrieverMember, load_experiment
+from ray_jobs.config import ConfigError, Experiment, load_experiment
+from ray_jobs.member_config import RetrieverMember
 from ray_jobs.memory import layout, training_state_bytes
 from ray_jobs.plan import by_critical_path, fits, requests, room, table, take, waves
 from ray_jobs.train import check_resources

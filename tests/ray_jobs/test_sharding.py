@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from models.captioner import Captioner
-from ray_jobs.config import CaptionerMember, RetrieverMember, Training
+from ray_jobs.member_config import CaptionerMember, RetrieverMember, Training
 from ray_jobs.optimizer import parameter_groups
 from ray_jobs.sharding import Shards, clip_gradients
 from tests.models.conftest import CAPTIONS

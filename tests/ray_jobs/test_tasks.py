@@ -12,8 +12,8 @@ from models.captioner import Captioner
 from models.generation import beam_search, encoded_batches
 from models.metrics import MissingPartError, caption_values
 from models.settings import BeamConfig, CaptionerConfig, LogMelConfig
-from ray_jobs.config import CaptionerMember, RetrieverMember
 from ray_jobs.features import Features
+from ray_jobs.member_config import CaptionerMember, RetrieverMember
 from ray_jobs.member_job import MemberJob
 from ray_jobs.tasks import CaptionerTask, RetrieverTask, make_task
 
