@@ -34,6 +34,8 @@ from ray_jobs.run_directory import RunDirectory
 from ray_jobs.search_config import SearchConfig
 from tune_spaces.sampling import SPACES
 
+RETRIES = 2  # of a trial whose node went away; what it drew is kept
+
 
 def sampling_space(experiment: Experiment) -> dict[str, Any]:
     """The fields of `sampling` that vary, and between which bounds; the experiment's own values are always within.
@@ -198,8 +200,11 @@ def _run_trials(experiment: Experiment, directory: RunDirectory, space: dict[str
                     search_alg=_searcher(experiment, points),
                     scheduler=_scheduler(experiment, directory),
                 ),
-                run_config=tune.RunConfig(name=name, **checkpoints, callbacks=[_TrialLines(search, space)], verbose=0),
-            )
+                run_config=tune.RunConfig(
+                    name=name, **checkpoints, callbacks=[_TrialLines(search, space)], verbose=0,
+                    failure_config=tune.FailureConfig(max_failures=RETRIES),
+                ),
+            )  # fmt: skip
         results = tuner.fit()
     if results.num_errors:
         raise RuntimeError(f"{results.num_errors} sampling trials failed, the first: {results.errors[0]}")

@@ -38,7 +38,7 @@ from ray_jobs.plan import requests
 from ray_jobs.run_directory import RunDirectory, commit, is_done, mark_done, require
 from ray_jobs.sweep_space import own_value, space, with_settings
 from ray_jobs.sweep_trial import EXCHANGES, GROUPS, OUTPUT, SCHEDULE, FreeStopped, WorkerGroups, run_trial
-from ray_jobs.train import Progress, check_resources, member_job
+from ray_jobs.train import Progress, check_resources, member_job, this_node
 
 # Of the function that only waits for its trainer: a byte, since Tune wants it to ask for something. A CPU, or a part of
 # one, would be missing where a worker needs it, and trials would wait for ever.
@@ -117,14 +117,14 @@ def _run_trials(
     folder = directory.root / "sweep" / member / "runs"
     place = storage.for_ray(folder)
     path, store = f"{place['storage_path']}/{inputs}", place.get("storage_filesystem")
-    progress = Progress.remote()  # type: ignore[attr-defined]
-    groups = WorkerGroups.options(name=GROUPS).remote()  # type: ignore[attr-defined]
+    progress = Progress.options(label_selector=this_node()).remote()  # type: ignore[attr-defined]
+    groups = WorkerGroups.options(name=GROUPS, label_selector=this_node()).remote()  # type: ignore[attr-defined]
     trainable = tune.with_resources(
         tune.with_parameters(
             run_trial, experiment_json=experiment.model_dump_json(), member=member, folder=folder,
             commit_=commit(), progress=progress, groups=groups,
         ),
-        DRIVER,
+        tune.PlacementGroupFactory([DRIVER], bundle_label_selector=[this_node()]),
     )  # fmt: skip
     own = {field: own_value(experiment, member, field) for field in domains}
     say(f"sweep: {member}: {sweep.trials} trials over {', '.join(domains)}")

@@ -18,7 +18,7 @@ from ray.util.queue import Queue
 from ray_jobs.config import Experiment, fingerprint
 from ray_jobs.run_directory import RunDirectory
 from ray_jobs.sweep_space import with_settings
-from ray_jobs.train import make_trainer, member_job
+from ray_jobs.train import make_trainer, member_job, this_node
 
 # What a report holds beside metrics. The schedule: settings, and the number of epochs behind which they applied.
 # EXCHANGES counts the epochs of an exchange; 0 in all others and in the last one, where nothing would come of it.
@@ -44,10 +44,9 @@ def run_trial(
     given = tune.get_checkpoint()
     schedule = _schedule(given, config)
     inputs = fingerprint(job.inputs, given.path) if given else job.inputs
-    # what diverges once does so again
-    once = job.member.model_copy(update={"resources": job.member.resources.model_copy(update={"retries": 0})})
-    job = replace(job, member=once, inputs=inputs, output=folder / "members" / inputs, tracking=())
-    reports, failures = Queue(1, actor_options={"num_cpus": 0}), list[Exception]()
+    job = replace(job, inputs=inputs, output=folder / "members" / inputs, tracking=())
+    reports = Queue(1, actor_options={"num_cpus": 0, "label_selector": this_node()})
+    failures = list[Exception]()
     callbacks = [_Reports(reports), _Register(groups, tune.get_context().get_trial_id())]
     trainer = make_trainer(
         job, folder / "checkpoints", commit_, progress, callbacks,

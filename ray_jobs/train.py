@@ -12,7 +12,6 @@ from pathlib import Path
 import ray
 import ray.train
 from ray.train.torch import TorchTrainer
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_jobs import storage, tracking
 from ray_jobs.config import ConfigError, Experiment, fingerprint
@@ -45,6 +44,11 @@ class Progress:
         return lines
 
 
+def this_node() -> dict[str, str]:
+    """The label of the node this runs on, for what trainers cannot do without: a worker's node may go away any time."""
+    return {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+
+
 def run(experiment: Experiment, plan: bool = False) -> None:
     """Train what is not trained yet, or only print the plan.
 
@@ -73,9 +77,7 @@ def run(experiment: Experiment, plan: bool = False) -> None:
 
 def _train_all(experiment: Experiment, directory: RunDirectory, todo: set[str]) -> dict[str, str]:
     """Start members as their edges are done and their resources are free; returns name and reason of the failed."""
-    # What a trainer cannot do without stays on the driver's node: a worker's node may go away at any time.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    progress = Progress.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+    progress = Progress.options(label_selector=this_node()).remote()  # type: ignore[attr-defined]
     free = _cluster(experiment)
     running: dict[ray.ObjectRef, str] = {}
     failed: dict[str, str] = {}
@@ -92,7 +94,7 @@ def _train_all(experiment: Experiment, directory: RunDirectory, todo: set[str]) 
                 waiting.remove(name)
                 say(f"train: {name} starts")
                 job = member_job(experiment, directory, name)
-                fit = _fit.options(scheduling_strategy=here)
+                fit = _fit.options(label_selector=this_node())
                 running[fit.remote(job, directory.checkpoints, commit(), progress)] = name
         done, _ = ray.wait(list(running), timeout=POLL_S) if running else ([], [])
         for line in ray.get(progress.drain.remote()):

@@ -1,4 +1,7 @@
-"""A population of trials of two workers each is killed in the middle, goes on, and ends with what `train` takes."""
+"""A population of trials of two workers each is killed in the middle, goes on, and ends with what `train` takes.
+
+As it starts, other nodes go away that the cluster still counts on.
+"""
 
 import json
 import shutil
@@ -13,6 +16,7 @@ import pytest
 from ray_jobs.config import load_experiment
 
 from .conftest import ROOT, RayCluster
+from .test_chaos import spot_nodes
 
 SETTINGS = [
     "sweep.scheduler=pbt", "sweep.trials=2", "sweep.exchange_epochs=1", "members.fluency.training.epochs=2",
@@ -30,6 +34,8 @@ def test_a_killed_sweep_goes_on(cluster: RayCluster, smoke_run: Path, tmp_path: 
     ]  # fmt: skip
     environment = cluster.environment | {"RAY_ADDRESS": cluster.address, "ENCLAP_TRACEBACK": "1"}
     sweep = tmp_path / "smoke" / "sweep" / "fluency"
+    with spot_nodes(cluster, 4):
+        pass
     first = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 300
     while not list(sweep.glob("runs/*/run_trial_*/checkpoint_*/training.pt")):
