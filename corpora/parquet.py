@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field
 
@@ -20,12 +23,14 @@ from corpora.table import CorpusError
 
 _CAPTIONS = ("caption", "captions", "text", "raw_text")
 _IDS = ("freesound_id", "sound_id", "youtube_id")
+ROWS_AT_ONCE = 64  # of audio in memory
 
 
 class ParquetCorpus(CorpusSettings):
     """`<root>/<split>-*.parquet`, `<root>/data/<split>-*.parquet` or `<root>/<split>/*.parquet`.
 
     Columns: the audio, struct<bytes, path>; the captions; and, if known, freesound_id (or sound_id) and youtube_id.
+    Rows of the same audio, as in AudioCaps with a row a caption, are one clip with the captions of all.
     """
 
     kind: Literal["parquet"]
@@ -36,7 +41,7 @@ class ParquetCorpus(CorpusSettings):
     )
 
     def read(self, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Read one split; its audio is not read.
+        """Read one split; its audio is not read, but for that of files whose rows share names.
 
         Returns:
             The table and the quarantine, as `corpora.rows.sort_out`. Paths are `<file>.parquet#<row>`, which
@@ -46,10 +51,29 @@ class ParquetCorpus(CorpusSettings):
         Raises:
             CorpusError: if there is no file of the split, or one cannot be read, lacks columns, or all have no rows.
         """
-        rows = [row for file in self._files(split) for row in self._rows(file)]
-        if not rows:
+        rows = {file: list(self._rows(file)) for file in self._files(split)}
+        if not any(rows.values()):
             raise CorpusError(f"{self.folder}: no clips; expected at least one row in the Parquet files of {split}")
-        return sort_out(rows, None)
+        return sort_out(self._clips(rows), None)
+
+    def _clips(self, rows: dict[Path, list[Row]]) -> Iterable[Row]:
+        """A row a clip. The same clip has the same name, ids, and bytes of audio, by their number."""
+        named = Counter(row.file_name for of_file in rows.values() for row in of_file)
+        clips: dict[tuple[Any, ...], Row] = {}
+        for file, of_file in rows.items():
+            several = any(named[row.file_name] > 1 for row in of_file)
+            sizes = self._sizes(file) if several else [None] * len(of_file)
+            for row, size in zip(of_file, sizes, strict=True):
+                key = (row.file_name, row.freesound_id, row.youtube_id, size)
+                first = clips.get(key)
+                clips[key] = replace(first, captions=[*first.captions, *row.captions]) if first else row
+        return clips.values()
+
+    def _sizes(self, file: Path) -> list[int | None]:
+        """Bytes of each row's audio."""
+        with pq.ParquetFile(file) as parquet:
+            batches = parquet.iter_batches(ROWS_AT_ONCE, columns=[f"{self.audio_column}.bytes"])
+            return [size for batch in batches for size in pc.binary_length(batch.column(0).field("bytes")).to_pylist()]
 
     def _files(self, split: str) -> list[Path]:
         places = ("{}-*.parquet", "data/{}-*.parquet", "{}/*.parquet")

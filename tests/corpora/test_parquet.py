@@ -124,8 +124,22 @@ def test_rows_without_a_name_are_called_by_their_number(tmp_path: Path) -> None:
     assert _corpus(tmp_path, "test").read("test")[0]["clip_id"].tolist() == ["test-0#0"]
 
 
+def test_rows_of_the_same_audio_are_one_clip(tmp_path: Path) -> None:
+    """As in AudioCaps with a row a caption; the same name alone does not make the same clip."""
+    one, two = [_row(0, youtube_id="abc", caption=f"caption {number}") for number in (1, 2)]
+    other = _row(1, youtube_id="def", caption="of another clip")
+    namesake = _row(0, youtube_id="xyz", caption="of a namesake")
+    _write(tmp_path / "test-0.parquet", [one, other])
+    _write(tmp_path / "test-1.parquet", [two, namesake])
+    table, quarantine = _corpus(tmp_path, "test").read("test")
+    assert table["captions"].tolist() == [["caption 1", "caption 2"], ["of another clip"]]
+    assert table["path"].tolist() == [f"{tmp_path / 'test-0.parquet'}#{number}" for number in (0, 1)]
+    assert quarantine["reason"].tolist() == ["test-1.parquet row 1: duplicate file_name"]
+
+
 def test_clips_that_cannot_be_used(tmp_path: Path) -> None:
-    rows = [_row(0, caption="a"), _row(0, caption="again"), _row(1, caption=None), _row(2, caption="x" * 2001)]
+    shorter = {"audio": {"bytes": _flac(400)[:-1], "path": "clip 0.v2.flac"}, "caption": "of other audio"}
+    rows = [_row(0, caption="a"), shorter, _row(1, caption=None), _row(2, caption="x" * 2001)]
     _write(tmp_path / "train-0.parquet", rows)
     table, quarantine = _corpus(tmp_path).read("train")
     assert len(table) == 1
