@@ -177,7 +177,7 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
         corpus.root = _absolute(corpus.root)
     experiment.exclusions.lists = [_absolute(path) for path in experiment.exclusions.lists]
     for member in experiment.members.values():
-        _make_encoder_paths_absolute(member)
+        _make_paths_absolute(member)
     return experiment
 
 
@@ -205,13 +205,16 @@ def load_config(path: str | Path, overrides: list[str], schema: type[Schema]) ->
         raise ConfigError("\n".join(_explain(path, problem, schema) for problem in error.errors())) from error
 
 
-def _make_encoder_paths_absolute(member: AnyMember) -> None:
+def _make_paths_absolute(member: AnyMember) -> None:
     if isinstance(member, RetrieverMember) and member.audio_encoder.checkpoint:
         member.audio_encoder.checkpoint = _absolute(member.audio_encoder.checkpoint)
-    if isinstance(member, CaptionerMember) and member.checkpoint:
-        member.checkpoint = _absolute(member.checkpoint)
     # A name may be a hub id, too.
-    if not isinstance(member, CaptionerMember) and Path(member.text_encoder.name).is_dir():
+    if isinstance(member, CaptionerMember):
+        if member.checkpoint:
+            member.checkpoint = _absolute(member.checkpoint)
+        if Path(member.language_model).is_dir():
+            member.language_model = _absolute(member.language_model)
+    elif Path(member.text_encoder.name).is_dir():
         member.text_encoder.name = _absolute(member.text_encoder.name)
 
 

@@ -50,7 +50,8 @@ def train_worker(config: dict[str, Any]) -> None:
             values = state.run_epoch()
             if tracking:
                 tracking.log(values, task.warning)
-                ray.get(config["progress"].push.remote(_line(job, values)))
+                warning = [f"{job.name}  {task.warning}"] if task.warning else []
+                ray.get([config["progress"].push.remote(line) for line in (_line(job, values), *warning)])
         if tracking:
             tracking.close()
             state.publish(config["commit"])
