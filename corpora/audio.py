@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 import soundfile
 import soxr
 
+from corpora.mixing import Mixture
+
 _PARQUET_CLIP = re.compile(r"(?P<file>.+\.parquet)#(?P<row>\d+)(?::(?P<column>.+))?", re.DOTALL)
 _AUDIO_COLUMN = "audio"
 MAX_CLIPPED = 0.25
@@ -41,7 +43,7 @@ def load_audio(
 
     Args:
         path: any file that libsndfile reads (WAV, FLAC, OGG, MP3, ...), or such a file inside a Parquet file
-            (`parquet_clip`).
+            (`parquet_clip`), or two that sound together (`corpora.mixing.Mixture.path`).
         sample_rate: of the result, in Hz.
         max_duration_s: read no more than this much from the beginning, in seconds.
         strict: refuse, too, what can be heard but should not be learned from: a quarter of the samples clipped, or a DC
@@ -54,6 +56,11 @@ def load_audio(
         AudioError: if the file is missing, cannot be decoded, is truncated, holds no samples, holds NaN or infinity, or
             is digital silence (in the part that was read).
     """
+    mixture = Mixture.of_path(str(path))
+    if mixture:
+        first, second = (load_audio(part, sample_rate, strict=strict) for part in (mixture.first, mixture.second))
+        mixed = mixture.mix(first, second)
+        return mixed if max_duration_s is None else mixed[: round(max_duration_s * sample_rate)]
     stereo, source_rate = _decode(path, max_duration_s)
     if not len(stereo):
         raise AudioError(f"{path}: holds no samples")
@@ -77,11 +84,23 @@ def read_duration(path: str | Path) -> float:
     Raises:
         AudioError: if the file is missing or its header cannot be read.
     """
+    mixture = Mixture.of_path(str(path))
+    if mixture:
+        return max(read_duration(mixture.first), read_duration(mixture.second))
     try:
         with soundfile.SoundFile(_source(path)) as file:
             return file.frames / file.samplerate
     except (soundfile.SoundFileError, OSError) as error:
         raise AudioError(f"{path}: cannot be decoded as audio ({error})") from error
+
+
+def files_of(path: str) -> list[Path]:
+    """The files on disk that a clip is made of: itself, a Parquet file, or the two of a mixture."""
+    mixture = Mixture.of_path(path)
+    if mixture:
+        return [*files_of(mixture.first), *files_of(mixture.second)]
+    inside = _PARQUET_CLIP.fullmatch(path)
+    return [Path(inside["file"] if inside else path)]
 
 
 def _decode(path: str | Path, max_duration_s: float | None) -> tuple[npt.NDArray[np.float32], int]:

@@ -86,8 +86,10 @@ def exclude(table: pd.DataFrame, exclusions: Exclusions) -> tuple[pd.DataFrame, 
 
 def _reasons(ids: pd.Series, sources: dict[str, str], what: str) -> pd.Series:
     """Why each clip is excluded, or ""."""
-    listed = ids.isin(list(sources))
-    texts = f"excluded from training: {what} " + ids[listed] + " is in " + ids[listed].map(sources)
+    each = ids.str.split().explode()  # a mixture has those of two clips
+    listed = each[each.isin(list(sources))]
+    listed = listed[~listed.index.duplicated()]
+    texts = f"excluded from training: {what} " + listed + " is in " + listed.map(sources)
     return texts.reindex(ids.index, fill_value="")
 
 

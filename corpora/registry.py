@@ -10,6 +10,7 @@ from corpora.audiocaps import AudioCapsCorpus
 from corpora.clotho import ClothoCorpus
 from corpora.folder import FolderCorpus
 from corpora.macs import MacsCorpus
+from corpora.mixtures import MixturesCorpus
 from corpora.parquet import ParquetCorpus
 from corpora.soundscapes_corpus import SoundscapesCorpus
 from corpora.wavcaps import WavCapsCorpus
@@ -21,6 +22,7 @@ Corpus = Annotated[
     | ClothoCorpus
     | AudioCapsCorpus
     | WavCapsCorpus
-    | MacsCorpus,
+    | MacsCorpus
+    | MixturesCorpus,
     Field(discriminator="kind"),
 ]

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from corpora.mixtures import MixturesCorpus
 from corpora.registry import Corpus
 from models.settings import BeamConfig, LogMelConfig, SamplingConfig, Settings, TokenEnsembleConfig
 from ray_jobs.member_config import AnyMember, CaptionerMember, RetrieverMember
@@ -175,6 +176,8 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
     experiment.storage_path = _absolute(experiment.storage_path)
     for corpus in experiment.corpora.values():
         corpus.root = _absolute(corpus.root)
+        if isinstance(corpus, MixturesCorpus):
+            corpus.pairs = _absolute(corpus.pairs)
     experiment.exclusions.lists = [_absolute(path) for path in experiment.exclusions.lists]
     for member in experiment.members.values():
         _make_paths_absolute(member)

@@ -22,7 +22,7 @@ import ray
 import ray.data
 from tqdm import tqdm
 
-from corpora.audio import AudioError, load_audio
+from corpora.audio import AudioError, files_of, load_audio
 from ray_jobs import storage
 from ray_jobs.config import FeaturesConfig, PrepareResources, fingerprint
 from ray_jobs.console import say
@@ -73,12 +73,11 @@ def plan_shards(table: pd.DataFrame, features: FeaturesConfig, target: Path) -> 
 
 def _stamp(path: str) -> list[int]:
     """Size and time of change: a shard is made anew when one of its files is another."""
-    file, inside, _ = path.partition(".parquet#")
     try:
-        status = Path(file + ".parquet" if inside else path).stat()
+        stats = [file.stat() for file in files_of(path)]
     except OSError:
         return []
-    return [status.st_size, status.st_mtime_ns]
+    return [number for status in stats for number in (status.st_size, status.st_mtime_ns)]
 
 
 def write_shards(
