@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=600, help="to train on, at most")
     options = parser.parse_args()
     torch.set_num_threads(2)
-    (corpus,) = (options.run / "features").iterdir()
+    (corpus,) = (path for path in (options.run / "features").iterdir() if path.is_dir())
     train, validation = (read_features([corpus / split]) for split in ("train", "validation"))
     train = train.head(options.clips)
     frames = [len(clip) for clip in train.codes]
