@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rich.filesize import decimal
-from rich.table import Table
+from rich.table import Column, Table
 
 from ray_jobs.config import Experiment
 from ray_jobs.member_config import AnyMember
@@ -28,6 +28,13 @@ def take(member: AnyMember, free: dict[str, float], sign: int = -1) -> None:
     """Book what a member needs in `free`, or give it back with sign +1."""
     for key, amount in requests(member).items():
         free[key] = free.get(key, 0.0) + sign * amount
+
+
+def enlarged(cluster: dict[str, float], experiment: Experiment) -> dict[str, float]:
+    """A cluster just large enough for every member alone: what a plan is made for where some find no room."""
+    all_requests = [requests(member) for member in experiment.members.values()]
+    keys = {key for each in (cluster, *all_requests) for key in each}
+    return {key: max(each.get(key, 0.0) for each in (cluster, *all_requests)) for key in keys}
 
 
 def by_critical_path(experiment: Experiment, names: set[str]) -> list[str]:
@@ -59,11 +66,10 @@ def waves(experiment: Experiment, names: set[str], cluster: dict[str, float]) ->
     return found
 
 
-def table(
-    experiment: Experiment, names: set[str], cluster: dict[str, float], memory: dict[str, int | None]
-) -> Table:
+def table(experiment: Experiment, names: set[str], cluster: dict[str, float], memory: dict[str, int | None]) -> Table:
     """The plan, for people; members of one wave run at once. `memory` is that of a worker, in bytes, None: unknown."""
-    shown = Table("wave", "member", "kind", "starts behind", "workers", "each", "memory", "epochs", box=None)
+    titles = ("wave", "member", "kind", "starts behind", "workers", "each", "memory", "epochs")
+    shown = Table(*(Column(title, overflow="fold") for title in titles), box=None)  # names stay whole
     for number, wave in enumerate(waves(experiment, names, cluster), 1):
         for name in wave:
             member = experiment.members[name]

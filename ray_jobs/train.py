@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 
 import ray
@@ -18,7 +19,7 @@ from ray_jobs.config import ConfigError, Experiment, fingerprint
 from ray_jobs.console import console, say
 from ray_jobs.faults import reason
 from ray_jobs.member_job import MemberJob, work
-from ray_jobs.plan import by_critical_path, fits, requests, room, table, take
+from ray_jobs.plan import by_critical_path, enlarged, fits, requests, room, table, take
 from ray_jobs.run_directory import RunDirectory, commit, is_done, require
 
 POLL_S = 2.0
@@ -57,15 +58,18 @@ def run(experiment: Experiment, plan: bool = False) -> None:
     """
     directory = RunDirectory(experiment)
     tracking.check(experiment)
-    check_resources(experiment)
+    if not plan:
+        check_resources(experiment)
     todo = {n for n in experiment.members if not is_done(directory.member(n), directory.member_inputs(n))}
     say(f"train: {len(todo)} members to train, {len(experiment.members) - len(todo)} done already")
     if plan:
         from ray_jobs.memory import training_state_bytes  # loads the models' code
 
         memory = {name: training_state_bytes(experiment, name) for name in todo}
-        console.print(table(experiment, todo, _cluster(experiment), memory))
+        console.print(table(experiment, todo, enlarged(_cluster(experiment), experiment), memory))
         say("memory: weights, gradients and AdamW's state of a worker, without activations; unknown: not on this disk")
+        for shortage in shortages(experiment):
+            say(f"not on this cluster: {shortage}", style="yellow")
         return
     for corpus in experiment.corpora:
         require(directory.features(corpus), directory.features_inputs(), "prepare", experiment.name)
@@ -179,7 +183,17 @@ def member_job(experiment: Experiment, directory: RunDirectory, name: str) -> Me
 
 
 def check_resources(experiment: Experiment) -> None:
-    """Refuse what could never start: Ray would wait for it without end."""
+    """Refuse what could never start: Ray would wait for it without end.
+
+    Raises:
+        ConfigError: naming the first member that could not.
+    """
+    for shortage in shortages(experiment):
+        raise ConfigError(f"{shortage}; lower workers or what each of them takes")
+
+
+def shortages(experiment: Experiment) -> Iterator[str]:
+    """Of each member that the nodes of the moment could not hold, what it asks for and what there is."""
     if experiment.autoscaling:
         return
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -187,17 +201,15 @@ def check_resources(experiment: Experiment) -> None:
     for name, member in experiment.members.items():
         least, each = member.resources.least, member.resources.each()
         asks = f"members.{name}.resources asks for"
-        for key, amount in each.items():
-            if least * amount > total.get(key, 0.0):
-                raise ConfigError(
-                    f"{asks} {least * amount:g} {key}, the cluster has {total.get(key, 0.0):g}; "
-                    "lower workers or what each of them takes"
-                )
-        if room(each, nodes) < least:
+        missing = [key for key, amount in requests(member).items() if amount > total.get(key, 0.0)]
+        if missing:
+            wanted = requests(member)[missing[0]]
+            yield f"{asks} {wanted:g} {missing[0]}, the cluster has {total.get(missing[0], 0.0):g}"
+        elif room(each, nodes) < least:
             shown = ", ".join(f"{amount:g} {key}" for key, amount in each.items())
-            raise ConfigError(
+            yield (
                 f"{asks} {least} workers of {shown}, the cluster's nodes have room for {room(each, nodes)}: a worker "
-                "is on one node; lower what each of them takes"
+                "is on one node"
             )
 
 

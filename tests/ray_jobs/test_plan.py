@@ -11,8 +11,8 @@ from models.settings import RetrieverConfig, RetrieverSettings
 from ray_jobs.config import ConfigError, Experiment, load_experiment
 from ray_jobs.member_config import RetrieverMember
 from ray_jobs.memory import layout, training_state_bytes
-from ray_jobs.plan import by_critical_path, fits, requests, room, table, take, waves
-from ray_jobs.train import check_resources
+from ray_jobs.plan import by_critical_path, enlarged, fits, requests, room, table, take, waves
+from ray_jobs.train import check_resources, shortages
 
 from .conftest import ROOT
 
@@ -69,6 +69,20 @@ def test_members_that_no_node_holds_are_refused(monkeypatch: pytest.MonkeyPatch)
     check_resources(smoke("members.fluency.resources={workers: 2, gpus_per_worker: 0.5}"))
     with pytest.raises(ConfigError, match=r"1 workers of 1 CPU, 1 GPU, the cluster's nodes have room for 0: a worker"):
         check_resources(smoke("members.fluency.resources={gpus_per_worker: 1}"))
+
+
+def test_what_finds_no_room_is_planned_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    experiment = smoke("members.fluency.resources={gpus_per_worker: 1}", "members.retriever-bge.resources={workers: 4}")
+    assert list(shortages(experiment)) == [
+        "members.retriever-bge.resources asks for 4 CPU, the cluster has 2",
+        "members.fluency.resources asks for 1 GPU, the cluster has 0",
+    ]
+    large = enlarged({"CPU": 2.0}, experiment)
+    assert large == {"CPU": 4.0, "GPU": 1.0}
+    planned = waves(experiment, set(experiment.members), large)
+    assert {name for wave in planned for name in wave} == set(experiment.members)
 
 
 def test_memory_is_that_of_the_model_that_is_made() -> None:
