@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,14 +17,19 @@ from models.files import CheckpointError, write_json
 from models.retriever import negative_distances
 
 FORMAT = 1
+RECORD = "collection.json"
 LARGE = 20_000  # clips from which on the nearest are looked up first, and only they are scored
 DEPTH = 64  # of that look-up, a retriever; four times as many where they turn out too few
 
 
 class Collection:
-    """N clips, each with one embedding a retriever, as `Retriever.under_metric` gives them."""
+    """N clips, each with one embedding a retriever, as `Retriever.under_metric` gives them.
+
+    `stamps` has of each path what its file was like when it was added, where that is known (`models.files.stamp`).
+    """
 
     def __init__(self, paths: Sequence[str] = (), embeddings: Mapping[str, np.ndarray] | None = None) -> None:
+        self.stamps: dict[str, str] = {}
         self._paths = list(paths)
         self._parts = {name: [rows] for name, rows in (embeddings or {}).items()}
 
@@ -105,17 +111,20 @@ class Collection:
         return indices
 
     def save(self, directory: Path, provenance: dict[str, str]) -> None:
-        """Write collection.safetensors and collection.json; the latter last, each atomically.
+        """Write the embeddings to a file of their own name and collection.json, which names it; the old stay till then.
 
         Args:
             provenance: by retriever, the checksum of its weights.
         """
         directory.mkdir(parents=True, exist_ok=True)
-        partial = directory / ".collection.partial"
-        save_file(self.embeddings, partial)
-        partial.replace(directory / "collection.safetensors")
-        record = {"format": FORMAT, "retrievers": provenance, "paths": self.paths}
-        write_json(directory / "collection.json", record)
+        file = directory / f"collection-{uuid.uuid4().hex[:12]}.safetensors"
+        save_file(self.embeddings, file)
+        stamps = [self.stamps.get(path, "") for path in self.paths]
+        record = {"format": FORMAT, "retrievers": provenance, "embeddings": file.name, "paths": self.paths}
+        write_json(directory / RECORD, record | {"stamps": stamps})
+        for other in directory.glob("collection*.safetensors"):
+            if other != file:
+                other.unlink()
 
     @classmethod
     def load(cls, directory: Path, provenance: dict[str, str]) -> Collection:
@@ -124,7 +133,7 @@ class Collection:
         Raises:
             CheckpointError: if a file is missing, the two do not belong together, or other weights made it.
         """
-        path = directory / "collection.json"
+        path = directory / RECORD
         if not path.is_file():
             raise CheckpointError(f"{path}: no such file; expected a collection that was saved")
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -134,8 +143,13 @@ class Collection:
             differing = sorted(n for n in {*record["retrievers"], *provenance}
                                if record["retrievers"].get(n) != provenance.get(n))  # fmt: skip
             raise CheckpointError(f"{path}: made with other weights of {', '.join(differing)}; index the files anew")
-        embeddings = load_file(directory / "collection.safetensors")
+        file = directory / record.get("embeddings", "collection.safetensors")
+        if not file.is_file():
+            raise CheckpointError(f"{path}: {file.name} is not beside it; index the files anew")
+        embeddings = load_file(file)
         rows = {name: len(one) for name, one in embeddings.items()}
         if set(rows) != set(provenance) or set(rows.values()) - {len(record["paths"])}:
             raise CheckpointError(f"{path}: {len(record['paths'])} paths, but embeddings {rows} beside it")
-        return cls(record["paths"], embeddings)
+        collection = cls(record["paths"], embeddings)
+        collection.stamps = dict(zip(record["paths"], record.get("stamps", [])))
+        return collection

@@ -16,7 +16,7 @@ from corpora.audio import load_audio
 from models.candidates import CandidateTable, score_candidates
 from models.captioner import Captioner, conditioning
 from models.codec import load_codec
-from models.collection import LARGE, Collection
+from models.collection import LARGE, RECORD, Collection
 from models.files import CheckpointError, sha256_of
 from models.fluency import FluencyDetector
 from models.generation import propose
@@ -140,7 +140,7 @@ class Ensemble:
             raise CheckpointError(f"{path}: format {raw.get('format')!r}, this version reads {FORMAT}")
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
         ensemble = cls(BundleManifest.model_validate(raw), Path(directory), chosen)
-        if (Path(directory) / INDEX).is_dir():
+        if (Path(directory) / INDEX / RECORD).is_file():
             ensemble.load_index(Path(directory) / INDEX)
         return ensemble
 

@@ -32,14 +32,17 @@ def find_audio(paths: list[Path]) -> list[Path]:
 
 
 def read_in_batches(
-    ensemble: Ensemble, paths: list[Path], batch_size: int = 16
+    ensemble: Ensemble, paths: list[Path], before: int = 0, batch_size: int = 16
 ) -> Iterator[tuple[list[Path], list[Clip]]]:
     """Read files in batches with a progress bar; those that cannot be read are reported and left out.
+
+    Args:
+        before: how many were read by an earlier run, and are not among `paths`.
 
     Raises:
         AudioError: if none can be read.
     """
-    good = 0
+    good = before
     starts = range(0, len(paths), batch_size)
     for at in track(starts, "reading and computing", console=console, disable=len(starts) < 2, transient=True):
         readable, clips = [], []

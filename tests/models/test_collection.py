@@ -72,6 +72,33 @@ def test_what_is_saved_is_loaded_for_the_same_weights_alone(tmp_path: Path) -> N
     with pytest.raises(CheckpointError, match="no such file"):
         Collection.load(tmp_path / "elsewhere", HASHES)
     Collection(["c.wav"], embeddings(1, 0)).save(tmp_path / "other", HASHES)
-    (tmp_path / "other" / "collection.safetensors").replace(tmp_path / "collection.safetensors")
+    (ours,), (others,) = (folder.glob("*.safetensors") for folder in (tmp_path, tmp_path / "other"))
+    others.replace(ours)
     with pytest.raises(CheckpointError, match="2 paths"):
         Collection.load(tmp_path, HASHES)
+    ours.unlink()
+    with pytest.raises(CheckpointError, match=f"{ours.name} is not beside it"):
+        Collection.load(tmp_path, HASHES)
+
+
+def test_saved_again_it_replaces_the_old_and_a_kill_between_leaves_the_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collection = Collection(["a.wav"], embeddings(1, 0))
+    collection.stamps["a.wav"] = "1:2"
+    collection.save(tmp_path, HASHES)
+
+    def killed(path: Path, content: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("models.collection.write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Collection(["b.wav", "c.wav"], embeddings(2, 0)).save(tmp_path, HASHES)
+    left = Collection.load(tmp_path, HASHES)
+    assert (left.paths, left.stamps) == (["a.wav"], {"a.wav": "1:2"})
+    left.add(["b.wav"], embeddings(1, 1))
+    left.save(tmp_path, HASHES)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+    again = Collection.load(tmp_path, HASHES)
+    assert (again.paths, again.stamps) == (["a.wav", "b.wav"], {"a.wav": "1:2", "b.wav": ""})
