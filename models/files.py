@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .errors import InputError
 
-class CheckpointError(ValueError):
+
+class CheckpointError(InputError, ValueError):
     """A member's directory cannot be loaded; the message names the file, what was found and what was expected."""
 
 

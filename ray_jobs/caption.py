@@ -11,14 +11,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from models.collapse import caption_diversity, collapse_warning
-from models.ensemble import Ensemble
+from models.ensemble.bundle import Ensemble
 from models.files import stamp, write_lines
+from models.metrics.diversity import caption_diversity, collapse_warning
 from models.submission import one_line, refuse_twins, write_captions
-from ray_jobs.audio_files import find_audio, read_in_batches
-from ray_jobs.config import fingerprint
-from ray_jobs.console import console, say
-from ray_jobs.journal import Journal
+from ray_jobs.experiment.fingerprint import fingerprint
+from ray_jobs.inference.audio_files import find_audio, read_in_batches
+from ray_jobs.inference.journal import Journal
+from ray_jobs.run.console import console, say
+from ray_jobs.run.entry import run_command
 
 
 def run(bundle: Path, paths: list[Path], output: Path | None, submission: Path | None, seed: int | None) -> None:
@@ -77,6 +78,4 @@ def _journal(target: Path, bundle: Path, seed: int | None) -> Journal:
 
 
 if __name__ == "__main__":
-    from ray_jobs.cli import main
-
-    main(["caption", *sys.argv[1:]])
+    run_command("caption")

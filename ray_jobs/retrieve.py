@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from models.collection import Collection
-from models.ensemble import Ensemble
+from models.ensemble.bundle import Ensemble
+from models.ensemble.index import Collection
 from models.files import stamp
 from models.submission import LISTED, SubmissionError, read_queries, write_retrieval
-from ray_jobs.audio_files import find_audio, read_in_batches
-from ray_jobs.console import console, say
+from ray_jobs.inference.audio_files import find_audio, read_in_batches
+from ray_jobs.run.console import console, say
+from ray_jobs.run.entry import run_command
 
 QUERIES_AT_ONCE = 256
 SAVE_S = 120.0  # between two times that a growing index is written
@@ -76,8 +77,4 @@ def submit(bundle: Path, captions: Path, paths: list[Path], output: Path) -> Non
 
 
 if __name__ == "__main__":
-    import sys
-
-    from ray_jobs.cli import main
-
-    main(["retrieve", *sys.argv[1:]])
+    run_command("retrieve")

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from models.ensemble import Clip, Ensemble
-from ray_jobs import audio_files, caption, retrieve
+from models.ensemble.bundle import Clip, Ensemble
+from ray_jobs import caption, retrieve
+from ray_jobs.inference import audio_files
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def interrupt(patched: pytest.MonkeyPatch, method: str, after: int | None) -> list[int]:
-    """Let a method of the ensemble end its process at a call, or at none; returns the list of the clips of each call."""
+    """Let a method of the ensemble end its process at a call, or at none; returns the number of clips of each call."""
     calls: list[int] = []
     real = getattr(Ensemble, method)
 
