@@ -71,7 +71,7 @@ def test_broken_captions_are_refused_with_the_row(old: str, new: str, message: s
     [
         (["a.wav", "b.wav"], ["rain", " \n"], r"captions\.csv: row 2: the caption of 'b\.wav' is blank"),
         (["a.wav", "a.wav"], ["rain", "wind"], r"1 names stand for several files, 'a\.wav' among them"),
-        (["a\udcff.wav"], ["rain"], "is no Unicode text"),
+        (["a\udcff.wav"], ["rain"], "is not Unicode text"),
     ],
 )
 def test_captions_that_are_no_submission_are_not_written(
@@ -148,7 +148,7 @@ def test_queries_are_read_from_their_column(tmp_path: Path) -> None:
     assert read_queries(path) == ["rain, wind", "dog"]
     for content, message in (
         ("text\nrain\n", "named caption"),
-        ("caption\n", "no query"),
+        ("caption\n", "no queries"),
         ("id,caption\n1, \n", "row 1"),
     ):
         path.write_text(content)

@@ -52,7 +52,7 @@ def test_seed_decides() -> None:
 def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = np.random.default_rng(0).random((2, 40))
     whole = paired_bootstrap(a, b, 300)
-    monkeypatch.setattr("models.metrics.bootstrap.CHUNK_CELLS", 400)
+    monkeypatch.setattr("models.metrics.bootstrap.MAX_DRAWN_INDICES", 400)
     assert paired_bootstrap(a, b, 300) == whole
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from models.selection.cross_validation import TooFewClipsError, cross_validate, pick
+from models.errors import TooFewClipsError
+from models.selection.cross_validation import cross_validate, pick
 
 
 def by_hand(values: np.ndarray, complexity: np.ndarray) -> int:
