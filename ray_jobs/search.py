@@ -14,11 +14,12 @@ from ray_jobs.run import storage
 from ray_jobs.run.console import say
 from ray_jobs.run.directory import is_done, mark_done, require
 from ray_jobs.run.entry import run_command
-from ray_jobs.tuning.candidate_store import SPLIT, validation_directory
+from ray_jobs.tuning.candidate_store import SPLIT, validation_clip_ids, validation_directory
 from ray_jobs.tuning.chosen import best_sampling
 from ray_jobs.tuning.reranking import search_weights
 from ray_jobs.tuning.retrieval import search_fusion
-from ray_jobs.tuning.sampling import sampling_space, search_sampling, validation_clip_ids
+from ray_jobs.tuning.sampling import search_sampling
+from ray_jobs.tuning.sampling_space import sampling_space
 
 
 def run(experiment: Experiment) -> None:

@@ -58,7 +58,7 @@ class MissingPartError(CaptionInputError):
 
 @dataclass(frozen=True)
 class CaptionScores:
-    """The values of C clips, in the units of the metrics' papers (CIDEr-D 0..10, all others 0..1; fer: 1 is an error)."""
+    """Values of C clips, in the units of the metrics' papers (CIDEr-D 0..10, all others 0..1; fer: 1 is an error)."""
 
     per_clip: pd.DataFrame  # [C] rows, one column a metric
     corpus: dict[str, float]  # as aac-metrics defines each; `vocab.*` among them
@@ -82,7 +82,7 @@ class CaptionScores:
 
 
 def plain_tokens(text: str) -> list[str]:
-    """Return lower-case words without punctuation; hyphens and apostrophes inside a word stay (`high-pitched`, `dog's`).
+    """Return lower-case words without punctuation; hyphens and apostrophes inside words stay (`high-pitched`, `dog's`).
 
     It stands in for the PTB tokenizer of published values, which needs Java. They differ in `dog's`, which PTB splits.
     """
@@ -154,6 +154,7 @@ def candidate_values(
     Raises:
         CaptionInputError, TooFewClipsError: as `caption_values`.
         MissingPartError: the metric's parts are not on this machine.
+        UnsupportedLibraryError: cider_d with a release of aac-metrics that is composed differently.
     """
     _check(len(candidates), references, [metric])
     if metric in NOT_OF_CANDIDATES:
@@ -302,7 +303,7 @@ def _sbert() -> Any:
 
 @lru_cache(maxsize=1)
 def _checker() -> Any:
-    """Load FENSE's fluency checker from its file; the library's own loader asks the hub and needs the GPU it was saved on.
+    """Load FENSE's fluency checker from its file; the library's loader asks the hub and needs the GPU it was saved on.
 
     The classifier takes the tokenizer from `model_type`, a directory here.
     """

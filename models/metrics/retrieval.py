@@ -1,4 +1,4 @@
-"""Retrieval values: mAP@10, recall at 1, 5 and 10, median rank, of queries with one or many right items, in either direction.
+"""Retrieval values of queries with one or many right items: mAP@10, recall at 1, 5 and 10, median rank.
 
 Definitions. R@k is the share of queries with any right item among the first k. Average precision at 10 is the sum of
 precision@p over the positions p <= 10 of right items, divided by min(number of right items, 10); with one right item

@@ -3,8 +3,8 @@
 The highest of many noisy means is high by luck, too. Two guards, both on the clips' own values:
 
 The one-standard-error rule (Breiman et al. 1984): among the settings whose mean is at most one standard error below the
-best one's, take the simplest. Settings are compared clip by clip, so the error is that of the paired difference: clips that
-are hard or easy for all settings do not blur the comparison.
+best one's, take the simplest. Settings are compared clip by clip, so the error is that of the paired difference: clips
+that are hard or easy for all settings do not blur the comparison.
 
 Cross-validation: the rule is applied to all clips but one fold, and the setting it picks is valued on that fold. The
 mean over all clips of these held-out values is what the choice is worth; how far the chosen setting's own mean lies

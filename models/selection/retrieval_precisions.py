@@ -110,7 +110,7 @@ def exact_two_retriever_search(
 def _precision_changes(
     first: np.ndarray, second: np.ndarray, target: np.ndarray
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """Return the sum of average precisions just right of w = 0, the weights [E] where it changes, and the changes [E]."""
+    """Return the sum of average precisions right of w = 0, the weights [E] where it changes, and the changes [E]."""
     right = np.arange(len(target)), target
     lead_at_0, lead_at_1 = (np.asarray(one - one[right][:, None], float) for one in (second, first))
     enters, leaves = (lead_at_0 < 0) & (lead_at_1 >= 0), (lead_at_0 >= 0) & (lead_at_1 < 0)

@@ -33,7 +33,7 @@ class TwoScoreCurve:
 def exact_two_score_search(
     encoder: np.ndarray, decoder: np.ndarray, allowed: np.ndarray, value: np.ndarray
 ) -> TwoScoreCurve:
-    """Compute the mean value of the chosen candidates for every w in [0, 1] of w * encoder + (1 - w) * decoder; no grid.
+    """Compute the mean value of the chosen candidates for every w in [0, 1] of w * encoder + (1 - w) * decoder.
 
     All clips walk along their upper envelopes together: after the choice at w = 0, the next is the line that first
     overtakes it, in O(C K) a step and as many steps as the longest envelope has corners (about log K).
@@ -51,7 +51,7 @@ def exact_two_score_search(
 
 
 def curve(at: np.ndarray, change: np.ndarray, start: float, count: int) -> TwoScoreCurve:
-    """Return the curve of a sum / `count`: the sum is `start` at weight 0 and changes by change [E] at weights at [E]."""
+    """Return the curve of sum / `count`; the sum is `start` at weight 0 and changes by change [E] at weights at [E]."""
     order = np.argsort(at, kind="stable")
     at, change = _grouped(at[order], change[order])
     # a corner within SAME_WEIGHT of an end is part of it
@@ -64,7 +64,7 @@ def curve(at: np.ndarray, change: np.ndarray, start: float, count: int) -> TwoSc
 
 
 def _corners(intercept: np.ndarray, slope: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return the corners inside [0, 1] of all clips' upper envelopes: weight [E] and change of value [E]; the sum at 0."""
+    """Return the corners in [0, 1] of all clips' upper envelopes: weight [E] and change of value [E]; the sum at 0."""
     clips = np.arange(len(intercept))
     # just right of w = 0, the steepest of the highest lines leads; argmax takes the first of equal lines
     level = intercept.max(1, keepdims=True)

@@ -31,8 +31,8 @@ from ray_jobs.experiment.member_config import CaptionerMember
 from ray_jobs.run import storage
 from ray_jobs.tuning.candidate_store import add_values
 from ray_jobs.tuning.chosen import best_sampling
+from ray_jobs.tuning.inner_search import reranking_options
 from ray_jobs.tuning.retrieval import retrieval_options, split_target
-from ray_jobs.tuning.sampling import reranking_options
 from ray_jobs.tuning.trained_members import TrainedMembers
 
 

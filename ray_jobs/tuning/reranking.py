@@ -17,7 +17,7 @@ from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.search_config import SearchConfig
 from ray_jobs.run.directory import RunDirectory
 from ray_jobs.tuning.candidate_store import CandidateStore, build_all
-from ray_jobs.tuning.sampling import mixtures, reranking_options
+from ray_jobs.tuning.inner_search import mixtures, reranking_options
 
 SURFACE_STEPS = 50
 BESIDE_THE_FILTER = ("sbert_sim", "fense")  # the first knows nothing of fluency errors; always reported where it can be

@@ -12,7 +12,7 @@ from models.files import write_arrays
 from models.selection.retrieval_weights import Direction, RetrievalFound, RetrievalOptions, search_retrieval
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.run.directory import RunDirectory
-from ray_jobs.tuning.candidate_store import resources, validation_members
+from ray_jobs.tuning.candidate_store import LOADED, resources
 
 TARGET = "target"  # beside the retrievers' similarities in similarities.npz
 
@@ -26,7 +26,7 @@ def search_fusion(
     """
     search, share = experiment.search, resources(experiment.search)
     task = ray.remote(num_cpus=share["cpu"], num_gpus=share["gpu"])(_similarities)
-    arrays = ray.get(task.remote(experiment.model_dump_json()))
+    arrays = ray.get(task.remote(experiment))
     write_arrays(directory.search("retrieval") / "similarities.npz", arrays)
     similarities, target = split_target(arrays)
     options = retrieval_options(experiment)
@@ -67,6 +67,6 @@ def _best(found: RetrievalFound, experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _similarities(experiment_json: str) -> dict[str, np.ndarray]:
-    members = validation_members(experiment_json)
+def _similarities(experiment: Experiment) -> dict[str, np.ndarray]:
+    members = LOADED.of(experiment)
     return {**members.similarities(), TARGET: members.queries()[1]}

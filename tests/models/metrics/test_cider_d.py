@@ -17,7 +17,7 @@ REFERENCES = [
 
 
 def test_the_parts_were_read_in_this_version() -> None:
-    """Another release may compose the metric differently: compare `cider_d_of_candidates` with it, then name it here."""
+    """Another release may compose the metric differently: compare `cider_d_of_candidates` with it, then name it."""
     assert version("aac-metrics").split(".")[:2] == ["0", "6"]
 
 
