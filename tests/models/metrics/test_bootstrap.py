@@ -27,8 +27,8 @@ def test_whole_groups_are_drawn() -> None:
     clip = rng.permutation(np.repeat(np.arange(100), 5))
     values, zero = per_clip[clip], np.zeros(500)
 
-    def width(**more: np.ndarray) -> float:
-        low, high = paired_bootstrap(values, zero, resamples=4000, **more).ci95
+    def width(groups: np.ndarray | None = None) -> float:
+        low, high = paired_bootstrap(values, zero, resamples=4000, groups=groups).ci95
         return high - low
 
     # five equal values a clip say no more than one: the interval is that of 100 values, sqrt(5) times as wide
