@@ -313,11 +313,12 @@ def small_bert(directory: Path) -> Any:
 def install_models(machine: Path) -> None:
     """Random models of the right form; the checker flags everything."""
     from aac_metrics.functional.fer import BERTFlatClassifier
-    from sentence_transformers import SentenceTransformer, models
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
     small_bert(machine / "bert")
-    embedder = models.Transformer(str(machine / "bert"))
-    SentenceTransformer(modules=[embedder, models.Pooling(16)]).save(str(snapshot(machine, metrics.SBERT)))
+    embedder = Transformer(str(machine / "bert"))
+    SentenceTransformer(modules=[embedder, Pooling(16)]).save(str(snapshot(machine, metrics.SBERT)))
     small_bert(snapshot(machine, metrics.CHECKER_BASE))
     checker = BERTFlatClassifier(str(machine / "bert"), 6)
     with torch.no_grad():
