@@ -27,13 +27,17 @@ _AUDIO = (".", "audio", "waveforms", "audio_32000Hz", "AUDIOCAPS/audio_32000Hz")
 
 
 class AudioCapsCorpus(CorpusSettings):
-    """`root` holds train.csv, val.csv and test.csv, and the audio in train/, val/ and test/."""
+    """AudioCaps: `root` holds `train.csv`, `val.csv` and `test.csv`, and the audio in `train/`, `val/` and `test/`."""
 
     kind: Literal["audiocaps"]
-    splits: list[Split] = Field(min_length=1)
-    captions_folder: str | None = Field(None, description="of the CSV files, in root; looked for when left out")
+    splits: list[Split] = Field(min_length=1, description="splits that are used")
+    captions_folder: str | None = Field(
+        None, description="folder of the CSV files, relative to `root`; if none, the usual places are searched"
+    )
     audio_folder: str | None = Field(
-        None, description="in root: has train/, val/, test/, or all files of all splits; looked for when left out"
+        None,
+        description="folder of the audio, relative to `root`, with `train/`, `val/` and `test/` or all files together; "
+        "if none, the usual places are searched",
     )
 
     def read(self, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:

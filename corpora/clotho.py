@@ -21,13 +21,14 @@ _NAMES = {"train": "development", "validation": "validation", "test": "evaluatio
 
 
 class ClothoCorpus(CorpusSettings):
-    """`root` holds clotho_captions_*.csv and clotho_metadata_*.csv, and the audio in development/ and so on.
+    """Clotho: `root` holds `clotho_captions_*.csv` and `clotho_metadata_*.csv`, and the audio in `development/`,
+    `validation/` and `evaluation/`.
 
-    aac-datasets' folder CLOTHO_v2.1, or the one that it lies in, is understood too.
+    aac-datasets' folder `CLOTHO_v2.1`, or the folder that it lies in, is understood, too.
     """
 
     kind: Literal["clotho"]
-    splits: list[Split] = Field(min_length=1)
+    splits: list[Split] = Field(min_length=1, description="splits that are used")
 
     def read(self, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Read one split.

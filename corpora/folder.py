@@ -15,14 +15,15 @@ from corpora.table import CorpusError
 
 
 class FolderCorpus(CorpusSettings):
-    """`<root>/<split>.csv` and the audio in `<root>/<split>/`, or `<root>/captions.csv` and the audio beside it.
+    """Your own recordings: `<root>/<split>.csv` and the audio in `<root>/<split>/`, or `<root>/captions.csv` for all
+    splits and the audio beside it.
 
-    Columns: file_name, caption_1, caption_2, ...; captions.csv also split, unless it serves one split; and, if known,
-    freesound_id (or sound_id) and youtube_id.
+    Columns: `file_name`, `caption_1`, `caption_2`, ...; in captions.csv also `split`, unless it serves one split; and,
+    if known, `freesound_id` (or `sound_id`) and `youtube_id`.
     """
 
     kind: Literal["folder"]
-    splits: list[Split] = Field(min_length=1)
+    splits: list[Split] = Field(min_length=1, description="splits that are used")
 
     def read(self, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         """`read_folder` of one split."""

@@ -19,11 +19,13 @@ _AUDIO = ("audio", "MACS/audio", "TAU-urban-acoustic-scenes-2019-development/aud
 
 
 class MacsCorpus(CorpusSettings):
-    """`root` holds MACS.yaml, and the audio in audio/."""
+    """MACS: `root` holds `MACS.yaml`, and the audio in `audio/`."""
 
     kind: Literal["macs"]
-    splits: list[Literal["train"]] = Field(["train"], min_length=1)
-    audio_folder: str | None = Field(None, description="in root; looked for when left out")
+    splits: list[Literal["train"]] = Field(["train"], min_length=1, description="splits that are used; it has one")
+    audio_folder: str | None = Field(
+        None, description="folder of the WAV files, relative to `root`; if none, the usual places are searched"
+    )
 
     def read(self, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Read all clips, which make up the one split.

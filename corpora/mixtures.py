@@ -27,13 +27,15 @@ _EXPECTED = '{"dataset": [{"audio_files": ["a.wav", "b.wav"], "chatgpt_mixups": 
 
 
 class MixturesCorpus(CorpusSettings):
-    """Pairs of the training clips in `root`, sounding together; `pairs` names them and has their captions."""
+    """Pairs of the training clips in `root`, played together."""
 
     kind: Literal["mixtures"]
-    pairs: str
-    layout: Literal["clotho", "folder"] = "clotho"
-    splits: list[Literal["train"]] = Field(default=["train"], min_length=1)
-    seed: int = 0
+    pairs: str = Field(description="JSON file of the pairs and their captions, in the form that Wu et al. publish")
+    layout: Literal["clotho", "folder"] = Field(
+        "clotho", description="what `root` holds: Clotho, or your own recordings in the folder layout"
+    )
+    splits: list[Literal["train"]] = Field(["train"], min_length=1, description="splits that are used; it has one")
+    seed: int = Field(0, description="seed of each pair's level difference and offset")
 
     def read(self, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Read all pairs.

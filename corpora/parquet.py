@@ -27,17 +27,20 @@ ROWS_AT_ONCE = 64  # of audio in memory
 
 
 class ParquetCorpus(CorpusSettings):
-    """`<root>/<split>-*.parquet`, `<root>/data/<split>-*.parquet` or `<root>/<split>/*.parquet`.
+    """Audio inside Parquet files: `<root>/<split>-*.parquet`, `<root>/data/<split>-*.parquet` or
+    `<root>/<split>/*.parquet`.
 
-    Columns: the audio, struct<bytes, path>; the captions; and, if known, freesound_id (or sound_id) and youtube_id.
-    Rows of the same audio, as in AudioCaps with a row a caption, are one clip with the captions of all.
+    Columns: the audio, `struct<bytes, path>`; the captions; and, if known, `freesound_id` (or `sound_id`) and
+    `youtube_id`. Rows of the same audio, as in AudioCaps with a row per caption, are one clip with the captions of all.
     """
 
     kind: Literal["parquet"]
-    splits: list[Split] = Field(min_length=1)
-    audio_column: str = "audio"
+    splits: list[Split] = Field(min_length=1, description="splits that are used")
+    audio_column: str = Field("audio", description="column of the audio")
     captions_column: str | None = Field(
-        None, description="text or lists of text; caption, captions, text, raw_text or caption_1 and on when left out"
+        None,
+        description="column of the captions, text or lists of text; if none, `caption`, `captions`, `text`, "
+        "`raw_text`, or `caption_1`, `caption_2` and so on",
     )
 
     def read(self, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:

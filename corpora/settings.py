@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 Split = Literal["train", "validation", "test"]
 
@@ -22,7 +22,7 @@ class CorpusSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    root: str
+    root: str = Field(description="folder of the corpus, absolute on a cluster")
 
     @property
     def folder(self) -> Path:

@@ -28,13 +28,15 @@ _AUDIO = ("Audio", "audio", "waveforms", "WavCaps/Audio", ".")
 
 
 class WavCapsCorpus(CorpusSettings):
-    """`root` holds json_files/<source>/*_final.json as published, and the audio in Audio/<source>/ (FLAC)."""
+    """WavCaps: `root` holds `json_files/<source>/*_final.json` as published, and FLAC files in `Audio/<source>/`."""
 
     kind: Literal["wavcaps"]
-    splits: list[Literal["train"]] = Field(["train"], min_length=1)
-    sources: list[Source] = Field(list(get_args(Source)), min_length=1)
+    splits: list[Literal["train"]] = Field(["train"], min_length=1, description="splits that are used; it has one")
+    sources: list[Source] = Field(list(get_args(Source)), min_length=1, description="sources that are used")
     audio_folder: str | None = Field(
-        None, description="in root: has a folder <source>/ or <source>_flac/ each; looked for when left out"
+        None,
+        description="folder, relative to `root`, that has a folder `<source>/` or `<source>_flac/` for each source; if "
+        "none, the usual places are searched",
     )
 
     def read(self, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:

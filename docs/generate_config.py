@@ -81,8 +81,11 @@ class Reference:
         if "description" in node:
             return node["description"]
         if "const" in node:
-            return f"says that this is a `{node['const']}`"
-        return self.models[_name(node)]["description"].partition("\n")[0] if "$ref" in node else ""
+            return "tells this kind from the others"
+        if "$ref" not in node:
+            return ""
+        first = self.models[_name(node)]["description"].partition("\n\n")[0].removesuffix(".")
+        return first[0].lower() + first[1:]
 
     def _type(self, node: Node) -> str:
         """Say in words what a field holds, with its bounds; models as links to their sections."""
@@ -93,7 +96,9 @@ class Reference:
         if "$ref" in node:
             return self._link(_name(node), "fields")
         if "oneOf" in node:
-            return "one of " + ", ".join(self._link(_name(option), self._kind(_name(option))) for option in node["oneOf"])
+            return "one of " + ", ".join(
+                self._link(_name(option), self._kind(_name(option))) for option in node["oneOf"]
+            )
         if "anyOf" in node:
             return " or ".join(self._type(option) for option in node["anyOf"] if option != {"type": "null"})
         if node["type"] == "array":

@@ -12,12 +12,12 @@ from corpora.settings import CorpusSettings, Split
 
 
 class SoundscapesCorpus(CorpusSettings):
-    """The built-in corpus, rendered into `root` on first use: so many clips a split."""
+    """The built-in synthetic corpus, rendered into `root` on first use."""
 
     kind: Literal["soundscapes"]
-    splits: dict[Split, Annotated[int, Field(ge=2)]]
-    seed: int = 0
-    sample_rate: int = Field(16_000, gt=0, description="Hz of the rendered files")
+    splits: dict[Split, Annotated[int, Field(ge=2)]] = Field(description="number of clips of each split")
+    seed: int = Field(0, description="seed of all scenes")
+    sample_rate: int = Field(16_000, gt=0, description="sampling rate of the rendered files, in Hz")
 
     def read(self, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         """`corpora.folder.read_folder` of one split, once it is rendered."""
