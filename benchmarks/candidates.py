@@ -10,8 +10,8 @@ baseline. Log-mels' way into audio embeddings is the same on both sides and left
 
 Baseline: what a script around transformers does, as the system that the paper follows (arXiv 2309.17352): for each clip
 generate(num_return_sequences=30), then a teacher-forced pass over the texts for the decoder score, then the retriever
-over the clip's texts. Ours: `models.generation.propose_clips` without its beam search, and
-`models.candidates.score_candidates`. Clips take the same order on both sides; both take turns.
+over the clip's texts. Ours: `models.generation.candidates.propose_clips` without its beam search, and
+`models.ensemble.candidate_table.score_candidates`. Clips take the same order on both sides; both take turns.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ import torch
 from claims import Claims, claim, show
 from transformers.modeling_outputs import BaseModelOutput
 
-from corpora.soundscapes import describe, sample_scenes
-from models.candidates import score_candidates
-from models.captioner import Captioner
-from models.generation import Candidate, encoded_batches, sample
-from models.retriever import Retriever
+from corpora.soundscapes.grammar import describe
+from corpora.soundscapes.render import sample_scenes
+from models.captioner.model import Captioner
+from models.ensemble.candidate_table import score_candidates
+from models.generation.candidates import Candidate, encoded_batches, sample
+from models.retriever.model import Retriever
 from models.settings import (
     AudioEncoderConfig,
     CaptionerConfig,

@@ -9,7 +9,8 @@ does. Both sides step in turns, each first as often as second; the ratio is the 
 what else the machine does meanwhile falls on both.
 
 Baseline: what a direct implementation of the paper does: a loop over one embedding table a codebook, eager attention, a
-loop over one head a codebook on every frame, and a cross-entropy each. Ours: `models.captioner.Captioner.forward` with
+loop over one head a codebook on every frame, and a cross-entropy each. Ours:
+`models.captioner.model.Captioner.forward` with
 its defaults. `--layers` is that of encoder and decoder on both sides; fewer than BART-base's 6 make the heads' share,
 and so the ratio, larger.
 """
@@ -28,8 +29,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import BartConfig, BartForConditionalGeneration
 
-from models.captioner import Captioner
-from models.masked_codec_modelling import span_mask
+from models.captioner.masked_codec_modelling import span_mask
+from models.captioner.model import Captioner
 from models.settings import CaptionerConfig
 from models.tokenization import train_tokenizer
 

@@ -28,9 +28,9 @@ from timetable import critical_path, timetable
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForSeq2SeqLM, BartConfig
 
-from models.captioner import Captioner
-from models.fluency import FluencyDetector
-from models.retriever import Retriever
+from models.captioner.model import Captioner
+from models.fluency.detector import FluencyDetector
+from models.retriever.model import Retriever
 from models.settings import (
     CaptionerConfig,
     CaptionerSettings,
@@ -40,8 +40,9 @@ from models.settings import (
     TextEncoderConfig,
 )
 from models.tokenization import train_tokenizer
-from ray_jobs.config import Experiment, load_experiment
-from ray_jobs.member_config import AnyMember, CaptionerMember, RetrieverMember
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.loading import load_experiment
+from ray_jobs.experiment.member_config import AnyMember, CaptionerMember, RetrieverMember
 
 # Clips and captions of the training splits: Clotho v2.1 (arXiv 1910.09387), AudioCaps v1, WavCaps (arXiv 2303.17395)
 CLIPS = {"clotho": 3839, "audiocaps": 49_838, "wavcaps": 403_050}
@@ -100,7 +101,7 @@ def main() -> None:
         pretraining = [name for name in experiment.members if name.endswith("-pretrained")]
         run = load_experiment(path, [f"members.{name}.resources.workers={workers}" for name in pretraining])
         seconds = {
-            name: START_UP_S + (step_flops[name] / member.resources.least + alone_flops[name]) / speed
+            name: START_UP_S + (step_flops[name] / member.resources.min_workers + alone_flops[name]) / speed
             for name, member in run.members.items()
         }
         train_s = max(timetable(run, seconds, {"GPU": gpus, "CPU": 16.0 * gpus}).values())

@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.captioner import SPECIAL_ROWS, Captioner
-from models.generation import beam_search, encoded_batches
-from models.metrics import caption_values
+from models.captioner.model import SPECIAL_ROWS, Captioner
+from models.generation.candidates import beam_search, encoded_batches
+from models.metrics.captions import caption_values
 from models.settings import BeamConfig, CaptionerConfig
-from ray_jobs.batching import bucketed_batches
-from ray_jobs.features import Features, read_features
+from ray_jobs.features.files import Features, read_features
+from ray_jobs.training.batching import bucketed_batches
 
 MODES = ("crop", "windows", "pool", "interpolate")
 BATCH = 16

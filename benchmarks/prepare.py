@@ -6,7 +6,8 @@ Baseline: what a first script does: read a file, mix down and resample with audi
 `encode` with the same weights and as many threads as there are cores, and write the codes as EnCLAP's own scripts do,
 `np.save` of int64 [T, Q]. It computes no log_mel and keeps no captions; ours does both.
 
-Ours: `ray_jobs.shards.make_shards`, as `enclap prepare` calls it, on the same files. Both sides take turns in rounds.
+Ours: `ray_jobs.features.shards.make_shards`, as `enclap prepare` calls it, on the same files. Both sides
+take turns in rounds.
 Steady state is counted from when every actor has finished its first shard; what comes before (actors, imports) is
 printed apart. `bytes` compares the codes on disk. `--growth` measures the highest sum of proportional set sizes of all
 processes with 200 and with 2,000 clips.
@@ -32,12 +33,12 @@ from audiotools import AudioSignal
 from claims import Claims, claim, show
 
 from corpora.folder import read_folder
-from corpora.soundscapes import sample_scenes, write_captions, write_clip
-from models.codec_dac import DacArguments
-from models.codec_files import find_weights, read_own
+from corpora.soundscapes.render import sample_scenes, write_captions, write_clip
+from models.codec.dac import DacArguments
+from models.codec.weights import find_weights, read_own
 from models.settings import LogMelConfig
-from ray_jobs.config import FeaturesConfig, PrepareResources
-from ray_jobs.shards import Shard, encoders, make_shards, plan_shards
+from ray_jobs.experiment.config import FeaturesConfig, PrepareResources
+from ray_jobs.features.shards import Shard, encoders, make_shards, plan_shards
 
 CODEC = "dac-soundscapes-16khz"
 SAMPLE_RATE = 44_100  # of the files: both sides resample

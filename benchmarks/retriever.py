@@ -33,8 +33,8 @@ from claims import claim, show
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from models.optimal_transport import MahalanobisMetric, m_ltm_loss, pairwise_distance, transport_plan
-from models.retrieval_metrics import retrieval_values
+from models.metrics.retrieval import retrieval_values
+from models.retriever.optimal_transport import MahalanobisMetric, m_ltm_loss, pairwise_distance, transport_plan
 
 PAIRS, WIDTH, EPSILON = 256, 1024, 0.03
 BATCHES = (64, 128, 256, 512, 1024, 2048, 4096)

@@ -23,10 +23,11 @@ import ray
 import torch
 from claims import claim, show
 
-from corpora.soundscapes import describe, sample_scenes
-from models.captioner import Captioner
-from models.fluency import FluencyDetector
-from models.retriever import Retriever
+from corpora.soundscapes.grammar import describe
+from corpora.soundscapes.render import sample_scenes
+from models.captioner.model import Captioner
+from models.fluency.detector import FluencyDetector
+from models.retriever.model import Retriever
 from models.settings import (
     CaptionerConfig,
     CaptionerSettings,
@@ -34,12 +35,13 @@ from models.settings import (
     RetrieverConfig,
     RetrieverSettings,
 )
-from ray_jobs.candidate_store import validation_directory
-from ray_jobs.config import Experiment, load_experiment
-from ray_jobs.features import write_shard
-from ray_jobs.member_config import CaptionerMember, RetrieverMember
-from ray_jobs.run_directory import RunDirectory, mark_done
-from ray_jobs.search_sampling import search_sampling, validation_clip_ids
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.loading import load_experiment
+from ray_jobs.experiment.member_config import CaptionerMember, RetrieverMember
+from ray_jobs.features.files import write_shard
+from ray_jobs.run.directory import RunDirectory, mark_done
+from ray_jobs.tuning.candidate_store import validation_directory
+from ray_jobs.tuning.sampling import search_sampling, validation_clip_ids
 
 DEMO = Path(__file__).parents[1] / "experiments" / "demo.yaml"
 CODEBOOKS, ENTRIES, CODES_A_SECOND = 8, 256, 25

@@ -35,9 +35,9 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from timetable import critical_path, timetable, work_bound
 
 from ray_jobs import train
-from ray_jobs.config import Experiment
-from ray_jobs.member_job import MemberJob
-from ray_jobs.run_directory import RunDirectory
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.run.directory import RunDirectory
+from ray_jobs.training.member_job import MemberJob
 
 CHAINS, NODE = 16, {"num_cpus": 32, "num_gpus": 4}
 TARGET, DRIVER_PERCENT = 1.15, 5.0
@@ -107,7 +107,7 @@ def stand_in(start_up_s: float, epoch_s: float) -> Any:
     @ray.remote(num_cpus=0, max_retries=0)
     def fit(job: MemberJob, checkpoints: str, commit: str, progress: Any) -> None:
         asked = time.time()
-        group = placement_group([job.member.resources.each()] * job.member.resources.least, strategy="PACK")
+        group = placement_group([job.member.resources.per_worker()] * job.member.resources.min_workers, strategy="PACK")
         if not group.wait(600):
             raise RuntimeError(f"{job.name}: no room for its placement group")
         ready = time.time()

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from models.retrieval_fusion import exact_two_retriever_search
-from models.weight_search import dense_weight_search, exact_two_score_search, simplex_grid
+from models.selection.retrieval_precisions import exact_two_retriever_search
+from models.selection.weight_search import dense_weight_search, exact_two_score_search, simplex_grid
 
 CLIPS, CANDIDATES, CAPTIONS = 1045, 60, 5
 ROUNDS, LOOPED = 3, 3

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import heapq
 
-from ray_jobs.config import Experiment
-from ray_jobs.plan import by_critical_path, fits, requests, take
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.training.plan import by_critical_path, fits, requests, take
 
 
 def timetable(experiment: Experiment, seconds: dict[str, float], cluster: dict[str, float]) -> dict[str, float]:

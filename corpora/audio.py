@@ -1,4 +1,4 @@
-"""Audio files to samples: mono, float32, at one rate, or a reason in plain words."""
+"""Read the audio of a clip, wherever its path leads: a file, a row of a Parquet file, or two files mixed together."""
 
 from __future__ import annotations
 
@@ -14,88 +14,51 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import soundfile
-import soxr
 
 from corpora.mixing import Mixture
+from models.audio import AudioError, load_audio, read_duration
 
 _PARQUET_CLIP = re.compile(r"(?P<file>.+\.parquet)#(?P<row>\d+)(?::(?P<column>.+))?", re.DOTALL)
 _AUDIO_COLUMN = "audio"
-MAX_CLIPPED = 0.25
-MAX_OFFSET = 0.5
-_MENDED_SIZE = re.compile(r"(?:data|SSND) : (?P<says>\d+) \(should be (?P<should>\d+)\)")
-_SIZE_UNKNOWN = 2**32 - 2**16
-_FRAMES_TOLERANCE = 0.01  # MP3 headers count the codec's own delay or not
 
 
-class AudioError(ValueError):
-    """An audio file cannot be used; the message names the file and says why."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-def load_audio(
+def load_clip(
     path: str | Path, sample_rate: int, max_duration_s: float | None = None, strict: bool = False
 ) -> npt.NDArray[np.float32]:
-    """Read a file, mix it down by the mean of its channels and resample it.
+    """Read a clip as `models.audio.load_audio` reads a file.
 
     Args:
-        path: any file that libsndfile reads (WAV, FLAC, OGG, MP3, ...), or such a file inside a Parquet file
-            (`parquet_clip`), or two that sound together (`corpora.mixing.Mixture.path`).
-        sample_rate: of the result, in Hz.
-        max_duration_s: read no more than this much from the beginning, in seconds.
-        strict: refuse, too, what can be heard but should not be learned from: a quarter of the samples clipped, or a DC
-            offset of half of full scale.
+        path: of an audio file, of one inside a Parquet file (`parquet_clip`), or of two that sound together
+            (`corpora.mixing.Mixture.path`).
 
     Returns:
         Samples, [time], float32, contiguous.
 
     Raises:
-        AudioError: if the file is missing, cannot be decoded, is truncated, holds no samples, holds NaN or infinity, or
-            is digital silence (in the part that was read).
+        AudioError: as `load_audio`; also if the Parquet file has no such row or no audio in it.
     """
     mixture = Mixture.of_path(str(path))
     if mixture:
-        first, second = (load_audio(part, sample_rate, strict=strict) for part in (mixture.first, mixture.second))
+        first, second = (load_clip(part, sample_rate, strict=strict) for part in (mixture.first, mixture.second))
         mixed = mixture.mix(first, second)
         return mixed if max_duration_s is None else mixed[: round(max_duration_s * sample_rate)]
-    stereo, source_rate = _decode(path, max_duration_s)
-    if not len(stereo):
-        raise AudioError(f"{path}: holds no samples")
-    if not np.isfinite(stereo).all():
-        raise AudioError(f"{path}: holds NaN or infinite samples")
-    mono = stereo.mean(axis=1)
-    if not np.ptp(mono):
-        raise AudioError(f"{path}: is digital silence (every sample is {mono[0]:g})")
-    if strict:
-        _refuse_damaged(path, stereo)
-    if source_rate != sample_rate:
-        mono = soxr.resample(mono, source_rate, sample_rate, quality="HQ")
-        if not len(mono):
-            raise AudioError(f"{path}: too short to be resampled from {source_rate} to {sample_rate} Hz")
-    return np.ascontiguousarray(mono, dtype=np.float32)
+    return load_audio(_source(path), sample_rate, max_duration_s, strict, name=str(path))
 
 
-def read_duration(path: str | Path) -> float:
-    """Length in seconds as the file's header says, without decoding it.
+def clip_duration(path: str | Path) -> float:
+    """Return a clip's length in seconds as its header states, without decoding it.
 
     Raises:
         AudioError: if the file is missing or its header cannot be read.
     """
     mixture = Mixture.of_path(str(path))
     if mixture:
-        return max(read_duration(mixture.first), read_duration(mixture.second))
-    try:
-        with soundfile.SoundFile(_source(path)) as file:
-            return file.frames / file.samplerate
-    except (soundfile.SoundFileError, OSError) as error:
-        raise AudioError(f"{path}: cannot be decoded as audio ({error})") from error
+        return max(clip_duration(mixture.first), clip_duration(mixture.second))
+    return read_duration(_source(path), name=str(path))
 
 
 def files_of(path: str) -> list[Path]:
-    """The files on disk that a clip is made of: itself, a Parquet file, or the two of a mixture."""
+    """Return the files on disk that a clip is made of: itself, a Parquet file, or the two of a mixture."""
     mixture = Mixture.of_path(path)
     if mixture:
         return [*files_of(mixture.first), *files_of(mixture.second)]
@@ -103,48 +66,15 @@ def files_of(path: str) -> list[Path]:
     return [Path(inside["file"] if inside else path)]
 
 
-def _decode(path: str | Path, max_duration_s: float | None) -> tuple[npt.NDArray[np.float32], int]:
-    """Samples, [time, channels], and their rate in Hz."""
-    try:
-        with soundfile.SoundFile(_source(path)) as file:
-            wanted = file.frames if max_duration_s is None else round(max_duration_s * file.samplerate)
-            samples = file.read(wanted, dtype="float32", always_2d=True)
-            _refuse_truncated(path, file, len(samples), min(wanted, file.frames))
-            return samples, file.samplerate
-    except (soundfile.SoundFileError, OSError) as error:
-        raise AudioError(f"{path}: cannot be decoded as audio ({error})") from error
-
-
-def _refuse_truncated(path: str | Path, file: soundfile.SoundFile, found: int, wanted: int) -> None:
-    """A file that ends before its header says. libsndfile mends WAV and AIFF headers and tells of it in its log."""
-    mended = _MENDED_SIZE.search(file.extra_info)
-    # A recorder that writes to a pipe cannot know the size and writes the largest there is: nothing is missing then.
-    if mended and int(mended["should"]) < int(mended["says"]) < _SIZE_UNKNOWN:
-        raise AudioError(f"{path}: is truncated: {mended['should']} bytes of sound, the header says {mended['says']}")
-    if found < wanted * (1 - _FRAMES_TOLERANCE):
-        raise AudioError(f"{path}: is truncated: {found} samples of sound, the header says {wanted} or more")
-
-
-def _refuse_damaged(path: str | Path, samples: npt.NDArray[np.float32]) -> None:
-    """Heavy clipping or a large DC offset in samples [time, channels] as they were decoded."""
-    peak = float(np.abs(samples).max())
-    clipped = float((np.abs(samples) >= 0.999 * peak).mean())
-    if peak >= 0.99 and clipped > MAX_CLIPPED:
-        raise AudioError(f"{path}: is clipped: {clipped:.0%} of the samples are at full scale")
-    offset = float(samples.mean())
-    if abs(offset) > MAX_OFFSET:
-        raise AudioError(f"{path}: has a DC offset of {offset:.2f} of full scale")
-
-
 def _source(path: str | Path) -> Path | io.BytesIO:
-    """What libsndfile is to open: the file itself, or the bytes of a Parquet row."""
+    """Return what is to be decoded: the file itself, or the bytes of a Parquet row."""
     inside = _PARQUET_CLIP.fullmatch(str(path))
-    file = Path(inside["file"] if inside else path)
-    if not file.exists():
-        raise AudioError(f"{path}: no such file")
+    if not inside:
+        return Path(path)
+    file = Path(inside["file"])
     if not file.is_file():
-        raise AudioError(f"{path}: is not a file")
-    return io.BytesIO(_row_bytes(file, int(inside["row"]), inside["column"] or _AUDIO_COLUMN)) if inside else file
+        raise AudioError(f"{path}: {'is not a file' if file.exists() else 'no such file'}")
+    return io.BytesIO(_row_bytes(file, int(inside["row"]), inside["column"] or _AUDIO_COLUMN))
 
 
 # --- audio inside Parquet files ------------------------------------------------------------------------------------

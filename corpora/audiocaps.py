@@ -15,7 +15,7 @@ from pydantic import Field
 
 from corpora.files import AudioFolder, Line, caption_columns, find, read_csv
 from corpora.ids import parse_youtube_name, whole_number, without_suffix
-from corpora.rows import Row, sort_out
+from corpora.rows import Row, split_usable
 from corpora.settings import CorpusSettings, Split
 
 _NAMES = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
@@ -40,7 +40,7 @@ class AudioCapsCorpus(CorpusSettings):
         """Read one split. Clips that are not in the audio folder are set aside: many videos are gone.
 
         Returns:
-            The table and the quarantine, as `corpora.rows.sort_out`. A clip_id is `<youtube id>_<start>` with the
+            The table and the quarantine, as `corpora.rows.split_usable`. A clip_id is `<youtube id>_<start>` with the
             official files, and file_name less its suffix with the copies.
 
         Raises:
@@ -54,9 +54,9 @@ class AudioCapsCorpus(CorpusSettings):
         audio = AudioFolder(self._audio(split))
         columns, lines = read_csv(sheet, "AudioCaps' captions")
         if {"youtube_id", "start_time", "caption"} <= set(columns):
-            return sort_out(_official(sheet, lines, audio), audio)
+            return split_usable(_official(sheet, lines, audio), audio)
         captions = ["caption"] if {"file_name", "caption"} <= set(columns) else caption_columns(sheet, columns)
-        return sort_out(_copies(sheet, lines, captions, audio), audio)
+        return split_usable(_copies(sheet, lines, captions, audio), audio)
 
     def _captions(self) -> Iterable[str]:
         return _CAPTIONS if self.captions_folder is None else [self.captions_folder]

@@ -10,7 +10,7 @@ import pandas as pd
 from pydantic import Field
 
 from corpora.files import AudioFolder, caption_columns, find, read_csv
-from corpora.rows import Row, sort_out
+from corpora.rows import Row, split_usable
 from corpora.settings import CorpusSettings, Split
 from corpora.table import CorpusError
 
@@ -35,7 +35,7 @@ class ClothoCorpus(CorpusSettings):
         The Freesound ids come from the metadata. Without that file a warning is logged and all of them are "".
 
         Returns:
-            The table and the quarantine, as `corpora.rows.sort_out`.
+            The table and the quarantine, as `corpora.rows.split_usable`.
 
         Raises:
             CorpusError: if the captions or the audio folder are missing, or the captions cannot be read.
@@ -65,7 +65,7 @@ class ClothoCorpus(CorpusSettings):
             )
             for line in lines
         )
-        return sort_out(rows, AudioFolder(audio))
+        return split_usable(rows, AudioFolder(audio))
 
     def exclusion_lists(self) -> list[Path]:
         """The metadata of the validation and evaluation splits: their clips count even where their audio is absent."""

@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import Field
 
 from corpora.files import AudioFolder, Line, caption_columns, read_csv
-from corpora.rows import Row, ids_of, sort_out
+from corpora.rows import Row, ids_of, split_usable
 from corpora.settings import SPLIT_NAMES, CorpusSettings, Split
 from corpora.table import CorpusError
 
@@ -38,7 +38,7 @@ def read_folder(root: str | Path, split: str, num_splits: int = 1) -> tuple[pd.D
         num_splits: how many splits of the folder are in use; captions.csv without a column `split` can serve only one.
 
     Returns:
-        The table and the quarantine, as `corpora.rows.sort_out`.
+        The table and the quarantine, as `corpora.rows.split_usable`.
 
     Raises:
         CorpusError: if the CSV file or the audio folder is missing, or the CSV cannot be read, lacks columns or has no
@@ -61,7 +61,7 @@ def read_folder(root: str | Path, split: str, num_splits: int = 1) -> tuple[pd.D
         )
         for line in lines
     )
-    return sort_out(rows, AudioFolder(folder if sheet == common else folder / split))
+    return split_usable(rows, AudioFolder(folder if sheet == common else folder / split))
 
 
 def _of_split(sheet: Path, columns: list[str], lines: list[Line], split: str, num_splits: int) -> list[Line]:

@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field
 
 from corpora.files import AudioFolder, find
-from corpora.rows import Row, sort_out
+from corpora.rows import Row, split_usable
 from corpora.settings import CorpusSettings
 from corpora.table import CorpusError
 
@@ -29,7 +29,7 @@ class MacsCorpus(CorpusSettings):
         """Read all clips, which make up the one split.
 
         Returns:
-            The table and the quarantine, as `corpora.rows.sort_out`.
+            The table and the quarantine, as `corpora.rows.split_usable`.
 
         Raises:
             CorpusError: if MACS.yaml or the audio folder is missing, or MACS.yaml is not in its form.
@@ -45,7 +45,7 @@ class MacsCorpus(CorpusSettings):
             [self.folder / place for place in places],
             "set `audio_folder` to the folder of the WAV files, in `root`",
         )
-        return sort_out(_rows(file), AudioFolder(audio))
+        return split_usable(_rows(file), AudioFolder(audio))
 
 
 def _rows(file: Path) -> Iterator[Row]:

@@ -18,7 +18,7 @@ from pydantic import Field
 from corpora.clotho import ClothoCorpus
 from corpora.folder import read_folder
 from corpora.mixing import Mixture
-from corpora.rows import Row, sort_out
+from corpora.rows import Row, split_usable
 from corpora.settings import CorpusSettings
 from corpora.table import CorpusError
 
@@ -39,7 +39,7 @@ class MixturesCorpus(CorpusSettings):
         """Read all pairs.
 
         Returns:
-            The table and the quarantine, as `corpora.rows.sort_out`. `path` is a `Mixture`'s; `freesound_id` and
+            The table and the quarantine, as `corpora.rows.split_usable`. `path` is a `Mixture`'s; `freesound_id` and
             `youtube_id` have those of both clips, with a blank between them.
 
         Raises:
@@ -49,7 +49,7 @@ class MixturesCorpus(CorpusSettings):
             clips, _ = ClothoCorpus(kind="clotho", root=self.root, splits=["train"]).read("train")
         else:
             clips, _ = read_folder(self.root, "train")
-        return sort_out(self._rows(clips), None)
+        return split_usable(self._rows(clips), None)
 
     def _rows(self, clips: pd.DataFrame) -> Iterator[Row]:
         file = Path(self.pairs).absolute()

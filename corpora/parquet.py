@@ -17,7 +17,7 @@ from pydantic import Field
 
 from corpora.audio import parquet_clip
 from corpora.files import leads_out
-from corpora.rows import Row, ids_of, sort_out
+from corpora.rows import Row, ids_of, split_usable
 from corpora.settings import SPLIT_NAMES, CorpusSettings, Split
 from corpora.table import CorpusError
 
@@ -44,8 +44,8 @@ class ParquetCorpus(CorpusSettings):
         """Read one split; its audio is not read, but for that of files whose rows share names.
 
         Returns:
-            The table and the quarantine, as `corpora.rows.sort_out`. Paths are `<file>.parquet#<row>`, which
-            `corpora.audio.load_audio` reads. A clip_id is the name of the audio in the file less its suffix, or
+            The table and the quarantine, as `corpora.rows.split_usable`. Paths are `<file>.parquet#<row>`, which
+            `corpora.audio.load_clip` reads. A clip_id is the name of the audio in the file less its suffix, or
             `<file>#<row>` where that is blank or a path of another machine.
 
         Raises:
@@ -54,7 +54,7 @@ class ParquetCorpus(CorpusSettings):
         rows = {file: list(self._rows(file)) for file in self._files(split)}
         if not any(rows.values()):
             raise CorpusError(f"{self.folder}: no clips; expected at least one row in the Parquet files of {split}")
-        return sort_out(self._clips(rows), None)
+        return split_usable(self._clips(rows), None)
 
     def _clips(self, rows: dict[Path, list[Row]]) -> Iterable[Row]:
         """A row a clip. The same clip has the same name, ids, and bytes of audio, by their number."""

@@ -12,7 +12,7 @@ from corpora.folder import FolderCorpus
 from corpora.macs import MacsCorpus
 from corpora.mixtures import MixturesCorpus
 from corpora.parquet import ParquetCorpus
-from corpora.soundscapes_corpus import SoundscapesCorpus
+from corpora.soundscapes.corpus import SoundscapesCorpus
 from corpora.wavcaps import WavCapsCorpus
 
 Corpus = Annotated[

@@ -38,7 +38,7 @@ def ids_of(cells: Mapping[str, object]) -> dict[str, str]:
     }
 
 
-def sort_out(rows: Iterable[Row], audio: AudioFolder | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+def split_usable(rows: Iterable[Row], audio: AudioFolder | None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Part the rows that can be used from those that cannot.
 
     Args:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pandas as pd
 
+from models.errors import InputError
+
 COLUMNS = ("clip_id", "path", "captions", "freesound_id", "youtube_id")
 QUARANTINE_COLUMNS = ("clip_id", "path", "reason")
 
 
-class CorpusError(ValueError):
+class CorpusError(InputError, ValueError):
     """A corpus cannot be used; the message names the file, the field, what was found and what was expected."""
 
     def __init__(self, message: str) -> None:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from corpora.files import AudioFolder, find
 from corpora.ids import parse_youtube_name, without_suffix
-from corpora.rows import Row, sort_out
+from corpora.rows import Row, split_usable
 from corpora.settings import CorpusSettings
 from corpora.table import CorpusError
 
@@ -41,7 +41,7 @@ class WavCapsCorpus(CorpusSettings):
         """Read all sources, which make up the one split.
 
         Returns:
-            The table and the quarantine, as `corpora.rows.sort_out`. A clip_id is `<source>/<id>`, for ids of two
+            The table and the quarantine, as `corpora.rows.split_usable`. A clip_id is `<source>/<id>`, for ids of two
             sources may be the same number. FreeSound's ids are Freesound ids; those of AudioSet_SL name the video.
 
         Raises:
@@ -76,7 +76,7 @@ class WavCapsCorpus(CorpusSettings):
                 "unpack the archives and set `audio_folder` to the folder that has one a source",
             )
         )
-        return sort_out(_rows(source, file, audio), audio)
+        return split_usable(_rows(source, file, audio), audio)
 
 
 def _rows(source: Source, file: Path, audio: AudioFolder) -> Iterator[Row]:

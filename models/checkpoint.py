@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from models.files import CheckpointError, write_json
+from .files import CheckpointError, write_json
 
 
 def save_member(model: nn.Module, directory: str | Path, kind: str, config: BaseModel) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from .errors import InputError
 
-class CheckpointError(ValueError):
+
+class CheckpointError(InputError, ValueError):
     """A member's directory cannot be loaded; the message names the file, what was found and what was expected."""
 
 
@@ -23,11 +25,25 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def stamp(path: Path) -> str:
+    """Size and time of change of a file: another stamp, another content."""
+    status = path.stat()
+    return f"{status.st_size}:{status.st_mtime_ns}"
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def write_lines(path: Path, lines: Iterable[Any]) -> None:
+    """Write JSON lines, whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     partial.replace(path)
 
 

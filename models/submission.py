@@ -9,13 +9,15 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
+from .errors import InputError
+
 CAPTION_COLUMNS = ["file_name", "caption_predicted"]
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 LISTED = 10  # names a row of Task 8
 RETRIEVAL_COLUMNS = ["caption", *(f"fname_{rank}" for rank in range(1, LISTED + 1))]
 
 
-class SubmissionError(ValueError):
+class SubmissionError(InputError, ValueError):
     """A file that the challenge would refuse; the message names file, row, what was found and what was expected."""
 
 

@@ -5,21 +5,26 @@ Example: enclap caption runs/demo/bundle recording.wav
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from models.collapse import caption_diversity, collapse_warning
-from models.ensemble import Ensemble
+from models.ensemble.bundle import Ensemble
+from models.files import stamp, write_lines
+from models.metrics.diversity import caption_diversity, collapse_warning
 from models.submission import one_line, refuse_twins, write_captions
-from ray_jobs.audio_files import find_audio, read_in_batches
-from ray_jobs.console import console, say
+from ray_jobs.experiment.fingerprint import fingerprint
+from ray_jobs.inference.audio_files import find_audio, read_in_batches
+from ray_jobs.inference.journal import Journal
+from ray_jobs.run.console import console, say
+from ray_jobs.run.entry import run_command
 
 
 def run(bundle: Path, paths: list[Path], output: Path | None, submission: Path | None, seed: int | None) -> None:
     """Print a caption a file; or write one JSON object a file with all candidates and scores, a Task 6 submission, or
-    both.
+    both. Where a file is written, a run that was interrupted goes on.
 
     Raises:
         SubmissionError: if a file cannot be read, two have one name, or a caption is blank; `output` is written before.
@@ -28,29 +33,49 @@ def run(bundle: Path, paths: list[Path], output: Path | None, submission: Path |
     pool = [path.name for path in files]
     if submission:
         refuse_twins(submission, pool)
+    keys = {path: f"{path.absolute()} {stamp(path)}" for path in files}
     ensemble = Ensemble.load(bundle)
-    lines, texts, names = [], [], []
-    for readable, clips in read_in_batches(ensemble, files):
-        for path, caption in zip(readable, ensemble.caption_clips(clips, seed), strict=True):
-            texts.append(caption.text)
-            names.append(path.name)
-            if output:
-                lines.append(json.dumps({"path": str(path), **asdict(caption)}, ensure_ascii=False))
-            elif not submission:
-                console.print(f"{path}\t{one_line(caption.text)}", markup=False)
+    target = output or submission
+    journal = _journal(target, bundle, seed) if target else None
+    said: dict[str, Any] = journal.done if journal else {}
+    todo = [path for path in files if keys[path] not in said]
+    before = len(files) - len(todo)
+    if before:
+        say(f"caption: {before} of {len(files)} files have captions from a run that was interrupted")
+    for path, line in _captioned(ensemble, todo, seed, before):
+        if journal:
+            journal.add(keys[path], line)
+        else:
+            said[keys[path]] = line
+            console.print(f"{path}\t{one_line(line['text'])}", markup=False)
+    lines = [said[keys[path]] for path in files if keys[path] in said]
+    texts = [line["text"] for line in lines]
     if output:
-        partial = output.with_name(f".{output.name}.partial")
-        partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-        partial.replace(output)
+        write_lines(output, lines)
         say(f"caption: {len(lines)} captions in {output}")
     if submission:
-        write_captions(submission, names, texts, pool)
-        say(f"caption: {len(texts)} captions for Task 6 in {submission}")
+        write_captions(submission, [Path(line["path"]).name for line in lines], texts, pool)
+        say(f"caption: {len(lines)} captions for Task 6 in {submission}")
+    if journal:
+        journal.remove()
     if texts and (warning := collapse_warning(caption_diversity(texts))):
         print(f"caption: {warning}", file=sys.stderr)
 
 
-if __name__ == "__main__":
-    from ray_jobs.cli import main
+def _captioned(
+    ensemble: Ensemble, paths: list[Path], seed: int | None, before: int
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """What `--output` has of each file that can be read."""
+    for readable, clips in read_in_batches(ensemble, paths, before):
+        for path, caption in zip(readable, ensemble.caption_clips(clips, seed), strict=True):
+            yield path, {"path": str(path), **asdict(caption)}
 
-    main(["caption", *sys.argv[1:]])
+
+def _journal(target: Path, bundle: Path, seed: int | None) -> Journal:
+    """Beside what is to be written; that of another bundle or seed is another one."""
+    made_by = fingerprint((bundle / "SHA256SUMS").read_text(encoding="utf-8"), seed)
+    return Journal(target.with_name(f".{target.name}.{made_by}.partial"))
+
+
+if __name__ == "__main__":
+    run_command("caption")

@@ -13,21 +13,13 @@ from typing import Annotated, Any
 
 import typer
 
-from corpora.audio import AudioError
-from corpora.table import CorpusError
-from models.files import CheckpointError
-from models.metrics import CaptionInputError
-from models.submission import SubmissionError
-from ray_jobs.config import ConfigError, Experiment, load_config, load_experiment
-from ray_jobs.console import say
-from ray_jobs.features import FeaturesError
-from ray_jobs.run_directory import NotReadyError, RunDirectory
-from ray_jobs.run_lock import RunBusyError, only_writer
-
-BAD_INPUT = (
-    AudioError, CaptionInputError, CheckpointError, ConfigError, CorpusError, FeaturesError, NotReadyError,
-    RunBusyError, SubmissionError,
-)  # fmt: skip
+from models.errors import InputError
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.loading import load_config, load_experiment
+from ray_jobs.run.console import say
+from ray_jobs.run.directory import RunDirectory
+from ray_jobs.run.lock import only_writer
+from ray_jobs.run.session import connect
 
 app = typer.Typer(
     name="enclap",
@@ -237,38 +229,13 @@ def fluency(
     job.run(bundle, captions, output)
 
 
-def connect(log_to_driver: bool = False) -> None:
-    """Join the cluster that RAY_ADDRESS names (as it does inside `ray job submit`), or start Ray on this machine.
-
-    `log_to_driver` shows what workers print; the jobs whose workers report through an actor leave it off.
-    """
-    # Tune's newer output prints a banner whatever its verbosity, Ray Data's actors a false alarm (ray#53727).
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    import logging
-
-    import ray
-    import ray.data
-
-    address = os.environ.get("RAY_ADDRESS")
-    options: dict[str, Any] = {} if address else {"include_dashboard": False}
-    for noisy in ("ray.data", "ray.train", "ray.tune"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    joined = ray.init(address=address or "local", log_to_driver=log_to_driver, logging_level=logging.ERROR, **options)
-    # Ray Data's bars would be drawn over our lines.
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    resources, place = ray.cluster_resources(), address or "this machine"
-    dashboard = f", dashboard http://{joined.dashboard_url}" if joined.dashboard_url else ""
-    say(f"ray: {place}, {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs{dashboard}")
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run a command. Exit codes: 0 done; 1 failed while running; 2 bad input or config, before any work."""
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch|audiotools|ray")  # not ours to mend
     run: Callable[..., Any] = typer.main.get_command(app)
     try:
         run(args=arguments, prog_name="enclap", standalone_mode=True)
-    except BAD_INPUT as error:
+    except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 import ray
 
-from models.bootstrap import paired_bootstrap
-from models.candidates import CandidateTable
-from models.collapse import caption_diversity, collapse_warning
+from models.ensemble.candidate_table import CandidateTable
 from models.files import write_frame, write_json
-from models.fluency import detection
-from models.metrics import CaptionScores, best_preprocessing, caption_values
-from models.retrieval_metrics import (
+from models.fluency.detector import detection
+from models.metrics.bootstrap import paired_bootstrap
+from models.metrics.captions import CaptionScores, best_preprocessing, caption_values
+from models.metrics.diversity import caption_diversity, collapse_warning
+from models.metrics.retrieval import (
     RetrievalScores,
     chance_map10,
     relevant_of,
@@ -27,14 +27,15 @@ from models.retrieval_metrics import (
     transport_similarity,
 )
 from models.submission import LISTED, SubmissionError, write_captions, write_retrieval
-from ray_jobs import storage
-from ray_jobs.candidate_store import resources
-from ray_jobs.config import Experiment
-from ray_jobs.console import say
-from ray_jobs.leave_one_out import member_worth
-from ray_jobs.members import TrainedMembers
-from ray_jobs.run_directory import RunDirectory, commit, is_done, mark_done, package_versions, require
-from ray_jobs.search import best_reranking, best_retrieval, best_sampling
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.run import storage
+from ray_jobs.run.console import say
+from ray_jobs.run.directory import RunDirectory, commit, is_done, mark_done, package_versions, require
+from ray_jobs.run.entry import run_command
+from ray_jobs.tuning.candidate_store import resources
+from ray_jobs.tuning.chosen import best_reranking, best_retrieval, best_sampling
+from ray_jobs.tuning.member_worth import member_worth
+from ray_jobs.tuning.trained_members import TrainedMembers
 
 SPLIT = "test"
 COMPARED = ("cider_d", "spider_fl", "fense")  # those that were computed
@@ -113,9 +114,9 @@ def _caption(
     reranking = best_reranking(directory.search("reranking"))
     table = members.candidates(best_sampling(directory.search("sampling")))
     chosen = reranking.choose(table)
-    systems, speakers = {}, experiment.speakers()
+    systems, caption_sources = {}, experiment.caption_sources()
     for how, suffix in {"beam": "/beam", "rerank": ""}.items():
-        for name in speakers:
+        for name in caption_sources:
             own = table.of_captioner(name + suffix)
             systems[f"{name}/{how}"] = _texts(own, reranking.choose(own))
     systems["ensemble"] = _texts(table, chosen)
@@ -134,7 +135,7 @@ def _caption(
         if members.detector:
             found["fluency_error"] = float(members.detector.fluency_error(texts).mean())
         found["unique_captions"] = len(set(texts))
-    others = [f"{name}/{how}" for name in speakers for how in ("beam", "rerank")]
+    others = [f"{name}/{how}" for name in caption_sources for how in ("beam", "rerank")]
     comparisons = [
         _compare_captions(scores, metric, other, experiment.seed)
         for metric in COMPARED
@@ -259,8 +260,4 @@ def _write_retrieval(target: Path, queries: list[str], similarity: np.ndarray, f
 
 
 if __name__ == "__main__":
-    import sys
-
-    from ray_jobs.cli import main
-
-    main(["combine", *sys.argv[1:]])
+    run_command("combine")

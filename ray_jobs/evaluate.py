@@ -12,15 +12,16 @@ import pandas as pd
 
 from corpora.folder import read_folder
 from corpora.table import CorpusError
-from models.collection import Collection
-from models.ensemble import Ensemble
+from models.ensemble.bundle import Ensemble
+from models.ensemble.index import Collection
 from models.files import write_frame, write_json
-from models.metrics import best_preprocessing, caption_values
-from models.retrieval_metrics import NONE, Block, relevant_of, retrieval_values_in_blocks
-from models.retriever import negative_distances
-from ray_jobs.audio_files import read_in_batches
-from ray_jobs.console import console, say
-from ray_jobs.run_directory import commit, package_versions
+from models.metrics.captions import best_preprocessing, caption_values
+from models.metrics.retrieval import NONE, Block, relevant_of, retrieval_values_in_blocks
+from models.retriever.model import negative_distances
+from ray_jobs.inference.audio_files import read_in_batches
+from ray_jobs.run.console import console, say
+from ray_jobs.run.directory import commit, package_versions
+from ray_jobs.run.entry import run_command
 
 
 def run(bundle: Path, root: Path, split: str, output: Path | None, relevance: Path | None = None) -> None:
@@ -120,8 +121,4 @@ def _block(ensemble: Ensemble, asked: dict[str, np.ndarray], answers: dict[str, 
 
 
 if __name__ == "__main__":
-    import sys
-
-    from ray_jobs.cli import main
-
-    main(["evaluate", *sys.argv[1:]])
+    run_command("evaluate")

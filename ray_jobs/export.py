@@ -9,17 +9,18 @@ import json
 import shutil
 from pathlib import Path
 
-from models.codec import Codec, load_codec
-from models.ensemble import BundleManifest
+from models.codec.base import Codec, load_codec
+from models.ensemble.bundle import BundleManifest
 from models.files import sha256_of
-from ray_jobs import storage
-from ray_jobs.config import Experiment
-from ray_jobs.console import say
-from ray_jobs.kept_epochs import KEPT
-from ray_jobs.member_config import CaptionerMember
-from ray_jobs.run_directory import RunDirectory, commit, is_done, mark_done, package_versions, require
-from ray_jobs.search import best_reranking, best_retrieval, best_sampling
-from ray_jobs.tracking import LOG
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.member_config import CaptionerMember
+from ray_jobs.run import storage
+from ray_jobs.run.console import say
+from ray_jobs.run.directory import RunDirectory, commit, is_done, mark_done, package_versions, require
+from ray_jobs.run.entry import run_command
+from ray_jobs.run.log import LOG
+from ray_jobs.training.kept_epochs import KEPT
+from ray_jobs.tuning.chosen import best_reranking, best_retrieval, best_sampling
 
 NOTICE = """Weights in this directory were trained by enclap-ensemble from the corpora and checkpoints named in
 bundle.json under provenance. Their licences apply: the published DAC weights are MIT; Clotho's licence is academic and
@@ -95,8 +96,4 @@ def _checksums(root: Path) -> str:
 
 
 if __name__ == "__main__":
-    import sys
-
-    from ray_jobs.cli import main
-
-    main(["export", *sys.argv[1:]])
+    run_command("export")

@@ -13,10 +13,11 @@ import pandas as pd
 from rich.table import Table
 
 from corpora.table import CorpusError
-from models.ensemble import BundleManifest
+from models.ensemble.bundle import BundleManifest
 from models.files import CheckpointError, write_json
-from models.fluency import FluencyDetector, detection
-from ray_jobs.console import console, say
+from models.fluency.detector import FluencyDetector, detection
+from ray_jobs.run.console import console, say
+from ray_jobs.run.entry import run_command
 
 SYNTHETIC = "soundscapes"  # the kind of the built-in corpus
 DETECTION = "fluency_detector"  # in metrics.json
@@ -88,8 +89,4 @@ def _share(value: float | None) -> str:
 
 
 if __name__ == "__main__":
-    import sys
-
-    from ray_jobs.cli import main
-
-    main(["fluency", *sys.argv[1:]])
+    run_command("fluency")

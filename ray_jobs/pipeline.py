@@ -9,10 +9,13 @@ import json
 
 from rich.table import Table
 
-from ray_jobs import combine, export, prepare, report, search, storage, tracking, train
-from ray_jobs.config import Experiment
-from ray_jobs.console import console, say
-from ray_jobs.run_directory import RunDirectory
+from ray_jobs import combine, export, prepare, report, search, train
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.run import storage
+from ray_jobs.run.console import console, say
+from ray_jobs.run.directory import RunDirectory
+from ray_jobs.run.entry import run_command
+from ray_jobs.training import tracking
 
 
 def run(experiment: Experiment) -> None:
@@ -49,8 +52,4 @@ def _table(title: str, systems: dict[str, dict[str, float]], columns: list[str])
 
 
 if __name__ == "__main__":
-    import sys
-
-    from ray_jobs.cli import main
-
-    main(["pipeline", *sys.argv[1:]])
+    run_command("pipeline")

@@ -14,18 +14,20 @@ import pyarrow.parquet as pq
 import ray
 import ray.data
 
-from corpora import soundscapes
 from corpora.exclusions import Exclusions, exclude, find_evaluation_ids, read_exclusions
 from corpora.overlaps import find_overlaps
-from corpora.soundscapes_corpus import SoundscapesCorpus
+from corpora.soundscapes import render as soundscapes
+from corpora.soundscapes.corpus import SoundscapesCorpus
 from corpora.table import QUARANTINE_COLUMNS, CorpusError
 from models.files import write_json
-from ray_jobs import storage
-from ray_jobs.config import ConfigError, Experiment, fingerprint
-from ray_jobs.console import say
-from ray_jobs.features import shard_metadata
-from ray_jobs.run_directory import RunDirectory, is_done, mark_done
-from ray_jobs.shards import Shard, encoders, plan_shards, write_shards
+from ray_jobs.experiment.config import ConfigError, Experiment
+from ray_jobs.experiment.fingerprint import fingerprint
+from ray_jobs.features.files import shard_metadata
+from ray_jobs.features.shards import Shard, encoders, plan_shards, write_shards
+from ray_jobs.run import storage
+from ray_jobs.run.console import say
+from ray_jobs.run.directory import RunDirectory, is_done, mark_done
+from ray_jobs.run.entry import run_command
 
 Tables = dict[tuple[str, str], pd.DataFrame]  # by corpus and split
 
@@ -65,7 +67,7 @@ def run(experiment: Experiment, dry_run: bool = False) -> None:
 
 
 def _dry_run(experiment: Experiment) -> None:
-    from ray_jobs.dry_run import show_estimate
+    from ray_jobs.features.dry_run import show_estimate
 
     there = []
     for name, corpus in experiment.corpora.items():
@@ -114,7 +116,8 @@ def _exclude(experiment: Experiment, tables: Tables) -> Tables:
 
 def _codec_sample_rate(experiment: Experiment) -> int:
     """Of the codec, loaded once here: what is wrong with it is said before any work, not by the first actor."""
-    from models.codec import CodecError, load_codec
+    from models.codec.base import load_codec
+    from models.codec.weights import CodecError
 
     try:
         return load_codec(experiment.features.codec, experiment.features.codebooks).sample_rate
@@ -196,8 +199,4 @@ def _rendering_inputs(corpus: SoundscapesCorpus) -> str:
 
 
 if __name__ == "__main__":
-    import sys
-
-    from ray_jobs.cli import main
-
-    main(["prepare", *sys.argv[1:]])
+    run_command("prepare")

@@ -17,23 +17,25 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from corpora.audio import AudioError, load_audio
-from models.candidates import CandidateTable
-from models.ensemble import Reranking
-from models.metrics import candidate_values
-from ray_jobs import storage
-from ray_jobs.charts import THEME, chart, figure, label
-from ray_jobs.config import Experiment
-from ray_jobs.console import say
-from ray_jobs.features import Features, read_features
-from ray_jobs.report_search import searches
-from ray_jobs.run_directory import RunDirectory, is_done, mark_done, require
-from ray_jobs.search import best_reranking
+from corpora.audio import load_clip
+from models.audio import AudioError
+from models.ensemble.candidate_table import CandidateTable
+from models.ensemble.reranking import Reranking
+from models.metrics.captions import candidate_values
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.features.files import Features, read_features
+from ray_jobs.reporting.charts import THEME, chart, figure, label
+from ray_jobs.reporting.searches import searches
+from ray_jobs.run import storage
+from ray_jobs.run.console import say
+from ray_jobs.run.directory import RunDirectory, is_done, mark_done, require
+from ray_jobs.run.entry import run_command
+from ray_jobs.tuning.chosen import best_reranking
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "reporting" / "templates"
 CLIPS, CANDIDATES, RETRIEVED, QUARANTINED = 8, 5, 5, 20
 AUDIO_RATE, AUDIO_S = 16_000, 30.0  # what a browser gets: enough to judge a caption by, small enough for one page
 PICTURE_COLUMNS, PICTURE_ROWS, PICTURE_LEVELS = 480, 96, 64
@@ -221,7 +223,7 @@ def _retrieval(
 def _audio(path: str, max_duration_s: float) -> str | None:
     """The clip as a data URI, MP3 because every browser plays it; None if the file has gone."""
     try:
-        samples = load_audio(path, AUDIO_RATE, min(AUDIO_S, max_duration_s))
+        samples = load_clip(path, AUDIO_RATE, min(AUDIO_S, max_duration_s))
     except AudioError:
         return None
     buffer = io.BytesIO()
@@ -287,8 +289,4 @@ def _training_curve(history: pd.DataFrame, monitor: str, chosen: float) -> Figur
 
 
 if __name__ == "__main__":
-    import sys
-
-    from ray_jobs.cli import main
-
-    main(["report", *sys.argv[1:]])
+    run_command("report")

@@ -5,17 +5,21 @@ Example: enclap retrieve runs/demo/bundle "a dog barks" field_recordings/
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
 
-from models.collection import Collection
-from models.ensemble import Ensemble
+from models.ensemble.bundle import Ensemble
+from models.ensemble.index import Collection
+from models.files import stamp
 from models.submission import LISTED, SubmissionError, read_queries, write_retrieval
-from ray_jobs.audio_files import find_audio, read_in_batches
-from ray_jobs.console import console, say
+from ray_jobs.inference.audio_files import find_audio, read_in_batches
+from ray_jobs.run.console import console, say
+from ray_jobs.run.entry import run_command
 
 QUERIES_AT_ONCE = 256
+SAVE_S = 120.0  # between two times that a growing index is written
 
 
 def run(bundle: Path, query: str, paths: list[Path], top_k: int) -> None:
@@ -23,21 +27,31 @@ def run(bundle: Path, query: str, paths: list[Path], top_k: int) -> None:
     files = find_audio(paths) if paths else []
     ensemble = Ensemble.load(bundle)
     if files:
-        ensemble.collection = Collection()
-        _add(ensemble, files)
+        _index(ensemble, files)
     for rank, (path, similarity) in enumerate(ensemble.retrieve(query, top_k), 1):
         console.print(f"{rank:3d}  {similarity:8.3f}  {path}", markup=False)
 
 
 def index(bundle: Path, paths: list[Path]) -> None:
-    """Add files to the bundle's index."""
-    files = [file.resolve() for file in find_audio(paths)]
+    """Add files to the bundle's index; those that are there, and have not changed since, are not read again."""
     ensemble = Ensemble.load(bundle)
-    _add(ensemble, files)
+    known = ensemble.collection.stamps
+    stamps = {file: stamp(file) for file in (path.resolve() for path in find_audio(paths))}
+    todo = [file for file in stamps if known.get(str(file)) != stamps[file]]
+    say(f"index: {len(todo)} files to add, {len(stamps) - len(todo)} are there already")
+    saved = time.monotonic()
+    for readable, clips in read_in_batches(ensemble, todo, len(stamps) - len(todo)):
+        ensemble.index_clips(readable, clips)
+        known.update((str(file), stamps[file]) for file in readable)
+        if time.monotonic() - saved > SAVE_S:
+            ensemble.save_index()
+            saved = time.monotonic()
     say(f"index: {len(ensemble.collection)} files in {ensemble.save_index()}")
 
 
-def _add(ensemble: Ensemble, files: list[Path]) -> None:
+def _index(ensemble: Ensemble, files: list[Path]) -> None:
+    """Search in these files alone."""
+    ensemble.collection = Collection()
     for readable, clips in read_in_batches(ensemble, files):
         ensemble.index_clips(readable, clips)
 
@@ -52,8 +66,7 @@ def submit(bundle: Path, captions: Path, paths: list[Path], output: Path) -> Non
     if len(files) < LISTED:
         raise SubmissionError(f"{len(files)} audio files, expected at least {LISTED} for a submission")
     ensemble = Ensemble.load(bundle)
-    ensemble.collection = Collection()
-    _add(ensemble, files)
+    _index(ensemble, files)
     names = [Path(path).name for path in ensemble.collection.paths]
     ranking: list[list[str]] = []
     for at in range(0, len(queries), QUERIES_AT_ONCE):
@@ -64,8 +77,4 @@ def submit(bundle: Path, captions: Path, paths: list[Path], output: Path) -> Non
 
 
 if __name__ == "__main__":
-    import sys
-
-    from ray_jobs.cli import main
-
-    main(["retrieve", *sys.argv[1:]])
+    run_command("retrieve")

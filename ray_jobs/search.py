@@ -5,22 +5,20 @@ Example: enclap search experiments/demo.yaml search.trials=20
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
-from models.ensemble import Reranking, RetrievalFusion
 from models.files import write_frame, write_json
-from models.metrics import MissingPartError, missing_parts
-from models.settings import SamplingConfig
-from ray_jobs import storage
-from ray_jobs.candidate_store import SPLIT, validation_directory
-from ray_jobs.config import Experiment
-from ray_jobs.console import say
-from ray_jobs.run_directory import is_done, mark_done, require
-from ray_jobs.search_reranking import search_weights
-from ray_jobs.search_retrieval import search_fusion
-from ray_jobs.search_sampling import sampling_space, search_sampling, validation_clip_ids
+from models.metrics.captions import MissingPartError, missing_parts
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.run import storage
+from ray_jobs.run.console import say
+from ray_jobs.run.directory import is_done, mark_done, require
+from ray_jobs.run.entry import run_command
+from ray_jobs.tuning.candidate_store import SPLIT, validation_directory
+from ray_jobs.tuning.chosen import best_sampling
+from ray_jobs.tuning.reranking import search_weights
+from ray_jobs.tuning.retrieval import search_fusion
+from ray_jobs.tuning.sampling import sampling_space, search_sampling, validation_clip_ids
 
 
 def run(experiment: Experiment) -> None:
@@ -64,31 +62,5 @@ def _brief(best: dict[str, Any]) -> str:
     return "  ".join(f"{key} {v:.3g}" if isinstance(v, float) else f"{key} {v}" for key, v in flat.items())
 
 
-def _read_best(directory: Path) -> dict[str, Any]:
-    return json.loads(storage.read_text(directory / "best.json"))
-
-
-def best_sampling(directory: Path) -> SamplingConfig:
-    """The sampling parameters found."""
-    found = _read_best(directory)
-    return SamplingConfig(**{key: found[key] for key in SamplingConfig.model_fields})
-
-
-def best_reranking(directory: Path) -> Reranking:
-    """The reranking weights found."""
-    found = _read_best(directory)
-    return Reranking(**{key: found[key] for key in Reranking.model_fields})
-
-
-def best_retrieval(directory: Path) -> RetrievalFusion:
-    """The retrieval weights found."""
-    found = _read_best(directory)
-    return RetrievalFusion(**{key: found[key] for key in RetrievalFusion.model_fields})
-
-
 if __name__ == "__main__":
-    import sys
-
-    from ray_jobs.cli import main
-
-    main(["search", *sys.argv[1:]])
+    run_command("search")

@@ -18,11 +18,12 @@ import yaml
 from pydantic import ValidationError
 from rich.table import Table
 
-from ray_jobs import storage
-from ray_jobs.config import ConfigError, Experiment
-from ray_jobs.console import console, spell_duration
-from ray_jobs.run_directory import MARKER, PROGRESS, RunDirectory, is_done
-from ray_jobs.run_lock import LEASE_S, Owner, heartbeat_age_s, read_owner
+from ray_jobs.experiment.config import ConfigError, Experiment
+from ray_jobs.run import storage
+from ray_jobs.run.console import console, spell_duration
+from ray_jobs.run.directory import MARKER, PROGRESS, RunDirectory, is_done
+from ray_jobs.run.entry import run_command
+from ray_jobs.run.lock import LEASE_S, Owner, heartbeat_age_s, read_owner
 
 # outdated: made from other settings, the next job makes it anew. stopped: begun, and nobody works on it.
 State = Literal["waiting", "running", "stopped", "failed", "outdated", "done"]
@@ -268,6 +269,4 @@ def _styled(state: State) -> str:
 
 
 if __name__ == "__main__":
-    from ray_jobs.cli import main
-
-    main(["status", *sys.argv[1:]])
+    run_command("status")

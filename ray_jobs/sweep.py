@@ -31,14 +31,17 @@ from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from models.files import write_frame, write_json
-from ray_jobs import storage
-from ray_jobs.config import ConfigError, Experiment, fingerprint
-from ray_jobs.console import say
-from ray_jobs.plan import requests
-from ray_jobs.run_directory import RunDirectory, commit, is_done, mark_done, require
-from ray_jobs.sweep_space import own_value, space, with_settings
-from ray_jobs.sweep_trial import EXCHANGES, GROUPS, OUTPUT, SCHEDULE, FreeStopped, WorkerGroups, run_trial
-from ray_jobs.train import Progress, check_resources, member_job, this_node
+from ray_jobs.experiment.config import ConfigError, Experiment
+from ray_jobs.experiment.fingerprint import fingerprint
+from ray_jobs.run import storage
+from ray_jobs.run.console import say
+from ray_jobs.run.directory import RunDirectory, commit, is_done, mark_done, require
+from ray_jobs.run.entry import run_command
+from ray_jobs.train import check_resources
+from ray_jobs.training.plan import requests
+from ray_jobs.training.trainer import Progress, member_job, this_node
+from ray_jobs.tuning.sweep_space import own_value, space, with_settings
+from ray_jobs.tuning.sweep_trial import EXCHANGES, GROUPS, OUTPUT, SCHEDULE, FreeStopped, WorkerGroups, run_trial
 
 # Of the function that only waits for its trainer: a byte, since Tune wants it to ask for something. A CPU, or a part of
 # one, would be missing where a worker needs it, and trials would wait for ever.
@@ -99,7 +102,7 @@ def run(experiment: Experiment, member: str) -> None:
 
 def _monitor(experiment: Experiment, directory: RunDirectory, member: str) -> tuple[str, int]:
     """The validation value that chooses this kind's epochs, and +1 where more is better."""
-    from ray_jobs.tasks import make_task
+    from ray_jobs.training.tasks.registry import make_task
 
     task = make_task(member_job(experiment, directory, member))
     return task.monitor, task.sign
@@ -179,7 +182,7 @@ def _population(results: tune.ResultGrid, own: dict[str, Any], monitor: str) -> 
             continue
         schedule = json.loads(result.metrics[SCHEDULE])
         best = json.loads(storage.read_text(Path(result.metrics[OUTPUT]) / "metrics.json"))["best"]
-        settings = [part["settings"] for part in schedule if part["behind_epoch"] < best["epoch"]][-1]
+        settings = [part["settings"] for part in schedule if part["after_epoch"] < best["epoch"]][-1]
         rows.append(
             {
                 **settings, monitor: best[monitor], "best_epoch": best["epoch"],
@@ -250,8 +253,4 @@ def _plain(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    import sys
-
-    from ray_jobs.cli import main
-
-    main(["sweep", *sys.argv[1:]])
+    run_command("sweep")

@@ -6,48 +6,28 @@ Example: enclap train experiments/demo.yaml members.captioner-wide.training.epoc
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
 import ray
 import ray.train
-from ray.train.torch import TorchTrainer
 
-from ray_jobs import storage, tracking
-from ray_jobs.config import ConfigError, Experiment, fingerprint
-from ray_jobs.console import console, say
-from ray_jobs.faults import reason
-from ray_jobs.member_job import MemberJob, work
-from ray_jobs.plan import by_critical_path, enlarged, fits, requests, room, table, take
-from ray_jobs.run_directory import RunDirectory, commit, is_done, require
+from ray_jobs.experiment.config import ConfigError, Experiment
+from ray_jobs.run import storage
+from ray_jobs.run.console import console, say
+from ray_jobs.run.directory import RunDirectory, commit, is_done, require
+from ray_jobs.run.entry import run_command
+from ray_jobs.training import tracking
+from ray_jobs.training.faults import reason
+from ray_jobs.training.member_job import MemberJob
+from ray_jobs.training.plan import by_critical_path, enlarged, fits, requests, room, table, take
+from ray_jobs.training.trainer import Progress, make_trainer, member_job, this_node
 
 POLL_S = 2.0
 
 
 class MembersFailedError(RuntimeError):
     """Some members failed; the others are finished and kept."""
-
-
-@ray.remote(num_cpus=0)
-class Progress:
-    """Collects lines from the workers for the driver to print."""
-
-    def __init__(self) -> None:
-        self.lines: deque[str] = deque()
-
-    def push(self, line: str) -> None:
-        self.lines.append(line)
-
-    def drain(self) -> list[str]:
-        lines = list(self.lines)
-        self.lines.clear()
-        return lines
-
-
-def this_node() -> dict[str, str]:
-    """The label of the node this runs on, for what trainers cannot do without: a worker's node may go away any time."""
-    return {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
 
 
 def run(experiment: Experiment, plan: bool = False) -> None:
@@ -63,7 +43,7 @@ def run(experiment: Experiment, plan: bool = False) -> None:
     todo = {n for n in experiment.members if not is_done(directory.member(n), directory.member_inputs(n))}
     say(f"train: {len(todo)} members to train, {len(experiment.members) - len(todo)} done already")
     if plan:
-        from ray_jobs.memory import training_state_bytes  # loads the models' code
+        from ray_jobs.training.memory import training_state_bytes
 
         memory = {name: training_state_bytes(experiment, name) for name in todo}
         console.print(table(experiment, todo, enlarged(_cluster(experiment), experiment), memory))
@@ -75,8 +55,9 @@ def run(experiment: Experiment, plan: bool = False) -> None:
         require(directory.features(corpus), directory.features_inputs(), "prepare", experiment.name)
     failed = _train_all(experiment, directory, todo)
     if failed:
+        count = "1 member is" if len(failed) == 1 else f"{len(failed)} members are"
         listed = "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
-        raise MembersFailedError(f"{len(failed)} members are not trained:\n{listed}\nThe same command resumes them.")
+        raise MembersFailedError(f"{count} not trained:\n{listed}\nThe same command resumes them.")
 
 
 def _train_all(experiment: Experiment, directory: RunDirectory, todo: set[str]) -> dict[str, str]:
@@ -134,54 +115,6 @@ def _fit(job: MemberJob, checkpoints: Path, commit_: str, progress: ray.actor.Ac
     storage.remove(checkpoints / trainer.run_config.name)
 
 
-def make_trainer(
-    job: MemberJob, checkpoints: Path, commit_: str, progress: ray.actor.ActorHandle,
-    callbacks: list[ray.train.UserCallback] | None = None, keep: int = 1, start: ray.train.Checkpoint | None = None,
-) -> TorchTrainer:  # fmt: skip
-    """The trainer of a member. Its name holds the settings, so other settings never continue old weights.
-
-    Args:
-        keep: checkpoints.
-        start: another training's checkpoint, whose weights this one goes on with under its own settings.
-    """
-    resources = job.member.resources
-    return TorchTrainer(
-        work,
-        train_loop_config={"job": job, "commit": commit_, "progress": progress, "start": start},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=resources.workers, use_gpu=resources.gpus_per_worker > 0, resources_per_worker=resources.each()
-        ),
-        run_config=ray.train.RunConfig(
-            name=f"{job.name}-{job.inputs}",
-            **storage.for_ray(checkpoints),
-            callbacks=callbacks,
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=keep),
-            failure_config=ray.train.FailureConfig(max_failures=resources.retries),
-        ),
-    )
-
-
-def member_job(experiment: Experiment, directory: RunDirectory, name: str) -> MemberJob:
-    """What a worker needs to train a member."""
-    member = experiment.members[name]
-    corpora = [c for c in experiment.training_corpora(name) if "train" in experiment.corpora[c].splits]
-    return MemberJob(
-        name=name,
-        member=member,
-        # Members that shared their draws would share their errors, and an ensemble lives from differing.
-        seed=int(fingerprint(experiment.seed, name), 16) % 2**31,
-        inputs=directory.member_inputs(name),
-        train=[directory.features(corpus, "train") for corpus in corpora],
-        train_weights=[member.corpora[corpus] for corpus in corpora] if isinstance(member.corpora, dict) else None,
-        validation=[directory.features(experiment.target_corpus, "validation")],
-        log_mel=experiment.features.log_mel,
-        output=directory.member(name),
-        edges={edge: directory.member(edge) for edge in member.edges()},
-        experiment=experiment.name,
-        tracking=tuple(experiment.tracking),
-    )
-
-
 def check_resources(experiment: Experiment) -> None:
     """Refuse what could never start: Ray would wait for it without end.
 
@@ -199,7 +132,7 @@ def shortages(experiment: Experiment) -> Iterator[str]:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     total = ray.cluster_resources()
     for name, member in experiment.members.items():
-        least, each = member.resources.least, member.resources.each()
+        least, each = member.resources.min_workers, member.resources.per_worker()
         asks = f"members.{name}.resources asks for"
         missing = [key for key, amount in requests(member).items() if amount > total.get(key, 0.0)]
         if missing:
@@ -214,8 +147,4 @@ def shortages(experiment: Experiment) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    import sys
-
-    from ray_jobs.cli import main
-
-    main(["train", *sys.argv[1:]])
+    run_command("train")

@@ -3,7 +3,7 @@
 Reconstruction and DAC's two codebook losses alone, no discriminator: the codes are read by a captioner, so they have
 to tell sounds apart; what an adversarial loss adds is realism of the decoded audio, at several times the cost. In the
 first epochs nothing is quantized; then the codebooks are seeded from the encoder's outputs at the start of each epoch
-(models/codec_losses.py says why), and in the last epochs only the decoder learns, so that they stay where they are.
+(models/codec/losses.py says why), and in the last epochs only the decoder learns, so that they stay where they are.
 
 Example: enclap train-codec experiments/codec.yaml epochs=16 seed=1
 """
@@ -23,18 +23,20 @@ import ray.train
 from pydantic import Field, model_validator
 from ray.train.torch import TorchTrainer
 
-from corpora.soundscapes import render, sample_scenes
+from corpora.soundscapes.render import render, sample_scenes
 from models.files import write_json
 from models.settings import Settings
-from ray_jobs.config import ConfigError, fingerprint
-from ray_jobs.run_directory import commit
+from ray_jobs.experiment.config import ConfigError
+from ray_jobs.experiment.fingerprint import fingerprint
+from ray_jobs.run.directory import commit
+from ray_jobs.run.entry import run_command
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from models.codec import Codec
-    from models.codec_dac import DacCodec
+    from models.codec.base import Codec
+    from models.codec.dac import DacCodec
 
 
 class DacSettings(Settings):
@@ -134,7 +136,7 @@ class _Training:
         import dac
         import torch
 
-        from models.codec_losses import ReconstructionLoss
+        from models.codec.losses import ReconstructionLoss
 
         self.config = config
         torch.manual_seed(config.seed)
@@ -214,7 +216,7 @@ class _Training:
         """Reconstruction loss, and the weighted sum of all losses."""
         import torch
 
-        from models.codec_losses import project_only
+        from models.codec.losses import project_only
 
         config, model = self.config, self.model
         if step <= config.projection_epochs * config.steps_per_epoch:
@@ -234,7 +236,7 @@ class _Training:
     def _seed_codebooks(self, generator: Any) -> None:
         import torch
 
-        from models.codec_losses import seed_codebooks
+        from models.codec.losses import seed_codebooks
 
         chosen = torch.randperm(len(self.train), generator=generator)[: self.config.seed_scenes].tolist()
         with torch.no_grad():
@@ -245,7 +247,7 @@ class _Training:
 
     def codec(self) -> DacCodec:
         """A copy of the model as it is now."""
-        from models.codec_dac import DacCodec
+        from models.codec.dac import DacCodec
 
         return DacCodec.from_dac(self.model, "dac-soundscapes-16khz")
 
@@ -268,7 +270,7 @@ def validate(codec: DacCodec, reconstruction: Any, waveforms: list[np.ndarray]) 
     """
     import torch
 
-    from models.codec_losses import count_codes, perplexity
+    from models.codec.losses import count_codes, perplexity
 
     codes = codec.encode(waveforms)
     losses, silences = [], []
@@ -294,7 +296,7 @@ def probe(codec: Codec, scenes: int, seed: int) -> dict[str, float]:
     """
     import numpy as np
 
-    from models.codec_losses import bag_of_codes, probe_accuracy
+    from models.codec.losses import bag_of_codes, probe_accuracy
 
     alone = [s for s in sample_scenes({"probe": scenes}, seed + 1)["probe"] if len(s.events) == 1]
     alone.sort(key=lambda scene: scene.events[0].kind)  # so that every third scene leaves scenes of all classes
@@ -335,6 +337,4 @@ def _short(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    from ray_jobs.cli import main
-
-    main(["train-codec", *sys.argv[1:]])
+    run_command("train-codec")

@@ -17,7 +17,7 @@ from ray._private.ray_constants import get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import create_package
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from ray_jobs.config import load_experiment
+from ray_jobs.experiment.loading import load_experiment
 
 ROOT = Path(__file__).parents[1]
 PACKAGE_BYTES = 4 * 2**20
@@ -65,10 +65,12 @@ def test_a_job_uploads_the_code_alone(checkout: Path, tmp_path_factory: pytest.T
     top = {name.split("/")[0] for name in names}
     assert not top & {"data", "runs", ".venv", ".git", ".mypy_cache", ".env", "tests", "benchmarks", "notes"}
     assert not [name for name in names if "__pycache__" in name]
-    needed = {"ray_jobs/pipeline.py", "ray_jobs/templates/report.html", "experiments/demo.yaml", "pyproject.toml",
-              "corpora/audio.py", "tune_spaces/sampling.py", "models/ensemble.py"}  # fmt: skip
+    needed = {"ray_jobs/pipeline.py", "ray_jobs/reporting/templates/report.html", "experiments/demo.yaml",
+              "pyproject.toml",
+              "corpora/audio.py", "tune_spaces/sampling.py", "models/ensemble/bundle.py"}  # fmt: skip
     assert needed <= set(names)
-    weights = [str(path.relative_to(ROOT)) for path in (ROOT / "models" / "weights").iterdir() if path.is_file()]
+    shipped = ROOT / "models" / "codec" / "shipped"
+    weights = [str(path.relative_to(ROOT)) for path in shipped.iterdir() if path.is_file()]
     assert set(weights) <= set(names)
 
 

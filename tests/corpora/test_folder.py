@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from corpora.folder import FolderCorpus, read_folder
-from corpora.soundscapes import sample_scenes, write_captions, write_clip
-from corpora.soundscapes_corpus import SoundscapesCorpus
+from corpora.soundscapes.corpus import SoundscapesCorpus
+from corpora.soundscapes.render import sample_scenes, write_captions, write_clip
 from corpora.table import COLUMNS, QUARANTINE_COLUMNS, CorpusError
 from tests.corpora.layouts import touch, write_csv
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from corpora.audio import AudioError, files_of, load_audio, read_duration
+from corpora.audio import clip_duration, files_of, load_clip
 from corpora.exclusions import Exclusions, exclude
 from corpora.mixing import Mixture
 from corpora.mixtures import MixturesCorpus
 from corpora.table import CorpusError
+from models.audio import AudioError
 from tests.corpora.layouts import write_csv
 
 RATE = 16_000
@@ -89,7 +90,7 @@ def test_an_own_folder(tmp_path: Path) -> None:
     for name in ("a", "b"):
         _tone(tmp_path / "train" / f"{name}.wav", 440, 0.2, 0.1)
     table, _ = _corpus(tmp_path, _item("a.wav", "b.wav"), layout="folder").read("train")
-    assert len(load_audio(table["path"].iloc[0], RATE)) == 0.2 * RATE
+    assert len(load_clip(table["path"].iloc[0], RATE)) == 0.2 * RATE
 
 
 def test_the_dcase_rule_reaches_either_clip(tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ def test_the_sound(tmp_path: Path, ratio: float) -> None:
     short = _tone(tmp_path / "short.wav", 1000, 0.25, 0.5)
     for first, second in (("long", "short"), ("short", "long")):
         mixture = Mixture(str(tmp_path / f"{first}.wav"), str(tmp_path / f"{second}.wav"), ratio, 0.5)
-        mixed = load_audio(mixture.path, RATE)
+        mixed = load_clip(mixture.path, RATE)
         added = mixed - long
         at = round(0.5 * 0.75 * RATE)
         assert not added[:at].any()
@@ -116,15 +117,15 @@ def test_the_sound(tmp_path: Path, ratio: float) -> None:
         inside = added[at : at + len(short)]
         assert np.corrcoef(inside, short)[0, 1] > 0.999
         assert 10 * np.log10(np.mean(long**2) / np.mean(inside**2)) == pytest.approx(ratio, abs=0.02)
-        assert read_duration(mixture.path) == 1
-        assert len(load_audio(mixture.path, RATE, 0.5)) == RATE // 2
+        assert clip_duration(mixture.path) == 1
+        assert len(load_clip(mixture.path, RATE, 0.5)) == RATE // 2
         assert {file.name for file in files_of(mixture.path)} == {"long.wav", "short.wav"}
 
 
 def test_full_scale_is_not_left(tmp_path: Path) -> None:
     for name in ("a", "b"):
         _tone(tmp_path / f"{name}.wav", 440, 0.5, 0.9)
-    mixed = load_audio(Mixture(str(tmp_path / "a.wav"), str(tmp_path / "b.wav"), -5, 0).path, RATE)
+    mixed = load_clip(Mixture(str(tmp_path / "a.wav"), str(tmp_path / "b.wav"), -5, 0).path, RATE)
     assert np.abs(mixed).max() == pytest.approx(1)
 
 
@@ -132,7 +133,7 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
     _tone(tmp_path / "a.wav", 440, 0.5, 0.9)
     (tmp_path / "b.wav").write_bytes(b"RIFF")
     with pytest.raises(AudioError, match=r"b\.wav: cannot be decoded"):
-        load_audio(Mixture(str(tmp_path / "a.wav"), str(tmp_path / "b.wav"), 0, 0).path, RATE)
+        load_clip(Mixture(str(tmp_path / "a.wav"), str(tmp_path / "b.wav"), 0, 0).path, RATE)
 
 
 @pytest.mark.parametrize("content", [None, "[", "[]", "{}", '{"dataset": []}', '{"dataset": {}}'])

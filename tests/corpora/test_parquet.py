@@ -15,9 +15,10 @@ import pytest
 import soundfile
 
 from corpora import audio
-from corpora.audio import AudioError, load_audio, read_duration
+from corpora.audio import clip_duration, load_clip
 from corpora.parquet import ParquetCorpus
 from corpora.table import CorpusError
+from models.audio import AudioError
 
 RATE = 8000
 
@@ -57,7 +58,7 @@ def test_reads_rows_of_all_files(tmp_path: Path) -> None:
     assert table["captions"].tolist() == [[f"caption {number}"] for number in range(4)]
     assert table["freesound_id"].tolist() == ["0", "1", "2", ""]
     for number, path in enumerate(table["path"]):
-        samples = load_audio(path, RATE)
+        samples = load_clip(path, RATE)
         np.testing.assert_allclose(samples, _sine(400 + 100 * number), atol=1e-3)
 
 
@@ -110,7 +111,7 @@ def test_columns_may_be_given(tmp_path: Path) -> None:
     table, _ = _corpus(tmp_path, audio_column="sound", captions_column="said").read("train")
     assert table["captions"].item() == ["b", "c"]
     assert table["clip_id"].item() == "clip 1.v2"
-    np.testing.assert_allclose(load_audio(table["path"].item(), RATE), _sine(500), atol=1e-3)
+    np.testing.assert_allclose(load_clip(table["path"].item(), RATE), _sine(500), atol=1e-3)
 
 
 def test_rows_without_a_name_are_called_by_their_number(tmp_path: Path) -> None:
@@ -185,25 +186,25 @@ def test_a_pass_reads_each_row_group_once(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(audio.pq.ParquetFile, "read_row_group", counted)
     for path in _corpus(tmp_path).read("train")[0]["path"]:
-        load_audio(path, RATE)
-        load_audio(path, 2 * RATE)
-        assert read_duration(path) == pytest.approx(0.1)
+        load_clip(path, RATE)
+        load_clip(path, 2 * RATE)
+        assert clip_duration(path) == pytest.approx(0.1)
     assert read == [0, 1, 2]
 
 
 def test_a_file_that_is_written_anew_is_read_anew(tmp_path: Path) -> None:
     file = tmp_path / "train-0.parquet"
     _write(file, [_row(0, caption="a")])
-    load_audio(f"{file}#0", RATE)
+    load_clip(f"{file}#0", RATE)
     _write(file, [_row(5, caption="a"), _row(6, caption="b")])
     os.utime(file, ns=(1, 1))
-    np.testing.assert_allclose(load_audio(f"{file}#0", RATE), _sine(900), atol=1e-3)
-    np.testing.assert_allclose(load_audio(f"{file}#1", RATE), _sine(1000), atol=1e-3)
+    np.testing.assert_allclose(load_clip(f"{file}#0", RATE), _sine(900), atol=1e-3)
+    np.testing.assert_allclose(load_clip(f"{file}#1", RATE), _sine(1000), atol=1e-3)
 
 
 def test_no_more_is_decoded_than_asked(tmp_path: Path) -> None:
     _write(tmp_path / "train-0.parquet", [_row(0, caption="a")])
-    assert len(load_audio(tmp_path / "train-0.parquet#0", RATE, max_duration_s=0.05)) == RATE // 20
+    assert len(load_clip(tmp_path / "train-0.parquet#0", RATE, max_duration_s=0.05)) == RATE // 20
 
 
 @pytest.mark.parametrize(
@@ -223,5 +224,5 @@ def test_says_which_row_and_why(tmp_path: Path, row: str, reason: str) -> None:
     _write(tmp_path / "train-0.parquet", [{"audio": sound, "caption": "a"} for sound in sounds])
     (tmp_path / "text.parquet").write_text("text")
     with pytest.raises(AudioError, match=reason) as caught:
-        load_audio(tmp_path / row, RATE)
+        load_clip(tmp_path / row, RATE)
     assert str(tmp_path / row.split(":")[0]) in str(caught.value)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
-from models.captioner import Captioner
+from models.captioner.model import Captioner
 from models.settings import CaptionerConfig
 from models.tokenization import train_tokenizer
 

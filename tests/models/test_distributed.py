@@ -7,11 +7,11 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from models.log_mel import pad_log_mels
-from models.retriever import Retriever
+from models.encoders.log_mel import pad_log_mels
+from models.retriever.model import Retriever
 
 from .conftest import CAPTIONS
-from .test_retriever import KINDS, assert_same_gradients, make
+from .retriever.test_model import KINDS, assert_same_gradients, make
 
 WORKERS = 2
 CLIPS = torch.tensor([0, 1, 2, 3, 4, 0, 6, 1])  # two come twice, each time on another worker or on the same
@@ -35,7 +35,7 @@ def worker(rank: int, directory: str) -> None:
     parallel = DistributedDataParallel(retriever, find_unused_parameters=True)
     log_mels, captions = pairs()
     batch, lengths = pad_log_mels(log_mels[rank::WORKERS])
-    parallel(batch.double(), lengths, captions[rank::WORKERS], CLIPS[rank::WORKERS], at_once=3).backward()
+    parallel(batch.double(), lengths, captions[rank::WORKERS], CLIPS[rank::WORKERS], chunk_size=3).backward()
     torch.save(gradients(parallel.module), f"{directory}/{rank}.pt")
     dist.destroy_process_group()
 

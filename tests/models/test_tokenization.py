@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from corpora.scene_grammar import describe
-from corpora.soundscapes import sample_scenes
+from corpora.soundscapes.grammar import describe
+from corpora.soundscapes.render import sample_scenes
 from models.tokenization import KINDS, train_tokenizer
 
 PRINT_ALL = f"""

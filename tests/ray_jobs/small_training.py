@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ray_jobs.config import Experiment, load_experiment
-from ray_jobs.features import write_shard
-from ray_jobs.run_directory import RunDirectory, mark_done
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.loading import load_experiment
+from ray_jobs.features.files import write_shard
+from ray_jobs.run.directory import RunDirectory, mark_done
 
 MEMBER = "fluency"
 STEPS = 4  # an epoch

@@ -11,8 +11,9 @@ import soundfile
 
 from corpora.table import CorpusError
 from ray_jobs import cli, prepare, train
-from ray_jobs.config import ConfigError, Experiment, load_experiment
-from ray_jobs.run_directory import NotReadyError
+from ray_jobs.experiment.config import ConfigError, Experiment
+from ray_jobs.experiment.loading import load_experiment
+from ray_jobs.run.directory import NotReadyError
 
 from .conftest import ROOT
 

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from models.caption_damage import DAMAGES
+from models.fluency.damage import DAMAGES
 from models.submission import check_captions, one_line
 from ray_jobs.cli import main
-from ray_jobs.config import load_experiment
+from ray_jobs.experiment.loading import load_experiment
 
 from .conftest import ROOT, RayCluster, pipeline
 
@@ -95,7 +95,7 @@ def test_validation_candidates_and_surface(smoke_run: Path) -> None:
     surface = pd.read_parquet(directory / "surface.parquet")
     paper = surface[np.isclose(surface["encoder_weight"], 0.7) & (surface["fluency_threshold"] == 0.9)]
     assert len(paper) == 1
-    assert surface.loc[surface["cider_d"].idxmax(), "indifferent"]
+    assert surface.loc[surface["cider_d"].idxmax(), "tied_with_best"]
 
 
 def test_what_members_add(smoke_run: Path) -> None:
@@ -317,6 +317,6 @@ def test_a_failing_member_fails_alone_and_is_named(smoke_run: Path, cluster: Ray
     finished = cluster.submit(*arguments, timeout_s=300)
     assert finished.returncode != 0
     assert "1 members to train, 5 done already" in finished.stdout
-    assert "1 members are not trained:\n  captioner-deep: " in finished.stdout
+    assert "1 member is not trained:\n  captioner-deep: " in finished.stdout
     assert "lower members.captioner-deep.training.learning_rate" in finished.stdout
     assert weights.read_bytes() == before

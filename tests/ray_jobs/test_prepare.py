@@ -16,8 +16,9 @@ import ray
 import soundfile
 
 from ray_jobs import prepare
-from ray_jobs.config import Experiment, load_experiment
-from ray_jobs.shards import ShardEncoder, ShardMaker, ShardReader, plan_shards
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.loading import load_experiment
+from ray_jobs.features.shards import ShardEncoder, ShardMaker, ShardReader, plan_shards
 
 from .conftest import ROOT
 

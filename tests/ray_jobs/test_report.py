@@ -15,10 +15,12 @@ import pytest
 import soundfile
 
 from models.files import write_json
-from ray_jobs import report, report_search
-from ray_jobs.config import Experiment, load_experiment
-from ray_jobs.features import write_shard
-from ray_jobs.run_directory import NotReadyError, RunDirectory, mark_done
+from ray_jobs import report
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.loading import load_experiment
+from ray_jobs.features.files import write_shard
+from ray_jobs.reporting import searches as report_search
+from ray_jobs.run.directory import NotReadyError, RunDirectory, mark_done
 
 SMOKE = Path(__file__).parents[2] / "experiments" / "smoke.yaml"
 HOSTILE = 'a dog <script>alert(1)</script> barks & $x^2$ "twice"'
@@ -83,7 +85,7 @@ def write_search(experiment: Experiment, directory: RunDirectory, rng: np.random
     retrievers, seed = experiment.of_kind("retriever"), {"split": "validation", "seed": 0}
     trials = pd.DataFrame({"temperature": rng.uniform(0.2, 1, 12), "top_p": rng.uniform(0.7, 1, 12)})
     trials = trials.assign(cider_d=rng.uniform(0.2, 0.4, 12), clips=[16] * 9 + [5] * 3)
-    surface = trials[:9].assign(indifferent=[True, False, False] * 3)
+    surface = trials[:9].assign(tied_with_best=[True, False, False] * 3)
     worth = {"cross_validated": 0.38, "optimism": 0.02, "best_value": 0.42, "rule": "one-standard-error"}
     best = experiment.sampling.model_dump() | trials.iloc[3][["temperature", "top_p"]].to_dict()
     best |= {"objective": "cider_d", "value": 0.4, "clips": 16, "generating_s": 9.0, "trial_s": 10.0}
@@ -96,11 +98,11 @@ def write_search(experiment: Experiment, directory: RunDirectory, rng: np.random
     best |= {how: {"cider_d": 0.41, "fluency_error": 0.1} for how in ("filtered", "unfiltered")}
     weight, threshold = (grid.ravel() for grid in np.meshgrid(np.linspace(0, 1, 11), [0.5, 0.9, 1.0]))
     surface = pd.DataFrame({"encoder_weight": weight, "fluency_threshold": threshold})
-    surface = surface.assign(cider_d=weight, indifferent=weight > 0.65)
+    surface = surface.assign(cider_d=weight, tied_with_best=weight > 0.65)
     _write_search(directory.search("reranking"), best | worth | seed, trials=trials, surface=surface)
     weightings = rng.dirichlet(np.ones(len(retrievers)), 40).round(1)
     trials = pd.DataFrame(weightings, columns=retrievers).assign(**{"map@10": rng.uniform(0.2, 0.4, 40)})
-    trials = trials.assign(indifferent=rng.random(40) < 0.5)
+    trials = trials.assign(tied_with_best=rng.random(40) < 0.5)
     best = {"weights": dict(zip(retrievers, weightings[7].tolist(), strict=True)), "normalisation": "z", "map@10": 0.41}
     _write_search(directory.search("retrieval"), best | worth | seed, trials=trials)
 

@@ -12,9 +12,9 @@ import pytest
 
 from models.files import write_json
 from ray_jobs import cli
-from ray_jobs.config import load_experiment
-from ray_jobs.run_directory import RunDirectory, mark_done
-from ray_jobs.run_lock import LEASE_S, LOCK, only_writer
+from ray_jobs.experiment.loading import load_experiment
+from ray_jobs.run.directory import RunDirectory, mark_done
+from ray_jobs.run.lock import LEASE_S, LOCK, only_writer
 from ray_jobs.status import MemberStatus, read_status
 
 from .conftest import ROOT

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ray_jobs.config import ConfigError, load_experiment
-from ray_jobs.sweep_space import own_value, space, with_settings
+from ray_jobs.experiment.config import ConfigError
+from ray_jobs.experiment.loading import load_experiment
+from ray_jobs.tuning.sweep_space import own_value, space, with_settings
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ray_jobs.config import load_experiment
+from ray_jobs.experiment.loading import load_experiment
 
 from .conftest import ROOT, RayCluster
 from .test_chaos import spot_nodes

@@ -1,0 +1,5 @@
+"""Captioners: BART over codec codes and a retriever's audio embedding (EnCLAP)."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

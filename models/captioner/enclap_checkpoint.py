@@ -1,0 +1,137 @@
+"""Checkpoints of EnCLAP's own scripts (arXiv 2401.17690) as weights of our captioner.
+
+A directory with `config.json` (BartConfig and d_clap, num_rvq, encodec_vocab_size, encodec_pad_token_id,
+mcm_loss_scale, label_smoothing) and `pytorch_model.bin` or `model.safetensors`. It holds no tokenizer: the scripts take
+facebook/bart-base's. There is a table and a head for each codebook there, one of all codebooks here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import BartConfig
+
+from ..files import CheckpointError
+
+FIELDS = {"codebooks": "num_rvq", "codebook_size": "encodec_vocab_size", "audio_embedding_dim": "d_clap"}
+DEFAULTS = {"num_rvq": 16, "encodec_vocab_size": 1024, "d_clap": 512, "mcm_loss_scale": 0.7, "label_smoothing": 0.2}
+WEIGHTS = ("pytorch_model.bin", "model.safetensors")
+SHARED = "model.shared.weight"
+TIED = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
+ROWS_OF = 64  # a codebook's table is filled up to a multiple of so many rows
+
+
+def enclap_settings(directory: str | Path) -> dict[str, Any]:
+    """Fields of CaptionerConfig that a checkpoint's config.json says."""
+    known = DEFAULTS | _read_config(directory)
+    shapes = {ours: known[published] for ours, published in FIELDS.items()}
+    return shapes | {"mcm_weight": known["mcm_loss_scale"], "label_smoothing": known["label_smoothing"]}
+
+
+def language_model_config(directory: str | Path) -> BartConfig:
+    """The BART of a checkpoint.
+
+    Raises:
+        CheckpointError: if it scales its word vectors, which EnCLAP's encoder does not do.
+    """
+    config = BartConfig(**{key: value for key, value in _read_config(directory).items() if key != "dtype"})
+    if config.scale_embedding:
+        raise CheckpointError(f"{directory}/config.json: scale_embedding is true, expected false, as in every BART")
+    return config
+
+
+def has_tokenizer(directory: str | Path) -> bool:
+    """Whether somebody put a tokenizer's files beside the weights."""
+    return any((Path(directory) / name).is_file() for name in ("tokenizer.json", "vocab.json"))
+
+
+def load_enclap_weights(captioner: nn.Module, directory: str | Path) -> None:
+    """Fill a Captioner whose language model is `language_model_config`.
+
+    Raises:
+        CheckpointError: if the directory is none of EnCLAP's; naming what its config says of other codes or embeddings
+            than the captioner reads, and the tensors that are missing, unknown, or of other shapes.
+    """
+    config: Any = captioner.config
+    settings = enclap_settings(directory)
+    differing = [f"{FIELDS[key]} {settings[key]}, not {getattr(config, key)} ({key})"
+                 for key in FIELDS if settings[key] != getattr(config, key)]  # fmt: skip
+    if differing:
+        raise CheckpointError(f"{directory}/config.json: the checkpoint has {'; '.join(differing)}")
+    path, found = _read_weights(directory)
+    ours = captioner.state_dict()
+    _check(path, found, _published_shapes(ours, config.codebooks, config.codebook_size))
+    books, size = range(config.codebooks), config.codebook_size
+    tables = [found.pop(f"model.encoder.embed_encodec.{q}.weight") for q in books]
+    pad = _read_config(directory).get("encodec_pad_token_id", size)
+    if used := [q for q, table in enumerate(tables) if not size <= pad < len(table) or table[pad].any()]:
+        raise CheckpointError(f"{path}: row {pad} (pad and mask) of embed_encodec.{used[0]} is not zero")
+    for name in TIED:
+        if not torch.equal(found.pop(name, found[SHARED]), found[SHARED]):
+            raise CheckpointError(f"{path}: {name} differs from {SHARED}; expected them tied")
+    mapped = {
+        "code_embedding.weight": torch.cat([*(table[:size] for table in tables), torch.zeros_like(tables[0][:1])]),
+        "audio_projection.weight": found.pop("model.encoder.clap_projection.weight"),
+        "audio_projection.bias": found.pop("model.encoder.clap_projection.bias"),
+        "mcm_head.weight": torch.cat([found.pop(f"mcm_heads.{q}.weight") for q in books]),
+        "mcm_head.bias": torch.cat([found.pop(f"mcm_heads.{q}.bias") for q in books]),
+    }
+    mapped |= {f"bart.{name}": tensor for name, tensor in found.items()}
+    captioner.load_state_dict(mapped | {f"bart.{name}": found[SHARED] for name in TIED})
+
+
+def _published_shapes(ours: dict[str, Tensor], codebooks: int, size: int) -> dict[str, list[int]]:
+    """Name and shape of every tensor that a checkpoint must hold, of a captioner's own tensors `ours`."""
+    width = ours["code_embedding.weight"].shape[1]
+    shapes = {name.removeprefix("bart."): list(tensor.shape) for name, tensor in ours.items() if name[:5] == "bart."}
+    for kind in ("weight", "bias"):
+        shapes[f"model.encoder.clap_projection.{kind}"] = list(ours[f"audio_projection.{kind}"].shape)
+    for q in range(codebooks):
+        shapes[f"model.encoder.embed_encodec.{q}.weight"] = [math.ceil((size + 1) / ROWS_OF) * ROWS_OF, width]
+        shapes |= {f"mcm_heads.{q}.weight": [size, width], f"mcm_heads.{q}.bias": [size]}
+    return shapes
+
+
+def _check(path: Path, found: dict[str, Tensor], wanted: dict[str, list[int]]) -> None:
+    problems = [f"no {name}" for name in wanted if name not in found and name not in TIED]
+    problems += [f"{name}, which an EnCLAP of this config has not" for name in found if name not in wanted]
+    problems += [
+        f"{name} of shape {list(tensor.shape)}, expected {wanted[name]}"
+        for name, tensor in found.items()
+        if name in wanted and list(tensor.shape) != wanted[name]
+    ]
+    if problems:
+        raise CheckpointError(f"{path}: found {'; '.join(problems[:5])} ({len(problems)} in all)")
+
+
+def _read_config(directory: str | Path) -> dict[str, Any]:
+    path = Path(directory) / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; expected a checkpoint directory of EnCLAP's scripts")
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if config.get("model_type", "bart") != "bart":
+        raise CheckpointError(f"{path}: model_type is {config['model_type']!r}, expected 'bart'")
+    return config
+
+
+def _read_weights(directory: str | Path) -> tuple[Path, dict[str, Tensor]]:
+    paths = [path for name in WEIGHTS if (path := Path(directory) / name).is_file()]
+    if not paths:
+        raise CheckpointError(f"{directory}: found neither {' nor '.join(WEIGHTS)}")
+    path = paths[0]
+    try:
+        binary = path.suffix == ".bin"
+        found = torch.load(path, map_location="cpu", weights_only=True) if binary else load_file(path)
+    except (SafetensorError, UnpicklingError, EOFError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: cannot be read as weights: {error}") from error
+    # Saved from several GPUs, every name begins with the wrapper's.
+    prefix = "module." if all(name.startswith("module.") for name in found) else ""
+    return path, {name.removeprefix(prefix): tensor for name, tensor in found.items()}

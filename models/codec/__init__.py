@@ -1,0 +1,5 @@
+"""Neural audio codecs: a waveform to the codes that captioners read."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

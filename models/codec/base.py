@@ -1,0 +1,282 @@
+"""Neural audio codecs, whose tokens the captioner reads, behind one interface.
+
+    codec = load_codec("dac-44khz", n_codebooks=9)
+    codes = codec.encode([waveform])                # [T, Q] int16 each
+
+A new codec is a subclass of `Codec` in a file of its own, and a line in FAMILIES.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from importlib.metadata import version
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .weights import (
+    CodecError,
+    State,
+    find_weights,
+    read_official,
+    read_own,
+    read_transformers,
+    weights_sha256,
+    write_own,
+)
+
+__all__ = ["Codec", "CodecError", "load_codec"]
+
+# Module of this package and class, by the `model_type` of transformers. Loaded by name when needed: each brings its own
+# heavy imports.
+FAMILIES = {
+    "dac": "dac:DacCodec",
+    "encodec": "encodec:EncodecCodec",
+}
+# Values of the encoder's first layer, its largest, held at once: bounds memory for clips of any length (measured on a
+# CPU: 1.3 GiB). A clip that fits is encoded whole (up to 24 s by DAC at 44.1 kHz); windows give the same codes but for
+# rounding (measured: one frame of 4,500 differed, where two entries were equally near).
+CPU_VALUES = 2**26
+GPU_VALUES = 2**28
+MAX_CODEBOOK_SIZE = 2**15  # codes are int16
+
+
+class Codec(ABC):
+    """A neural codec in evaluation mode, with the identity of its weights."""
+
+    family: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]] = ("soxr",)  # whose releases may change codes by more than rounding
+
+    def __init__(
+        self,
+        model: nn.Module,
+        arguments: dict[str, Any],
+        state: State,
+        *,
+        name: str | None,
+        sample_rate: int,
+        hop_length: int,
+        n_codebooks: int,
+        codebook_size: int,
+        width: int,
+    ) -> None:
+        """Take a model that holds its weights.
+
+        Args:
+            model: in any mode; train mode would change codes (quantizer dropout).
+            arguments: what the subclass builds the model from.
+            state: the weights as published, before anything is folded: what `save` writes and the checksum is of.
+            name: for records; of family and sample rate when None.
+            sample_rate: Hz of the waveforms.
+            hop_length: samples a codec frame.
+            n_codebooks: of the model, all.
+            codebook_size: entries a codebook; codes are 0 .. codebook_size - 1.
+            width: channels of the encoder's first layer.
+        """
+        self.name = name or f"{self.family}-{round(sample_rate / 1000)}khz"
+        if codebook_size > MAX_CODEBOOK_SIZE:
+            raise CodecError(f"{self.name}: {codebook_size} entries a codebook, at most {MAX_CODEBOOK_SIZE} fit int16")
+        self.model: Any = model.eval().requires_grad_(False)  # of several libraries, which have no common type
+        self.arguments = arguments
+        self.state = state
+        self.sample_rate = sample_rate
+        self.hop_length = hop_length
+        self.n_codebooks = n_codebooks  # kept: the Q of codes [T, Q]
+        self.codebook_size = codebook_size
+        self.weights_sha256 = weights_sha256(state)
+        self._all_codebooks = n_codebooks
+        self._width = width
+
+    @classmethod
+    @abstractmethod
+    def from_arguments(cls, arguments: dict[str, Any], state: State, name: str | None = None) -> Codec:
+        """Build from what `save` wrote.
+
+        Raises:
+            CodecError: if there is no such model, or the weights are not exactly its weights.
+        """
+
+    @classmethod
+    @abstractmethod
+    def from_transformers(cls, config: dict[str, Any], state: State) -> Codec:
+        """Build from config.json and the weights of a directory of transformers; raises as `from_arguments`."""
+
+    @abstractmethod
+    def rules(self) -> dict[str, str]:
+        """`padding`, at a clip's ends, and `chunking`, where that shapes the codes; for the record."""
+
+    @abstractmethod
+    def _encode(self, batch: Tensor, kept: int) -> Tensor:
+        """Waveforms [B, samples] of equal length to codes [B, T, Q], `kept` frames at a time where windows are used."""
+
+    def save(self, path: str | Path, **details: Any) -> None:
+        """Write `path` (.safetensors, all codebooks) and beside it a .json of the model's arguments and `details`."""
+        record = {
+            "kind": self.family,
+            "name": self.name,
+            "kwargs": self.arguments,
+            "weights_sha256": self.weights_sha256,
+        }
+        write_own(Path(path), {**record, **details}, self.state)
+
+    def to(self, device: str | torch.device) -> Codec:
+        """Move the model to a device; returns self."""
+        self.model.to(device)
+        return self
+
+    def keep_codebooks(self, n_codebooks: int) -> Codec:
+        """Give the codes of the first so many codebooks from now on; returns self.
+
+        Raises:
+            CodecError: if the model has fewer.
+        """
+        if not 1 <= n_codebooks <= self._all_codebooks:
+            raise CodecError(f"{self.name}: {n_codebooks} codebooks asked for, expected 1 to {self._all_codebooks}")
+        self.n_codebooks = n_codebooks
+        return self
+
+    @property
+    def frame_rate(self) -> float:
+        """Codec frames a second of audio."""
+        return self.sample_rate / self.hop_length
+
+    def codebooks_at(self, bandwidth_kbps: float) -> int:
+        """How many codebooks a bandwidth pays for, rounded down: EnCodec at 24 kHz has 16 at 12 kbps."""
+        bits_per_second = math.log2(self.codebook_size) * self.sample_rate / self.hop_length
+        return math.floor(1000 * bandwidth_kbps / bits_per_second)
+
+    def provenance(self) -> dict[str, Any]:
+        """What codes depend on; two sets of codes may be mixed only if these are equal.
+
+        Rounding is not part of it: another processor, batch or version of torch moves some 1e-7 of a latent, and a code
+        where two entries are that equally near.
+        """
+        return {
+            "codec": self.name,
+            "family": self.family,
+            "weights_sha256": self.weights_sha256,
+            "sample_rate": self.sample_rate,
+            "hop_length": self.hop_length,
+            "codebooks": self.n_codebooks,
+            "codebook_size": self.codebook_size,
+            **self.rules(),
+            "audio": "mean of the channels, resampled by soxr HQ",  # models/audio.py
+            "packages": {package: ".".join(version(package).split(".")[:2]) for package in self.packages},
+        }
+
+    @torch.inference_mode()
+    def encode(self, waveforms: Sequence[np.ndarray | Tensor], chunk_s: float | None = None) -> list[np.ndarray]:
+        """Encode mono waveforms, each as if it were alone.
+
+        On a GPU clips of equal length share a batch. Others never do: padding beyond a clip's own would change its last
+        frames, because the encoder's inner layers have biases, which make padded audio sound to the layer behind. On a
+        CPU each clip goes alone: batches are no faster there, but round differently, which could move a code.
+
+        Args:
+            waveforms: float32 [samples] each, at `sample_rate`.
+            chunk_s: clips longer than this many seconds are encoded piece by piece, with enough context for the same
+                codes; None for pieces as long as memory suggests.
+
+        Returns:
+            Codes [T, Q] int16 each, T = ceil(samples / hop_length) (EnCodec at 48 kHz: see models/codec/encodec.py).
+
+        Raises:
+            CodecError: for a waveform that is empty, not one-dimensional or not finite, with its position.
+        """
+        ready = [self._pad(_checked(position, waveform)) for position, waveform in enumerate(waveforms)]
+        codes: list[np.ndarray] = [np.empty(0, np.int16)] * len(ready)
+        device = next(self.model.parameters()).device
+        samples_at_once = (CPU_VALUES if device.type == "cpu" else GPU_VALUES) // self._width
+        kept = round((samples_at_once if chunk_s is None else chunk_s * self.sample_rate) / self.hop_length)
+        limit = 0 if device.type == "cpu" else samples_at_once
+        with _full_precision():
+            for positions in _batches([len(samples) for samples in ready], limit):
+                batch = torch.stack([ready[position] for position in positions]).to(device)
+                found = self._encode(batch, max(1, kept)).cpu().numpy().astype(np.int16)
+                for position, of_clip in zip(positions, found, strict=True):
+                    codes[position] = of_clip
+        return codes
+
+    def _pad(self, samples: Tensor) -> Tensor:
+        """What the codec does to a clip [samples] before its model sees it."""
+        return samples
+
+
+def load_codec(source: str | Path, n_codebooks: int | None = None, *, bandwidth_kbps: float | None = None) -> Codec:
+    """Load a codec.
+
+    Args:
+        source: one of
+            - `dac-soundscapes-16khz`, shipped;
+            - `dac-44khz`, `dac-44khz-16kbps`, `dac-24khz` or `dac-16khz`: the official files, once `python -m dac
+              download` has put them into ~/.cache/descript/dac;
+            - a .pth file in the official layout, or a .safetensors file written by `Codec.save`;
+            - a DAC or EnCodec of transformers (config.json and model.safetensors): a directory, or a hub id such as
+              facebook/encodec_24khz, facebook/encodec_48khz or descript/dac_44khz. A hub id is looked for in the hub's
+              cache and, unless HF_HUB_OFFLINE is set, downloaded; nothing else ever is.
+        n_codebooks: keep the first so many codebooks; all when None.
+        bandwidth_kbps: instead of `n_codebooks`, keep as many as this bandwidth pays for.
+
+    Raises:
+        CodecError: if the file is absent, is not a codec, or its keys are not exactly the model's.
+    """
+    path = find_weights(source)
+    try:
+        codec = _read(path)
+    except CodecError as error:
+        raise CodecError(f"{path}: {error}") from error
+    if bandwidth_kbps is not None:
+        if n_codebooks is not None:
+            raise CodecError(f"found both {n_codebooks} codebooks and {bandwidth_kbps} kbps, expected one of the two")
+        n_codebooks = codec.codebooks_at(bandwidth_kbps)
+    return codec if n_codebooks is None else codec.keep_codebooks(n_codebooks)
+
+
+def _read(path: Path) -> Codec:
+    if path.is_dir():
+        config, state = read_transformers(path)
+        return _family(config.get("model_type")).from_transformers(config, state)
+    if path.suffix == ".safetensors":
+        record, state = read_own(path)
+        return _family(record.get("kind")).from_arguments(record["kwargs"], state, record.get("name", path.stem))
+    arguments, state = read_official(path)
+    return _family("dac").from_arguments(arguments, state)
+
+
+def _family(name: str | None) -> type[Codec]:
+    if name not in FAMILIES:
+        raise CodecError(f"a model of type {name!r}, expected one of {', '.join(FAMILIES)}")
+    return resolve_name(f"{__package__}.{FAMILIES[name]}")
+
+
+def _checked(position: int, waveform: np.ndarray | Tensor) -> Tensor:
+    samples = torch.as_tensor(waveform, dtype=torch.float32)
+    if samples.ndim != 1 or not len(samples):
+        raise CodecError(f"waveform {position}: found shape {tuple(samples.shape)}, expected [samples], not empty")
+    if not bool(torch.isfinite(samples).all()):
+        raise CodecError(f"waveform {position}: holds NaN or infinity")
+    return samples
+
+
+def _full_precision() -> AbstractContextManager[None]:
+    """On GPUs torch runs convolutions in TF32 by default, whose 10 bits would move many codes."""
+    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False, fp32_precision="ieee")
+
+
+def _batches(lengths: list[int], limit: int) -> list[list[int]]:
+    """Positions of equal length together, each batch of at most `limit` samples, or of one clip."""
+    groups: dict[int, list[int]] = {}
+    for position, length in enumerate(lengths):
+        groups.setdefault(length, []).append(position)
+    batches = []
+    for length, positions in groups.items():
+        size = max(1, limit // length)
+        batches += [positions[at : at + size] for at in range(0, len(positions), size)]
+    return batches

@@ -1,0 +1,139 @@
+"""EnCodec (Défossez et al. 2022, arXiv 2210.13438) on `EncodecModel` of transformers.
+
+24 kHz (facebook/encodec_24khz): causal, mono, 75 frames a second, T = ceil(samples / 320). The model pads by
+reflection; nothing is padded here. 16 codebooks are 12 kbps.
+
+48 kHz (facebook/encodec_48khz): stereo, so that mono goes in twice. A clip is cut into chunks of 1 s that begin every
+0.99 s; each is divided by its loudness and encoded alone: 150 frames, fewer in the last, which is as long as the clip
+has samples left. (The processor of transformers would pad it with zeros to 1 s, and change its loudness with that.)
+Codes here are the frames of all chunks in a row, as the model gives them. So the last 1.5 frames of a chunk and the
+first 1.5 of the next cover the same 10 ms, frame i of chunk c begins at 0.99 c + i / 150 s, and a second of audio has
+150 / 0.99 = 151.5 frames: T is the sum over chunks of ceil(samples of the chunk / 320).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from transformers import EncodecConfig, EncodecModel
+from transformers.models.encodec.modeling_encodec import EncodecConv1d, EncodecLSTM
+
+from .base import Codec
+from .weights import CodecError, State, fill
+from .windows import Convolution, receptive_field, windows
+
+
+class EncodecCodec(Codec):
+    """An EnCodec."""
+
+    family = "encodec"
+    packages = ("soxr", "transformers")  # what is padded where has changed between its releases
+
+    @classmethod
+    def from_arguments(cls, arguments: dict[str, Any], state: State, name: str | None = None) -> EncodecCodec:
+        """Build from fields of EncodecConfig and weights named as in EncodecModel."""
+        try:
+            config = EncodecConfig(**arguments)
+            model = EncodecModel(config)
+        except Exception as error:  # transformers has errors of its own for fields of a wrong type
+            raise CodecError(f"cannot build an EnCodec of {arguments}: {error}") from error
+        if config.chunk_length is None and (not config.use_causal_conv or config.norm_type != "weight_norm"):
+            raise CodecError("an EnCodec that is neither causal with weight norm nor chunked; none of these is known")
+        fill(model, state)
+        _fold(model.encoder)
+        return cls(
+            model,
+            arguments,
+            state,
+            name=name,
+            sample_rate=config.sampling_rate,
+            hop_length=config.hop_length,
+            n_codebooks=config.num_quantizers,
+            codebook_size=config.codebook_size,
+            width=config.num_filters,
+        )
+
+    @classmethod
+    def from_transformers(cls, config: dict[str, Any], state: State) -> EncodecCodec:
+        """Build from an EncodecModel's config.json and weights."""
+        own = EncodecConfig.__annotations__  # without what every config of transformers has
+        return cls.from_arguments({name: value for name, value in config.items() if name in own}, state)
+
+    def rules(self) -> dict[str, str]:
+        """Both are the model's own doing."""
+        config = self.model.config
+        chunking = "none"
+        if config.chunk_length is not None:
+            normalised = ", each divided by its loudness" if config.normalize else ""
+            chunking = f"{config.chunk_length} samples every {config.chunk_stride}{normalised}; all frames in a row"
+        return {"padding": f"{config.pad_mode}, nothing beyond", "chunking": chunking}
+
+    @property
+    def frame_rate(self) -> float:
+        """Codec frames a second of audio; of a chunked model, on average."""
+        config = self.model.config
+        if config.chunk_length is None:
+            return super().frame_rate
+        return -(-config.chunk_length // config.hop_length) * config.sampling_rate / config.chunk_stride
+
+    def _encode(self, batch: Tensor, kept: int) -> Tensor:
+        chunked = self.model.config.chunk_length is not None
+        latents = self._chunks(batch) if chunked else self._windows(batch, kept)
+        codes = torch.cat([self.model.quantizer.encode(piece, self._bandwidth()) for piece in latents], 2)
+        return codes[: self.n_codebooks].permute(1, 2, 0)  # from [Q, B, T]
+
+    def _chunks(self, batch: Tensor) -> Iterator[Tensor]:
+        """What the encoder gives of each chunk of waveforms [B, samples], as in EncodecModel.encode: [B, D, T].
+
+        That one itself fails on a clip whose last chunk but one is a little shorter than the others.
+        """
+        config = self.model.config
+        for start in range(0, batch.shape[1], config.chunk_stride):
+            chunk = batch[:, None, start : start + config.chunk_length]
+            if config.normalize:
+                chunk = chunk / (chunk.square().mean(-1, keepdim=True).sqrt() + 1e-8)
+            yield self.model.encoder(chunk.expand(-1, config.audio_channels, -1))
+
+    def _windows(self, batch: Tensor, kept: int) -> Iterator[Tensor]:
+        """What the encoder gives of waveforms [B, samples], in pieces [B, D, `kept` frames].
+
+        Convolutions in front of the LSTM run on windows. The LSTM's state, and the frames that the last convolution
+        looks back on, are handed from piece to piece.
+        """
+        layers = list(self.model.encoder.layers)
+        at = next(index for index, layer in enumerate(layers) if isinstance(layer, EncodecLSTM))
+        front, lstm, activation, last = nn.Sequential(*layers[:at]), layers[at].lstm, layers[at + 1], layers[at + 2]
+        field = receptive_field(_extent(module) for module in front.modules() if isinstance(module, EncodecConv1d))
+        lookback = int(last.padding_total)
+        state, before = None, None
+        # The last convolution reflects the clip's beginning, all of which the first piece has to hold.
+        for window in windows(batch.shape[1], max(kept, lookback + 1), field):
+            features = front(batch[:, None, window.start : window.stop])[..., window.frames].permute(2, 0, 1)
+            output, state = lstm(features, state)
+            hidden = activation((output + features).permute(1, 2, 0))
+            if before is None:
+                yield last(hidden)
+            else:
+                hidden = torch.cat([before, hidden], 2)
+                yield last.conv(hidden)
+            before = hidden[..., -lookback:]
+
+    def _bandwidth(self) -> float:
+        """The least of the model's bandwidths in kbps that has all codebooks kept."""
+        quantizer, bandwidths = self.model.quantizer, self.model.config.target_bandwidths
+        return next(b for b in bandwidths if quantizer.get_num_quantizers_for_bandwidth(b) >= self.n_codebooks)
+
+
+def _fold(model: nn.Module) -> None:
+    """Replace weight norm by the weights that it gives."""
+    for module in model.modules():
+        if parametrize.is_parametrized(module, "weight"):
+            parametrize.remove_parametrizations(module, "weight")
+
+
+def _extent(convolution: EncodecConv1d) -> Convolution:
+    return Convolution(int(convolution.kernel_size), int(convolution.stride), int(convolution.padding_total))

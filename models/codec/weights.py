@@ -1,0 +1,195 @@
+"""Codec weights on disk: where they lie, how each layout is read, and the checksum that says which weights they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..files import write_json
+
+State = dict[str, Tensor]  # weights by name, weight norm spelled weight_g and weight_v
+
+SHIPPED = {"dac-soundscapes-16khz": Path(__file__).parent / "shipped" / "dac-soundscapes-16khz.safetensors"}
+OFFICIAL_DIRECTORY = Path.home() / ".cache" / "descript" / "dac"  # where `python -m dac download` puts them
+OFFICIAL = {
+    "dac-44khz": "weights_44khz_8kbps_0.0.1.pth",
+    "dac-44khz-16kbps": "weights_44khz_16kbps_1.0.0.pth",
+    "dac-24khz": "weights_24khz_8kbps_0.0.4.pth",
+    "dac-16khz": "weights_16khz_8kbps_0.0.5.pth",
+}
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+HUB_FILES = ["config.json", "model.safetensors"]
+
+
+class CodecError(InputError, ValueError):
+    """A codec cannot be loaded, or cannot encode what it was given; the message says what was found and expected."""
+
+
+def find_weights(source: str | Path) -> Path:
+    """The file or directory that a source means (`load_codec` lists the kinds of sources).
+
+    Raises:
+        CodecError: if it is not there; the message says what to place where, and the command that does so.
+    """
+    if source in SHIPPED:
+        return SHIPPED[str(source)]
+    if source in OFFICIAL:
+        return _official_file(str(source))
+    path = Path(source)
+    if path.is_file() or path.is_dir():
+        return path
+    if HUB_ID.fullmatch(str(source)) and path.suffix not in (".pth", ".safetensors"):
+        return _hub_directory(str(source))
+    raise CodecError(
+        f"codec {str(source)!r}: no such file or directory; expected a .safetensors or .pth file, a directory of "
+        f"transformers, a hub id such as facebook/encodec_24khz, or one of {', '.join([*SHIPPED, *OFFICIAL])}"
+    )
+
+
+def _official_file(source: str) -> Path:
+    path = OFFICIAL_DIRECTORY / OFFICIAL[source]
+    if not path.is_file():
+        _, model_type, bitrate, release = path.stem.split("_")
+        raise CodecError(
+            f"{source}: {path} is not there; it comes with release {release} of descript-audio-codec. Where the "
+            f"network may be used, `python -m dac download --model_type {model_type} --model_bitrate {bitrate}` puts "
+            "it there"
+        )
+    return path
+
+
+def _hub_directory(source: str) -> Path:
+    """The snapshot of a model of the Hugging Face hub: from the cache, or downloaded unless HF_HUB_OFFLINE is set."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(source, allow_patterns=HUB_FILES))
+    except (OSError, ValueError) as error:  # every error of the hub, of the network and of the file system
+        raise CodecError(
+            f"{source}: no such directory, and not in the hub's cache. Where the network may be used, `hf download "
+            f"{source} {' '.join(HUB_FILES)}` puts it there; or give the path of a directory with these files"
+        ) from error
+
+
+def read_own(path: Path) -> tuple[dict[str, Any], State]:
+    """The record beside a .safetensors file that `write_own` wrote, and the weights, whose checksum must be recorded.
+
+    Raises:
+        CodecError: if either file is not as written.
+    """
+    beside = path.with_suffix(".json")
+    try:
+        record, state = json.loads(beside.read_text(encoding="utf-8")), load_file(path)
+        _, expected = record["kwargs"], record["weights_sha256"]
+    except (OSError, SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise CodecError(f"not a codec with {beside.name} beside it: {error!r}") from error
+    found = weights_sha256(state)
+    if found != expected:
+        raise CodecError(f"weights of sha256 {found}, expected {expected} as in {beside.name} beside it")
+    return record, state
+
+
+def write_own(path: Path, record: dict[str, Any], state: State) -> None:
+    """Write weights as .safetensors and the record as .json beside it.
+
+    Raises:
+        CodecError: for another suffix.
+    """
+    if path.suffix != ".safetensors":
+        raise CodecError(f"{path}: found suffix {path.suffix!r}, expected .safetensors")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    save_file({key: tensor.contiguous() for key, tensor in state.items()}, partial, metadata={"format": "pt"})
+    write_json(path.with_suffix(".json"), record)
+    partial.replace(path)
+
+
+def read_official(path: Path) -> tuple[dict[str, Any], State]:
+    """Arguments and weights of descript's releases: {"state_dict": ..., "metadata": {"kwargs": ...}}.
+
+    Raises:
+        CodecError: for a file of another layout.
+    """
+    try:
+        # Mapped, not read: what is never used (the decoder, in feature extraction) takes no memory.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return dict(content["metadata"]["kwargs"]), dict(content["state_dict"])
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
+        raise CodecError(f"not a DAC weights file of descript's releases: {error!r}") from error
+
+
+def read_transformers(directory: Path) -> tuple[dict[str, Any], State]:
+    """config.json and weights of a directory that `save_pretrained` of transformers wrote.
+
+    Raises:
+        CodecError: if a file is missing or broken.
+    """
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        return config, plain_names(load_file(directory / "model.safetensors"))
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise CodecError(f"expected config.json and model.safetensors of transformers: {error!r}") from error
+
+
+def plain_names(state: Mapping[str, Tensor]) -> State:
+    """The same weights with weight norm spelled as before torch 2.0, which all published files use."""
+    return {plain_name(key): tensor for key, tensor in state.items()}
+
+
+def plain_name(key: str) -> str:
+    """One key of `plain_names`."""
+    key = key.replace("parametrizations.weight.original0", "weight_g")
+    return key.replace("parametrizations.weight.original1", "weight_v")
+
+
+def fill(model: nn.Module, state: State) -> None:
+    """Give a model its weights, without copying them; the model may be on the meta device.
+
+    Raises:
+        CodecError: unless names, shapes and types are exactly the model's.
+    """
+    wanted = {plain_name(key): (key, tensor) for key, tensor in model.state_dict().items()}
+    missing, unexpected = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    if missing or unexpected:
+        raise CodecError(f"missing keys {_some(missing)}, unexpected keys {_some(unexpected)}")
+    misfits = [
+        f"{key} {_describe(state[key])}, expected {_describe(tensor)}"
+        for key, (_, tensor) in wanted.items()
+        if _describe(state[key]) != _describe(tensor)
+    ]
+    if misfits:
+        raise CodecError(f"found {_some(misfits)}")
+    model.load_state_dict({wanted[key][0]: tensor for key, tensor in state.items()}, assign=True)
+
+
+def weights_sha256(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and values of the weights: the same for any file format that holds them."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {_describe(tensor)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{tensor.dtype} {tuple(tensor.shape)}"
+
+
+def _some(names: list[str]) -> str:
+    """The first names of a list, for a message."""
+    if not names:
+        return "none"
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more

@@ -1,0 +1,193 @@
+"""Audio encoders over log-mels: ConvNeXt, as the AudioSet tagger that the retriever starts from (arXiv 2306.00830), or
+any other timm model whose features are a map over time and frequency."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from timm.layers import GlobalResponseNormMlp
+from timm.models import group_parameters
+from timm.models.convnext import ConvNeXt
+from torch import Tensor, nn
+
+from ..settings import RANDOM, AudioEncoderConfig
+from .audioset_checkpoint import load_audioset_weights
+
+STEM_STRIDE = 4
+STEM_PADDING = 4  # frames of zeros at either end in time, none in frequency
+
+
+class AudioEncoder(nn.Module):
+    """Each mel standardised, the trunk, then mean over frequency and max plus mean over time.
+
+    `bn0` keeps its statistics in training, too: those of the checkpoint, or of the training split (`standardise`). So
+    a clip's embedding depends on nothing else in the batch, and the batch may be spread over workers or embedded in
+    parts without a change of its gradient.
+
+    Padding never changes an embedding. A ConvNeXt is masked: what lies behind a clip's end is zeroed before each
+    convolution, which is what that convolution's own zero padding would show it were the clip alone. One cannot reach
+    into other trunks: there, only clips of equal length go through together. While such a trunk is trained, though, all
+    clips of a batch do, or its batch norms would see single clips; padding then looks like frames of the mean.
+    """
+
+    def __init__(self, config: AudioEncoderConfig, n_mels: int) -> None:
+        super().__init__()
+        self.config = config
+        self.bn0 = nn.BatchNorm1d(n_mels).eval()
+        # timm gives its modules no types of their own.
+        trunk: Any = _trunk(config, pretrained=False)
+        self.masked = _is_maskable(trunk)
+        if self.masked:
+            trunk.stem[0].padding = (STEM_PADDING, 0)
+        else:
+            _check_features(trunk, config.backbone, n_mels)
+        self.trunk: Any = trunk
+        self.dim: int = trunk.num_features
+
+    @classmethod
+    def create(cls, config: AudioEncoderConfig, n_mels: int) -> AudioEncoder:
+        """Build for training, from the weights that `config` names.
+
+        Raises:
+            CheckpointError: if they do not fit.
+        """
+        encoder = cls(config, n_mels)
+        if config.pretrained:
+            encoder.trunk.load_state_dict(_trunk(config, pretrained=True).state_dict())
+        if config.checkpoint:
+            load_audioset_weights(encoder, config.checkpoint)
+        return encoder
+
+    def standardise(self, log_mels: Iterable[np.ndarray]) -> None:
+        """Take bn0's statistics, mean and variance of each mel, from log_mels [frames_i, mels]."""
+        frames, total, squares = 0, np.zeros(self.bn0.num_features), np.zeros(self.bn0.num_features)
+        for log_mel in log_mels:
+            frames += len(log_mel)
+            total += log_mel.sum(0, dtype=np.float64)
+            squares += np.square(log_mel, dtype=np.float64).sum(0)
+        mean = total / frames
+        # A mel that never changes must not be divided by nothing.
+        variance = np.maximum(squares / frames - np.square(mean), 1e-3)
+        self.bn0.running_mean = torch.from_numpy(mean).to(self.bn0.weight)
+        self.bn0.running_var = torch.from_numpy(variance).to(self.bn0.weight)
+
+    def train(self, mode: bool = True) -> AudioEncoder:
+        """As of any module, but for the statistics of bn0."""
+        super().train(mode)
+        self.bn0.eval()
+        return self
+
+    def forward(self, log_mel: Tensor, lengths: Tensor) -> Tensor:
+        """Embed log_mel [B, frames, mels] whose rows hold `lengths` [B] valid frames; returns [B, dim]."""
+        x = self._normalise(log_mel, lengths)
+        if self.training:
+            x = self._spec_augment(x, lengths)
+        x = x.unsqueeze(1)
+        if self.masked:
+            return self._convnext(x, lengths)
+        if self.training:
+            states = self.trunk.forward_features(x)
+            return _pool(states, (lengths * states.shape[2] / x.shape[2]).ceil().long())
+        embeddings = x.new_empty(len(x), self.dim)
+        for length in lengths.unique().tolist():
+            states = self.trunk.forward_features(x[lengths == length, :, :length])
+            embeddings[lengths == length] = _pool(states, lengths.new_full((len(states),), states.shape[2]))
+        return embeddings
+
+    def layer_depths(self) -> dict[str, int]:
+        """How many layers below the output each parameter acts, from 1 on, by its name."""
+        layers: dict[str, int] = group_parameters(self.trunk, self.trunk.group_matcher(), reverse=True)
+        depths = {f"trunk.{name}": max(layers.values()) + 1 - layer for name, layer in layers.items()}
+        return depths | {f"bn0.{name}": max(depths.values()) for name, _ in self.bn0.named_parameters()}
+
+    def _normalise(self, log_mel: Tensor, lengths: Tensor) -> Tensor:
+        """Standardise each mel; zeros, which is the mean, behind each clip's frames."""
+        valid = torch.arange(log_mel.shape[1], device=log_mel.device) < lengths[:, None]
+        return self.bn0(log_mel.transpose(1, 2)).transpose(1, 2) * valid[:, :, None]
+
+    def _spec_augment(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Zero, in x [B, frames, mels], two stretches of each clip's frames and two bands of mels."""
+        mels = torch.full_like(lengths, x.shape[2])
+        for axis, sizes, widest in ((1, lengths, self.config.time_mask), (2, mels, self.config.freq_mask)):
+            for _ in range(2 if widest else 0):
+                width = torch.randint(0, widest + 1, (len(x),), device=x.device)
+                start = (torch.rand(len(x), device=x.device) * (sizes - width).clamp_min(0)).long()
+                at = torch.arange(x.shape[axis], device=x.device)
+                covered = (at >= start[:, None]) & (at < (start + width)[:, None])
+                x = x.masked_fill(covered.unsqueeze(3 - axis), 0.0)
+        return x
+
+    def _convnext(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Embed x [B, 1, frames, mels], masked at every layer."""
+        x = self.trunk.stem(x)
+        lengths = (lengths + 2 * STEM_PADDING - STEM_STRIDE) // STEM_STRIDE + 1
+        for stage in self.trunk.stages:
+            if isinstance(stage.downsample, nn.Sequential):
+                norm, convolution = stage.downsample
+                x = convolution(_zero_behind(norm(x), lengths))
+                lengths = lengths // 2
+            for block in stage.blocks:
+                x = block(_zero_behind(x, lengths))
+        return self.trunk.head.norm(_pool(x, lengths)[:, :, None, None]).flatten(1)
+
+
+def _trunk(config: AudioEncoderConfig, pretrained: bool) -> nn.Module:
+    common: dict[str, Any] = {"in_chans": 1, "num_classes": 0}
+    if config.drop_path:
+        common["drop_path_rate"] = config.drop_path
+    if config.backbone.startswith((f"{RANDOM}convnext", "convnext_")):
+        common["ls_init_value"] = config.layer_scale
+    if config.backbone == f"{RANDOM}convnext":
+        trunk: Any = ConvNeXt(depths=config.depths, dims=config.dims, **common)
+        # timm's deviation of 0.02 suits images; one scaled to the 16 inputs of a patch here learns faster.
+        trunk.stem[0].reset_parameters()
+        return trunk
+    if not timm.is_model(config.backbone):
+        raise ValueError(f"audio_encoder.backbone: {config.backbone!r} is no model of timm")
+    return timm.create_model(config.backbone, pretrained=pretrained, **common)
+
+
+def _is_maskable(trunk: nn.Module) -> bool:
+    """Whether it is a ConvNeXt as first published: patches, no norm over all positions, the last norm after pooling."""
+    return (
+        isinstance(trunk, ConvNeXt)
+        and trunk.stem[0].kernel_size == trunk.stem[0].stride == (STEM_STRIDE, STEM_STRIDE)
+        and isinstance(trunk.norm_pre, nn.Identity)
+        and not any(isinstance(module, GlobalResponseNormMlp) for module in trunk.modules())
+    )
+
+
+@torch.no_grad()
+def _check_features(trunk: Any, backbone: str, n_mels: int) -> None:
+    """Refuse a trunk whose features are no map [B, C, T, F], or that takes images of one size only."""
+    try:
+        shapes = [tuple(trunk.eval().forward_features(torch.zeros(1, 1, frames, n_mels)).shape) for frames in (64, 96)]
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise ValueError(f"audio_encoder.backbone: {backbone!r} does not take clips of any length: {error}") from error
+    finally:
+        trunk.train()
+    if any(len(shape) != 4 or shape[1] != trunk.num_features for shape in shapes):
+        raise ValueError(
+            f"audio_encoder.backbone: {backbone!r} gives features of shape {shapes[0]}, "
+            f"expected a map [1, {trunk.num_features}, time, frequency]"
+        )
+
+
+def _zero_behind(x: Tensor, lengths: Tensor) -> Tensor:
+    """Zero x [B, C, T, F] from each clip's own length on."""
+    valid = torch.arange(x.shape[2], device=x.device) < lengths[:, None]
+    return x * valid[:, None, :, None]
+
+
+def _pool(x: Tensor, lengths: Tensor) -> Tensor:
+    """Mean over frequency; max over time plus mean over time, of the valid frames. [B, C, T, F] to [B, C]."""
+    x = x.mean(3)
+    lengths = lengths.clamp_min(1)
+    valid = torch.arange(x.shape[2], device=x.device) < lengths[:, None]
+    highest = x.masked_fill(~valid[:, None], -torch.inf).amax(2)
+    mean = (x * valid[:, None]).sum(2) / lengths[:, None]
+    return highest + mean

@@ -1,0 +1,227 @@
+"""The candidate table: every caption that captioners propose for a clip, with all the scores that choose among them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..fluency.detector import FluencyDetector
+from ..generation.candidates import Candidate
+from ..retriever.model import Retriever
+from .score_arrays import NoCandidateError, NonFiniteScoreError, refuse_non_finite
+
+ENCODER, VALUE = "encoder_score/", "value/"  # prefixes of a frame's columns: of each retriever, and of each metric
+
+
+class CandidateError(ValueError):
+    """Candidates, scores and clips that do not belong together."""
+
+
+@dataclass(frozen=True)
+class CandidateTable:
+    """C clips by at most K candidates; cells behind a clip's last candidate are masked out."""
+
+    texts: list[list[str]]
+    captioners: list[list[str]]
+    tokens: list[list[int]]
+    mask: np.ndarray  # [C, K] bool
+    decoder_score: np.ndarray  # [C, K]
+    encoder_score: dict[str, np.ndarray]  # a retriever's name to [C, K]
+    fluency_error: np.ndarray  # [C, K]
+
+    @property
+    def score_names(self) -> list[str]:
+        """The names of `scores`, in order: each retriever, then the decoder."""
+        return [*self.encoder_score, "decoder"]
+
+    @property
+    def scores(self) -> np.ndarray:
+        """All scores [S, C, K], in the order of `score_names`."""
+        return np.stack([*self.encoder_score.values(), self.decoder_score])
+
+    def of_captioner(self, name: str) -> CandidateTable:
+        """The same table with only one captioner's candidates left in: sampled ones of `a`, the beam of `a/beam`."""
+        return replace(self, mask=self.mask & self._proposed_by({name}))
+
+    def of_members(self, names: Iterable[str]) -> CandidateTable:
+        """The same table with only the candidates of some captioners left in, sampled or beams.
+
+        A clip that they propose nothing for keeps what others do, so that every clip gets a caption.
+        """
+        wanted = {sort for name in names for sort in (name, f"{name}/beam")}
+        theirs = self.mask & self._proposed_by(wanted)
+        return replace(self, mask=np.where(theirs.any(1, keepdims=True), theirs, self.mask))
+
+    def without_retrievers(self, names: Iterable[str]) -> CandidateTable:
+        """The same table without the encoder scores of some retrievers."""
+        left = {name: score for name, score in self.encoder_score.items() if name not in set(names)}
+        return replace(self, encoder_score=left)
+
+    def _proposed_by(self, names: set[str]) -> np.ndarray:
+        theirs = np.zeros_like(self.mask)
+        for row, captioners in enumerate(self.captioners):
+            theirs[row, : len(captioners)] = [not names.isdisjoint(captioner.split("+")) for captioner in captioners]
+        return theirs
+
+    def to_frame(self, clip_ids: Sequence[str], values: Mapping[str, np.ndarray] | None = None) -> pd.DataFrame:
+        """A row a candidate, in the table's order.
+
+        Args:
+            clip_ids: of the C clips.
+            values: a metric's name to [C, K]; they become columns `value/<metric>`.
+        """
+        rows, columns = np.nonzero(self.mask)
+        cells = list(zip(rows.tolist(), columns.tolist(), strict=True))
+        return pd.DataFrame(
+            {
+                "clip_id": [clip_ids[row] for row, _ in cells],
+                "caption": [self.texts[row][column] for row, column in cells],
+                "captioner": [self.captioners[row][column] for row, column in cells],
+                "tokens": [self.tokens[row][column] for row, column in cells],
+                "decoder_score": self.decoder_score[self.mask],
+                **{ENCODER + name: scores[self.mask] for name, scores in self.encoder_score.items()},
+                "fluency_error": self.fluency_error[self.mask],
+                **{VALUE + name: one[self.mask] for name, one in (values or {}).items()},
+            }
+        )
+
+    @classmethod
+    def from_frame(
+        cls, frame: pd.DataFrame, clip_ids: Sequence[str], retrievers: Sequence[str] | None = None
+    ) -> tuple[CandidateTable, dict[str, np.ndarray]]:
+        """The inverse of `to_frame`: the table and the metrics' values [C, K], clips in the order of `clip_ids`.
+
+        Args:
+            retrievers: whose encoder scores must be there; those that are when left out.
+
+        Raises:
+            CandidateError: a column or score is missing, or the frame's clips are not those of `clip_ids`.
+            NoCandidateError, NonFiniteScoreError: of a clip named by its clip_id.
+        """
+        found = [name.removeprefix(ENCODER) for name in frame.columns if name.startswith(ENCODER)]
+        retrievers = found if retrievers is None else list(retrievers)
+        metrics = [name.removeprefix(VALUE) for name in frame.columns if name.startswith(VALUE)]
+        numeric = ["decoder_score", *(ENCODER + name for name in retrievers), "fluency_error"]
+        _check_frame(frame, clip_ids, [*numeric, *(VALUE + name for name in metrics)])
+        row_of = {clip_id: row for row, clip_id in enumerate(clip_ids)}
+        rows = frame["clip_id"].map(row_of).to_numpy(int)
+        frame, rows = frame.iloc[np.argsort(rows, kind="stable")], np.sort(rows, kind="stable")
+        counts = np.bincount(rows, minlength=len(clip_ids))
+        mask = np.arange(counts.max()) < counts[:, None]
+        ends = np.cumsum(counts)[:-1]
+
+        def lists(column: str) -> list[list[Any]]:
+            return [part.tolist() for part in np.split(frame[column].to_numpy(), ends)]
+
+        def dense(column: str) -> np.ndarray:
+            filled = np.zeros(mask.shape)
+            filled[mask] = frame[column].to_numpy(float)
+            return filled
+
+        table = cls(
+            texts=lists("caption"),
+            captioners=lists("captioner"),
+            tokens=lists("tokens"),
+            mask=mask,
+            decoder_score=dense("decoder_score"),
+            encoder_score={name: dense(ENCODER + name) for name in retrievers},
+            fluency_error=dense("fluency_error"),
+        )
+        return table, {name: dense(VALUE + name) for name in metrics}
+
+
+def _check_frame(frame: pd.DataFrame, clip_ids: Sequence[str], numeric: list[str]) -> None:
+    for column in ("clip_id", "caption", "captioner", "tokens", *numeric):
+        if column not in frame:
+            raise CandidateError(f"candidates have no column {column!r}; found {', '.join(map(str, frame.columns))}")
+    if strange := sorted(set(frame["clip_id"]) - set(clip_ids)):
+        raise CandidateError(f"candidates of {strange[0]!r}, which is none of the {len(clip_ids)} clips")
+    if missing := [clip_id for clip_id in clip_ids if clip_id not in set(frame["clip_id"])]:
+        raise NoCandidateError(missing[0])
+    for column in numeric:
+        bad = np.flatnonzero(~np.isfinite(frame[column].to_numpy(float)))
+        if len(bad):
+            row = frame.iloc[bad[0]]
+            raise NonFiniteScoreError(column, repr(row["clip_id"]), repr(row["caption"]))
+
+
+def pool(by_captioner: dict[str, list[list[Candidate]]]) -> list[list[tuple[str, Candidate]]]:
+    """Join the captioners' candidates clip by clip; a text that several propose stays once, with its best score.
+
+    Its captioner is then named `a+b`.
+    """
+    counts = {name: len(candidates) for name, candidates in by_captioner.items()}
+    if len(set(counts.values())) != 1:
+        raise CandidateError(f"captioners propose for different numbers of clips: {counts}")
+    clips = next(iter(counts.values()))
+    pooled: list[list[tuple[str, Candidate]]] = []
+    for clip in range(clips):
+        by_text: dict[str, tuple[str, Candidate]] = {}
+        for name, candidates in by_captioner.items():
+            for candidate in candidates[clip]:
+                known = by_text.get(candidate.text)
+                better = known[1] if known and known[1].decoder_score >= candidate.decoder_score else candidate
+                by_text[candidate.text] = (f"{known[0]}+{name}" if known else name, better)
+        pooled.append(list(by_text.values()))
+    return pooled
+
+
+def score_candidates(
+    by_captioner: dict[str, list[list[Candidate]]],
+    retrievers: dict[str, Retriever],
+    audio_embeddings: dict[str, np.ndarray],
+    detector: FluencyDetector | None,
+) -> CandidateTable:
+    """Pool candidates and score them; each distinct text is embedded once, however many clips it is proposed for.
+
+    Args:
+        by_captioner: a captioner's name to candidates of each of C clips.
+        retrievers: by name; each gives an encoder_score.
+        audio_embeddings: by retriever, [C, D].
+        detector: gives fluency_error; without one it is 0.
+
+    Raises:
+        CandidateError: members that know of different numbers of clips.
+        NoCandidateError, NonFiniteScoreError.
+    """
+    pooled = pool(by_captioner)
+    for clip, candidates in enumerate(pooled):
+        if not candidates:
+            raise NoCandidateError(clip)
+    shape = (len(pooled), max(len(clip) for clip in pooled))
+    mask = np.arange(shape[1]) < np.array([len(clip) for clip in pooled])[:, None]
+    distinct: dict[str, int] = {}
+    text_of = np.array([distinct.setdefault(c.text, len(distinct)) for clip in pooled for _, c in clip])
+    clip_of = np.nonzero(mask)[0]
+    texts = list(distinct)
+
+    def table(values: Sequence[float] | np.ndarray, what: str) -> np.ndarray:
+        if np.shape(values) != clip_of.shape:
+            raise CandidateError(f"{what}: {np.shape(values)} values for {len(clip_of)} candidates")
+        filled = np.zeros(shape)
+        filled[mask] = values
+        refuse_non_finite(what, filled, mask)
+        return filled
+
+    encoder_score = {}
+    for name, retriever in retrievers.items():
+        if len(audio_embeddings[name]) != len(pooled):
+            raise CandidateError(f"{name} embeds {len(audio_embeddings[name])} clips of {len(pooled)}")
+        similarity = retriever.pair_similarity(
+            retriever.text_embeddings(texts), text_of, audio_embeddings[name], clip_of
+        )
+        encoder_score[name] = table(similarity, ENCODER + name)
+    error = detector.fluency_error(texts)[text_of] if detector else np.zeros(len(text_of))
+    return CandidateTable(
+        texts=[[candidate.text for _, candidate in clip] for clip in pooled],
+        captioners=[[name for name, _ in clip] for clip in pooled],
+        tokens=[[candidate.tokens for _, candidate in clip] for clip in pooled],
+        mask=mask,
+        decoder_score=table([candidate.decoder_score for clip in pooled for _, candidate in clip], "decoder_score"),
+        encoder_score=encoder_score,
+        fluency_error=table(error, "fluency_error"),
+    )

@@ -1,0 +1,3 @@
+from .detector import FluencyDetector
+
+__all__ = ["FluencyDetector"]

@@ -1,0 +1,93 @@
+"""The fluency-error detector, after FENSE's (arXiv 2110.04684): how likely is a caption damaged?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from ..checkpoint import load_weights, read_config, save_member
+from ..encoders.text import TextEncoder
+from ..settings import FluencyDetectorConfig
+from .damage import DAMAGES, damage_as
+
+
+class FluencyDetector(nn.Module):
+    """A text encoder and one linear unit."""
+
+    kind = "fluency-detector"
+
+    def __init__(self, config: FluencyDetectorConfig, text_encoder: TextEncoder) -> None:
+        super().__init__()
+        self.config = config.model_copy(update={"text_encoder": text_encoder.config})
+        self.text_encoder = text_encoder
+        self.head = nn.Linear(text_encoder.dim, 1)
+
+    @classmethod
+    def create(cls, config: FluencyDetectorConfig, captions: Iterable[str]) -> FluencyDetector:
+        """Build for training; `captions` train the tokenizer of a text encoder from scratch."""
+        return cls(config, TextEncoder.create(config.text_encoder, captions))
+
+    @classmethod
+    def load(cls, directory: str | Path, settings: FluencyDetectorConfig | None = None) -> FluencyDetector:
+        """Load what `save` wrote, to go on with `settings` where given; no network."""
+        config = FluencyDetectorConfig.model_validate(read_config(directory, cls.kind))
+        model = cls(config, TextEncoder.empty(config.text_encoder, Path(directory) / "text_encoder"))
+        load_weights(model, directory)
+        if settings:
+            model.text_encoder.go_on(settings.text_encoder)
+            model.config = settings.model_copy(update={"text_encoder": model.text_encoder.config})
+        return model.eval()
+
+    def save(self, directory: str | Path) -> None:
+        """Write model.safetensors, config.json and text_encoder/ (layout and tokenizer)."""
+        save_member(self, directory, self.kind, self.config)
+        self.text_encoder.save_layout(Path(directory) / "text_encoder")
+
+    def forward(self, texts: list[str], damaged: Tensor) -> Tensor:
+        """Binary cross-entropy of texts against damaged [B] (1: damaged)."""
+        return binary_cross_entropy_with_logits(self.logits(texts), damaged)
+
+    def logits(self, texts: list[str]) -> Tensor:
+        """[B], before the sigmoid."""
+        return self.head(self.text_encoder(texts))[:, 0]
+
+    @torch.inference_mode()
+    def fluency_error(self, texts: list[str], batch_size: int = 256) -> np.ndarray:
+        """Probability [N] that each text is damaged, float32."""
+        batches = [self.logits(texts[at : at + batch_size]).sigmoid() for at in range(0, len(texts), batch_size)]
+        return torch.cat(batches).float().cpu().numpy()
+
+
+def detection(detector: FluencyDetector, captions: Sequence[str], threshold: float, seed: int = 0) -> dict[str, Any]:
+    """How well a detector tells captions from the same captions damaged, each type of damage by itself.
+
+    Args:
+        captions: held out of its training, none of them blank. They count as fluent.
+        threshold: what is above it is flagged.
+
+    Returns:
+        `threshold`, `captions`, `flagged` (the share of them that is), and `damage`: of each type the number of
+        `captions` that have a place for it, `precision` and `recall` on these and their damaged copies, None where
+        nothing is flagged or fits.
+    """
+    rng, texts = np.random.default_rng(seed), list(captions)
+    flagged = detector.fluency_error(texts) > threshold
+    found: dict[str, Any] = {}
+    for kind in DAMAGES:
+        damaged = [damage_as(kind, text, rng) for text in texts]
+        fits = np.array([text is not None for text in damaged])
+        number, wrong, caught = int(fits.sum()), int(flagged[fits].sum()), 0
+        if number:
+            caught = int((detector.fluency_error([text for text in damaged if text]) > threshold).sum())
+        found[kind] = {
+            "captions": number,
+            "precision": caught / (caught + wrong) if caught + wrong else None,
+            "recall": caught / number if number else None,
+        }
+    return {"threshold": threshold, "captions": len(texts), "flagged": float(flagged.mean()), "damage": found}

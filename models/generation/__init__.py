@@ -1,0 +1,5 @@
+"""Generate candidate captions: sampling, beam search and its variants, token ensembles."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

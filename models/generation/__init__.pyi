@@ -1,0 +1,3 @@
+from .candidates import Candidate, beam_search, propose
+
+__all__ = ["Candidate", "beam_search", "propose"]

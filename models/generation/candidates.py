@@ -1,0 +1,262 @@
+"""Candidate captions: sampling with the decoder score from the sampling pass itself, and searches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList
+from transformers.modeling_outputs import BaseModelOutput
+
+from ..captioner.model import Captioner
+from ..captioner.shared_cross_attention import shared_states_cache
+from ..settings import BeamConfig, SamplingConfig, TokenEnsembleConfig
+from .diverse_search import contrastive_search, diverse_beam_search
+from .logits_processors import ForceFirst, InverseTransformSampler, ScoreRecorder, limits, warpers
+from .token_ensemble import JointCache, JointCaptioner, JointStates, joint_batches
+
+BATCH = 16  # clips
+CaptionSource = Captioner | JointCaptioner
+States = Tensor | JointStates  # JointStates of a JointCaptioner
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A caption and its decoder_score: mean log-likelihood a token, EOS counted and BOS not."""
+
+    text: str
+    decoder_score: float
+    tokens: int
+
+
+@torch.inference_mode()
+def sample(captioner: CaptionSource, states: States, mask: Tensor, sampling: SamplingConfig, seed: int
+           ) -> list[list[Candidate]]:  # fmt: skip
+    """Draw `sampling.candidates` captions for each of B encoded clips, duplicates removed.
+
+    The random streams belong to (seed, candidate number), so a clip gets the same candidates alone and in any batch, as
+    far as rounding goes: scores within 1e-4, and other words only where a draw falls that near between two tokens.
+
+    Args:
+        states: [B, T, width] encoder states, computed once a clip; of a `JointCaptioner` those of every member.
+        mask: [B, T]; the first member's.
+    """
+    number = sampling.candidates
+    generator = torch.Generator().manual_seed(seed)
+    uniforms = torch.rand(number, sampling.max_tokens, generator=generator, dtype=torch.float64)
+    sampler = InverseTransformSampler(uniforms.to(states.device).repeat(len(states), 1))
+    processors = [*_limits(captioner, sampling, states.device), *warpers(sampling), sampler]
+    drawn = _one_path(captioner, states, mask, number, processors, sampling.max_tokens, sampling.static_cache)
+    return [_distinct(drawn[at : at + number]) for at in range(0, len(drawn), number)]
+
+
+class StepDecoder:
+    """A captioner's decoder for B encoded clips, some rows each, one step at a time."""
+
+    def __init__(self, captioner: CaptionSource, states: States, mask: Tensor, each: int) -> None:
+        self.bart, self.cache = captioner.bart, _cache(captioner, states)
+        self.seen = {"encoder_outputs": _shape(mask, each), "attention_mask": mask.repeat_interleave(each, 0)}
+
+    def __call__(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Append tokens [rows, n]: log-probabilities of the next [rows, vocabulary], last states [rows, n, width]."""
+        states = []
+        for column in tokens.split(1, 1):  # rows of one clip share its keys and values for one token at a time
+            output = self.bart(
+                decoder_input_ids=column, past_key_values=self.cache, use_cache=True, output_hidden_states=True,
+                **self.seen,
+            )  # fmt: skip
+            states.append(output.decoder_hidden_states[-1])
+        return output.logits[:, -1].float().log_softmax(-1), torch.cat(states, 1)
+
+    def reorder(self, rows: Tensor) -> None:
+        """Go on from other rows, which stay with their clip."""
+        self.cache.reorder_cache(rows)
+
+
+@torch.inference_mode()
+def search(captioner: CaptionSource, states: States, mask: Tensor, beam: BeamConfig) -> list[list[Candidate]]:
+    """What `beam` finds for each of B encoded clips, without chance: the best beam, of several groups the best of each
+    (diverse beam search, texts once), or with `penalty_alpha` what contrastive search finds."""
+    if beam.groups == 1 and not beam.penalty_alpha:
+        return [[one] for one in beam_search(captioner, states, mask, beam)]
+    clips, (bos, eos) = len(states), captioner.ends
+    start = captioner.bart.generation_config.decoder_start_token_id
+    prompt = torch.tensor([start, bos], device=states.device)
+    common: dict[str, Any] = {
+        "limit": LogitsProcessorList(_limits(captioner, beam, states.device)), "prompt": prompt, "clips": clips,
+        "eos": eos, "pad": captioner.tokenizer.pad_token_id, "max_length": beam.max_tokens,
+    }  # fmt: skip
+    if beam.penalty_alpha:
+        decoder = StepDecoder(captioner, states, mask, beam.top_k)
+        found = contrastive_search(decoder, top_k=beam.top_k, penalty_alpha=beam.penalty_alpha, **common)
+    else:
+        decoder = StepDecoder(captioner, states, mask, beam.beams)
+        found = diverse_beam_search(
+            decoder, beams=beam.beams, groups=beam.groups, penalty=beam.diversity_penalty, **common
+        )
+    candidates = _candidates(captioner, found.ids, found.summed, found.tokens)
+    each = len(candidates) // clips
+    return [_distinct(candidates[at : at + each]) for at in range(0, len(candidates), each)]
+
+
+@torch.inference_mode()
+def beam_search(captioner: CaptionSource, states: States, mask: Tensor, beam: BeamConfig) -> list[Candidate]:
+    """The best beam of each of B encoded clips; one beam is greedy search.
+
+    It is the same alone and in any batch, as `sample` says it: a clip's beams are frozen once it is done.
+    """
+    processors = _limits(captioner, beam, states.device)
+    if beam.beams == 1:
+        return _one_path(captioner, states, mask, 1, processors, beam.max_tokens)
+    found = _generate(
+        captioner, _cache(captioner, states), mask, 1, processors, max_length=beam.max_tokens, num_beams=beam.beams,
+        early_stopping=True, length_penalty=1.0, output_scores=True, return_dict_in_generate=True,
+    )  # fmt: skip
+    # What the beams sum up is the model's own log-likelihood: BOS is forced at no cost, and limits only forbid. The sum
+    # was divided by the number of tokens with BOS.
+    steps = (found.beam_indices >= 0).sum(1)
+    return _candidates(captioner, found.sequences, found.sequences_scores * steps, steps - 1)
+
+
+def _one_path(captioner: CaptionSource, states: States, mask: Tensor, each: int, processors: list[LogitsProcessor],
+              max_tokens: int, static: bool = False) -> list[Candidate]:  # fmt: skip
+    """One candidate a row, of `each` rows a clip, with scores from the very pass that chose its tokens."""
+    recorder = ScoreRecorder(len(states) * each, captioner.tokenizer.eos_token_id, states.device)
+    cache = _cache(captioner, states, max_tokens if static else None)
+    ids = _generate(captioner, cache, mask, each, [recorder, *processors], max_length=max_tokens, num_beams=1)
+    recorder.count(ids)
+    return _candidates(captioner, ids, recorder.summed, recorder.tokens)
+
+
+def _generate(captioner: CaptionSource, cache: Any, mask: Tensor, each: int, processors: list[LogitsProcessor],
+              **options: Any) -> Any:  # fmt: skip
+    return captioner.bart.generate(
+        encoder_outputs=_shape(mask, each),
+        attention_mask=mask.repeat_interleave(each, 0),
+        past_key_values=cache,
+        logits_processor=LogitsProcessorList(processors),
+        do_sample=False,
+        **options,
+    )
+
+
+def _shape(mask: Tensor, each: int) -> BaseModelOutput:
+    """In place of encoder states: the cache knows what to attend to, and only rows and columns are asked for."""
+    return BaseModelOutput(last_hidden_state=mask.new_empty(1, dtype=torch.float32).expand(
+        len(mask) * each, mask.shape[1], 1
+    ))  # fmt: skip
+
+
+def _cache(captioner: CaptionSource, states: States, longest: int | None = None) -> Any:
+    if isinstance(states, JointStates):
+        return JointCache(list(captioner.bart.barts), states, longest)
+    return shared_states_cache(captioner.bart, states, longest)
+
+
+def _limits(
+    captioner: CaptionSource, config: SamplingConfig | BeamConfig, device: torch.device
+) -> list[LogitsProcessor]:
+    bos, eos = captioner.ends
+    return [ForceFirst(bos), *limits(config.min_tokens, config.no_repeat_ngram, eos, device)]
+
+
+def _candidates(captioner: CaptionSource, ids: Tensor, summed: Tensor, tokens: Tensor) -> list[Candidate]:
+    texts = captioner.tokenizer.batch_decode(ids, skip_special_tokens=True)
+    scores = (summed / tokens.clamp_min(1)).tolist()
+    return [Candidate(text.strip(), *row) for text, *row in zip(texts, scores, tokens.tolist(), strict=True)]
+
+
+def encoded_batches(
+    captioner: Captioner, codes: Sequence[np.ndarray], audio_embeddings: np.ndarray, batch_size: int
+) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
+    """Encode clips once each, batched by length; yields (rows, states, mask)."""
+    order = np.argsort([len(clip) for clip in codes], kind="stable")
+    device = captioner.mcm_head.weight.device
+    for at in range(0, len(order), batch_size):
+        rows = order[at : at + batch_size]
+        batch, lengths = captioner.pad_codes([codes[row] for row in rows])
+        with torch.inference_mode():
+            states, mask = captioner.encode(batch, lengths, torch.from_numpy(audio_embeddings[rows]).to(device))
+        yield rows, states, mask
+
+
+def propose(
+    captioners: dict[str, Captioner],
+    codes: Sequence[np.ndarray],
+    audio_embeddings: dict[str, np.ndarray],
+    sampling: SamplingConfig,
+    beam: BeamConfig,
+    seed: int,
+    token_ensembles: dict[str, TokenEnsembleConfig] | None = None,
+    caption_sources: Sequence[str] | None = None,
+) -> dict[str, list[list[Candidate]]]:
+    """What captioners say of each of N clips: what was sampled under `<name>`, what `search` finds under `<name>/beam`.
+
+    Args:
+        codes: [T_i, Q] of each clip.
+        audio_embeddings: by captioner, [N, D].
+        token_ensembles: by name; they propose beside the single captioners.
+        caption_sources: which of both propose; all when left out.
+
+    Raises:
+        ValueError: naming the token ensemble whose members differ in their tokenizers.
+    """
+
+    def speaks(name: str) -> bool:
+        return caption_sources is None or name in caption_sources
+
+    proposed: dict[str, list[list[Candidate]]] = {}
+    for name in filter(speaks, captioners):
+        proposed[name], proposed[f"{name}/beam"] = propose_clips(
+            captioners[name], codes, audio_embeddings[name], sampling, beam, seed
+        )
+    for name, config in (token_ensembles or {}).items():
+        if not speaks(name):
+            continue
+        try:
+            joint = JointCaptioner({member: captioners[member] for member in config.members}, config.average)
+        except ValueError as error:
+            raise ValueError(f"token_ensembles.{name}: {error}") from error
+        batches = joint_batches(joint, codes, audio_embeddings, BATCH)
+        encoded = ((rows, states, states.masks[0]) for rows, states in batches)
+        proposed[name], proposed[f"{name}/beam"] = _say(joint, encoded, len(codes), sampling, beam, seed)
+    return proposed
+
+
+def propose_clips(
+    captioner: Captioner,
+    codes: Sequence[np.ndarray],
+    audio_embeddings: np.ndarray,
+    sampling: SamplingConfig,
+    beam: BeamConfig,
+    seed: int,
+    batch_size: int = BATCH,
+) -> tuple[list[list[Candidate]], list[list[Candidate]]]:
+    """`sample` and `search` from one encoder pass over any number of clips, in their order."""
+    encoded = encoded_batches(captioner, codes, audio_embeddings, batch_size)
+    return _say(captioner, encoded, len(codes), sampling, beam, seed)
+
+
+def _say(
+    captioner: CaptionSource, encoded: Iterable[tuple[np.ndarray, Any, Tensor]], clips: int, sampling: SamplingConfig,
+    beam: BeamConfig, seed: int,
+) -> tuple[list[list[Candidate]], list[list[Candidate]]]:  # fmt: skip
+    sampled: list[list[Candidate]] = [[] for _ in range(clips)]
+    beams: list[list[Candidate]] = [[] for _ in range(clips)]
+    for rows, states, mask in encoded:
+        draws, best = sample(captioner, states, mask, sampling, seed), search(captioner, states, mask, beam)
+        for row, draw, found in zip(rows, draws, best, strict=True):
+            sampled[row], beams[row] = draw, found
+    return sampled, beams
+
+
+def _distinct(candidates: list[Candidate]) -> list[Candidate]:
+    """One candidate a text, blank texts left out unless there is nothing else."""
+    by_text: dict[str, Candidate] = {}
+    for candidate in candidates:
+        by_text.setdefault(candidate.text, candidate)
+    return [candidate for text, candidate in by_text.items() if text] or candidates[:1]

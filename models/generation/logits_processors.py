@@ -1,0 +1,109 @@
+"""Decoding with transformers' generate(): the processors that choose tokens and keep their scores."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import (
+    EpsilonLogitsWarper,
+    LogitsProcessor,
+    MinLengthLogitsProcessor,
+    MinPLogitsWarper,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
+)
+
+from ..settings import SamplingConfig
+
+
+class ScoreRecorder(LogitsProcessor):
+    """Sums the model's own log-likelihood of the chosen tokens, before any processor bends it.
+
+    Standing first, it sees at every step the token that was chosen at the last one.
+    """
+
+    def __init__(self, rows: int, eos: int, device: torch.device) -> None:
+        self.summed = torch.zeros(rows, device=device)
+        self.tokens = torch.zeros(rows, dtype=torch.long, device=device)
+        self.open = torch.ones(rows, dtype=torch.bool, device=device)
+        self.eos = eos
+        self.previous: Tensor | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self.count(input_ids)
+        # The step behind decoder_start yields BOS, which is not scored.
+        self.previous = scores.float().log_softmax(-1) if input_ids.shape[1] > 1 else None
+        return scores
+
+    def count(self, input_ids: Tensor) -> None:
+        """Add the last token of each row that had not ended before it."""
+        if self.previous is not None:
+            chosen = self.previous.gather(1, input_ids[:, -1:])[:, 0]
+            self.summed += torch.where(self.open, chosen, 0.0)
+            self.tokens += self.open
+            self.open = self.open & (input_ids[:, -1] != self.eos)
+
+
+class ForceFirst(LogitsProcessor):
+    """BART was trained with BOS as every caption's first token."""
+
+    def __init__(self, token: int) -> None:
+        self.token = token
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if input_ids.shape[1] > 1:
+            return scores
+        forced = torch.full_like(scores, -torch.inf)
+        forced[:, self.token] = 0.0
+        return forced
+
+
+class InverseTransformSampler(LogitsProcessor):
+    """Draws each row's token from its own stream of uniforms, by the inverse of the cumulative distribution.
+
+    A row's draw so depends on its clip and candidate number alone, not on what else is in the batch.
+    """
+
+    def __init__(self, uniforms: Tensor) -> None:
+        self.uniforms = uniforms  # [rows, steps]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        cumulative = scores.double().softmax(-1).cumsum(-1)
+        # Scaled by the sum, so that rounding cannot push a draw past the last token with any probability.
+        drawn = self.uniforms[:, input_ids.shape[1] - 1, None] * cumulative[:, -1:]
+        token = torch.searchsorted(cumulative, drawn, right=True).clamp_max(scores.shape[1] - 1)
+        return torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)
+
+
+def limits(min_tokens: int, no_repeat_ngram: int, eos: int, device: torch.device) -> list[LogitsProcessor]:
+    """What forbids tokens and leaves the others' scores as they are."""
+    found: list[LogitsProcessor] = []
+    if min_tokens:
+        found.append(MinLengthLogitsProcessor(min_tokens, eos, device=str(device)))
+    if no_repeat_ngram:
+        found.append(NoRepeatNGramLogitsProcessor(no_repeat_ngram))
+    return found
+
+
+def warpers(sampling: SamplingConfig) -> list[LogitsProcessor]:
+    """What bends the distribution that tokens are drawn from, in the order of transformers' own generate()."""
+    found: list[LogitsProcessor] = []
+    if sampling.repetition_penalty != 1:
+        # BART's start token is EOS: it stands first in every row, and is no repetition.
+        found.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty, prompt_ignore_length=1))
+    found.append(TemperatureLogitsWarper(sampling.temperature))
+    if sampling.top_k:
+        found.append(TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p < 1:
+        found.append(TopPLogitsWarper(sampling.top_p))
+    if sampling.min_p:
+        found.append(MinPLogitsWarper(sampling.min_p))
+    if sampling.typical_p < 1:
+        found.append(TypicalLogitsWarper(sampling.typical_p))
+    if sampling.epsilon_cutoff:
+        found.append(EpsilonLogitsWarper(sampling.epsilon_cutoff))
+    return found

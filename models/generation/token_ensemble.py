@@ -1,0 +1,162 @@
+"""Token-level ensembles: captioners that choose every token together, by the average of their distributions.
+
+Each member runs its own decoder over its own encoder states with its own cache; all continue the same captions, which
+takes one tokenizer. `JointCaptioner` stands where `models.generation.candidates` takes a captioner.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+from transformers import GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+
+from ..captioner.model import Captioner
+from ..captioner.shared_cross_attention import SharedStatesCache, shared_states_cache
+
+Average = Literal["log-probabilities", "probabilities"]
+
+
+@dataclass(frozen=True)
+class JointStates:
+    """Every member's encoder states [B, R_i, width_i] and attention mask [B, R_i] of the same B clips."""
+
+    states: list[Tensor]
+    masks: list[Tensor]
+
+    def __len__(self) -> int:
+        return len(self.states[0])
+
+    @property
+    def device(self) -> torch.device:
+        """Of the first member's."""
+        return self.states[0].device
+
+
+class JointCaptioner:
+    """Captioners in lock-step; what it generates has scores of the averaged distribution.
+
+    Raises:
+        ValueError: naming the member whose tokenizer is not the first one's.
+    """
+
+    def __init__(self, members: dict[str, Captioner], average: Average) -> None:
+        self.members = members
+        (first, captioner), *others = members.items()
+        self.tokenizer, self.ends = captioner.tokenizer, captioner.ends
+        for name, other in others:
+            _check_tokenizer(first, captioner, name, other)
+        self.bart = LockStep([member.bart for member in members.values()], average)
+
+    def encode(self, codes: Sequence[np.ndarray], audio_embeddings: dict[str, np.ndarray]) -> JointStates:
+        """Run each member's encoder.
+
+        Args:
+            codes: [T_i, Q] of B clips.
+            audio_embeddings: by member, [B, D].
+        """
+        states, masks = [], []
+        for name, member in self.members.items():
+            batch, lengths = member.pad_codes(codes)
+            audio = torch.from_numpy(audio_embeddings[name]).to(batch.device)
+            encoded, mask = member.encode(batch, lengths, audio)
+            states.append(encoded)
+            masks.append(mask)
+        return JointStates(states, masks)
+
+
+class LockStep(PreTrainedModel, GenerationMixin):
+    """What generate() sees as one model: the average of several decoders' next tokens."""
+
+    _supports_sdpa = True
+
+    def __init__(self, barts: list[Any], average: Average) -> None:
+        super().__init__(deepcopy(barts[0].config))
+        self.barts = nn.ModuleList(barts)
+        self.average = average
+        self.generation_config = barts[0].generation_config
+
+    def forward(
+        self, decoder_input_ids: Tensor, past_key_values: JointCache, encoder_outputs: BaseModelOutput | None = None,
+        attention_mask: Tensor | None = None, **_: Any,
+    ) -> Seq2SeqLMOutput:  # fmt: skip
+        """Averaged log-probabilities [rows, 1, vocabulary]; what to attend to is in the cache."""
+        each = len(decoder_input_ids) // len(past_key_values.joint)
+        found, hidden = [], []
+        for bart, cache, states, mask in zip(
+            self.barts, past_key_values.caches, past_key_values.joint.states, past_key_values.joint.masks, strict=True
+        ):
+            shape = states.new_empty(1).expand(len(decoder_input_ids), states.shape[1], 1)
+            output = bart(
+                decoder_input_ids=decoder_input_ids, encoder_outputs=BaseModelOutput(last_hidden_state=shape),
+                attention_mask=mask.repeat_interleave(each, 0), past_key_values=cache, use_cache=True,
+                output_hidden_states=True,
+            )  # fmt: skip
+            found.append(output.logits.float().log_softmax(-1))
+            hidden.append(normalize(output.decoder_hidden_states[-1].float(), dim=-1))
+        stacked = torch.stack(found)
+        if self.average == "probabilities":
+            joined = stacked.logsumexp(0) - math.log(len(found))
+        else:
+            joined = stacked.mean(0).log_softmax(-1)
+        # Side by side, so that their cosine is the mean of the members'.
+        return Seq2SeqLMOutput(
+            logits=joined, past_key_values=past_key_values, decoder_hidden_states=(torch.cat(hidden, -1),)
+        )
+
+
+class JointCache:
+    """A cache a member; generate() asks it how far the captions are, and to put beams in another order."""
+
+    is_compileable = False
+
+    def __init__(self, barts: Sequence[Any], joint: JointStates, longest: int | None = None) -> None:
+        self.joint = joint
+        self.caches: list[SharedStatesCache] = [
+            shared_states_cache(bart, states, longest) for bart, states in zip(barts, joint.states, strict=True)
+        ]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Tokens so far."""
+        return self.caches[0].get_seq_length(layer_idx)
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Of each member."""
+        for cache in self.caches:
+            cache.reorder_cache(beam_idx)
+
+
+def joint_batches(
+    joint: JointCaptioner, codes: Sequence[np.ndarray], audio_embeddings: dict[str, np.ndarray], batch_size: int
+) -> Iterator[tuple[np.ndarray, JointStates]]:
+    """Encode clips once each by every member, batched by length; yields (rows, states)."""
+    order = np.argsort([len(clip) for clip in codes], kind="stable")
+    for at in range(0, len(order), batch_size):
+        rows = order[at : at + batch_size]
+        with torch.inference_mode():
+            yield rows, joint.encode([codes[row] for row in rows], {n: e[rows] for n, e in audio_embeddings.items()})
+
+
+def _check_tokenizer(first: str, one: Captioner, name: str, other: Captioner) -> None:
+    words, others = one.tokenizer.get_vocab(), other.tokenizer.get_vocab()
+    if words != others:
+        differing = len(words.items() ^ others.items())
+        raise ValueError(
+            f"{name!r} has another tokenizer than {first!r}: found {len(others)} tokens, expected its {len(words)} "
+            f"({differing} entries differ)"
+        )
+    for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        found, expected = getattr(other.tokenizer, token), getattr(one.tokenizer, token)
+        if found != expected:
+            raise ValueError(f"{name!r}: found {token} {found}, expected {expected} as {first!r} has")
+    start, expected = (member.bart.config.decoder_start_token_id for member in (other, one))
+    if start != expected:
+        raise ValueError(f"{name!r}: found decoder_start_token_id {start}, expected {expected} as {first!r} has")

@@ -1,0 +1,400 @@
+"""Caption metrics, every value by the aac-metrics library (github.com/Labbeti/aac-metrics); no formula is kept here.
+
+What needs Java (METEOR, SPICE, SPIDEr), model files (SBERT-sim, FER, FENSE) or both (SPIDEr-FL) is looked for on this
+machine, without network. Where a part is missing the metric is left out, and `CaptionScores.absent` says which part and
+how to get it; the others still compute. Places are the library's own: AAC_METRICS_CACHE_PATH, AAC_METRICS_JAVA_PATH,
+FENSE_DATA, and the Hugging Face cache.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from importlib.metadata import version
+from pathlib import Path
+from subprocess import SubprocessError
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from ..errors import InputError
+
+# aac_metrics is imported inside functions: it loads torch, transformers and sentence-transformers (seconds), which a
+# worker that only needs this module's names should not wait for.
+
+Preprocessing = Literal["plain", "ptb"]
+DEFAULT_METRICS = (
+    "bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider_d", "meteor", "spice", "spider", "spider_fl",
+    "sbert_sim", "fer", "fense", "vocab",
+)  # fmt: skip
+COMPOSITES = ("spider_fl", "spider", "fense")  # each brings its parts along
+NEEDS_TWO_CLIPS = frozenset({"cider_d", "spider", "spider_fl"})
+NOT_OF_CANDIDATES = frozenset({"vocab", "spider", "spider_fl"})
+DOWNLOAD = "`aac-metrics-download` gets it"
+SBERT = "sentence-transformers/paraphrase-TinyBERT-L6-v2"
+CHECKER = "echecker_clotho_audiocaps_base.ckpt"
+CHECKER_BASE = "bert-base-uncased"
+WORD = re.compile(r"\w+(?:['’-]\w+)*")
+
+
+class CaptionInputError(InputError, ValueError):
+    """Candidates and references that cannot be scored; `index` is the clip's, None where no one clip is at fault."""
+
+    def __init__(self, message: str, index: int | None = None) -> None:
+        super().__init__(message)
+        self.index = index
+
+
+class TooFewClipsError(CaptionInputError):
+    """CIDEr-D of fewer than two clips."""
+
+
+class MissingPartError(CaptionInputError):
+    """A metric or tokenizer was asked for whose Java or model files are not on this machine."""
+
+
+@dataclass(frozen=True)
+class CaptionScores:
+    """Values of C clips, in the units of the metrics' papers (CIDEr-D 0..10, all others 0..1; fer: 1 is an error)."""
+
+    per_clip: pd.DataFrame  # [C] rows, one column a metric
+    corpus: dict[str, float]  # as aac-metrics defines each; `vocab.*` among them
+    absent: dict[str, str]  # metric to what is missing, and how to get it
+    preprocessing: Preprocessing  # which tokens the values are of; values of different ones do not compare
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """How the values were computed: library and version, preprocessing, and what was not."""
+        library = f"aac-metrics {version('aac-metrics')}"
+        return {"library": library, "preprocessing": self.preprocessing, "absent": self.absent}
+
+    @property
+    def absences(self) -> list[str]:
+        """What is missing, each part once, with the metrics that want it."""
+        wanting: dict[str, list[str]] = {}
+        for metric, reason in self.absent.items():
+            for part in reason.split("; "):
+                wanting.setdefault(part, []).append(metric)
+        return [f"{', '.join(metrics)}: {part}" for part, metrics in wanting.items()]
+
+
+def plain_tokens(text: str) -> list[str]:
+    """Lower-case words without punctuation; hyphens and apostrophes inside a word stay (`high-pitched`, `dog's`).
+
+    Stands in for the PTB tokenizer of published values, which needs Java. The two differ in `dog's`, which PTB splits.
+    """
+    return WORD.findall(text.lower())
+
+
+def caption_values(
+    candidates: list[str],
+    references: list[list[str]],
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    preprocessing: Preprocessing = "plain",
+) -> CaptionScores:
+    """Score one caption a clip.
+
+    Args:
+        candidates: C captions. One without a word is scored too (a captioner may produce it).
+        references: of each clip, one or more captions.
+        metrics: names among `DEFAULT_METRICS`.
+        preprocessing: of both sides and for every metric, as aac-metrics does it: `plain` (`plain_tokens`), or `ptb`
+            (the Java tokenizer, for values that compare with published ones).
+
+    Raises:
+        CaptionInputError: no clip, unequal lengths, a clip without references, a blank reference, an unknown metric.
+        TooFewClipsError: CIDEr-D, SPIDEr or SPIDEr-FL of one clip.
+        MissingPartError: `ptb` without its Java parts.
+    """
+    _check(len(candidates), references, metrics)
+    texts, cleaned = _preprocess(candidates, references, preprocessing)
+    corpus: dict[str, float] = {}
+    columns: dict[str, np.ndarray] = {}
+    absent: dict[str, str] = {}
+    # composites first, so that SPICE runs once
+    for metric in sorted(metrics, key=(*COMPOSITES, *metrics).index):
+        if metric in columns:
+            continue
+        if reason := missing_parts(metric):
+            absent[metric] = reason
+            continue
+        try:
+            of_corpus, of_clips = _call(metric, texts, cleaned)
+        except (OSError, SubprocessError) as error:  # Java that is there, and has too little memory, for instance
+            absent[metric] = f"it failed: {error}"
+            continue
+        corpus |= {name: float(value) for name, value in of_corpus.items()}
+        columns |= {name: np.asarray(value.cpu(), float) for name, value in of_clips.items()}
+    per_clip = pd.DataFrame({name: columns[name] for name in metrics if name in columns})
+    kept = {name: value for name, value in corpus.items() if name in metrics or name.startswith("vocab.")}
+    if "vocab" in metrics and "vocab.f1" not in kept:
+        absent["vocab.f1"] = "no word of the candidates is in the references"
+    return CaptionScores(per_clip, kept, absent, preprocessing)
+
+
+def candidate_values(
+    candidates: list[list[str]], references: list[list[str]], metric: str = "cider_d"
+) -> list[np.ndarray]:
+    """The value of every candidate of every clip against the clip's references; `plain_tokens` on both sides.
+
+    CIDEr-D weighs n-grams by how many clips' references hold them. Each clip is counted once, however many candidates
+    it has, so the mean over clips of the chosen candidates' values is the corpus value that `caption_values` gives.
+
+    Args:
+        candidates: K_i captions of each of C clips; K_i may differ, and be 0.
+        references: of each clip, one or more.
+        metric: any of `DEFAULT_METRICS` but vocab, spider and spider_fl.
+
+    Returns:
+        C arrays [K_i], float64.
+
+    Raises:
+        CaptionInputError, TooFewClipsError: as `caption_values`.
+        MissingPartError: the metric's parts are not on this machine.
+    """
+    _check(len(candidates), references, [metric])
+    if metric in NOT_OF_CANDIDATES:
+        raise CaptionInputError(f"{metric}: a candidate is scored by one metric of its own, such as cider_d or spice")
+    if reason := missing_parts(metric):
+        raise MissingPartError(f"{metric}: {reason}")
+    flat = [" ".join(plain_tokens(text)) for clip in candidates for text in clip]
+    clip_of = [clip for clip, own in enumerate(candidates) for _ in own]
+    cleaned = [[" ".join(plain_tokens(text)) for text in clip] for clip in references]
+    _refuse_blank(cleaned)
+    if not flat:
+        values = np.empty(0)
+    elif metric == "cider_d":
+        values = _cider_d_of_candidates(flat, clip_of, cleaned)
+    else:
+        # the others know no corpus: a pair of candidate and references is worth the same among any others
+        values = np.asarray(_call(metric, flat, [cleaned[clip] for clip in clip_of])[1][metric].cpu(), float)
+    return np.split(values, np.cumsum([len(clip) for clip in candidates])[:-1])
+
+
+def _cider_d_of_candidates(flat: list[str], clip_of: list[int], references: list[list[str]]) -> np.ndarray:
+    """CIDEr-D [N] of texts that belong to clips `clip_of` [N], in order; IDF from each clip's references once.
+
+    Composed of the pieces of aac_metrics.functional.cider_d (its public function takes one candidate a clip, and
+    would turn the references into vectors anew for each). A test holds it to the public function.
+    """
+    library = _module("cider_d")
+    # module-level names with two underscores: the library's private parts
+    counter_to_vec, similarity, cook, document_frequencies = (
+        getattr(library, f"__{name}") for name in ("counter_to_vec", "similarity", "cook_sentence", "compute_doc_freq")
+    )
+    cooked = library._cider_d_update([clip[0] for clip in references], references, 4, str.split, [], [])[1]
+    idf = np.log(float(len(references))), 4, document_frequencies(cooked)
+    vector_of = {text: counter_to_vec(cook(text, 4, str.split), *idf) for text in set(flat)}
+    values = np.empty(len(flat))
+    own: list[Any] = []
+    at_clip = -1
+    for index, (text, clip) in enumerate(zip(flat, clip_of, strict=True)):
+        if clip != at_clip:
+            own, at_clip = [counter_to_vec(one, *idf) for one in cooked[clip]], clip
+        vector, norm, length = vector_of[text]
+        parts = [
+            similarity(_shared(vector, reference), reference, norm, norm_, length, length_, 4, 6.0)
+            for reference, norm_, length_ in own
+        ]
+        values[index] = np.sum(parts, axis=0).mean() / len(own) * 10.0
+    return values
+
+
+def _shared(vector: list[dict[Any, float]], reference: list[dict[Any, float]]) -> list[dict[Any, float]]:
+    """The n-grams that both hold: the others add 0 to the similarity, and take most of its time."""
+    return [{gram: own[gram] for gram in own if gram in other} for own, other in zip(vector, reference, strict=True)]
+
+
+# --- what is on this machine ---------------------------------------------------------------------------------------
+
+
+def missing_parts(metric: str) -> str:
+    """Why a metric cannot be computed on this machine and how that is changed; empty where it can. No network."""
+    if metric == "meteor":
+        from aac_metrics.functional.meteor import FNAME_METEOR_JAR
+
+        return "; ".join(filter(None, [_missing_jar(FNAME_METEOR_JAR), _missing_java()]))
+    if metric in ("spice", "spider"):
+        return "; ".join(filter(None, [_missing_spice(), _missing_java()]))
+    if metric == "spider_fl":
+        return "; ".join(filter(None, map(missing_parts, ("spider", "fer"))))
+    parts = []
+    if metric in ("sbert_sim", "fense") and not _cached_model(SBERT):
+        parts.append(f"{SBERT} is not in the Hugging Face cache ({DOWNLOAD})")
+    if metric in ("fer", "fense"):
+        if not _checker_path().is_file():
+            parts.append(f"no {_checker_path()} ({DOWNLOAD})")
+        if not _cached_model(CHECKER_BASE):
+            parts.append(f"{CHECKER_BASE} is not in the Hugging Face cache (`hf download {CHECKER_BASE}` gets it)")
+    return "; ".join(parts)
+
+
+def best_preprocessing() -> Preprocessing:
+    """That of published values where this machine has its parts, else `plain`."""
+    return "plain" if _missing_tokenizer() else "ptb"
+
+
+def _missing_tokenizer() -> str:
+    from aac_metrics.utils.tokenization import FNAME_STANFORD_CORENLP_3_4_1_JAR
+
+    return "; ".join(filter(None, [_missing_jar(FNAME_STANFORD_CORENLP_3_4_1_JAR), _missing_java()]))
+
+
+def _missing_jar(relative: str) -> str:
+    from aac_metrics.utils.globals import get_default_cache_path
+
+    path = Path(get_default_cache_path()) / relative
+    return "" if path.is_file() else f"no {path} ({DOWNLOAD})"
+
+
+def _missing_spice() -> str:
+    from aac_metrics.functional.spice import check_spice_install
+    from aac_metrics.utils.globals import get_default_cache_path
+
+    try:
+        check_spice_install(get_default_cache_path())
+    except OSError as error:
+        return f"{error} ({DOWNLOAD})"
+    return ""
+
+
+def _missing_java() -> str:
+    from aac_metrics.utils.globals import get_default_java_path
+
+    return _java_problem(get_default_java_path())
+
+
+@lru_cache(maxsize=8)
+def _java_problem(java: str) -> str:
+    # the library's own check, less its error log: an absent metric is reported, and no error
+    from aac_metrics.utils import checks
+
+    wanted = checks.MIN_JAVA_MAJOR_VERSION, checks.MAX_JAVA_MAJOR_VERSION
+    advice = f"Java {wanted[0]} to {wanted[1]} is needed: install one and name it in AAC_METRICS_JAVA_PATH"
+    try:
+        version = checks._get_java_version(java)
+        return "" if checks._check_java_version(version, *wanted) else f"`{java}` is Java {version} ({advice})"
+    except ValueError:
+        return f"no usable Java at `{java}` ({advice})"
+
+
+def _cached_model(name: str) -> str | None:
+    """The directory of a model in the Hugging Face cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    # whichever is there: a configuration alone, as a tokenizer leaves it behind, is no model
+    files = (try_to_load_from_cache(name, weights) for weights in ("model.safetensors", "pytorch_model.bin"))
+    return next((str(Path(file).parent) for file in files if isinstance(file, str)), None)
+
+
+def _checker_path() -> Path:
+    import os
+
+    import torch
+
+    return Path(os.getenv("FENSE_DATA", Path(torch.hub.get_dir()) / "fense_data")).expanduser() / CHECKER
+
+
+# --- calling the library -------------------------------------------------------------------------------------------
+
+
+def _module(name: str) -> ModuleType:
+    # aac_metrics.functional re-exports functions under their modules' names
+    return importlib.import_module(f"aac_metrics.functional.{name}")
+
+
+def _call(metric: str, candidates: list[str], references: list[list[str]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(corpus values, values of each clip) as the library returns them."""
+    function: Callable[..., Any] = getattr(_module(metric.partition("_")[0] if "bleu" in metric else metric), metric)
+    if metric == "vocab":
+        return _vocab(function, candidates, references)
+    if metric in ("sbert_sim", "fense"):
+        function = partial(function, sbert_model=_sbert())
+    if metric in ("fer", "fense", "spider_fl"):
+        function = partial(function, echecker=_checker())
+    return function(candidates) if metric == "fer" else function(candidates, references)
+
+
+def _vocab(
+    function: Callable[..., Any], candidates: list[str], references: list[list[str]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    try:
+        return function(candidates, references)[0], {}
+    except ZeroDivisionError:
+        # aac-metrics 0.6.0 divides by the number of candidate words, and by that of the shared words
+        return function(candidates, None)[0], {}
+
+
+@lru_cache(maxsize=1)
+def _sbert() -> Any:
+    """From the cache's directory: given a name, the library asks the hub."""
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(_cached_model(SBERT), local_files_only=True)
+
+
+@lru_cache(maxsize=1)
+def _checker() -> Any:
+    """FENSE's fluency checker from its file; the library's own loader asks the hub, and needs the GPU it was saved on.
+
+    The classifier takes the tokenizer from `model_type`, a directory here.
+    """
+    import torch
+    from aac_metrics.functional.fer import BERTFlatClassifier
+
+    saved = torch.load(_checker_path(), map_location="cpu", weights_only=True)
+    checker = BERTFlatClassifier(_cached_model(CHECKER_BASE), saved["num_classes"])
+    # a buffer that transformers kept in older releases
+    weights = {name: w for name, w in saved["state_dict"].items() if name != "encoder.embeddings.position_ids"}
+    checker.load_state_dict(weights)
+    return checker.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _preprocess(
+    candidates: list[str], references: list[list[str]], preprocessing: Preprocessing
+) -> tuple[list[str], list[list[str]]]:
+    if preprocessing == "plain":
+        texts = [" ".join(plain_tokens(text)) for text in candidates]
+        cleaned = [[" ".join(plain_tokens(text)) for text in clip] for clip in references]
+    elif reason := _missing_tokenizer():
+        raise MissingPartError(f"preprocessing `ptb`: {reason}")
+    else:
+        from aac_metrics.utils.tokenization import preprocess_mult_sents
+
+        # one start of Java for both sides; the tokenizer takes a line a sentence
+        lines = [[" ".join(text.split()) for text in clip] for clip in [candidates, *references]]
+        texts, *cleaned = preprocess_mult_sents(lines)
+    _refuse_blank(cleaned)
+    return texts, cleaned
+
+
+# --- checks --------------------------------------------------------------------------------------------------------
+
+
+def _check(clips: int, references: list[list[str]], metrics: Sequence[str]) -> None:
+    if unknown := [metric for metric in metrics if metric not in DEFAULT_METRICS]:
+        raise CaptionInputError(f"metric `{unknown[0]}`: expected {', '.join(DEFAULT_METRICS)}")
+    if not clips:
+        raise CaptionInputError("no clip to score")
+    if clips != len(references):
+        raise CaptionInputError(f"candidates of {clips} clips and references of {len(references)}")
+    for index, own in enumerate(references):
+        if not own:
+            raise CaptionInputError(f"clip {index} has no reference", index)
+    needing = [metric for metric in metrics if metric in NEEDS_TWO_CLIPS]
+    if clips < 2 and needing:
+        raise TooFewClipsError(
+            f"{needing[0]} of {clips} clip: it weighs n-grams by how many clips' references hold them, so it needs two "
+            "clips or more; leave it out of `metrics`"
+        )
+
+
+def _refuse_blank(references: list[list[str]]) -> None:
+    for index, own in enumerate(references):
+        if not all(text.strip() for text in own):
+            raise CaptionInputError(f"clip {index} has a reference without a word", index)

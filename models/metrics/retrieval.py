@@ -1,0 +1,211 @@
+"""Retrieval values: mAP@10, recall at 1, 5 and 10, median rank, with one right item a query or many, in any direction.
+
+Definitions. R@k is the share of queries with any right item among the first k. Average precision at 10 is the sum of
+precision@p over the positions p <= 10 of right items, divided by min(number of right items, 10); with one right item
+that is 1 / rank (DCASE Task 8). From audio to text the five captions of a clip are its right items: R@k is any-of-five
+and the average precision is over all of them, as in m-LTM's and WavCaps' code, not found / 5. The median rank is that
+of the best right item. Ties count against the system everywhere; NaN is an error.
+
+Nothing here needs the whole similarity matrix: it is asked for in blocks of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..retriever.optimal_transport import log_plan
+
+Block = Callable[[slice], np.ndarray]  # the similarity of some queries, [rows, N]
+
+CUTOFF = 10
+CHUNK_CELLS = 1 << 22  # cells compared at once: 4 MiB of booleans
+NONE = -1  # fills rows of `relevant`
+
+
+class RetrievalInputError(ValueError):
+    """Shapes that do not belong together, or a target that is no item."""
+
+
+class NanSimilarityError(ValueError):
+    """A similarity is NaN: it has no rank."""
+
+    def __init__(self, query: int, item: int) -> None:
+        super().__init__(f"similarity of query {query} and item {item} is NaN")
+        self.query, self.item = query, item
+
+
+@dataclass(frozen=True)
+class RetrievalScores:
+    """Values of Q queries."""
+
+    ranks: np.ndarray  # [Q] int64, of the best right item, 1 is best
+    average_precision: np.ndarray  # [Q], at 10
+    corpus: dict[str, float]  # map@10, r@1, r@5, r@10 in 0..1; median_rank
+
+
+def retrieval_values(similarity: np.ndarray, target: np.ndarray) -> RetrievalScores:
+    """Values of queries that have one right item each.
+
+    Ties count against the system: the rank is 1 + the number of other items at least as similar as the right one, so
+    a constant similarity gets the worst rank and not a lucky one.
+
+    Args:
+        similarity: [Q, N], higher is more alike; any real dtype, never copied as a whole.
+        target: [Q] int, the right item of each query.
+
+    Raises:
+        RetrievalInputError: wrong shapes, no query, or a target outside 0..N-1.
+        NanSimilarityError: with the first query and item.
+    """
+    similarity, target = np.asarray(similarity), np.asarray(target)
+    check_target(similarity, target)
+    return retrieval_values_in_blocks(lambda rows: similarity[rows], target[:, None], similarity.shape[1])
+
+
+def retrieval_values_in_blocks(
+    block: Block, relevant: np.ndarray, items: int, block_cells: int | None = None
+) -> RetrievalScores:
+    """Values of queries that have one right item or many, with a block of the similarity in memory at a time.
+
+    100,000 clips and 500,000 captions of 256 float32 numbers take 0.6 GB as embeddings and 200 GB as a matrix. Here a
+    block has `block_cells` numbers, and computing it holds about four such arrays at once.
+
+    Args:
+        block: gives the similarity [rows, N] of a slice of the queries.
+        relevant: [Q, R] int, the right items of each query, in any order, at least one; the row filled up with NONE.
+        items: N.
+        block_cells: rows * N at most, as long as a row is no longer.
+
+    Raises:
+        RetrievalInputError: a query without right item, an item twice or outside 0..N-1, a block of another shape.
+        NanSimilarityError: with the first query and item.
+    """
+    _check_relevant(relevant, items)
+    rows = max(1, (block_cells or CHUNK_CELLS) // items)
+    ranks = np.empty(len(relevant), np.int64)
+    precision = np.empty(len(relevant))
+    for start in range(0, len(relevant), rows):
+        some = slice(start, min(start + rows, len(relevant)))
+        similarity = block(some)
+        if similarity.shape != (some.stop - start, items):
+            raise RetrievalInputError(f"block of shape {similarity.shape}: expected {(some.stop - start, items)}")
+        _refuse_nan(similarity, start)
+        positions = _positions(similarity, relevant[some])
+        ranks[some] = positions[:, 0]
+        precision[some] = _average_precision_of_many(positions, relevant[some])
+    corpus = {
+        "map@10": float(precision.mean()),
+        **{f"r@{k}": float((ranks <= k).mean()) for k in (1, 5, 10)},
+        "median_rank": float(np.median(ranks)),
+    }
+    return RetrievalScores(ranks, precision, corpus)
+
+
+def relevant_of(target: np.ndarray, items: int) -> np.ndarray:
+    """The other direction of target [Q]: the queries of each of `items` items, [items, R], filled up with NONE."""
+    order = np.argsort(target, kind="stable")
+    counts = np.bincount(target, minlength=items)
+    relevant = np.full((items, counts.max()), NONE)
+    relevant[np.arange(counts.max()) < counts[:, None]] = order
+    return relevant
+
+
+def transport_similarity(similarity: np.ndarray, epsilon: float) -> np.ndarray:
+    """Similarity [Q, N] that ranks as the entropic transport plan of all queries and items does, in its own unit.
+
+    The plan of the m-LTM code: uniform marginals, distances divided by the largest. A row of it orders items by
+    -d + epsilon * log v, where v makes every item equally often the answer. It is transductive: a query's ranking
+    depends on all other queries, so values are not comparable with those of rankings query by query.
+
+    Args:
+        similarity: negative distances.
+        epsilon: entropic regularisation, relative to the largest distance.
+    """
+    largest = float(-similarity.min())
+    # Single precision stops near the marginals, short of them.
+    plan = log_plan(torch.from_numpy(-similarity / largest).double(), epsilon)
+    return epsilon * largest * plan.numpy()
+
+
+def pessimistic_ranks(similarity: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """[Q] rank of each query's target in similarity [Q, N]: the number of items, itself included, at least as alike."""
+    right = similarity[np.arange(len(target)), target]
+    return np.count_nonzero(similarity >= right[:, None], axis=1)
+
+
+def average_precision(ranks: np.ndarray) -> np.ndarray:
+    """1 / rank up to rank 10, else 0; the shape of `ranks`."""
+    return np.where(ranks <= CUTOFF, 1.0 / ranks, 0.0)
+
+
+def chance_map10(n: int) -> float:
+    """Expected mAP@10 of a random order of n items: (1 + 1/2 + ... + 1/10) / n."""
+    if n < 1:
+        raise RetrievalInputError(f"{n} items: at least one is needed")
+    return sum(1.0 / rank for rank in range(1, min(CUTOFF, n) + 1)) / n
+
+
+def _positions(similarity: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    """[rows, R] positions of the right items, best first, where ties put the others first; beyond N where filled up."""
+    absent = relevant == NONE
+    right = np.take_along_axis(similarity, np.where(absent, 0, relevant), axis=1)
+    if relevant.shape[1] > 1:
+        order = np.argsort(np.where(absent, np.inf, -right.astype(np.float64)), axis=1, kind="stable")
+        right, absent = np.take_along_axis(right, order, axis=1), np.take_along_axis(absent, order, axis=1)
+    positions = np.empty(relevant.shape, np.int64)
+    for column in range(relevant.shape[1]):
+        value = right[:, column, None]
+        alike = np.count_nonzero(similarity >= value, axis=1)
+        own = np.count_nonzero((right >= value) & ~absent, axis=1)
+        positions[:, column] = alike - own + column + 1
+    return np.where(absent, similarity.shape[1] + 1, positions)
+
+
+def _average_precision_of_many(positions: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    """[rows] average precision at 10."""
+    hits = np.arange(1, positions.shape[1] + 1)
+    counts = np.count_nonzero(relevant != NONE, axis=1)
+    found = np.where((positions <= CUTOFF) & (hits <= counts[:, None]), hits / positions, 0.0)
+    return found.sum(axis=1) / np.minimum(counts, CUTOFF)
+
+
+def _check_relevant(relevant: np.ndarray, items: int) -> None:
+    if relevant.ndim != 2 or not relevant.size or not np.issubdtype(relevant.dtype, np.integer):
+        raise RetrievalInputError(f"relevant of shape {relevant.shape}: expected integers [queries, items], none 0")
+    if relevant.min() < NONE or relevant.max() >= items:
+        raise RetrievalInputError(f"relevant: found {relevant.min()}..{relevant.max()}, expected 0..{items - 1}")
+    lone = np.flatnonzero((relevant == NONE).all(axis=1))
+    if len(lone):
+        raise RetrievalInputError(f"query {lone[0]} has no right item")
+    ordered = np.sort(relevant, axis=1)
+    twice = np.flatnonzero(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] != NONE)).any(axis=1))
+    if len(twice):
+        raise RetrievalInputError(f"query {twice[0]} names an item twice")
+
+
+def check_target(similarity: np.ndarray, target: np.ndarray) -> None:
+    """Raise RetrievalInputError unless target [Q] names an item of similarity [Q, N] for each query."""
+    if similarity.ndim != 2 or not similarity.size:
+        raise RetrievalInputError(f"similarity of shape {similarity.shape}: expected [queries, items], none of them 0")
+    if target.shape != similarity.shape[:1] or not np.issubdtype(target.dtype, np.integer):
+        raise RetrievalInputError(
+            f"target of shape {target.shape} and dtype {target.dtype}: expected one integer for each of "
+            f"{len(similarity)} queries"
+        )
+    outside = np.flatnonzero((target < 0) | (target >= similarity.shape[1]))
+    if len(outside):
+        query = int(outside[0])
+        raise RetrievalInputError(
+            f"target of query {query} is {int(target[query])}: expected 0..{similarity.shape[1] - 1}"
+        )
+
+
+def _refuse_nan(block: np.ndarray, first_query: int) -> None:
+    nan = np.isnan(block)
+    if nan.any():
+        query, item = np.unravel_index(int(nan.argmax()), nan.shape)
+        raise NanSimilarityError(first_query + int(query), int(item))

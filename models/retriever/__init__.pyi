@@ -1,0 +1,3 @@
+from .model import Retriever
+
+__all__ = ["Retriever"]

@@ -1,0 +1,178 @@
+"""What each member adds to the ensemble, and which members to take where not all fit.
+
+Everything is decided on validation: for each group of members the weights are searched anew, as they would be if the
+others had never been trained. Only then is the group valued, on whatever table it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..ensemble.candidate_table import CandidateTable
+from ..ensemble.reranking import Reranking
+from ..ensemble.retrieval_fusion import RetrievalFusion
+from ..metrics.bootstrap import Comparison, paired_bootstrap
+from .reranking_weights import RerankingOptions, search_reranking
+from .retrieval_weights import RetrievalOptions, search_retrieval
+
+
+@dataclass(frozen=True)
+class Group:
+    """Members that work together: captioners propose, retrievers score, the fluency detector filters.
+
+    Among `captioners` are token ensembles, too: what they say is another's than what their members say alone.
+    """
+
+    captioners: tuple[str, ...] = ()
+    retrievers: tuple[str, ...] = ()
+    detector: str | None = None
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        return (*self.captioners, *self.retrievers, *((self.detector,) if self.detector else ()))
+
+    def without(self, *members: str) -> Group:
+        """The others."""
+        return Group(
+            tuple(name for name in self.captioners if name not in members),
+            tuple(name for name in self.retrievers if name not in members),
+            None if self.detector in members else self.detector,
+        )
+
+    def with_members(self, names: Iterable[str], of: Group) -> Group:
+        """And some more, in the order in which `of` has them all."""
+        wanted = {*self.members, *names}
+        detector = of.detector if of.detector in wanted else None
+        keep = [tuple(name for name in sort if name in wanted) for sort in (of.captioners, of.retrievers)]
+        return Group(keep[0], keep[1], detector)
+
+
+@dataclass(frozen=True)
+class Added:
+    """What a member adds: the values with all members less those of the ensemble without it."""
+
+    member: str
+    dependents: list[str]  # who cannot work without it, and is left out along with it
+    value_without: float
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of the forward selection: what it takes in, and what all taken in so far are worth together."""
+
+    added: list[str]
+    costs: dict[str, float]  # of all members taken in so far, by the name of the budget
+    value: float  # cross-validated
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What each member costs, and how much they may cost together; no limit for None."""
+
+    costs: Mapping[str, float]
+    limit: float | None = None
+
+    def of(self, group: Group) -> float:
+        """What a group costs."""
+        return sum(self.costs[name] for name in group.members)
+
+
+def solve_captioning(
+    group: Group, table: CandidateTable, value: np.ndarray, options: RerankingOptions
+) -> tuple[Reranking, float]:
+    """The reranking that a group would use, and its cross-validated value.
+
+    Args:
+        table: of the validation split, with every member's candidates and scores.
+        value: [C, K] of each candidate.
+    """
+    threshold = options.fluency_threshold if group.detector else 1.0
+    own = table.without_retrievers(set(table.encoder_score) - set(group.retrievers))
+    found = search_reranking(own, value, [list(group.captioners)], replace(options, fluency_threshold=threshold))
+    reranking = Reranking(
+        weights=found.weights,
+        normalisation=options.normalisation,
+        fluency_threshold=threshold,
+        captioners=list(group.captioners),
+    )
+    return reranking, found.choice.cross_validated
+
+
+def choose_captions(group: Group, reranking: Reranking, table: CandidateTable) -> np.ndarray:
+    """Index [C] of the candidate that a group chooses for each clip."""
+    return reranking.choose(table.without_retrievers(set(table.encoder_score) - set(group.retrievers)))
+
+
+def solve_retrieval(
+    names: tuple[str, ...], similarities: Mapping[str, np.ndarray], target: np.ndarray, options: RetrievalOptions
+) -> tuple[RetrievalFusion, float]:
+    """The fusion that some retrievers would use, and its cross-validated mAP@10; similarities are of validation."""
+    found = search_retrieval({name: similarities[name] for name in names}, target, options)
+    fusion = RetrievalFusion(weights=found.weights, normalisation=options.normalisation, rrf_k=options.rrf_k)
+    return fusion, found.choice.cross_validated
+
+
+def leave_one_out(
+    everybody: Group,
+    members: Iterable[str],
+    full: np.ndarray,
+    values_of: Callable[[Group], np.ndarray],
+    seed: int,
+    groups: np.ndarray | None = None,
+    parts: Mapping[str, Sequence[str]] | None = None,
+) -> list[Added]:
+    """What each of `members` adds.
+
+    Args:
+        full: [N] values of the ensemble of all members.
+        values_of: [N] values of the same items by a smaller ensemble.
+        groups: as of `paired_bootstrap`.
+        parts: whose members a token ensemble joins; it is left out along with any of them.
+    """
+    added = []
+    for member in members:
+        dependents = [name for name, joined in (parts or {}).items() if member in joined]
+        without = values_of(everybody.without(member, *dependents))
+        comparison = paired_bootstrap(full, without, seed=seed, groups=groups)
+        added.append(Added(member, dependents, float(without.mean()), comparison))
+    return added
+
+
+def forward_selection(
+    everybody: Group,
+    value_of: Callable[[Group], float],
+    needs: Mapping[str, Sequence[str]],
+    budgets: Mapping[str, Budget],
+    first: Iterable[str],
+) -> list[Step]:
+    """Take members in one by one, each time what makes the value highest, as long as they fit every budget.
+
+    It goes on where a member lowers the value, so that the whole course is seen; what to take is the course up to its
+    highest value.
+
+    Args:
+        value_of: the value of a group, cross-validated.
+        needs: whom a member cannot work without; they are taken in together.
+        budgets: by name, such as of parameters or of seconds.
+        first: what the selection may begin with.
+    """
+    here, steps, starts = Group(), list[Step](), set(first)
+    while True:
+        options = {}
+        for member in everybody.members:
+            if member in here.members or (not steps and member not in starts):
+                continue
+            new = [name for name in (member, *needs.get(member, ())) if name not in here.members]
+            group = here.with_members(new, everybody)
+            if all(budget.limit is None or budget.of(group) <= budget.limit for budget in budgets.values()):
+                options[member] = new, group
+        if not options:
+            return steps
+        worth = {member: value_of(group) for member, (_, group) in options.items()}
+        new, here = options[max(worth, key=lambda member: worth[member])]
+        costs = {name: budget.of(here) for name, budget in budgets.items()}
+        steps.append(Step(new, costs, max(worth.values())))

@@ -1,0 +1,152 @@
+"""What an experiment is: the schema of experiments/*.yaml."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from corpora.registry import Corpus
+from models.errors import InputError
+from models.settings import BeamConfig, LogMelConfig, SamplingConfig, Settings, TokenEnsembleConfig
+from ray_jobs.experiment.member_config import AnyMember, CaptionerMember, RetrieverMember
+from ray_jobs.experiment.search_config import SearchConfig, SweepConfig
+
+
+class ConfigError(InputError, ValueError):
+    """An experiment file cannot be used; the message names the file, the key, what was found and what was expected."""
+
+
+class FeaturesConfig(Settings):
+    """What `prepare` computes of every clip."""
+
+    codec: str = Field("dac-44khz", description="dac-44khz, facebook/encodec_24khz, a file: models.codec.load_codec")
+    codebooks: int | None = Field(None, gt=0, description="keep the first so many; all when left out")
+    log_mel: LogMelConfig = LogMelConfig()
+    max_duration_s: float = Field(30.0, gt=0, description="longer clips are cut to their beginning")
+    clips_per_shard: int = Field(64, gt=0)
+
+
+class PrepareResources(Settings):
+    """Of the actors that make features; what they make does not depend on it."""
+
+    workers: int | None = Field(None, gt=0, description="actors that encode; as many as fit when left out")
+    cpus: float = Field(1, gt=0, description="of an actor that reads")
+    gpus: float | None = Field(
+        None, ge=0, le=1, description="share of a GPU of an actor that encodes; where there are GPUs 0.25 when left out"
+    )
+
+
+class ExclusionsConfig(Settings):
+    """What must not be trained on (the DCASE rule)."""
+
+    evaluation_clips: bool = Field(
+        True,
+        description="leave out of every training split what any corpus has in validation or test, by id, and what the "
+        "lists that come with the corpora name",
+    )
+    lists: list[str] = Field(default=[], description="files of ids to leave out, too: WavCaps' JSON, DCASE's CSV")
+
+
+
+
+class Experiment(Settings):
+    """One run: corpora, features, members, searches and the combination."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    storage_path: str = "runs"
+    seed: int = 0
+    corpora: dict[str, Corpus] = Field(min_length=1)
+    target_corpus: str = Field(description="whose validation split is searched on and whose test split is reported")
+    features: FeaturesConfig = FeaturesConfig()
+    exclusions: ExclusionsConfig = ExclusionsConfig()
+    prepare: PrepareResources = PrepareResources()
+    autoscaling: bool = Field(
+        False,
+        description="the cluster brings nodes for whoever waits: members are neither refused nor held back for want of "
+        "resources",
+    )
+    members: dict[str, AnyMember] = Field(min_length=1)
+    sampling: SamplingConfig = SamplingConfig()
+    beam: BeamConfig = BeamConfig()
+    token_ensembles: dict[str, TokenEnsembleConfig] = Field(default={})
+    search: SearchConfig = SearchConfig()
+    sweep: SweepConfig = SweepConfig()
+    tracking: list[Literal["mlflow", "wandb"]] = Field(default=[], description="beside TensorBoard")
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Experiment:
+        if self.target_corpus not in self.corpora:
+            raise ValueError(f"target_corpus: {self.target_corpus!r} is not among corpora ({', '.join(self.corpora)})")
+        for name, member in self.members.items():
+            for corpus in member.corpora:
+                if corpus not in self.corpora:
+                    raise ValueError(f"members.{name}.corpora: {corpus!r} is not among {', '.join(self.corpora)}")
+            if isinstance(member.corpora, dict) and not sum(member.corpora.values()):
+                raise ValueError(f"members.{name}.corpora: all shares are 0; expected one above")
+            for edge in member.edges():
+                if edge not in self.members:
+                    raise ValueError(f"members.{name}: {edge!r} is not among members ({', '.join(self.members)})")
+            for retriever in member.retrievers() if isinstance(member, CaptionerMember) else []:
+                if self.members[retriever].kind != "retriever":
+                    raise ValueError(f"members.{name}.audio_embedding: {retriever!r} is no retriever")
+            if member.init_from:
+                self._check_start(name, member, member.init_from)
+            if isinstance(member, RetrieverMember):
+                member.audio_encoder.check_front_end(self.features.log_mel)
+        self._refuse_circles()
+        self._check_token_ensembles()
+        return self
+
+    def _check_start(self, name: str, member: AnyMember, before: str) -> None:
+        if self.members[before].kind != member.kind:
+            raise ValueError(f"members.{name}.init_from: {before!r} is no {member.kind}")
+        for key, value in self.members[before].weight_identity().items():
+            if member.weight_identity()[key] != value:
+                raise ValueError(
+                    f"members.{name}.{key}: found {member.weight_identity()[key]!r}, expected {value!r} as {before!r} "
+                    "has, whose weights it starts from"
+                )
+
+    def _check_token_ensembles(self) -> None:
+        captioners = self.of_kind("captioner")
+        for name, ensemble in self.token_ensembles.items():
+            if name in self.members:
+                raise ValueError(f"token_ensembles.{name}: a member has this name already")
+            if len(set(ensemble.members)) < len(ensemble.members):
+                raise ValueError(f"token_ensembles.{name}.members: {', '.join(ensemble.members)} name one twice")
+            for member in ensemble.members:
+                if member not in captioners:
+                    raise ValueError(
+                        f"token_ensembles.{name}.members: {member!r} is not among the ensemble's captioners "
+                        f"({', '.join(captioners)})"
+                    )
+
+    def _refuse_circles(self) -> None:
+        done: set[str] = set()
+        while len(done) < len(self.members):
+            ready = {name for name, member in self.members.items() if done.issuperset(member.edges())}
+            if ready <= done:
+                circle = ", ".join(sorted(set(self.members) - done))
+                raise ValueError(f"members wait for each other in a circle: {circle}")
+            done |= ready
+
+    def ensemble(self) -> dict[str, AnyMember]:
+        """The members that are combined: all but those that others only start from (pretraining)."""
+        starts = {member.init_from for member in self.members.values()}
+        captioners = [m for n, m in self.members.items() if n not in starts and isinstance(m, CaptionerMember)]
+        read = {retriever for captioner in captioners for retriever in captioner.retrievers()}
+        return {name: member for name, member in self.members.items() if name not in starts - read}
+
+    def of_kind(self, kind: str) -> list[str]:
+        """Names of the ensemble's members of a kind, in the order of the file."""
+        return [name for name, member in self.ensemble().items() if member.kind == kind]
+
+    def caption_sources(self) -> list[str]:
+        """Whoever proposes captions: captioners, and those of them that choose every token together."""
+        return [*self.of_kind("captioner"), *self.token_ensembles]
+
+    def training_corpora(self, member: str) -> list[str]:
+        """Names of the corpora that a member is trained on."""
+        return list(self.members[member].corpora or self.corpora)
+

@@ -1,0 +1,141 @@
+"""Load an experiment: YAML, overrides, and errors that say which key of which file is wrong."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from corpora.mixtures import MixturesCorpus
+from corpora.registry import Corpus
+from ray_jobs.experiment.config import ConfigError, Experiment
+from ray_jobs.experiment.member_config import AnyMember, CaptionerMember, RetrieverMember
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Experiment:
+    """`load_config` of an experiment, with its paths made absolute.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    experiment = load_config(path, overrides or [], Experiment)
+    # Ray's workers run in folders of their own, so every path is made absolute here, where the user stands.
+    experiment.storage_path = _absolute(experiment.storage_path)
+    for corpus in experiment.corpora.values():
+        corpus.root = _absolute(corpus.root)
+        if isinstance(corpus, MixturesCorpus):
+            corpus.pairs = _absolute(corpus.pairs)
+    experiment.exclusions.lists = [_absolute(path) for path in experiment.exclusions.lists]
+    for member in experiment.members.values():
+        _make_paths_absolute(member)
+    return experiment
+
+
+def load_config(path: str | Path, overrides: list[str], schema: type[Schema]) -> Schema:
+    """Read and check a YAML file, with `key.subkey=value` overrides (values are YAML).
+
+    Raises:
+        ConfigError: naming file and key; for an unknown key also the nearest valid one.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; expected an experiment such as experiments/demo.yaml")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: found {type(raw).__name__}, expected a mapping of keys to values")
+    raw = _unshared(raw)
+    for override in overrides:
+        _override(raw, override)
+    try:
+        return schema.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(path, problem, schema) for problem in error.errors())) from error
+
+
+def _make_paths_absolute(member: AnyMember) -> None:
+    if isinstance(member, RetrieverMember) and member.audio_encoder.checkpoint:
+        member.audio_encoder.checkpoint = _absolute(member.audio_encoder.checkpoint)
+    # A name may be a hub id, too.
+    if isinstance(member, CaptionerMember):
+        if member.checkpoint:
+            member.checkpoint = _absolute(member.checkpoint)
+        if Path(member.language_model).is_dir():
+            member.language_model = _absolute(member.language_model)
+    elif Path(member.text_encoder.name).is_dir():
+        member.text_encoder.name = _absolute(member.text_encoder.name)
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else str(Path(path).resolve())
+
+
+def _unshared(node: Any) -> Any:
+    """A copy in which what YAML anchors share is apart, so that an override of one member leaves the others alone."""
+    if isinstance(node, dict):
+        return {key: _unshared(value) for key, value in node.items()}
+    return [_unshared(value) for value in node] if isinstance(node, list) else node
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    dotted, separator, value = override.partition("=")
+    if not separator or not dotted:
+        raise ConfigError(f"{override!r}: expected key=value, for instance seed=1 or features.codebooks=4")
+    *parents, last = dotted.split(".")
+    node = raw
+    for key in parents:
+        node = node.setdefault(key, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"{override!r}: {key!r} holds a value, not keys")
+    try:
+        node[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{override!r}: the value is not YAML: {error}") from error
+
+
+def _kinds(union: Any) -> set[str]:
+    """The values of `kind` in a discriminated union."""
+    models = get_args(get_args(union)[0])
+    return {kind for model in models for kind in get_args(model.model_fields["kind"].annotation)}
+
+
+KINDS = _kinds(AnyMember) | _kinds(Corpus)
+
+
+def _explain(path: Path, problem: Any, schema: type[BaseModel]) -> str:
+    # Behind a member's or corpus's name pydantic puts the kind that it took; the file has no such key.
+    parts = [str(part) for at, part in enumerate(problem["loc"]) if not (at == 2 and part in KINDS)]
+    location, message = ".".join(parts), problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        nearest = difflib.get_close_matches(str(problem["loc"][-1]), _all_keys(schema), n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        return f"{path}: unknown key {location!r}{hint}"
+    # A rule between several keys has all of them as its input; its message names the one at fault.
+    told = problem["type"] != "missing" and not isinstance(problem["input"], dict)
+    found = f" (found {problem['input']!r})" if told else ""
+    where = f"{location}: " if location else ""
+    return f"{path}: {where}{message}{found if location else ''}"
+
+
+def _all_keys(schema: type[BaseModel]) -> list[str]:
+    """Every key of the schema, for spelling hints."""
+    keys: set[str] = set()
+
+    def collect(node: Any) -> None:
+        if isinstance(node, dict):
+            keys.update(node.get("properties", {}))
+            for value in node.values():
+                collect(value)
+        elif isinstance(node, list):
+            for value in node:
+                collect(value)
+
+    collect(schema.model_json_schema())
+    return sorted(keys)

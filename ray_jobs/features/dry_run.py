@@ -1,0 +1,92 @@
+"""prepare --dry-run: every path and caption checked, time and bytes estimated, nothing written."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from rich.filesize import decimal
+from rich.table import Table
+from tqdm import tqdm
+
+from corpora.audio import clip_duration
+from models.audio import AudioError
+from ray_jobs.experiment.config import FeaturesConfig
+from ray_jobs.features.shards import STAT_THREADS, ShardMaker, plan_shards
+from ray_jobs.run.console import console, say
+
+SAMPLE_CLIPS = 8
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one second of audio: seconds of one worker, and bytes of features."""
+
+    seconds: float
+    bytes: float
+
+
+def show_estimate(
+    tables: dict[tuple[str, str], pd.DataFrame], set_aside: pd.Series, features: FeaturesConfig, workers: int
+) -> None:
+    """Print what `prepare` would do, by corpus and split, from the header of every file and a measured sample.
+
+    Args:
+        tables: the usable clips of each (corpus, split), as far as the captions' files tell.
+        set_aside: number of clips that are not, by (corpus, split).
+    """
+    durations = {key: _durations(table, features.max_duration_s, key) for key, table in tables.items()}
+    largest = max(durations, key=lambda key: durations[key].notna().sum())
+    cost = _measure(tables[largest][durations[largest].notna().to_numpy()].head(SAMPLE_CLIPS), features)
+    page = Table("corpus", "split", "clips", "set aside", "audio", "features", "time", title="prepare --dry-run")
+    for key, known in durations.items():
+        lost = int(set_aside[key]) + int(known.isna().sum())
+        page.add_row(*key, f"{known.notna().sum():,}", f"{lost:,}", *_amounts(known.sum(), cost, workers))
+    page.add_section()
+    everything = pd.concat(durations.values())
+    page.add_row("all", "", f"{everything.notna().sum():,}", "", *_amounts(everything.sum(), cost, workers))
+    console.print(page)
+    say(
+        f"time: {workers} workers as fast as one was here on {SAMPLE_CLIPS} clips; set aside: by captions and headers "
+        "(what only decoding shows is not among them); nothing was written"
+    )
+
+
+def _durations(table: pd.DataFrame, longest_s: float, key: tuple[str, str]) -> pd.Series:
+    """Seconds of each clip that will be used; NaN where the header cannot be read."""
+
+    def duration(path: str) -> float:
+        try:
+            return min(clip_duration(path), longest_s)
+        except AudioError as error:
+            say(f"{'/'.join(key)}: {error}", style="yellow")
+            return float("nan")
+
+    with ThreadPoolExecutor(STAT_THREADS) as threads:
+        found = threads.map(duration, table["path"])
+        bar = tqdm(found, total=len(table), unit=" headers", desc="/".join(key), leave=False)
+        return pd.Series(list(bar), dtype=float)
+
+
+def _measure(clips: pd.DataFrame, features: FeaturesConfig) -> Cost:
+    """Make one shard of the clips in a temporary directory."""
+    maker = ShardMaker(features)
+    with tempfile.TemporaryDirectory() as scratch:
+        (shard,) = plan_shards(clips, features.model_copy(update={"clips_per_shard": len(clips)}), Path(scratch))
+        start = time.monotonic()
+        made = maker({"shard": shard.to_json()})
+        elapsed = time.monotonic() - start
+        size = Path(shard.path).stat().st_size
+    return Cost(elapsed / made["seconds"], size / made["seconds"])
+
+
+def _amounts(audio_s: float, cost: Cost, workers: int) -> tuple[str, str, str]:
+    return (
+        f"{audio_s / 3600:.2f} h",
+        decimal(int(audio_s * cost.bytes)),
+        f"{audio_s * cost.seconds / workers / 60:.1f} min",
+    )

@@ -1,0 +1,1 @@
+"""Read audio files for an exported ensemble, resumably."""

@@ -1,0 +1,59 @@
+"""Audio files that a user names on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.progress import track
+
+from models.audio import AudioError
+from models.ensemble.bundle import Clip, Ensemble
+from ray_jobs.run.console import console, say
+
+SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus"}
+
+
+def find_audio(paths: list[Path]) -> list[Path]:
+    """The files themselves, and those in the folders, at any depth, in the order of their names.
+
+    Raises:
+        AudioError: naming a path that does not exist, or saying that there is no audio at all.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise AudioError(f"{path}: no such file or folder")
+        inside = path.rglob("*") if path.is_dir() else [path]
+        found += sorted(file for file in inside if path.is_file() or file.suffix.lower() in SUFFIXES)
+    if not found:
+        raise AudioError(f"{', '.join(map(str, paths))}: no audio found; looked for {' '.join(sorted(SUFFIXES))}")
+    return list(dict.fromkeys(found))
+
+
+def read_in_batches(
+    ensemble: Ensemble, paths: list[Path], before: int = 0, batch_size: int = 16
+) -> Iterator[tuple[list[Path], list[Clip]]]:
+    """Read files in batches with a progress bar; those that cannot be read are reported and left out.
+
+    Args:
+        before: how many were read by an earlier run, and are not among `paths`.
+
+    Raises:
+        AudioError: if none can be read.
+    """
+    good = before
+    starts = range(0, len(paths), batch_size)
+    for at in track(starts, "reading and computing", console=console, disable=len(starts) < 2, transient=True):
+        readable, clips = [], []
+        for path in paths[at : at + batch_size]:
+            try:
+                clips += ensemble.read([path])
+                readable.append(path)
+            except AudioError as error:
+                say(f"left out: {error}", style="yellow")
+        good += len(readable)
+        if readable:
+            yield readable, clips
+    if not good:
+        raise AudioError(f"none of {len(paths)} files could be read; the first is {paths[0]}")

@@ -1,0 +1,1 @@
+"""Build the report: charts, tables, pages."""

@@ -1,0 +1,1 @@
+"""A run: its directory, lock, storage, log, terminal and Ray session."""

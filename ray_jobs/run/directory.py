@@ -1,0 +1,173 @@
+"""The run directory: where every job reads and writes, and how it knows what is done."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from models.errors import InputError
+from models.files import write_json
+from models.settings import SamplingConfig
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.fingerprint import fingerprint
+from ray_jobs.run import storage
+from ray_jobs.run.log import tell
+
+PACKAGES = ("ray", "torch", "transformers", "timm", "descript-audio-codec", "aac-metrics", "numpy", "pandas", "pyarrow")
+MARKER = ".done.json"
+PROGRESS = "progress.json"  # in a member's directory while it is trained
+
+
+class NotReadyError(InputError):
+    """A job needs what another has not made yet; the message names the command that makes it."""
+
+
+class ForbiddenSplitError(RuntimeError):
+    """A job asked for a split that it must not see: what is tuned on test says nothing about other clips."""
+
+
+class RunDirectory:
+    """Paths under runs/<experiment>/, or in this node's working copy of a run in an object store (run/storage.py).
+
+    A job that must not see all splits says which ones it may; the directory refuses the others, and results on test.
+    """
+
+    def __init__(self, experiment: Experiment, splits: tuple[str, ...] | None = None) -> None:
+        self.experiment, self.splits = experiment, splits
+        self.root = storage.working_copy(experiment.storage_path, experiment.name)
+
+    def features(self, corpus: str, split: str | None = None) -> Path:
+        if self.splits is not None and split not in self.splits:
+            what = split or f"all splits of {corpus}"
+            raise ForbiddenSplitError(f"this job reads {', '.join(self.splits)}, and must not read {what}")
+        return self.root / "features" / corpus / (split or "")
+
+    def member(self, name: str) -> Path:
+        return self.root / "members" / name
+
+    def search(self, what: str) -> Path:
+        return self.root / "search" / what
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def ensemble(self) -> Path:
+        if self.splits is not None:
+            raise ForbiddenSplitError(f"this job reads {', '.join(self.splits)}, and must not read results on test")
+        return self.root / "ensemble"
+
+    @property
+    def bundle(self) -> Path:
+        return self.root / "bundle"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report"
+
+    def write_experiment(self) -> None:
+        """Write experiment.yaml: the resolved config with commit, package versions and seed."""
+        record = {
+            "experiment": self.experiment.model_dump(mode="json"),
+            "provenance": {"commit": commit(), "seed": self.experiment.seed, "packages": package_versions()},
+        }
+        text, path = yaml.safe_dump(record, sort_keys=False, allow_unicode=True), self.root / "experiment.yaml"
+        if storage.exists(path) and storage.read_text(path) == text:
+            return
+        self.root.mkdir(parents=True, exist_ok=True)
+        partial = self.root / ".experiment.yaml.partial"
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+        storage.push(path)
+
+    def note_failure(self, name: str, reason: str) -> None:
+        """Say in a member's progress.json and log why its training ended; what it says of the last epoch stays."""
+        path = self.member(name) / PROGRESS
+        before = json.loads(storage.read_text(path)) if storage.exists(path) else {}
+        write_json(path, before | {"error": reason})
+        storage.push(path)
+        tell(self.member(name), "failed", error=reason)
+
+    # What a result was made from; the chain of these decides what a job may skip.
+
+    def features_inputs(self) -> str:
+        # Where a corpus lies does not matter; its files are compared one by one.
+        corpora = {n: corpus.model_dump(mode="json", exclude={"root"}) for n, corpus in self.experiment.corpora.items()}
+        return fingerprint(self.experiment.features, corpora, self.experiment.exclusions)
+
+    def member_inputs(self, name: str) -> str:
+        member = self.experiment.members[name]
+        settings = member.model_dump(mode="json", exclude={"resources"})
+        edges = [self.member_inputs(edge) for edge in member.edges()]
+        return fingerprint(settings, self.experiment.seed, self.features_inputs(), edges)
+
+    def members_inputs(self) -> str:
+        return fingerprint({name: self.member_inputs(name) for name in self.experiment.members})
+
+    def candidates_inputs(self, sampling: SamplingConfig) -> str:
+        """Of the candidates that the members propose for validation clips with these sampling parameters."""
+        e = self.experiment
+        joint = e.model_dump(mode="json", include={"token_ensembles"})
+        return fingerprint(self.members_inputs(), sampling, e.beam, joint, e.target_corpus)
+
+    def search_inputs(self) -> str:
+        e = self.experiment
+        joint = e.model_dump(mode="json", include={"token_ensembles"})
+        return fingerprint(self.members_inputs(), e.search, e.sampling, e.beam, joint, e.target_corpus)
+
+
+
+def is_done(directory: Path, inputs: str) -> bool:
+    """Whether `directory` holds the finished result of these inputs."""
+    marker = directory / MARKER
+    return storage.exists(marker) and json.loads(storage.read_text(marker)).get("inputs") == inputs
+
+
+def mark_done(directory: Path, inputs: str, **details: Any) -> None:
+    """Say, last of all, that `directory` is finished; in a store, that all of it has been pushed."""
+    write_json(directory / MARKER, {"inputs": inputs, **details})
+    storage.push(directory / MARKER)
+
+
+def require(directory: Path, inputs: str, command: str, experiment_name: str) -> None:
+    """Raise NotReadyError unless `directory` is the finished result of these inputs."""
+    if not is_done(directory, inputs):
+        state = "was made from other settings" if storage.exists(directory / MARKER) else "is not there yet"
+        where = storage.uri(directory)
+        raise NotReadyError(f"{where} {state}; run `enclap {command}` on the file of {experiment_name} first")
+
+
+def commit() -> str:
+    """The code's commit, with `-dirty` if the tree differs from it; `unknown` outside a checkout.
+
+    A job's working directory travels without .git, so whoever submits it may say the commit in ENCLAP_COMMIT.
+    """
+    if told := os.environ.get("ENCLAP_COMMIT"):
+        return told
+    here = Path(__file__).parent
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=here, capture_output=True, text=True, check=True, timeout=10,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return described.stdout.strip()
+
+
+def package_versions() -> dict[str, str]:
+    """Installed versions of the packages that results depend on."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "absent"
+    return versions

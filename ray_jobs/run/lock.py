@@ -1,0 +1,183 @@
+"""One writer a run directory: a second job on the same one is refused, a dead one's place is taken over.
+
+The lock is filelock's SoftFileLease: a file made with O_EXCL, so it works between hosts on a shared file system, and
+touched by a heartbeat as long as its owner lives. An owner that died on this host is known at once by its process id;
+one on another host by a heartbeat that stays away while this process watches, so that clocks need not agree.
+
+A run in an object store has this lock in the working copy, and store_lease's beside the run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import LeaseCompromise, LeaseSettingsMismatch, SoftFileLease, Timeout
+
+from models.errors import InputError
+from models.files import write_json
+from ray_jobs.run import storage, store_lease
+from ray_jobs.run.console import say, spell_duration
+
+LOCK, OWNER = ".lock", ".owner.json"
+LEASE_S = 120.0  # without a heartbeat, until another process may take the directory over
+TRY_S = 1.0  # a takeover needs a second look where the file system cannot exchange two names
+
+
+class RunBusyError(InputError):
+    """Another process writes the run directory; the message says which."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who holds a run directory, or held it last."""
+
+    host: str
+    pid: int
+    job: str | None  # the submission id, inside `ray job submit`
+    command: str
+    started: float  # seconds since 1970
+
+    def __str__(self) -> str:
+        job = f"job {self.job}, " if self.job else ""
+        return f"`{self.command}` ({job}process {self.pid} on {self.host}, started {_ago(time.time() - self.started)})"
+
+
+@contextmanager
+def only_writer(root: Path, lease_s: float = LEASE_S) -> Iterator[None]:
+    """Hold the run directory `root` for the block, and give it up however the block ends.
+
+    Raises:
+        RunBusyError: if another process holds it.
+    """
+    is_new = not root.exists()
+    root.mkdir(parents=True, exist_ok=True)
+    lease = SoftFileLease(root / LOCK, lease_duration=lease_s, poll_interval=TRY_S / 5, on_compromise=_stop)
+    before = read_owner(root)
+    _acquire(lease, root, lease_s)
+    try:
+        write_json(root / OWNER, asdict(_this_process()))
+        with _held_in_store(root, lease_s), _exit_on_signals():
+            if before:
+                say(f"the run's lock is taken over from {before}, which ended without giving it up", style="yellow")
+            yield
+    except store_lease.StoreBusyError as error:
+        raise _busy(root, "another process") from error
+    finally:
+        with suppress(OSError):
+            (root / OWNER).unlink()
+        lease.release()
+        if is_new:
+            with suppress(OSError):  # as long as nothing was written, nothing stays behind
+                root.rmdir()
+
+
+def read_owner(root: Path) -> Owner | None:
+    """Who holds the directory, or held it when it died; None if nobody does."""
+    try:
+        found = _read_owner_of_store(root) if storage.is_remote(root) else json.loads((root / OWNER).read_text("utf-8"))
+        return Owner(**found)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def heartbeat_age_s(root: Path) -> float | None:
+    """Seconds since the holder's last sign of life; None if there is no lock."""
+    return store_lease.age_s(root) if storage.is_remote(root) else _age_s(root / LOCK)
+
+
+def _age_s(lock: Path) -> float | None:
+    try:
+        return max(0.0, time.time() - lock.stat().st_mtime)
+    except OSError:
+        return None
+
+
+def _acquire(lease: SoftFileLease, root: Path, lease_s: float) -> None:
+    wait_s, age = TRY_S, _age_s(root / LOCK)
+    if age is not None and age > lease_s:
+        wait_s += lease_s
+        who = read_owner(root) or "another process"
+        say(f"{root} is held by {who}, last heard of {_ago(age)}; watching {lease_s:.0f} s for a sign of life")
+    try:
+        lease.acquire(timeout=wait_s)
+    except (Timeout, LeaseSettingsMismatch) as error:
+        raise _busy(root, _holder(lease)) from error
+
+
+def _busy(root: Path, holder: str) -> RunBusyError:
+    return RunBusyError(
+        f"{storage.uri(root)} is being written by {read_owner(root) or holder}; last sign of life "
+        f"{_ago(heartbeat_age_s(root) or 0.0)}. Wait for it, stop it, or give this run another name"
+    )
+
+
+def _held_in_store(root: Path, lease_s: float) -> AbstractContextManager[None]:
+    if not storage.is_remote(root):
+        return nullcontext()
+    lost = f"the lock of {storage.uri(root)}"
+    return store_lease.held(root, asdict(_this_process()), lease_s, lambda: _stop_for(lost))
+
+
+def _read_owner_of_store(root: Path) -> dict[str, Any]:
+    lock = store_lease.read_lock(root)
+    return {key: value for key, value in lock.items() if key in Owner.__dataclass_fields__}
+
+
+def _holder(lease: SoftFileLease) -> str:
+    return f"process {lease.owner.pid} on {lease.owner.hostname}" if lease.owner else "another process"
+
+
+def _this_process() -> Owner:
+    command = " ".join([Path(sys.argv[0]).stem, *sys.argv[1:]])  # enclap train FILE, or train FILE of python -m
+    return Owner(socket.gethostname(), os.getpid(), _submission_id(), command, time.time())
+
+
+def _submission_id() -> str | None:
+    """Of the Ray job that this process is the entry point of."""
+    config: dict[str, Any] = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+    return config.get("metadata", {}).get("job_submission_id")
+
+
+def _stop(loss: LeaseCompromise) -> None:
+    _stop_for(f"{loss.lock_file} ({loss.reason})")
+
+
+def _stop_for(lost: str) -> None:
+    """Runs in the heartbeat's thread: whoever has the lock now must not meet a second writer."""
+    print(f"error: lost {lost}; stopping, the same command resumes", file=sys.stderr)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def _exit_on_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind the stack; by default they end a process on the spot. (ray.init() sets its own.)"""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, _exit) for number in caught}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _exit(number: int, frame: Any) -> None:
+    print(f"stopped by {signal.Signals(number).name}; the same command resumes", file=sys.stderr)
+    sys.exit(1)
+
+
+def _ago(seconds: float) -> str:
+    return f"{spell_duration(seconds)} ago"

@@ -1,0 +1,316 @@
+"""A run in an object store: s3://, gs:// or whatever else pyarrow.fs opens by URI.
+
+Jobs read and write plain files, so every node has a working copy of such a run, in a directory named after the URI:
+`$ENCLAP_CACHE/runs/<quoted storage_path>/<experiment>`. A path below it therefore says by itself where it is kept,
+whichever node it comes from. What a job has made it pushes, the marker last (run_directory.mark_done); what it wants to
+read as files it pulls. A path outside of working copies is used as it is, and none of this does anything.
+
+Hidden files (locks, what is half written) stay on their node. Ray Train and Ray Tune write their checkpoints into the
+store themselves, through the same file system (`for_ray`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatch
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+import pyarrow as pa
+from filelock import FileLock
+from pyarrow import fs
+
+from ray_jobs.experiment.config import ConfigError
+
+TRANSFERS = 8  # files on their way at once
+CHUNK_BYTES = 16 << 20  # of a file, in a request
+ATTEMPTS = 12  # of a request to S3, up to 20 s apart: two minutes without a network are waited for
+QUOTED = re.compile(r"[a-z][a-z0-9+.-]*%3A%2F%2F")
+SECRET = re.compile(r"key|secret|token|password|signature|credential", re.IGNORECASE)
+NAME_BYTES = 255  # of a directory's name
+
+
+class _PatientS3(fs.S3FileSystem):
+    """S3 with `ATTEMPTS`, on the nodes that it is sent to, too: pyarrow itself forgets the strategy on the way."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        _, (options,) = super().__reduce__()
+        return _patient_s3, (options,)
+
+
+def _patient_s3(options: dict[str, Any]) -> _PatientS3:
+    return _PatientS3(**options, retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS))
+
+
+# --- where a run is ------------------------------------------------------------------------------------------------
+
+
+def working_copy(storage_path: str, name: str) -> Path:
+    """Where a run's files are on this node: in `storage_path` itself if that is a directory.
+
+    Raises:
+        ConfigError: a URI that is no store's, that holds a secret, or that is too long.
+    """
+    if "://" not in storage_path:
+        return Path(storage_path) / name
+    storage_path = storage_path.rstrip("/")
+    _refuse_secrets(storage_path)
+    quoted = quote(storage_path, safe="")
+    if len(quoted) > NAME_BYTES:
+        raise ConfigError(f"storage_path: found {len(quoted)} characters when quoted, expected at most {NAME_BYTES}")
+    _open(storage_path)
+    return _cache() / quoted / name
+
+
+def locate(run: str) -> tuple[str, str]:
+    """`storage_path` and name of a run by its directory or URI."""
+    if "://" not in run:
+        return str(Path(run).resolve().parent), Path(run).resolve().name
+    base, question_mark, query = run.partition("?")
+    storage_path, _, name = base.rstrip("/").rpartition("/")
+    return f"{storage_path}{question_mark}{query}", name
+
+
+def uri(path: Path) -> str:
+    """Where the file is kept, for people: its URI, or the path if it is kept there."""
+    parts = _parts(path)
+    if parts is None:
+        return str(path)
+    storage_path, inner = parts
+    base, question_mark, query = storage_path.partition("?")
+    return f"{base}/{inner}{question_mark}{query}"
+
+
+def here(path: Path) -> Path:
+    """The path in this node's working copy; paths of other nodes are taken, too."""
+    parts = _parts(path)
+    return path if parts is None else _cache() / quote(parts[0], safe="") / parts[1]
+
+
+def for_ray(path: Path) -> dict[str, Any]:
+    """`storage_path` and `storage_filesystem` of Ray's RunConfig for a directory."""
+    at = _remote(path)
+    return {"storage_path": str(path)} if at is None else {"storage_path": at[1], "storage_filesystem": at[0]}
+
+
+def is_remote(path: Path) -> bool:
+    """Whether the path is in a working copy."""
+    return _parts(path) is not None
+
+
+# --- what is there -------------------------------------------------------------------------------------------------
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a file or directory in the store."""
+    at = _remote(path)
+    return path.exists() if at is None else at[0].get_file_info(at[1]).type != fs.FileType.NotFound
+
+
+def listing(directory: Path, pattern: str) -> list[Path]:
+    """The files of a directory whose names fit, sorted; none if there is no such directory."""
+    at = _remote(directory)
+    if at is None:
+        return sorted(directory.glob(pattern))
+    return sorted(directory / inner for inner in _files(*at, recursive=False) if fnmatch(inner, pattern))
+
+
+def source(path: Path) -> Any:
+    """What pyarrow and pandas read a file from without a copy of it: the path, or an open file of the store.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    at = _remote(path)
+    return path if at is None else at[0].open_input_file(at[1])
+
+
+def read_text(path: Path) -> str:
+    """A file's text.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    at = _remote(path)
+    if at is None:
+        return path.read_text(encoding="utf-8")
+    with at[0].open_input_stream(at[1]) as file:
+        return file.read().decode()
+
+
+def written_at(path: Path) -> float | None:
+    """When a file was last written, in seconds since 1970 by the store's clock; None if there is no such file."""
+    at = _remote(path)
+    if at is None:
+        return path.stat().st_mtime if path.is_file() else None
+    info = at[0].get_file_info(at[1])
+    return info.mtime_ns / 1e9 if info.is_file else None
+
+
+# --- from and to the store -----------------------------------------------------------------------------------------
+
+
+def pull(path: Path) -> Path:
+    """This node's copy of a directory or file, as it is in the store now; returns where it is.
+
+    What is here already, with the store's size and time, is not fetched again.
+
+    Raises:
+        FileNotFoundError: no such file or directory.
+    """
+    at = _remote(path)
+    if at is None:
+        return path
+    local = here(path)
+    local.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(local.with_name(f".{local.name}.pull.lock")):  # workers of one node want the same
+        found = _files(*at)
+        if not found:
+            raise FileNotFoundError(f"{uri(path)}: no such file or directory")
+        if local.is_dir():
+            for stale in set(_visible(local)) - set(found):
+                (local / stale).unlink()
+        _each(lambda inner: _fetch(at[0], found[inner], local / inner), found)
+    return local
+
+
+def push(path: Path) -> None:
+    """Put a file, or all of a directory but its hidden files, into the store, over what is there."""
+    at = _remote(path)
+    if at is None:
+        return
+    local = here(path)
+    found = _files(*at) if local.is_dir() else {}
+    inners = _visible(local) if local.is_dir() else ["."]
+    changed = [inner for inner in inners if inner not in found or not _is_same(local / inner, found[inner])]
+    if not isinstance(at[0], fs.S3FileSystem):  # which has no directories
+        for folder in {str(PurePosixPath(at[1], inner).parent) for inner in changed}:
+            at[0].create_dir(folder)
+    _each(lambda inner: _send(at[0], local / inner, str(PurePosixPath(at[1], inner))), changed)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or directory, here and in the store; it need not be there."""
+    local, at = here(path), _remote(path)
+    if local.is_dir():
+        shutil.rmtree(local, ignore_errors=True)
+    else:
+        local.unlink(missing_ok=True)
+    if at is not None:
+        kind = at[0].get_file_info(at[1]).type
+        if kind == fs.FileType.Directory:
+            at[0].delete_dir(at[1])
+        elif kind == fs.FileType.File:
+            at[0].delete_file(at[1])
+
+
+def _fetch(store: fs.FileSystem, info: fs.FileInfo, local: Path) -> None:
+    if local.is_file() and _is_same(local, info):
+        return
+    local.parent.mkdir(parents=True, exist_ok=True)
+    partial = local.with_name(f".{local.name}.{os.getpid()}.partial")
+    fs.copy_files(info.path, str(partial), source_filesystem=store, destination_filesystem=fs.LocalFileSystem(),
+                  chunk_size=CHUNK_BYTES, use_threads=False)  # fmt: skip
+    _stamp(partial, info)
+    partial.replace(local)  # whoever maps the old file keeps it
+
+
+def _send(store: fs.FileSystem, local: Path, remote: str) -> None:
+    # Threads of our own: pyarrow's wait for each other in uploads to S3 (apache/arrow#32372).
+    fs.copy_files(str(local), remote, source_filesystem=fs.LocalFileSystem(), destination_filesystem=store,
+                  chunk_size=CHUNK_BYTES, use_threads=False)  # fmt: skip
+    _stamp(local, store.get_file_info(remote))
+
+
+def _each(transfer: Any, inners: Iterable[str]) -> None:
+    with ThreadPoolExecutor(TRANSFERS) as threads:
+        list(threads.map(transfer, inners))
+
+
+def _is_same(local: Path, info: fs.FileInfo) -> bool:
+    """Whether a file is the one that was fetched or sent last: these bear the store's time, in whole seconds."""
+    own = local.stat()
+    return (own.st_size, own.st_mtime_ns) == (info.size, _whole_seconds(info))
+
+
+def _stamp(local: Path, info: fs.FileInfo) -> None:
+    os.utime(local, ns=(_whole_seconds(info),) * 2)
+
+
+def _whole_seconds(info: fs.FileInfo) -> int:
+    """S3 tells milliseconds in one answer and not in another."""
+    return info.mtime_ns // 10**9 * 10**9
+
+
+def _files(store: fs.FileSystem, remote: str, recursive: bool = True) -> dict[str, fs.FileInfo]:
+    """The files at `remote`, by their paths below it; `.` if it is one."""
+    single = store.get_file_info(remote)
+    if single.is_file:
+        return {".": single}
+    found = store.get_file_info(fs.FileSelector(remote, allow_not_found=True, recursive=recursive))
+    base = PurePosixPath(remote.lstrip("/"))
+    inner = [(PurePosixPath(info.path.lstrip("/")).relative_to(base), info) for info in found if info.is_file]
+    return {str(path): info for path, info in inner if not _is_hidden(path)}
+
+
+def _visible(local: Path) -> list[str]:
+    files = (path.relative_to(local) for path in local.rglob("*") if path.is_file())
+    return [str(path) for path in files if not _is_hidden(path)]
+
+
+def _is_hidden(path: Path | PurePosixPath) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+# --- paths and URIs ------------------------------------------------------------------------------------------------
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("ENCLAP_CACHE") or Path.home() / ".cache" / "enclap").resolve() / "runs"
+
+
+def _parts(path: Path) -> tuple[str, str] | None:
+    """The storage_path, and what is below it; None of a path that is in no working copy."""
+    for at, part in enumerate(path.parts):
+        if QUOTED.match(part):
+            return unquote(part), str(PurePosixPath(*path.parts[at + 1 :]))
+    return None
+
+
+def _remote(path: Path) -> tuple[fs.FileSystem, str] | None:
+    """The store's file system, and the path there."""
+    parts = _parts(path)
+    if parts is None:
+        return None
+    store, base = _open(parts[0])
+    return store, str(PurePosixPath(base, parts[1]))
+
+
+@lru_cache
+def _open(storage_path: str) -> tuple[fs.FileSystem, str]:
+    try:
+        store, base = fs.FileSystem.from_uri(storage_path)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ConfigError(f"storage_path: found {storage_path!r}, expected a directory or a URI: {error}") from error
+    if isinstance(store, fs.S3FileSystem):
+        store = _patient_s3(store.__reduce__()[1][0])
+    return store, base
+
+
+def _refuse_secrets(storage_path: str) -> None:
+    """What is in a URI ends up in experiment.yaml and in logs."""
+    url = urlsplit(storage_path)
+    named = [key for key, _ in parse_qsl(url.query, keep_blank_values=True) if SECRET.search(key)]
+    if url.password is not None or (url.scheme == "s3" and url.username):
+        named.append("user or password before the @")
+    if named:
+        raise ConfigError(
+            f"storage_path: the {url.scheme}:// URI holds a secret ({', '.join(named)}), expected none; credentials "
+            "are taken from the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, GOOGLE_APPLICATION_CREDENTIALS) or a role"
+        )

@@ -1,0 +1,1 @@
+"""Train members with Ray Train."""

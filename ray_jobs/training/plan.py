@@ -1,0 +1,85 @@
+"""The order in which members are trained: who waits for whom, what runs at once, who goes first."""
+
+from __future__ import annotations
+
+from rich.filesize import decimal
+from rich.table import Column, Table
+
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.member_config import AnyMember
+
+
+def requests(member: AnyMember) -> dict[str, float]:
+    """What a member's workers, as few as it starts with, take in all, by Ray's names of resources."""
+    return {key: member.resources.min_workers * amount for key, amount in member.resources.per_worker().items()}
+
+
+def room(each: dict[str, float], nodes: list[dict[str, float]]) -> int:
+    """How many workers that take `each` the empty nodes hold; one worker is on one node."""
+    return sum(int(min(node.get(key, 0.0) / amount + 1e-6 for key, amount in each.items())) for node in nodes)
+
+
+def fits(member: AnyMember, free: dict[str, float]) -> bool:
+    """Whether all workers of a member find room at once; half of them never start."""
+    return all(free.get(key, 0.0) + 1e-6 >= amount for key, amount in requests(member).items())
+
+
+def take(member: AnyMember, free: dict[str, float], sign: int = -1) -> None:
+    """Book what a member needs in `free`, or give it back with sign +1."""
+    for key, amount in requests(member).items():
+        free[key] = free.get(key, 0.0) + sign * amount
+
+
+def enlarged(cluster: dict[str, float], experiment: Experiment) -> dict[str, float]:
+    """A cluster just large enough for every member alone: what a plan is made for where some find no room."""
+    all_requests = [requests(member) for member in experiment.members.values()]
+    keys = {key for each in (cluster, *all_requests) for key in each}
+    return {key: max(each.get(key, 0.0) for each in (cluster, *all_requests)) for key in keys}
+
+
+def by_critical_path(experiment: Experiment, names: set[str]) -> list[str]:
+    """`names`, those first behind which most is still to come, in epochs; of equals, in the order of the file."""
+    path: dict[str, int] = {}
+
+    def epochs_to_the_end(name: str) -> int:
+        if name not in path:
+            after = [other for other, member in experiment.members.items() if name in member.edges()]
+            own = experiment.members[name].training.epochs
+            path[name] = own + max(map(epochs_to_the_end, after), default=0)
+        return path[name]
+
+    return sorted((name for name in experiment.members if name in names), key=lambda name: -epochs_to_the_end(name))
+
+
+def waves(experiment: Experiment, names: set[str], cluster: dict[str, float]) -> list[list[str]]:
+    """Which members would run at once if all took equally long."""
+    todo, found = set(names), []
+    while todo:
+        free, wave = dict(cluster), []
+        for name in by_critical_path(experiment, todo):
+            member = experiment.members[name]
+            if not todo.intersection(member.edges()) and fits(member, free):
+                take(member, free)
+                wave.append(name)
+        todo -= set(wave)
+        found.append(wave)
+    return found
+
+
+def table(experiment: Experiment, names: set[str], cluster: dict[str, float], memory: dict[str, int | None]) -> Table:
+    """The plan, for people; members of one wave run at once. `memory` is that of a worker, in bytes, None: unknown."""
+    titles = ("wave", "member", "kind", "starts behind", "workers", "each", "memory", "epochs")
+    shown = Table(*(Column(title, overflow="fold") for title in titles), box=None)  # names stay whole
+    for number, wave in enumerate(waves(experiment, names, cluster), 1):
+        for name in wave:
+            member = experiment.members[name]
+            r, taken = member.resources, memory[name]
+            workers = "-".join(str(count) for count in sorted({r.worker_range[0], r.worker_range[-1]}))
+            each = ", ".join(
+                key if key.startswith("accelerator_type:") else f"{amount:g} {key}"
+                for key, amount in r.per_worker().items()
+            )
+            size = "unknown" if taken is None else decimal(taken)
+            edges, epochs = ", ".join(member.edges()), str(member.training.epochs)
+            shown.add_row(str(number), name, member.kind, edges, workers, each, size, epochs)
+    return shown

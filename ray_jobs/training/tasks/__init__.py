@@ -1,0 +1,1 @@
+"""What training means for each kind of member."""

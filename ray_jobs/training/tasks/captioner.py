@@ -1,0 +1,139 @@
+"""Train a captioner: codes and audio embeddings against captions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.captioner.model import Captioner
+from models.generation.candidates import beam_search
+from models.metrics.captions import MissingPartError, caption_values, missing_parts
+from models.metrics.diversity import caption_diversity, collapse_warning
+from models.retriever.model import Retriever
+from models.settings import (
+    BeamConfig,
+    CaptionerConfig,
+    CaptionerSettings,
+)
+from ray_jobs.experiment.member_config import CaptionerMember
+from ray_jobs.training.batching import bucketed_batches, padding_share
+from ray_jobs.training.member_job import MemberJob
+from ray_jobs.training.tasks.base import Task, draw_captions
+
+LOSS = "caption_loss"
+WATCHED = ("unique_share", "vocabulary", "repetition")
+
+
+class CaptionerTask(Task):
+    """Codes and the retriever's audio_embedding against `captions_per_clip` captions, drawn anew each epoch.
+
+    Raises:
+        MissingPartError: if the monitored metric cannot be computed here.
+    """
+
+    def __init__(self, job: MemberJob) -> None:
+        super().__init__(job)
+        self.monitor = self._member.monitor
+        self.sign = -1 if self.monitor == LOSS else 1
+        if self.monitor != LOSS and (reason := missing_parts(self.monitor)):
+            raise MissingPartError(f"members.{job.name}.monitor: {self.monitor}: {reason}")
+
+    @cached_property
+    def retrievers(self) -> list[Retriever]:
+        return [Retriever.load(self.job.edges[name]) for name in self._member.retrievers()]
+
+    @cached_property
+    def train_embeddings(self) -> np.ndarray:
+        return np.concatenate([retriever.audio_embeddings(self.train.log_mels) for retriever in self.retrievers], 1)
+
+    @cached_property
+    def validation_embeddings(self) -> np.ndarray:
+        log_mels = self.validation.log_mels
+        return np.concatenate([retriever.audio_embeddings(log_mels) for retriever in self.retrievers], 1)
+
+    @property
+    def _member(self) -> CaptionerMember:
+        assert isinstance(self.job.member, CaptionerMember)
+        return self.job.member
+
+    @property
+    def _settings(self) -> CaptionerSettings:
+        return CaptionerSettings(**{field: getattr(self._member, field) for field in CaptionerSettings.model_fields})
+
+    def create(self) -> Captioner:
+        config = CaptionerConfig(
+            **dict(self._settings),
+            codebooks=self.train.codes[0].shape[1],
+            codebook_size=self.train.codec["codebook_size"],
+            audio_embedding_dim=sum(retriever.config.joint_dim for retriever in self.retrievers),
+        )
+        return Captioner.create(config, self.all_captions)
+
+    def load(self, directory: Path) -> Captioner:
+        return Captioner.load(directory)
+
+    def start_from(self, directory: Path) -> Captioner:
+        return Captioner.load(directory, self._settings)
+
+    def batches(self, epoch: int, rank: int, world: int) -> Iterator[tuple[list[np.ndarray], Tensor, list[list[str]]]]:
+        rng, train, each = self.rng(epoch), self.train, self._member.captions_per_clip
+        clips = self.epoch_clips(rng)
+        lengths = [train.durations_s[clip] for clip in clips]
+        for rows in bucketed_batches(lengths, self.batch_size, rng, rank, world):
+            batch = clips[rows]
+            captions = [draw_captions(train.captions[clip], each, rng) for clip in batch]
+            yield [train.codes[clip] for clip in batch], torch.from_numpy(self.train_embeddings[batch]), captions
+
+    def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
+        clips, embeddings, captions = batch
+        captioner: Any = getattr(model, "module", model)  # DistributedDataParallel wraps it
+        codes, lengths = captioner.pad_codes(clips)
+        losses = model(codes, lengths, embeddings.to(device), captions)
+        return {**losses, "padding": padding_share(lengths)}
+
+    @cached_property
+    def described(self) -> np.ndarray:
+        """Rows of the validation clips that captions are generated for, spread over the split; ascending."""
+        if self.monitor == LOSS:
+            return np.zeros(0, int)
+        clips = len(self.validation)
+        return np.arange(clips)[:: math.ceil(clips / (self._member.validation_clips or clips))]
+
+    @torch.inference_mode()
+    def validate(self, model: Captioner) -> dict[str, float]:
+        """Negative log-likelihood a token of the references, without label smoothing: `caption_loss`.
+
+        Where a metric is monitored, also its value of generated captions, and how much these differ.
+        """
+        summed, counted, clips = 0.0, 0, self.validation
+        beam, said = BeamConfig(beams=self._member.validation_beams), list[str]()
+        for at in range(0, len(clips), 32):
+            rows = range(at, min(at + 32, len(clips)))
+            codes, lengths = model.pad_codes([clips.codes[row] for row in rows])
+            embeddings = torch.from_numpy(self.validation_embeddings[at : at + 32]).to(codes.device)
+            states, mask = model.encode(codes, lengths, embeddings)
+            each = torch.tensor([len(clips.captions[row]) for row in rows], device=codes.device)
+            captions = [caption for row in rows for caption in clips.captions[row]]
+            scores = model.log_likelihood(states.repeat_interleave(each, 0), mask.repeat_interleave(each, 0), captions)
+            summed -= float(scores.sum())
+            counted += len(captions)
+            wanted = torch.from_numpy(self.described[np.isin(self.described, rows)] - at)
+            if len(wanted):
+                said += [best.text for best in beam_search(model, states[wanted], mask[wanted], beam)]
+        return {LOSS: summed / counted, **(self._value(said) if said else {})}
+
+    def _value(self, said: list[str]) -> dict[str, float]:
+        """The monitored metric of the captions of `described` clips, and what tells a collapse."""
+        scores = caption_values(said, [self.validation.captions[row] for row in self.described], [self.monitor])
+        if reason := scores.absent.get(self.monitor):
+            raise MissingPartError(f"members.{self.job.name}.monitor: {self.monitor}: {reason}")
+        diversity = caption_diversity(said)
+        self.warning = collapse_warning(diversity)
+        return {self.monitor: scores.corpus[self.monitor]} | {key: diversity[key] for key in WATCHED}

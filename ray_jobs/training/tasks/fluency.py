@@ -1,0 +1,70 @@
+"""Train a fluency-error detector: intact against damaged captions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.fluency.damage import build_examples
+from models.fluency.detector import FluencyDetector
+from models.settings import (
+    FluencyDetectorConfig,
+)
+from ray_jobs.experiment.member_config import FluencyDetectorMember
+from ray_jobs.training.batching import bucketed_batches
+from ray_jobs.training.tasks.base import Task
+
+
+class FluencyTask(Task):
+    """Intact against damaged captions, damaged anew each epoch."""
+
+    monitor, sign = "f1", 1
+
+    @property
+    def _settings(self) -> FluencyDetectorConfig:
+        assert isinstance(self.job.member, FluencyDetectorMember)
+        return FluencyDetectorConfig(text_encoder=self.job.member.text_encoder)
+
+    def create(self) -> FluencyDetector:
+        return FluencyDetector.create(self._settings, self.all_captions)
+
+    def load(self, directory: Path) -> FluencyDetector:
+        return FluencyDetector.load(directory)
+
+    def start_from(self, directory: Path) -> FluencyDetector:
+        return FluencyDetector.load(directory, self._settings)
+
+    @property
+    def batch_size(self) -> int:
+        """Of what `batches` yields, over all workers: a step's batch, or a part of it."""
+        return self.job.member.training.batch_size // self.job.member.training.accumulate
+
+    def examples(self) -> int:
+        return len(build_examples(self.all_captions, self.rng(0)))
+
+    def batches(self, epoch: int, rank: int, world: int) -> Iterator[list[tuple[str, int]]]:
+        rng = self.rng(epoch)
+        examples = build_examples(self.all_captions, rng)
+        lengths = [len(text) for text, _ in examples]
+        for rows in bucketed_batches(lengths, self.batch_size, rng, rank, world):
+            yield [examples[row] for row in rows]
+
+    def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
+        damaged = torch.tensor([float(label) for _, label in batch], device=device)
+        return {"loss": model([text for text, _ in batch], damaged)}
+
+    def validate(self, model: FluencyDetector) -> dict[str, float]:
+        """Precision, recall and F1 of finding damage, at probability 0.5, on the damaged validation captions."""
+        captions = [caption for clip in self.validation.captions for caption in clip]
+        examples = build_examples(captions, np.random.default_rng(self.job.seed))
+        damaged = np.array([label for _, label in examples], bool)
+        found = model.fluency_error([text for text, _ in examples]) > 0.5
+        precision = (damaged & found).sum() / max(1, found.sum())
+        recall = (damaged & found).sum() / max(1, damaged.sum())
+        f1 = 2 * precision * recall / max(1e-9, precision + recall)
+        return {"precision": float(precision), "recall": float(recall), "f1": float(f1)}

@@ -1,0 +1,74 @@
+"""Train a retriever: log-mels against one caption a clip."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.encoders.log_mel import crop, pad_log_mels
+from models.metrics.retrieval import retrieval_values
+from models.retriever.mixup import mix_pairs
+from models.retriever.model import Retriever
+from models.settings import (
+    RetrieverConfig,
+    RetrieverSettings,
+)
+from ray_jobs.experiment.member_config import RetrieverMember
+from ray_jobs.training.batching import bucketed_batches, padding_share
+from ray_jobs.training.tasks.base import Task, draw_captions
+
+
+class RetrieverTask(Task):
+    """Log-mels against one caption a clip, drawn anew each epoch; a clip that comes twice is not its own negative."""
+
+    monitor, sign = "map@10", 1
+
+    @property
+    def _member(self) -> RetrieverMember:
+        assert isinstance(self.job.member, RetrieverMember)
+        return self.job.member
+
+    @property
+    def _settings(self) -> RetrieverSettings:
+        return RetrieverSettings(**{field: getattr(self._member, field) for field in RetrieverSettings.model_fields})
+
+    def create(self) -> Retriever:
+        config = RetrieverConfig(**dict(self._settings), log_mel=self.job.log_mel)
+        retriever = Retriever.create(config, self.all_captions)
+        if not config.audio_encoder.checkpoint:
+            retriever.audio_encoder.standardise(self.train.log_mels)
+        return retriever
+
+    def load(self, directory: Path) -> Retriever:
+        return Retriever.load(directory)
+
+    def start_from(self, directory: Path) -> Retriever:
+        return Retriever.load(directory, self._settings)
+
+    def batches(self, epoch: int, rank: int, world: int) -> Iterator[tuple[Tensor, Tensor, list[str], Tensor]]:
+        rng, train = self.rng(epoch), self.train
+        clips = self.epoch_clips(rng)
+        drawn = [draw_captions(train.captions[clip], 1, rng)[0] for clip in clips]
+        most = self._member.audio_encoder.max_frames
+        longest_s = most * self.job.log_mel.hop_length / self.job.log_mel.sample_rate if most else math.inf
+        lengths = [min(train.durations_s[clip], longest_s) for clip in clips]
+        own = np.random.default_rng([self.job.seed, epoch, 1 + rank])  # `rng` must go on alike in all workers
+        for rows in bucketed_batches(lengths, self.batch_size, rng, rank, world):
+            log_mels = [crop(train.log_mels[clip], most, own) for clip in clips[rows]]
+            mixed = mix_pairs(*pad_log_mels(log_mels), [drawn[row] for row in rows], self._member.mixup_alpha, own)
+            yield *mixed, torch.from_numpy(clips[rows])
+
+    def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
+        return {"loss": model(*batch, chunk_size=self._member.gradient_cache), "padding": padding_share(batch[1])}
+
+    def validate(self, model: Retriever) -> dict[str, float]:
+        queries = [caption for clip in self.validation.captions for caption in clip]
+        target = np.repeat(np.arange(len(self.validation)), [len(clip) for clip in self.validation.captions])
+        audio = model.audio_embeddings(self.validation.log_mels)
+        return retrieval_values(model.similarity(model.text_embeddings(queries), audio), target).corpus

@@ -1,0 +1,1 @@
+"""Search sampling, reranking and retrieval weights and training settings with Ray Tune."""

@@ -1,0 +1,170 @@
+"""Candidates of the validation clips, drawn once a sampling setting and kept: search/candidates/<setting>/*.parquet.
+
+A file holds some clips: every distinct caption that the captioners propose for each, with all its scores and its value
+by metrics. What is there is never drawn again, whoever asks: a sampling trial that goes on, a search that was killed,
+the reranking search that wants all clips of the setting that was chosen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import ray
+
+from models.ensemble.candidate_table import VALUE, CandidateError, CandidateTable
+from models.files import write_frame
+from models.metrics.captions import CaptionInputError, candidate_values
+from models.settings import SamplingConfig
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.search_config import SearchConfig
+from ray_jobs.run import storage
+from ray_jobs.run.directory import RunDirectory
+from ray_jobs.tuning.trained_members import TrainedMembers
+
+SPLIT = "validation"
+CLIPS_PER_FILE = 128
+GPU_SHARE = 0.25  # of a GPU, where there are some and nothing else is said
+
+
+def validation_directory(experiment: Experiment) -> RunDirectory:
+    """The run directory as a search sees it: the test split is refused."""
+    return RunDirectory(experiment, splits=(SPLIT,))
+
+
+@lru_cache(maxsize=1)
+def validation_members(experiment_json: str) -> TrainedMembers:
+    """The members over the validation split; they stay loaded in a process that is used again."""
+    experiment = Experiment.model_validate_json(experiment_json)
+    directory = validation_directory(experiment)
+    embeddings = directory.search("candidates") / f"audio-{directory.members_inputs()}.npz"
+    return TrainedMembers(experiment, SPLIT, directory, embeddings)
+
+
+def resources(search: SearchConfig) -> dict[str, float]:
+    """CPUs and share of a GPU of whatever draws candidates."""
+    gpus = search.gpus_per_trial
+    if gpus is None:
+        gpus = GPU_SHARE if ray.cluster_resources().get("GPU") else 0.0
+    return {"cpu": search.cpus_per_trial, "gpu": gpus}
+
+
+def rung_sizes(clips: int, search: SearchConfig) -> list[int]:
+    """Numbers of clips on which sampling trials are compared, growing to `search.clips` (or all)."""
+    most = min(search.clips or clips, clips)
+    sizes = {max(min(3, most), round(most / search.reduction**rung)) for rung in range(search.rungs)}
+    return sorted(sizes)
+
+
+def shard_slices(clips: int, search: SearchConfig) -> list[slice]:
+    """The clips of each file: no file goes over the end of a part."""
+    ends = sorted({*rung_sizes(clips, search), clips})
+    return [
+        slice(at, min(at + CLIPS_PER_FILE, end))
+        for start, end in zip([0, *ends[:-1]], ends, strict=True)
+        for at in range(start, end, CLIPS_PER_FILE)
+    ]
+
+
+class CandidateStore:
+    """The candidates of one sampling setting."""
+
+    def __init__(self, experiment: Experiment, sampling: SamplingConfig) -> None:
+        self.experiment, self.sampling = experiment, sampling
+        directory = validation_directory(experiment)
+        self.folder = directory.search("candidates") / directory.candidates_inputs(sampling)
+
+    def path(self, clips: slice) -> Path:
+        return self.folder / f"clips-{clips.start:05d}-{clips.stop:05d}.parquet"
+
+    def is_there(self, clips: slice, metrics: Sequence[str]) -> bool:
+        """Whether the file of some clips is there, with their values by these metrics."""
+        path = self.path(clips)
+        if not storage.exists(path):
+            return False
+        import pyarrow.parquet as pq
+
+        return {VALUE + metric for metric in metrics} <= set(pq.read_schema(storage.source(path)).names)
+
+    def build(self, clips: slice, metrics: Sequence[str]) -> float:
+        """Make what is missing of a file; returns the seconds that drawing and scoring took."""
+        if self.is_there(clips, metrics):
+            return 0.0
+        members = validation_members(self.experiment.model_dump_json())
+        clip_ids = members.features.clip_ids
+        seconds = 0.0
+        if storage.exists(self.path(clips)):
+            frame = pd.read_parquet(storage.pull(self.path(clips)))
+        else:
+            _ = members.captioners, members.retrievers, members.detector, members.audio_embeddings  # no part of drawing
+            start = time.perf_counter()
+            frame = members.candidates(self.sampling, clips).to_frame(clip_ids[clips])
+            seconds = time.perf_counter() - start
+        wanted = [metric for metric in metrics if VALUE + metric not in frame]
+        frame = add_values(frame, clip_ids, members.features.captions, wanted)
+        write_frame(self.path(clips), frame)
+        storage.push(self.path(clips))
+        return seconds
+
+    def read(
+        self, clip_ids: Sequence[str], search: SearchConfig, clips: int
+    ) -> tuple[CandidateTable, dict[str, np.ndarray]]:
+        """The table of the first so many clips, and the values [clips, K] by metric.
+
+        Args:
+            clip_ids: of all validation clips.
+
+        Raises:
+            CandidateError, NoCandidateError, NonFiniteScoreError: files that do not fit the split or each other.
+        """
+        needed = [part for part in shard_slices(len(clip_ids), search) if part.stop <= clips]
+        frames = [pd.read_parquet(storage.pull(self.path(part))) for part in needed]
+        shared = [column for column in frames[0] if all(column in frame for frame in frames)]
+        frame = pd.concat([frame[shared] for frame in frames], ignore_index=True)
+        retrievers = self.experiment.of_kind("retriever")
+        return CandidateTable.from_frame(frame, clip_ids[:clips], retrievers)
+
+
+def add_values(
+    frame: pd.DataFrame, clip_ids: Sequence[str], references: list[list[str]], metrics: Sequence[str]
+) -> pd.DataFrame:
+    """The frame with a column `value/<metric>` for each metric.
+
+    CIDEr-D weighs n-grams by the references of all clips, those without candidates in the frame among them, so that a
+    value is the same whichever clips are looked at.
+
+    Raises:
+        CandidateError: a clip has no references.
+    """
+    place = {clip_id: place for place, clip_id in enumerate(clip_ids)}
+    frame = frame.iloc[np.argsort(frame["clip_id"].map(place), kind="stable")]
+    captions = frame.groupby("clip_id", sort=False)["caption"].agg(list).to_dict()
+    candidates = [captions.get(clip_id, []) for clip_id in clip_ids]
+    for metric in metrics:
+        try:
+            values = candidate_values(candidates, references, metric)
+        except CaptionInputError as error:
+            if error.index is None:
+                raise
+            raise CandidateError(f"clip {clip_ids[error.index]!r}: {error}; it cannot be searched on") from error
+        frame = frame.assign(**{VALUE + metric: np.concatenate(values)})
+    return frame
+
+
+@ray.remote(max_retries=2)
+def build_remotely(experiment_json: str, sampling: SamplingConfig, clips: slice, metrics: Sequence[str]) -> float:
+    """`CandidateStore.build` as a task: on any node, on its GPU if there is one."""
+    return CandidateStore(Experiment.model_validate_json(experiment_json), sampling).build(clips, metrics)
+
+
+def build_all(experiment: Experiment, sampling: SamplingConfig, clips: int, metrics: Sequence[str]) -> None:
+    """Make what is missing of a setting's candidates of all clips, in as many tasks at a time as fit."""
+    store = CandidateStore(experiment, sampling)
+    missing = [part for part in shard_slices(clips, experiment.search) if not store.is_there(part, metrics)]
+    share = resources(experiment.search)
+    task = build_remotely.options(num_cpus=share["cpu"], num_gpus=share["gpu"])
+    ray.get([task.remote(experiment.model_dump_json(), sampling, part, metrics) for part in missing])

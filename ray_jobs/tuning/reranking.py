@@ -1,0 +1,106 @@
+"""The reranking search: weights of scores and groups of captioners, on all validation clips of the chosen sampling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from models.ensemble.candidate_table import CandidateTable
+from models.ensemble.reranking import Reranking, normalise
+from models.metrics.captions import DEFAULT_METRICS, NOT_OF_CANDIDATES, missing_parts
+from models.selection.reranking_weights import ENCODER_WEIGHT, search_reranking
+from models.selection.weight_surface import THRESHOLDS, behind_best, reranking_surface
+from models.settings import SamplingConfig
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.search_config import SearchConfig
+from ray_jobs.run.directory import RunDirectory
+from ray_jobs.tuning.candidate_store import CandidateStore, build_all
+from ray_jobs.tuning.sampling import mixtures, reranking_options
+
+SURFACE_STEPS = 50
+BESIDE_THE_FILTER = ("sbert_sim", "fense")  # the first knows nothing of fluency errors; always reported where it can be
+
+
+def candidate_metrics(search: SearchConfig) -> list[str]:
+    """The metrics by which every candidate is valued: the objective, and all others that this machine has."""
+    of_candidates = [metric for metric in DEFAULT_METRICS if metric not in NOT_OF_CANDIDATES]
+    return [search.objective, *(m for m in of_candidates if m != search.objective and not missing_parts(m))]
+
+
+def search_weights(
+    experiment: Experiment, directory: RunDirectory, clip_ids: list[str], sampling: SamplingConfig
+) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
+    """The weights chosen with this sampling; all weightings tried, the candidate table and the surface."""
+    search = experiment.search
+    build_all(experiment, sampling, len(clip_ids), candidate_metrics(search))
+    table, values = CandidateStore(experiment, sampling).read(clip_ids, search, len(clip_ids))
+    value = values[search.objective]
+    found = search_reranking(table, value, mixtures(experiment), reranking_options(experiment))
+    everybody = found.captioners == experiment.caption_sources()
+    reranking = Reranking(
+        weights=found.weights,
+        normalisation=search.normalisation,
+        fluency_threshold=search.fluency_threshold,
+        captioners=None if everybody else found.captioners,
+    )
+    choice = found.choice
+    return reranking.model_dump() | {
+        "objective": search.objective,
+        "value": choice.value,
+        "cross_validated": choice.cross_validated,
+        "optimism": choice.optimism,
+        "best_value": choice.best_value,
+        "within_one_standard_error": choice.within,
+        "rule": search.rule,
+        "filtered": _means(reranking, table, values),
+        "unfiltered": _means(reranking.model_copy(update={"fluency_threshold": 1.0}), table, values),
+        "absent": {metric: reason for metric in BESIDE_THE_FILTER if (reason := missing_parts(metric))},
+    }, {
+        "trials": found.trials.rename(columns={"value": search.objective}),
+        "candidates": table.to_frame(clip_ids, values),
+        "surface": _surface(search, table.of_members(found.captioners), value, found.weights, experiment.seed),
+    }
+
+
+def _means(reranking: Reranking, table: CandidateTable, values: dict[str, np.ndarray]) -> dict[str, float]:
+    """Means over clips of the chosen candidates, by every metric.
+
+    The detector that filters candidates must not be what proves the filter's worth: all values are given with and
+    without it.
+    """
+    chosen = reranking.choose(table)
+    clips = np.arange(len(chosen))
+    means = {metric: float(one[clips, chosen].mean()) for metric, one in values.items()}
+    return means | {"fluency_error": float(table.fluency_error[clips, chosen].mean())}
+
+
+def _surface(
+    search: SearchConfig, table: CandidateTable, value: np.ndarray, weights: dict[str, float], seed: int
+) -> pd.DataFrame:
+    """Value over encoder weight and fluency threshold, the retrievers sharing the encoder's weight as chosen."""
+    *encoders, decoder = (normalise(one, table.mask, search.normalisation) for one in table.scores)
+    if not encoders:
+        return pd.DataFrame()
+    shares = np.array([weights[name] for name in table.encoder_score])
+    shares = shares / shares.sum() if shares.sum() else np.full(len(shares), 1 / len(shares))
+    encoder = np.tensordot(shares, np.stack(encoders), 1)
+    # the share that was chosen and the paper's, beside an even grid
+    chosen = 1 - weights["decoder"] / sum(weights.values())
+    at = np.unique(np.round([*np.linspace(0, 1, SURFACE_STEPS + 1), ENCODER_WEIGHT, chosen], 9))
+    thresholds = np.unique([*THRESHOLDS, search.fluency_threshold])
+    values = reranking_surface(encoder, decoder, table.fluency_error, table.mask, value, at, thresholds)
+    behind = behind_best(values.reshape(-1, values.shape[2]), seed=seed)
+    return pd.DataFrame(
+        {
+            "encoder_weight": np.tile(at, len(thresholds)),
+            "decoder_weight": 1 - np.tile(at, len(thresholds)),
+            "fluency_threshold": np.repeat(thresholds, len(at)),
+            search.objective: values.mean(2).ravel(),
+            "behind": behind.delta,
+            "low": behind.low,
+            "high": behind.high,
+            "tied_with_best": behind.tied_with_best,
+        }
+    )

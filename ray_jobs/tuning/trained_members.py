@@ -1,0 +1,134 @@
+"""Loading a run's trained members, and the target corpus's splits with their embeddings, once a process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.captioner.model import Captioner, conditioning
+from models.ensemble.candidate_table import CandidateTable, score_candidates
+from models.files import write_arrays
+from models.fluency.detector import FluencyDetector
+from models.generation.candidates import Candidate, propose
+from models.retriever.model import Retriever
+from models.settings import SamplingConfig
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.member_config import CaptionerMember
+from ray_jobs.features.files import read_features
+from ray_jobs.run import storage
+from ray_jobs.run.directory import RunDirectory
+
+
+class TrainedMembers:
+    """The members of a run over one split of its target corpus.
+
+    Args:
+        directory: where to read; one that refuses splits in a job that must not see them (`RunDirectory`).
+        embeddings: a file that keeps audio_embeddings for other processes; nothing is kept when left out.
+    """
+
+    def __init__(
+        self, experiment: Experiment, split: str, directory: RunDirectory | None = None, embeddings: Path | None = None
+    ) -> None:
+        self.experiment, self.split, self.embeddings = experiment, split, embeddings
+        self.directory = directory or RunDirectory(experiment)
+        self.features = read_features([self.directory.features(experiment.target_corpus, split)])
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    @cached_property
+    def retrievers(self) -> dict[str, Retriever]:
+        return {name: Retriever.load(self._path(name)).to(self.device) for name in self.experiment.of_kind("retriever")}
+
+    @cached_property
+    def captioners(self) -> dict[str, Captioner]:
+        return {name: Captioner.load(self._path(name)).to(self.device) for name in self.experiment.of_kind("captioner")}
+
+    @cached_property
+    def detector(self) -> FluencyDetector | None:
+        names = self.experiment.of_kind("fluency-detector")
+        return FluencyDetector.load(self._path(names[0])).to(self.device) if names else None
+
+    @cached_property
+    def audio_embeddings(self) -> dict[str, np.ndarray]:
+        """By retriever, [clips, D]."""
+        if self.embeddings and self.embeddings.is_file():
+            with np.load(self.embeddings) as kept:
+                return {name: kept[name] for name in kept.files}
+        computed = {name: model.audio_embeddings(self.features.log_mels) for name, model in self.retrievers.items()}
+        if self.embeddings:
+            write_arrays(self.embeddings, computed)
+        return computed
+
+    def candidates(self, sampling: SamplingConfig, clips: slice = slice(None)) -> CandidateTable:
+        """What all captioners propose for some clips, all when left out, sampled and by beam search, scored."""
+        e = self.experiment
+        read = {name: self._conditioning(name)[clips] for name in self.captioners}
+        codes = self.features.codes[clips]
+        proposed = propose(self.captioners, codes, read, sampling, e.beam, e.seed, e.token_ensembles)
+        embeddings = {name: one[clips] for name, one in self.audio_embeddings.items()}
+        return score_candidates(proposed, self.retrievers, embeddings, self.detector)
+
+    def queries(self) -> tuple[list[str], np.ndarray]:
+        """All captions of the split, and the clip that each describes."""
+        captions = self.features.captions
+        target = np.repeat(np.arange(len(captions)), [len(clip) for clip in captions])
+        return [caption for clip in captions for caption in clip], target
+
+    def similarities(self) -> dict[str, np.ndarray]:
+        """By retriever, [queries, clips]."""
+        return self._similarities
+
+    @cached_property
+    def _similarities(self) -> dict[str, np.ndarray]:
+        queries, _ = self.queries()
+        return {
+            name: model.similarity(model.text_embeddings(queries), self.audio_embeddings[name])
+            for name, model in self.retrievers.items()
+        }
+
+    def seconds_a_clip(self, sampling: SamplingConfig, clips: int = 16) -> dict[str, float]:
+        """By member and token ensemble, how long it takes for what it does to a clip, on the first so many clips.
+
+        A captioner proposes; a retriever embeds the clip and all that is proposed for it; a fluency detector judges
+        that. One after another, on this machine.
+        """
+        e, few = self.experiment, slice(clips)
+        log_mels, codes = self.features.log_mels[few], self.features.codes[few]
+        read = {name: self._conditioning(name)[few] for name in self.captioners}
+        proposed: dict[str, list[list[Candidate]]] = {}
+
+        took: dict[str, float] = {}
+
+        @contextmanager
+        def timed(name: str) -> Iterator[None]:
+            start = time.perf_counter()
+            yield
+            took[name] = (time.perf_counter() - start) / len(codes)
+
+        for name in e.caption_sources():
+            with timed(name):
+                proposed |= propose(self.captioners, codes, read, sampling, e.beam, e.seed, e.token_ensembles, [name])
+        texts = list({one.text for said in proposed.values() for clip in said for one in clip})
+        for name, retriever in self.retrievers.items():
+            with timed(name):
+                retriever.audio_embeddings(log_mels)
+                retriever.text_embeddings(texts)
+        for name in e.of_kind("fluency-detector"):
+            assert self.detector
+            with timed(name):
+                self.detector.fluency_error(texts)
+        return took
+
+    def _conditioning(self, captioner: str) -> np.ndarray:
+        member = self.experiment.members[captioner]
+        assert isinstance(member, CaptionerMember)
+        return conditioning(self.audio_embeddings, member.audio_embedding)
+
+    def _path(self, name: str) -> Path:
+        return storage.pull(self.directory.member(name))

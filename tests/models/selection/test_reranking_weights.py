@@ -1,0 +1,89 @@
+"""Choosing captioners and weights on a table with known values."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from models.ensemble.reranking import Reranking
+from models.ensemble.score_arrays import NonFiniteScoreError
+from models.selection.reranking_weights import RerankingOptions, mixtures_of, paper_weights, search_reranking
+
+from .test_leave_one_out import table
+
+
+def test_mixtures_are_all_groups_the_whole_first() -> None:
+    assert mixtures_of(["a", "b", "c"]) == [["a", "b", "c"], ["a", "b"], ["a", "c"], ["b", "c"], ["a"], ["b"], ["c"]]
+    assert mixtures_of([str(n) for n in range(9)]) == [[str(n) for n in range(9)]]
+
+
+def test_the_papers_weights() -> None:
+    np.testing.assert_allclose(paper_weights(["a", "b", "decoder"]), [0.35, 0.35, 0.3])
+    assert paper_weights(["decoder"]).tolist() == [1.0]
+
+
+@pytest.mark.parametrize("normalisation", ["none", "z", "rank", "softmax"])
+@pytest.mark.parametrize("retrievers", [0, 1, 2])
+@pytest.mark.parametrize("captioners", [["one", "two"], ["one"]])
+def test_every_trial_is_what_the_bundle_would_choose(
+    normalisation: str, retrievers: int, captioners: list[str]
+) -> None:
+    known, value = table(clips=25)
+    known = known.without_retrievers(["good", "noise"][retrievers:])
+    found = search_reranking(known, value, [captioners], RerankingOptions(normalisation, 0.9, 4))
+    clips = np.arange(len(value))
+    for trial in found.trials.sample(min(8, len(found.trials)), random_state=0).to_dict("records"):
+        weights = {name: trial[name] for name in known.score_names}
+        reranking = Reranking(weights=weights, normalisation=normalisation, captioners=captioners)
+        assert value[clips, reranking.choose(known)].mean() == pytest.approx(trial["value"])
+    assert sum(found.weights.values()) == pytest.approx(1)
+
+
+def test_a_captioner_that_only_misleads_is_left_out() -> None:
+    known, value = table(clips=120)
+    known.decoder_score[:, :3] += 10  # `one` is sure of itself, and wrong
+    for score in known.encoder_score.values():
+        score[:, :3] += 10
+    found = search_reranking(known, value, mixtures_of(["one", "two"]), RerankingOptions())
+    assert found.captioners == ["two"]
+    assert found.choice.value > 1
+
+
+def test_where_nothing_matters_it_is_the_papers() -> None:
+    known, value = table(clips=30)
+    found = search_reranking(known, np.ones_like(value), mixtures_of(["one", "two"]), RerankingOptions())
+    assert found.captioners == ["one", "two"]
+    np.testing.assert_allclose(list(found.weights.values()), [0.35, 0.35, 0.3])
+    assert found.choice.optimism == 0
+
+
+def test_totals_leave_out_whose_candidates_do_not_enter() -> None:
+    known, _ = table(clips=4)
+    reranking = Reranking(weights={"good": 0.5, "noise": 0.2, "decoder": 0.3}, normalisation="z", captioners=["two"])
+    totals = reranking.totals(known)
+    assert np.isnan(totals[:, :3]).all()
+    np.testing.assert_array_equal(np.nanargmax(totals, 1), reranking.choose(known))
+
+
+@pytest.mark.parametrize("normalisation", ["none", "z", "rank", "softmax"])
+def test_clips_of_one_candidate_are_searched_like_others(normalisation: str) -> None:
+    known, value = table(clips=12)
+    alone = known.mask & (np.arange(6) < np.where(np.arange(12) % 2, 6, 1)[:, None])
+    found = search_reranking(
+        replace(known, mask=alone), value, [["one", "two"]], RerankingOptions(normalisation, 0.9, 4)
+    )
+    assert np.isfinite(found.trials["value"]).all()
+    everywhere = search_reranking(
+        replace(known, mask=known.mask & (np.arange(6) < 1)), value, [["one", "two"]], RerankingOptions(normalisation)
+    )
+    # nothing to choose: every weighting is worth the same, and the paper's are kept
+    assert np.ptp(everywhere.trials["value"]) < 1e-12
+    assert everywhere.choice.value == pytest.approx(value[:, 0].mean())
+    assert list(everywhere.weights.values()) == pytest.approx([0.35, 0.35, 0.3])
+
+
+def test_a_candidate_without_a_value_is_named() -> None:
+    known, value = table(clips=12)
+    value[7, 2] = np.nan
+    with pytest.raises(NonFiniteScoreError, match="value of clip 7, candidate 2"):
+        search_reranking(known, value, [["one", "two"]], RerankingOptions())

@@ -1,0 +1,148 @@
+"""Experiment files: what is accepted, and what the errors say."""
+
+from pathlib import Path
+
+import pytest
+
+from ray_jobs.experiment.config import ConfigError
+from ray_jobs.experiment.loading import load_experiment
+from ray_jobs.run.directory import RunDirectory
+
+ROOT = Path(__file__).parents[2]
+SMOKE = ROOT / "experiments" / "smoke.yaml"
+
+
+@pytest.mark.parametrize(("name", "captioners"), [("demo", 2), ("smoke", 2), ("dcase2024", 3)])
+def test_shipped_experiments_load(name: str, captioners: int) -> None:
+    experiment = load_experiment(ROOT / "experiments" / f"{name}.yaml")
+    assert experiment.name == name
+    assert len(experiment.of_kind("retriever")) == 3
+    assert len(experiment.of_kind("captioner")) == captioners
+
+
+def test_what_others_start_from_is_no_part_of_the_ensemble() -> None:
+    overrides = [
+        "members.captioner-deep.init_from=captioner-wide",
+        "members.retriever-bert.init_from=retriever-bge",
+        "members.captioner-deep.audio_embedding=retriever-bge",
+    ]
+    ensemble = load_experiment(SMOKE, overrides).ensemble()
+    assert "captioner-wide" not in ensemble
+    assert "retriever-bge" in ensemble, "a captioner of the ensemble reads it"
+    overrides[2] = "members.captioner-deep.audio_embedding=retriever-bert"
+    assert "retriever-bge" not in load_experiment(SMOKE, overrides).ensemble()
+
+
+def test_a_captioner_reads_one_retriever_or_several() -> None:
+    several = "members.captioner-wide.audio_embedding=[retriever-bge, retriever-roberta]"
+    assert load_experiment(SMOKE).members["captioner-wide"].edges() == ["retriever-bge"]
+    assert load_experiment(SMOKE, [several]).members["captioner-wide"].edges() == ["retriever-bge", "retriever-roberta"]
+    for wrong, message in (("[retriever-bge, fluency]", "'fluency' is no retriever"), ("[]", "audio_embedding")):
+        with pytest.raises(ConfigError, match=message):
+            load_experiment(SMOKE, [f"members.captioner-wide.audio_embedding={wrong}"])
+
+
+def test_overrides_reach_any_field() -> None:
+    overrides = ["seed=7", "members.fluency.training.epochs=9", "features.codebooks=2"]
+    experiment = load_experiment(SMOKE, overrides)
+    assert (experiment.seed, experiment.features.codebooks) == (7, 2)
+    assert experiment.members["fluency"].training.epochs == 9
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("serach.trials=3", "unknown key 'serach'; did you mean 'search'?"),
+        ("members.fluency.training.epohcs=3", "members.fluency.training.epohcs'; did you mean 'epochs'?"),
+        ("members.captioner-deep.audio_embedding=fluency", "'fluency' is no retriever"),
+        ("members.captioner-deep.audio_embedding=nobody", "'nobody' is not among members"),
+        ("members.captioner-deep.init_from=retriever-bge", "'retriever-bge' is no captioner"),
+        ("members.captioner-deep.init_from=captioner-deep", "in a circle: captioner-deep"),
+        (
+            "members.retriever-bge.init_from=retriever-roberta",
+            "members.retriever-bge.text_encoder.name: found 'random:bert', expected 'random:roberta' as "
+            "'retriever-roberta' has",
+        ),
+        ("members.fluency.resources.workers=3", "training.batch_size: 64 is no multiple of resources.workers .3."),
+        ("members.fluency.resources.workers=[1, 3]", "training.batch_size: 64 is no multiple of resources.workers .3."),
+        ("members.fluency.resources.workers=[2, 1]", r"workers: found \[2, 1\], expected \[least, most\]"),
+        ("members.fluency.resources.workers=[0, 1]", "resources.workers"),
+        ("members.fluency.resources.custom={GPU: 1}", "custom: 'GPU' is no custom resource; use cpus_per_worker"),
+        ("members.fluency.resources.accelerator_type=H100", "accelerator_type: needs gpus_per_worker above 0"),
+        ("members.retriever-bge.training.accumulate=2", "training.accumulate: .*use gradient_cache"),
+        ("members.fluency.corpora={soundscapes: 0}", "members.fluency.corpora: all shares are 0"),
+        ("members.fluency.corpora=[clotho]", "'clotho' is not among soundscapes"),
+        ("target_corpus=clotho", "'clotho' is not among corpora"),
+        ("seed=many", "seed: .*valid integer.*'many'"),
+        ("corpora.soundscapes.splits.train=0", "splits.train: .*greater than or equal to 2"),
+        ("name=../elsewhere", "name: "),
+        ("seed", "expected key=value"),
+        ("members.fluency.kind=parrot", "members.fluency: .*'parrot'"),
+        ("members.captioner-deep.training.layer_decay=0.9", "members.captioner-deep: training.layer_decay: "),
+        ("members.captioner-deep.training={epochs: 1, learning_rate: 1, schedule: inverse-sqrt}", "needs time_scale"),
+        ("members.captioner-deep.training.time_scale=9", "time_scale: schedule 'cosine' has none"),
+        ("members.captioner-deep.monitor=bleu", "monitor: .*'caption_loss', 'bleu_4'"),
+        ("members.captioner-deep.validation_clips=20", "for another monitor than caption_loss"),
+        (
+            "members.retriever-bge.audio_encoder.checkpoint=a.pth",
+            "'n_mels': 64.*audio_encoder.checkpoint was trained on",
+        ),
+        ("members.retriever-bge.text_encoder.finetuning=lora", "leaves the random weights of 'random:bert' untrained"),
+    ],
+)
+def test_errors_name_file_key_and_remedy(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_experiment(SMOKE, [override])
+
+
+def test_files_that_are_no_experiment(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        load_experiment(tmp_path / "absent.yaml")
+    for content, message in [("a: [", "not YAML"), ("- 1", "expected a mapping"), ("", "expected a mapping")]:
+        (tmp_path / "bad.yaml").write_text(content)
+        with pytest.raises(ConfigError, match=message):
+            load_experiment(tmp_path / "bad.yaml")
+
+
+def test_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bart").mkdir()
+    encoders = ["features.log_mel={}", "members.retriever-bge.audio_encoder={checkpoint: weights/tiny.pth}"]
+    names = ["members.retriever-bert.text_encoder=bert", "members.retriever-roberta.text_encoder=roberta-base"]
+    names += ["members.captioner-wide.language_model=bart", "members.captioner-deep.language_model=facebook/bart-base"]
+    experiment = load_experiment(SMOKE, encoders + names)
+    bge, bert, roberta = (experiment.members[name] for name in experiment.of_kind("retriever"))
+    assert bge.audio_encoder.checkpoint == str(tmp_path / "weights" / "tiny.pth")
+    assert (bert.text_encoder.name, roberta.text_encoder.name) == (str(tmp_path / "bert"), "roberta-base")
+    wide, deep = (experiment.members[name] for name in experiment.of_kind("captioner"))
+    assert (wide.language_model, deep.language_model) == (str(tmp_path / "bart"), "facebook/bart-base")
+    assert experiment.storage_path == str(tmp_path / "runs")
+    assert experiment.corpora["soundscapes"].root == str(tmp_path / "data" / "soundscapes-smoke")
+
+
+def test_an_override_of_one_member_leaves_its_anchors_others_alone() -> None:
+    deep = "members.captioner-deep.training.epochs=7"
+    members = load_experiment(SMOKE, [deep]).members
+    assert members["captioner-deep"].training.epochs == 7
+    assert members["captioner-wide"].training.epochs != 7
+
+
+@pytest.mark.parametrize(
+    ("ensemble", "message"),
+    [
+        ("joint: {members: [captioner-wide, retriever-bge]}", "'retriever-bge' is not among the ensemble's captioners"),
+        ("joint: {members: [captioner-wide, captioner-wide]}", "token_ensembles.joint.members"),
+        ("fluency: {members: [captioner-wide, captioner-deep]}", "a member has this name already"),
+    ],
+)
+def test_token_ensembles_join_captioners(ensemble: str, message: str) -> None:
+    good = "token_ensembles={joint: {members: [captioner-wide, captioner-deep]}}"
+    assert load_experiment(SMOKE, [good]).caption_sources() == ["captioner-wide", "captioner-deep", "joint"]
+    with pytest.raises(ConfigError, match=message):
+        load_experiment(SMOKE, [f"token_ensembles={{{ensemble}}}"])
+
+
+def test_a_token_ensemble_is_another_search() -> None:
+    joint = load_experiment(SMOKE, ["token_ensembles={joint: {members: [captioner-wide, captioner-deep]}}"])
+    assert RunDirectory(joint).search_inputs() != RunDirectory(load_experiment(SMOKE)).search_inputs()

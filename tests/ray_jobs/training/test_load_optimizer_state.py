@@ -1,0 +1,75 @@
+"""A training that goes on with another one's weights, under settings of its own; no Ray."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray.train
+import ray.train.torch
+import torch
+
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.loading import load_experiment
+from ray_jobs.features.files import write_shard
+from ray_jobs.run.directory import RunDirectory
+from ray_jobs.training.loop import _State
+from ray_jobs.training.optimizer import lr_lambda
+from ray_jobs.training.tasks.registry import make_task
+from ray_jobs.training.trainer import member_job
+from ray_jobs.tuning.sweep_space import with_settings
+
+SMOKE = Path(__file__).parents[2] / "experiments" / "smoke.yaml"
+MEMBER = "retriever-bge"
+
+
+@pytest.fixture
+def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
+    """With features of a few clips, where Ray Train's functions do nothing."""
+    monkeypatch.setattr(ray.train, "get_checkpoint", lambda: None)
+    monkeypatch.setattr(ray.train, "report", lambda *_, **__: None)
+    monkeypatch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
+    short = [f"members.{MEMBER}.training.{key}" for key in ("epochs=3", "batch_size=8", "warmup_steps=0")]
+    experiment = load_experiment(SMOKE, [f"storage_path={tmp_path}", *short])
+    rng, mels = np.random.default_rng(0), experiment.features.log_mel.n_mels
+    rows = [
+        {
+            "clip_id": f"c{n}", "path": f"c{n}.wav", "freesound_id": "", "youtube_id": "", "audio_sha256": "",
+            "duration_s": 1.0, "captions": [f"sound number {n} is heard", f"a sound {n}"],
+            "codes": np.zeros((5, 2), np.int16), "log_mel": rng.normal(-40, 20, (40, mels)).astype(np.float16),
+        }
+        for n in range(16)
+    ]  # fmt: skip
+    for split in ("train", "validation"):
+        shard = RunDirectory(experiment).features("soundscapes", split) / "00000.parquet"
+        write_shard(shard, rows, {"codec": {"codebook_size": 4}, "quarantine": []}, 2, mels)
+    return experiment
+
+
+def state(experiment: Experiment, scratch: Path, start: Path | None = None) -> _State:
+    scratch.mkdir()
+    task = make_task(member_job(experiment, RunDirectory(experiment), MEMBER))
+    return _State(task, scratch, rank=0, world=1, start=ray.train.Checkpoint(str(start)) if start else None)
+
+
+def test_weights_and_moments_are_the_others_settings_are_the_own(experiment: Experiment, tmp_path: Path) -> None:
+    donor = state(experiment, tmp_path / "donor")
+    donor.run_epoch()
+    settings = {"training.learning_rate": 3e-3, "training.weight_decay": 0.05, "dropout": 0.35, "epsilon": 0.2}
+    other = with_settings(experiment, MEMBER, settings)
+    heir = state(other, tmp_path / "heir", tmp_path / "donor")
+    assert (heir.epoch, heir.step, heir.history) == (1, 0, donor.history)
+    for name, value in donor.model.state_dict().items():
+        assert torch.equal(heir.model.state_dict()[name], value), name
+    assert (heir.model.config.dropout, heir.model.config.epsilon) == (0.35, 0.2)
+    assert donor.average
+    assert heir.average
+    assert torch.equal(*(next(one.average.module.parameters()) for one in (donor, heir)))
+    mine, theirs = heir.optimizer.state_dict(), donor.optimizer.state_dict()
+    assert torch.equal(mine["state"][0]["exp_avg"], theirs["state"][0]["exp_avg"])
+    assert [group["weight_decay"] for group in mine["param_groups"]] == [0.05, 0.0]
+    # two steps an epoch, and a cosine over three epochs
+    at = lr_lambda(other.members[MEMBER].training, 2)
+    assert mine["param_groups"][0]["lr"] == pytest.approx(3e-3 * at(2))
+    heir.run_epoch()
+    assert [values["epoch"] for values in heir.history] == [1, 2]
+    assert heir.history[1]["learning_rate"] == pytest.approx(3e-3 * at(4))

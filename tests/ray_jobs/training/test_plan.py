@@ -1,0 +1,114 @@
+"""Who is trained when."""
+
+import io
+
+import pytest
+import ray
+from rich.console import Console
+
+from models.retriever.model import Retriever
+from models.settings import RetrieverConfig, RetrieverSettings
+from ray_jobs.experiment.config import ConfigError, Experiment
+from ray_jobs.experiment.loading import load_experiment
+from ray_jobs.experiment.member_config import RetrieverMember
+from ray_jobs.train import check_resources, shortages
+from ray_jobs.training.memory import layout, training_state_bytes
+from ray_jobs.training.plan import by_critical_path, enlarged, fits, requests, room, table, take, waves
+
+from ..conftest import ROOT
+
+
+def smoke(*overrides: str) -> Experiment:
+    return load_experiment(ROOT / "experiments" / "smoke.yaml", list(overrides))
+
+
+def test_what_most_waits_for_goes_first() -> None:
+    experiment = smoke("members.captioner-deep.training.epochs=20", "members.fluency.training.epochs=6")
+    order = by_critical_path(experiment, set(experiment.members))
+    assert order == [
+        "retriever-bert",  # 2 epochs and the 20 of captioner-deep
+        "captioner-deep",
+        "fluency",
+        "retriever-bge",  # 2 and the 2 of captioner-wide
+        "retriever-roberta",
+        "captioner-wide",
+    ]
+
+
+def test_members_start_whole_or_not_at_all() -> None:
+    experiment = smoke()
+    wide = experiment.members["retriever-roberta"]  # two workers of half a CPU
+    free = {"CPU": 0.9, "GPU": 0.0}
+    assert not fits(wide, free)
+    free["CPU"] = 1.0
+    assert fits(wide, free)
+    take(wide, free)
+    assert free["CPU"] == 0
+    take(wide, free, +1)
+    assert free["CPU"] == 1
+
+
+def test_what_a_worker_takes_by_rays_names() -> None:
+    resources = "{workers: [1, 2], gpus_per_worker: 0.5, accelerator_type: H100, custom: {nvme: 3}}"
+    member = smoke(f"members.fluency.resources={resources}").members["fluency"]
+    assert member.resources.per_worker() == {"CPU": 1, "GPU": 0.5, "nvme": 3, "accelerator_type:H100": 0.001}
+    assert requests(member) == {"CPU": 1, "GPU": 0.5, "nvme": 3, "accelerator_type:H100": 0.001}, "books the least"
+    node = {"CPU": 8.0, "GPU": 1.0, "nvme": 6.0, "accelerator_type:H100": 1.0}
+    assert room(member.resources.per_worker(), [node, node | {"nvme": 5.0}, {"CPU": 64.0}]) == 3
+    shown = Console(width=200, record=True, file=io.StringIO())
+    experiment = smoke(f"members.fluency.resources={resources}")
+    shown.print(table(experiment, {"fluency"}, dict.fromkeys(node, 9.0), {"fluency": 12_000_000}))
+    row = " ".join(shown.export_text().splitlines()[1].split())
+    assert row == "1 fluency fluency-detector 1-2 1 CPU, 0.5 GPU, 3 nvme, accelerator_type:H100 12.0 MB 1"
+
+
+def test_members_that_no_node_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two nodes of half a GPU each are no node of one."""
+    halves = [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 0.5}}] * 2
+    monkeypatch.setattr(ray, "nodes", lambda: [*halves, {"Alive": False, "Resources": {"CPU": 8.0, "GPU": 1.0}}])
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 16.0, "GPU": 1.0})
+    check_resources(smoke("members.fluency.resources={workers: 2, gpus_per_worker: 0.5}"))
+    with pytest.raises(ConfigError, match=r"1 workers of 1 CPU, 1 GPU, the cluster's nodes have room for 0: a worker"):
+        check_resources(smoke("members.fluency.resources={gpus_per_worker: 1}"))
+
+
+def test_what_finds_no_room_is_planned_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    experiment = smoke("members.fluency.resources={gpus_per_worker: 1}", "members.retriever-bge.resources={workers: 4}")
+    assert list(shortages(experiment)) == [
+        "members.retriever-bge.resources asks for 4 CPU, the cluster has 2",
+        "members.fluency.resources asks for 1 GPU, the cluster has 0",
+    ]
+    large = enlarged({"CPU": 2.0}, experiment)
+    assert large == {"CPU": 4.0, "GPU": 1.0}
+    planned = waves(experiment, set(experiment.members), large)
+    assert {name for wave in planned for name in wave} == set(experiment.members)
+
+
+def test_memory_is_that_of_the_model_that_is_made() -> None:
+    experiment = smoke("members.retriever-roberta.text_encoder=roberta-base")
+    member = experiment.members["retriever-bge"]
+    assert isinstance(member, RetrieverMember)
+    settings = {field: getattr(member, field) for field in RetrieverSettings.model_fields}
+    made = Retriever.create(RetrieverConfig(**settings, log_mel=experiment.features.log_mel), ["a dog barks"])
+    words = member.text_encoder.vocab_size - len(made.text_encoder.tokenizer)  # the estimate counts all that may be
+    parameters = sum(p.numel() for p in made.parameters()) + words * 64
+    laid_out = layout(experiment, "retriever-bge")
+    assert {p.device.type for p in laid_out.parameters()} == {"meta"}
+    assert training_state_bytes(experiment, "retriever-bge") == 4 * 5 * parameters, "with a moving average"
+    captioner = sum(p.numel() for p in layout(experiment, "captioner-wide").parameters())
+    assert training_state_bytes(experiment, "captioner-wide") == 4 * 4 * captioner
+    assert training_state_bytes(experiment, "retriever-roberta") is None, "its sizes are on the hub"
+
+
+def test_waves_keep_edges_and_resources() -> None:
+    experiment = smoke("members.captioner-deep.init_from=captioner-wide")
+    found = waves(experiment, set(experiment.members), {"CPU": 2.0})
+    at = {name: number for number, wave in enumerate(found) for name in wave}
+    assert at.keys() == experiment.members.keys()
+    for name, member in experiment.members.items():
+        assert all(at[edge] < at[name] for edge in member.edges())
+    assert all(sum(experiment.members[name].resources.workers for name in wave) <= 3 for wave in found)
+    everything_at_once = waves(experiment, set(experiment.members), {"CPU": 64.0})
+    assert [len(wave) for wave in everything_at_once] == [4, 1, 1]

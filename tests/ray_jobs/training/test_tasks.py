@@ -1,0 +1,129 @@
+"""What tasks read in training, and what they validate by."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models.captioner.model import Captioner
+from models.generation.candidates import beam_search, encoded_batches
+from models.metrics import captions as metrics
+from models.metrics.captions import MissingPartError, caption_values
+from models.settings import BeamConfig, CaptionerConfig, LogMelConfig
+from ray_jobs.experiment.member_config import CaptionerMember, RetrieverMember
+from ray_jobs.features.files import Features
+from ray_jobs.training.member_job import MemberJob
+from ray_jobs.training.tasks.captioner import CaptionerTask
+from ray_jobs.training.tasks.registry import make_task
+from ray_jobs.training.tasks.retriever import RetrieverTask
+
+
+def retriever_batches(epoch: int, **settings: Any) -> list[tuple[torch.Tensor, torch.Tensor, list[str], torch.Tensor]]:
+    """One epoch of 16 clips, of which clip n is 40 + 10 n frames long, filled with n, and captioned by its number."""
+    training = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3}
+    member = RetrieverMember.model_validate({"kind": "retriever", "training": training, **settings})
+    job = MemberJob("retriever", member, 0, "", [], None, [], LogMelConfig(n_mels=3), Path(), {})
+    task = RetrieverTask(job)
+    clips = [np.full((40 + 10 * n, 3), n, np.float16) for n in range(16)]
+    names = [str(n) for n in range(16)]
+    task.train = Features(names, names, [[name] for name in names], [1.0] * 16, clips, clips, [0] * 16, {})
+    return list(task.batches(epoch, 0, 1))
+
+
+def test_a_retriever_reads_stretches_and_mixtures_in_training() -> None:
+    for log_mel, lengths, captions, clips in retriever_batches(0, audio_encoder={"max_frames": 64}):
+        assert captions == [str(clip) for clip in clips.tolist()]
+        assert captions == [str(int(row[0, 0])) for row in log_mel]
+        assert lengths.tolist() == [min(40 + 10 * int(caption), 64) for caption in captions]
+        assert log_mel.shape[1] == lengths.max()
+    plain, mixed = retriever_batches(0), retriever_batches(0, mixup_alpha=0.4)
+    assert [len(captions) for _, _, captions, _ in plain] == [8, 8]
+    assert all(" and " not in caption for _, _, captions, _ in plain for caption in captions)
+    assert [sum(" and " in caption for caption in captions) for _, _, captions, _ in mixed] == [2, 2]
+    again = retriever_batches(0, mixup_alpha=0.4)
+    assert all(torch.equal(one, other) for (one, *_), (other, *_) in zip(mixed, again, strict=True))
+
+
+# --- captioners ----------------------------------------------------------------------------------------------------
+
+CLIPS = 40  # more than validation takes at once
+NOISES, PLACES = ("dog", "bell", "siren", "engine"), ("near", "far", "twice")
+SPOKEN = [[f"a {NOISES[n % 4]} {verb} {PLACES[n % 3]}" for verb in ("sounds", "fades")] for n in range(CLIPS)]
+
+
+def captioner_task(**settings: Any) -> CaptionerTask:
+    """A task over 40 clips of 20 to 98 frames, for training and validation alike."""
+    training = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3}
+    raw = {"kind": "captioner", "audio_embedding": "retriever", "training": training, **settings}
+    member = CaptionerMember.model_validate(raw)
+    task = make_task(MemberJob("captioner", member, 0, "", [], None, [], LogMelConfig(), Path(), {}))
+    assert isinstance(task, CaptionerTask)
+    rng = np.random.default_rng(0)
+    codes = [rng.integers(0, 16, (20 + 2 * n, 3)).astype(np.int16) for n in range(CLIPS)]
+    names = [str(n) for n in range(CLIPS)]
+    features = Features(names, names, SPOKEN, [len(c) / 25 for c in codes], codes, codes, [0] * CLIPS, {})
+    task.train = task.validation = features
+    task.train_embeddings = task.validation_embeddings = rng.normal(size=(CLIPS, 8)).astype(np.float32)
+    return task
+
+
+def small_captioner(init_std: float) -> Captioner:
+    torch.manual_seed(0)
+    sizes = {
+        "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_position_embeddings": 160,
+        "init_std": init_std,
+    }  # fmt: skip
+    config = CaptionerConfig(
+        language_model="random:bart", sizes=sizes, tokenizer="wordpiece", vocab_size=120, codebooks=3,
+        codebook_size=16, audio_embedding_dim=8,
+    )  # fmt: skip
+    return Captioner.create(config, [caption for clip in SPOKEN for caption in clip]).eval()
+
+
+@pytest.mark.parametrize(("monitor", "clips", "rows"), [("cider_d", None, range(40)), ("rouge_l", 10, range(0, 40, 4))])
+def test_a_captioner_is_monitored_by_what_it_says(monitor: str, clips: int | None, rows: range) -> None:
+    model = small_captioner(0.5)
+    task = captioner_task(monitor=monitor, validation_clips=clips, validation_beams=3)
+    assert (task.monitor, task.sign) == (monitor, 1)
+    values = task.validate(model)
+    assert task.described.tolist() == list(rows)
+    said = [""] * CLIPS
+    for own, states, mask in encoded_batches(model, task.validation.codes, task.validation_embeddings, 5):
+        for row, best in zip(own, beam_search(model, states, mask, BeamConfig(beams=3)), strict=True):
+            said[row] = best.text
+    expected = caption_values([said[row] for row in rows], [SPOKEN[row] for row in rows], [monitor])
+    assert values[monitor] == pytest.approx(expected.corpus[monitor], abs=1e-6)
+    assert values[monitor] > 0
+    assert values["unique_share"] == len({said[row] for row in rows}) / len(rows)
+    by_loss = captioner_task()
+    assert (by_loss.monitor, by_loss.sign) == ("caption_loss", -1)
+    assert by_loss.validate(model) == {"caption_loss": values["caption_loss"]}, "no caption is generated for it"
+
+
+def test_a_collapse_is_told_as_long_as_it_lasts() -> None:
+    task = captioner_task(monitor="rouge_l")
+    values = task.validate(small_captioner(1e-6))
+    assert values["unique_share"] == 1 / CLIPS
+    assert "look collapsed" in str(task.warning)
+    task.validate(small_captioner(0.5))
+    assert "of the captions differ" not in str(task.warning)
+
+
+def test_a_metric_that_cannot_be_computed_is_refused_before_training(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FENSE_DATA", str(tmp_path))
+    with pytest.raises(MissingPartError, match=rf"members\.captioner\.monitor: fense: .*{metrics.CHECKER}"):
+        captioner_task(monitor="fense")
+
+
+def test_padding_is_among_the_values_of_a_step() -> None:
+    task = captioner_task()
+    batch = next(task.batches(0, 0, 1))
+    lengths = [len(codes) for codes in batch[0]]
+    losses = task.loss(small_captioner(0.5).train(), batch, torch.device("cpu"))
+    assert float(losses["padding"]) == pytest.approx(1 - np.mean(lengths) / max(lengths))
+    assert {"loss", "caption_loss", "mcm_loss", "padding"} == set(losses)

@@ -1,0 +1,109 @@
+"""Faults within a worker: what is refused, and what the message says to do."""
+
+import faulthandler
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import torch
+from ray.train import ScalingConfig, TrainingFailedError
+from ray.train.torch import TorchTrainer
+from safetensors import SafetensorError
+
+from ray_jobs.experiment.loading import load_experiment
+from ray_jobs.run.directory import RunDirectory
+from ray_jobs.training.faults import DiskFullError, MemberOutOfMemoryError, actionable_errors, hang_watchdog, reason
+from ray_jobs.training.member_job import MemberJob
+from ray_jobs.training.trainer import member_job, work
+
+from ..conftest import ROOT
+from ..small_training import MEMBER, write_experiment
+
+
+def small_job(folder: Path, **training: Any) -> MemberJob:
+    path = write_experiment(folder, 2, {"hang_timeout_s": 900}, **training)
+    experiment = load_experiment(path)
+    return member_job(experiment, RunDirectory(experiment), MEMBER)
+
+
+def smoke_job(member: str, output: Path) -> MemberJob:
+    experiment = load_experiment(ROOT / "experiments" / "smoke.yaml")
+    return replace(member_job(experiment, RunDirectory(experiment), member), output=output / "members" / member)
+
+
+def test_a_step_that_diverges_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop itself, in this process; Ray Train's local mode has no workers to start."""
+    watched: list[float] = []
+    ended: list[bool] = []
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda timeout, exit, file: watched.append(timeout))
+    monkeypatch.setattr(faulthandler, "cancel_dump_traceback_later", lambda: ended.append(True))
+    job = small_job(tmp_path / "small", learning_rate=1e30, clip_norm=1e9)
+    trainer = TorchTrainer(work, train_loop_config={"job": job, "commit": "", "progress": None, "start": None},
+                           scaling_config=ScalingConfig(num_workers=0))  # fmt: skip
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        with pytest.raises(Exception) as failed:  # noqa: PT011 local mode passes the worker's error on, others wrap it
+            trainer.fit()
+    finally:
+        ray.shutdown()
+    assert not isinstance(failed.value, AssertionError)
+    found = reason(failed.value)
+    assert f"{MEMBER}: loss nan" in found
+    assert "in epoch 1, step 2; lower members.fluency.training.learning_rate" in found
+    assert watched == [900], "after the first step, which was made"
+    assert ended
+    assert not (job.output / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("writer", ["python", "torch", "safetensors"])
+def test_a_full_disk_is_named_with_what_is_left(writer: str, tmp_path: Path) -> None:
+    """Opened, never replaced, /dev/full answers every write as a full disk does; safetensors would replace it."""
+
+    def write() -> None:
+        if writer == "safetensors":
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        with Path("/dev/full").open("r+b", buffering=0) as full:
+            torch.save({"a": torch.zeros(1 << 10)}, full) if writer == "torch" else full.write(b"x")
+
+    told = pytest.raises(DiskFullError, match=rf"fluency: .*[0-9.]+ .?B free at {tmp_path}.*; make room")
+    with told, actionable_errors(smoke_job("fluency", tmp_path), tmp_path):
+        write()
+
+
+@pytest.mark.parametrize(
+    ("member", "remedy"),
+    [("retriever-bge", "members.retriever-bge.gradient_cache"), ("captioner-wide", "gradient_checkpointing: true")],
+)
+def test_exhausted_memory_is_told_with_what_takes_less(member: str, remedy: str, tmp_path: Path) -> None:
+    with pytest.raises(MemberOutOfMemoryError, match=remedy), actionable_errors(smoke_job(member, tmp_path), tmp_path):
+        torch.empty(1 << 50)
+
+
+def test_other_errors_pass(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), actionable_errors(smoke_job("fluency", tmp_path), tmp_path):
+        raise KeyError("x")
+
+
+def test_the_reason_is_the_line_that_says_most() -> None:
+    text = (
+        "Training failed due to worker errors:\n[Rank 0 Error Snippet]:\nTraceback ...\n"
+        "ray_jobs.training.faults.LossIsNaNError: wide: loss nan\n[Rank 1 Error Snippet]:\nRuntimeError: peer closed"
+    )
+    assert reason(TrainingFailedError(text)) == "LossIsNaNError: wide: loss nan"
+    assert reason(RuntimeError("one\ntwo")) == "two"
+    assert reason(RuntimeError()) == "RuntimeError"
+
+
+def test_a_hung_process_ends_and_says_where_it_hung() -> None:
+    hangs = ("import time\nfrom ray_jobs.faults import hang_watchdog\n"
+             "with hang_watchdog(0.5) as alive:\n    alive()\n    time.sleep(60)")  # fmt: skip
+    ended = subprocess.run([sys.executable, "-c", hangs], cwd=ROOT, capture_output=True, text=True, timeout=50,
+                           check=False)  # fmt: skip
+    assert ended.returncode == 1
+    assert 'File "<string>", line 5' in ended.stderr
+    with hang_watchdog(0.01):
+        pass  # and this process goes on

@@ -1,0 +1,148 @@
+"""Candidates that are drawn once, and a search that never sees the test split."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from models.ensemble.candidate_table import CandidateError, CandidateTable
+from models.ensemble.score_arrays import NoCandidateError, NonFiniteScoreError
+from models.settings import SamplingConfig
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.loading import load_experiment
+from ray_jobs.experiment.search_config import SearchConfig
+from ray_jobs.features.files import Features
+from ray_jobs.run.directory import ForbiddenSplitError, RunDirectory
+from ray_jobs.tuning import candidate_store
+from ray_jobs.tuning.candidate_store import CandidateStore, add_values, rung_sizes, shard_slices, validation_directory
+from ray_jobs.tuning.trained_members import TrainedMembers
+
+SMOKE = Path(__file__).parents[2] / "experiments" / "smoke.yaml"
+CLIPS = 16
+CLIP_IDS = [f"clip-{n}" for n in range(CLIPS)]
+CAPTIONS = [[f"a sound number {n} is heard", f"sound {n}"] for n in range(CLIPS)]
+
+
+class Members:
+    """Stands for the trained members: two candidates a clip; counts what is asked of it."""
+
+    captioners = retrievers = audio_embeddings = detector = None
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment, self.drawn = experiment, list[slice]()
+        empty: list = [None] * CLIPS
+        self.features = Features(CLIP_IDS, empty, CAPTIONS, empty, empty, empty, empty, {})
+
+    def candidates(self, sampling: SamplingConfig, clips: slice) -> CandidateTable:
+        self.drawn.append(clips)
+        numbers = range(CLIPS)[clips]
+        shape = (len(numbers), 2)
+        scores = np.random.default_rng(numbers[0]).normal(size=shape)
+        return CandidateTable(
+            texts=[[f"sound {n}", f"a noise at {sampling.temperature}"] for n in numbers],
+            captioners=[["captioner-wide", "captioner-deep+captioner-wide"]] * len(numbers),
+            tokens=[[2, 4]] * len(numbers),
+            mask=np.ones(shape, bool),
+            decoder_score=scores,
+            encoder_score=dict.fromkeys(self.experiment.of_kind("retriever"), scores),
+            fluency_error=np.zeros(shape),
+        )
+
+
+@pytest.fixture
+def members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Members:
+    experiment = load_experiment(SMOKE, [f"storage_path={tmp_path}", "search.clips=12"])
+    fake = Members(experiment)
+    monkeypatch.setattr(candidate_store, "validation_members", lambda _: fake)
+    monkeypatch.setattr(candidate_store, "CLIPS_PER_FILE", 8)
+    return fake
+
+
+def build(store: CandidateStore, metrics: list[str]) -> None:
+    for part in shard_slices(CLIPS, store.experiment.search):
+        store.build(part, metrics)
+
+
+def test_parts_grow_and_files_end_where_they_do(members: Members) -> None:
+    search = members.experiment.search
+    assert rung_sizes(CLIPS, search) == [4, 12]
+    assert [(one.start, one.stop) for one in shard_slices(CLIPS, search)] == [(0, 4), (4, 12), (12, 16)]
+    whole = SearchConfig(rungs=3)
+    assert rung_sizes(1045, whole) == [116, 348, 1045]
+    ends = [one.stop for one in shard_slices(1045, whole)]
+    assert {116, 348, 1045} <= set(ends)
+    assert max(np.diff([0, *ends])) <= 8
+    assert rung_sizes(4, SearchConfig(rungs=5)) == [3, 4]
+    assert rung_sizes(2, SearchConfig()) == [2]
+
+
+def test_what_is_there_is_not_drawn_again(members: Members) -> None:
+    store = CandidateStore(members.experiment, members.experiment.sampling)
+    store.build(slice(0, 4), ["cider_d"])
+    build(store, ["cider_d"])
+    assert members.drawn == [slice(0, 4), slice(4, 12), slice(12, 16)]
+    build(store, ["cider_d", "rouge_l"])  # more metrics need no new candidates
+    assert len(members.drawn) == 3
+    other = members.experiment.sampling.model_copy(update={"temperature": 0.9})
+    build(CandidateStore(members.experiment, other), ["cider_d"])
+    assert len(members.drawn) == 6
+    assert not list(store.folder.glob("*.partial"))
+
+
+def test_a_table_is_the_same_from_whatever_files(members: Members, tmp_path: Path) -> None:
+    search = members.experiment.search
+    store = CandidateStore(members.experiment, members.experiment.sampling)
+    build(store, ["cider_d", "rouge_l"])
+    table, values = store.read(CLIP_IDS, search, CLIPS)
+    assert table.texts[7] == ["sound 7", "a noise at 0.5"]
+    part, part_values = store.read(CLIP_IDS, search, 12)
+    assert part.texts == table.texts[:12]
+    # the value of a candidate does not depend on which clips are looked at
+    np.testing.assert_array_equal(part_values["cider_d"], values["cider_d"][:12])
+    whole = add_values(table.to_frame(CLIP_IDS), CLIP_IDS, CAPTIONS, ["cider_d", "rouge_l"])
+    np.testing.assert_array_equal(whole["value/cider_d"], values["cider_d"].ravel())
+    shuffled = add_values(table.to_frame(CLIP_IDS).sample(frac=1, random_state=0), CLIP_IDS, CAPTIONS, ["rouge_l"])
+    np.testing.assert_array_equal(shuffled.sort_index()["value/rouge_l"], values["rouge_l"].ravel())
+
+
+def test_files_of_other_members_or_clips_are_named(members: Members) -> None:
+    search, store = members.experiment.search, CandidateStore(members.experiment, members.experiment.sampling)
+    build(store, ["cider_d"])
+    with pytest.raises(CandidateError, match="candidates of 'clip-0', which is none of"):
+        store.read([f"other-{n}" for n in range(CLIPS)], search, CLIPS)
+    path = store.path(slice(0, 4))
+    whole = pd.read_parquet(path)
+    whole.query("clip_id != 'clip-2'").to_parquet(path)
+    with pytest.raises(NoCandidateError, match="clip-2"):
+        store.read(CLIP_IDS, search, CLIPS)
+    whole.assign(fluency_error=np.nan).to_parquet(path)
+    with pytest.raises(NonFiniteScoreError, match="fluency_error of clip 'clip-0', candidate 'sound 0'"):
+        store.read(CLIP_IDS, search, CLIPS)
+    whole.drop(columns="encoder_score/retriever-bge").to_parquet(path)
+    with pytest.raises(CandidateError, match="no column 'encoder_score/retriever-bge'"):
+        store.read(CLIP_IDS, search, CLIPS)
+
+
+def test_a_clip_without_references_is_named(members: Members) -> None:
+    members.features.captions = [*CAPTIONS[:3], [], *CAPTIONS[4:]]
+    store = CandidateStore(members.experiment, members.experiment.sampling)
+    with pytest.raises(CandidateError, match=r"clip 'clip-3': .*no reference.*cannot be searched on"):
+        store.build(slice(0, 4), ["cider_d"])
+
+
+def test_a_search_cannot_read_the_test_split(tmp_path: Path) -> None:
+    experiment = load_experiment(SMOKE, [f"storage_path={tmp_path}"])
+    directory = validation_directory(experiment)
+    assert directory.features("soundscapes", "validation") == RunDirectory(experiment).features(
+        "soundscapes", "validation"
+    )
+    for split in ("test", "train"):
+        with pytest.raises(ForbiddenSplitError, match=f"must not read {split}"):
+            directory.features("soundscapes", split)
+        with pytest.raises(ForbiddenSplitError):
+            TrainedMembers(experiment, split, directory)
+    with pytest.raises(ForbiddenSplitError, match="must not read all splits of soundscapes"):
+        directory.features("soundscapes")
+    with pytest.raises(ForbiddenSplitError, match="must not read results on test"):
+        _ = directory.ensemble
