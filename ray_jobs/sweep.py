@@ -153,7 +153,9 @@ def _run_trials(
                     scheduler=_scheduler(experiment, member, domains),
                 ),
                 run_config=tune.RunConfig(
-                    name=inputs, **place, callbacks=[_TrialLines(monitor), FreeStopped()],
+                    name=inputs,
+                    **place,
+                    callbacks=[_TrialLines(monitor), FreeStopped()],
                     checkpoint_config=tune.CheckpointConfig(num_to_keep=4),  # Tune's advice to a population: above 2
                     verbose=0,
                 ),

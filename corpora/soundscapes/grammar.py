@@ -175,7 +175,7 @@ LEXICON: dict[str, Words] = {
     "door_creak": Words(
         ("door", "old door", "wooden door"), ("creaks/creaking/creak", "squeaks/squeaking/squeak"),
         ("~creaking|of a door", "creak|of a door", "squeak|of an old door")),
-}
+}  # fmt: skip
 
 
 class _Speaker:

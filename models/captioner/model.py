@@ -309,9 +309,7 @@ class Captioner(nn.Module):
         weight = self.mcm_head.weight.unflatten(0, (config.codebooks, config.codebook_size))
         bias = self.mcm_head.bias.view(config.codebooks, 1, config.codebook_size)
         logits = torch.baddbmm(bias, seen, weight.transpose(1, 2))
-        return masked_codec_loss(
-            logits, codes.flatten(0, 1).T.gather(1, cells), masked, config.mcm_codebook_weights
-        )
+        return masked_codec_loss(logits, codes.flatten(0, 1).T.gather(1, cells), masked, config.mcm_codebook_weights)
 
     @torch.inference_mode()
     def log_likelihood(self, states: Tensor, mask: Tensor, captions: list[str]) -> Tensor:

@@ -137,9 +137,7 @@ class Retriever(nn.Module):
             rows = slice(at, at + chunk_size)
             frames = int(lengths[rows].max())
             parts.append(
-                checkpoint(
-                    self._embed_pairs, log_mel[rows, :frames], lengths[rows], texts[rows], use_reentrant=False
-                )
+                checkpoint(self._embed_pairs, log_mel[rows, :frames], lengths[rows], texts[rows], use_reentrant=False)
             )
         audio, text = zip(*parts, strict=True)
         return torch.cat(audio), torch.cat(text)

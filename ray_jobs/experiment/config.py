@@ -48,8 +48,6 @@ class ExclusionsConfig(Settings):
     lists: list[str] = Field(default=[], description="files of ids to leave out, too: WavCaps' JSON, DCASE's CSV")
 
 
-
-
 class Experiment(Settings):
     """One run: corpora, features, members, searches and the combination."""
 
@@ -149,4 +147,3 @@ class Experiment(Settings):
     def training_corpora(self, member: str) -> list[str]:
         """Names of the corpora that a member is trained on."""
         return list(self.members[member].corpora or self.corpora)
-

@@ -82,9 +82,7 @@ def _stamp(path: str) -> list[int]:
     return [number for status in stats for number in (status.st_size, status.st_mtime_ns)]
 
 
-def write_shards(
-    shards: list[Shard], features: FeaturesConfig, codec_rate: int, resources: PrepareResources
-) -> None:
+def write_shards(shards: list[Shard], features: FeaturesConfig, codec_rate: int, resources: PrepareResources) -> None:
     """Make the shards that are not there yet, of all corpora and splits, with a progress bar."""
     with ThreadPoolExecutor(STAT_THREADS) as threads:
         todo = [shard for shard, is_there in zip(shards, threads.map(Shard.is_written, shards)) if not is_there]

@@ -123,7 +123,6 @@ class RunDirectory:
         return fingerprint(self.members_inputs(), e.search, e.sampling, e.beam, joint, e.target_corpus)
 
 
-
 def is_done(directory: Path, inputs: str) -> bool:
     """Whether `directory` holds the finished result of these inputs."""
     marker = directory / MARKER
