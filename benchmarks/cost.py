@@ -33,10 +33,8 @@ from models.fluency.detector import FluencyDetector
 from models.retriever.model import Retriever
 from models.settings import (
     CaptionerConfig,
-    CaptionerSettings,
     FluencyDetectorConfig,
     RetrieverConfig,
-    RetrieverSettings,
     TextEncoderConfig,
 )
 from models.tokenization import train_tokenizer
@@ -169,17 +167,19 @@ def embedding_flops(member: RetrieverMember) -> float:
 
 
 def retriever(member: RetrieverMember) -> Retriever:
-    settings = {field: getattr(member, field) for field in RetrieverSettings.model_fields}
-    settings["audio_encoder"] = member.audio_encoder.model_copy(update={"checkpoint": None})
-    settings["text_encoder"] = of_published_size(member.text_encoder)
-    return Retriever.create(RetrieverConfig(**settings, log_mel={}), [CAPTION]).train()
+    config = member.convert(
+        RetrieverConfig,
+        audio_encoder=member.audio_encoder.model_copy(update={"checkpoint": None}),
+        text_encoder=of_published_size(member.text_encoder),
+        log_mel={},
+    )
+    return Retriever.create(config, [CAPTION]).train()
 
 
 def captioner_flops(member: CaptionerMember) -> float:
     """Of one clip that fills all positions; attention by matrix products, which the counter sees on any device."""
-    settings = {field: getattr(member, field) for field in CaptionerSettings.model_fields}
-    config = CaptionerConfig(**settings | {"attn_implementation": "eager"}, codebooks=9, codebook_size=1024,
-                             audio_embedding_dim=1024)  # fmt: skip
+    shapes = {"codebooks": 9, "codebook_size": 1024, "audio_embedding_dim": 1024}
+    config = member.convert(CaptionerConfig, attn_implementation="eager", **shapes)
     bart_config = BartConfig(**BARTS[member.language_model], vocab_size=50_265)
     bart = AutoModelForSeq2SeqLM.from_config(bart_config, attn_implementation="eager")
     model = Captioner(config, bart, train_tokenizer("bpe", [CAPTION], 400)).train()

@@ -30,10 +30,8 @@ from models.fluency.detector import FluencyDetector
 from models.retriever.model import Retriever
 from models.settings import (
     CaptionerConfig,
-    CaptionerSettings,
     FluencyDetectorConfig,
     RetrieverConfig,
-    RetrieverSettings,
 )
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.loading import load_experiment
@@ -105,15 +103,13 @@ def untrained(experiment: Experiment, name: str, captions: list[str]) -> Retriev
     """A member with random weights and a tokenizer of its own."""
     member = experiment.members[name]
     if isinstance(member, RetrieverMember):
-        settings = {field: getattr(member, field) for field in RetrieverSettings.model_fields}
-        return Retriever.create(RetrieverConfig(**settings, log_mel=experiment.features.log_mel), captions)
+        return Retriever.create(member.convert(RetrieverConfig, log_mel=experiment.features.log_mel), captions)
     if isinstance(member, CaptionerMember):
-        settings = {field: getattr(member, field) for field in CaptionerSettings.model_fields}
         joint = [experiment.members[retriever] for retriever in member.retrievers()]
         width = sum(retriever.joint_dim for retriever in joint if isinstance(retriever, RetrieverMember))
         shapes = {"codebooks": CODEBOOKS, "codebook_size": ENTRIES, "audio_embedding_dim": width}
-        return Captioner.create(CaptionerConfig(**settings, **shapes), captions)
-    return FluencyDetector.create(FluencyDetectorConfig(text_encoder=member.text_encoder), captions)
+        return Captioner.create(member.convert(CaptionerConfig, **shapes), captions)
+    return FluencyDetector.create(member.convert(FluencyDetectorConfig), captions)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,12 @@ from pydantic import BaseModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from .files import CheckpointError, write_json
+from .files import CheckpointError, atomic_write, write_json
 
 
 def save_member(model: nn.Module, directory: str | Path, kind: str, config: BaseModel) -> None:
     """Write `model.safetensors` and `config.json` ({"kind": ..., **config}) into `directory`."""
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    partial = directory / f".model.{os.getpid()}.partial"
     # Tied tensors are stored once, under their first name.
     state = {}
     seen: set[int] = set()
@@ -26,8 +23,8 @@ def save_member(model: nn.Module, directory: str | Path, kind: str, config: Base
         if tensor.data_ptr() not in seen or tensor.numel() == 0:
             state[name] = tensor.contiguous().cpu()
             seen.add(tensor.data_ptr())
-    save_file(state, partial, metadata={"format": "pt"})
-    partial.replace(directory / "model.safetensors")
+    with atomic_write(directory / "model.safetensors") as partial:
+        save_file(state, partial, metadata={"format": "pt"})
     write_json(directory / "config.json", {"kind": kind, **config.model_dump(mode="json")})
 
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 RANDOM = "random:"  # before a model type: weights from scratch
 
 
+Kind = TypeVar("Kind", bound="Settings")
+
+
 class Settings(BaseModel):
-    """Unknown keys are errors."""
+    """Fields of a configuration; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid")
+
+    def convert(self, kind: type[Kind], **more: Any) -> Kind:
+        """Return a `kind` made of the fields that both have and of `more`."""
+        shared = kind.model_fields.keys() & type(self).model_fields.keys() - more.keys()
+        return kind(**{field: getattr(self, field) for field in shared}, **more)
 
 
 class LogMelConfig(Settings):

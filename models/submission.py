@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from .errors import InputError
+from .files import atomic_write
 
 CAPTION_COLUMNS = ["file_name", "caption_predicted"]
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -152,20 +152,17 @@ def refuse_twins(path: Path, pool: Sequence[str]) -> None:
 
 def _write(path: Path, header: list[str], rows: Iterable[list[str]], check: Callable[[Path], None]) -> None:
     """Write CSV, whole and checked or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(header)
-            writer.writerows(rows)
-        check(partial)
-    except UnicodeEncodeError as error:  # file systems allow names that are no text
-        partial.unlink()
-        raise SubmissionError(f"{path}: {error.object!r} is no Unicode text") from error
-    except SubmissionError as error:
-        partial.unlink()
-        raise SubmissionError(str(error).replace(str(partial), str(path))) from error
-    partial.replace(path)
+    with atomic_write(path) as partial:
+        try:
+            with partial.open("w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(header)
+                writer.writerows(rows)
+            check(partial)
+        except UnicodeEncodeError as error:  # file systems allow names that are not text
+            raise SubmissionError(f"{path}: {error.object!r} is not Unicode text") from error
+        except SubmissionError as error:
+            raise SubmissionError(str(error).replace(str(partial), str(path))) from error
 
 
 def _read(path: Path) -> list[list[str]]:

@@ -16,7 +16,7 @@ from models.ensemble.bundle import Ensemble
 from models.ensemble.index import Collection
 from models.files import write_frame, write_json
 from models.metrics.captions import best_preprocessing, caption_values
-from models.metrics.retrieval import NONE, Block, relevant_of, retrieval_values_in_blocks
+from models.metrics.retrieval import NONE, Block, flatten_captions, relevant_of, retrieval_values_in_blocks
 from models.retriever.model import negative_distances
 from ray_jobs.inference.audio_files import read_in_batches
 from ray_jobs.run.console import console, say
@@ -46,8 +46,7 @@ def run(bundle: Path, root: Path, split: str, output: Path | None, relevance: Pa
     captioned = of_path.loc[ensemble.collection.paths]
     references = captioned["captions"].tolist()
     captioning = caption_values(predicted, references, preprocessing=best_preprocessing())
-    target = np.repeat(np.arange(len(references)), [len(clip) for clip in references])
-    queries = [caption for clip in references for caption in clip]
+    queries, target = flatten_captions(references)
     right = {"retrieval": (queries, target[:, None])}
     if relevance:
         names = [Path(path).name for path in ensemble.collection.paths]

@@ -19,7 +19,7 @@ from corpora.overlaps import find_overlaps
 from corpora.soundscapes import render as soundscapes
 from corpora.soundscapes.corpus import SoundscapesCorpus
 from corpora.table import QUARANTINE_COLUMNS, CorpusError
-from models.files import write_json
+from models.files import atomic_write, write_json
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.features.files import shard_metadata
@@ -158,11 +158,9 @@ def _report_overlaps(splits: list[tuple[str, str]], directory: RunDirectory) -> 
 
 def _write_strings(frame: pd.DataFrame, path: Path) -> None:
     """A frame of strings, with its schema whether it has rows or not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     schema = pa.schema({column: pa.string() for column in frame.columns})
-    partial = path.with_name(f".{path.name}.partial")
-    pq.write_table(pa.Table.from_pandas(frame.astype(str), schema=schema, preserve_index=False), partial)
-    partial.replace(path)
+    with atomic_write(path) as partial:
+        pq.write_table(pa.Table.from_pandas(frame.astype(str), schema=schema, preserve_index=False), partial)
     storage.push(path)
 
 

@@ -21,6 +21,7 @@ from corpora.audio import load_clip
 from models.audio import AudioError
 from models.ensemble.candidate_table import CandidateTable
 from models.ensemble.reranking import Reranking
+from models.files import write_text
 from models.metrics.captions import candidate_values
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.features.files import Features, read_features
@@ -55,10 +56,7 @@ def run(experiment: Experiment) -> None:
     for path in [*read, *map(directory.member, experiment.members)]:
         storage.pull(path)
     page = _render(experiment, directory)
-    directory.report.mkdir(parents=True, exist_ok=True)
-    partial = directory.report / ".index.html.partial"
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(directory.report / "index.html")
+    write_text(directory.report / "index.html", page)
     storage.push(directory.report)
     mark_done(directory.report, directory.search_inputs())
     say(f"report: {directory.report / 'index.html'} ({len(page.encode()) / 2**20:.1f} MiB)")

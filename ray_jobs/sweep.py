@@ -30,7 +30,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTra
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from models.files import write_frame, write_json
+from models.files import write_frame, write_json, write_text
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.run import storage
@@ -78,9 +78,8 @@ def run(experiment: Experiment, member: str) -> None:
     settings = {field: _plain(best[field]) for field in domains}
     write_frame(target / "trials.parquet", trials)
     found = with_settings(experiment, member, settings)
-    (target / "best.yaml").write_text(
-        yaml.safe_dump(found.model_dump(mode="json"), sort_keys=False, allow_unicode=True), encoding="utf-8"
-    )
+    text = yaml.safe_dump(found.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    write_text(target / "best.yaml", text)
     own = trials.loc[trials["own"], monitor]
     write_json(
         target / "best.json",

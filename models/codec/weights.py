@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 import re
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..files import write_json
+from ..files import atomic_write, write_json
 
 State = dict[str, Tensor]  # weights by name, weight norm spelled weight_g and weight_v
 
@@ -109,11 +108,9 @@ def write_own(path: Path, record: dict[str, Any], state: State) -> None:
     """
     if path.suffix != ".safetensors":
         raise CodecError(f"{path}: found suffix {path.suffix!r}, expected .safetensors")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    save_file({key: tensor.contiguous() for key, tensor in state.items()}, partial, metadata={"format": "pt"})
-    write_json(path.with_suffix(".json"), record)
-    partial.replace(path)
+    with atomic_write(path) as partial:
+        save_file({key: tensor.contiguous() for key, tensor in state.items()}, partial, metadata={"format": "pt"})
+        write_json(path.with_suffix(".json"), record)
 
 
 def read_official(path: Path) -> tuple[dict[str, Any], State]:

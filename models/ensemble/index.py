@@ -13,7 +13,7 @@ import faiss
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from ..files import CheckpointError, write_json
+from ..files import CheckpointError, atomic_write, write_json
 from ..retriever.model import negative_distances
 
 FORMAT = 1
@@ -116,9 +116,9 @@ class Collection:
         Args:
             provenance: by retriever, the checksum of its weights.
         """
-        directory.mkdir(parents=True, exist_ok=True)
         file = directory / f"collection-{uuid.uuid4().hex[:12]}.safetensors"
-        save_file(self.embeddings, file)
+        with atomic_write(file) as partial:
+            save_file(self.embeddings, partial)
         stamps = [self.stamps.get(path, "") for path in self.paths]
         record = {"format": FORMAT, "retrievers": provenance, "embeddings": file.name, "paths": self.paths}
         write_json(directory / RECORD, record | {"stamps": stamps})

@@ -11,7 +11,7 @@ Nothing here needs the whole similarity matrix: it is asked for in blocks of row
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +45,12 @@ class RetrievalScores:
     ranks: np.ndarray  # [Q] int64, of the best right item, 1 is best
     average_precision: np.ndarray  # [Q], at 10
     corpus: dict[str, float]  # map@10, r@1, r@5, r@10 in 0..1; median_rank
+
+
+def flatten_captions(captions: Sequence[Sequence[str]]) -> tuple[list[str], np.ndarray]:
+    """Return the captions of N clips as one list of Q queries, and the clip [Q] that each describes."""
+    target = np.repeat(np.arange(len(captions)), [len(clip) for clip in captions])
+    return [caption for clip in captions for caption in clip], target
 
 
 def retrieval_values(similarity: np.ndarray, target: np.ndarray) -> RetrievalScores:

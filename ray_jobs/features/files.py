@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.errors import InputError
+from models.files import atomic_write
 from ray_jobs.run import storage
 
 METADATA = b"enclap"
@@ -99,16 +99,14 @@ def write_shard(path: Path, clips: list[dict[str, Any]], metadata: dict[str, Any
         else pa.array([clip[field.name] for clip in clips], field.type)
         for field in schema
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    pq.write_table(
-        pa.Table.from_arrays(arrays, schema=schema),
-        partial,
-        compression="zstd",
-        row_group_size=CLIPS_PER_GROUP,
-        use_dictionary=["codes.list.element.list.element"],  # ten bits a code; of log-mels no value comes twice
-    )
-    partial.replace(path)
+    with atomic_write(path) as partial:
+        pq.write_table(
+            pa.Table.from_arrays(arrays, schema=schema),
+            partial,
+            compression="zstd",
+            row_group_size=CLIPS_PER_GROUP,
+            use_dictionary=["codes.list.element.list.element"],  # ten bits a code; log-mels have no repeated values
+        )
 
 
 def shard_metadata(path: Path) -> dict[str, Any]:

@@ -29,10 +29,10 @@ from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.features.files import shard_metadata, write_shard
 from ray_jobs.run import storage
 from ray_jobs.run.console import say
+from ray_jobs.run.session import gpu_share
 
 CLIP_COLUMNS = ["clip_id", "path", "captions", "freesound_id", "youtube_id"]
 STAT_THREADS = 32  # a network file system answers many at once
-GPU_SHARE = 0.25  # of a GPU for an encoder: one alone waits for its files half of the time
 LOG_S = 10.0  # between the bar's lines where no terminal redraws it
 
 
@@ -104,7 +104,7 @@ def make_shards(
 ) -> Iterator[dict[str, Any]]:
     """Write shards; yields of each, once it is there, the `clips` it was made of and the `seconds` of audio in it."""
     rows = ray.data.from_items([{"shard": shard.to_json()} for shard in shards], override_num_blocks=len(shards))
-    number, gpus = min(encoders(resources), len(shards)), gpu_share(resources)
+    number, gpus = min(encoders(resources), len(shards)), gpu_share(resources.gpus)
     if not gpus:
         made = rows.map(
             ShardMaker, fn_constructor_args=(features,), num_cpus=resources.cpus,
@@ -124,16 +124,9 @@ def make_shards(
 
 def encoders(resources: PrepareResources) -> int:
     """How many actors encode at once."""
-    cluster, gpus = ray.cluster_resources(), gpu_share(resources)
+    cluster, gpus = ray.cluster_resources(), gpu_share(resources.gpus)
     fit = cluster["GPU"] / gpus if gpus else cluster.get("CPU", 1) / resources.cpus
     return resources.workers or max(1, int(fit))
-
-
-def gpu_share(resources: PrepareResources) -> float:
-    """Of a GPU, for an actor that encodes."""
-    if resources.gpus is not None:
-        return resources.gpus
-    return GPU_SHARE if ray.cluster_resources().get("GPU", 0) else 0.0
 
 
 # --- the stages ----------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from models.errors import InputError
-from models.files import write_json
+from models.files import write_json, write_text
 from models.settings import SamplingConfig
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.fingerprint import fingerprint
@@ -81,10 +81,7 @@ class RunDirectory:
         text, path = yaml.safe_dump(record, sort_keys=False, allow_unicode=True), self.root / "experiment.yaml"
         if storage.exists(path) and storage.read_text(path) == text:
             return
-        self.root.mkdir(parents=True, exist_ok=True)
-        partial = self.root / ".experiment.yaml.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        write_text(path, text)
         storage.push(path)
 
     def note_failure(self, name: str, reason: str) -> None:

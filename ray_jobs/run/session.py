@@ -8,6 +8,17 @@ from typing import Any
 
 from ray_jobs.run.console import say
 
+GPU_SHARE = 0.25  # of a GPU: a process alone on one waits for its files and its CPU work much of the time
+
+
+def gpu_share(asked: float | None) -> float:
+    """Return the share of a GPU for an actor or a trial: what was asked for, else 0.25 where the cluster has GPUs."""
+    import ray  # `connect` sets variables that Ray reads when it is imported
+
+    if asked is not None:
+        return asked
+    return GPU_SHARE if ray.cluster_resources().get("GPU") else 0.0
+
 
 def connect(log_to_driver: bool = False) -> None:
     """Join the cluster that RAY_ADDRESS names (as it does inside `ray job submit`), or start Ray on this machine.

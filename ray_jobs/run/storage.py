@@ -26,6 +26,7 @@ import pyarrow as pa
 from filelock import FileLock
 from pyarrow import fs
 
+from models.files import atomic_write
 from ray_jobs.experiment.config import ConfigError
 
 TRANSFERS = 8  # files on their way at once
@@ -213,12 +214,10 @@ def remove(path: Path) -> None:
 def _fetch(store: fs.FileSystem, info: fs.FileInfo, local: Path) -> None:
     if local.is_file() and _is_same(local, info):
         return
-    local.parent.mkdir(parents=True, exist_ok=True)
-    partial = local.with_name(f".{local.name}.{os.getpid()}.partial")
-    fs.copy_files(info.path, str(partial), source_filesystem=store, destination_filesystem=fs.LocalFileSystem(),
-                  chunk_size=CHUNK_BYTES, use_threads=False)  # fmt: skip
-    _stamp(partial, info)
-    partial.replace(local)  # whoever maps the old file keeps it
+    with atomic_write(local) as partial:  # a process that maps the old file keeps it
+        fs.copy_files(info.path, str(partial), source_filesystem=store, destination_filesystem=fs.LocalFileSystem(),
+                      chunk_size=CHUNK_BYTES, use_threads=False)  # fmt: skip
+        _stamp(partial, info)
 
 
 def _send(store: fs.FileSystem, local: Path, remote: str) -> None:

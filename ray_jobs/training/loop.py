@@ -19,7 +19,7 @@ import torch
 from ray.train.collective import broadcast_from_rank_zero
 from torch import nn
 
-from models.files import write_json
+from models.files import write_frame, write_json
 from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.run import storage
 from ray_jobs.run.directory import PROGRESS, mark_done
@@ -224,7 +224,7 @@ class _State:
         for epoch in others:
             shutil.copytree(self.scratch / KEPT / str(epoch), output / KEPT / str(epoch), dirs_exist_ok=True)
         history = pd.DataFrame(self.history)
-        history.to_parquet(output / "history.parquet")
+        write_frame(output / "history.parquet", history)
         write_json(
             output / "metrics.json",
             {

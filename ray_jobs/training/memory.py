@@ -19,14 +19,12 @@ from models.retriever.model import Retriever
 from models.settings import (
     RANDOM,
     CaptionerConfig,
-    CaptionerSettings,
     FluencyDetectorConfig,
     RetrieverConfig,
-    RetrieverSettings,
     TextEncoderConfig,
 )
 from ray_jobs.experiment.config import Experiment
-from ray_jobs.experiment.member_config import AnyMember, CaptionerMember, RetrieverMember
+from ray_jobs.experiment.member_config import CaptionerMember, RetrieverMember
 
 FLOAT32 = 4  # bytes; autocast leaves weights and optimizer in it
 
@@ -58,21 +56,20 @@ def layout(experiment: Experiment, name: str) -> nn.Module:
     member = experiment.members[name]
     with torch.device("meta"):
         if isinstance(member, RetrieverMember):
-            retriever = RetrieverConfig(**_settings(member, RetrieverSettings), log_mel=experiment.features.log_mel)
+            retriever = member.convert(RetrieverConfig, log_mel=experiment.features.log_mel)
             audio = AudioEncoder(retriever.audio_encoder, retriever.log_mel.n_mels)
             return Retriever(retriever, audio, _text_encoder(retriever.text_encoder))
         if isinstance(member, CaptionerMember):
             return _captioner(experiment, member)
-        return FluencyDetector(FluencyDetectorConfig(**_settings(member, FluencyDetectorConfig)),
-                               _text_encoder(member.text_encoder))  # fmt: skip
+        return FluencyDetector(member.convert(FluencyDetectorConfig), _text_encoder(member.text_encoder))
 
 
 def _captioner(experiment: Experiment, member: CaptionerMember) -> Captioner:
     with torch.device("cpu"):
         codec = load_codec(experiment.features.codec, experiment.features.codebooks)
     retrievers = [experiment.members[name] for name in member.retrievers()]
-    config = CaptionerConfig(
-        **_settings(member, CaptionerSettings), codebooks=codec.n_codebooks, codebook_size=codec.codebook_size,
+    config = member.convert(
+        CaptionerConfig, codebooks=codec.n_codebooks, codebook_size=codec.codebook_size,
         audio_embedding_dim=sum(r.joint_dim for r in retrievers if isinstance(r, RetrieverMember)),
     )  # fmt: skip
     sizes = {**config.sizes, "vocab_size": config.vocab_size}
@@ -90,10 +87,6 @@ def _config_of(name: str, sizes: dict[str, Any]) -> Any:
     if name.startswith(RANDOM):
         return AutoConfig.for_model(name.removeprefix(RANDOM), **sizes)
     return AutoConfig.from_pretrained(name, local_files_only=True)
-
-
-def _settings(member: AnyMember, kind: Any) -> dict[str, Any]:
-    return {field: getattr(member, field) for field in kind.model_fields}
 
 
 _NO_TOKENIZER: Any = SimpleNamespace(bos_token_id=0, pad_token_id=1, eos_token_id=2)  # layouts ask for no more

@@ -24,11 +24,11 @@ from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.search_config import SearchConfig
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory
+from ray_jobs.run.session import gpu_share
 from ray_jobs.tuning.trained_members import TrainedMembers
 
 SPLIT = "validation"
 CLIPS_PER_FILE = 128
-GPU_SHARE = 0.25  # of a GPU, where there are some and nothing else is said
 
 
 def validation_directory(experiment: Experiment) -> RunDirectory:
@@ -47,10 +47,7 @@ def validation_members(experiment_json: str) -> TrainedMembers:
 
 def resources(search: SearchConfig) -> dict[str, float]:
     """CPUs and share of a GPU of whatever draws candidates."""
-    gpus = search.gpus_per_trial
-    if gpus is None:
-        gpus = GPU_SHARE if ray.cluster_resources().get("GPU") else 0.0
-    return {"cpu": search.cpus_per_trial, "gpu": gpus}
+    return {"cpu": search.cpus_per_trial, "gpu": gpu_share(search.gpus_per_trial)}
 
 
 def rung_sizes(clips: int, search: SearchConfig) -> list[int]:

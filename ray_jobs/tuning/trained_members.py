@@ -16,6 +16,7 @@ from models.ensemble.candidate_table import CandidateTable, score_candidates
 from models.files import write_arrays
 from models.fluency.detector import FluencyDetector
 from models.generation.candidates import Candidate, propose
+from models.metrics.retrieval import flatten_captions
 from models.retriever.model import Retriever
 from models.settings import SamplingConfig
 from ray_jobs.experiment.config import Experiment
@@ -76,9 +77,7 @@ class TrainedMembers:
 
     def queries(self) -> tuple[list[str], np.ndarray]:
         """All captions of the split, and the clip that each describes."""
-        captions = self.features.captions
-        target = np.repeat(np.arange(len(captions)), [len(clip) for clip in captions])
-        return [caption for clip in captions for caption in clip], target
+        return flatten_captions(self.features.captions)
 
     def similarities(self) -> dict[str, np.ndarray]:
         """By retriever, [queries, clips]."""

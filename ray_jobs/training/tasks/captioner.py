@@ -65,11 +65,11 @@ class CaptionerTask(Task):
 
     @property
     def _settings(self) -> CaptionerSettings:
-        return CaptionerSettings(**{field: getattr(self._member, field) for field in CaptionerSettings.model_fields})
+        return self._member.convert(CaptionerSettings)
 
     def create(self) -> Captioner:
-        config = CaptionerConfig(
-            **dict(self._settings),
+        config = self._member.convert(
+            CaptionerConfig,
             codebooks=self.train.codes[0].shape[1],
             codebook_size=self.train.codec["codebook_size"],
             audio_embedding_dim=sum(retriever.config.joint_dim for retriever in self.retrievers),

@@ -28,7 +28,7 @@ class FluencyTask(Task):
     @property
     def _settings(self) -> FluencyDetectorConfig:
         assert isinstance(self.job.member, FluencyDetectorMember)
-        return FluencyDetectorConfig(text_encoder=self.job.member.text_encoder)
+        return self.job.member.convert(FluencyDetectorConfig)
 
     def create(self) -> FluencyDetector:
         return FluencyDetector.create(self._settings, self.all_captions)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.encoders.log_mel import crop, pad_log_mels
-from models.metrics.retrieval import retrieval_values
+from models.metrics.retrieval import flatten_captions, retrieval_values
 from models.retriever.mixup import mix_pairs
 from models.retriever.model import Retriever
 from models.settings import (
@@ -36,10 +36,10 @@ class RetrieverTask(Task):
 
     @property
     def _settings(self) -> RetrieverSettings:
-        return RetrieverSettings(**{field: getattr(self._member, field) for field in RetrieverSettings.model_fields})
+        return self._member.convert(RetrieverSettings)
 
     def create(self) -> Retriever:
-        config = RetrieverConfig(**dict(self._settings), log_mel=self.job.log_mel)
+        config = self._member.convert(RetrieverConfig, log_mel=self.job.log_mel)
         retriever = Retriever.create(config, self.all_captions)
         if not config.audio_encoder.checkpoint:
             retriever.audio_encoder.standardise(self.train.log_mels)
@@ -68,7 +68,6 @@ class RetrieverTask(Task):
         return {"loss": model(*batch, chunk_size=self._member.gradient_cache), "padding": padding_share(batch[1])}
 
     def validate(self, model: Retriever) -> dict[str, float]:
-        queries = [caption for clip in self.validation.captions for caption in clip]
-        target = np.repeat(np.arange(len(self.validation)), [len(clip) for clip in self.validation.captions])
+        queries, target = flatten_captions(self.validation.captions)
         audio = model.audio_embeddings(self.validation.log_mels)
         return retrieval_values(model.similarity(model.text_embeddings(queries), audio), target).corpus

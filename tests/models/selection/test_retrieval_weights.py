@@ -8,7 +8,7 @@ from models.ensemble.score_arrays import NonFiniteScoreError, RerankingInputErro
 from models.metrics.retrieval import retrieval_values
 from models.selection.retrieval_weights import RetrievalOptions, search_retrieval
 
-from ..ensemble.test_retrieval_fusion import noisy
+from .test_retrieval_precisions import noisy
 
 
 def similarities(seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray]:

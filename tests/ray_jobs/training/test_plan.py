@@ -7,7 +7,7 @@ import ray
 from rich.console import Console
 
 from models.retriever.model import Retriever
-from models.settings import RetrieverConfig, RetrieverSettings
+from models.settings import RetrieverConfig
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.experiment.member_config import RetrieverMember
@@ -90,8 +90,8 @@ def test_memory_is_that_of_the_model_that_is_made() -> None:
     experiment = smoke("members.retriever-roberta.text_encoder=roberta-base")
     member = experiment.members["retriever-bge"]
     assert isinstance(member, RetrieverMember)
-    settings = {field: getattr(member, field) for field in RetrieverSettings.model_fields}
-    made = Retriever.create(RetrieverConfig(**settings, log_mel=experiment.features.log_mel), ["a dog barks"])
+    config = member.convert(RetrieverConfig, log_mel=experiment.features.log_mel)
+    made = Retriever.create(config, ["a dog barks"])
     words = member.text_encoder.vocab_size - len(made.text_encoder.tokenizer)  # the estimate counts all that may be
     parameters = sum(p.numel() for p in made.parameters()) + words * 64
     laid_out = layout(experiment, "retriever-bge")

@@ -18,7 +18,7 @@ from models.selection.weight_search import simplex_grid
 
 @pytest.mark.parametrize("method", ["none", "z", "rank", "rrf"])
 def test_retrieval_search_equals_the_metric_of_the_fused_matrix(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.ensemble.retrieval_fusion.CHUNK_CELLS", 100)
+    monkeypatch.setattr("models.selection.retrieval_precisions.CHUNK_CELLS", 100)
     rng = np.random.default_rng(0)
     target = np.repeat(np.arange(30), 2)
     similarities = [np.round(rng.normal(size=(60, 30)) + 2 * np.eye(30)[target], 1) for _ in range(3)]
@@ -69,7 +69,7 @@ def noisy(seed: int, queries_each: int = 2, items: int = 25, decimals: int = 3) 
 def test_the_exact_curve_equals_brute_force_inside_every_interval(
     seed: int, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.ensemble.retrieval_fusion.CHUNK_CELLS", 100)
+    monkeypatch.setattr("models.selection.retrieval_precisions.CHUNK_CELLS", 100)
     pair, target = noisy(seed, queries_each=1 + seed % 3, items=3 + 6 * (seed % 4), decimals=seed % 3)
     curve = exact_two_retriever_search(pair[0], pair[1], target, method)
     assert (np.diff(curve.breakpoints) > 0).all()
