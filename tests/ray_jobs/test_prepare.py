@@ -188,9 +188,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.parquet"))}
 
 
-def test_stopped_and_started_again_missing_shards_are_made_with_the_same_bytes(
-    tmp_path: Path, local_ray: None
-) -> None:
+def test_stopped_and_started_again_missing_shards_are_made_with_the_same_bytes(tmp_path: Path, local_ray: None) -> None:
     root = tmp_path / "corpus"
     plain_corpus(root)
     chosen = experiment(root, "features.clips_per_shard=4")

@@ -28,7 +28,7 @@ STEMS = {
     "typing": "typ(es|ing)|keyboard", "heartbeat": "heart", "engine": "engine|motor", "helicopter": "helicopter",
     "drill": "drill", "vacuum_cleaner": "vacuum", "saw": r"\bsaw", "hammer": "hammer", "clock": "clock",
     "glass_break": "glass", "door_creak": "creak|squeak",
-}
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
