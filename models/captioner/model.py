@@ -30,7 +30,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from ..checkpoint import load_weights, read_config, save_member
 from ..settings import RANDOM, CaptionerConfig, CaptionerSettings
 from ..tokenization import train_tokenizer
-from .blocked_attention import take_blocks
+from .attention import use_captioner_attention
 from .enclap_checkpoint import enclap_settings, has_tokenizer, language_model_config, load_enclap_weights
 from .long_clips import cut_windows, interpolate_rows, join_windows, pool_frames
 from .masked_codec_modelling import masked_cells, masked_codec_loss, most_spans, span_mask
@@ -94,8 +94,7 @@ class Captioner(nn.Module):
         shifted = ShiftedPositions(bart.config.max_position_embeddings + POSITION_OFFSET, width)
         shifted.load_state_dict(encoder.embed_positions.state_dict())
         encoder.embed_positions = shifted
-        for layer in encoder.layers:
-            take_blocks(layer.self_attn)
+        use_captioner_attention(bart, config.attn_implementation)
         # One table for all codebooks; its last row is both pad and mask, a zero vector that never trains.
         rows = config.codebooks * config.codebook_size
         self.code_embedding = nn.Embedding(rows + 1, width, padding_idx=rows)

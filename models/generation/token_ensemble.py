@@ -76,8 +76,6 @@ class JointCaptioner:
 class LockStep(PreTrainedModel, GenerationMixin):
     """What generate() sees as one model: the average of several decoders' next tokens."""
 
-    _supports_sdpa = True
-
     def __init__(self, barts: list[Any], average: Average) -> None:
         super().__init__(deepcopy(barts[0].config))
         self.barts = nn.ModuleList(barts)
