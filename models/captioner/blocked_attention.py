@@ -99,4 +99,3 @@ def _draws(shape: torch.Size) -> Tensor:
     wide = torch.empty(-(-shape.numel() // 4), dtype=torch.int64)
     # The whole range of int64.
     return wide.random_(torch.iinfo(torch.int64).min, None).view(torch.int16)[: shape.numel()].view(shape)
-

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import BartConfig
 
+from ..checkpoint import tensor_misfits
 from ..files import CheckpointError
 
 FIELDS = {"codebooks": "num_rvq", "codebook_size": "encodec_vocab_size", "audio_embedding_dim": "d_clap"}
@@ -68,7 +69,8 @@ def load_enclap_weights(captioner: nn.Module, directory: str | Path) -> None:
         raise CheckpointError(f"{directory}/config.json: the checkpoint has {'; '.join(differing)}")
     path, found = _read_weights(directory)
     ours = captioner.state_dict()
-    _check(path, found, _published_shapes(ours, config.codebooks, config.codebook_size))
+    if misfits := tensor_misfits(found, _published(ours, config.codebooks, config.codebook_size), optional=TIED):
+        raise CheckpointError(f"{path}: {misfits}")
     books, size = range(config.codebooks), config.codebook_size
     tables = [found.pop(f"model.encoder.embed_encodec.{q}.weight") for q in books]
     pad = _read_config(directory).get("encodec_pad_token_id", size)
@@ -88,35 +90,25 @@ def load_enclap_weights(captioner: nn.Module, directory: str | Path) -> None:
     captioner.load_state_dict(mapped | {f"bart.{name}": found[SHARED] for name in TIED})
 
 
-def _published_shapes(ours: dict[str, Tensor], codebooks: int, size: int) -> dict[str, list[int]]:
-    """Name and shape of every tensor that a checkpoint must hold, of a captioner's own tensors `ours`."""
-    width = ours["code_embedding.weight"].shape[1]
-    shapes = {name.removeprefix("bart."): list(tensor.shape) for name, tensor in ours.items() if name[:5] == "bart."}
+def _published(ours: dict[str, Tensor], codebooks: int, size: int) -> dict[str, Tensor]:
+    """Return tensors of the names and shapes that a checkpoint must hold for a captioner's own tensors `ours`."""
+    rows, width = math.ceil((size + 1) / ROWS_OF) * ROWS_OF, ours["code_embedding.weight"].shape[1]
+    wanted = {name.removeprefix("bart."): tensor for name, tensor in ours.items() if name.startswith("bart.")}
     for kind in ("weight", "bias"):
-        shapes[f"model.encoder.clap_projection.{kind}"] = list(ours[f"audio_projection.{kind}"].shape)
-    for q in range(codebooks):
-        shapes[f"model.encoder.embed_encodec.{q}.weight"] = [math.ceil((size + 1) / ROWS_OF) * ROWS_OF, width]
-        shapes |= {f"mcm_heads.{q}.weight": [size, width], f"mcm_heads.{q}.bias": [size]}
-    return shapes
-
-
-def _check(path: Path, found: dict[str, Tensor], wanted: dict[str, list[int]]) -> None:
-    problems = [f"no {name}" for name in wanted if name not in found and name not in TIED]
-    problems += [f"{name}, which an EnCLAP of this config has not" for name in found if name not in wanted]
-    problems += [
-        f"{name} of shape {list(tensor.shape)}, expected {wanted[name]}"
-        for name, tensor in found.items()
-        if name in wanted and list(tensor.shape) != wanted[name]
-    ]
-    if problems:
-        raise CheckpointError(f"{path}: found {'; '.join(problems[:5])} ({len(problems)} in all)")
+        wanted[f"model.encoder.clap_projection.{kind}"] = ours[f"audio_projection.{kind}"]
+    with torch.device("meta"):
+        for q in range(codebooks):
+            wanted[f"model.encoder.embed_encodec.{q}.weight"] = torch.empty(rows, width)
+            wanted[f"mcm_heads.{q}.weight"] = torch.empty(size, width)
+            wanted[f"mcm_heads.{q}.bias"] = torch.empty(size)
+    return wanted
 
 
 def _read_config(directory: str | Path) -> dict[str, Any]:
     path = Path(directory) / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected a checkpoint directory of EnCLAP's scripts")
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if config.get("model_type", "bart") != "bart":
         raise CheckpointError(f"{path}: model_type is {config['model_type']!r}, expected 'bart'")
     return config

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ..checkpoint import tensor_misfits
 from ..errors import InputError
 from ..files import atomic_write, write_json
 
@@ -158,16 +159,8 @@ def fill(model: nn.Module, state: State) -> None:
         CodecError: unless names, shapes and types are exactly the model's.
     """
     wanted = {plain_name(key): (key, tensor) for key, tensor in model.state_dict().items()}
-    missing, unexpected = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    if missing or unexpected:
-        raise CodecError(f"missing keys {_some(missing)}, unexpected keys {_some(unexpected)}")
-    misfits = [
-        f"{key} {_describe(state[key])}, expected {_describe(tensor)}"
-        for key, (_, tensor) in wanted.items()
-        if _describe(state[key]) != _describe(tensor)
-    ]
-    if misfits:
-        raise CodecError(f"found {_some(misfits)}")
+    if misfits := tensor_misfits(state, {key: tensor for key, (_, tensor) in wanted.items()}, same_dtype=True):
+        raise CodecError(misfits)
     model.load_state_dict({wanted[key][0]: tensor for key, tensor in state.items()}, assign=True)
 
 
@@ -175,18 +168,6 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
     """SHA-256 over names, types, shapes and values of the weights: the same for any file format that holds them."""
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
-        digest.update(f"{name} {_describe(tensor)}\n".encode())
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _describe(tensor: Tensor) -> str:
-    return f"{tensor.dtype} {tuple(tensor.shape)}"
-
-
-def _some(names: list[str]) -> str:
-    """The first names of a list, for a message."""
-    if not names:
-        return "none"
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ..checkpoint import tensor_misfits
 from ..files import CheckpointError
 
 # The log-mel front end is our own (models/encoders/log_mel.py), and a retriever has no use for the
@@ -49,16 +50,8 @@ def load_audioset_weights(encoder: nn.Module, path: str | Path) -> None:
     path = Path(path)
     path = path / "model.safetensors" if path.is_dir() else path
     found = {_our_name(name, path): tensor for name, tensor in _read(path).items() if name not in LEFT_OUT}
-    wanted = encoder.state_dict()
-    problems = [f"no {name}" for name in wanted if name not in found]
-    problems += [f"{name}, which this backbone has not" for name in found if name not in wanted]
-    problems += [
-        f"{name} of shape {list(tensor.shape)}, expected {list(wanted[name].shape)}"
-        for name, tensor in found.items()
-        if name in wanted and tensor.shape != wanted[name].shape
-    ]
-    if problems:
-        raise CheckpointError(f"{path}: found {'; '.join(problems[:5])} ({len(problems)} in all)")
+    if misfits := tensor_misfits(found, encoder.state_dict()):
+        raise CheckpointError(f"{path}: {misfits}")
     encoder.load_state_dict(found)
 
 

@@ -1,5 +1,6 @@
 """Each call of a captioner's attention goes to the function that suits it."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -20,13 +21,18 @@ Clips = tuple[list[np.ndarray], np.ndarray]
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of our own functions, in the order of their calls."""
     found: list[str] = []
-    for name in ("blocked_attention", "grouped_attention"):
 
-        def recorded(*args: Any, name: str = name, original: Any = getattr(routed, name)) -> Tensor:
+    def recorded(name: str) -> Callable[..., Tensor]:
+        original: Callable[..., Tensor] = getattr(routed, name)
+
+        def record(*args: Any) -> Tensor:
             found.append(name)
             return original(*args)
 
-        monkeypatch.setattr(routed, name, recorded)
+        return record
+
+    for name in ("blocked_attention", "grouped_attention"):
+        monkeypatch.setattr(routed, name, recorded(name))
     return found
 
 
