@@ -1,8 +1,9 @@
-"""Checkpoints of EnCLAP's own scripts (arXiv 2401.17690) as weights of our captioner.
+"""Load checkpoints of EnCLAP's own scripts (arXiv 2401.17690) as weights of our captioner.
 
-A directory with `config.json` (BartConfig and d_clap, num_rvq, encodec_vocab_size, encodec_pad_token_id,
-mcm_loss_scale, label_smoothing) and `pytorch_model.bin` or `model.safetensors`. It holds no tokenizer: the scripts take
-facebook/bart-base's. There is a table and a head for each codebook there, one of all codebooks here.
+A checkpoint is a directory with `config.json` (BartConfig and d_clap, num_rvq, encodec_vocab_size,
+encodec_pad_token_id, mcm_loss_scale, label_smoothing) and `pytorch_model.bin` or `model.safetensors`. It holds no
+tokenizer: the scripts use that of facebook/bart-base. It has a table and a head for each codebook, our captioner one
+for all codebooks.
 """
 
 from __future__ import annotations
@@ -27,21 +28,26 @@ DEFAULTS = {"num_rvq": 16, "encodec_vocab_size": 1024, "d_clap": 512, "mcm_loss_
 WEIGHTS = ("pytorch_model.bin", "model.safetensors")
 SHARED = "model.shared.weight"
 TIED = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
-ROWS_OF = 64  # a codebook's table is filled up to a multiple of so many rows
+ROWS_OF = 64  # a codebook's table is padded to a multiple of this many rows
 
 
 def enclap_settings(directory: str | Path) -> dict[str, Any]:
-    """Fields of CaptionerConfig that a checkpoint's config.json says."""
+    """Read the fields of CaptionerConfig that the config.json of a checkpoint determines.
+
+    Raises:
+        CheckpointError: if the directory is not a checkpoint of EnCLAP's scripts.
+    """
     known = DEFAULTS | _read_config(directory)
     shapes = {ours: known[published] for ours, published in FIELDS.items()}
     return shapes | {"mcm_weight": known["mcm_loss_scale"], "label_smoothing": known["label_smoothing"]}
 
 
 def language_model_config(directory: str | Path) -> BartConfig:
-    """The BART of a checkpoint.
+    """Read the config of a checkpoint's BART.
 
     Raises:
-        CheckpointError: if it scales its word vectors, which EnCLAP's encoder does not do.
+        CheckpointError: if the directory is not a checkpoint of EnCLAP's scripts, or its BART scales word vectors,
+            which EnCLAP's encoder does not do.
     """
     config = BartConfig(**{key: value for key, value in _read_config(directory).items() if key != "dtype"})
     if config.scale_embedding:
@@ -50,7 +56,7 @@ def language_model_config(directory: str | Path) -> BartConfig:
 
 
 def has_tokenizer(directory: str | Path) -> bool:
-    """Whether somebody put a tokenizer's files beside the weights."""
+    """Return whether the files of a tokenizer lie beside the weights."""
     return any((Path(directory) / name).is_file() for name in ("tokenizer.json", "vocab.json"))
 
 
@@ -58,8 +64,8 @@ def load_enclap_weights(captioner: nn.Module, directory: str | Path) -> None:
     """Fill a Captioner whose language model is `language_model_config`.
 
     Raises:
-        CheckpointError: if the directory is none of EnCLAP's; naming what its config says of other codes or embeddings
-            than the captioner reads, and the tensors that are missing, unknown, or of other shapes.
+        CheckpointError: if the directory is not a checkpoint of EnCLAP's scripts; naming the codes or embeddings that
+            differ from the captioner's, and the tensors that are missing, unexpected, or of other shapes.
     """
     config: Any = captioner.config
     settings = enclap_settings(directory)
