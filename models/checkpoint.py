@@ -1,4 +1,4 @@
-"""The files of a trained member: model.safetensors and config.json, written atomically, loaded without pickle."""
+"""Save and load a trained member: model.safetensors and config.json, written atomically, read without pickle."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def read_config(directory: str | Path, kind: str) -> dict[str, Any]:
 
 
 def load_weights(model: nn.Module, directory: str | Path) -> None:
-    """Fill `model` from `model.safetensors`.
+    """Fill `model` from `model.safetensors` in `directory`; every tensor must be there in its shape, and no other.
 
     Raises:
         CheckpointError: if the file is missing; naming the tensors that do not fit (`tensor_misfits`).

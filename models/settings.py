@@ -1,4 +1,4 @@
-"""What a user may set of each model. Light to import: no torch here, so that a config is checked at once."""
+"""The settings of each model. Nothing heavy is imported here, so that a config is checked within a second."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-RANDOM = "random:"  # before a model type: weights from scratch
+RANDOM = "random:"  # before a model type: random weights, trained from scratch
 
 
 Kind = TypeVar("Kind", bound="Settings")
@@ -18,45 +18,48 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     def convert(self, kind: type[Kind], **more: Any) -> Kind:
-        """Return a `kind` made of the fields that both have and of `more`."""
+        """Return a `kind` with the fields that both classes have, and `more`, which takes precedence."""
         shared = kind.model_fields.keys() & type(self).model_fields.keys() - more.keys()
         return kind(**{field: getattr(self, field) for field in shared}, **more)
 
 
 class LogMelConfig(Settings):
-    """The front end's parameters. Defaults are those of ConvNeXt-Tiny on AudioSet (arXiv 2306.00830)."""
+    """Parameters of the log-mel front end. Defaults are those of ConvNeXt-Tiny on AudioSet (arXiv 2306.00830)."""
 
-    sample_rate: int = Field(32_000, gt=0, description="Hz")
-    n_fft: int = Field(1024, gt=0)
-    hop_length: int = Field(320, gt=0, description="samples")
-    n_mels: int = Field(224, gt=0)
-    f_min: float = Field(50.0, ge=0, description="Hz")
-    f_max: float = Field(14_000.0, gt=0, description="Hz")
+    sample_rate: int = Field(32_000, gt=0, description="sample rate of the audio in Hz")
+    n_fft: int = Field(1024, gt=0, description="window length in samples")
+    hop_length: int = Field(320, gt=0, description="distance of the frames in samples")
+    n_mels: int = Field(224, gt=0, description="number of mel bands")
+    f_min: float = Field(50.0, ge=0, description="lowest frequency of the bands in Hz")
+    f_max: float = Field(14_000.0, gt=0, description="highest frequency of the bands in Hz")
 
 
 class AudioEncoderConfig(Settings):
-    """`backbone` is a timm model by name, or `random:convnext` with sizes in `depths` and `dims`.
+    """The audio encoder of a retriever.
 
-    Weights: `checkpoint`, timm's own (`pretrained`), or from scratch where neither is given.
+    `backbone` is a timm model by name, or `random:convnext` with sizes in `depths` and `dims`. Its weights come from
+    `checkpoint`, from timm (`pretrained`), or are random where neither is given.
     """
 
-    backbone: str = "convnext_tiny"
+    backbone: str = Field("convnext_tiny", description="name of a timm model, or random:convnext")
     checkpoint: str | None = Field(
         None,
-        description="published AudioSet weights of convnext_tiny (arXiv 2306.00830): Zenodo's .pth, or the hub's "
-        "model.safetensors or its directory",
+        description="published AudioSet weights of convnext_tiny (arXiv 2306.00830): the .pth file from Zenodo, or "
+        "model.safetensors from the hub or the directory that holds it",
     )
-    pretrained: bool = Field(False, description="start from timm's weights of that name, of the hub or its cache")
-    depths: tuple[int, int, int, int] = (3, 3, 9, 3)
-    dims: tuple[int, int, int, int] = (96, 192, 384, 768)
+    pretrained: bool = Field(False, description="start from timm's weights of that name, from the hub or its cache")
+    depths: tuple[int, int, int, int] = Field((3, 3, 9, 3), description="for random:convnext: blocks of each stage")
+    dims: tuple[int, int, int, int] = Field(
+        (96, 192, 384, 768), description="for random:convnext: channels of each stage"
+    )
     layer_scale: float = Field(
-        1e-6, gt=0, description="initial residual scale of a ConvNeXt; small models from scratch want about 1"
+        1e-6, gt=0, description="initial residual scale of a ConvNeXt; about 1 suits small models from scratch"
     )
-    drop_path: float = Field(0.0, ge=0, lt=1)
-    freq_mask: int = Field(0, ge=0, description="SpecAugment: widest mel mask, two of them (training only)")
-    time_mask: int = Field(0, ge=0, description="SpecAugment: widest frame mask, two of them (training only)")
+    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth: largest rate of dropped blocks")
+    freq_mask: int = Field(0, ge=0, description="SpecAugment: two masks of at most this many mels (training)")
+    time_mask: int = Field(0, ge=0, description="SpecAugment: two masks of at most this many frames (training)")
     max_frames: int | None = Field(
-        None, ge=32, description="a random stretch of so many frames of longer clips (training only)"
+        None, ge=32, description="crop longer clips at random to this many frames (training)"
     )
 
     @model_validator(mode="before")
@@ -69,11 +72,11 @@ class AudioEncoderConfig(Settings):
         if self.checkpoint and self.pretrained:
             raise ValueError("checkpoint and pretrained exclude each other")
         if self.pretrained and self.backbone.startswith(RANDOM):
-            raise ValueError(f"pretrained: there are no weights of {self.backbone!r}")
+            raise ValueError(f"pretrained: there are no pretrained weights of {self.backbone!r}")
         return self
 
     def check_front_end(self, log_mel: LogMelConfig) -> None:
-        """Refuse log-mels that the checkpoint was not trained on.
+        """Check that the log-mels are those that the checkpoint was trained on.
 
         Raises:
             ValueError: naming the parameters that differ.
@@ -84,21 +87,28 @@ class AudioEncoderConfig(Settings):
 
 
 class TextEncoderConfig(Settings):
-    """`name` is a hub id, a directory, or `random:<model type>` with sizes in `sizes` and a tokenizer to train."""
+    """The text encoder of a retriever or fluency detector.
 
-    name: str = "BAAI/bge-base-en-v1.5"
+    `name` is a hub id, a directory, or `random:<model type>` with sizes in `sizes` and a tokenizer that is trained.
+    """
+
+    name: str = Field("BAAI/bge-base-en-v1.5", description="hub id, directory, or random:<model type>")
     pooling: Literal["cls", "mean"] | None = Field(
         None,
-        description="how token states become one vector; when left out as the checkpoint's 1_Pooling/config.json says, "
-        "else the first token of a BERT and the mean of all others",
+        description="how token states become one vector; by default as the checkpoint's 1_Pooling/config.json says, "
+        "and without such a file cls for BERT and mean for others",
     )
-    finetuning: Literal["full", "frozen", "lora"] = Field("full", description="what of a loaded encoder is trained")
-    lora_rank: int = Field(8, gt=0)
-    lora_alpha: int = Field(16, gt=0, description="the adapters' output is scaled by lora_alpha / lora_rank")
-    max_tokens: int = Field(64, gt=2)
+    finetuning: Literal["full", "frozen", "lora"] = Field(
+        "full", description="training of a loaded encoder: of all weights, of none, or of low-rank adapters"
+    )
+    lora_rank: int = Field(8, gt=0, description="lora: rank of the adapters")
+    lora_alpha: int = Field(16, gt=0, description="lora: scales the adapters' output by lora_alpha / lora_rank")
+    max_tokens: int = Field(64, gt=2, description="longer captions are cut off")
     sizes: dict[str, int | float | str] = Field(default={}, description="for random: fields of the transformers config")
-    tokenizer: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
-    vocab_size: int = Field(2000, gt=4, description="for random: size of the trained tokenizer at most")
+    tokenizer: Literal["wordpiece", "bpe", "unigram"] = Field(
+        "wordpiece", description="for random: kind of the tokenizer that is trained"
+    )
+    vocab_size: int = Field(2000, gt=4, description="for random: largest size of the trained tokenizer")
 
     @model_validator(mode="before")
     @classmethod
@@ -112,7 +122,7 @@ class TextEncoderConfig(Settings):
         return self
 
 
-LOSSES_WITH = {  # settings that do nothing with another loss
+LOSSES_WITH = {  # the losses that each of these settings belongs to; it has no effect on others
     "epsilon": ("m-ltm",),
     "transported_mass": ("m-ltm",),
     "temperature": ("nt-xent",),
@@ -122,38 +132,42 @@ LOSSES_WITH = {  # settings that do nothing with another loss
 
 
 class RetrieverSettings(Settings):
-    """What a user chooses of a retriever: architecture and loss."""
+    """Architecture and loss of a retriever, as a user chooses them."""
 
     audio_encoder: AudioEncoderConfig = AudioEncoderConfig()
     text_encoder: TextEncoderConfig = TextEncoderConfig()
-    joint_dim: int = Field(1024, gt=0)
-    hidden_dim: int = Field(2048, gt=0, description="of the two-layer projections")
-    dropout: float = Field(0.2, ge=0, lt=1)
-    loss: Literal["m-ltm", "nt-xent", "triplet"] = "m-ltm"
+    joint_dim: int = Field(1024, gt=0, description="dimensions of the space that audio and captions share")
+    hidden_dim: int = Field(2048, gt=0, description="hidden dimensions of the two-layer projections into it")
+    dropout: float = Field(0.2, ge=0, lt=1, description="dropout of these projections")
+    loss: Literal["m-ltm", "nt-xent", "triplet"] = Field(
+        "m-ltm", description="optimal transport under a learned metric, or a contrastive loss"
+    )
     metric: Literal["full", "diagonal", "identity"] = Field(
         "full",
-        description="of the distance that is trained and retrieved by; when left out, nt-xent and triplet have the "
-        "identity, which is the cosine",
+        description="form of the learned distance in training and retrieval; when left out, identity (the cosine) for "
+        "nt-xent and triplet",
     )
     epsilon: float = Field(0.03, gt=0, description="m-ltm: entropic regularisation, relative to the largest distance")
     transported_mass: float = Field(
-        1.0, gt=0, le=1, description="m-ltm: below 1 the worst pairs of a batch may stay unmatched, for noisy captions"
+        1.0, gt=0, le=1, description="m-ltm: below 1, the worst pairs of a batch may stay unmatched (noisy captions)"
     )
-    temperature: float = Field(0.07, ge=0.01, description="nt-xent: at the start; it is learned, down to 0.01 at most")
-    margin: float = Field(0.2, ge=0, description="triplet: in units of the cosine")
+    temperature: float = Field(
+        0.07, ge=0.01, description="nt-xent: initial value; it is learned, and never falls below 0.01"
+    )
+    margin: float = Field(0.2, ge=0, description="triplet: margin in units of the cosine")
     hard_negatives: int = Field(
-        0, ge=0, description="nt-xent, triplet: only so many of the most similar negatives count for each pair; 0: all"
+        0, ge=0, description="nt-xent, triplet: number of the most similar negatives that count for a pair; 0: all"
     )
     mixup_alpha: float = Field(
         0.0,
         ge=0,
-        description="a quarter of a batch's clips sound together with another one, each at a share of the power drawn "
-        "from Beta(alpha, alpha), and their captions are joined (training only); 0: off",
+        description="above 0, a quarter of a batch's clips is mixed with another clip, the shares of the power drawn "
+        "from Beta(alpha, alpha), and their captions are joined (training); 0: off",
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _cosine_unless_told(cls, value: Any) -> Any:
+    def _cosine_by_default(cls, value: Any) -> Any:
         contrastive = isinstance(value, dict) and value.get("loss", "m-ltm") != "m-ltm"
         return {"metric": "identity", **value} if contrastive else value
 
@@ -162,12 +176,12 @@ class RetrieverSettings(Settings):
         for name, losses in LOSSES_WITH.items():
             value = getattr(self, name)
             if self.loss not in losses and value != RetrieverSettings.model_fields[name].default:
-                raise ValueError(f"{name} does nothing with loss {self.loss!r}, only with {' or '.join(losses)}")
+                raise ValueError(f"{name} has no effect with loss {self.loss!r}, only with {' or '.join(losses)}")
         return self
 
 
 class RetrieverConfig(RetrieverSettings):
-    """With the front end that its log-mels come from."""
+    """The settings of a retriever, and the front end of the log-mels that it reads."""
 
     log_mel: LogMelConfig
 
@@ -178,46 +192,53 @@ class RetrieverConfig(RetrieverSettings):
 
 
 class CaptionerSettings(Settings):
-    """What a user chooses of a captioner: architecture and losses.
+    """Architecture and losses of a captioner, as a user chooses them.
 
     `language_model` is a BART, mBART or PLBART by hub id or directory, or `random:bart` with `sizes`.
     """
 
-    language_model: str = "facebook/bart-base"
+    language_model: str = Field(
+        "facebook/bart-base", description="BART, mBART or PLBART by hub id or directory, or random:bart"
+    )
     checkpoint: str | None = Field(
         None,
-        description="directory of EnCLAP's own scripts to start from; language_model then gives the tokenizer alone, "
-        "where the directory holds none",
+        description="checkpoint directory of EnCLAP's own scripts to start from; language_model then gives only the "
+        "tokenizer, if the directory holds none",
     )
-    attn_implementation: Literal["sdpa", "eager"] = Field("sdpa", description="of transformers; both compute the same")
-    gradient_checkpointing: bool = Field(False, description="less memory in training, a third more time")
+    attn_implementation: Literal["sdpa", "eager"] = Field(
+        "sdpa", description="attention function of transformers; both compute the same"
+    )
+    gradient_checkpointing: bool = Field(False, description="saves memory in training, for a third more time")
     long_clips: Literal["crop", "windows", "pool", "interpolate"] = Field(
         "crop",
-        description="of more codec frames than there are positions: a random stretch in training and the beginning "
-        "else; or all of it, in windows encoded apart, by averaging neighbours, or by positions in between",
+        description="clips with more codec frames than positions: crop takes a random stretch in training and the "
+        "beginning otherwise; windows are encoded separately; pool averages neighbouring frames; interpolate puts "
+        "frames between the learned positions",
     )
     sizes: dict[str, int | float] = Field(default={}, description="for random: fields of the transformers config")
-    tokenizer: Literal["wordpiece", "bpe", "unigram"] = "bpe"
-    vocab_size: int = Field(2000, gt=4, description="for random: size of the trained tokenizer at most")
-    max_caption_tokens: int = Field(64, gt=2)
-    label_smoothing: float = Field(0.2, ge=0, lt=1)
-    mcm_weight: float = Field(0.7, ge=0, description="of the masked codec modelling loss; 0 switches it off")
-    mcm_codebook_weights: list[Annotated[float, Field(ge=0)]] | None = Field(
-        None, description="of each codebook within that loss; 1/2, 1/4, 1/8 and so on when left out"
+    tokenizer: Literal["wordpiece", "bpe", "unigram"] = Field(
+        "bpe", description="for random: kind of the tokenizer that is trained"
     )
-    mcm_probability: float = Field(0.15, ge=0, lt=1)
-    mcm_span: int = Field(10, gt=0, description="frames")
+    vocab_size: int = Field(2000, gt=4, description="for random: largest size of the trained tokenizer")
+    max_caption_tokens: int = Field(64, gt=2, description="longer captions are cut off")
+    label_smoothing: float = Field(0.2, ge=0, lt=1, description="label smoothing of the caption loss")
+    mcm_weight: float = Field(0.7, ge=0, description="weight of the masked codec modelling loss; 0 switches it off")
+    mcm_codebook_weights: list[Annotated[float, Field(ge=0)]] | None = Field(
+        None, description="weight of each codebook within that loss; 1/2, 1/4, 1/8 and so on when left out"
+    )
+    mcm_probability: float = Field(0.15, ge=0, lt=1, description="share of the codes that is masked, about")
+    mcm_span: int = Field(10, gt=0, description="length of a mask in codec frames")
 
 
 class CaptionerConfig(CaptionerSettings):
-    """With the shapes of what it reads."""
+    """The settings of a captioner, and the shapes of its inputs."""
 
-    codebooks: int = Field(gt=0, description="of the codec, as many as are used")
-    codebook_size: int = Field(gt=1)
-    audio_embedding_dim: int = Field(gt=0)
+    codebooks: int = Field(gt=0, description="number of the codec's codebooks that are read")
+    codebook_size: int = Field(gt=1, description="entries of a codebook")
+    audio_embedding_dim: int = Field(gt=0, description="dimensions of the audio embeddings")
 
     @model_validator(mode="after")
-    def _a_weight_each_codebook(self) -> CaptionerConfig:
+    def _one_weight_for_each_codebook(self) -> CaptionerConfig:
         given = self.mcm_codebook_weights
         if given and len(given) != self.codebooks:
             raise ValueError(
@@ -227,64 +248,81 @@ class CaptionerConfig(CaptionerSettings):
 
 
 class FluencyDetectorConfig(Settings):
-    """Architecture of the detector."""
+    """Architecture of a fluency detector."""
 
     text_encoder: TextEncoderConfig = TextEncoderConfig(name="bert-base-uncased")
 
 
 class SamplingConfig(Settings):
-    """How candidates are drawn. Defaults are those of the system the paper follows (arXiv 2309.17352), where the
-    library's top_k of 50 applied unseen; here it is off unless given."""
+    """The sampling of candidate captions.
 
-    candidates: int = Field(30, gt=0, description="a captioner and clip")
-    temperature: float = Field(0.5, gt=0)
-    top_p: float = Field(0.95, gt=0, le=1)
-    top_k: int = Field(0, ge=0, description="0: off")
-    min_p: float = Field(0.0, ge=0, lt=1, description="of the likeliest token's probability; 0: off")
+    Defaults are those of the system the paper follows (arXiv 2309.17352), but for top_k: there the library's default
+    of 50 applied unnoticed; here it is off unless given.
+    """
+
+    candidates: int = Field(30, gt=0, description="number of captions that a captioner draws for a clip")
+    temperature: float = Field(0.5, gt=0, description="below 1, likely tokens become likelier")
+    top_p: float = Field(
+        0.95, gt=0, le=1, description="draw from the likeliest tokens of this total probability; 1: off"
+    )
+    top_k: int = Field(0, ge=0, description="draw from this many likeliest tokens; 0: off")
+    min_p: float = Field(
+        0.0, ge=0, lt=1, description="least probability of a token relative to the likeliest one; 0: off"
+    )
     typical_p: float = Field(1.0, gt=0, le=1, description="locally typical sampling (arXiv 2202.00666); 1: off")
-    epsilon_cutoff: float = Field(0.0, ge=0, lt=1, description="a token's least probability; 0: off")
-    repetition_penalty: float = Field(1.0, gt=0, description="above 1 against words said before; 1: off")
-    min_tokens: int = Field(5, ge=0)
-    max_tokens: int = Field(30, gt=2)
-    no_repeat_ngram: int = Field(3, ge=0, description="0: off")
+    epsilon_cutoff: float = Field(0.0, ge=0, lt=1, description="least probability of a token; 0: off")
+    repetition_penalty: float = Field(
+        1.0, gt=0, description="above 1, earlier tokens of the caption become less likely; 1: off"
+    )
+    min_tokens: int = Field(5, ge=0, description="shortest caption in tokens")
+    max_tokens: int = Field(30, gt=2, description="longest caption in tokens")
+    no_repeat_ngram: int = Field(3, ge=0, description="no n-gram of this length comes twice in a caption; 0: off")
     static_cache: bool = Field(
-        False, description="decoder keys and values in tensors of one shape, which transformers compiles for on GPUs"
+        False, description="keep decoder keys and values in tensors of a fixed shape, so that GPUs run compiled code"
     )
 
 
 class BeamConfig(Settings):
-    """The search beside sampling: beam search as EnCLAP decodes, diverse beam search or contrastive search."""
+    """The search for captions beside sampling: beam search, diverse beam search or contrastive search."""
 
-    beams: int = Field(4, gt=0, description="1: greedy")
+    beams: int = Field(4, gt=0, description="number of beams; 1: greedy search")
     groups: int = Field(
-        1, gt=0, description="of the beams; above 1 diverse beam search (arXiv 1610.02424), a caption from each group"
+        1, gt=0, description="groups of beams; above 1: diverse beam search (arXiv 1610.02424), a caption of each group"
     )
     diversity_penalty: float = Field(
-        0.5, ge=0, description="of a token for each beam of earlier groups that takes it at the same step"
+        0.5, ge=0, description="cost of a token for each beam of earlier groups that takes it at the same step"
     )
     penalty_alpha: float = Field(
-        0.0, ge=0, lt=1, description="above 0 contrastive search (arXiv 2202.06417): weight of unlikeness; 1 beam"
+        0.0,
+        ge=0,
+        lt=1,
+        description="above 0: contrastive search (arXiv 2202.06417) with this weight; takes 1 beam",
     )
-    top_k: int = Field(4, gt=1, description="tokens that contrastive search tries at a step")
-    min_tokens: int = Field(5, ge=0)
-    max_tokens: int = Field(50, gt=2)
-    no_repeat_ngram: int = Field(3, ge=0)
+    top_k: int = Field(4, gt=1, description="number of tokens that contrastive search tries at a step")
+    min_tokens: int = Field(5, ge=0, description="shortest caption in tokens")
+    max_tokens: int = Field(50, gt=2, description="longest caption in tokens")
+    no_repeat_ngram: int = Field(3, ge=0, description="no n-gram of this length comes twice in a caption; 0: off")
 
     @model_validator(mode="after")
     def _one_kind_of_search(self) -> BeamConfig:
         if self.beams % self.groups:
-            raise ValueError(f"groups: {self.groups} do not divide beams ({self.beams})")
+            raise ValueError(f"groups: {self.groups} does not divide beams ({self.beams})")
         if self.penalty_alpha and self.beams > 1:
-            raise ValueError(f"penalty_alpha: contrastive search takes beams: 1, found {self.beams}")
+            raise ValueError(f"penalty_alpha: contrastive search needs beams: 1, found {self.beams}")
         for name, used, needed in (("diversity_penalty", self.groups > 1, "groups above 1"),
                                    ("top_k", self.penalty_alpha > 0, "penalty_alpha above 0")):  # fmt: skip
             if not used and getattr(self, name) != BeamConfig.model_fields[name].default:
-                raise ValueError(f"{name} does nothing without {needed}")
+                raise ValueError(f"{name} has no effect without {needed}")
         return self
 
 
 class TokenEnsembleConfig(Settings):
-    """Captioners of one tokenizer that choose every token together; their candidates join those of each alone."""
+    """Captioners with the same tokenizer that choose every token together.
 
-    members: list[str] = Field(min_length=2, description="captioners")
-    average: Literal["log-probabilities", "probabilities"] = "log-probabilities"
+    Their candidates are added to those of each captioner alone.
+    """
+
+    members: list[str] = Field(min_length=2, description="names of captioners")
+    average: Literal["log-probabilities", "probabilities"] = Field(
+        "log-probabilities", description="what is averaged over the captioners"
+    )
