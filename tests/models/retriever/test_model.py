@@ -155,7 +155,7 @@ def test_new_settings_for_old_weights(log_mels: list[np.ndarray], tmp_path: Path
     assert trained
     assert all("lora" in name for name in trained)
     loaded.save(tmp_path / "new")
-    with pytest.raises(ValueError, match="adapters go on as they are"):
+    with pytest.raises(ValueError, match="adapters are trained on as they are"):
         Retriever.load(tmp_path / "new", new.model_copy(update={"text_encoder": old.text_encoder}))
     with pytest.raises(CheckpointError, match=r"audio_projection\.3\.bias is"):
         Retriever.load(tmp_path / "old", new.model_copy(update={"joint_dim": 24}))
