@@ -76,7 +76,7 @@ def render(root: Path, clips: int) -> pd.DataFrame:
     for scene in scenes:
         write_clip(scene, root, SAMPLE_RATE)
     write_captions(root, "test", scenes)
-    table, _ = read_folder(root, "test")
+    table = read_folder(root, "test").clips
     copies = -(-clips // len(table))
     repeated = pd.concat([table.assign(clip_id=table["clip_id"] + f"-{n}") for n in range(copies)], ignore_index=True)
     return repeated.head(clips)

@@ -88,8 +88,9 @@ def _read_tables(experiment: Experiment, corpora: list[str]) -> tuple[Tables, pd
     for name in corpora:
         corpus = experiment.corpora[name]
         for split in corpus.splits:
-            tables[name, split], unusable = corpus.read(split)
-            rejected.append(unusable.assign(corpus=name, split=split))
+            table = corpus.read(split)
+            tables[name, split] = table.clips
+            rejected.append(table.quarantine.assign(corpus=name, split=split))
     for (name, of), excluded in _exclude(experiment, tables).items():
         rejected.append(excluded.assign(corpus=name, split=of))
     return tables, pd.concat(rejected, ignore_index=True)
@@ -108,7 +109,8 @@ def _exclude(experiment: Experiment, tables: Tables) -> Tables:
     taken: Tables = {}
     for key in [key for key in tables if key[1] == "train"]:
         before = len(tables[key])
-        tables[key], taken[key] = exclude(tables[key], exclusions)
+        allowed = exclude(tables[key], exclusions)
+        tables[key], taken[key] = allowed.clips, allowed.quarantine
         if len(exclusions.freesound) or len(exclusions.youtube):
             say(f"prepare: {key[0]}: {len(taken[key])} of {before} training clips excluded")
     return taken
