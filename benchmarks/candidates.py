@@ -27,7 +27,7 @@ from claims import Claims, claim, show
 from transformers.modeling_outputs import BaseModelOutput
 
 from corpora.soundscapes.grammar import describe
-from corpora.soundscapes.render import sample_scenes
+from corpora.soundscapes.sampling import sample_scenes
 from models.captioner.model import Captioner
 from models.ensemble.candidate_table import score_candidates
 from models.generation.candidates import Candidate, encoded_batches, sample

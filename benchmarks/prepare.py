@@ -33,7 +33,8 @@ from audiotools import AudioSignal
 from claims import Claims, claim, show
 
 from corpora.folder import read_folder
-from corpora.soundscapes.render import sample_scenes, write_captions, write_clip
+from corpora.soundscapes.render import write_captions, write_clip
+from corpora.soundscapes.sampling import sample_scenes
 from models.codec.dac import DacArguments
 from models.codec.weights import find_weights, read_own
 from models.settings import LogMelConfig

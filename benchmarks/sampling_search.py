@@ -24,7 +24,7 @@ import torch
 from claims import claim, show
 
 from corpora.soundscapes.grammar import describe
-from corpora.soundscapes.render import sample_scenes
+from corpora.soundscapes.sampling import sample_scenes
 from models.captioner.model import Captioner
 from models.fluency.detector import FluencyDetector
 from models.retriever.model import Retriever

@@ -16,8 +16,9 @@ import ray.data
 
 from corpora.exclusions import Exclusions, exclude, find_evaluation_ids, read_exclusions
 from corpora.overlaps import find_overlaps
-from corpora.soundscapes import render as soundscapes
 from corpora.soundscapes.corpus import SoundscapesCorpus
+from corpora.soundscapes.render import write_captions, write_clip
+from corpora.soundscapes.sampling import sample_scenes
 from corpora.table import QUARANTINE_COLUMNS, CorpusError
 from models.files import atomic_write, write_json
 from ray_jobs.experiment.config import ConfigError, Experiment
@@ -172,20 +173,20 @@ def _write_strings(frame: pd.DataFrame, path: Path) -> None:
 def _render_soundscapes(name: str, corpus: SoundscapesCorpus) -> None:
     """Render the corpus into its root."""
     root = Path(corpus.root)
-    scenes = soundscapes.sample_scenes({str(split): n for split, n in corpus.splits.items()}, corpus.seed)
+    scenes = sample_scenes({str(split): n for split, n in corpus.splits.items()}, corpus.seed)
     everything = [scene for split in scenes.values() for scene in split]
     say(f"prepare: rendering {len(everything)} clips of {name} into {root}")
 
     def render(row: dict[str, Any]) -> dict[str, Any]:
         for scene in row["scenes"]:
-            soundscapes.write_clip(scene, root, corpus.sample_rate)
+            write_clip(scene, root, corpus.sample_rate)
         return {"clips": len(row["scenes"])}
 
     batches = [{"scenes": everything[at : at + 32]} for at in range(0, len(everything), 32)]
     rendered = ray.data.from_items(batches, override_num_blocks=len(batches)).map(render)
     say(f"prepare: rendered {rendered.sum('clips')} clips")
     for split, of_split in scenes.items():
-        soundscapes.write_captions(root, split, of_split)
+        write_captions(root, split, of_split)
     write_json(root / "corpus.json", {"corpus": "soundscapes (synthetic)", **corpus.model_dump(mode="json")})
     mark_done(root, _rendering_inputs(corpus))
 

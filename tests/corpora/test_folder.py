@@ -10,7 +10,8 @@ import pytest
 
 from corpora.folder import FolderCorpus, read_folder
 from corpora.soundscapes.corpus import SoundscapesCorpus
-from corpora.soundscapes.render import sample_scenes, write_captions, write_clip
+from corpora.soundscapes.render import write_captions, write_clip
+from corpora.soundscapes.sampling import sample_scenes
 from corpora.table import COLUMNS, QUARANTINE_COLUMNS, CorpusError
 from tests.corpora.layouts import touch, write_csv
 

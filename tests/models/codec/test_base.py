@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from corpora.soundscapes.render import render, sample_scenes
+from corpora.soundscapes.render import render
+from corpora.soundscapes.sampling import sample_scenes
 from models.codec import base as codec_module
 from models.codec import weights as codec_files
 from models.codec.base import Codec, load_codec
