@@ -1,4 +1,4 @@
-"""AudioCaps: the official files and the gathered copies, under every name that its audio goes by."""
+"""AudioCaps: the official files and the copies grouped by clip, with every name that the audio may have."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_official_captions_with_audio_of_any_name(tmp_path: Path, names: list[st
     table = _corpus(tmp_path).read("train")
     assert table.clips["clip_id"].tolist() == CLIP_IDS
     assert table.clips["path"].tolist() == [str(tmp_path / "train" / name) for name in names]
-    # The lines of a clip are gathered, wherever they stand.
+    # The lines of a clip are collected from anywhere in the file.
     assert table.clips["captions"].tolist()[0] == ["A woman talks nearby as water pours", "Water is poured"]
     assert table.clips["youtube_id"].tolist() == ["r1nicOVtvkQ", "-0xzrMun0Rs", "Yo_3dT8Vm_3"]
     assert set(table.clips["freesound_id"]) == {""}
@@ -88,7 +88,7 @@ def test_folders_may_be_given(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["Yr1nicOVtvkQ.wav", "r1nicOVtvkQ.wav", "r1nicOVtvkQ_130.flac"])
 @pytest.mark.parametrize("columns", [["file_name", "caption"], ["file_name", "caption_1", "caption_2"]])
-def test_gathered_copies(tmp_path: Path, columns: list[str], name: str) -> None:
+def test_copies_grouped_by_clip(tmp_path: Path, columns: list[str], name: str) -> None:
     captions = ["one", "two"][: len(columns) - 1]
     write_csv(tmp_path / "train.csv", columns, ["Yr1nicOVtvkQ.wav", *captions], ["Ygone_video0.wav", *captions])
     touch(tmp_path / "train", [name])
@@ -129,7 +129,7 @@ def test_the_real_captions(tmp_path: Path, shared_data: Path, split: str, name: 
     (tmp_path / f"{name}.csv").symlink_to(sheet)
     with sheet.open(newline="", encoding="utf-8") as file:
         names = [row["file_name"] for row in csv.DictReader(file)]
-    # As if ten videos were gone.
+    # As if ten videos had been deleted.
     touch(tmp_path / name, names[10:])
     table = _corpus(tmp_path, split).read(split)
     assert (len(table.clips), len(table.quarantine)) == (clips - 10, 10)

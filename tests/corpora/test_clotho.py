@@ -1,4 +1,4 @@
-"""Clotho: both layouts, ids from the metadata, and names that must come through as they are."""
+"""Clotho: both layouts, ids from the metadata, and names that must stay as they are."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _write(captions: Path, audio: Path, name: str = "development") -> None:
         ("CLOTHO_v2.1/clotho_csv_files", "CLOTHO_v2.1/clotho_audio_files"),
     ],
 )
-def test_reads_both_layouts_without_munging_names(tmp_path: Path, captions: str, audio: str) -> None:
+def test_reads_both_layouts_and_keeps_names(tmp_path: Path, captions: str, audio: str) -> None:
     _write(tmp_path / captions, tmp_path / audio)
     table = _corpus(tmp_path).read("train")
     assert tuple(table.clips.columns) == COLUMNS

@@ -1,4 +1,4 @@
-"""The DCASE rule: what is evaluated on, or listed, is never trained on."""
+"""The DCASE rule: clips that are evaluated on, or listed, are never trained on."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.corpora.layouts import touch, write_csv
 
 
 def _table(*ids: tuple[str, str]) -> pd.DataFrame:
-    """Clips c0, c1, ... of (freesound_id, youtube_id)."""
+    """Return clips c0, c1, ... of (freesound_id, youtube_id)."""
     return clip_frame([(f"c{at}", f"/a/c{at}.wav", ["x"], *pair) for at, pair in enumerate(ids)])
 
 
 def _wavcaps(root: Path, freesound: list[str], audioset: list[str]) -> pd.DataFrame:
-    """WavCaps with clips of these ids, as published."""
+    """Write WavCaps with clips of these ids as it is published, and read it."""
     for source, name, ids in (("FreeSound", "fsd_final.json", freesound), ("AudioSet_SL", "as_final.json", audioset)):
         items = [{"id": clip_id, "caption": "Rain.", "duration": 1.0, "audio": "wav_path"} for clip_id in ids]
         (root / name).write_text(json.dumps({"num_captions_per_audio": 1, "data": items}))

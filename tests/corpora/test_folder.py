@@ -1,4 +1,4 @@
-"""The folder adapter: Clotho's layout in, a table and a quarantine out, plain errors otherwise."""
+"""The folder adapter: from Clotho's columns to a table and a quarantine, or a plain error."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_reads_subfolders_and_linked_ones(tmp_path: Path) -> None:
     (tmp_path / "test" / "link").symlink_to(tmp_path / "elsewhere")
     table = read_folder(tmp_path, "test")
     assert table.clips["clip_id"].tolist() == ["sub/a", "link/b"]
-    # A folder is no audio file.
+    # A folder is not an audio file.
     assert table.quarantine["clip_id"].tolist() == ["sub"]
 
 
@@ -110,7 +110,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     assert table.clips["clip_id"].tolist() == ["c"]
     assert "line 2: file_name" in table.quarantine["reason"].iloc[0]
     assert "line 3: a caption or an id is not UTF-8" in table.quarantine["reason"].iloc[1]
-    # It can be written as UTF-8.
+    # The quarantine can be written as UTF-8.
     table.quarantine.to_parquet(tmp_path / "quarantine.parquet")
 
 
@@ -213,7 +213,7 @@ def test_the_real_captions_as_a_folder(tmp_path: Path, shared_data: Path) -> Non
     (tmp_path / "test.csv").symlink_to(shared_data / "audiocaps" / "test_five_captions.csv")
     (tmp_path / "test").mkdir()
     table = read_folder(tmp_path, "test")
-    # Without audio every clip is set aside, and the reading goes on to the last.
+    # Without audio every clip is set aside, to the last one.
     assert table.clips.empty
     assert len(table.quarantine) == 957
     assert table.quarantine["reason"].iloc[-1] == "test.csv line 958: audio file is missing"

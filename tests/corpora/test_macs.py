@@ -1,4 +1,4 @@
-"""MACS: one YAML file, text taken as text."""
+"""MACS: one YAML file, in which everything is text."""
 
 from __future__ import annotations
 

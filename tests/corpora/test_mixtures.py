@@ -1,4 +1,4 @@
-"""Mixtures: pairs of clips read as one sound, with captions of both, and the ids of both."""
+"""Mixtures: pairs of clips that are read as one, with captions and ids of both."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _tone(path: Path, hertz: float, seconds: float, level: float) -> np.ndarray:
 
 
 def _item(*files: object, captions: object = ("a dog barks while it rains",)) -> dict[str, Any]:
-    """As in the published file, less the fields that are not read."""
+    """Return an item as in the published file, without the fields that are not read."""
     return {"selected_pair": [0, 1], "audio_files": list(files), "true_captions": [], "chatgpt_mixups": captions}
 
 
@@ -77,7 +77,7 @@ def test_pairs_of_clotho(tmp_path: Path) -> None:
         assert f"mixups.json {part}" in reason
 
 
-def test_drawn_alike_under_a_seed_and_apart_under_another(tmp_path: Path) -> None:
+def test_a_seed_draws_the_same_and_another_seed_something_else(tmp_path: Path) -> None:
     _clotho(tmp_path)
     items = [_item("dog.wav", "bell.wav")] * 4
     paths = [_corpus(tmp_path, *items, seed=seed).read("train").clips["path"].tolist() for seed in (0, 0, 1)]
@@ -85,7 +85,7 @@ def test_drawn_alike_under_a_seed_and_apart_under_another(tmp_path: Path) -> Non
     assert len({*paths[0], *paths[2]}) == 8
 
 
-def test_an_own_folder(tmp_path: Path) -> None:
+def test_pairs_of_a_folder(tmp_path: Path) -> None:
     write_csv(tmp_path / "train.csv", ["file_name", "caption_1"], ["a.wav", "x"], ["b.wav", "y"])
     for name in ("a", "b"):
         _tone(tmp_path / "train" / f"{name}.wav", 440, 0.2, 0.1)

@@ -1,4 +1,4 @@
-"""Audio inside Parquet files: table of rows, decoding of one row, nothing unpacked."""
+"""Audio inside Parquet files: reading the table, and decoding single rows without unpacking."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_rows_without_a_name_are_called_by_their_number(tmp_path: Path) -> None:
 
 
 def test_rows_of_the_same_audio_are_one_clip(tmp_path: Path) -> None:
-    """As in AudioCaps with a row a caption; the same name alone does not make the same clip."""
+    """As in AudioCaps with one row for each caption; the same name alone does not make the same clip."""
     one, two = [_row(0, youtube_id="abc", caption=f"caption {number}") for number in (1, 2)]
     other = _row(1, youtube_id="def", caption="of another clip")
     namesake = _row(0, youtube_id="xyz", caption="of a namesake")

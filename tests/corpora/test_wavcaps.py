@@ -1,4 +1,4 @@
-"""WavCaps: a JSON file and an audio folder a source, ids that go with the source and not with a path."""
+"""WavCaps: a JSON file and an audio folder for each source; ids depend on the source, not on the path."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_clips_that_cannot_be_used(tmp_path: Path) -> None:
     ]  # fmt: skip
     for reason, part in zip(table.quarantine["reason"], parts, strict=True):
         assert re.search(f"fsd_final.json {part}", reason)
-    # It can be written as UTF-8.
+    # The quarantine can be written as UTF-8.
     table.quarantine.to_parquet(tmp_path / "quarantine.parquet")
 
 

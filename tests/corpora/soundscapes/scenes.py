@@ -1,4 +1,4 @@
-"""How many scenes the tests sample, and one scene of given events."""
+"""Sizes of the splits that the tests sample, and a scene of given events."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def test_every_class_renders_and_varies(kind: str) -> None:
 
 
 def _bursts(audio: np.ndarray) -> int:
-    """How many separate sounds there are: runs of 40 ms frames within 20 dB of the loudest."""
+    """Return the number of separate sounds: runs of 40 ms frames within 20 dB of the loudest."""
     power = np.mean(audio[: len(audio) // 640 * 640].reshape(-1, 640) ** 2, axis=1)
     loud = power > 0.01 * power.max()
     return int(loud[0]) + int(np.sum(loud[1:] & ~loud[:-1]))
@@ -52,7 +52,7 @@ def test_pace_pitch_and_distance_can_be_heard() -> None:
 
 
 def _profile(audio: np.ndarray) -> np.ndarray:
-    """Mean (less its own mean, so that level does not count) and spread over time of the log spectrum in 40 bands."""
+    """Return mean (centred, so that level does not count) and spread over time of the log spectrum in 40 bands."""
     frames = np.lib.stride_tricks.sliding_window_view(audio, 512)[::256] * np.hanning(512)
     edges = np.unique(np.geomspace(1, 257, 41).astype(int))
     bands = np.add.reduceat(np.abs(np.fft.rfft(frames, axis=1)) ** 2, edges[:-1], axis=1) / np.diff(edges)
@@ -60,8 +60,8 @@ def _profile(audio: np.ndarray) -> np.ndarray:
     return np.concatenate([log.mean(0) - log.mean(), log.std(0)])
 
 
-def test_classes_can_be_told_apart() -> None:
-    """Nearest centroid of ten renditions a class, attributes drawn at random, noise floor and random gain included."""
+def test_classes_can_be_distinguished() -> None:
+    """By the nearest centroid of ten renditions of each class, with random attributes, noise floor and random gain."""
     rng = np.random.default_rng(0)
 
     def profile(kind: str) -> np.ndarray:
