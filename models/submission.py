@@ -123,23 +123,6 @@ def check_retrieval(path: Path, queries: Sequence[str], pool: Collection[str]) -
         raise SubmissionError(f"{path}: {len(rows)} rows, expected one for each of {len(queries)} queries")
 
 
-def read_queries(path: Path) -> list[str]:
-    """Read the column `caption` of a CSV file, the form in which Task 8 gives its queries.
-
-    Raises:
-        SubmissionError: the column is missing, there are no rows, or a query is blank.
-    """
-    header, *rows = _read(path)
-    if "caption" not in header:
-        raise SubmissionError(f"{path}: columns {', '.join(header)}, expected one named caption")
-    column = header.index("caption")
-    queries = [row[column] if column < len(row) else "" for row in rows]
-    blank = [number for number, query in enumerate(queries, 1) if not query.strip()]
-    if blank or not queries:
-        raise SubmissionError(f"{path}: " + (f"row {blank[0]}: the caption is blank" if blank else "no queries"))
-    return queries
-
-
 # --- files ---------------------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from corpora.csv_files import read_csv
 from corpora.folder import read_folder
 from corpora.table import CorpusError
 from models.ensemble.bundle import Ensemble
@@ -70,12 +71,12 @@ def run(bundle: Path, root: Path, split: str, output: Path | None, relevance: Pa
 
 
 def _usable_clips(root: Path, split: str) -> pd.DataFrame:
-    table, unusable = read_folder(root.resolve(), split)
-    for row in unusable.itertuples():
+    table = read_folder(root.resolve(), split)
+    for row in table.quarantine.itertuples():
         say(f"left out: {row.clip_id}: {row.reason}", style="yellow")
-    if table.empty:
+    if table.clips.empty:
         raise CorpusError(f"{root}/{split}: no usable clips")
-    return table
+    return table.clips
 
 
 def _index_and_caption(ensemble: Ensemble, paths: list[Path]) -> list[str]:
@@ -102,23 +103,23 @@ def read_relevance(path: Path, names: list[str]) -> tuple[list[str], np.ndarray]
     """Read a relevance file: its captions, and for each the rows [Q, R] of `names` that are right, padded with NONE.
 
     Raises:
-        CorpusError: columns or rows are missing, or a file is not among `names`.
+        CorpusError: a column or all rows are missing, or a row names a file that is not in `names`.
     """
-    try:
-        pairs = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise CorpusError(f"{path}: cannot be read: {error}") from error
-    if not {"caption", "file_name"} <= set(pairs.columns) or pairs.empty:
-        raise CorpusError(f"{path}: columns {', '.join(pairs.columns)}, {len(pairs)} rows; expected caption,file_name")
+    table = read_csv(path, "a CSV file of caption,file_name")
+    table.require("caption", "file_name")
     row_of = {name: row for row, name in enumerate(names)}
-    unknown = pairs[~pairs["file_name"].isin(row_of)]
-    if len(unknown):
-        raise CorpusError(f"{path}: {unknown['file_name'].iloc[0]!r} is not among the {len(names)} clips of the split")
-    of_caption = pairs.drop_duplicates().groupby("caption", sort=False)["file_name"].agg(list)
-    right = np.full((len(of_caption), max(map(len, of_caption))), NONE)
-    for row, files in zip(right, of_caption, strict=True):
-        row[: len(files)] = [row_of[name] for name in files]
-    return list(of_caption.index), right
+    of_caption: dict[str, list[int]] = {}
+    for line in table.usable_lines():
+        caption, name = line.cells["caption"], line.cells["file_name"]
+        if name not in row_of:
+            raise CorpusError(f"{path}, line {line.number}: {name!r} is not among the {len(names)} clips of the split")
+        rows = of_caption.setdefault(caption, [])
+        if row_of[name] not in rows:
+            rows.append(row_of[name])
+    right = np.full((len(of_caption), max(map(len, of_caption.values()))), NONE)
+    for row, found in zip(right, of_caption.values(), strict=True):
+        row[: len(found)] = found
+    return list(of_caption), right
 
 
 def _text_to_audio(ensemble: Ensemble, queries: list[str], right: np.ndarray) -> dict[str, float]:

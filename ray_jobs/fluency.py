@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from corpora.table import CorpusError
+from corpora.csv_files import read_captions
 from models.ensemble.bundle import BundleManifest
 from models.files import CheckpointError, write_json
 from models.fluency.detector import FluencyDetector, detection
@@ -58,24 +56,6 @@ def run(bundle: Path, tables: list[Path], output: Path | None = None) -> None:
             "may be fluent", style="yellow")  # fmt: skip
     if output:
         write_json(output, {"trained_on": corpora, "captions": found})
-
-
-def read_captions(path: Path) -> list[str]:
-    """Read all captions of a table in Clotho's columns, in its order.
-
-    Raises:
-        CorpusError: the file cannot be read, or has no captions.
-    """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise CorpusError(f"{path}: cannot be read: {error}") from error
-    columns = [str(column) for column in table]
-    wanted = [column for column in columns if column.startswith("caption")]
-    captions = [text for row in table[wanted].to_numpy() for text in row if text.strip()]
-    if not captions:
-        raise CorpusError(f"{path}: no captions; found columns {', '.join(columns)}, expected caption_1, ...")
-    return captions
 
 
 def _lines(name: str, found: dict[str, Any]) -> Iterator[str]:

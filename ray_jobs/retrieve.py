@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from corpora.csv_files import read_queries
 from models.ensemble.bundle import Ensemble
 from models.ensemble.index import Collection
 from models.errors import InputError
-from models.submission import LISTED, SubmissionError, read_queries, write_retrieval
+from models.submission import LISTED, SubmissionError, write_retrieval
 from ray_jobs.inference.audio_files import find_audio, read_in_batches
 from ray_jobs.inference.output import print_data
 from ray_jobs.run.console import say
@@ -56,7 +57,8 @@ def submit(bundle: Path, captions: Path, paths: list[Path], output: Path) -> Non
     """Rank all files for every caption of a CSV file and write a Task 8 submission.
 
     Raises:
-        SubmissionError: the captions cannot be used, fewer than 10 files can be read, or two have one name.
+        CorpusError: the captions cannot be used.
+        SubmissionError: fewer than 10 files can be read, or two have one name.
     """
     queries, files = read_queries(captions), find_audio(paths)
     if len(files) < LISTED:

@@ -18,7 +18,7 @@ from ..codec.base import load_codec
 from ..encoders.log_mel import LogMel
 from ..files import CheckpointError, sha256_of
 from ..fluency.detector import FluencyDetector
-from ..generation.candidates import propose
+from ..generation.candidates import ClipInputs, Decoding, propose
 from ..retriever.model import Retriever
 from ..settings import BeamConfig, LogMelConfig, SamplingConfig, TokenEnsembleConfig
 from .candidate_table import CandidateTable, score_candidates
@@ -193,11 +193,10 @@ class Ensemble:
         embeddings = self._audio_embeddings(clips)
         codes = [clip.codes for clip in clips]
         read = {name: conditioning(embeddings, names) for name, names in self.manifest.captioners.items()}
-        proposed = propose(
-            self.captioners, codes, read, self.manifest.sampling, self.manifest.beam,
-            self.manifest.seed if seed is None else seed, self.manifest.token_ensembles,
-            self.manifest.reranking.captioners,
-        )  # fmt: skip
+        manifest = self.manifest
+        decoding = Decoding(manifest.sampling, manifest.beam, manifest.seed if seed is None else seed)
+        sources = manifest.reranking.captioners
+        proposed = propose(self.captioners, ClipInputs(codes, read), decoding, manifest.token_ensembles, sources)
         table = score_candidates(proposed, self.retrievers, embeddings, self.detector)
         return self._captions(table)
 

@@ -3,7 +3,7 @@
 What needs Java (METEOR, SPICE, SPIDEr), model files (SBERT-sim, FER, FENSE) or both (SPIDEr-FL) is looked for on this
 machine, without network. Where a part is missing the metric is left out, and `CaptionScores.absent` says which part and
 how to get it; the others still compute. Places are the library's own: AAC_METRICS_CACHE_PATH, AAC_METRICS_JAVA_PATH,
-FENSE_DATA, and the Hugging Face cache.
+FENSE_DATA, and the Hugging Face cache; and the packages of the extra `metrics` (`java_parts`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import pandas as pd
 
 from ..errors import InputError, TooFewClipsError
 from .cider_d import cider_d_of_candidates
+from .java_parts import METEOR, PTB_TOKENIZER, java_path, missing_java
 
 # aac_metrics is imported inside functions: it loads torch, transformers and sentence-transformers (seconds), which a
 # worker that only needs this module's names should not wait for.
@@ -181,11 +182,9 @@ def candidate_values(
 def missing_parts(metric: str) -> str:
     """Return why a metric cannot be computed on this machine and what would help; empty where it can. No network."""
     if metric == "meteor":
-        from aac_metrics.functional.meteor import FNAME_METEOR_JAR
-
-        return "; ".join(filter(None, [_missing_jar(FNAME_METEOR_JAR), _missing_java()]))
+        return "; ".join(filter(None, [METEOR.missing(), missing_java()]))
     if metric in ("spice", "spider"):
-        return "; ".join(filter(None, [_missing_spice(), _missing_java()]))
+        return "; ".join(filter(None, [_missing_spice(), missing_java()]))
     if metric == "spider_fl":
         return "; ".join(filter(None, map(missing_parts, ("spider", "fer"))))
     parts = []
@@ -205,16 +204,7 @@ def best_preprocessing() -> Preprocessing:
 
 
 def _missing_tokenizer() -> str:
-    from aac_metrics.utils.tokenization import FNAME_STANFORD_CORENLP_3_4_1_JAR
-
-    return "; ".join(filter(None, [_missing_jar(FNAME_STANFORD_CORENLP_3_4_1_JAR), _missing_java()]))
-
-
-def _missing_jar(relative: str) -> str:
-    from aac_metrics.utils.globals import get_default_cache_path
-
-    path = Path(get_default_cache_path()) / relative
-    return "" if path.is_file() else f"no {path} ({DOWNLOAD})"
+    return "; ".join(filter(None, [PTB_TOKENIZER.missing(), missing_java()]))
 
 
 def _missing_spice() -> str:
@@ -226,26 +216,6 @@ def _missing_spice() -> str:
     except OSError as error:
         return f"{error} ({DOWNLOAD})"
     return ""
-
-
-def _missing_java() -> str:
-    from aac_metrics.utils.globals import get_default_java_path
-
-    return _java_problem(get_default_java_path())
-
-
-@lru_cache(maxsize=8)
-def _java_problem(java: str) -> str:
-    # the library's own check, less its error log: an absent metric is reported, and no error
-    from aac_metrics.utils import checks
-
-    wanted = checks.MIN_JAVA_MAJOR_VERSION, checks.MAX_JAVA_MAJOR_VERSION
-    advice = f"Java {wanted[0]} to {wanted[1]} is needed: install one and name it in AAC_METRICS_JAVA_PATH"
-    try:
-        version = checks._get_java_version(java)
-        return "" if checks._check_java_version(version, *wanted) else f"`{java}` is Java {version} ({advice})"
-    except ValueError:
-        return f"no usable Java at `{java}` ({advice})"
 
 
 def _cached_model(name: str) -> str | None:
@@ -282,6 +252,11 @@ def _call(metric: str, candidates: list[str], references: list[list[str]]) -> Va
         function = partial(function, sbert_model=_sbert())
     if metric in ("fer", "fense", "spider_fl"):
         function = partial(function, echecker=_checker())
+    if metric in ("meteor", "spice", "spider", "spider_fl"):
+        function = partial(function, java_path=java_path())
+    if metric == "meteor":
+        with METEOR.cache() as cache:
+            return function(candidates, references, cache_path=cache)
     return function(candidates) if metric == "fer" else function(candidates, references)
 
 
@@ -331,7 +306,8 @@ def _preprocess(
 
         # one start of Java for both sides; the tokenizer takes a line a sentence
         lines = [[" ".join(text.split()) for text in clip] for clip in [candidates, *references]]
-        texts, *cleaned = preprocess_mult_sents(lines)
+        with PTB_TOKENIZER.cache() as cache:
+            texts, *cleaned = preprocess_mult_sents(lines, cache_path=cache, java_path=java_path())
     _refuse_blank(cleaned)
     return texts, cleaned
 

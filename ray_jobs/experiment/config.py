@@ -18,59 +18,76 @@ class ConfigError(InputError, ValueError):
 
 
 class FeaturesConfig(Settings):
-    """What `prepare` computes of every clip."""
+    """The features that `prepare` computes from every clip."""
 
-    codec: str = Field("dac-44khz", description="dac-44khz, facebook/encodec_24khz, a file: models.codec.load_codec")
-    codebooks: int | None = Field(None, gt=0, description="keep the first so many; all when left out")
+    codec: str = Field(
+        "dac-44khz",
+        description="a codec by name (`dac-44khz`, `dac-44khz-16kbps`, `dac-24khz`, `dac-16khz`, "
+        "`dac-soundscapes-16khz`), a hub id such as `facebook/encodec_24khz`, a directory or a file",
+    )
+    codebooks: int | None = Field(None, gt=0, description="number of codebooks kept, the first ones; if none, all")
     log_mel: LogMelConfig = LogMelConfig()
-    max_duration_s: float = Field(30.0, gt=0, description="longer clips are cut to their beginning")
-    clips_per_shard: int = Field(64, gt=0)
+    max_duration_s: float = Field(30.0, gt=0, description="longer clips are cut to their first seconds")
+    clips_per_shard: int = Field(64, gt=0, description="clips per Parquet file of features")
 
 
 class PrepareResources(Settings):
-    """Of the actors that make features; what they make does not depend on it."""
+    """The resources that `prepare` asks for; the features do not depend on them."""
 
-    workers: int | None = Field(None, gt=0, description="actors that encode; as many as fit when left out")
-    cpus: float = Field(1, gt=0, description="of an actor that reads")
+    workers: int | None = Field(None, gt=0, description="number of actors that encode; if none, as many as fit")
+    cpus: float = Field(1, gt=0, description="CPU cores of an actor that reads audio; may be a fraction")
     gpus: float | None = Field(
-        None, ge=0, le=1, description="share of a GPU of an actor that encodes; where there are GPUs 0.25 when left out"
+        None, ge=0, le=1, description="share of a GPU per actor that encodes; if none, 0.25 where there are GPUs"
     )
 
 
 class ExclusionsConfig(Settings):
-    """What must not be trained on (the DCASE rule)."""
+    """Clips that must not be trained on (the DCASE rule)."""
 
     evaluation_clips: bool = Field(
         True,
-        description="leave out of every training split what any corpus has in validation or test, by id, and what the "
-        "lists that come with the corpora name",
+        description="keep clips out of every training split whose id is in a validation or test split of any corpus, "
+        "or in a list that comes with a corpus",
     )
-    lists: list[str] = Field(default=[], description="files of ids to leave out, too: WavCaps' JSON, DCASE's CSV")
+    lists: list[str] = Field(
+        default=[], description="further files of ids to keep out: JSON in WavCaps' form, or CSV as DCASE's"
+    )
 
 
 class Experiment(Settings):
     """One run: corpora, features, members, searches and the combination."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    storage_path: str = "runs"
-    seed: int = 0
-    corpora: dict[str, Corpus] = Field(min_length=1)
-    target_corpus: str = Field(description="whose validation split is searched on and whose test split is reported")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="name of the run directory: letters, digits, dots, underscores and hyphens",
+    )
+    storage_path: str = Field(
+        "runs", description="where run directories lie: a path, or a URI such as `s3://bucket/runs`"
+    )
+    seed: int = Field(0, description="seed of everything random")
+    corpora: dict[str, Corpus] = Field(min_length=1, description="where audio and captions come from, by name")
+    target_corpus: str = Field(
+        description="name of the corpus whose validation split is searched on and whose test split is reported"
+    )
     features: FeaturesConfig = FeaturesConfig()
     exclusions: ExclusionsConfig = ExclusionsConfig()
     prepare: PrepareResources = PrepareResources()
     autoscaling: bool = Field(
         False,
-        description="the cluster brings nodes for whoever waits: members are neither refused nor held back for want of "
-        "resources",
+        description="the cluster adds nodes for work that waits, so members are neither refused nor held back for "
+        "lack of resources",
     )
-    members: dict[str, AnyMember] = Field(min_length=1)
+    members: dict[str, AnyMember] = Field(min_length=1, description="the models that are trained, by name")
     sampling: SamplingConfig = SamplingConfig()
     beam: BeamConfig = BeamConfig()
-    token_ensembles: dict[str, TokenEnsembleConfig] = Field(default={})
+    token_ensembles: dict[str, TokenEnsembleConfig] = Field(
+        default={}, description="groups of captioners that choose every token together, by name"
+    )
     search: SearchConfig = SearchConfig()
     sweep: SweepConfig = SweepConfig()
-    tracking: list[Literal["mlflow", "wandb"]] = Field(default=[], description="beside TensorBoard")
+    tracking: list[Literal["mlflow", "wandb"]] = Field(
+        default=[], description="trackers that get every member's curves, in addition to TensorBoard"
+    )
 
     @model_validator(mode="after")
     def _names_exist(self) -> Experiment:

@@ -10,25 +10,29 @@ from models.settings import CaptionerSettings, FluencyDetectorConfig, RetrieverS
 
 
 class Resources(Settings):
-    """Of one member: `workers` in data parallel, each with these."""
+    """The resources of a member's training: data-parallel workers, and what each of them takes."""
 
     workers: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = Field(
-        1, description="or [least, most]: as many as the cluster has room for, looked at again every minute"
+        1,
+        description="number of workers; or [least, most] for as many as the cluster has room for, checked again every "
+        "minute",
     )
-    cpus_per_worker: float = Field(1, gt=0)
-    gpus_per_worker: float = Field(0, ge=0)
-    accelerator_type: str | None = Field(None, description="on nodes with this one alone, such as H100 (Ray's names)")
+    cpus_per_worker: float = Field(1, gt=0, description="CPU cores per worker; may be a fraction")
+    gpus_per_worker: float = Field(0, ge=0, description="GPUs per worker; may be a fraction")
+    accelerator_type: str | None = Field(
+        None, description="only on nodes with this accelerator, by Ray's name, such as H100; on any if none"
+    )
     custom: dict[str, Annotated[float, Field(gt=0)]] = Field(
-        default={}, description="of each of the cluster's own resources (`ray start --resources`) a worker takes"
+        default={}, description="amount per worker of each of the cluster's own resources (`ray start --resources`)"
     )
-    retries: int = Field(2, ge=0, description="restarts from the last checkpoint after a failure")
+    retries: int = Field(2, ge=0, description="restarts from the last checkpoint after failures")
     checkpoint_steps: int | None = Field(
-        None, gt=0, description="steps from one checkpoint to the next within an epoch; at its end alone when left out"
+        None, gt=0, description="steps between checkpoints within an epoch; if none, only at the end of an epoch"
     )
     hang_timeout_s: float | None = Field(
         None,
         gt=0,
-        description="a worker whose step takes longer is killed, and counts as failed; waits for ever when left out",
+        description="kill a worker whose step takes longer, in seconds, and count it as failed; if none, wait",
     )
 
     @property
@@ -64,32 +68,47 @@ class Resources(Settings):
 
 
 class Training(Settings):
-    """How a member is trained. `batch_size` is that of a step, whatever the number of workers."""
+    """How a member is trained, with AdamW."""
 
-    epochs: int = Field(gt=0)
-    batch_size: int = Field(64, gt=1)
+    epochs: int = Field(gt=0, description="passes over the training clips")
+    batch_size: int = Field(64, gt=1, description="clips per optimizer step, whatever the number of workers")
     accumulate: int = Field(1, gt=0, description="parts that a batch is computed in, one by one, to fit memory")
-    learning_rate: float = Field(gt=0)
+    learning_rate: float = Field(gt=0, description="highest learning rate of the schedule")
     layer_decay: float = Field(
-        1.0, gt=0, le=1, description="of the learning rate from each layer of an encoder to the one below; 1: off"
+        1.0,
+        gt=0,
+        le=1,
+        description="factor of the learning rate from each layer of an encoder to the layer below; 1: off",
     )
-    schedule: Literal["cosine", "inverse-sqrt", "constant"] = "cosine"
-    warmup_steps: int = Field(0, ge=0)
+    schedule: Literal["cosine", "inverse-sqrt", "constant"] = Field(
+        "cosine", description="course of the learning rate after the warm-up; inverse-sqrt is EnCLAP's"
+    )
+    warmup_steps: int = Field(0, ge=0, description="steps in which the learning rate rises to its highest value")
     time_scale: int | None = Field(
-        None, gt=0, description="steps of inverse-sqrt: three times as many halve the rate; warmup_steps when left out"
+        None,
+        gt=0,
+        description="inverse-sqrt: time scale in steps; after three times as many the rate is half. If none, "
+        "`warmup_steps`",
     )
-    weight_decay: float = Field(0.01, ge=0)
-    clip_norm: float = Field(1.0, gt=0)
-    precision: Literal["float32", "bfloat16"] = "float32"
+    weight_decay: float = Field(0.01, ge=0, description="weight decay of matrices; biases and norms have none")
+    clip_norm: float = Field(1.0, gt=0, description="largest norm of the gradient; longer ones are scaled down to it")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: autocast where it is safe")
     parallel: Literal["ddp", "fsdp"] = Field(
-        "ddp", description="several workers each hold a whole captioner, or a piece of it and of the optimizer's state"
+        "ddp",
+        description="each of several workers holds the whole model (ddp), or a shard of its weights and of the "
+        "optimizer's state (fsdp; captioners only)",
     )
     ema_decay: float = Field(
-        0.0, ge=0, lt=1, description="of the moving average of the weights that is validated and kept; 0: the weights"
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay per step of the moving average of the weights, which then is validated and kept; 0: off",
     )
-    keep_epochs: int = Field(1, gt=0, description="the best so many epochs are kept, the best of all as the member")
+    keep_epochs: int = Field(
+        1, gt=0, description="number of epochs kept: the best as the member, the next best in its `epochs/`"
+    )
     patience: int | None = Field(
-        None, gt=0, description="stop behind so many epochs without a better validation value; never when left out"
+        None, gt=0, description="stop after this many epochs without a better validation value; if none, never"
     )
 
     @model_validator(mode="after")
@@ -108,12 +127,14 @@ class Training(Settings):
 
 
 class Member(Settings):
-    """Common to all kinds of members."""
+    """The settings that all kinds of members share."""
 
     corpora: list[str] | dict[str, Annotated[float, Field(ge=0)]] = Field(
-        default=[], description="to train on, every clip once an epoch; or shares of an epoch; all when left out"
+        default=[],
+        description="names of the corpora to train on, every clip once per epoch; or each corpus's share of an epoch; "
+        "if empty, all corpora",
     )
-    init_from: str | None = Field(None, description="start from this member's weights")
+    init_from: str | None = Field(None, description="name of another member whose weights to start from")
     training: Training
     resources: Resources = Resources()
 
@@ -147,14 +168,14 @@ class Member(Settings):
 
 
 class RetrieverMember(Member, RetrieverSettings):
-    """A retriever (models/retriever/model.py)."""
+    """A retriever: audio and text in one space."""
 
     kind: Literal["retriever"]
     gradient_cache: int | None = Field(
         None,
         gt=0,
-        description="pairs of a worker's batch whose activations are held at once (GradCache): memory for a batch of "
-        "any size, for the price of a second forward pass",
+        description="pairs of a worker's batch whose activations are held at the same time (GradCache): a batch of any "
+        "size fits, at the price of a second forward pass; if none, all pairs",
     )
 
     @model_validator(mode="after")
@@ -170,22 +191,27 @@ class RetrieverMember(Member, RetrieverSettings):
 
 
 class CaptionerMember(Member, CaptionerSettings):
-    """A captioner (models/captioner/model.py) that reads the named retriever's audio_embedding."""
+    """A captioner: a BART that reads codec codes and a retriever's audio embedding."""
 
     kind: Literal["captioner"]
     audio_embedding: str | Annotated[list[str], Field(min_length=1)] = Field(
-        description="a retriever; or several, whose embeddings stand side by side"
+        description="name of the retriever whose audio embedding it reads; or of several, whose embeddings stand side "
+        "by side"
     )
-    captions_per_clip: int = Field(1, gt=0, description="captions a step and clip, from one encoder pass")
+    captions_per_clip: int = Field(
+        1, gt=0, description="captions per clip in a training step, computed from one pass of the encoder"
+    )
     monitor: Literal[
         "caption_loss", "bleu_4", "rouge_l", "meteor", "cider_d", "spice", "spider", "spider_fl", "sbert_sim", "fense"
     ] = Field(
         "caption_loss",
         description="validation value that chooses the epoch; all but the first are of generated captions, and some "
-        "need Java or model files (README)",
+        "need Java or model files",
     )
-    validation_clips: int | None = Field(None, gt=1, description="captioned for monitor; all when left out")
-    validation_beams: int = Field(1, gt=0, description="of these captions; 1: greedy")
+    validation_clips: int | None = Field(
+        None, gt=1, description="number of validation clips that are captioned for `monitor`; if none, all"
+    )
+    validation_beams: int = Field(1, gt=0, description="beams of these captions; 1: greedy")
 
     def weight_identity(self) -> dict[str, str]:
         return {"language_model": self.language_model}
@@ -211,7 +237,7 @@ class CaptionerMember(Member, CaptionerSettings):
 
 
 class FluencyDetectorMember(Member, FluencyDetectorConfig):
-    """A fluency-error detector (models/fluency/detector.py), trained on damaged captions."""
+    """A fluency-error detector, trained on captions and damaged captions."""
 
     kind: Literal["fluency-detector"]
 

@@ -14,6 +14,7 @@ import torch
 
 from models.errors import TooFewClipsError
 from models.metrics import captions as metrics
+from models.metrics import java_parts
 from models.metrics.captions import (
     CaptionInputError,
     MissingPartError,
@@ -55,12 +56,12 @@ def plain(texts: list[str]) -> list[str]:
 
 
 def by_the_library(
-    candidates: list[str], references: list[list[str]], metrics: Sequence[str], preprocess: Any = plain
+    candidates: list[str], references: list[list[str]], metrics: Sequence[str], preprocess: Any = plain, **java: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """(corpus values, values of each clip) of aac-metrics' own evaluation."""
     from aac_metrics import evaluate
 
-    return evaluate(candidates, references, preprocess=preprocess, metrics=metrics)
+    return evaluate(candidates, references, preprocess=preprocess, metrics=metrics, **java)
 
 
 # --- values --------------------------------------------------------------------------------------------------------
@@ -197,7 +198,9 @@ def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setenv("AAC_METRICS_JAVA_PATH", str(tmp_path / "java"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    for loader in (metrics._sbert, metrics._checker, metrics._java_problem):
+    monkeypatch.setattr(java_parts.Jar, "packaged", lambda jar: None)
+    monkeypatch.setattr(java_parts, "packaged_java", lambda: None)
+    for loader in (metrics._sbert, metrics._checker, java_parts._fits):
         loader.cache_clear()
     return tmp_path
 
@@ -206,8 +209,8 @@ def test_what_is_missing_is_said_and_the_rest_computes(bare_machine: Path) -> No
     scores = caption_values(CANDIDATES, REFERENCES)
     assert set(scores.absent) == {"meteor", "spice", "spider", "spider_fl", "sbert_sim", "fer", "fense"}
     assert set(NO_JAVA) - {"vocab"} == set(scores.per_clip)
-    for metric in ("meteor", "spice"):
-        assert "aac-metrics-download" in scores.absent[metric]
+    for metric, remedy in (("meteor", "enclap-ensemble[metrics]"), ("spice", "aac-metrics-download")):
+        assert remedy in scores.absent[metric]
         assert "Java 8 to 13" in scores.absent[metric]
     assert "echecker" in scores.absent["fense"]
     assert "TinyBERT" in scores.absent["fense"]
@@ -364,21 +367,21 @@ def test_java_that_fails_costs_its_own_metrics_alone(bare_machine: Path) -> None
     assert set(scores.absent) == {"spice", "spider"}
 
 
-@pytest.mark.skipif(bool(missing_parts("meteor")), reason="METEOR's jar or Java 8 to 13 is absent")
 def test_meteor() -> None:
     scores = caption_values(["a man speaks", "it hails"], REFERENCES, ["meteor"])
     assert scores.per_clip["meteor"][0] == pytest.approx(1, abs=0.05)
     assert scores.per_clip["meteor"][1] < 0.2
 
 
-@pytest.mark.skipif(bool(metrics._missing_tokenizer()), reason="the PTB tokenizer's jar or Java 8 to 13 is absent")
 def test_ptb_tokens(example: Example) -> None:
     scores = caption_values(["A man is speaking.", "Rain falls"], REFERENCES, ["cider_d"], preprocessing="ptb")
     assert scores.preprocessing == "ptb"
     np.testing.assert_allclose(scores.corpus["cider_d"], 0.9614, atol=5e-5)
     candidates, references = example(rows=60)
     first = [clip[0] for clip in candidates]
-    corpus, clips = by_the_library(first, references, ["cider_d", "rouge_l", "bleu_4"], preprocess=True)
+    with java_parts.PTB_TOKENIZER.cache() as cache:
+        java = {"cache_path": cache, "java_path": java_parts.java_path()}
+        corpus, clips = by_the_library(first, references, ["cider_d", "rouge_l", "bleu_4"], preprocess=True, **java)
     scores = caption_values(first, references, ["cider_d", "rouge_l", "bleu_4"], preprocessing="ptb")
     for metric, value in scores.corpus.items():
         assert value == pytest.approx(float(corpus[metric]), abs=1e-6)

@@ -8,7 +8,7 @@ from ray_jobs.experiment.config import ConfigError
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.run.directory import RunDirectory
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SMOKE = ROOT / "experiments" / "smoke.yaml"
 
 
