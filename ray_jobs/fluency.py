@@ -13,7 +13,7 @@ import pandas as pd
 from rich.table import Table
 
 from corpora.table import CorpusError
-from models.ensemble.bundle import BundleManifest
+from models.ensemble.bundle import read_manifest
 from models.files import CheckpointError, write_json
 from models.fluency.detector import FluencyDetector, detection
 from ray_jobs.run.console import console, say
@@ -35,12 +35,9 @@ def run(bundle: Path, tables: list[Path], output: Path | None = None) -> None:
         CheckpointError: no bundle, or one without a detector.
     """
     captions = {str(table): read_captions(table) for table in tables}
-    path = bundle / "bundle.json"
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; expected a bundle made by `enclap export`")
-    manifest = BundleManifest.model_validate_json(path.read_text(encoding="utf-8"))
+    manifest = read_manifest(bundle)
     if not manifest.fluency_detector:
-        raise CheckpointError(f"{path}: the ensemble has no fluency detector")
+        raise CheckpointError(f"{bundle}: the ensemble has no fluency detector")
     detector = FluencyDetector.load(bundle / "members" / manifest.fluency_detector)
     threshold = manifest.reranking.fluency_threshold
     known = json.loads((bundle / "metrics.json").read_text(encoding="utf-8"))
