@@ -158,17 +158,16 @@ def _caption(members: TrainedMembers, reranking: Reranking) -> Captioning:
     """Choose and score the captions of every system; write candidates, captions and their values."""
     experiment, target = members.experiment, members.directory.ensemble
     table = members.candidates(BestSampling.read(members.directory.search("sampling")).sampling)
-    chosen = reranking.choose(table)
     texts, sources = {}, experiment.caption_sources()
     for how, suffix in {"beam": "/beam", "rerank": ""}.items():
         for name in sources:
             own = table.of_captioner(name + suffix)
             texts[f"{name}/{how}"] = _texts(own, reranking.choose(own))
-    texts["ensemble"] = _texts(table, chosen)
+    texts["ensemble"] = _texts(table, reranking.choose(table))
     # the fluency detector cannot judge its own filter: its effect is measured without it, too
     unfiltered = _texts(table, reranking.model_copy(update={"fluency_threshold": 1.0}).choose(table))
     clip_ids, references = members.features.clip_ids, members.features.captions
-    _write_candidates(target, clip_ids, table, reranking.totals(table), chosen)
+    write_candidates(target, clip_ids, table, reranking)
     warnings = _write_captions(target / "captions.csv", members.features.file_names, texts["ensemble"])
     scores = _score(texts, references)
     unfiltered_score = _score({"": unfiltered}, references)[""]
@@ -226,11 +225,11 @@ def _compare_captions(scores: dict[str, CaptionScores], metric: str, other: str,
     return paired_bootstrap(ensemble, single, seed=seed)
 
 
-def _write_candidates(
-    target: Path, clip_ids: list[str], table: CandidateTable, totals: np.ndarray, chosen: np.ndarray
-) -> None:
+def write_candidates(target: Path, clip_ids: list[str], table: CandidateTable, reranking: Reranking) -> None:
+    """Write candidates.parquet: every candidate with its scores, their weighted sum, and whether it is chosen."""
     rows, columns = np.nonzero(table.mask)
-    frame = table.to_frame(clip_ids).assign(score=totals[table.mask], chosen=columns == chosen[rows])
+    chosen = columns == reranking.choose(table)[rows]
+    frame = table.to_frame(clip_ids).assign(score=reranking.totals(table)[table.mask], chosen=chosen)
     write_frame(target / "candidates.parquet", frame)
 
 
@@ -254,7 +253,7 @@ def _retrieve(members: TrainedMembers) -> Retrieval:
     fusion = BestRetrieval.read(directory.search("retrieval")).fusion
     similarities = members.similarities()
     systems = {**similarities, "ensemble": fusion.join(similarities)}
-    warnings = _write_retrieval(directory.ensemble, queries, systems["ensemble"], members.features.file_names)
+    warnings = write_ranking(directory.ensemble, queries, systems["ensemble"], members.features.file_names)
     scores = {name: retrieval_values(similarity, target) for name, similarity in systems.items()}
     # transposed before fusing: where clips are the queries, similarities are normalised within a clip
     transposed = {name: similarity.T for name, similarity in similarities.items()}
@@ -287,7 +286,7 @@ def _compare_retrieval(scores: dict[str, RetrievalScores], other: str, target: n
     return paired_bootstrap(ensemble, single, seed=seed, groups=target)
 
 
-def _write_retrieval(target: Path, queries: list[str], similarity: np.ndarray, file_names: list[str]) -> list[str]:
+def write_ranking(target: Path, queries: list[str], similarity: np.ndarray, file_names: list[str]) -> list[str]:
     """Write DCASE Task 8's caption,fname_1,...,fname_10, best first.
 
     If it breaks a rule, as with fewer than ten files, write it all the same and return why.

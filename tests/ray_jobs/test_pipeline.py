@@ -61,7 +61,12 @@ def test_members(smoke_run: Path, name: str) -> None:
     assert record["member"] == name
     wanted = load_experiment(ROOT / "experiments" / "smoke.yaml").members[name].training.epochs
     assert len(history) == record["epochs"] == wanted
-    assert history["train_loss"].is_monotonic_decreasing or name.startswith(("retriever", "fluency"))
+    assert np.isfinite(history["train_loss"]).all()
+    if name.startswith("captioner"):  # the others' loss depends on the batch more than on so few steps
+        assert history["train_loss"].is_monotonic_decreasing
+    monitored = history[record["chosen_by"]]
+    best = monitored.idxmin() if record["chosen_by"] == "caption_loss" else monitored.idxmax()
+    assert record["best"] == pytest.approx(history.loc[best].to_dict())
 
 
 def test_searches(smoke_run: Path) -> None:
