@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAPER_THRESHOLD = 0.9
+EARLIER_COLUMNS = {"indifferent": "tied_with_best"}  # tables of version 0.1 have the first name
 # what a marker stands for: its shape, and its size in square points
 MARKS = {"chosen": ("o", 150), "paper": ("s", 110), "own": ("D", 90), "best": ("X", 60)}
 
@@ -35,7 +36,7 @@ def searches(experiment: Experiment, directory: RunDirectory) -> list[dict[str, 
 
 
 def _frame(path: Path, name: str) -> pd.DataFrame:
-    return pd.read_parquet(path / f"{name}.parquet")
+    return pd.read_parquet(path / f"{name}.parquet").rename(columns=EARLIER_COLUMNS)
 
 
 def _sampling(experiment: Experiment, path: Path) -> dict[str, Any]:

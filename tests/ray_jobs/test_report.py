@@ -188,7 +188,8 @@ def test_systems_intervals_and_banner_are_there(built: tuple[Experiment, str]) -
 
 def test_searches_say_what_their_choice_is_worth(built: tuple[Experiment, str]) -> None:
     _, page = built
-    assert page.count("<td>0.380</td>") == 3
+    section = page[page.index('id="search"') : page.index('id="clips"')]
+    assert section.count("<td>0.380</td>") == 3
     assert "90 % of the trials" in page
     assert "the 36 % of settings that the clips cannot tell from the best" in page
     assert "Encoder weight and fluency threshold" in page
@@ -249,6 +250,20 @@ def test_a_corpus_of_recordings_has_no_banner(tmp_path: Path, monkeypatch: pytes
     page = (RunDirectory(experiment).report / "index.html").read_text(encoding="utf-8")
     assert "synthetic" not in page
     assert page.count("<article") == 3
+
+
+def test_searches_of_an_earlier_version_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Version 0.1 named a column of its tables `indifferent`."""
+    for chart in ("_sampling_chart", "_reranking_map", "_triangle", "_reach"):
+        monkeypatch.setattr(searches, chart, lambda *_: "")
+    experiment = load_experiment(SMOKE, [f"storage_path={tmp_path}"])
+    directory = RunDirectory(experiment)
+    write_search(experiment, directory, np.random.default_rng(0))
+    now = searches.searches(experiment, directory)
+    for table in (tmp_path / "smoke" / "search").rglob("*.parquet"):
+        pd.read_parquet(table).rename(columns={"tied_with_best": "indifferent"}).to_parquet(table)
+    assert searches.searches(experiment, directory) == now
+    assert now[1]["tied_share"] == pytest.approx(4 / 11)
 
 
 def test_picked_clips_are_the_best_the_worst_and_others() -> None:
