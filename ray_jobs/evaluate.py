@@ -14,7 +14,7 @@ from corpora.csv_files import read_csv
 from corpora.folder import read_folder
 from corpora.table import CorpusError
 from models.ensemble.bundle import Ensemble
-from models.ensemble.index import Collection
+from models.ensemble.index import AudioIndex
 from models.files import write_frame, write_json
 from models.metrics.captions import best_preprocessing, caption_values
 from models.metrics.retrieval import NONE, Block, flatten_captions, relevant_of, retrieval_values_in_blocks
@@ -39,18 +39,18 @@ def run(bundle: Path, root: Path, split: str, output: Path | None, relevance: Pa
         raise CorpusError(f"{root}/{split}: no usable clip")
     of_path = table.clips.set_index("path")
     ensemble = Ensemble.load(bundle)
-    ensemble.collection = Collection()
+    ensemble.audio_index = AudioIndex()
     predicted: list[str] = []
     for readable, clips in read_in_batches(ensemble, [Path(path) for path in table.clips["path"]]):
         ensemble.index_clips(readable, clips)
         predicted += [caption.text for caption in ensemble.caption_clips(clips)]
-    captioned = of_path.loc[ensemble.collection.paths]
+    captioned = of_path.loc[ensemble.audio_index.paths]
     references = captioned["captions"].tolist()
     captioning = caption_values(predicted, references, preprocessing=best_preprocessing())
     queries, target = flatten_captions(references)
     right = {"retrieval": (queries, target[:, None])}
     if relevance:
-        names = [Path(path).name for path in ensemble.collection.paths]
+        names = [Path(path).name for path in ensemble.audio_index.paths]
         right["retrieval_relevance"] = read_relevance(relevance, names)
     retrieval = {what: _text_to_audio(ensemble, *asked) for what, asked in right.items()}
     retrieval["retrieval_audio_to_text"] = _audio_to_text(ensemble, queries, target)
@@ -103,15 +103,15 @@ def read_relevance(path: Path, names: list[str]) -> tuple[list[str], np.ndarray]
 
 
 def _text_to_audio(ensemble: Ensemble, queries: list[str], right: np.ndarray) -> dict[str, float]:
-    clips = ensemble.collection.embeddings
+    clips = ensemble.audio_index.embeddings
     block = _block(ensemble, ensemble.texts_under_metric(queries), clips)
-    return retrieval_values_in_blocks(block, right, len(ensemble.collection)).corpus
+    return retrieval_values_in_blocks(block, right, len(ensemble.audio_index)).corpus
 
 
 def _audio_to_text(ensemble: Ensemble, queries: list[str], target: np.ndarray) -> dict[str, float]:
-    clips = ensemble.collection.embeddings
+    clips = ensemble.audio_index.embeddings
     block = _block(ensemble, clips, ensemble.texts_under_metric(queries))
-    return retrieval_values_in_blocks(block, relevant_of(target, len(ensemble.collection)), len(queries)).corpus
+    return retrieval_values_in_blocks(block, relevant_of(target, len(ensemble.audio_index)), len(queries)).corpus
 
 
 def _block(ensemble: Ensemble, asked: dict[str, np.ndarray], answers: dict[str, np.ndarray]) -> Block:
