@@ -37,8 +37,8 @@ from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.experiment.member_config import CaptionerMember, RetrieverMember
 from ray_jobs.features.files import write_shard
 from ray_jobs.run.directory import RunDirectory, mark_done
-from ray_jobs.tuning.candidate_store import validation_directory
-from ray_jobs.tuning.sampling import search_sampling, validation_clip_ids
+from ray_jobs.tuning.candidate_store import validation_clip_ids, validation_directory
+from ray_jobs.tuning.sampling import search_sampling
 
 DEMO = Path(__file__).parents[1] / "experiments" / "demo.yaml"
 CODEBOOKS, ENTRIES, CODES_A_SECOND = 8, 256, 25

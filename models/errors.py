@@ -8,3 +8,7 @@ class InputError(Exception):
 
     Commands end with exit code 2, and no work is lost.
     """
+
+
+class TooFewClipsError(InputError, ValueError):
+    """There are fewer clips than a value or a choice needs; the message says how many and what needs them."""

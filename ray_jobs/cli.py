@@ -190,9 +190,9 @@ def index(
 
     Example: [bold]enclap index runs/demo/bundle field_recordings/[/bold]
     """
-    from ray_jobs import retrieve as job
+    from ray_jobs import index as job
 
-    job.index(bundle, paths)
+    job.run(bundle, paths)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""evaluate: captioning and retrieval values of an exported ensemble on any corpus with Clotho's columns.
+"""evaluate: compute the captioning and retrieval values of an exported ensemble on a corpus with Clotho's columns.
 
 Example: enclap evaluate runs/demo/bundle data/soundscapes-demo test
 """
@@ -20,70 +20,90 @@ from models.metrics.captions import best_preprocessing, caption_values
 from models.metrics.retrieval import NONE, Block, flatten_captions, relevant_of, retrieval_values_in_blocks
 from models.retriever.model import negative_distances
 from ray_jobs.inference.audio_files import read_in_batches
-from ray_jobs.run.console import console, say
+from ray_jobs.inference.output import print_data
+from ray_jobs.run.console import say
 from ray_jobs.run.directory import commit, package_versions
 from ray_jobs.run.entry import run_command
 
 
 def run(bundle: Path, root: Path, split: str, output: Path | None, relevance: Path | None = None) -> None:
-    """Caption every clip, rank all clips for every caption and the other way, and print the values.
+    """Caption every clip, rank clips for every caption and captions for every clip, and print the values.
 
     Args:
+        root: the corpus, with ROOT/SPLIT.csv and ROOT/SPLIT/*.wav.
         output: for the values as JSON, and beside it, as Parquet, those of single clips.
-        relevance: CSV of caption,file_name, a row for each clip that is right for a caption, however many.
+        relevance: CSV of caption,file_name, a row for each of the clips that are right for a caption.
+
+    Raises:
+        CorpusError: the corpus has no usable clip, or the relevance file does not fit it.
+        CheckpointError: the bundle cannot be loaded.
     """
-    table = read_folder(root.resolve(), split)
-    for row in table.quarantine.itertuples():
-        say(f"left out: {row.clip_id}: {row.reason}", style="yellow")
-    if table.clips.empty:
-        raise CorpusError(f"{root}/{split}: no usable clip")
-    of_path = table.clips.set_index("path")
+    table = _usable_clips(root, split)
     ensemble = Ensemble.load(bundle)
-    ensemble.audio_index = AudioIndex()
-    predicted: list[str] = []
-    for readable, clips in read_in_batches(ensemble, [Path(path) for path in table.clips["path"]]):
-        ensemble.index_clips(readable, clips)
-        predicted += [caption.text for caption in ensemble.caption_clips(clips)]
-    captioned = of_path.loc[ensemble.audio_index.paths]
+    predicted = _index_and_caption(ensemble, [Path(path) for path in table["path"]])
+    captioned = table.set_index("path").loc[ensemble.audio_index.paths]
     references = captioned["captions"].tolist()
     captioning = caption_values(predicted, references, preprocessing=best_preprocessing())
-    queries, target = flatten_captions(references)
-    right = {"retrieval": (queries, target[:, None])}
-    if relevance:
-        names = [Path(path).name for path in ensemble.audio_index.paths]
-        right["retrieval_relevance"] = read_relevance(relevance, names)
-    retrieval = {what: _text_to_audio(ensemble, *asked) for what, asked in right.items()}
-    retrieval["retrieval_audio_to_text"] = _audio_to_text(ensemble, queries, target)
-    values = {
-        "corpus": str(root),
-        "split": split,
-        "clips": len(references),
-        "captioning": captioning.corpus,
-        "captioning_details": captioning.details,
-        **retrieval,
-        "seed": ensemble.manifest.seed,
-        "commit": commit(),
-        "bundle_commit": ensemble.manifest.provenance["commit"],
-        "packages": package_versions(),
-    }
+    retrieval = _retrieval(ensemble, references, relevance)
     for what, found in {"captioning": captioning.corpus, **retrieval}.items():
-        console.print(what.replace("_", " "), style="bold")
+        print_data(what.replace("_", " "))
         for name, value in found.items():
-            console.print(f"  {name:12s} {value:.4f}")
+            print_data(f"  {name:12s} {value:.4f}")
     for line in captioning.absences:
         say(f"not computed: {line}", style="dim")
     if output:
+        values = {
+            "corpus": str(root),
+            "split": split,
+            "clips": len(references),
+            "captioning": captioning.corpus,
+            "captioning_details": captioning.details,
+            **retrieval,
+            "seed": ensemble.manifest.seed,
+            "commit": commit(),
+            "bundle_commit": ensemble.manifest.provenance["commit"],
+            "packages": package_versions(),
+        }
         write_json(output, values)
         of_clips = pd.DataFrame({"clip_id": captioned["clip_id"].tolist(), "caption": predicted})
         write_frame(output.with_suffix(".parquet"), of_clips.join(captioning.per_clip))
         say(f"evaluate: {output} and, clip by clip, {output.with_suffix('.parquet')}")
 
 
+def _usable_clips(root: Path, split: str) -> pd.DataFrame:
+    table = read_folder(root.resolve(), split)
+    for row in table.quarantine.itertuples():
+        say(f"left out: {row.clip_id}: {row.reason}", style="yellow")
+    if table.clips.empty:
+        raise CorpusError(f"{root}/{split}: no usable clips")
+    return table.clips
+
+
+def _index_and_caption(ensemble: Ensemble, paths: list[Path]) -> list[str]:
+    """Fill the ensemble's index with these files alone, and return their captions in its order."""
+    ensemble.audio_index = AudioIndex()
+    captions: list[str] = []
+    for readable, clips in read_in_batches(ensemble, paths):
+        ensemble.index_clips(readable, clips)
+        captions += [caption.text for caption in ensemble.caption_clips(clips)]
+    return captions
+
+
+def _retrieval(ensemble: Ensemble, references: list[list[str]], relevance: Path | None) -> dict[str, dict[str, float]]:
+    """Return the values of each direction, and those of a relevance file, by their keys in the JSON file."""
+    queries, target = flatten_captions(references)
+    values = {"retrieval": _text_to_audio(ensemble, queries, target[:, None])}
+    if relevance:
+        names = [Path(path).name for path in ensemble.audio_index.paths]
+        values["retrieval_relevance"] = _text_to_audio(ensemble, *read_relevance(relevance, names))
+    return values | {"retrieval_audio_to_text": _audio_to_text(ensemble, queries, target)}
+
+
 def read_relevance(path: Path, names: list[str]) -> tuple[list[str], np.ndarray]:
-    """The captions of a relevance file, and the rows [Q, R] in `names` that are right for each.
+    """Read a relevance file: its captions, and for each the rows [Q, R] of `names` that are right, padded with NONE.
 
     Raises:
-        CorpusError: if a column or all rows are missing, or a row names a file that is not in `names`.
+        CorpusError: a column or all rows are missing, or a row names a file that is not in `names`.
     """
     table = read_csv(path, "a CSV file of caption,file_name")
     table.require("caption", "file_name")
@@ -115,7 +135,7 @@ def _audio_to_text(ensemble: Ensemble, queries: list[str], target: np.ndarray) -
 
 
 def _block(ensemble: Ensemble, asked: dict[str, np.ndarray], answers: dict[str, np.ndarray]) -> Block:
-    """The fused similarity of some rows of `asked` to all `answers`, both by retriever under its metric."""
+    """Return the fused similarity of some rows of `asked` to all `answers`, both by retriever under its metric."""
     join = ensemble.manifest.retrieval.join
     return lambda rows: join({name: negative_distances(asked[name][rows], answers[name]) for name in asked})
 

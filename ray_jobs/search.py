@@ -15,10 +15,11 @@ from ray_jobs.run import storage
 from ray_jobs.run.console import say
 from ray_jobs.run.directory import RunDirectory, is_done, mark_done, require
 from ray_jobs.run.entry import run_command
-from ray_jobs.tuning.candidate_store import validation_directory
+from ray_jobs.tuning.candidate_store import validation_clip_ids, validation_directory
 from ray_jobs.tuning.reranking import search_weights
 from ray_jobs.tuning.retrieval import search_fusion
-from ray_jobs.tuning.sampling import sampling_space, search_sampling, validation_clip_ids
+from ray_jobs.tuning.sampling import search_sampling
+from ray_jobs.tuning.sampling_space import sampling_space
 
 
 def run(experiment: Experiment) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +63,18 @@ def member_job(experiment: Experiment, directory: RunDirectory, name: str) -> Me
 def make_trainer(
     job: MemberJob, checkpoints: Path, commit_: str, progress: ray.actor.ActorHandle,
     callbacks: list[ray.train.UserCallback] | None = None, keep: int = 1, start: ray.train.Checkpoint | None = None,
+    worker: Callable[[Any], None] | None = None,
 ) -> TorchTrainer:  # fmt: skip
     """The trainer of a member. Its name holds the settings, so other settings never continue old weights.
 
     Args:
         keep: checkpoints.
         start: another training's checkpoint, whose weights this one goes on with under its own settings.
+        worker: the function of every worker; it calls `work`, which is it when left out.
     """
     resources = job.member.resources
     return TorchTrainer(
-        work,
+        worker or work,
         train_loop_config={"job": job, "commit": commit_, "progress": progress, "start": start},
         scaling_config=ray.train.ScalingConfig(
             num_workers=resources.workers,

@@ -32,8 +32,8 @@ from ray_jobs.results.best import BestSampling
 from ray_jobs.results.metrics import ForwardSelection, LeftOut, SelectionStep, Task
 from ray_jobs.run import storage
 from ray_jobs.tuning.candidate_store import add_values
+from ray_jobs.tuning.inner_search import reranking_options
 from ray_jobs.tuning.retrieval import retrieval_options, split_target
-from ray_jobs.tuning.sampling import reranking_options
 from ray_jobs.tuning.trained_members import TrainedMembers
 
 

@@ -15,7 +15,7 @@ from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.search_config import SearchConfig
 from ray_jobs.results.best import BestReranking, SearchOutcome
 from ray_jobs.tuning.candidate_store import SPLIT, CandidateStore, build_all
-from ray_jobs.tuning.sampling import mixtures, reranking_options
+from ray_jobs.tuning.inner_search import mixtures, reranking_options
 
 SURFACE_STEPS = 50
 # With and without the filter these two are always reported where they can be: SBERT-sim ignores fluency errors.

@@ -10,7 +10,7 @@ from models.selection.retrieval_weights import Direction, RetrievalFound, Retrie
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.results.best import BestRetrieval, DirectionWeights, SearchOutcome
 from ray_jobs.run.directory import RunDirectory
-from ray_jobs.tuning.candidate_store import SPLIT, resources, validation_members
+from ray_jobs.tuning.candidate_store import LOADED, SPLIT, resources
 
 TARGET = "target"  # beside the retrievers' similarities in similarities.npz
 TRIALS: dict[Direction, str] = {"text-to-audio": "trials", "audio-to-text": "trials-audio-to-text"}
@@ -23,7 +23,7 @@ def search_fusion(experiment: Experiment, directory: RunDirectory, clip_ids: lis
     """
     search, share = experiment.search, resources(experiment.search)
     task = ray.remote(num_cpus=share["cpu"], num_gpus=share["gpu"])(_similarities)
-    arrays = ray.get(task.remote(experiment.model_dump_json()))
+    arrays = ray.get(task.remote(experiment))
     write_arrays(directory.search("retrieval") / "similarities.npz", arrays)
     similarities, target = split_target(arrays)
     options = retrieval_options(experiment)
@@ -64,6 +64,6 @@ def _direction_weights(found: RetrievalFound, experiment: Experiment) -> Directi
     )
 
 
-def _similarities(experiment_json: str) -> dict[str, np.ndarray]:
-    members = validation_members(experiment_json)
+def _similarities(experiment: Experiment) -> dict[str, np.ndarray]:
+    members = LOADED.of(experiment)
     return {**members.similarities(), TARGET: members.queries()[1]}

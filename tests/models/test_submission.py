@@ -70,7 +70,7 @@ def test_broken_captions_are_refused_with_the_row(old: str, new: str, message: s
     [
         (["a.wav", "b.wav"], ["rain", " \n"], r"captions\.csv: row 2: the caption of 'b\.wav' is blank"),
         (["a.wav", "a.wav"], ["rain", "wind"], r"1 names stand for several files, 'a\.wav' among them"),
-        (["a\udcff.wav"], ["rain"], "is no Unicode text"),
+        (["a\udcff.wav"], ["rain"], "is not Unicode text"),
     ],
 )
 def test_captions_that_are_no_submission_are_not_written(
