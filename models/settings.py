@@ -1,4 +1,4 @@
-"""What a user may set of each model. Light to import: no torch here, so that a config is checked at once."""
+"""The settings of each model. Nothing heavy is imported here, so that a config is checked within a second."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-RANDOM = "random:"  # before a model type: weights from scratch
+RANDOM = "random:"  # before a model type: random weights, trained from scratch
 
 
 Kind = TypeVar("Kind", bound="Settings")
@@ -18,7 +18,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     def convert(self, kind: type[Kind], **more: Any) -> Kind:
-        """Return a `kind` made of the fields that both have and of `more`."""
+        """Return a `kind` with the fields that both classes have, and `more`, which takes precedence."""
         shared = kind.model_fields.keys() & type(self).model_fields.keys() - more.keys()
         return kind(**{field: getattr(self, field) for field in shared}, **more)
 
@@ -79,11 +79,11 @@ class AudioEncoderConfig(Settings):
         if self.checkpoint and self.pretrained:
             raise ValueError("checkpoint and pretrained exclude each other")
         if self.pretrained and self.backbone.startswith(RANDOM):
-            raise ValueError(f"pretrained: there are no weights of {self.backbone!r}")
+            raise ValueError(f"pretrained: there are no pretrained weights of {self.backbone!r}")
         return self
 
     def check_front_end(self, log_mel: LogMelConfig) -> None:
-        """Refuse log-mels that the checkpoint was not trained on.
+        """Check that the log-mels are those that the checkpoint was trained on.
 
         Raises:
             ValueError: naming the parameters that differ.
@@ -134,7 +134,7 @@ class TextEncoderConfig(Settings):
         return self
 
 
-LOSSES_WITH = {  # settings that do nothing with another loss
+LOSSES_WITH = {  # the losses that each of these settings belongs to; it has no effect on others
     "epsilon": ("m-ltm",),
     "transported_mass": ("m-ltm",),
     "temperature": ("nt-xent",),
@@ -181,7 +181,7 @@ class RetrieverSettings(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _cosine_unless_told(cls, value: Any) -> Any:
+    def _cosine_by_default(cls, value: Any) -> Any:
         contrastive = isinstance(value, dict) and value.get("loss", "m-ltm") != "m-ltm"
         return {"metric": "identity", **value} if contrastive else value
 
@@ -190,12 +190,12 @@ class RetrieverSettings(Settings):
         for name, losses in LOSSES_WITH.items():
             value = getattr(self, name)
             if self.loss not in losses and value != RetrieverSettings.model_fields[name].default:
-                raise ValueError(f"{name} does nothing with loss {self.loss!r}, only with {' or '.join(losses)}")
+                raise ValueError(f"{name} has no effect with loss {self.loss!r}, only with {' or '.join(losses)}")
         return self
 
 
 class RetrieverConfig(RetrieverSettings):
-    """With the front end that its log-mels come from."""
+    """The settings of a retriever, and the front end of the log-mels that it reads."""
 
     log_mel: LogMelConfig
 
@@ -254,14 +254,14 @@ class CaptionerSettings(Settings):
 
 
 class CaptionerConfig(CaptionerSettings):
-    """With the shapes of what it reads."""
+    """The settings of a captioner, and the shapes of its inputs."""
 
-    codebooks: int = Field(gt=0, description="of the codec, as many as are used")
-    codebook_size: int = Field(gt=1)
-    audio_embedding_dim: int = Field(gt=0)
+    codebooks: int = Field(gt=0, description="number of the codec's codebooks that are read")
+    codebook_size: int = Field(gt=1, description="entries of a codebook")
+    audio_embedding_dim: int = Field(gt=0, description="dimensions of the audio embeddings")
 
     @model_validator(mode="after")
-    def _a_weight_each_codebook(self) -> CaptionerConfig:
+    def _one_weight_for_each_codebook(self) -> CaptionerConfig:
         given = self.mcm_codebook_weights
         if given and len(given) != self.codebooks:
             raise ValueError(
@@ -337,18 +337,21 @@ class BeamConfig(Settings):
     @model_validator(mode="after")
     def _one_kind_of_search(self) -> BeamConfig:
         if self.beams % self.groups:
-            raise ValueError(f"groups: {self.groups} do not divide beams ({self.beams})")
+            raise ValueError(f"groups: {self.groups} does not divide beams ({self.beams})")
         if self.penalty_alpha and self.beams > 1:
-            raise ValueError(f"penalty_alpha: contrastive search takes beams: 1, found {self.beams}")
+            raise ValueError(f"penalty_alpha: contrastive search needs beams: 1, found {self.beams}")
         for name, used, needed in (("diversity_penalty", self.groups > 1, "groups above 1"),
                                    ("top_k", self.penalty_alpha > 0, "penalty_alpha above 0")):  # fmt: skip
             if not used and getattr(self, name) != BeamConfig.model_fields[name].default:
-                raise ValueError(f"{name} does nothing without {needed}")
+                raise ValueError(f"{name} has no effect without {needed}")
         return self
 
 
 class TokenEnsembleConfig(Settings):
-    """Captioners of one tokenizer that choose every token together; their candidates join those of each alone."""
+    """Captioners with the same tokenizer that choose every token together.
+
+    Their candidates are added to those of each captioner alone.
+    """
 
     members: list[str] = Field(min_length=2, description="names of the captioners")
     average: Literal["log-probabilities", "probabilities"] = Field(

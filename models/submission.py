@@ -123,23 +123,6 @@ def check_retrieval(path: Path, queries: Sequence[str], pool: Collection[str]) -
         raise SubmissionError(f"{path}: {len(rows)} rows, expected one for each of {len(queries)} queries")
 
 
-def read_queries(path: Path) -> list[str]:
-    """The column `caption` of a CSV file, as Task 8 hands out its queries.
-
-    Raises:
-        SubmissionError: no such column, no row, or a blank query.
-    """
-    header, *rows = _read(path)
-    if "caption" not in header:
-        raise SubmissionError(f"{path}: columns {', '.join(header)}, expected one named caption")
-    column = header.index("caption")
-    queries = [row[column] if column < len(row) else "" for row in rows]
-    blank = [number for number, query in enumerate(queries, 1) if not query.strip()]
-    if blank or not queries:
-        raise SubmissionError(f"{path}: " + (f"row {blank[0]}: the caption is blank" if blank else "no query"))
-    return queries
-
-
 # --- files ---------------------------------------------------------------------------------------------------------
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from corpora.csv_files import read_csv
 from corpora.folder import read_folder
 from corpora.table import CorpusError
 from models.ensemble.bundle import Ensemble
-from models.ensemble.index import Collection
+from models.ensemble.index import AudioIndex
 from models.files import write_frame, write_json
 from models.metrics.captions import best_preprocessing, caption_values
 from models.metrics.retrieval import NONE, Block, flatten_captions, relevant_of, retrieval_values_in_blocks
@@ -31,25 +32,25 @@ def run(bundle: Path, root: Path, split: str, output: Path | None, relevance: Pa
         output: for the values as JSON, and beside it, as Parquet, those of single clips.
         relevance: CSV of caption,file_name, a row for each clip that is right for a caption, however many.
     """
-    table, unusable = read_folder(root.resolve(), split)
-    for row in unusable.itertuples():
+    table = read_folder(root.resolve(), split)
+    for row in table.quarantine.itertuples():
         say(f"left out: {row.clip_id}: {row.reason}", style="yellow")
-    if table.empty:
+    if table.clips.empty:
         raise CorpusError(f"{root}/{split}: no usable clip")
-    of_path = table.set_index("path")
+    of_path = table.clips.set_index("path")
     ensemble = Ensemble.load(bundle)
-    ensemble.collection = Collection()
+    ensemble.audio_index = AudioIndex()
     predicted: list[str] = []
-    for readable, clips in read_in_batches(ensemble, [Path(path) for path in table["path"]]):
+    for readable, clips in read_in_batches(ensemble, [Path(path) for path in table.clips["path"]]):
         ensemble.index_clips(readable, clips)
         predicted += [caption.text for caption in ensemble.caption_clips(clips)]
-    captioned = of_path.loc[ensemble.collection.paths]
+    captioned = of_path.loc[ensemble.audio_index.paths]
     references = captioned["captions"].tolist()
     captioning = caption_values(predicted, references, preprocessing=best_preprocessing())
     queries, target = flatten_captions(references)
     right = {"retrieval": (queries, target[:, None])}
     if relevance:
-        names = [Path(path).name for path in ensemble.collection.paths]
+        names = [Path(path).name for path in ensemble.audio_index.paths]
         right["retrieval_relevance"] = read_relevance(relevance, names)
     retrieval = {what: _text_to_audio(ensemble, *asked) for what, asked in right.items()}
     retrieval["retrieval_audio_to_text"] = _audio_to_text(ensemble, queries, target)
@@ -82,35 +83,35 @@ def read_relevance(path: Path, names: list[str]) -> tuple[list[str], np.ndarray]
     """The captions of a relevance file, and the rows [Q, R] in `names` that are right for each.
 
     Raises:
-        CorpusError: without these columns or any row, or naming a file that is not there.
+        CorpusError: if a column or all rows are missing, or a row names a file that is not in `names`.
     """
-    try:
-        pairs = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise CorpusError(f"{path}: cannot be read: {error}") from error
-    if not {"caption", "file_name"} <= set(pairs.columns) or pairs.empty:
-        raise CorpusError(f"{path}: columns {', '.join(pairs.columns)}, {len(pairs)} rows; expected caption,file_name")
+    table = read_csv(path, "a CSV file of caption,file_name")
+    table.require("caption", "file_name")
     row_of = {name: row for row, name in enumerate(names)}
-    unknown = pairs[~pairs["file_name"].isin(row_of)]
-    if len(unknown):
-        raise CorpusError(f"{path}: {unknown['file_name'].iloc[0]!r} is not among the {len(names)} clips of the split")
-    of_caption = pairs.drop_duplicates().groupby("caption", sort=False)["file_name"].agg(list)
-    right = np.full((len(of_caption), max(map(len, of_caption))), NONE)
-    for row, files in zip(right, of_caption, strict=True):
-        row[: len(files)] = [row_of[name] for name in files]
-    return list(of_caption.index), right
+    of_caption: dict[str, list[int]] = {}
+    for line in table.usable_lines():
+        caption, name = line.cells["caption"], line.cells["file_name"]
+        if name not in row_of:
+            raise CorpusError(f"{path}, line {line.number}: {name!r} is not among the {len(names)} clips of the split")
+        rows = of_caption.setdefault(caption, [])
+        if row_of[name] not in rows:
+            rows.append(row_of[name])
+    right = np.full((len(of_caption), max(map(len, of_caption.values()))), NONE)
+    for row, found in zip(right, of_caption.values(), strict=True):
+        row[: len(found)] = found
+    return list(of_caption), right
 
 
 def _text_to_audio(ensemble: Ensemble, queries: list[str], right: np.ndarray) -> dict[str, float]:
-    clips = ensemble.collection.embeddings
+    clips = ensemble.audio_index.embeddings
     block = _block(ensemble, ensemble.texts_under_metric(queries), clips)
-    return retrieval_values_in_blocks(block, right, len(ensemble.collection)).corpus
+    return retrieval_values_in_blocks(block, right, len(ensemble.audio_index)).corpus
 
 
 def _audio_to_text(ensemble: Ensemble, queries: list[str], target: np.ndarray) -> dict[str, float]:
-    clips = ensemble.collection.embeddings
+    clips = ensemble.audio_index.embeddings
     block = _block(ensemble, clips, ensemble.texts_under_metric(queries))
-    return retrieval_values_in_blocks(block, relevant_of(target, len(ensemble.collection)), len(queries)).corpus
+    return retrieval_values_in_blocks(block, relevant_of(target, len(ensemble.audio_index)), len(queries)).corpus
 
 
 def _block(ensemble: Ensemble, asked: dict[str, np.ndarray], answers: dict[str, np.ndarray]) -> Block:

@@ -5,22 +5,20 @@ Example: enclap fluency runs/demo/bundle clotho_captions_evaluation.csv
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from rich.table import Table
 
-from corpora.table import CorpusError
-from models.ensemble.bundle import BundleManifest
+from corpora.csv_files import read_captions
+from models.ensemble.bundle import read_manifest
 from models.files import CheckpointError, write_json
 from models.fluency.detector import FluencyDetector, detection
+from ray_jobs.results.metrics import EnsembleMetrics
 from ray_jobs.run.console import console, say
 from ray_jobs.run.entry import run_command
 
 SYNTHETIC = "soundscapes"  # the kind of the built-in corpus
-DETECTION = "fluency_detector"  # in metrics.json
 
 
 def run(bundle: Path, tables: list[Path], output: Path | None = None) -> None:
@@ -35,18 +33,15 @@ def run(bundle: Path, tables: list[Path], output: Path | None = None) -> None:
         CheckpointError: no bundle, or one without a detector.
     """
     captions = {str(table): read_captions(table) for table in tables}
-    path = bundle / "bundle.json"
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; expected a bundle made by `enclap export`")
-    manifest = BundleManifest.model_validate_json(path.read_text(encoding="utf-8"))
+    manifest = read_manifest(bundle)
     if not manifest.fluency_detector:
-        raise CheckpointError(f"{path}: the ensemble has no fluency detector")
+        raise CheckpointError(f"{bundle}: the ensemble has no fluency detector")
     detector = FluencyDetector.load(bundle / "members" / manifest.fluency_detector)
     threshold = manifest.reranking.fluency_threshold
-    known = json.loads((bundle / "metrics.json").read_text(encoding="utf-8"))
+    known = EnsembleMetrics.read(bundle, "export the run again")
     found = {name: detection(detector, texts, threshold, manifest.seed) for name, texts in captions.items()}
-    if known.get(DETECTION):
-        found = {f"{known['corpus']} {known['split']}, its own": known[DETECTION], **found}
+    if known.fluency_detector:
+        found = {f"{known.corpus} {known.split}, its own": known.fluency_detector.model_dump(), **found}
     for name, one in found.items():
         console.print(_table(name, one))
     corpora = {name: corpus["kind"] for name, corpus in manifest.provenance["corpora"].items()}
@@ -56,24 +51,6 @@ def run(bundle: Path, tables: list[Path], output: Path | None = None) -> None:
             "fluent", style="yellow")  # fmt: skip
     if output:
         write_json(output, {"trained_on": corpora, "captions": found})
-
-
-def read_captions(path: Path) -> list[str]:
-    """All captions of a table in Clotho's columns, in its order.
-
-    Raises:
-        CorpusError: a file that cannot be read, or without any caption.
-    """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise CorpusError(f"{path}: cannot be read: {error}") from error
-    columns = [str(column) for column in table]
-    wanted = [column for column in columns if column.startswith("caption")]
-    captions = [text for row in table[wanted].to_numpy() for text in row if text.strip()]
-    if not captions:
-        raise CorpusError(f"{path}: no captions; found columns {', '.join(columns)}, expected caption_1, ...")
-    return captions
 
 
 def _table(name: str, found: dict[str, Any]) -> Table:

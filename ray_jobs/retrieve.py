@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from corpora.csv_files import read_queries
 from models.ensemble.bundle import Ensemble
-from models.ensemble.index import Collection
+from models.ensemble.index import AudioIndex
 from models.files import stamp
-from models.submission import LISTED, SubmissionError, read_queries, write_retrieval
+from models.submission import LISTED, SubmissionError, write_retrieval
 from ray_jobs.inference.audio_files import find_audio, read_in_batches
 from ray_jobs.run.console import console, say
 from ray_jobs.run.entry import run_command
@@ -35,7 +36,7 @@ def run(bundle: Path, query: str, paths: list[Path], top_k: int) -> None:
 def index(bundle: Path, paths: list[Path]) -> None:
     """Add files to the bundle's index; those that are there, and have not changed since, are not read again."""
     ensemble = Ensemble.load(bundle)
-    known = ensemble.collection.stamps
+    known = ensemble.audio_index.stamps
     stamps = {file: stamp(file) for file in (path.resolve() for path in find_audio(paths))}
     todo = [file for file in stamps if known.get(str(file)) != stamps[file]]
     say(f"index: {len(todo)} files to add, {len(stamps) - len(todo)} are there already")
@@ -46,12 +47,12 @@ def index(bundle: Path, paths: list[Path]) -> None:
         if time.monotonic() - saved > SAVE_S:
             ensemble.save_index()
             saved = time.monotonic()
-    say(f"index: {len(ensemble.collection)} files in {ensemble.save_index()}")
+    say(f"index: {len(ensemble.audio_index)} files in {ensemble.save_index()}")
 
 
 def _index(ensemble: Ensemble, files: list[Path]) -> None:
     """Search in these files alone."""
-    ensemble.collection = Collection()
+    ensemble.audio_index = AudioIndex()
     for readable, clips in read_in_batches(ensemble, files):
         ensemble.index_clips(readable, clips)
 
@@ -60,14 +61,15 @@ def submit(bundle: Path, captions: Path, paths: list[Path], output: Path) -> Non
     """Rank all files for every caption of a CSV file and write a Task 8 submission.
 
     Raises:
-        SubmissionError: if the captions are not usable, fewer than 10 files can be read, or two have one name.
+        CorpusError: if the captions cannot be used.
+        SubmissionError: if fewer than 10 files can be read, or two have one name.
     """
     queries, files = read_queries(captions), find_audio(paths)
     if len(files) < LISTED:
         raise SubmissionError(f"{len(files)} audio files, expected at least {LISTED} for a submission")
     ensemble = Ensemble.load(bundle)
     _index(ensemble, files)
-    names = [Path(path).name for path in ensemble.collection.paths]
+    names = [Path(path).name for path in ensemble.audio_index.paths]
     ranking: list[list[str]] = []
     for at in range(0, len(queries), QUERIES_AT_ONCE):
         fused = ensemble.similarity(queries[at : at + QUERIES_AT_ONCE])

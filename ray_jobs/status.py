@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from rich.table import Table
 
 from ray_jobs.experiment.config import ConfigError, Experiment
+from ray_jobs.results.best import BEST
 from ray_jobs.run import storage
 from ray_jobs.run.console import console, spell_duration
 from ray_jobs.run.directory import MARKER, PROGRESS, RunDirectory, is_done
@@ -214,8 +215,7 @@ def _search(directory: RunDirectory, what: str) -> Part:
     state = _state(path, directory.search_inputs())
     if state != "done":
         return Part(what, state, {})
-    best = _read_json(path / "best.json")
-    found = {key: best[key] for key in ("objective", "value", "map@10") if key in best}
+    found = BEST[what].read(path).model_dump(by_alias=True, include={"objective", "value", "map_at_10"})
     return Part(what, state, found | {"trials": pq.read_metadata(storage.source(path / "trials.parquet")).num_rows})
 
 

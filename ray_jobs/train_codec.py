@@ -23,7 +23,8 @@ import ray.train
 from pydantic import Field, model_validator
 from ray.train.torch import TorchTrainer
 
-from corpora.soundscapes.render import render, sample_scenes
+from corpora.soundscapes.render import render
+from corpora.soundscapes.sampling import sample_scenes
 from models.files import write_json
 from models.settings import Settings
 from ray_jobs.experiment.config import ConfigError

@@ -1,14 +1,14 @@
-"""The built-in corpus in an experiment file; apart from its synthesis, so that reading a config does not load scipy."""
+"""The built-in corpus in an experiment file. Apart from its synthesis, so that reading a config does not load scipy."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import pandas as pd
 from pydantic import Field
 
 from corpora.folder import read_folder
 from corpora.settings import CorpusSettings, Split
+from corpora.table import CorpusTable
 
 
 class SoundscapesCorpus(CorpusSettings):
@@ -19,6 +19,6 @@ class SoundscapesCorpus(CorpusSettings):
     seed: int = Field(0, description="seed of all scenes")
     sample_rate: int = Field(16_000, gt=0, description="sampling rate of the rendered files, in Hz")
 
-    def read(self, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """`corpora.folder.read_folder` of one split, once it is rendered."""
+    def read(self, split: str) -> CorpusTable:
+        """Read one split by `corpora.folder.read_folder`, after it has been rendered."""
         return read_folder(self.root, split)

@@ -28,10 +28,18 @@ from models.selection.weight_surface import behind_best
 from models.settings import SamplingConfig
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.search_config import SearchConfig
+from ray_jobs.results.best import BestSampling, SearchOutcome
 from ray_jobs.run import storage
 from ray_jobs.run.console import say
 from ray_jobs.run.directory import RunDirectory
-from ray_jobs.tuning.candidate_store import CandidateStore, resources, rung_sizes, shard_slices, validation_members
+from ray_jobs.tuning.candidate_store import (
+    SPLIT,
+    CandidateStore,
+    resources,
+    rung_sizes,
+    shard_slices,
+    validation_members,
+)
 from tune_spaces.sampling import SPACES
 
 RETRIES = 2  # of a trial whose node went away; what it drew is kept
@@ -65,8 +73,8 @@ def reranking_options(experiment: Experiment) -> RerankingOptions:
 
 def search_sampling(
     experiment: Experiment, directory: RunDirectory, clip_ids: list[str]
-) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
-    """The sampling parameters chosen; all trials, and the surface of those that saw all clips."""
+) -> SearchOutcome[BestSampling]:
+    """Choose the sampling parameters; the tables are all trials, and the surface of those that saw all clips."""
     search, space = experiment.search, sampling_space(experiment)
     start = time.monotonic()
     frame = _run_trials(experiment, directory, space)
@@ -89,22 +97,25 @@ def search_sampling(
     surface = finished[[*space, search.objective]].assign(
         behind=behind.delta, low=behind.low, high=behind.high, tied_with_best=behind.tied_with_best
     )
-    best = setting(experiment, finished.iloc[choice.index].to_dict())
-    return best.model_dump() | {
-        "objective": search.objective,
-        "value": choice.value,
-        "cross_validated": choice.cross_validated,
-        "optimism": choice.optimism,
-        "best_value": choice.best_value,
-        "rule": search.rule,
-        "clips": clips,
-        "trials": len(trials),
-        "trials_on_all_clips": len(finished),
-        "generating_s": float(trials["generating_s"].sum()),
-        "trial_s": float(trials["seconds"].sum()),
-        "elapsed_s": elapsed,
-        "overhead": overhead(trials),
-    }, {"trials": trials, "surface": surface}
+    best = setting(experiment, finished.iloc[choice.index].to_dict()).convert(
+        BestSampling,
+        objective=search.objective,
+        value=choice.value,
+        cross_validated=choice.cross_validated,
+        optimism=choice.optimism,
+        best_value=choice.best_value,
+        rule=search.rule,
+        clips=clips,
+        trials=len(trials),
+        trials_on_all_clips=len(finished),
+        generating_s=float(trials["generating_s"].sum()),
+        trial_s=float(trials["seconds"].sum()),
+        elapsed_s=elapsed,
+        overhead=overhead(trials),
+        split=SPLIT,
+        seed=experiment.seed,
+    )
+    return SearchOutcome(best, {"trials": trials, "surface": surface})
 
 
 def overhead(trials: pd.DataFrame) -> float | None:

@@ -15,7 +15,7 @@ from models.captioner.model import Captioner, conditioning
 from models.ensemble.candidate_table import CandidateTable, score_candidates
 from models.files import write_arrays
 from models.fluency.detector import FluencyDetector
-from models.generation.candidates import Candidate, propose
+from models.generation.candidates import Candidate, ClipInputs, Decoding, propose
 from models.metrics.retrieval import flatten_captions
 from models.retriever.model import Retriever
 from models.settings import SamplingConfig
@@ -70,8 +70,8 @@ class TrainedMembers:
         """What all captioners propose for some clips, all when left out, sampled and by beam search, scored."""
         e = self.experiment
         read = {name: self._conditioning(name)[clips] for name in self.captioners}
-        codes = self.features.codes[clips]
-        proposed = propose(self.captioners, codes, read, sampling, e.beam, e.seed, e.token_ensembles)
+        inputs = ClipInputs(self.features.codes[clips], read)
+        proposed = propose(self.captioners, inputs, Decoding(sampling, e.beam, e.seed), e.token_ensembles)
         embeddings = {name: one[clips] for name, one in self.audio_embeddings.items()}
         return score_candidates(proposed, self.retrievers, embeddings, self.detector)
 
@@ -99,7 +99,8 @@ class TrainedMembers:
         """
         e, few = self.experiment, slice(clips)
         log_mels, codes = self.features.log_mels[few], self.features.codes[few]
-        read = {name: self._conditioning(name)[few] for name in self.captioners}
+        inputs = ClipInputs(codes, {name: self._conditioning(name)[few] for name in self.captioners})
+        decoding = Decoding(sampling, e.beam, e.seed)
         proposed: dict[str, list[list[Candidate]]] = {}
 
         took: dict[str, float] = {}
@@ -112,7 +113,7 @@ class TrainedMembers:
 
         for name in e.caption_sources():
             with timed(name):
-                proposed |= propose(self.captioners, codes, read, sampling, e.beam, e.seed, e.token_ensembles, [name])
+                proposed |= propose(self.captioners, inputs, decoding, e.token_ensembles, [name])
         texts = list({one.text for said in proposed.values() for clip in said for one in clip})
         for name, retriever in self.retrievers.items():
             with timed(name):

@@ -1,4 +1,4 @@
-"""Where the real caption files are."""
+"""The folder of real caption files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real caption files, which are not the project's to ship; without it, what needs it is skipped."""
+    """Return the folder of real caption files, which the project may not ship; without it tests are skipped."""
     beside = Path(__file__).parents[3] / "shared" / "data"
     folder = Path(os.environ.get("ENCLAP_SHARED_DATA", beside))
     if not folder.is_dir():
