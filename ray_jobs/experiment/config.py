@@ -1,4 +1,4 @@
-"""What an experiment is: the schema of experiments/*.yaml."""
+"""Define the schema of an experiment file (experiments/*.yaml)."""
 
 from __future__ import annotations
 
@@ -18,59 +18,81 @@ class ConfigError(InputError, ValueError):
 
 
 class FeaturesConfig(Settings):
-    """What `prepare` computes of every clip."""
+    """The features that `prepare` computes from every clip."""
 
-    codec: str = Field("dac-44khz", description="dac-44khz, facebook/encodec_24khz, a file: models.codec.load_codec")
-    codebooks: int | None = Field(None, gt=0, description="keep the first so many; all when left out")
-    log_mel: LogMelConfig = LogMelConfig()
-    max_duration_s: float = Field(30.0, gt=0, description="longer clips are cut to their beginning")
-    clips_per_shard: int = Field(64, gt=0)
+    codec: str = Field(
+        "dac-44khz",
+        description="neural audio codec: the name of a published one (dac-44khz, dac-16khz, facebook/encodec_24khz, "
+        "...), or the path of a weight file",
+    )
+    codebooks: int | None = Field(None, gt=0, description="number of codebooks kept, from the first; all when left out")
+    log_mel: LogMelConfig = Field(LogMelConfig(), description="parameters of the log-mel spectrogram")
+    max_duration_s: float = Field(30.0, gt=0, description="seconds of a clip that are used, from its beginning")
+    clips_per_shard: int = Field(64, gt=0, description="clips in one feature file, the unit of work and of resuming")
 
 
 class PrepareResources(Settings):
-    """Of the actors that make features; what they make does not depend on it."""
+    """Resources of the actors that compute features; the features do not depend on them."""
 
-    workers: int | None = Field(None, gt=0, description="actors that encode; as many as fit when left out")
-    cpus: float = Field(1, gt=0, description="of an actor that reads")
+    workers: int | None = Field(
+        None, gt=0, description="number of actors that encode; as many as the cluster has room for when left out"
+    )
+    cpus: float = Field(1, gt=0, description="CPUs of each actor that reads audio files")
     gpus: float | None = Field(
-        None, ge=0, le=1, description="share of a GPU of an actor that encodes; where there are GPUs 0.25 when left out"
+        None,
+        ge=0,
+        le=1,
+        description="share of a GPU of each actor that encodes; when left out, 0.25 where the cluster has GPUs, else 0",
     )
 
 
 class ExclusionsConfig(Settings):
-    """What must not be trained on (the DCASE rule)."""
+    """Clips that must not be trained on (the DCASE rule)."""
 
     evaluation_clips: bool = Field(
         True,
-        description="leave out of every training split what any corpus has in validation or test, by id, and what the "
-        "lists that come with the corpora name",
+        description="remove from every training split the clips that any corpus has in its validation or test split, "
+        "and those named by the lists that come with the corpora; clips are compared by Freesound and YouTube id",
     )
-    lists: list[str] = Field(default=[], description="files of ids to leave out, too: WavCaps' JSON, DCASE's CSV")
+    lists: list[str] = Field(
+        default=[], description="files of further ids to remove from training splits: WavCaps' JSON or DCASE's CSV"
+    )
 
 
 class Experiment(Settings):
-    """One run: corpora, features, members, searches and the combination."""
+    """One experiment: corpora, features, members, searches and the combination."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    storage_path: str = "runs"
-    seed: int = 0
-    corpora: dict[str, Corpus] = Field(min_length=1)
-    target_corpus: str = Field(description="whose validation split is searched on and whose test split is reported")
-    features: FeaturesConfig = FeaturesConfig()
-    exclusions: ExclusionsConfig = ExclusionsConfig()
-    prepare: PrepareResources = PrepareResources()
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run directory below storage_path"
+    )
+    storage_path: str = Field(
+        "runs", description="directory that run directories are in, or a URI of an object store (s3://, gs://)"
+    )
+    seed: int = Field(0, description="seed of all random numbers; each member derives its own from it and its name")
+    corpora: dict[str, Corpus] = Field(min_length=1, description="the corpora, by a name of your choice")
+    target_corpus: str = Field(
+        description="the corpus whose validation split is searched on and whose test split is reported"
+    )
+    features: FeaturesConfig = Field(FeaturesConfig(), description="what is computed from every clip")
+    exclusions: ExclusionsConfig = Field(ExclusionsConfig(), description="clips that must not be trained on")
+    prepare: PrepareResources = Field(PrepareResources(), description="resources of `enclap prepare`")
     autoscaling: bool = Field(
         False,
-        description="the cluster brings nodes for whoever waits: members are neither refused nor held back for want of "
-        "resources",
+        description="the cluster adds nodes on demand: members are neither refused nor held back for lack of resources",
     )
-    members: dict[str, AnyMember] = Field(min_length=1)
-    sampling: SamplingConfig = SamplingConfig()
-    beam: BeamConfig = BeamConfig()
-    token_ensembles: dict[str, TokenEnsembleConfig] = Field(default={})
-    search: SearchConfig = SearchConfig()
-    sweep: SweepConfig = SweepConfig()
-    tracking: list[Literal["mlflow", "wandb"]] = Field(default=[], description="beside TensorBoard")
+    members: dict[str, AnyMember] = Field(min_length=1, description="the members, by a name of your choice")
+    sampling: SamplingConfig = Field(
+        SamplingConfig(), description="how captions are sampled; the first setting that the search tries"
+    )
+    beam: BeamConfig = Field(BeamConfig(), description="beam search, whose captions join the sampled ones")
+    token_ensembles: dict[str, TokenEnsembleConfig] = Field(
+        default={}, description="groups of captioners that choose every token jointly, by a name of your choice"
+    )
+    search: SearchConfig = Field(SearchConfig(), description="what `enclap search` tunes on the validation split")
+    sweep: SweepConfig = Field(SweepConfig(), description="how `enclap sweep` searches a member's training settings")
+    tracking: list[Literal["mlflow", "wandb"]] = Field(
+        default=[], description="experiment trackers that receive the values of every epoch, besides TensorBoard"
+    )
 
     @model_validator(mode="after")
     def _names_exist(self) -> Experiment:
@@ -87,7 +109,7 @@ class Experiment(Settings):
                     raise ValueError(f"members.{name}: {edge!r} is not among members ({', '.join(self.members)})")
             for retriever in member.retrievers() if isinstance(member, CaptionerMember) else []:
                 if self.members[retriever].kind != "retriever":
-                    raise ValueError(f"members.{name}.audio_embedding: {retriever!r} is no retriever")
+                    raise ValueError(f"members.{name}.audio_embedding: {retriever!r} is not a retriever")
             if member.init_from:
                 self._check_start(name, member, member.init_from)
             if isinstance(member, RetrieverMember):
@@ -98,7 +120,7 @@ class Experiment(Settings):
 
     def _check_start(self, name: str, member: AnyMember, before: str) -> None:
         if self.members[before].kind != member.kind:
-            raise ValueError(f"members.{name}.init_from: {before!r} is no {member.kind}")
+            raise ValueError(f"members.{name}.init_from: {before!r} is not a {member.kind}")
         for key, value in self.members[before].weight_identity().items():
             if member.weight_identity()[key] != value:
                 raise ValueError(
@@ -130,20 +152,20 @@ class Experiment(Settings):
             done |= ready
 
     def ensemble(self) -> dict[str, AnyMember]:
-        """The members that are combined: all but those that others only start from (pretraining)."""
+        """Return the members that are combined: all but those that others only start from (pretraining)."""
         starts = {member.init_from for member in self.members.values()}
         captioners = [m for n, m in self.members.items() if n not in starts and isinstance(m, CaptionerMember)]
         read = {retriever for captioner in captioners for retriever in captioner.retrievers()}
         return {name: member for name, member in self.members.items() if name not in starts - read}
 
     def of_kind(self, kind: str) -> list[str]:
-        """Names of the ensemble's members of a kind, in the order of the file."""
+        """Return the names of the ensemble's members of a kind, in the order of the file."""
         return [name for name, member in self.ensemble().items() if member.kind == kind]
 
     def caption_sources(self) -> list[str]:
-        """Whoever proposes captions: captioners, and those of them that choose every token together."""
+        """Return the names of all that propose captions: captioners, then token ensembles."""
         return [*self.of_kind("captioner"), *self.token_ensembles]
 
     def training_corpora(self, member: str) -> list[str]:
-        """Names of the corpora that a member is trained on."""
+        """Return the names of the corpora that a member is trained on."""
         return list(self.members[member].corpora or self.corpora)

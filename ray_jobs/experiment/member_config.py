@@ -1,4 +1,4 @@
-"""What an experiment says of its members: `members` in experiments/*.yaml."""
+"""Define the schema of `members` in an experiment file."""
 
 from __future__ import annotations
 
@@ -10,40 +10,45 @@ from models.settings import CaptionerSettings, FluencyDetectorConfig, RetrieverS
 
 
 class Resources(Settings):
-    """Of one member: `workers` in data parallel, each with these."""
+    """Resources of one member: its data-parallel workers, and what each of them takes."""
 
     workers: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = Field(
-        1, description="or [least, most]: as many as the cluster has room for, looked at again every minute"
+        1,
+        description="number of data-parallel workers; or [least, most]: as many as the cluster has room for, reviewed "
+        "every minute",
     )
-    cpus_per_worker: float = Field(1, gt=0)
-    gpus_per_worker: float = Field(0, ge=0)
-    accelerator_type: str | None = Field(None, description="on nodes with this one alone, such as H100 (Ray's names)")
+    cpus_per_worker: float = Field(1, gt=0, description="CPUs of each worker")
+    gpus_per_worker: float = Field(0, ge=0, description="GPUs of each worker, or a share of one")
+    accelerator_type: str | None = Field(
+        None, description="only nodes with this accelerator are used, such as H100 (Ray's names); any when left out"
+    )
     custom: dict[str, Annotated[float, Field(gt=0)]] = Field(
-        default={}, description="of each of the cluster's own resources (`ray start --resources`) a worker takes"
+        default={}, description="amount of each custom resource (`ray start --resources`) that a worker takes"
     )
-    retries: int = Field(2, ge=0, description="restarts from the last checkpoint after a failure")
+    retries: int = Field(2, ge=0, description="how often a failed member restarts from its last checkpoint")
     checkpoint_steps: int | None = Field(
-        None, gt=0, description="steps from one checkpoint to the next within an epoch; at its end alone when left out"
+        None, gt=0, description="steps between checkpoints within an epoch; only at its end when left out"
     )
     hang_timeout_s: float | None = Field(
         None,
         gt=0,
-        description="a worker whose step takes longer is killed, and counts as failed; waits for ever when left out",
+        description="seconds that a step may take: a worker that needs longer is killed and counts as failed; no limit "
+        "when left out",
     )
 
     @property
     def min_workers(self) -> int:
-        """Workers without which the member does not start."""
+        """Return the number of workers without which the member does not start."""
         return self.workers if isinstance(self.workers, int) else self.workers[0]
 
     @property
     def worker_range(self) -> range:
-        """Numbers of workers that it may come to run on."""
+        """Return the range of numbers of workers that the member may run on."""
         most = self.workers if isinstance(self.workers, int) else self.workers[1]
         return range(self.min_workers, most + 1)
 
     def per_worker(self) -> dict[str, float]:
-        """What a worker takes, by Ray's names."""
+        """Return what one worker takes, by Ray's names of resources."""
         kind = f"accelerator_type:{self.accelerator_type}"
         wanted = {"CPU": self.cpus_per_worker, "GPU": self.gpus_per_worker, **self.custom}
         # Ray puts 1 of the type on a node, whatever the number of its accelerators, and Train takes a thousandth.
@@ -56,7 +61,7 @@ class Resources(Settings):
         for name in self.custom:
             if name in ("CPU", "GPU", "memory", "object_store_memory") or name.startswith("accelerator_type:"):
                 raise ValueError(
-                    f"custom: {name!r} is no custom resource; use cpus_per_worker, gpus_per_worker, accelerator_type"
+                    f"custom: {name!r} is not a custom resource; use cpus_per_worker, gpus_per_worker, accelerator_type"
                 )
         if self.accelerator_type and not self.gpus_per_worker:
             raise ValueError("accelerator_type: needs gpus_per_worker above 0")
@@ -64,32 +69,48 @@ class Resources(Settings):
 
 
 class Training(Settings):
-    """How a member is trained. `batch_size` is that of a step, whatever the number of workers."""
+    """How a member is trained."""
 
-    epochs: int = Field(gt=0)
-    batch_size: int = Field(64, gt=1)
-    accumulate: int = Field(1, gt=0, description="parts that a batch is computed in, one by one, to fit memory")
-    learning_rate: float = Field(gt=0)
+    epochs: int = Field(gt=0, description="number of epochs at most")
+    batch_size: int = Field(64, gt=1, description="examples in one optimizer step, over all workers together")
+    accumulate: int = Field(
+        1, gt=0, description="number of parts in which a batch is computed, one after the other, to save memory"
+    )
+    learning_rate: float = Field(gt=0, description="peak learning rate of AdamW, reached after the warm-up")
     layer_decay: float = Field(
-        1.0, gt=0, le=1, description="of the learning rate from each layer of an encoder to the one below; 1: off"
+        1.0, gt=0, le=1, description="factor of the learning rate from each encoder layer to the one below it; 1: off"
     )
-    schedule: Literal["cosine", "inverse-sqrt", "constant"] = "cosine"
-    warmup_steps: int = Field(0, ge=0)
+    schedule: Literal["cosine", "inverse-sqrt", "constant"] = Field(
+        "cosine", description="how the learning rate falls after the warm-up; cosine falls to 0 at the last step"
+    )
+    warmup_steps: int = Field(0, ge=0, description="steps in which the learning rate rises linearly to its peak")
     time_scale: int | None = Field(
-        None, gt=0, description="steps of inverse-sqrt: three times as many halve the rate; warmup_steps when left out"
+        None,
+        gt=0,
+        description="inverse-sqrt: three times this number of steps after the warm-up the learning rate is halved; "
+        "warmup_steps when left out",
     )
-    weight_decay: float = Field(0.01, ge=0)
-    clip_norm: float = Field(1.0, gt=0)
-    precision: Literal["float32", "bfloat16"] = "float32"
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay, of matrices only")
+    clip_norm: float = Field(1.0, gt=0, description="largest norm of the gradient; larger ones are scaled down")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="number format of forward and backward pass (autocast); weights and optimizer stay in float32",
+    )
     parallel: Literal["ddp", "fsdp"] = Field(
-        "ddp", description="several workers each hold a whole captioner, or a piece of it and of the optimizer's state"
+        "ddp",
+        description="ddp: every worker holds the whole model; fsdp (captioners only): every worker holds a piece of "
+        "the weights, gradients and optimizer state",
     )
     ema_decay: float = Field(
-        0.0, ge=0, lt=1, description="of the moving average of the weights that is validated and kept; 0: the weights"
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay of an exponential moving average of the weights, which is then validated and kept in their "
+        "place; 0: off",
     )
-    keep_epochs: int = Field(1, gt=0, description="the best so many epochs are kept, the best of all as the member")
+    keep_epochs: int = Field(1, gt=0, description="number of best epochs kept; the best one is the member")
     patience: int | None = Field(
-        None, gt=0, description="stop behind so many epochs without a better validation value; never when left out"
+        None, gt=0, description="epochs without a better validation value after which training stops; off when left out"
     )
 
     @model_validator(mode="after")
@@ -108,21 +129,23 @@ class Training(Settings):
 
 
 class Member(Settings):
-    """Common to all kinds of members."""
+    """Settings that all kinds of members have in common."""
 
     corpora: list[str] | dict[str, Annotated[float, Field(ge=0)]] = Field(
-        default=[], description="to train on, every clip once an epoch; or shares of an epoch; all when left out"
+        default=[],
+        description="names of corpora to train on, every clip once an epoch; or a mapping of names to their shares of "
+        "an epoch; all corpora when left out",
     )
-    init_from: str | None = Field(None, description="start from this member's weights")
-    training: Training
-    resources: Resources = Resources()
+    init_from: str | None = Field(None, description="member whose weights training starts from; none when left out")
+    training: Training = Field(description="how the member is trained")
+    resources: Resources = Field(Resources(), description="what the member's training takes of the cluster")
 
     def edges(self) -> list[str]:
-        """Members that must be done first."""
+        """Return the names of members that must be trained first."""
         return [self.init_from] if self.init_from else []
 
     def weight_identity(self) -> dict[str, str]:
-        """By key, what the weights are of: members joined by init_from must agree on it."""
+        """Return, by key, what the weights belong to: members joined by `init_from` must agree on it."""
         raise NotImplementedError
 
     @model_validator(mode="after")
@@ -140,7 +163,7 @@ class Member(Settings):
         for workers in self.resources.worker_range:
             if size % (accumulate * workers):
                 raise ValueError(
-                    f"training.batch_size: {size} is no multiple of resources.workers ({workers}) times "
+                    f"training.batch_size: {size} is not a multiple of resources.workers ({workers}) times "
                     f"training.accumulate ({accumulate})"
                 )
         return self
@@ -149,19 +172,19 @@ class Member(Settings):
 class RetrieverMember(Member, RetrieverSettings):
     """A retriever (models/retriever/model.py)."""
 
-    kind: Literal["retriever"]
+    kind: Literal["retriever"] = Field(description="retriever")
     gradient_cache: int | None = Field(
         None,
         gt=0,
-        description="pairs of a worker's batch whose activations are held at once (GradCache): memory for a batch of "
-        "any size, for the price of a second forward pass",
+        description="pairs of a worker's batch whose activations are in memory at the same time (GradCache): any batch "
+        "size fits, for the price of a second forward pass; all pairs when left out",
     )
 
     @model_validator(mode="after")
     def _pairs_of_a_step_stay_together(self) -> RetrieverMember:
         if self.training.accumulate > 1:
             raise ValueError(
-                "training.accumulate: the loss of a retriever needs all pairs of a step at once; use gradient_cache"
+                "training.accumulate: the loss of a retriever needs all pairs of a step together; use gradient_cache"
             )
         return self
 
@@ -170,22 +193,26 @@ class RetrieverMember(Member, RetrieverSettings):
 
 
 class CaptionerMember(Member, CaptionerSettings):
-    """A captioner (models/captioner/model.py) that reads the named retriever's audio_embedding."""
+    """A captioner (models/captioner/model.py), which reads the audio embedding of one or more retrievers."""
 
-    kind: Literal["captioner"]
+    kind: Literal["captioner"] = Field(description="captioner")
     audio_embedding: str | Annotated[list[str], Field(min_length=1)] = Field(
-        description="a retriever; or several, whose embeddings stand side by side"
+        description="name of the retriever whose audio embedding is read; or several, whose embeddings are concatenated"
     )
-    captions_per_clip: int = Field(1, gt=0, description="captions a step and clip, from one encoder pass")
+    captions_per_clip: int = Field(
+        1, gt=0, description="captions of each clip that a step trains on, with one pass of the encoder"
+    )
     monitor: Literal[
         "caption_loss", "bleu_4", "rouge_l", "meteor", "cider_d", "spice", "spider", "spider_fl", "sbert_sim", "fense"
     ] = Field(
         "caption_loss",
-        description="validation value that chooses the epoch; all but the first are of generated captions, and some "
-        "need Java or model files (README)",
+        description="validation value by which the best epoch is chosen; all but the first are metrics of generated "
+        "captions, some of which need Java or model files",
     )
-    validation_clips: int | None = Field(None, gt=1, description="captioned for monitor; all when left out")
-    validation_beams: int = Field(1, gt=0, description="of these captions; 1: greedy")
+    validation_clips: int | None = Field(
+        None, gt=1, description="number of validation clips that captions are generated for; all when left out"
+    )
+    validation_beams: int = Field(1, gt=0, description="beams with which these captions are generated; 1: greedy")
 
     def weight_identity(self) -> dict[str, str]:
         return {"language_model": self.language_model}
@@ -203,7 +230,7 @@ class CaptionerMember(Member, CaptionerSettings):
         return self
 
     def retrievers(self) -> list[str]:
-        """The names in `audio_embedding`."""
+        """Return the names of retrievers in `audio_embedding`."""
         return [self.audio_embedding] if isinstance(self.audio_embedding, str) else self.audio_embedding
 
     def edges(self) -> list[str]:
@@ -213,7 +240,7 @@ class CaptionerMember(Member, CaptionerSettings):
 class FluencyDetectorMember(Member, FluencyDetectorConfig):
     """A fluency-error detector (models/fluency/detector.py), trained on damaged captions."""
 
-    kind: Literal["fluency-detector"]
+    kind: Literal["fluency-detector"] = Field(description="fluency-detector")
 
     def weight_identity(self) -> dict[str, str]:
         return {"text_encoder.name": self.text_encoder.name}
