@@ -22,27 +22,22 @@ class FeaturesConfig(Settings):
 
     codec: str = Field(
         "dac-44khz",
-        description="neural audio codec: the name of a published one (dac-44khz, dac-16khz, facebook/encodec_24khz, "
-        "...), or the path of a weight file",
+        description="a codec by name (`dac-44khz`, `dac-44khz-16kbps`, `dac-24khz`, `dac-16khz`, "
+        "`dac-soundscapes-16khz`), a hub id such as `facebook/encodec_24khz`, a directory or a file",
     )
-    codebooks: int | None = Field(None, gt=0, description="number of codebooks kept, from the first; all when left out")
-    log_mel: LogMelConfig = Field(LogMelConfig(), description="parameters of the log-mel spectrogram")
-    max_duration_s: float = Field(30.0, gt=0, description="seconds of a clip that are used, from its beginning")
-    clips_per_shard: int = Field(64, gt=0, description="clips in one feature file, the unit of work and of resuming")
+    codebooks: int | None = Field(None, gt=0, description="number of codebooks kept, the first ones; if none, all")
+    log_mel: LogMelConfig = LogMelConfig()
+    max_duration_s: float = Field(30.0, gt=0, description="longer clips are cut to their first seconds")
+    clips_per_shard: int = Field(64, gt=0, description="clips per Parquet file of features")
 
 
 class PrepareResources(Settings):
-    """Resources of the actors that compute features; the features do not depend on them."""
+    """The resources that `prepare` asks for; the features do not depend on them."""
 
-    workers: int | None = Field(
-        None, gt=0, description="number of actors that encode; as many as the cluster has room for when left out"
-    )
-    cpus: float = Field(1, gt=0, description="CPUs of each actor that reads audio files")
+    workers: int | None = Field(None, gt=0, description="number of actors that encode; if none, as many as fit")
+    cpus: float = Field(1, gt=0, description="CPU cores of an actor that reads audio; may be a fraction")
     gpus: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="share of a GPU of each actor that encodes; when left out, 0.25 where the cluster has GPUs, else 0",
+        None, ge=0, le=1, description="share of a GPU per actor that encodes; if none, 0.25 where there are GPUs"
     )
 
 
@@ -51,47 +46,47 @@ class ExclusionsConfig(Settings):
 
     evaluation_clips: bool = Field(
         True,
-        description="remove from every training split the clips that any corpus has in its validation or test split, "
-        "and those named by the lists that come with the corpora; clips are compared by Freesound and YouTube id",
+        description="keep clips out of every training split whose id is in a validation or test split of any corpus, "
+        "or in a list that comes with a corpus",
     )
     lists: list[str] = Field(
-        default=[], description="files of further ids to remove from training splits: WavCaps' JSON or DCASE's CSV"
+        default=[], description="further files of ids to keep out: JSON in WavCaps' form, or CSV as DCASE's"
     )
 
 
 class Experiment(Settings):
-    """One experiment: corpora, features, members, searches and the combination."""
+    """One run: corpora, features, members, searches and the combination."""
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run directory below storage_path"
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="name of the run directory: letters, digits, dots, underscores and hyphens",
     )
     storage_path: str = Field(
-        "runs", description="directory that run directories are in, or a URI of an object store (s3://, gs://)"
+        "runs", description="where run directories lie: a path, or a URI such as `s3://bucket/runs`"
     )
-    seed: int = Field(0, description="seed of all random numbers; each member derives its own from it and its name")
-    corpora: dict[str, Corpus] = Field(min_length=1, description="the corpora, by a name of your choice")
+    seed: int = Field(0, description="seed of everything random")
+    corpora: dict[str, Corpus] = Field(min_length=1, description="where audio and captions come from, by name")
     target_corpus: str = Field(
-        description="the corpus whose validation split is searched on and whose test split is reported"
+        description="name of the corpus whose validation split is searched on and whose test split is reported"
     )
-    features: FeaturesConfig = Field(FeaturesConfig(), description="what is computed from every clip")
-    exclusions: ExclusionsConfig = Field(ExclusionsConfig(), description="clips that must not be trained on")
-    prepare: PrepareResources = Field(PrepareResources(), description="resources of `enclap prepare`")
+    features: FeaturesConfig = FeaturesConfig()
+    exclusions: ExclusionsConfig = ExclusionsConfig()
+    prepare: PrepareResources = PrepareResources()
     autoscaling: bool = Field(
         False,
-        description="the cluster adds nodes on demand: members are neither refused nor held back for lack of resources",
+        description="the cluster adds nodes for work that waits, so members are neither refused nor held back for "
+        "lack of resources",
     )
-    members: dict[str, AnyMember] = Field(min_length=1, description="the members, by a name of your choice")
-    sampling: SamplingConfig = Field(
-        SamplingConfig(), description="how captions are sampled; the first setting that the search tries"
-    )
-    beam: BeamConfig = Field(BeamConfig(), description="beam search, whose captions join the sampled ones")
+    members: dict[str, AnyMember] = Field(min_length=1, description="the models that are trained, by name")
+    sampling: SamplingConfig = SamplingConfig()
+    beam: BeamConfig = BeamConfig()
     token_ensembles: dict[str, TokenEnsembleConfig] = Field(
-        default={}, description="groups of captioners that choose every token jointly, by a name of your choice"
+        default={}, description="groups of captioners that choose every token together, by name"
     )
-    search: SearchConfig = Field(SearchConfig(), description="what `enclap search` tunes on the validation split")
-    sweep: SweepConfig = Field(SweepConfig(), description="how `enclap sweep` searches a member's training settings")
+    search: SearchConfig = SearchConfig()
+    sweep: SweepConfig = SweepConfig()
     tracking: list[Literal["mlflow", "wandb"]] = Field(
-        default=[], description="experiment trackers that receive the values of every epoch, besides TensorBoard"
+        default=[], description="trackers that get every member's curves, in addition to TensorBoard"
     )
 
     @model_validator(mode="after")

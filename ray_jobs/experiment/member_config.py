@@ -10,30 +10,29 @@ from models.settings import CaptionerSettings, FluencyDetectorConfig, RetrieverS
 
 
 class Resources(Settings):
-    """Resources of one member: its data-parallel workers, and what each of them takes."""
+    """The resources of a member's training: data-parallel workers, and what each of them takes."""
 
     workers: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = Field(
         1,
-        description="number of data-parallel workers; or [least, most]: as many as the cluster has room for, reviewed "
-        "every minute",
+        description="number of workers; or [least, most] for as many as the cluster has room for, checked again every "
+        "minute",
     )
-    cpus_per_worker: float = Field(1, gt=0, description="CPUs of each worker")
-    gpus_per_worker: float = Field(0, ge=0, description="GPUs of each worker, or a share of one")
+    cpus_per_worker: float = Field(1, gt=0, description="CPU cores per worker; may be a fraction")
+    gpus_per_worker: float = Field(0, ge=0, description="GPUs per worker; may be a fraction")
     accelerator_type: str | None = Field(
-        None, description="only nodes with this accelerator are used, such as H100 (Ray's names); any when left out"
+        None, description="only on nodes with this accelerator, by Ray's name, such as H100; on any if none"
     )
     custom: dict[str, Annotated[float, Field(gt=0)]] = Field(
-        default={}, description="amount of each custom resource (`ray start --resources`) that a worker takes"
+        default={}, description="amount per worker of each of the cluster's own resources (`ray start --resources`)"
     )
-    retries: int = Field(2, ge=0, description="how often a failed member restarts from its last checkpoint")
+    retries: int = Field(2, ge=0, description="restarts from the last checkpoint after failures")
     checkpoint_steps: int | None = Field(
-        None, gt=0, description="steps between checkpoints within an epoch; only at its end when left out"
+        None, gt=0, description="steps between checkpoints within an epoch; if none, only at the end of an epoch"
     )
     hang_timeout_s: float | None = Field(
         None,
         gt=0,
-        description="seconds that a step may take: a worker that needs longer is killed and counts as failed; no limit "
-        "when left out",
+        description="kill a worker whose step takes longer, in seconds, and count it as failed; if none, wait",
     )
 
     @property
@@ -69,48 +68,47 @@ class Resources(Settings):
 
 
 class Training(Settings):
-    """How a member is trained."""
+    """How a member is trained, with AdamW."""
 
-    epochs: int = Field(gt=0, description="number of epochs at most")
-    batch_size: int = Field(64, gt=1, description="examples in one optimizer step, over all workers together")
-    accumulate: int = Field(
-        1, gt=0, description="number of parts in which a batch is computed, one after the other, to save memory"
-    )
-    learning_rate: float = Field(gt=0, description="peak learning rate of AdamW, reached after the warm-up")
+    epochs: int = Field(gt=0, description="passes over the training clips")
+    batch_size: int = Field(64, gt=1, description="clips per optimizer step, whatever the number of workers")
+    accumulate: int = Field(1, gt=0, description="parts that a batch is computed in, one by one, to fit memory")
+    learning_rate: float = Field(gt=0, description="highest learning rate of the schedule")
     layer_decay: float = Field(
-        1.0, gt=0, le=1, description="factor of the learning rate from each encoder layer to the one below it; 1: off"
+        1.0,
+        gt=0,
+        le=1,
+        description="factor of the learning rate from each layer of an encoder to the layer below; 1: off",
     )
     schedule: Literal["cosine", "inverse-sqrt", "constant"] = Field(
-        "cosine", description="how the learning rate falls after the warm-up; cosine falls to 0 at the last step"
+        "cosine", description="course of the learning rate after the warm-up; inverse-sqrt is EnCLAP's"
     )
-    warmup_steps: int = Field(0, ge=0, description="steps in which the learning rate rises linearly to its peak")
+    warmup_steps: int = Field(0, ge=0, description="steps in which the learning rate rises to its highest value")
     time_scale: int | None = Field(
         None,
         gt=0,
-        description="inverse-sqrt: three times this number of steps after the warm-up the learning rate is halved; "
-        "warmup_steps when left out",
+        description="inverse-sqrt: time scale in steps; after three times as many the rate is half. If none, "
+        "`warmup_steps`",
     )
-    weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay, of matrices only")
-    clip_norm: float = Field(1.0, gt=0, description="largest norm of the gradient; larger ones are scaled down")
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32",
-        description="number format of forward and backward pass (autocast); weights and optimizer stay in float32",
-    )
+    weight_decay: float = Field(0.01, ge=0, description="weight decay of matrices; biases and norms have none")
+    clip_norm: float = Field(1.0, gt=0, description="largest norm of the gradient; longer ones are scaled down to it")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: autocast where it is safe")
     parallel: Literal["ddp", "fsdp"] = Field(
         "ddp",
-        description="ddp: every worker holds the whole model; fsdp (captioners only): every worker holds a piece of "
-        "the weights, gradients and optimizer state",
+        description="each of several workers holds the whole model (ddp), or a shard of its weights and of the "
+        "optimizer's state (fsdp; captioners only)",
     )
     ema_decay: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="decay of an exponential moving average of the weights, which is then validated and kept in their "
-        "place; 0: off",
+        description="decay per step of the moving average of the weights, which then is validated and kept; 0: off",
     )
-    keep_epochs: int = Field(1, gt=0, description="number of best epochs kept; the best one is the member")
+    keep_epochs: int = Field(
+        1, gt=0, description="number of epochs kept: the best as the member, the next best in its `epochs/`"
+    )
     patience: int | None = Field(
-        None, gt=0, description="epochs without a better validation value after which training stops; off when left out"
+        None, gt=0, description="stop after this many epochs without a better validation value; if none, never"
     )
 
     @model_validator(mode="after")
@@ -129,16 +127,16 @@ class Training(Settings):
 
 
 class Member(Settings):
-    """Settings that all kinds of members have in common."""
+    """The settings that all kinds of members share."""
 
     corpora: list[str] | dict[str, Annotated[float, Field(ge=0)]] = Field(
         default=[],
-        description="names of corpora to train on, every clip once an epoch; or a mapping of names to their shares of "
-        "an epoch; all corpora when left out",
+        description="names of the corpora to train on, every clip once per epoch; or each corpus's share of an epoch; "
+        "if empty, all corpora",
     )
-    init_from: str | None = Field(None, description="member whose weights training starts from; none when left out")
-    training: Training = Field(description="how the member is trained")
-    resources: Resources = Field(Resources(), description="what the member's training takes of the cluster")
+    init_from: str | None = Field(None, description="name of another member whose weights to start from")
+    training: Training
+    resources: Resources = Resources()
 
     def edges(self) -> list[str]:
         """Return the names of members that must be trained first."""
@@ -170,14 +168,14 @@ class Member(Settings):
 
 
 class RetrieverMember(Member, RetrieverSettings):
-    """A retriever (models/retriever/model.py)."""
+    """A retriever: audio and text in one space."""
 
-    kind: Literal["retriever"] = Field(description="retriever")
+    kind: Literal["retriever"]
     gradient_cache: int | None = Field(
         None,
         gt=0,
-        description="pairs of a worker's batch whose activations are in memory at the same time (GradCache): any batch "
-        "size fits, for the price of a second forward pass; all pairs when left out",
+        description="pairs of a worker's batch whose activations are held at the same time (GradCache): a batch of any "
+        "size fits, at the price of a second forward pass; if none, all pairs",
     )
 
     @model_validator(mode="after")
@@ -193,26 +191,27 @@ class RetrieverMember(Member, RetrieverSettings):
 
 
 class CaptionerMember(Member, CaptionerSettings):
-    """A captioner (models/captioner/model.py), which reads the audio embedding of one or more retrievers."""
+    """A captioner: a BART that reads codec codes and a retriever's audio embedding."""
 
-    kind: Literal["captioner"] = Field(description="captioner")
+    kind: Literal["captioner"]
     audio_embedding: str | Annotated[list[str], Field(min_length=1)] = Field(
-        description="name of the retriever whose audio embedding is read; or several, whose embeddings are concatenated"
+        description="name of the retriever whose audio embedding it reads; or of several, whose embeddings stand side "
+        "by side"
     )
     captions_per_clip: int = Field(
-        1, gt=0, description="captions of each clip that a step trains on, with one pass of the encoder"
+        1, gt=0, description="captions per clip in a training step, computed from one pass of the encoder"
     )
     monitor: Literal[
         "caption_loss", "bleu_4", "rouge_l", "meteor", "cider_d", "spice", "spider", "spider_fl", "sbert_sim", "fense"
     ] = Field(
         "caption_loss",
-        description="validation value by which the best epoch is chosen; all but the first are metrics of generated "
-        "captions, some of which need Java or model files",
+        description="validation value that chooses the epoch; all but the first are of generated captions, and some "
+        "need Java or model files",
     )
     validation_clips: int | None = Field(
-        None, gt=1, description="number of validation clips that captions are generated for; all when left out"
+        None, gt=1, description="number of validation clips that are captioned for `monitor`; if none, all"
     )
-    validation_beams: int = Field(1, gt=0, description="beams with which these captions are generated; 1: greedy")
+    validation_beams: int = Field(1, gt=0, description="beams of these captions; 1: greedy")
 
     def weight_identity(self) -> dict[str, str]:
         return {"language_model": self.language_model}
@@ -238,9 +237,9 @@ class CaptionerMember(Member, CaptionerSettings):
 
 
 class FluencyDetectorMember(Member, FluencyDetectorConfig):
-    """A fluency-error detector (models/fluency/detector.py), trained on damaged captions."""
+    """A fluency-error detector, trained on captions and damaged captions."""
 
-    kind: Literal["fluency-detector"] = Field(description="fluency-detector")
+    kind: Literal["fluency-detector"]
 
     def weight_identity(self) -> dict[str, str]:
         return {"text_encoder.name": self.text_encoder.name}

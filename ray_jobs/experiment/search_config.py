@@ -10,89 +10,82 @@ from models.settings import Settings
 
 
 class SearchConfig(Settings):
-    """What `enclap search` tunes on the validation split, and how."""
+    """How `enclap search` chooses sampling, reranking and retrieval weights, on the validation split."""
 
     objective: Literal[
         "cider_d", "rouge_l", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "spice", "sbert_sim", "fense"
-    ] = Field(
-        "cider_d",
-        description="captioning metric that sampling and reranking maximise; some need Java or model files",
-    )
+    ] = Field("cider_d", description="metric that sampling and reranking maximise; some need Java or model files")
     rule: Literal["one-standard-error", "best"] = Field(
         "one-standard-error",
-        description="which setting is chosen: the one with the highest mean, or the simplest within one standard error "
-        "of it; simplest are the paper's reranking weights, equal weights of retrievers and the given sampling",
+        description="setting that is chosen: the one of the highest mean, or the simplest within one standard error of "
+        "it; the simplest are the paper's weights, equal weights of retrievers, and the experiment's own sampling",
     )
     folds: int = Field(
-        5, ge=2, description="folds of the validation clips in cross-validation, which estimates what a choice is worth"
+        5, ge=2, description="folds of the validation clips, to estimate a choice on clips it was not made on"
     )
 
-    sampling_space: str = Field("nucleus", description="name of the search space in tune_spaces/sampling.py")
-    trials: int = Field(20, gt=0, description="number of sampling settings tried; the first is the given one")
+    sampling_space: str = Field(
+        "nucleus", description="fields of `sampling` that vary: a name in tune_spaces/sampling.py"
+    )
+    trials: int = Field(20, gt=0, description="number of sampling settings tried, the paper's setting first")
     searcher: Literal["optuna", "random", "grid"] = Field(
-        "optuna", description="how the next sampling setting is chosen"
+        "optuna", description="how the next setting is proposed: by Optuna's TPE, at random, or on a grid"
     )
     scheduler: Literal["asha", "none"] = Field(
-        "asha", description="asha: poor trials stop after a part of the clips; none: every trial sees all of them"
+        "asha", description="stop poor trials on a part of the clips (asha), or let all see all clips"
     )
-    rungs: int = Field(
-        2, ge=1, description="asha: number of growing parts of the clips after which trials are compared"
-    )
+    rungs: int = Field(2, ge=1, description="number of growing parts of the clips on which trials are compared")
     reduction: int = Field(
-        3, ge=2, description="asha: growth of the parts; of this number of trials one goes on to the next part"
+        3,
+        ge=2,
+        description="each part has this many times the clips of the part before, and one trial in this many continues",
     )
-    clips: int | None = Field(
-        None, ge=3, description="number of validation clips that sampling is tuned on; all when left out"
-    )
+    clips: int | None = Field(None, ge=3, description="number of validation clips used for sampling; if none, all")
 
     normalisation: Literal["none", "z", "rank", "softmax"] = Field(
-        "none", description="how the scores of a clip's candidates are normalised before they are weighted"
+        "none", description="normalisation of each score over a clip's candidates, before they are weighted"
     )
     fluency_threshold: float = Field(
-        0.9, gt=0, le=1, description="probability of a fluency error above which a candidate is not chosen"
+        0.9, gt=0, le=1, description="discard candidates whose probability of a fluency error is higher; 1: off"
     )
     weight_steps: int = Field(
-        10, gt=0, description="grid steps along each weight where reranking weights are not searched exactly"
+        10, gt=0, description="steps of the grid of reranking weights along each side, where the search is not exact"
     )
-    mixtures: bool = Field(
-        True, description="also search which captioners' candidates enter the choice: any group of them"
-    )
+    mixtures: bool = Field(True, description="also search which captioners' candidates enter: any group of them")
     size_budget: int | None = Field(
         None,
         gt=0,
-        description="largest number of parameters of all members together in the forward selection; no limit when left "
-        "out",
+        description="parameters of all members that the forward selection may use together; if none, any number",
     )
     latency_budget: float | None = Field(
         None,
         gt=0,
-        description="largest time of all members together in that selection, in seconds per clip; no limit, and not "
-        "measured, when left out",
+        description="seconds per clip of all members that the forward selection may use together, measured on the "
+        "machine of `combine`; if none, any number, and nothing is measured",
     )
+
     retrieval_normalisation: Literal["none", "z", "rank", "rrf"] = Field(
-        "none",
-        description="how the similarities of a query are normalised before they are weighted; rrf: reciprocal rank "
-        "fusion",
+        "none", description="normalisation of each retriever's similarities within a query; rrf: reciprocal rank fusion"
     )
-    rrf_k: float = Field(60, gt=0, description="rrf: the constant k in 1 / (k + rank)")
+    rrf_k: float = Field(60, gt=0, description="rrf: constant that is added to ranks")
     retrieval_weight_steps: int = Field(
-        20, gt=0, description="grid steps along each weight where retrieval weights are not searched exactly"
+        20, gt=0, description="steps of the grid of retrieval weights along each side, where the search is not exact"
     )
     retrieval_directions: list[Literal["text-to-audio", "audio-to-text"]] = Field(
         default=["text-to-audio"],
         min_length=1,
-        description="directions of retrieval, each with weights of its own; a bundle uses text-to-audio",
+        description="directions that get weights of their own; text-to-audio must be among them, and is the bundle's",
     )
+
     transport_ranking: bool = Field(
         False,
-        description="also report retrieval ranked by the optimal transport plan between all queries and clips "
-        "(transductive: it uses all test queries together)",
+        description="also report retrieval ranked by the transport plan of all queries and clips (transductive)",
     )
-    cpus_per_trial: float = Field(1, gt=0, description="CPUs of each trial")
+    cpus_per_trial: float = Field(1, gt=0, description="CPU cores per sampling trial; may be a fraction")
     gpus_per_trial: float | None = Field(
         None,
         ge=0,
-        description="GPUs of each trial, or a share of one; when left out, 0.25 where the cluster has GPUs, else 0",
+        description="share of a GPU per sampling trial, to draw candidates; if none, 0.25 where there are GPUs",
     )
 
     @model_validator(mode="after")
@@ -106,23 +99,20 @@ class SweepConfig(Settings):
     """How `enclap sweep` searches a member's training settings."""
 
     space: str | None = Field(
-        None,
-        description="name of the search space in tune_spaces/training.py; the one of the member's kind when left out",
+        None, description="settings that vary: a name in tune_spaces/training.py; if none, that of the member's kind"
     )
-    trials: int = Field(12, gt=0, description="number of settings tried; the first is the member as it is written")
+    trials: int = Field(12, gt=0, description="number of settings tried, the member as it is written first")
     searcher: Literal["optuna", "random"] = Field(
-        "optuna", description="how the next setting is chosen; with scheduler pbt the first settings are random"
+        "optuna", description="how the next setting is proposed; a population (pbt) always starts at random"
     )
     scheduler: Literal["asha", "pbt", "none"] = Field(
         "asha",
-        description="asha: poor trials stop early; pbt: poor trials go on with the weights of better ones, under "
-        "settings near theirs (population-based training, arXiv 1711.09846); none: every trial runs to its end",
+        description="stop poor trials after some epochs (asha), or let them continue with the weights of better ones "
+        "under settings near theirs (pbt: population-based training, arXiv 1711.09846)",
     )
-    grace_epochs: int = Field(2, gt=0, description="asha: epochs that every trial is given")
+    grace_epochs: int = Field(2, gt=0, description="asha: epochs that every trial gets")
     reduction: int = Field(
-        3, ge=2, description="asha: growth of the epochs; of this number of trials one goes on at each comparison"
+        3, ge=2, description="asha: at each rung one trial in this many continues, for this many times the epochs"
     )
     exchange_epochs: int = Field(2, gt=0, description="pbt: epochs from one exchange of weights to the next")
-    concurrent: int | None = Field(
-        None, gt=0, description="trials at a time; as many as the cluster has room for when left out"
-    )
+    concurrent: int | None = Field(None, gt=0, description="trials that run at the same time; if none, as many as fit")
