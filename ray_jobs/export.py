@@ -5,7 +5,6 @@ Example: enclap export experiments/demo.yaml
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from models.ensemble.bundle import BundleManifest
 from models.files import sha256_of
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import CaptionerMember
+from ray_jobs.results.member import MemberMetrics
 from ray_jobs.run import storage
 from ray_jobs.run.console import say
 from ray_jobs.run.directory import RunDirectory, commit, is_done, mark_done, package_versions, require
@@ -82,8 +82,7 @@ def _manifest(experiment: Experiment, directory: RunDirectory, codec: Codec) -> 
             "codec": codec.provenance(),
             "corpora": {name: corpus.model_dump(mode="json") for name, corpus in experiment.corpora.items()},
             "members": {
-                name: json.loads(storage.read_text(directory.member(name) / "metrics.json"))
-                for name in experiment.members
+                name: MemberMetrics.read(directory.member(name)).model_dump() for name in experiment.members
             },
         },
     )

@@ -38,8 +38,9 @@ from ray_jobs.run.console import say
 from ray_jobs.run.directory import RunDirectory, commit, is_done, mark_done, require
 from ray_jobs.run.entry import run_command
 from ray_jobs.train import check_resources
+from ray_jobs.training.member_job import MemberJob
 from ray_jobs.training.plan import requests
-from ray_jobs.training.trainer import Progress, member_job, this_node
+from ray_jobs.training.trainer import collect_progress, this_node
 from ray_jobs.tuning.sweep_space import own_value, space, with_settings
 from ray_jobs.tuning.sweep_trial import EXCHANGES, GROUPS, OUTPUT, SCHEDULE, FreeStopped, WorkerGroups, run_trial
 
@@ -103,7 +104,7 @@ def _monitor(experiment: Experiment, directory: RunDirectory, member: str) -> tu
     """The validation value that chooses this kind's epochs, and +1 where more is better."""
     from ray_jobs.training.tasks.registry import make_task
 
-    task = make_task(member_job(experiment, directory, member))
+    task = make_task(MemberJob.of(experiment, directory, member))
     return task.monitor, task.sign
 
 
@@ -119,7 +120,7 @@ def _run_trials(
     folder = directory.root / "sweep" / member / "runs"
     place = storage.for_ray(folder)
     path, store = f"{place['storage_path']}/{inputs}", place.get("storage_filesystem")
-    progress = Progress.options(label_selector=this_node()).remote()  # type: ignore[attr-defined]
+    progress = collect_progress()
     groups = WorkerGroups.options(name=GROUPS, label_selector=this_node()).remote()  # type: ignore[attr-defined]
     trainable = tune.with_resources(
         tune.with_parameters(

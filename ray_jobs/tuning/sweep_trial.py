@@ -18,7 +18,9 @@ from ray.util.queue import Queue
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.run.directory import RunDirectory
-from ray_jobs.training.trainer import make_trainer, member_job, this_node
+from ray_jobs.training.job import TrainingRequest
+from ray_jobs.training.member_job import MemberJob
+from ray_jobs.training.trainer import make_trainer, this_node
 from ray_jobs.tuning.sweep_space import with_settings
 
 # What a report holds beside metrics. The schedule: settings, and the number of epochs behind which they applied.
@@ -39,7 +41,7 @@ def run_trial(
     under `config`. The trainer's name holds both, so that a trial that was killed goes on where it was.
     """
     experiment = with_settings(Experiment.model_validate_json(experiment_json), member, config)
-    job = member_job(experiment, RunDirectory(experiment), member)
+    job = MemberJob.of(experiment, RunDirectory(experiment), member)
     is_population, every = experiment.sweep.scheduler == "pbt", experiment.sweep.exchange_epochs
     epochs = job.member.training.epochs
     given = tune.get_checkpoint()
@@ -49,10 +51,8 @@ def run_trial(
     reports = Queue(1, actor_options={"num_cpus": 0, "label_selector": this_node()})
     failures = list[Exception]()
     callbacks = [_Reports(reports), _Register(groups, tune.get_context().get_trial_id())]
-    trainer = make_trainer(
-        job, folder / "checkpoints", commit_, progress, callbacks,
-        keep=KEPT_FOR_TUNE if is_population else 1, start=given,
-    )  # fmt: skip
+    request = TrainingRequest(job, commit_, progress, start=given)
+    trainer = make_trainer(request, folder / "checkpoints", callbacks, keep=KEPT_FOR_TUNE if is_population else 1)
 
     def fit() -> None:
         try:
