@@ -15,14 +15,14 @@ from typing import Any, Literal
 
 import pyarrow.parquet as pq
 import yaml
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from models.records import RecordError, parse_record
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.results.member import MemberMetrics, MemberProgress
 from ray_jobs.run import storage
-from ray_jobs.run.console import console, messages, spell_duration
+from ray_jobs.run.console import console, messages, show, spell_duration
 from ray_jobs.run.directory import MARKER, RunDirectory, is_done
 from ray_jobs.run.entry import run_command
 from ray_jobs.run.lock import LEASE_S, Owner, heartbeat_age_s, read_owner
@@ -234,8 +234,7 @@ def _show(status: RunStatus) -> None:
         console.print(f"{status.run}: {status.owner}, last sign of life {status.heartbeat_age_s:.0f} s ago")
     else:
         console.print(f"{status.run}: nobody is working on it")
-    members = Table("member", "state", "epoch", "train loss", "validation", "per epoch", "left", "", box=None)
-    members.columns[0].no_wrap = members.columns[4].no_wrap = True
+    members = _table("member", "state", "epoch", "train loss", "validation", "per epoch", "left", "")
     for m in status.members:
         at = "-" if m.epoch is None else str(m.epoch)
         cells = [
@@ -250,13 +249,22 @@ def _show(status: RunStatus) -> None:
     for table in (
         _parts("corpus", status.corpora), members, _parts("search", status.searches), _parts("result", status.results)
     ):  # fmt: skip
-        console.print("", table)
+        console.print()
+        show(table)
     if status.needs_help:
         messages.print("the command that began it resumes what is stopped or failed", style="yellow")
 
 
+def _table(*titles: str) -> Table:
+    """Return an empty table; on a narrow terminal only its last column is folded."""
+    *whole, last = titles
+    return Table(
+        *(Column(title, no_wrap=True) for title in whole), Column(last, overflow="fold", min_width=12), box=None
+    )
+
+
 def _parts(title: str, parts: list[Part]) -> Table:
-    table = Table(title, "state", "", box=None)
+    table = _table(title, "state", "")
     for part in parts:
         table.add_row(part.name, _styled(part.state), "  ".join(_spell(part.details)))
     return table

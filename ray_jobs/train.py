@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import ray
 
 from ray_jobs.experiment.config import ConfigError, Experiment
-from ray_jobs.run.console import console, count, say
+from ray_jobs.run.console import count, say, show
 from ray_jobs.run.directory import RunDirectory, commit, is_done, require
 from ray_jobs.run.entry import run_command
 from ray_jobs.training import tracking
@@ -42,7 +42,7 @@ def run(experiment: Experiment, plan: bool = False) -> None:
         from ray_jobs.training.memory import training_state_bytes
 
         memory = {name: training_state_bytes(experiment, name) for name in todo}
-        console.print(table(experiment, todo, enlarged(_cluster(experiment), experiment), memory))
+        show(table(experiment, todo, enlarged(_cluster(experiment), experiment), memory))
         say("memory: weights, gradients and AdamW's state per worker, without activations; unknown: not on this disk")
         for shortage in shortages(experiment):
             say(f"not on this cluster: {shortage}", style="yellow")

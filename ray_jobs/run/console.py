@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 # Names, captions and messages are printed as they are: rich would read [brackets] and :colons: in them as its own.
-console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)  # results, which may be piped
-messages = Console(highlight=False, markup=False, emoji=False, soft_wrap=True, stderr=True)
+AS_IT_IS: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": True}
+PIPE_WIDTH = 10_000  # characters; rich takes 80 where there is no terminal, and cuts cells
+console = Console(**AS_IT_IS)  # results, which may be piped
+messages = Console(**AS_IT_IS, stderr=True)
 _start = time.monotonic()
+
+
+def show(table: Table) -> None:
+    """Print a table to standard output: within the width of a terminal, and whole where it is piped."""
+    (console if console.is_terminal else Console(**AS_IT_IS, width=PIPE_WIDTH)).print(table)
 
 
 def say(message: str, style: str = "") -> None:

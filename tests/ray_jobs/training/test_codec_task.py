@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,15 @@ DAC = {"encoder_dim": 4, "encoder_rates": [10, 8, 8], "latent_dim": 8, "decoder_
 
 
 @pytest.fixture(autouse=True)
-def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray Train's functions do nothing, as in a worker that starts without a checkpoint."""
+def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A worker with one CPU that starts without a checkpoint; Ray Train's functions do nothing."""
     monkeypatch.setattr(ray.train, "get_checkpoint", lambda: None)
     monkeypatch.setattr(ray.train, "report", lambda *_, **__: None)
     monkeypatch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def state(folder: Path, scratch: str, **settings: Any) -> TrainingState:
