@@ -30,6 +30,7 @@ from ray_jobs.run.lock import LEASE_S, Owner, heartbeat_age_s, read_owner
 # outdated: made from other settings, so the next job makes it again. stopped: begun, and no job works on it.
 State = Literal["waiting", "running", "stopped", "failed", "outdated", "done"]
 NOT_VALIDATION = ("epoch", "seconds", "learning_rate")
+FOLDED = ("validation", "")  # titles of columns that may be long
 STYLES = {"done": "green", "running": "bold", "failed": "red", "stopped": "yellow", "outdated": "yellow"}
 
 
@@ -234,7 +235,7 @@ def _show(status: RunStatus) -> None:
         console.print(f"{status.run}: {status.owner}, last sign of life {status.heartbeat_age_s:.0f} s ago")
     else:
         console.print(f"{status.run}: nobody is working on it")
-    members = _table("member", "state", "epoch", "train loss", "validation", "per epoch", "left", "")
+    members = _table("member", "state", "epoch", "loss", "validation", "per epoch", "left", "")
     for m in status.members:
         at = "-" if m.epoch is None else str(m.epoch)
         cells = [
@@ -256,11 +257,9 @@ def _show(status: RunStatus) -> None:
 
 
 def _table(*titles: str) -> Table:
-    """Return an empty table; on a narrow terminal only its last column is folded."""
-    *whole, last = titles
-    return Table(
-        *(Column(title, no_wrap=True) for title in whole), Column(last, overflow="fold", min_width=12), box=None
-    )
+    """Return an empty table; on a narrow terminal only its long columns are folded."""
+    columns = (Column(title, no_wrap=title not in FOLDED, overflow="fold") for title in titles)
+    return Table(*columns, box=None)
 
 
 def _parts(title: str, parts: list[Part]) -> Table:
