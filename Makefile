@@ -1,8 +1,10 @@
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all lint docs clean clean-demo
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3.11
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest --cov --durations=10
+PACKAGES := benchmarks corpora models ray_jobs tests tune_spaces
 
 # The lock names every package with its hash; --no-deps, because two packages pin their neighbours wrongly (pyproject.toml).
 .venv/.installed: requirements.lock pyproject.toml
@@ -15,14 +17,24 @@ demo: .venv/.installed
 	$(BIN)/enclap pipeline experiments/demo.yaml
 
 test: .venv/.installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: .venv/.installed
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: .venv/.installed
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/.installed
+	$(BIN)/mkdocs build --strict
+
+# Only what the targets above made: data/ and runs/ are the user's.
 clean:
-	rm -rf .venv runs data
+	rm -rf .venv build site htmlcov *.egg-info .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*
+	find $(PACKAGES) -type d -name __pycache__ -prune -exec rm -rf {} +
+
+# The corpus and the run of experiments/demo.yaml.
+clean-demo:
+	rm -rf data/soundscapes-demo runs/demo

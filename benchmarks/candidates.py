@@ -1,33 +1,31 @@
-"""30 sampled candidates a clip with both scores, against generate() a clip at a time and a second scoring pass.
+"""30 sampled candidates per clip with both scores, against generate() per clip and a second scoring pass.
 
     python benchmarks/candidates.py [--clips 16] [--rounds 3] [--threads 2]
 
-`candidates`: seconds a clip from codes to candidates with decoder score and encoder score, nucleus sampling at
-temperature 0.5 and top_p 0.95, no trigram twice, 22 tokens at most; clips of 5 to 10 s as DAC codes at 44.1 kHz (9
+`candidates`: seconds per clip from codes to candidates with decoder score and encoder score, nucleus sampling at
+temperature 0.5 and top_p 0.95, no repeated trigram, at most 22 tokens; clips of 5 to 10 s as DAC codes at 44.1 kHz (9
 codebooks). The captioner is a BART of width 256 with 3 + 3 layers, the retriever's text encoder a BERT of width 256
-with 4 layers: sizes for a CPU, with random weights, so no caption ends early and few come twice, which spares the
-baseline. Log-mels' way into audio embeddings is the same on both sides and left out.
+with 4 layers: sizes for a CPU, with random weights, so no caption ends early and few are duplicates, which
+favours the baseline. The audio embeddings are the same on both sides and are not timed.
 
 Baseline: what a script around transformers does, as the system that the paper follows (arXiv 2309.17352): for each clip
 generate(num_return_sequences=30), then a teacher-forced pass over the texts for the decoder score, then the retriever
 over the clip's texts. Ours: `models.generation.candidates.propose_clips` without its beam search, and
-`models.ensemble.candidate_table.score_candidates`. Clips take the same order on both sides; both take turns.
+`models.ensemble.candidate_table.score_candidates`. Both sides take the clips in the same order, and run in turns.
 """
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import time
 from copy import deepcopy
 
 import numpy as np
 import torch
-from claims import Claims, claim, show
+from claims import Claims, claim, in_turns, parser, show
+from numpy.typing import NDArray
 from transformers.modeling_outputs import BaseModelOutput
 
 from corpora.soundscapes.grammar import describe
-from corpora.soundscapes.render import sample_scenes
+from corpora.soundscapes.sampling import sample_scenes
 from models.captioner.model import Captioner
 from models.ensemble.candidate_table import score_candidates
 from models.generation.candidates import Candidate, encoded_batches, sample
@@ -44,41 +42,34 @@ from models.settings import (
 CODEBOOKS, ENTRIES, FRAMES_A_SECOND = 9, 1024, 44_100 / 512
 SAMPLING = SamplingConfig(candidates=30, temperature=0.5, top_p=0.95, max_tokens=22)
 EMBEDDING = 256
-Clips = tuple[list[np.ndarray], np.ndarray]
+Clips = tuple[list[NDArray[np.int16]], NDArray[np.float32]]  # codes and audio embeddings
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=3, help="of each side, taken in turns, after one to warm up")
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--clips", type=int, default=16)
+    arguments.add_argument("--rounds", type=int, default=3, help="of each side, taken in turns, after one to warm up")
+    arguments.add_argument("--threads", type=int, default=2)
+    options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     show(candidates(options.clips, options.rounds))
 
 
 def candidates(number: int, rounds: int) -> Claims:
-    """Seconds a clip."""
+    """Return the claim of seconds per clip."""
     captioner, retriever = models()
     plain = deepcopy(captioner)
     rng = np.random.default_rng(0)
     frames = (FRAMES_A_SECOND * rng.uniform(5, 10, number)).astype(int)
     codes = [rng.integers(0, ENTRIES, (length, CODEBOOKS)).astype(np.int16) for length in frames]
     clips = codes, rng.normal(size=(number, EMBEDDING)).astype(np.float32)
-    taken: tuple[list[float], list[float]] = ([], [])
-    for turn in range(rounds + 1):
-        for side, seconds in zip((lambda: ours(captioner, retriever, clips), lambda: baseline(plain, retriever, clips)),
-                                 taken, strict=True):  # fmt: skip
-            start = time.perf_counter()
-            side()
-            if turn:
-                seconds.append((time.perf_counter() - start) / number)
-    found, before = (statistics.median(side) for side in taken)
+    sides = [lambda: ours(captioner, retriever, clips), lambda: baseline(plain, retriever, clips)]
+    found, before = (seconds / number for seconds in in_turns(sides, rounds))
     return {"candidates": claim(found, before, 2.5, "s/clip", less=True)}
 
 
 def ours(captioner: Captioner, retriever: Retriever, clips: Clips) -> None:
-    """One encoder pass, one decoder pass, each distinct text embedded once."""
+    """Encode and decode in batches, and embed each distinct text once."""
     sampled: list[list[Candidate]] = [[] for _ in clips[0]]
     for rows, states, mask in encoded_batches(captioner, *clips, 16):
         for row, drawn in zip(rows, sample(captioner, states, mask, SAMPLING, seed=0), strict=True):
@@ -88,7 +79,7 @@ def ours(captioner: Captioner, retriever: Retriever, clips: Clips) -> None:
 
 @torch.inference_mode()
 def baseline(captioner: Captioner, retriever: Retriever, clips: Clips) -> None:
-    """A clip at a time: generate, score by the decoder, score by the retriever."""
+    """Generate, score by the decoder and score by the retriever, clip by clip."""
     for codes, audio in zip(*clips, strict=True):
         states, mask = captioner.encode(*captioner.pad_codes([codes]), torch.from_numpy(audio[None]))
         ids = captioner.bart.generate(
@@ -98,13 +89,13 @@ def baseline(captioner: Captioner, retriever: Retriever, clips: Clips) -> None:
             max_length=SAMPLING.max_tokens, forced_bos_token_id=captioner.tokenizer.bos_token_id,
         )  # fmt: skip
         texts = list(dict.fromkeys(captioner.tokenizer.batch_decode(ids, skip_special_tokens=True)))
-        rows = [one.expand(len(texts), *one.shape[1:]) for one in (states, mask)]
-        captioner.log_likelihood(*rows, texts)
+        repeated, masks = (one.expand(len(texts), *one.shape[1:]) for one in (states, mask))
+        captioner.log_likelihood(repeated, masks, texts)
         retriever.similarity(retriever.text_embeddings(texts), audio[None])
 
 
 def models() -> tuple[Captioner, Retriever]:
-    """A captioner and a retriever with random weights, their tokenizers trained on the built-in corpus's captions."""
+    """Return a captioner and a retriever with random weights; the built-in corpus's captions train their tokenizers."""
     torch.manual_seed(0)
     captions = [caption for scene in sample_scenes({"train": 400}, seed=0)["train"] for caption in describe(scene)]
     sizes = {

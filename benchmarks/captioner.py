@@ -6,25 +6,23 @@
 vocabulary and dropouts of BART-base, on DAC 44.1 kHz codes (9 codebooks) of 15 to 30 s and of 10 s, in float32. Clips
 longer than the position table are cropped on both sides, and batches padded to their longest clip, as EnCLAP's collator
 does. Both sides step in turns, each first as often as second; the ratio is the median of the pairs' ratios, so that
-what else the machine does meanwhile falls on both.
+whatever else the machine does falls on both.
 
-Baseline: what a direct implementation of the paper does: a loop over one embedding table a codebook, eager attention, a
-loop over one head a codebook on every frame, and a cross-entropy each. Ours:
-`models.captioner.model.Captioner.forward` with
-its defaults. `--layers` is that of encoder and decoder on both sides; fewer than BART-base's 6 make the heads' share,
-and so the ratio, larger.
+Baseline: what a direct implementation of the paper does: a loop over one embedding table per codebook, eager attention,
+a loop over one head per codebook on every frame, and a cross-entropy for each. Ours:
+`models.captioner.model.Captioner.forward` with its defaults. `--layers` is the number of layers of encoder and decoder
+on both sides; fewer than BART-base's 6 make the heads' share, and so the ratio, larger.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
-from claims import Claims, claim, show
+from claims import Claims, claim, parser, show
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import BartConfig, BartForConditionalGeneration
@@ -40,14 +38,14 @@ CAPTION = "a dog barks twice while rain falls on the roof and wind blows in the 
 
 
 class NoPositions(nn.Module):
-    """In the encoder, where EnCLAP's own positions are added before."""
+    """No positions in the encoder: EnCLAP's own are added before it."""
 
     def forward(self, input_ids: Tensor) -> Tensor:
         return torch.zeros(1)
 
 
 class PlainEnclap(nn.Module):
-    """EnCLAP as its paper says it, codebook by codebook."""
+    """EnCLAP as its paper describes it, codebook by codebook."""
 
     def __init__(self, config: BartConfig) -> None:
         super().__init__()
@@ -81,23 +79,22 @@ class PlainEnclap(nn.Module):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layers", type=int, default=6, help="of the encoder and of the decoder")
-    parser.add_argument(
+    arguments = parser(__doc__)
+    arguments.add_argument("--layers", type=int, default=6, help="of the encoder, and of the decoder")
+    arguments.add_argument(
         "--rounds", type=int, default=5, help="steps of each side, taken in turns, after one to warm up"
     )
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--long-clips", action="store_true", help="print what a 30 s clip costs in each mode, too")
-    options = parser.parse_args()
+    arguments.add_argument("--threads", type=int, default=2)
+    arguments.add_argument("--long-clips", action="store_true", help="also print what a 30 s clip costs in each mode")
+    options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     if options.long_clips:
         print_long_clips(options.layers)
-    claims = training_steps(options.layers, options.rounds)
-    show(claims)
+    show(training_steps(options.layers, options.rounds))
 
 
 def training_steps(layers: int, rounds: int) -> Claims:
-    """Seconds of a training step."""
+    """Return the claims of seconds of a training step."""
     ours, plain = models(layers)
     claims: Claims = {}
     for corpus, seconds in SECONDS.items():
@@ -117,7 +114,7 @@ def training_steps(layers: int, rounds: int) -> Claims:
 
 @torch.inference_mode()
 def print_long_clips(layers: int) -> None:
-    """Encoder rows and seconds of one clip of 30 s; says nothing of how good the captions are."""
+    """Print encoder rows and seconds of one clip of 30 s; says nothing about the quality of the captions."""
     model = models(layers)[0].eval()
     clip = np.random.default_rng(0).integers(0, ENTRIES, (round(30 * FRAMES_A_SECOND), CODEBOOKS)).astype(np.int16)
     for mode in ("crop", "windows", "pool", "interpolate"):
@@ -131,7 +128,7 @@ def print_long_clips(layers: int) -> None:
 
 
 def models(layers: int) -> tuple[Captioner, PlainEnclap]:
-    """Both sides at BART-base's width."""
+    """Return both sides at BART-base's width."""
     sizes = {
         "d_model": 768, "encoder_layers": layers, "decoder_layers": layers, "encoder_attention_heads": 12,
         "decoder_attention_heads": 12, "encoder_ffn_dim": 3072, "decoder_ffn_dim": 3072, "dropout": 0.1,
@@ -144,9 +141,9 @@ def models(layers: int) -> tuple[Captioner, PlainEnclap]:
 
 
 def in_turns(ours: Callable[[], Tensor], baseline: Callable[[], Tensor], rounds: int) -> tuple[float, float]:
-    """Median seconds of our forward and backward, and the median of the baseline's seconds to ours in each round.
+    """Return the median seconds of our forward and backward, and the median over rounds of baseline to ours.
 
-    The first step of each does not count.
+    The first step of each side does not count.
     """
     found: list[tuple[float, float]] = []
     for number in range(rounds + 1):

@@ -1,22 +1,65 @@
-"""What every benchmark ends with: a table for people, and one line of JSON."""
+"""Shared by the benchmarks: sides that are timed in turns, and a result as a table and one line of JSON."""
 
 from __future__ import annotations
 
+import argparse
 import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import TypedDict
 
-Claims = dict[str, dict[str, float | str]]
+
+class Claim(TypedDict):
+    """One comparison."""
+
+    ours: float
+    baseline: float
+    ratio: float  # the higher, the better
+    target: float | None  # of the ratio; None where nothing is claimed and the comparison informs
+    unit: str  # of ours and baseline
 
 
-def claim(ours: float, baseline: float, target: float, unit: str, less: bool = False) -> dict[str, float | str]:
-    """A row of the result; the ratio is the better the higher, whether `less` of the unit is better or more."""
+Claims = dict[str, Claim]
+
+
+def claim(ours: float, baseline: float, target: float | None, unit: str, less: bool = False) -> Claim:
+    """Return one comparison.
+
+    Args:
+        less: the fewer of the unit, the better.
+    """
     ratio = baseline / ours if less else ours / baseline
     return {"ours": ours, "baseline": baseline, "ratio": ratio, "target": target, "unit": unit}
 
 
 def show(claims: Claims) -> None:
-    """Print the table, then the JSON."""
+    """Print the table, and as the last line the JSON."""
     widest = max(len(name) for name in claims)
     for name, row in claims.items():
-        print(f"{name:>{widest}}: ours {row['ours']:.4g}  baseline {row['baseline']:.4g} {row['unit']}  "
-              f"ratio {row['ratio']:.2f}, target {row['target']:.3g}")  # fmt: skip
+        target = "" if row["target"] is None else f", target {row['target']:.3g}"
+        print(
+            f"{name:>{widest}}: ours {row['ours']:.4g}  baseline {row['baseline']:.4g} {row['unit']}  "
+            f"ratio {row['ratio']:.2f}{target}"
+        )
     print(json.dumps(claims))
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser of the command line whose help is a script's docstring."""
+    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def in_turns(sides: Sequence[Callable[[], object]], rounds: int) -> list[float]:
+    """Return the median seconds of each side, after one call of each to warm up.
+
+    The sides are called in turns, so that whatever else the machine does falls on all of them.
+    """
+    taken: list[list[float]] = [[] for _ in sides]
+    for number in range(rounds + 1):
+        for side, seconds in zip(sides, taken, strict=True):
+            start = time.perf_counter()
+            side()
+            if number:
+                seconds.append(time.perf_counter() - start)
+    return [statistics.median(one) for one in taken]

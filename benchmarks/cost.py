@@ -1,20 +1,20 @@
-"""What experiments/dcase2024.yaml takes in time and money on 1, 8 and 64 GPUs; docs/cost.md has what this prints.
+"""Time and money that experiments/dcase2024.yaml takes on 1, 8 and 64 GPUs; docs/cost.md shows what this prints.
 
     python benchmarks/cost.py [--peak 989] [--peak-float32 67] [--mfu 0.3] [--price 3]
 
 Counted: the floating-point operations of a forward pass, with torch's FlopCounterMode on models of the published sizes
 with random weights. A backward pass has twice as many (torch counts those of grouped convolutions many times over, so
-it is not asked), and cached gradients take a second forward pass. Taken from the corpora's papers: numbers of clips.
-Assumed, and so options: the accelerator's peak in TFLOP/s (those of an H100 SXM, dense bfloat16 and plain float32),
-what share of it training reaches (MFU), and the price of a GPU hour. Nothing here has been timed on a GPU.
+they are not used), and cached gradients take a second forward pass. Taken from the corpora's papers: numbers of clips.
+Assumed, and so options: the accelerator's peak in TFLOP/s (by default an H100 SXM's, dense bfloat16 and plain float32),
+the share of it that training reaches (MFU), and the price of a GPU hour. Nothing here has been timed on a GPU.
 
-Clips are as long as they can be: 10 s for pretrained retrievers (max_frames), 22.5 s (Clotho's middle) for finetuned
-ones, the 11.85 s that BART's positions hold for captioners. Not in it: search, combine, downloads, reading audio.
+Clips are as long as they can be: 10 s for pretrained retrievers (max_frames), 22.5 s (the middle of Clotho's range) for
+finetuned ones, the 11.85 s that BART's positions hold for captioners. Not included: search, combine, downloads, reading
+audio. The last line compares the hours on 8 and 64 GPUs with those on one; nothing is claimed about them.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from typing import Any
 import dac
 import numpy as np
 import torch
+from claims import claim, parser, show
 from rich.console import Console
 from rich.table import Table
 from timetable import critical_path, timetable
@@ -47,8 +48,8 @@ CLIPS = {"clotho": 3839, "audiocaps": 49_838, "wavcaps": 403_050}
 CAPTIONS = {**CLIPS, "clotho": 5 * 3839}
 SECONDS = {"clotho": 22.5, "audiocaps": 10.0, "wavcaps": 30.0}  # WavCaps: the most that `prepare` keeps
 VALIDATION_CLIPS = 1045
-STEP = 3  # forward passes that a step is worth
-START_UP_S = 60.0  # of a trainer: processes, imports, weights, features; assumed
+STEP = 3  # forward passes that a training step costs
+START_UP_S = 60.0  # of a trainer (processes, imports, weights, features); assumed
 CODES_A_SECOND = 44_100 / 512
 CAPTION = "a dog barks twice while rain falls on the roof and wind blows in the distance"
 ENCODERS = {
@@ -63,24 +64,24 @@ WORKERS = {1: 1, 8: 4, 64: 16}  # of a pretraining, by the number of GPUs
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peak", type=float, default=989.0, help="TFLOP/s in bfloat16")
-    parser.add_argument("--peak-float32", type=float, default=67.0, help="TFLOP/s in float32: prepare, embeddings")
-    parser.add_argument("--mfu", type=float, default=0.3, help="share of the peak that is reached")
-    parser.add_argument("--price", type=float, default=3.0, help="of a GPU hour, in any currency")
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--peak", type=float, default=989.0, help="TFLOP/s in bfloat16")
+    arguments.add_argument("--peak-float32", type=float, default=67.0, help="TFLOP/s in float32: prepare, embeddings")
+    arguments.add_argument("--mfu", type=float, default=0.3, help="share of the peak that is reached")
+    arguments.add_argument("--price", type=float, default=3.0, help="of a GPU hour, in any currency")
+    options = arguments.parse_args()
     speed, speed_float32 = options.mfu * options.peak * 1e12, options.mfu * options.peak_float32 * 1e12
     path = Path(__file__).parents[1] / "experiments" / "dcase2024.yaml"
     experiment = load_experiment(path)
     page, once = Console(width=120), Counted()
 
-    table = Table("member", "GFLOP a clip", "clips an epoch", "steps", "PFLOP", "GPU hours", box=None)
+    table = Table("member", "GFLOP per clip", "clips per epoch", "steps", "PFLOP", "GPU hours", box=None)
     step_flops, alone_flops = {}, {}
     for name, member in experiment.members.items():
         forward, clips = once.flops(member), clips_of(experiment, name)
         each = forward * (STEP + bool(getattr(member, "gradient_cache", None)))
         step_flops[name] = each * clips * member.training.epochs
-        # What every worker does by itself, in float32 or while the others wait, in bfloat16 seconds.
+        # Work that more workers do not divide, in operations of bfloat16: validation, and embeddings in float32.
         validation = forward * VALIDATION_CLIPS * member.training.epochs
         embeddings = once.embedding_flops(experiment, member) * audio_seconds(experiment.training_corpora(name))
         alone_flops[name] = validation + embeddings * speed / speed_float32
@@ -93,8 +94,9 @@ def main() -> None:
     audio_s = audio_seconds(CLIPS) + VALIDATION_CLIPS * SECONDS["clotho"]  # and test, of as many clips
     prepare_s = once.codec_flops() * audio_s / speed_float32
     page.print(f"\nprepare: {audio_s / 3600:,.0f} h of audio at most, {prepare_s / 3600:.1f} GPU hours\n")
-    table = Table("GPUs", "workers of a pretraining", "prepare", "train", "longest path", "in all", "GPU hours paid",
+    table = Table("GPUs", "workers of a pretraining", "prepare", "train", "longest path", "in total", "GPU hours paid",
                   "cost", box=None)  # fmt: skip
+    hours_of: dict[int, float] = {}
     for gpus, workers in WORKERS.items():
         pretraining = [name for name in experiment.members if name.endswith("-pretrained")]
         run = load_experiment(path, [f"members.{name}.resources.workers={workers}" for name in pretraining])
@@ -104,21 +106,23 @@ def main() -> None:
         }
         train_s = max(timetable(run, seconds, {"GPU": gpus, "CPU": 16.0 * gpus}).values())
         total = prepare_s / gpus + train_s
+        hours_of[gpus] = total / 3600
         paid = total * gpus / 3600
         hours = (prepare_s / gpus, train_s, critical_path(run, seconds), total)
         table.add_row(str(gpus), str(workers), *(f"{s / 3600:.2f} h" for s in hours), f"{paid:.0f}",
                       f"{paid * options.price:,.0f}")  # fmt: skip
     page.print(table)
+    show({f"hours_on_{gpus}_gpus": claim(hours_of[gpus], hours_of[1], None, "h", less=True) for gpus in (8, 64)})
 
 
 class Counted:
-    """Operations of models, each counted once."""
+    """Floating-point operations of models, each counted once."""
 
     def __init__(self) -> None:
         self._known: dict[str, float] = {}
 
     def flops(self, member: AnyMember) -> float:
-        """Of one clip (or, of a fluency detector, one text) forward."""
+        """Return those of one clip (of a fluency detector: one text) forward."""
         if isinstance(member, RetrieverMember):
             # 22.5 s where clips are not cut to 10 s
             frames = min(member.audio_encoder.max_frames or 10**9, int(SECONDS["clotho"] * 100))
@@ -130,13 +134,13 @@ class Counted:
         return self._once("fluency", lambda: fluency_flops(member.text_encoder))
 
     def embedding_flops(self, experiment: Experiment, member: AnyMember) -> float:
-        """Of a second of the clips whose audio embeddings a captioner reads."""
+        """Return those of a second of audio, embedded by the retrievers that a captioner reads."""
         retrievers = member.retrievers() if isinstance(member, CaptionerMember) else []
         read = [experiment.members[name] for name in retrievers]
         return sum(self._once("embedding", lambda: embedding_flops(r)) for r in read if isinstance(r, RetrieverMember))  # noqa: B023
 
     def codec_flops(self) -> float:
-        """Of encoding a second of audio with DAC at 44.1 kHz, of descript's default sizes."""
+        """Return those of encoding a second of audio with DAC at 44.1 kHz, of Descript's default sizes."""
         model, audio = dac.DAC().eval(), torch.zeros(1, 1, 44_032)
         return self._once("codec", lambda: count(lambda: model.encode(audio)))
 
@@ -146,27 +150,29 @@ class Counted:
         return self._known[key]
 
 
-def count(forward: Callable[[], Any]) -> float:
+def count(forward: Callable[[], object]) -> float:
+    """Return the floating-point operations of a call."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         forward()
     return float(counter.get_total_flops())
 
 
 def retriever_flops(member: RetrieverMember, frames: int) -> float:
-    """Of two pairs, halved."""
+    """Return the operations of one pair: half of those of two."""
     model = retriever(member)
     log_mel, lengths = torch.randn(2, frames, model.config.log_mel.n_mels), torch.tensor([frames, frames])
     return count(lambda: model(log_mel, lengths, [CAPTION, CAPTION[::-1]], torch.arange(2))) / 2
 
 
 def embedding_flops(member: RetrieverMember) -> float:
-    """Of a second, in a clip of ten."""
+    """Return the operations of a second of audio: a tenth of those of ten seconds."""
     model = retriever(member).eval()
     log_mel = torch.randn(1, 1000, model.config.log_mel.n_mels)
     return count(lambda: model.embed_audio(log_mel, torch.tensor([1000]))) / 10
 
 
 def retriever(member: RetrieverMember) -> Retriever:
+    """Return the model of a member at its published size, with random weights."""
     config = member.convert(
         RetrieverConfig,
         audio_encoder=member.audio_encoder.model_copy(update={"checkpoint": None}),
@@ -177,7 +183,7 @@ def retriever(member: RetrieverMember) -> Retriever:
 
 
 def captioner_flops(member: CaptionerMember) -> float:
-    """Of one clip that fills all positions; attention by matrix products, which the counter sees on any device."""
+    """Return the operations of a clip that fills all positions; attention by matrix products, which can be counted."""
     shapes = {"codebooks": 9, "codebook_size": 1024, "audio_embedding_dim": 1024}
     config = member.convert(CaptionerConfig, attn_implementation="eager", **shapes)
     bart_config = BartConfig(**BARTS[member.language_model], vocab_size=50_265)
@@ -190,20 +196,21 @@ def captioner_flops(member: CaptionerMember) -> float:
 
 
 def fluency_flops(text_encoder: TextEncoderConfig) -> float:
+    """Return the operations of one text."""
     config = FluencyDetectorConfig(text_encoder=of_published_size(text_encoder))
     model = FluencyDetector.create(config, [CAPTION]).train()
     return count(lambda: model([CAPTION], torch.ones(1)))
 
 
 def of_published_size(config: TextEncoderConfig) -> TextEncoderConfig:
-    """With random weights; what its vocabulary is looked up in costs no operations."""
+    """Return a text encoder with random weights; looking up its vocabulary costs no operations."""
     kind, sizes = ENCODERS[config.name]
     found: dict[str, Any] = {"name": f"random:{kind}", "sizes": sizes, "pooling": "cls", "vocab_size": 400}
     return TextEncoderConfig(**found)
 
 
 def clips_of(experiment: Experiment, name: str) -> int:
-    """Of an epoch; for a fluency detector every caption, intact and damaged."""
+    """Return the clips of an epoch; for a fluency detector every caption, intact and damaged."""
     corpora = experiment.training_corpora(name)
     if experiment.members[name].kind == "fluency-detector":
         return 2 * sum(CAPTIONS[corpus] for corpus in corpora)
@@ -211,7 +218,7 @@ def clips_of(experiment: Experiment, name: str) -> int:
 
 
 def audio_seconds(corpora: Iterable[str]) -> float:
-    """Of the corpora's training splits, and Clotho's validation split."""
+    """Return the seconds of audio of the corpora's training splits, and of Clotho's validation split."""
     return sum(CLIPS[corpus] * SECONDS[corpus] for corpus in corpora) + VALIDATION_CLIPS * SECONDS["clotho"]
 
 

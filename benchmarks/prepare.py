@@ -6,16 +6,14 @@ Baseline: what a first script does: read a file, mix down and resample with audi
 `encode` with the same weights and as many threads as there are cores, and write the codes as EnCLAP's own scripts do,
 `np.save` of int64 [T, Q]. It computes no log_mel and keeps no captions; ours does both.
 
-Ours: `ray_jobs.features.shards.make_shards`, as `enclap prepare` calls it, on the same files. Both sides
-take turns in rounds.
-Steady state is counted from when every actor has finished its first shard; what comes before (actors, imports) is
-printed apart. `bytes` compares the codes on disk. `--growth` measures the highest sum of proportional set sizes of all
-processes with 200 and with 2,000 clips.
+Ours: `ray_jobs.features.shards.make_shards`, as `enclap prepare` calls it, on the same files. Both sides run in turns.
+`throughput` is measured from the moment when every actor has finished its first shard; the start before that (actors,
+imports) is printed apart. `bytes` compares the codes on disk. `--growth` adds `memory_growth`: the highest sum of
+proportional set sizes of all processes with 2,000 clips against 200.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import threading
 import time
@@ -30,10 +28,11 @@ import pyarrow.parquet as pq
 import ray
 import torch
 from audiotools import AudioSignal
-from claims import Claims, claim, show
+from claims import Claims, claim, parser, show
 
 from corpora.folder import read_folder
-from corpora.soundscapes.render import sample_scenes, write_captions, write_clip
+from corpora.soundscapes.render import write_captions, write_clip
+from corpora.soundscapes.sampling import sample_scenes
 from models.codec.dac import DacArguments
 from models.codec.weights import find_weights, read_own
 from models.settings import LogMelConfig
@@ -52,12 +51,12 @@ FEATURES = FeaturesConfig(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=320, help="a round")
-    parser.add_argument("--growth", action="store_true", help="measure memory with 200 and 2,000 clips, too")
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--clips", type=int, default=320, help="per round")
+    arguments.add_argument("--growth", action="store_true", help="also measure memory with 200 and 2,000 clips")
+    options = arguments.parse_args()
     if options.clips < FEWEST_CLIPS:
-        parser.error(f"--clips {options.clips}: fewer than {FEWEST_CLIPS} leave too few shards for a steady state")
+        arguments.error(f"--clips {options.clips}: fewer than {FEWEST_CLIPS} leave too few shards for a steady state")
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         table = render(root / "audio", max(options.clips, 2000 if options.growth else 0))
@@ -71,19 +70,19 @@ def main() -> None:
 
 
 def render(root: Path, clips: int) -> pd.DataFrame:
-    """Clips of the built-in corpus, as files that have to be resampled."""
+    """Write clips of the built-in corpus as files that have to be resampled, and return their table."""
     scenes = sample_scenes({"test": min(clips, 400)}, seed=0)["test"]
     for scene in scenes:
         write_clip(scene, root, SAMPLE_RATE)
     write_captions(root, "test", scenes)
-    table, _ = read_folder(root, "test")
+    table = read_folder(root, "test").clips
     copies = -(-clips // len(table))
     repeated = pd.concat([table.assign(clip_id=table["clip_id"] + f"-{n}") for n in range(copies)], ignore_index=True)
     return repeated.head(clips)
 
 
 def throughput(table: pd.DataFrame, root: Path) -> Claims:
-    """Clips a second in steady state, and bytes of codes."""
+    """Return the claims of clips per second in steady state, and of bytes of codes."""
     ours, baseline = [], []
     for number in range(ROUNDS):
         baseline.append(plain_loop(table, root / f"npy-{number}"))
@@ -98,7 +97,7 @@ def throughput(table: pd.DataFrame, root: Path) -> Claims:
 
 
 def plain_loop(table: pd.DataFrame, target: Path) -> float:
-    """Clips a second of the baseline."""
+    """Return the baseline's clips per second."""
     record, state = read_own(find_weights(CODEC))
     model = dac.DAC(**asdict(DacArguments.known(record["kwargs"])))
     model.load_state_dict(state)
@@ -114,7 +113,7 @@ def plain_loop(table: pd.DataFrame, target: Path) -> float:
 
 
 def our_rate(table: pd.DataFrame, target: Path) -> tuple[float, float]:
-    """Seconds until every actor has finished a shard, and clips a second from then on."""
+    """Return seconds until every actor has finished a shard, and clips per second from then on."""
     resources = PrepareResources()
     start, finished = time.perf_counter(), []
     clips = []
@@ -126,12 +125,13 @@ def our_rate(table: pd.DataFrame, target: Path) -> tuple[float, float]:
 
 
 def shards_of(table: pd.DataFrame, target: Path) -> list[Shard]:
+    """Return the shards of a table in an empty folder."""
     target.mkdir(parents=True, exist_ok=True)
     return plan_shards(table, FEATURES, target)
 
 
 def codes_bytes(folder: Path) -> int:
-    """Compressed size of the column `codes` in all shards."""
+    """Return the compressed size of the column `codes` in all shards, in bytes."""
     total = 0
     for shard in folder.glob("*.parquet"):
         metadata = pq.read_metadata(shard)
@@ -142,13 +142,13 @@ def codes_bytes(folder: Path) -> int:
 
 
 def growth(table: pd.DataFrame, root: Path) -> Claims:
-    """The highest memory of all processes, with 200 clips (baseline) and with 2,000 (ours)."""
+    """Return the claim of the highest memory of all processes, with 200 clips (baseline) and with 2,000 (ours)."""
     few, many = (peak_memory(table.head(clips), root / f"growth-{clips}") for clips in (200, 2000))
     return {"memory_growth": claim(many / 2**20, few / 2**20, 1 / 1.2, "MiB", less=True)}
 
 
 def peak_memory(table: pd.DataFrame, target: Path) -> int:
-    """Of this process and all that it started, in bytes."""
+    """Return the highest memory of all processes that this one starts for the table, in bytes."""
     peak, stop = 0, threading.Event()
 
     def watch() -> None:
@@ -168,7 +168,7 @@ def peak_memory(table: pd.DataFrame, target: Path) -> int:
 def _size(process: psutil.Process) -> int:
     try:
         return process.memory_full_info().pss
-    except psutil.Error:  # ended meanwhile
+    except psutil.Error:  # has ended
         return 0
 
 

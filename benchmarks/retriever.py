@@ -2,26 +2,23 @@
 
     python benchmarks/retriever.py [--rounds 5] [--plot scaling.png]
 
-`loss_time`, `loss_memory`: the m-LTM loss, forward and backward, of 256 pairs of 1,024 numbers with a diagonal metric,
-on embeddings that match about as well as half-way through training. Baseline: the formulation of the reference code,
-pair by pair, so that tensors of 256 x 256 x 1,024 arise, and POT's `ot.sinkhorn` with its own settings (1,000
-iterations at most, threshold 1e-9), through which autograd goes back. Both give the same value and gradient, which is
-checked. Memory is what the highest resident size of a fresh process grows by in one step, once its inputs and the
-libraries are there (a step on 8 pairs), as the kernel counts it (VmHWM, set back before; Linux).
+`loss_time`, `loss_memory`: the m-LTM loss, forward and backward, of 256 pairs of 1,024 dimensions with a diagonal
+metric, on embeddings that match about as well as half-way through training. Baseline: the formulation of the reference
+code, pair by pair, so that tensors of 256 x 256 x 1,024 arise, and POT's `ot.sinkhorn` with its own settings (at most
+1,000 iterations, threshold 1e-9), which autograd differentiates. Both give the same value and gradient, which is
+checked. Memory is the growth of a fresh process's highest resident size in one step, after its inputs and libraries
+have been loaded (by a step on 8 pairs), as the kernel counts it (VmHWM, reset before; Linux).
 
 `metrics`: mAP@10 and recalls of 5,225 captions over 1,045 clips. Baseline: a loop over captions, each sorted by NumPy.
 
-Two tables go before: what the loss's time is made of, and the time by batch size.
+Two tables are printed before: the parts of the loss's time, and the time by batch size.
 """
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import multiprocessing
 import re
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +26,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import ot
 import torch
-from claims import claim, show
+from claims import claim, in_turns, parser, show
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -43,10 +41,10 @@ Step = Callable[[Tensor, Tensor], Tensor]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--plot", type=Path, help="draw the time by batch size into this file")
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--rounds", type=int, default=5, help="of each side, taken in turns, after one to warm up")
+    arguments.add_argument("--plot", type=Path, help="draw the time by batch size into this file")
+    options = arguments.parse_args()
     check_agreement()
     inputs = pairs(PAIRS)
     ours, baseline = in_turns([lambda: our_step(*inputs), lambda: plain_step(*inputs)], options.rounds)
@@ -67,7 +65,7 @@ def main() -> None:
 
 
 def pairs(number: int) -> tuple[Tensor, Tensor]:
-    """Unit embeddings of pairs; the loss of 256 is 5.7, between 5.5 (log B) and 11.1."""
+    """Return unit embeddings of pairs; the loss of 256 is 5.7, between 5.5 (log B) and 11.1."""
     rng = torch.Generator().manual_seed(0)
     audio = torch.randn(number, WIDTH, generator=rng)
     text = audio + 2 * torch.randn(number, WIDTH, generator=rng)
@@ -94,16 +92,19 @@ def plain_step(audio: Tensor, text: Tensor) -> Tensor:
 
 
 def check_agreement() -> None:
+    """Raise AssertionError unless both sides give the same loss and gradient."""
     values, gradients = [], []
     for step in (our_step, plain_step):
         audio, text = pairs(PAIRS)
         values.append(step(audio, text))
+        assert audio.grad is not None
         gradients.append(audio.grad)
     torch.testing.assert_close(*values, atol=1e-4, rtol=0)
     torch.testing.assert_close(*gradients, atol=1e-3 * float(gradients[1].abs().max()), rtol=0)
 
 
 def peak_mib(step: Step) -> float:
+    """Return the growth of the highest resident size in one step of a fresh process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_growth_of_one, (step,))
 
@@ -120,11 +121,13 @@ def _growth_of_one(step: Step) -> float:
 
 def _highest_kib() -> int:
     status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found
+    return int(found[1])
 
 
 def print_parts(rounds: int) -> None:
-    """What bounds our loss: arithmetic of the matrix products, or the traffic of the sweeps."""
+    """Print what bounds our loss: arithmetic of the matrix products, or memory traffic of the sweeps."""
     audio, text = pairs(PAIRS)
     with torch.no_grad():
         cost = pairwise_distance(audio, text)
@@ -147,6 +150,7 @@ def print_parts(rounds: int) -> None:
 
 
 def print_scaling(plot: Path | None) -> None:
+    """Print, and draw if asked to, the time by batch size."""
     print(f"{'pairs':>6} {'ours, s':>10} {'baseline, s':>12}")
     ours, baseline = [], []
     for number in BATCHES:
@@ -167,8 +171,8 @@ def print_scaling(plot: Path | None) -> None:
 # --- metrics -------------------------------------------------------------------------------------------------------
 
 
-def ranking() -> tuple[np.ndarray, np.ndarray]:
-    """Similarity [5225, 1045], and the right clip of each caption."""
+def ranking() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return similarities [5225, 1045], and the right clip of each caption."""
     rng = np.random.default_rng(0)
     target = np.repeat(np.arange(1045), 5)
     similarity = rng.normal(size=(len(target), 1045)).astype(np.float32)
@@ -176,7 +180,7 @@ def ranking() -> tuple[np.ndarray, np.ndarray]:
     return similarity, target
 
 
-def plain_metrics(similarity: np.ndarray, target: np.ndarray) -> dict[str, float]:
+def plain_metrics(similarity: NDArray[np.float32], target: NDArray[np.int64]) -> dict[str, float]:
     precision, ranks = [], []
     for row, right in zip(similarity, target, strict=True):
         rank = int(np.flatnonzero(np.argsort(-row) == right)[0]) + 1
@@ -184,18 +188,6 @@ def plain_metrics(similarity: np.ndarray, target: np.ndarray) -> dict[str, float
         precision.append(1 / rank if rank <= 10 else 0.0)
     recalls = {f"r@{k}": float(np.mean([rank <= k for rank in ranks])) for k in (1, 5, 10)}
     return {"map@10": float(np.mean(precision)), **recalls, "median_rank": float(np.median(ranks))}
-
-
-def in_turns(sides: list[Callable[[], object]], rounds: int) -> list[float]:
-    """Median seconds of each side, after one call each that does not count."""
-    taken: list[list[float]] = [[] for _ in sides]
-    for number in range(rounds + 1):
-        for side, seconds in zip(sides, taken, strict=True):
-            start = time.perf_counter()
-            side()
-            if number:
-                seconds.append(time.perf_counter() - start)
-    return [statistics.median(one) for one in taken]
 
 
 if __name__ == "__main__":

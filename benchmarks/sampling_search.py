@@ -1,19 +1,18 @@
-"""What a trial of the sampling search costs beside its candidates, at the demo's size.
+"""Cost of a trial of the sampling search apart from its candidates, at the demo's size.
 
     python benchmarks/sampling_search.py [--trials 14] [--clips 100] [--candidates 10]
 
-`sampling_overhead`: the share of a trial's time in which no candidate is drawn or scored by the members: metrics of the
-candidates, the inner search of weights, files, Ray Tune with its searcher and scheduler. The time of a trial goes from
-its start to that of the next one in the same actor; the first trial of each actor loads the members and is left out, as
-the search's own best.json leaves it out. The bound is 0.15.
+`sampling_overhead`: the share of a trial's time in which the members neither draw nor score a candidate: metrics of the
+candidates, the inner search of weights, files, Ray Tune with its searcher and scheduler. A trial's time is from its
+start to the start of the next one in the same actor; the first trial of each actor loads the members and is left out,
+as in the search's own best.json. The baseline is a bound of 0.15.
 
-The members are those of experiments/demo.yaml with random weights, over random codes and log-mels of 5 to 10 s. Random
-weights end no caption, so captions are cut at 20 tokens, about what trained captioners say.
+The members are those of experiments/demo.yaml with random weights, over random codes and log-mels of 5 to 10 s. With
+random weights no caption ends, so captions are cut at 20 tokens, about the length that trained captioners produce.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from pathlib import Path
 
@@ -21,10 +20,10 @@ import numpy as np
 import pandas as pd
 import ray
 import torch
-from claims import claim, show
+from claims import claim, parser, show
 
 from corpora.soundscapes.grammar import describe
-from corpora.soundscapes.render import sample_scenes
+from corpora.soundscapes.sampling import sample_scenes
 from models.captioner.model import Captioner
 from models.fluency.detector import FluencyDetector
 from models.retriever.model import Retriever
@@ -38,8 +37,8 @@ from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.experiment.member_config import CaptionerMember, RetrieverMember
 from ray_jobs.features.files import write_shard
 from ray_jobs.run.directory import RunDirectory, mark_done
-from ray_jobs.tuning.candidate_store import validation_directory
-from ray_jobs.tuning.sampling import search_sampling, validation_clip_ids
+from ray_jobs.tuning.candidate_store import validation_clip_ids, validation_directory
+from ray_jobs.tuning.sampling import search_sampling
 
 DEMO = Path(__file__).parents[1] / "experiments" / "demo.yaml"
 CODEBOOKS, ENTRIES, CODES_A_SECOND = 8, 256, 25
@@ -47,11 +46,11 @@ LARGEST_OVERHEAD = 0.15
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=14)
-    parser.add_argument("--clips", type=int, default=100)
-    parser.add_argument("--candidates", type=int, default=10)
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--trials", type=int, default=14)
+    arguments.add_argument("--clips", type=int, default=100)
+    arguments.add_argument("--candidates", type=int, default=10)
+    options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as storage:
         experiment = load_experiment(
             DEMO,
@@ -63,17 +62,18 @@ def main() -> None:
         write_run(experiment, options.clips)
         ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         directory = validation_directory(experiment)
-        best, frames = search_sampling(experiment, directory, validation_clip_ids(directory, experiment))
+        outcome = search_sampling(experiment, directory, validation_clip_ids(directory, experiment))
         ray.shutdown()
-    trials = frames["trials"]
+    best, trials = outcome.best, outcome.frames["trials"]
     with pd.option_context("display.width", 200, "display.max_columns", 20):
         print(trials.sort_values(["pid", "started"]).drop(columns=["cider_d", "in_sample"]).to_string(index=False))
-    print(f"{len(trials)} trials in {trials['pid'].nunique()} processes, {best['elapsed_s']:.1f} s")
-    show({"sampling_overhead": claim(best["overhead"], LARGEST_OVERHEAD, 1.0, "of a trial", less=True)})
+    print(f"{len(trials)} trials in {trials['pid'].nunique()} processes, {best.elapsed_s:.1f} s")
+    assert best.overhead is not None, "too few trials in each process to measure what they cost beside generating"
+    show({"sampling_overhead": claim(best.overhead, LARGEST_OVERHEAD, 1.0, "of a trial", less=True)})
 
 
 def write_run(experiment: Experiment, clips: int) -> None:
-    """Validation features and untrained members, where the search looks for them."""
+    """Write validation features and untrained members to where the search looks for them."""
     directory, rng = RunDirectory(experiment), np.random.default_rng(0)
     scenes = sample_scenes({"train": 400, "validation": clips}, seed=0)
     rows = []
@@ -100,7 +100,7 @@ def write_run(experiment: Experiment, clips: int) -> None:
 
 
 def untrained(experiment: Experiment, name: str, captions: list[str]) -> Retriever | Captioner | FluencyDetector:
-    """A member with random weights and a tokenizer of its own."""
+    """Return a member with random weights and a tokenizer of its own."""
     member = experiment.members[name]
     if isinstance(member, RetrieverMember):
         return Retriever.create(member.convert(RetrieverConfig, log_mel=experiment.features.log_mel), captions)

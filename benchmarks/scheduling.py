@@ -1,25 +1,24 @@
-"""64 members on 16 nodes: the makespan of `train` against what no schedule could beat.
+"""64 members on 16 nodes: the makespan of `train` against a bound that no schedule can beat.
 
     python benchmarks/scheduling.py [--nodes 16] [--start-up 20] [--epoch 2] [--one-node]
 
-The loop that schedules is that of `ray_jobs.train`, on a real Ray cluster of that many nodes on this machine
-(ray.cluster_utils), each with 4 GPUs and 32 CPUs that are there by name alone. What it starts is a stand-in for a
-trainer: it takes the placement group that Ray Train would take, one bundle a worker, sleeps `start_up` and then `epoch`
-seconds for each of the member's epochs, and gives the group back. 64 real TorchTrainers need several hundred processes
-that import torch; two cores do not start these in hours. `--one-node` puts all resources on one node.
+The scheduling loop is that of `ray_jobs.train`, on a real Ray cluster with that many nodes on this machine
+(ray.cluster_utils), each with 4 GPUs and 32 CPUs that exist in name only. It starts a stand-in for a trainer, which
+takes the placement group that Ray Train would take, one bundle per worker, sleeps `start_up` and then `epoch` seconds
+for each of the member's epochs, and returns the group. 64 real TorchTrainers need several hundred processes that import
+torch; two cores would take hours to start these. `--one-node` puts all resources on one node.
 
 The members are sixteen chains as in experiments/dcase2024.yaml (retriever pretrained on 4 GPUs, finetuned on 1;
 captioner pretrained on 8, finetuned on 2), with epochs drawn from a seed.
 
 `makespan`: ours is measured, from the first member's start to the last one's end; the baseline is the larger of the
-graph's longest path and its GPU seconds over the cluster's GPUs. Start-up counts in both, and is said apart. The ratio
-is baseline / ours: 1 is perfect, and the target of 1 / 1.15 allows 15 % more than that. `driver_cpu`: CPU seconds of
-the driver's process a second, in percent, against the 5 % that it may take.
+graph's longest path and its GPU seconds over the cluster's GPUs. Start-up counts in both, and is printed apart. The
+ratio is baseline / ours: 1 is perfect, and the target of 1 / 1.15 allows 15 % more than that. `driver_cpu`: CPU time of
+the driver's process in percent of one core, against the 5 % that it may take.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 import time
@@ -29,7 +28,7 @@ from typing import Any
 
 import psutil
 import ray
-from claims import Claims, claim, show
+from claims import Claims, claim, parser, show
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group, remove_placement_group
 from timetable import critical_path, timetable, work_bound
@@ -45,12 +44,12 @@ TARGET, DRIVER_PERCENT = 1.15, 5.0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodes", type=int, default=16)
-    parser.add_argument("--start-up", type=float, default=20.0, help="seconds of every trainer before its first step")
-    parser.add_argument("--epoch", type=float, default=2.0, help="seconds")
-    parser.add_argument("--one-node", action="store_true", help="with the resources of all")
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--nodes", type=int, default=16)
+    arguments.add_argument("--start-up", type=float, default=20.0, help="seconds of a trainer before its first step")
+    arguments.add_argument("--epoch", type=float, default=2.0, help="seconds")
+    arguments.add_argument("--one-node", action="store_true", help="one node with the resources of all")
+    options = arguments.parse_args()
     start = time.monotonic()
     cluster = start_cluster(options.nodes, options.one_node)
     print(f"{options.nodes} nodes were up after {time.monotonic() - start:.0f} s")
@@ -62,7 +61,7 @@ def main() -> None:
 
 
 def start_cluster(nodes: int, one_node: bool) -> Cluster:
-    """A cluster of nodes without a dashboard, and a driver in this process."""
+    """Start a cluster of nodes without a dashboard, and a driver in this process."""
     scale = nodes if one_node else 1
     node = {key: amount * scale for key, amount in NODE.items()} | {"object_store_memory": 80 << 20}
     cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
@@ -74,6 +73,7 @@ def start_cluster(nodes: int, one_node: bool) -> Cluster:
 
 
 def measure(start_up_s: float, epoch_s: float) -> Claims:
+    """Train all members with the stand-in, and return the claims."""
     with tempfile.TemporaryDirectory() as scratch:
         experiment = experiment_of_chains(scratch)
         directory = RunDirectory(experiment)
@@ -103,7 +103,7 @@ def measure(start_up_s: float, epoch_s: float) -> Claims:
 
 
 def stand_in(start_up_s: float, epoch_s: float) -> Any:
-    """A task that takes what a trainer takes for as long as one would."""
+    """Return a Ray task that holds the resources of a trainer for as long as a trainer would."""
 
     @ray.remote(num_cpus=0, max_retries=0)
     def fit(request: TrainingRequest, checkpoints: Path) -> None:
@@ -120,6 +120,7 @@ def stand_in(start_up_s: float, epoch_s: float) -> Any:
 
 
 def experiment_of_chains(storage: str) -> Experiment:
+    """Return the experiment of sixteen chains; its corpus does not exist."""
     rng = Random(0)
     members: dict[str, Any] = {}
 

@@ -5,41 +5,41 @@
 Reranking: 1,045 clips of 60 candidates. Retrieval: 1,045 clips of 5 captions, two retrievers. Scores are drawn from a
 seed; they share a part, as real ones do.
 
-Baselines: what a first script does with the same arrays. `dense_reranking`: for each weighting and clip, numpy's
+Baselines: what a first script does with the same arrays. `dense_reranking`: for each weighting and clip, NumPy's
 weighted sum of the clip's allowed candidates, argmax, and the mean of the values. `exact_reranking`: the same loop over
-as many weightings as the exact curve has intervals, which is what a grid would need to see them all. `retrieval`: for
-each weighting and query, the fused row, the rank of the right clip, and the mean of 1 / rank; as many weightings as the
-exact curve has intervals. Loops are timed on a few weightings and extrapolated, since every weighting costs the same.
-Both sides give the same values, which is checked here.
+as many weightings as the exact curve has intervals, which is what a grid would need to see them all.
+`exact_retrieval`: for each weighting and query, the fused row, the rank of the right clip, and the mean of 1 / rank; as
+many weightings as the exact curve has intervals. Loops are timed on a few weightings and extrapolated, since every
+weighting costs the same. Both sides give the same values, which is checked. Claims without `_loop` are against a bound.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
+from claims import Claims, claim, parser, show
+from numpy.typing import NDArray
 
 from models.selection.retrieval_precisions import exact_two_retriever_search
 from models.selection.weight_search import dense_weight_search, exact_two_score_search, simplex_grid
 
 CLIPS, CANDIDATES, CAPTIONS = 1045, 60, 5
 ROUNDS, LOOPED = 3, 3
-Claims = dict[str, dict[str, float | str]]
+Result = TypeVar("Result")
 
 
 def main() -> None:
+    parser(__doc__).parse_args()
     rng = np.random.default_rng(0)
-    claims = reranking(rng) | retrieval(rng)
-    for name, row in claims.items():
-        print(f"{name:>24}: ours {row['ours']:.4g}  baseline {row['baseline']:.4g} {row['unit']}  "
-              f"ratio {row['ratio']:.1f}  target {row['target']}")  # fmt: skip
-    print(json.dumps(claims))
+    show(reranking(rng) | retrieval(rng))
 
 
 def reranking(rng: np.random.Generator) -> Claims:
+    """Return the claims of the dense and the exact search of reranking weights."""
     shared = rng.normal(size=(CLIPS, CANDIDATES))
     scores = 0.6 * shared + 0.8 * rng.normal(size=(4, CLIPS, CANDIDATES))
     allowed = rng.random((CLIPS, CANDIDATES)) < 0.9
@@ -50,23 +50,22 @@ def reranking(rng: np.random.Generator) -> Claims:
     middle = (curve.breakpoints[:-1] + curve.breakpoints[1:]) / 2
     some = rng.choice(len(middle), LOOPED, replace=False)
     weightings = np.stack([middle, 1 - middle], 1)
-    looped, means = timed(lambda: [loop_over_clips(scores[:2], allowed, value, w) for w in weightings[some]], 1)
+    looped, means = timed(lambda: loop_over_weightings(scores[:2], allowed, value, weightings[some]), 1)
     np.testing.assert_allclose(means, curve.mean_values[some])
     claims |= both_ways("exact_reranking", seconds, looped / LOOPED * len(middle), 1.0)
     print(f"exact_reranking: every one of {len(middle)} intervals")
     for number, steps in ((2, 4999), (4, 30)):
         weightings = simplex_grid(number, steps)
-        seconds, found = timed(lambda w=weightings, n=number: dense_weight_search(scores[:n], allowed, value, w))
+        seconds, found = timed(partial(dense_weight_search, scores[:number], allowed, value, weightings))
         some = rng.choice(len(weightings), LOOPED, replace=False)
-        looped, means = timed(
-            lambda w=weightings[some], n=number: [loop_over_clips(scores[:n], allowed, value, one) for one in w], 1
-        )
+        looped, means = timed(partial(loop_over_weightings, scores[:number], allowed, value, weightings[some]), 1)
         np.testing.assert_allclose(means, found[some])
         claims |= rate(f"dense_reranking_{number}_scores", len(weightings) / seconds, LOOPED / looped, 5000)
     return claims
 
 
 def retrieval(rng: np.random.Generator) -> Claims:
+    """Return the claims of the exact search of the weights of two retrievers."""
     target = np.repeat(np.arange(CLIPS), CAPTIONS)
     shared = rng.normal(size=(len(target), CLIPS)) + 2.5 * np.eye(CLIPS)[target]
     pair = [0.7 * shared + 0.7 * rng.normal(size=shared.shape) for _ in range(2)]
@@ -79,7 +78,16 @@ def retrieval(rng: np.random.Generator) -> Claims:
     return both_ways("exact_retrieval", seconds, looped / LOOPED * len(middle), 5.0)
 
 
-def loop_over_clips(scores: np.ndarray, allowed: np.ndarray, value: np.ndarray, weights: np.ndarray) -> float:
+def loop_over_weightings(
+    scores: NDArray[np.float64], allowed: NDArray[np.bool_], value: NDArray[np.float64], weightings: NDArray[np.float64]
+) -> list[float]:
+    return [loop_over_clips(scores, allowed, value, weights) for weights in weightings]
+
+
+def loop_over_clips(
+    scores: NDArray[np.float64], allowed: NDArray[np.bool_], value: NDArray[np.float64], weights: NDArray[np.float64]
+) -> float:
+    """Return the mean value of the clips' best candidates under one weighting."""
     total = 0.0
     for clip in range(scores.shape[1]):
         kept = np.flatnonzero(allowed[clip])
@@ -88,7 +96,8 @@ def loop_over_clips(scores: np.ndarray, allowed: np.ndarray, value: np.ndarray, 
     return total / scores.shape[1]
 
 
-def loop_over_queries(pair: list[np.ndarray], target: np.ndarray, weight: float) -> float:
+def loop_over_queries(pair: list[NDArray[np.float64]], target: NDArray[np.int64], weight: float) -> float:
+    """Return mAP@10 of the fused similarities."""
     total = 0.0
     for query, right in enumerate(target):
         fused = weight * pair[0][query] + (1 - weight) * pair[1][query]
@@ -97,8 +106,8 @@ def loop_over_queries(pair: list[np.ndarray], target: np.ndarray, weight: float)
     return total / len(target)
 
 
-def timed(work: Callable[[], Any], rounds: int = ROUNDS) -> tuple[float, Any]:
-    """Seconds of the median round, and the result."""
+def timed(work: Callable[[], Result], rounds: int = ROUNDS) -> tuple[float, Result]:
+    """Return the seconds of the median round, and the result."""
     seconds = []
     for _ in range(rounds):
         start = time.perf_counter()
@@ -108,20 +117,17 @@ def timed(work: Callable[[], Any], rounds: int = ROUNDS) -> tuple[float, Any]:
 
 
 def both_ways(name: str, ours: float, baseline: float, bound: float) -> Claims:
-    """Seconds of ours against a bound, and against the loop."""
+    """Return the claims of our seconds against a bound, and against the loop."""
     return {
-        f"{name}_seconds": {"ours": ours, "baseline": bound, "ratio": bound / ours, "target": 1.0, "unit": "s"},
-        f"{name}_loop": {"ours": ours, "baseline": baseline, "ratio": baseline / ours, "target": 50, "unit": "s"},
+        f"{name}_seconds": claim(ours, bound, 1.0, "s", less=True),
+        f"{name}_loop": claim(ours, baseline, 50, "s", less=True),
     }
 
 
 def rate(name: str, ours: float, baseline: float, bound: float) -> Claims:
-    """Weightings a second against a bound, and against the loop."""
+    """Return the claims of our weightings per second against a bound, and against the loop."""
     unit = "weightings/s"
-    return {
-        name: {"ours": ours, "baseline": bound, "ratio": ours / bound, "target": 1.0, "unit": unit},
-        f"{name}_loop": {"ours": ours, "baseline": baseline, "ratio": ours / baseline, "target": 50, "unit": unit},
-    }
+    return {name: claim(ours, bound, 1.0, unit), f"{name}_loop": claim(ours, baseline, 50, unit)}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""When the members of an experiment would be trained if each one's seconds were known, and what no plan could beat."""
+"""The times at which members would be trained if the seconds of each were known, and bounds that no plan can beat."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ray_jobs.training.plan import by_critical_path, fits, requests, take
 
 
 def timetable(experiment: Experiment, seconds: dict[str, float], cluster: dict[str, float]) -> dict[str, float]:
-    """The second at which each member is done, by the rules of `train`: its order, and what fits starts."""
+    """Return the second at which each member is done by the rules of `train`: in its order, what fits starts."""
     free, todo, waiting = dict(cluster), set(experiment.members), by_critical_path(experiment, set(experiment.members))
     running: list[tuple[float, str]] = []
     done: dict[str, float] = {}
@@ -22,7 +22,7 @@ def timetable(experiment: Experiment, seconds: dict[str, float], cluster: dict[s
                 waiting.remove(name)
                 heapq.heappush(running, (now + seconds[name], name))
         if not running:
-            raise ValueError(f"{', '.join(waiting)}: a cluster of {cluster} cannot hold one of them")
+            raise ValueError(f"{', '.join(waiting)}: a cluster of {cluster} can hold none of them")
         now, name = heapq.heappop(running)
         done[name] = now
         todo.discard(name)
@@ -31,7 +31,7 @@ def timetable(experiment: Experiment, seconds: dict[str, float], cluster: dict[s
 
 
 def critical_path(experiment: Experiment, seconds: dict[str, float]) -> float:
-    """The longest chain of edges: what it takes with any number of accelerators."""
+    """Return the seconds of the longest chain of members: those needed with any number of accelerators."""
     ends: dict[str, float] = {}
 
     def end(name: str) -> float:
@@ -43,7 +43,7 @@ def critical_path(experiment: Experiment, seconds: dict[str, float]) -> float:
 
 
 def work_bound(experiment: Experiment, seconds: dict[str, float], cluster: dict[str, float]) -> float:
-    """What it takes if no accelerator (or CPU, whichever is scarcer) is ever idle."""
+    """Return the seconds needed if no accelerator (or CPU, whichever is scarcer) is ever idle."""
     used: dict[str, float] = {}
     for name, member in experiment.members.items():
         for key, amount in requests(member).items():

@@ -1,1 +1,1 @@
-"""Where audio and captions come from: one adapter a corpus onto one table. Never imports ray or models."""
+"""Sources of audio and captions: an adapter for each corpus, which reads it into one table. Never imports ray."""

@@ -1,4 +1,4 @@
-"""Read the audio of a clip, wherever its path leads: a file, a row of a Parquet file, or two files mixed together."""
+"""Read the audio of a clip from its path: a file, a row of a Parquet file, or two clips mixed together."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def load_clip(
     """Read a clip as `models.audio.load_audio` reads a file.
 
     Args:
-        path: of an audio file, of one inside a Parquet file (`parquet_clip`), or of two that sound together
+        path: that of an audio file, of a row of a Parquet file (`parquet_clip`), or of two clips mixed together
             (`corpora.mixing.Mixture.path`).
 
     Returns:
         Samples, [time], float32, contiguous.
 
     Raises:
-        AudioError: as `load_audio`; also if the Parquet file has no such row or no audio in it.
+        AudioError: as `load_audio`; also if the Parquet file has no such row, or the row has no audio.
     """
     mixture = Mixture.of_path(str(path))
     if mixture:
@@ -58,7 +58,7 @@ def clip_duration(path: str | Path) -> float:
 
 
 def files_of(path: str) -> list[Path]:
-    """Return the files on disk that a clip is made of: itself, a Parquet file, or the two of a mixture."""
+    """Return the files that a clip is read from: itself, a Parquet file, or those of both clips of a mixture."""
     mixture = Mixture.of_path(path)
     if mixture:
         return [*files_of(mixture.first), *files_of(mixture.second)]
@@ -67,7 +67,7 @@ def files_of(path: str) -> list[Path]:
 
 
 def _source(path: str | Path) -> Path | io.BytesIO:
-    """Return what is to be decoded: the file itself, or the bytes of a Parquet row."""
+    """Return the file to be decoded: itself, or the bytes in a row of a Parquet file."""
     inside = _PARQUET_CLIP.fullmatch(str(path))
     if not inside:
         return Path(path)
@@ -81,9 +81,9 @@ def _source(path: str | Path) -> Path | io.BytesIO:
 
 
 def parquet_clip(file: Path, row: int, column: str = _AUDIO_COLUMN) -> str:
-    """The path of the audio in a row of a Parquet file, counted from 0: `<file>.parquet#<row>`.
+    """Return the path of the audio in a row of a Parquet file, counted from 0: `<file>.parquet#<row>`.
 
-    A column (struct<bytes, path>) of another name than audio is part of it: `<file>.parquet#<row>:<column>`.
+    If the column (struct<bytes, path>) is not called audio, its name is added: `<file>.parquet#<row>:<column>`.
     """
     return f"{file}#{row}" if column == _AUDIO_COLUMN else f"{file}#{row}:{column}"
 
@@ -94,7 +94,7 @@ def _row_bytes(file: Path, row: int, column: str) -> bytes:
         ends = _row_group_ends(file, changed)
         group = bisect.bisect_right(ends, row)
         if group == len(ends):
-            raise AudioError(f"{file}#{row}: no such row; the file has {ends[-1] if ends else 0}")
+            raise AudioError(f"{file}#{row}: no such row; the file has {ends[-1] if ends else 0} rows")
         cells = _row_group(file, group, column, changed)
         audio = cells[row - (ends[group - 1] if group else 0)].as_py() or {}
     except (OSError, pa.ArrowException, KeyError) as error:
@@ -104,7 +104,7 @@ def _row_bytes(file: Path, row: int, column: str) -> bytes:
     return audio["bytes"]
 
 
-# A pass in the order of rows reads each row group once. `changed` (ns) is there to forget a file that is written anew.
+# Rows in order read each row group once. `changed` (ns) is part of the key, so that a rewritten file is read anew.
 
 
 @functools.lru_cache(maxsize=16)

@@ -1,11 +1,10 @@
-"""Clips that must not be trained on: the DCASE rule, and the lists that go with WavCaps.
+"""Exclude clips that must not be trained on: the DCASE rule, and the lists that go with WavCaps.
 
 DCASE names Freesound ids whose use marks a system as "Data leak". Ids are compared as strings.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,23 +12,25 @@ from typing import Any
 
 import pandas as pd
 
-from corpora.files import read_csv
+from corpora.csv_files import read_csv
+from corpora.files import read_json
 from corpora.ids import known_id, parse_youtube_name
-from corpora.table import QUARANTINE_COLUMNS, CorpusError
+from corpora.table import QUARANTINE_COLUMNS, CorpusError, CorpusTable
 
 _FREESOUND_COLUMNS = ("sound_id", "freesound_id")
+_EXPECTED = '{"AudioSet": ["Y<id>.wav", ...], "FreeSound": ["<id>", ...]}'
 
 
 @dataclass(frozen=True)
 class Exclusions:
-    """Ids, and of each the source that names it: a file or `<corpus>/<split>`."""
+    """Ids to exclude, each with the source that names it: a file or `<corpus>/<split>`."""
 
     freesound: dict[str, str] = field(default_factory=dict)
     youtube: dict[str, str] = field(default_factory=dict)
 
     @staticmethod
     def union(parts: Iterable[Exclusions]) -> Exclusions:
-        """All ids of all parts; one that several name keeps the source of the first."""
+        """Return all ids of all parts; an id that several name keeps the source of the first."""
         ordered = list(parts)[::-1]
         return Exclusions(
             {i: source for part in ordered for i, source in part.freesound.items()},
@@ -38,7 +39,7 @@ class Exclusions:
 
 
 def read_exclusions(path: str | Path) -> Exclusions:
-    """Read a list in any published form.
+    """Read an exclusion list in any published form.
 
     Args:
         path: JSON as WavCaps' blacklists, {"AudioSet": ["Y<id>.wav", ...], "FreeSound": ["<id>", ...]}, or a CSV file
@@ -47,8 +48,8 @@ def read_exclusions(path: str | Path) -> Exclusions:
             Freesound ids and names such as Y<id>.wav are videos.
 
     Raises:
-        CorpusError: if the list is missing or malformed, holds something that is no id, or none at all. "Not found",
-            as Clotho's metadata has it, is no mistake and no id.
+        CorpusError: if the list is missing or malformed, holds something that is not an id, or no id at all.
+            "Not found", as Clotho's metadata has it, is not a mistake and not an id.
     """
     path = Path(path)
     found = _from_json(path) if path.suffix.lower() == ".json" else _from_csv(path)
@@ -58,10 +59,10 @@ def read_exclusions(path: str | Path) -> Exclusions:
 
 
 def find_evaluation_ids(tables: Mapping[tuple[str, str], pd.DataFrame]) -> Exclusions:
-    """The ids of all clips of validation and test splits.
+    """Return the ids of all clips of validation and test splits.
 
     Args:
-        tables: `corpora.table` tables by (corpus, split).
+        tables: `CorpusTable.clips` by (corpus, split).
     """
     evaluation = {f"{c}/{split}": table for (c, split), table in tables.items() if split in ("validation", "test")}
     return Exclusions.union(
@@ -70,22 +71,18 @@ def find_evaluation_ids(tables: Mapping[tuple[str, str], pd.DataFrame]) -> Exclu
     )
 
 
-def exclude(table: pd.DataFrame, exclusions: Exclusions) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Take the excluded clips out of a training split.
-
-    Returns:
-        The table of the others, and quarantine rows (`clip_id`, `path`, `reason`) of those taken out.
-    """
-    freesound = _reasons(table["freesound_id"], exclusions.freesound, "Freesound id")
-    youtube = _reasons(table["youtube_id"], exclusions.youtube, "YouTube id")
+def exclude(clips: pd.DataFrame, exclusions: Exclusions) -> CorpusTable:
+    """Separate the clips of a training split (`CorpusTable.clips`) that are excluded from the others."""
+    freesound = _reasons(clips["freesound_id"], exclusions.freesound, "Freesound id")
+    youtube = _reasons(clips["youtube_id"], exclusions.youtube, "YouTube id")
     reasons = freesound.where(freesound != "", youtube)
     out = reasons != ""
-    quarantine = table.loc[out, ["clip_id", "path"]].assign(reason=reasons[out])
-    return table[~out].reset_index(drop=True), quarantine[list(QUARANTINE_COLUMNS)].reset_index(drop=True)
+    quarantine = clips.loc[out, ["clip_id", "path"]].assign(reason=reasons[out])[list(QUARANTINE_COLUMNS)]
+    return CorpusTable(clips[~out].reset_index(drop=True), quarantine.reset_index(drop=True))
 
 
 def _reasons(ids: pd.Series, sources: dict[str, str], what: str) -> pd.Series:
-    """Why each clip is excluded, or ""."""
+    """Return why each clip is excluded, or ""."""
     each = ids.str.split().explode()  # a mixture has those of two clips
     listed = each[each.isin(list(sources))]
     listed = listed[~listed.index.duplicated()]
@@ -98,31 +95,24 @@ def _all_from(ids: pd.Series, source: str) -> dict[str, str]:
 
 
 def _from_json(path: Path) -> Exclusions:
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise CorpusError(f"{path}: no such file; expected an exclusion list") from None
-    except (OSError, ValueError) as error:
-        raise CorpusError(f"{path}: cannot be read as JSON ({error})") from error
+    content = read_json(path, "an exclusion list")
     lists: dict[str, Any] = content if isinstance(content, dict) else {}
     if not lists or not set(lists) <= {"AudioSet", "FreeSound"} or not all(isinstance(x, list) for x in lists.values()):
-        raise CorpusError(f'{path}: expected {{"AudioSet": ["Y<id>.wav", ...], "FreeSound": ["<id>", ...]}}')
+        raise CorpusError(f"{path}: found another form; expected {_EXPECTED}")
     freesound = [_freesound(str(entry), f"{path}, FreeSound") for entry in lists.get("FreeSound", [])]
     youtube = [_youtube(str(entry), f"{path}, AudioSet") for entry in lists.get("AudioSet", [])]
     return _named(freesound, youtube, path.name)
 
 
 def _from_csv(path: Path) -> Exclusions:
-    columns, lines = read_csv(path, "an exclusion list")
-    wanted = [column for column in (*_FREESOUND_COLUMNS, "youtube_id", "id", *columns[:1]) if column in columns]
-    if not wanted:
+    table = read_csv(path, "an exclusion list")
+    if not table.columns:
         raise CorpusError(f"{path}: is empty; expected a header and ids")
-    column = wanted[0]
+    candidates = (*_FREESOUND_COLUMNS, "youtube_id", "id", table.columns[0])
+    column = next(name for name in candidates if name in table.columns)
     freesound, youtube = [], []
-    for line in lines:
+    for line in table.usable_lines():
         where, text = f"{path}, line {line.number}", line.cells[column]
-        if line.reason:
-            raise CorpusError(f"{where}: {line.reason}")
         mixed = column not in (*_FREESOUND_COLUMNS, "youtube_id")
         if column == "youtube_id" or (mixed and parse_youtube_name(text)[0] and not text.isdecimal()):
             youtube.append(_youtube(text, where))
@@ -138,12 +128,12 @@ def _named(freesound: list[str], youtube: list[str], source: str) -> Exclusions:
 def _freesound(text: str, where: str) -> str:
     found = known_id(text)
     if found and not found.isdecimal():
-        raise CorpusError(f"{where}: {text!r} is no Freesound id; expected digits")
+        raise CorpusError(f"{where}: {text!r} is not a Freesound id; expected digits")
     return found
 
 
 def _youtube(text: str, where: str) -> str:
     found = known_id(text)
     if found and not parse_youtube_name(found)[0]:
-        raise CorpusError(f"{where}: {text!r} names no YouTube video; expected 11 characters or Y<id>.wav")
+        raise CorpusError(f"{where}: {text!r} is not a YouTube id; expected 11 characters or Y<id>.wav")
     return parse_youtube_name(found)[0]

@@ -14,22 +14,25 @@ _YOUTUBE_NAME = re.compile(r"Y?(?P<id>[A-Za-z0-9_-]{11})(?:_(?P<start>\d+(?:\.\d
 
 
 def without_suffix(name: str) -> str:
-    """A file name less its suffix, if that is one of audio; other dots are part of the name (20061208.waves.02.wav)."""
+    """Return a file name without its audio suffix; other dots are part of the name (20061208.waves.02.wav)."""
     return _SUFFIX.sub("", name)
 
 
 def known_id(text: str) -> str:
-    """An id, or "" for the ways to say that there is none."""
+    """Return an id, or "" for the ways to say that there is none."""
     return "" if text.strip().lower() in _UNKNOWN else whole_number(text.strip())
 
 
 def whole_number(text: str) -> str:
-    """1234 for 1234.0, which is what pandas writes for 1234 in a column with gaps; other text as it is."""
+    """Return 1234 for 1234.0, which is what pandas writes for 1234 in a column with gaps; other text unchanged."""
     match = _WHOLE_FLOAT.fullmatch(text)
     return match[1] if match else text
 
 
 def parse_youtube_name(name: str) -> tuple[str, str]:
-    """The video's id and the start in seconds of `<id>`, `Y<id>` or `<id>_<start>`, with any audio suffix; else ""."""
+    """Return the video's id and the start in seconds of a file name, or "" for what it does not say.
+
+    Understood are `<id>`, `Y<id>` and `<id>_<start>`, with any audio suffix.
+    """
     match = _YOUTUBE_NAME.fullmatch(without_suffix(name))
     return (match["id"], whole_number(match["start"] or "")) if match else ("", "")

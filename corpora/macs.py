@@ -6,41 +6,39 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
 import yaml
 from pydantic import Field
 
-from corpora.files import AudioFolder, find
+from corpora.files import AudioFolder, find_one
 from corpora.rows import Row, split_usable
 from corpora.settings import CorpusSettings
-from corpora.table import CorpusError
+from corpora.table import CorpusError, CorpusTable
 
 _AUDIO = ("audio", "MACS/audio", "TAU-urban-acoustic-scenes-2019-development/audio")
 
 
 class MacsCorpus(CorpusSettings):
-    """`root` holds MACS.yaml, and the audio in audio/."""
+    """MACS: `root` holds `MACS.yaml`, and the audio in `audio/`."""
 
     kind: Literal["macs"]
-    splits: list[Literal["train"]] = Field(["train"], min_length=1)
-    audio_folder: str | None = Field(None, description="in root; looked for when left out")
+    splits: list[Literal["train"]] = Field(["train"], min_length=1, description="splits that are used; it has one")
+    audio_folder: str | None = Field(
+        None, description="folder of the WAV files, relative to `root`; if none, the usual places are searched"
+    )
 
-    def read(self, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Read all clips, which make up the one split.
-
-        Returns:
-            The table and the quarantine, as `corpora.rows.split_usable`.
+    def read(self, split: str) -> CorpusTable:
+        """Read all clips, which make up the only split.
 
         Raises:
-            CorpusError: if MACS.yaml or the audio folder is missing, or MACS.yaml is not in its form.
+            CorpusError: if MACS.yaml or the audio folder is missing, or MACS.yaml does not have MACS's form.
         """
-        file = find(
+        file = find_one(
             "captions file",
             [self.folder / "MACS.yaml", self.folder / "MACS" / "MACS.yaml"],
             "set `root` to the folder of MACS.yaml (https://zenodo.org/records/5114771)",
         )
         places = _AUDIO if self.audio_folder is None else [self.audio_folder]
-        audio = find(
+        audio = find_one(
             "audio folder",
             [self.folder / place for place in places],
             "set `audio_folder` to the folder of the WAV files, in `root`",
@@ -55,14 +53,14 @@ def _rows(file: Path) -> Iterator[Row]:
             captions = [annotation["sentence"] for annotation in clip["annotations"]]
             name = str(clip["filename"])
         except (KeyError, TypeError):
-            yield Row(origin, "", [], reason="expected filename and annotations with a sentence each")
+            yield Row(origin, "", [], reason="expected filename, and annotations that have a sentence each")
             continue
         yield Row(origin, name, captions)
 
 
 def _load(file: Path) -> list[Any]:
     try:
-        # Everything as text, as a caption "No" is a word; and by the C parser, as Python's takes a minute.
+        # Everything as text, because a caption "No" is a word; by the C parser, because Python's takes a minute.
         content = yaml.load(file.read_bytes(), Loader=yaml.CBaseLoader)
     except (OSError, yaml.YAMLError) as error:
         raise CorpusError(f"{file}: cannot be read as YAML ({error})") from error

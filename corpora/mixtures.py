@@ -1,12 +1,12 @@
-"""Adapter for mixtures of two training clips with captions that a language model made of both clips' (Wu et al.).
+"""Adapter for mixtures of two training clips, with captions that a language model made from both clips' captions.
 
-The file is theirs (slseanwu/clotho-chatgpt-mixup-50K on the hub: 50,000 captions) or one of its form; the audio is
-Clotho's, or one's own. Codes cannot be mixed, sounds can: a mixture's codes are those of the two clips heard together.
+The method is that of Wu et al. (arXiv 2309.17352, section 2.3), the file theirs (slseanwu/clotho-chatgpt-mixup-50K on
+the hub: 50,000 captions) or one of the same form; the audio is Clotho's, or your own. Codes cannot be mixed, sounds
+can: the codes of a mixture are those of the two clips heard together.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -16,40 +16,41 @@ import pandas as pd
 from pydantic import Field
 
 from corpora.clotho import ClothoCorpus
+from corpora.files import read_json
 from corpora.folder import read_folder
 from corpora.mixing import Mixture
 from corpora.rows import Row, split_usable
 from corpora.settings import CorpusSettings
-from corpora.table import CorpusError
+from corpora.table import CorpusError, CorpusTable
 
-MAX_RATIO_DB = 5.0  # of Wu et al.'s code: between -5 and 5 dB, all alike likely
+MAX_RATIO_DB = 5.0  # as in Wu et al.'s code: uniform between -5 and 5 dB
 _EXPECTED = '{"dataset": [{"audio_files": ["a.wav", "b.wav"], "chatgpt_mixups": ["...", ...]}, ...]}'
 
 
 class MixturesCorpus(CorpusSettings):
-    """Pairs of the training clips in `root`, sounding together; `pairs` names them and has their captions."""
+    """Pairs of the training clips in `root`, played together."""
 
     kind: Literal["mixtures"]
-    pairs: str
-    layout: Literal["clotho", "folder"] = "clotho"
-    splits: list[Literal["train"]] = Field(default=["train"], min_length=1)
-    seed: int = 0
+    pairs: str = Field(description="JSON file of the pairs and their captions, in the form that Wu et al. publish")
+    layout: Literal["clotho", "folder"] = Field(
+        "clotho", description="what `root` holds: Clotho, or your own recordings in the folder layout"
+    )
+    splits: list[Literal["train"]] = Field(["train"], min_length=1, description="splits that are used; it has one")
+    seed: int = Field(0, description="seed of each pair's level difference and offset")
 
-    def read(self, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def read(self, split: str) -> CorpusTable:
         """Read all pairs.
 
-        Returns:
-            The table and the quarantine, as `corpora.rows.split_usable`. `path` is a `Mixture`'s; `freesound_id` and
-            `youtube_id` have those of both clips, with a blank between them.
+        `path` is that of a `Mixture`; `freesound_id` and `youtube_id` have the ids of both clips, separated by a blank.
 
         Raises:
-            CorpusError: if the file is missing or not of that form, or as the corpus of the clips does.
+            CorpusError: if the file is missing or has another form, or if the clips cannot be read.
         """
         if self.layout == "clotho":
-            clips, _ = ClothoCorpus(kind="clotho", root=self.root, splits=["train"]).read("train")
+            table = ClothoCorpus(kind="clotho", root=self.root, splits=["train"]).read("train")
         else:
-            clips, _ = read_folder(self.root, "train")
-        return split_usable(self._rows(clips), None)
+            table = read_folder(self.root, "train")
+        return split_usable(self._rows(table.clips), None)
 
     def _rows(self, clips: pd.DataFrame) -> Iterator[Row]:
         file = Path(self.pairs).absolute()
@@ -59,11 +60,11 @@ class MixturesCorpus(CorpusSettings):
             origin, clip_id = f"{file.name} item {number}", f"mixture-{number}"
             names, captions = _fields(item)
             if len(names) != 2:
-                yield Row(origin, clip_id, [], clip_id, reason="expected two audio_files and a list chatgpt_mixups")
+                yield Row(origin, clip_id, [], clip_id, reason="expected two audio_files, and a list chatgpt_mixups")
                 continue
             missing = [name for name in names if name not in by_name]
             if missing:
-                reason = f"{missing[0]!r} is none of the usable training clips"
+                reason = f"{missing[0]!r} is not among the usable training clips"
                 yield Row(origin, clip_id, [], clip_id, " + ".join(names), reason=reason)
                 continue
             rng = np.random.default_rng([self.seed, number])
@@ -74,18 +75,15 @@ class MixturesCorpus(CorpusSettings):
 
 
 def _load(file: Path) -> list[Any]:
-    try:
-        content = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise CorpusError(f"{file}: cannot be read as JSON ({error}); expected {_EXPECTED}") from error
+    content = read_json(file, _EXPECTED)
     items = content.get("dataset") if isinstance(content, dict) else None
     if not isinstance(items, list) or not items:
-        raise CorpusError(f"{file}: expected {_EXPECTED}")
+        raise CorpusError(f"{file}: found another form, or no items; expected {_EXPECTED}")
     return items
 
 
 def _fields(item: Any) -> tuple[list[str], list[object]]:
-    """The names of the two files and the captions; no names if the item is of another form."""
+    """Return the names of the two files, and the captions; no names if the item has another form."""
     item = item if isinstance(item, dict) else {}
     names, captions = item.get("audio_files"), item.get("chatgpt_mixups")
     if not isinstance(names, list) or not isinstance(captions, list) or not all(isinstance(x, str) for x in names):

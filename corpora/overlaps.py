@@ -1,4 +1,4 @@
-"""Clips that occur in more than one split or corpus: by Freesound id, YouTube id or the audio itself."""
+"""Find clips that occur in more than one split or corpus: by Freesound id, YouTube id or the audio itself."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ OVERLAP_COLUMNS = ("by", "id", "corpus_a", "split_a", "clip_a", "corpus_b", "spl
 def find_overlaps(clips: pd.DataFrame) -> pd.DataFrame:
     """Pair clips of different splits or corpora that share an id.
 
-    Each clip is paired with the first that has the id, so that an id that occurs n times makes at most n - 1 pairs.
+    Each clip is paired with the first that has the id: an id that occurs n times makes at most n - 1 pairs.
 
     Args:
         clips: columns corpus, split, clip_id, freesound_id, youtube_id and audio_sha256 (str, "" where unknown), in the
             order in which a clip counts as the first.
 
     Returns:
-        A row a pair: `by` (which of the three), `id`, and corpus, split and clip_id of the first (_a) and of the
-        other (_b).
+        A row for each pair: `by` (which of the three), `id`, and corpus, split and clip_id of the first (_a) and of
+        the other (_b).
     """
     return pd.concat([_pairs(clips, key) for key in KEYS], ignore_index=True)
 

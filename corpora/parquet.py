@@ -2,62 +2,62 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field
 
 from corpora.audio import parquet_clip
+from corpora.csv_files import numbered_captions
 from corpora.files import leads_out
 from corpora.rows import Row, ids_of, split_usable
 from corpora.settings import SPLIT_NAMES, CorpusSettings, Split
-from corpora.table import CorpusError
+from corpora.table import CorpusError, CorpusTable
 
 _CAPTIONS = ("caption", "captions", "text", "raw_text")
 _IDS = ("freesound_id", "sound_id", "youtube_id")
-ROWS_AT_ONCE = 64  # of audio in memory
+BATCH_ROWS = 64  # rows of audio in memory at a time
 
 
 class ParquetCorpus(CorpusSettings):
-    """`<root>/<split>-*.parquet`, `<root>/data/<split>-*.parquet` or `<root>/<split>/*.parquet`.
+    """Audio inside Parquet files: `<root>/<split>-*.parquet`, `<root>/data/<split>-*.parquet` or
+    `<root>/<split>/*.parquet`.
 
-    Columns: the audio, struct<bytes, path>; the captions; and, if known, freesound_id (or sound_id) and youtube_id.
-    Rows of the same audio, as in AudioCaps with a row a caption, are one clip with the captions of all.
+    Columns: the audio, `struct<bytes, path>`; the captions; and, if known, `freesound_id` (or `sound_id`) and
+    `youtube_id`. Rows of the same audio, as in AudioCaps with a row per caption, are one clip with the captions of all.
     """
 
     kind: Literal["parquet"]
-    splits: list[Split] = Field(min_length=1)
-    audio_column: str = "audio"
+    splits: list[Split] = Field(min_length=1, description="splits that are used")
+    audio_column: str = Field("audio", description="column of the audio")
     captions_column: str | None = Field(
-        None, description="text or lists of text; caption, captions, text, raw_text or caption_1 and on when left out"
+        None,
+        description="column of the captions, text or lists of text; if none, `caption`, `captions`, `text`, "
+        "`raw_text`, or `caption_1`, `caption_2` and so on",
     )
 
-    def read(self, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Read one split; its audio is not read, but for that of files whose rows share names.
+    def read(self, split: str) -> CorpusTable:
+        """Read one split; its audio is not read, except in files whose rows share names.
 
-        Returns:
-            The table and the quarantine, as `corpora.rows.split_usable`. Paths are `<file>.parquet#<row>`, which
-            `corpora.audio.load_clip` reads. A clip_id is the name of the audio in the file less its suffix, or
-            `<file>#<row>` where that is blank or a path of another machine.
+        Paths are `<file>.parquet#<row>`, which `corpora.audio.load_clip` reads. A clip_id is the name of the audio in
+        the file without its suffix, or `<file>#<row>` where that is blank or a path on another machine.
 
         Raises:
-            CorpusError: if there is no file of the split, or one cannot be read, lacks columns, or all have no rows.
+            CorpusError: if there is no file of the split, one cannot be read or lacks columns, or none has a row.
         """
         rows = {file: list(self._rows(file)) for file in self._files(split)}
         if not any(rows.values()):
-            raise CorpusError(f"{self.folder}: no clips; expected at least one row in the Parquet files of {split}")
+            raise CorpusError(f"{self.folder}: no rows in the Parquet files of {split}; expected at least one")
         return split_usable(self._clips(rows), None)
 
     def _clips(self, rows: dict[Path, list[Row]]) -> Iterable[Row]:
-        """A row a clip. The same clip has the same name, ids, and bytes of audio, by their number."""
+        """Return one row for each clip. The same clip has the same name, ids, and number of bytes of audio."""
         named = Counter(row.file_name for of_file in rows.values() for row in of_file)
         clips: dict[tuple[Any, ...], Row] = {}
         for file, of_file in rows.items():
@@ -70,9 +70,9 @@ class ParquetCorpus(CorpusSettings):
         return clips.values()
 
     def _sizes(self, file: Path) -> list[int | None]:
-        """Bytes of each row's audio."""
+        """Return the number of bytes of each row's audio."""
         with pq.ParquetFile(file) as parquet:
-            batches = parquet.iter_batches(ROWS_AT_ONCE, columns=[f"{self.audio_column}.bytes"])
+            batches = parquet.iter_batches(BATCH_ROWS, columns=[f"{self.audio_column}.bytes"])
             return [size for batch in batches for size in pc.binary_length(batch.column(0).field("bytes")).to_pylist()]
 
     def _files(self, split: str) -> list[Path]:
@@ -109,11 +109,9 @@ class ParquetCorpus(CorpusSettings):
         if self.captions_column is not None:
             wanted = [self.captions_column] if self.captions_column in schema.names else []
         else:
-            wanted = [name for name in _CAPTIONS if name in schema.names][:1]
-            numbered = (name for name in schema.names if re.fullmatch(r"caption_\d+", name))
-            wanted = wanted or sorted(numbered, key=lambda name: int(name.split("_")[1]))
+            wanted = [name for name in _CAPTIONS if name in schema.names][:1] or numbered_captions(schema.names)
         if not wanted or not all(_is_text(schema.field(name).type) for name in wanted):
-            expected = self.captions_column or f"{', '.join(_CAPTIONS)} or caption_1 and on to caption_N"
+            expected = self.captions_column or f"{', '.join(_CAPTIONS)} or caption_1, caption_2, ..."
             raise CorpusError(
                 f"{file}: found columns {_described(schema)}; expected captions, text or lists of text, in {expected}; "
                 "set `captions_column` if they are in another"
@@ -121,7 +119,11 @@ class ParquetCorpus(CorpusSettings):
         return wanted
 
     def _audio_name(self, file: Path, schema: pa.Schema) -> list[str]:
-        """The column of the audio's name, if there is one; raises if there is no audio."""
+        """Return the column of the audio's name, if there is one.
+
+        Raises:
+            CorpusError: if there is no audio.
+        """
         column = self.audio_column
         kind = schema.field(column).type if column in schema.names else pa.null()
         fields = [field.name for field in kind] if pa.types.is_struct(kind) else []

@@ -1,4 +1,4 @@
-"""All kinds of corpora. A new one is a file of its own with its settings and their `read`, and its name here."""
+"""The kinds of corpora. To add one, write a file with a subclass of `CorpusSettings`, and list the class here."""
 
 from __future__ import annotations
 

@@ -1,15 +1,18 @@
-"""What the settings of every corpus have in common."""
+"""The contract of a corpus: the settings that all have in common, and the reading of a split."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+from corpora.table import CorpusTable
 
 Split = Literal["train", "validation", "test"]
 
-# What published corpora call the splits. Only Clotho's "development" is a training split; its adapter knows.
+# The names that published corpora give the splits. Only Clotho's "development" is a training split; its adapter knows.
 SPLIT_NAMES: dict[str, tuple[str, ...]] = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
@@ -17,18 +20,26 @@ SPLIT_NAMES: dict[str, tuple[str, ...]] = {
 }
 
 
-class CorpusSettings(BaseModel):
+class CorpusSettings(BaseModel, ABC):
     """A corpus in an experiment file: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid")
 
-    root: str
+    root: str = Field(description="folder of the corpus, absolute on a cluster")
 
     @property
     def folder(self) -> Path:
-        """`root`, absolute."""
+        """Return `root` as an absolute path."""
         return Path(self.root).absolute()
 
+    @abstractmethod
+    def read(self, split: str) -> CorpusTable:
+        """Read one split: its clips, and those that were set aside with the reason.
+
+        Raises:
+            CorpusError: if a file or folder that the split needs is missing or malformed.
+        """
+
     def exclusion_lists(self) -> list[Path]:
-        """Files that lie with the corpus and name clips that no corpus may train on (`corpora.exclusions`)."""
+        """Return the files next to the corpus that name clips which no corpus may train on (`corpora.exclusions`)."""
         return []

@@ -1,9 +1,13 @@
-"""The one table that every corpus is read into: a row a clip."""
+"""The one table that every corpus is read into: a row for each clip."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import pandas as pd
 
+from corpora.text import printable
 from models.errors import InputError
 
 COLUMNS = ("clip_id", "path", "captions", "freesound_id", "youtube_id")
@@ -14,16 +18,32 @@ class CorpusError(InputError, ValueError):
     """A corpus cannot be used; the message names the file, the field, what was found and what was expected."""
 
     def __init__(self, message: str) -> None:
-        # What it quotes may be no UTF-8; the message is, so that it can be printed.
-        super().__init__(message.encode(errors="backslashreplace").decode())
+        # What it quotes may not be UTF-8; the message is, so that it can be printed.
+        super().__init__(printable(message))
 
 
-def clip_table(rows: list[tuple[str, str, list[str], str, str]]) -> pd.DataFrame:
-    """Make the table from (clip_id, path, captions, freesound_id, youtube_id) rows.
+@dataclass(frozen=True, eq=False)
+class CorpusTable:
+    """The clips of a split, and those that were set aside.
 
-    Returns:
-        A frame with columns `clip_id` (str, unique), `path` (str, absolute; `<file>.parquet#<row>` for audio inside a
-        Parquet file), `captions` (list of str), `freesound_id` and `youtube_id` (str, "" where unknown).
+    clips: columns `clip_id` (str, unique), `path` (str, absolute; `<file>.parquet#<row>` for audio inside a Parquet
+        file, or a `corpora.mixing.Mixture`), `captions` (list of str, at least one), `freesound_id` and `youtube_id`
+        (str, "" where unknown; several are separated by blanks). No rows if all clips were set aside.
+    quarantine: columns `clip_id`, `path` and `reason` (str) of the clips that cannot be used.
+    """
+
+    clips: pd.DataFrame
+    quarantine: pd.DataFrame
+
+    @classmethod
+    def concatenate(cls, parts: Iterable[CorpusTable]) -> CorpusTable:
+        """Return one table of the rows of all parts, in their order; there must be at least one part."""
+        clips, quarantines = zip(*((part.clips, part.quarantine) for part in parts))
+        return cls(pd.concat(clips, ignore_index=True), pd.concat(quarantines, ignore_index=True))
+
+
+def clip_frame(rows: list[tuple[str, str, list[str], str, str]]) -> pd.DataFrame:
+    """Return the frame of (clip_id, path, captions, freesound_id, youtube_id) rows, as `CorpusTable.clips`.
 
     Raises:
         CorpusError: if two rows share a clip_id.
@@ -31,5 +51,6 @@ def clip_table(rows: list[tuple[str, str, list[str], str, str]]) -> pd.DataFrame
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     repeated = table.loc[table["clip_id"].duplicated(), "clip_id"]
     if len(repeated):
-        raise CorpusError(f"clip_id must be unique; {repeated.iloc[0]!r} occurs {len(repeated) + 1} times or more")
+        first = repeated.iloc[0]
+        raise CorpusError(f"clip_id: found {first!r} {(table['clip_id'] == first).sum()} times, expected once")
     return table

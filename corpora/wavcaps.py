@@ -1,20 +1,18 @@
-"""Adapter for WavCaps (https://huggingface.co/datasets/cvssp/WavCaps): a JSON file and an audio folder a source."""
+"""Adapter for WavCaps (https://huggingface.co/datasets/cvssp/WavCaps): JSON and an audio folder for each source."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import pandas as pd
 from pydantic import Field
 
-from corpora.files import AudioFolder, find
+from corpora.files import AudioFolder, find_one, read_json
 from corpora.ids import parse_youtube_name, without_suffix
 from corpora.rows import Row, split_usable
 from corpora.settings import CorpusSettings
-from corpora.table import CorpusError
+from corpora.table import CorpusError, CorpusTable
 
 Source = Literal["AudioSet_SL", "BBC_Sound_Effects", "FreeSound", "SoundBible"]
 
@@ -24,45 +22,46 @@ _JSON = {
     "FreeSound": "fsd_final.json",
     "SoundBible": "sb_final.json",
 }
+_EXPECTED = '{"num_captions_per_audio": <number>, "data": [...]} as WavCaps has it'
 _AUDIO = ("Audio", "audio", "waveforms", "WavCaps/Audio", ".")
 
 
 class WavCapsCorpus(CorpusSettings):
-    """`root` holds json_files/<source>/*_final.json as published, and the audio in Audio/<source>/ (FLAC)."""
+    """WavCaps: `root` holds `json_files/<source>/*_final.json` as published, and FLAC files in `Audio/<source>/`."""
 
     kind: Literal["wavcaps"]
-    splits: list[Literal["train"]] = Field(["train"], min_length=1)
-    sources: list[Source] = Field(list(get_args(Source)), min_length=1)
+    splits: list[Literal["train"]] = Field(["train"], min_length=1, description="splits that are used; it has one")
+    sources: list[Source] = Field(list(get_args(Source)), min_length=1, description="sources that are used")
     audio_folder: str | None = Field(
-        None, description="in root: has a folder <source>/ or <source>_flac/ each; looked for when left out"
+        None,
+        description="folder, relative to `root`, that has a folder `<source>/` or `<source>_flac/` for each source; if "
+        "none, the usual places are searched",
     )
 
-    def read(self, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Read all sources, which make up the one split.
+    def read(self, split: str) -> CorpusTable:
+        """Read all sources, which make up the only split.
 
-        Returns:
-            The table and the quarantine, as `corpora.rows.split_usable`. A clip_id is `<source>/<id>`, for ids of two
-            sources may be the same number. FreeSound's ids are Freesound ids; those of AudioSet_SL name the video.
+        A clip_id is `<source>/<id>`, because ids of two sources may be the same number. FreeSound's ids are Freesound
+        ids; those of AudioSet_SL name the video.
 
         Raises:
-            CorpusError: if a JSON file or an audio folder is missing, or a JSON file is not in WavCaps' form.
+            CorpusError: if a JSON file or an audio folder is missing, or a JSON file does not have WavCaps' form.
         """
-        tables, quarantines = zip(*(self._read_source(source) for source in dict.fromkeys(self.sources)))
-        return pd.concat(tables, ignore_index=True), pd.concat(quarantines, ignore_index=True)
+        return CorpusTable.concatenate(self._read_source(source) for source in dict.fromkeys(self.sources))
 
     def exclusion_lists(self) -> list[Path]:
-        """WavCaps' list of clips that are in test sets of captioning, and DCASE's list, where they lie in `root`.
+        """Return WavCaps' list of clips that are in test sets of captioning, and DCASE's list, if they are in `root`.
 
-        The other two lists of WavCaps leave out training clips of AudioCaps, and test sets of classification.
+        The other two lists of WavCaps name training clips of AudioCaps, and test sets of classification.
         """
         folders = ("", "json_files", "json_files/blacklist", "blacklist")
         names = ("blacklist_exclude_test_ac.json", "dcase2024_task6_excluded_freesound_ids.csv")
         files = [self.folder / folder / name for folder in folders for name in names]
         return [file for file in files if file.is_file()]
 
-    def _read_source(self, source: Source) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def _read_source(self, source: Source) -> CorpusTable:
         name = _JSON[source]
-        file = find(
+        file = find_one(
             f"JSON file of {source}",
             [self.folder / folder / source / name for folder in ("json_files", "WavCaps/json_files", "data/json_files")]
             + [self.folder / name],
@@ -70,10 +69,10 @@ class WavCapsCorpus(CorpusSettings):
         )
         places = _AUDIO if self.audio_folder is None else [self.audio_folder]
         audio = AudioFolder(
-            find(
+            find_one(
                 f"audio folder of {source}",
                 [self.folder / place / folder for place in places for folder in (source, f"{source}_flac")],
-                "unpack the archives and set `audio_folder` to the folder that has one a source",
+                "unpack the archives and set `audio_folder` to the folder with a folder for each source",
             )
         )
         return split_usable(_rows(source, file, audio), audio)
@@ -85,9 +84,9 @@ def _rows(source: Source, file: Path, audio: AudioFolder) -> Iterator[Row]:
     for number, item in enumerate(items):
         origin = f"{file.name} item {number}"
         if not isinstance(item, dict):
-            yield Row(origin, "", [], reason=f"is {type(item).__name__}, not an object with id and caption")
+            yield Row(origin, "", [], reason=f"found {type(item).__name__}; expected an object with id and caption")
             continue
-        # AudioSet's ids end in .wav, whatever the file is.
+        # AudioSet's ids end in .wav, whatever the format of the file.
         stem = without_suffix(str(item.get("id") or ""))
         yield Row(
             origin,
@@ -100,15 +99,12 @@ def _rows(source: Source, file: Path, audio: AudioFolder) -> Iterator[Row]:
 
 
 def _load(file: Path) -> tuple[list[Any], list[str]]:
-    """The items, and the keys of their captions: caption, or caption_1 and on if there are several a clip."""
-    try:
-        content = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise CorpusError(f"{file}: cannot be read as JSON ({error})") from error
+    """Return the items, and the keys of their captions: caption, or caption_1, caption_2, ... if a clip has several."""
+    content = read_json(file, _EXPECTED)
     items = content.get("data") if isinstance(content, dict) else None
     count = content.get("num_captions_per_audio", 1) if isinstance(content, dict) else None
     if not isinstance(items, list) or not isinstance(count, int):
-        raise CorpusError(f'{file}: expected {{"num_captions_per_audio": <number>, "data": [...]}} as WavCaps has it')
+        raise CorpusError(f"{file}: found another form; expected {_EXPECTED}")
     if not items:
         raise CorpusError(f'{file}: no clips; expected at least one item in "data"')
     return items, ["caption"] if count == 1 else [f"caption_{number}" for number in range(1, count + 1)]

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# One run on Slurm nodes: a Ray head on the first, workers on the others, one job, and everything is gone again.
+# One run on Slurm nodes: a Ray head on the first and workers on the others, for the time of one pipeline.
 #
 #   sbatch --nodes=4 --gpus-per-node=1 deploy/slurm.sh experiments/demo.yaml \
 #       storage_path=/shared/runs corpora.soundscapes.root=/shared/soundscapes
 #
-# Submit from the project's root, on a file system that all nodes see, with its .venv made by `make .venv/.installed`.
-# Submitted again after its time limit, it resumes.
+# Submit it from the project's root, on a file system that all nodes share, after `make .venv/.installed`.
+# To resume a run that reached its time limit, submit it again.
 #SBATCH --job-name=enclap
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=8
@@ -17,13 +17,13 @@ set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:?submit this with sbatch}"
 export PATH="$PWD/.venv/bin:$PATH"
 
-# Nodes are shared and networks open: every connection shows a token that only this user can read.
+# Nodes may be shared and networks open: every connection needs a token that only this user can read.
 export RAY_AUTH_MODE=token
 export RAY_AUTH_TOKEN_PATH="$HOME/.ray/slurm-$SLURM_JOB_ID"
 mkdir -p "$HOME/.ray"
 (umask 077; od -An -N32 -tx1 /dev/urandom | tr -d ' \n' > "$RAY_AUTH_TOKEN_PATH")
 
-port=$((20000 + SLURM_JOB_ID % 10000))  # of this job's own, so that two jobs on one node do not meet
+port=$((20000 + SLURM_JOB_ID % 10000))  # one for each job, so that two jobs on one node do not collide
 head=$(hostname)
 node=(--block --disable-usage-stats --num-cpus="${SLURM_CPUS_PER_TASK:?}" --num-gpus="${SLURM_GPUS_ON_NODE:-0}")
 
@@ -37,7 +37,7 @@ tidy_up() {
 trap tidy_up EXIT
 trap 'exit 143' TERM INT
 
-# No dashboard: nothing is submitted from outside.
+# No dashboard, because nothing is submitted from outside.
 srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap \
     ray start --head --port="$port" --include-dashboard=false --temp-dir="/tmp/ray-$SLURM_JOB_ID" "${node[@]}" &
 children+=($!)
@@ -52,7 +52,7 @@ if [[ $others -gt 0 ]]; then
     children+=($!)
 fi
 export RAY_ADDRESS="$head:$port"
-# All nodes first: a member that the nodes of the moment could not hold would be refused.
+# Wait for all nodes: a member that the current nodes could not hold would be refused.
 python - "$SLURM_JOB_NUM_NODES" <<'PYTHON'
 import sys
 import time
@@ -63,10 +63,10 @@ ray.init(log_to_driver=False)
 end = time.monotonic() + 300
 while sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[1]):
     if time.monotonic() > end:
-        sys.exit(f"of {sys.argv[1]} nodes some have not joined in five minutes")
+        sys.exit(f"not all of {sys.argv[1]} nodes joined within five minutes")
     time.sleep(1)
 PYTHON
 
-python -m ray_jobs.pipeline "$@" &  # behind, because bash hears a signal only when nothing runs in front
+python -m ray_jobs.pipeline "$@" &  # in the background, so that bash handles signals meanwhile
 children=($! "${children[@]}")
 wait "$!"

@@ -1,4 +1,4 @@
-"""Decode one audio file to samples: mono, float32, at one rate, or an error in plain words."""
+"""Decode one audio file to samples (mono, float32, at one rate), or say in plain words why that fails."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_CLIPPED = 0.25
 MAX_OFFSET = 0.5
 _MENDED_SIZE = re.compile(r"(?:data|SSND) : (?P<says>\d+) \(should be (?P<should>\d+)\)")
 _SIZE_UNKNOWN = 2**32 - 2**16
-_FRAMES_TOLERANCE = 0.01  # MP3 headers count the codec's own delay or not
+_FRAMES_TOLERANCE = 0.01  # MP3 headers may or may not count the delay of the codec
 
 
 class AudioError(InputError, ValueError):
@@ -79,7 +79,8 @@ def read_duration(source: str | Path | BinaryIO, name: str | None = None) -> flo
     name = name or str(source)
     try:
         with soundfile.SoundFile(_checked(source, name)) as file:
-            return file.frames / file.samplerate
+            duration_s: float = file.frames / file.samplerate
+            return duration_s
     except (soundfile.SoundFileError, OSError) as error:
         raise AudioError(f"{name}: cannot be decoded as audio ({error})") from error
 
@@ -111,7 +112,7 @@ def _decode(
 
 
 def _refuse_truncated(name: str, file: soundfile.SoundFile, found: int, wanted: int) -> None:
-    """Refuse a file that ends before its header says; libsndfile mends WAV and AIFF headers and logs that it did."""
+    """Refuse a file that ends before its header says; libsndfile repairs WAV and AIFF headers and logs it."""
     mended = _MENDED_SIZE.search(file.extra_info)
     # A recorder that writes to a pipe cannot know the size and writes the largest there is: nothing is missing then.
     if mended and int(mended["should"]) < int(mended["says"]) < _SIZE_UNKNOWN:

@@ -1,16 +1,19 @@
-"""The files of a trained member: model.safetensors and config.json, written atomically, loaded without pickle."""
+"""Save and load a trained member: model.safetensors and config.json, written atomically, read without pickle."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from .files import CheckpointError, atomic_write, write_json
+
+SHOWN = 5  # misfits in a message
 
 
 def save_member(model: nn.Module, directory: str | Path, kind: str, config: BaseModel) -> None:
@@ -29,7 +32,7 @@ def save_member(model: nn.Module, directory: str | Path, kind: str, config: Base
 
 
 def read_config(directory: str | Path, kind: str) -> dict[str, Any]:
-    """Read `config.json` of a member of the given kind.
+    """Read the fields of `config.json` in the directory of a member, whose kind must be the given one.
 
     Raises:
         CheckpointError: if the file is missing or of another kind.
@@ -37,7 +40,7 @@ def read_config(directory: str | Path, kind: str) -> dict[str, Any]:
     path = Path(directory) / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected the directory of a trained {kind}")
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     found = config.pop("kind", None)
     if found != kind:
         raise CheckpointError(f"{path}: kind is {found!r}, expected {kind!r}")
@@ -45,20 +48,48 @@ def read_config(directory: str | Path, kind: str) -> dict[str, Any]:
 
 
 def load_weights(model: nn.Module, directory: str | Path) -> None:
-    """Fill `model` from `model.safetensors`; every tensor must be there in its shape, and no other.
+    """Fill `model` from `model.safetensors` in `directory`; every tensor must be there in its shape, and no other.
 
     Raises:
-        CheckpointError: naming missing and unexpected keys, and shapes that differ.
+        CheckpointError: if the file is missing; naming the tensors that do not fit (`tensor_misfits`).
     """
     path = Path(directory) / "model.safetensors"
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     found, wanted = load_file(path), model.state_dict()
-    for name, tensor in found.items():
-        if name in wanted and tensor.shape != wanted[name].shape:
-            raise CheckpointError(f"{path}: {name} is {list(tensor.shape)}, expected {list(wanted[name].shape)}")
-    missing, unexpected = model.load_state_dict(found, strict=False)
     stored = {wanted[name].data_ptr() for name in found if name in wanted}
-    missing = [name for name in missing if wanted[name].data_ptr() not in stored]  # tied ones are there
-    if missing or unexpected:
-        raise CheckpointError(f"{path}: missing {sorted(missing)[:5]}, unexpected {sorted(unexpected)[:5]}")
+    tied = {name for name, tensor in wanted.items() if tensor.data_ptr() in stored}
+    if misfits := tensor_misfits(found, wanted, optional=tied):
+        raise CheckpointError(f"{path}: {misfits}")
+    model.load_state_dict(found, strict=False)
+
+
+def tensor_misfits(
+    found: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    optional: Collection[str] = (),
+    same_dtype: bool = False,
+) -> str:
+    """Describe what keeps tensors from being exactly those that a model wants; empty if nothing does.
+
+    Args:
+        found: tensors by name, as read from a file.
+        wanted: tensors of the right shapes and dtypes by name, such as a model's state_dict; on any device, also meta.
+        optional: names that may be missing, such as those of tied weights, of which a file holds one.
+        same_dtype: compare dtypes, too.
+
+    Returns:
+        The first five of the names that are missing, that are unexpected, and the shapes that differ.
+    """
+
+    def kind(tensor: Tensor) -> str:
+        return f"{tensor.dtype} {list(tensor.shape)}" if same_dtype else f"{list(tensor.shape)}"
+
+    misfits = [f"missing {name}" for name in wanted if name not in found and name not in optional]
+    misfits += [f"unexpected {name}" for name in found if name not in wanted]
+    misfits += [
+        f"{name} is {kind(tensor)}, expected {kind(wanted[name])}"
+        for name, tensor in found.items()
+        if name in wanted and kind(tensor) != kind(wanted[name])
+    ]
+    return "; ".join(misfits[:SHOWN]) + (f" and {len(misfits) - SHOWN} more" if len(misfits) > SHOWN else "")

@@ -1,4 +1,4 @@
-"""Gathering a batch that is spread over workers."""
+"""Gather a batch that is spread over workers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.distributed.nn.functional import all_gather
 
 
 def gather_rows(x: Tensor) -> Tensor:
-    """Rows of all workers' x [b, D], in rank order, [b * workers, D]; x itself when alone.
+    """Return the rows of all workers' x [b, D] in rank order, [b * workers, D]; x itself if there is one worker.
 
     Gradients flow to every worker's rows. Each worker computes the same loss over all rows, so a row's gradient
     arrives summed over workers, and the average that DistributedDataParallel takes is the global batch's gradient.

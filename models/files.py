@@ -1,4 +1,4 @@
-"""Write files so that nobody ever reads half of one."""
+"""Write files atomically: readers see the old file or the new one, never a part of it."""
 
 from __future__ import annotations
 
@@ -21,23 +21,22 @@ class CheckpointError(InputError, ValueError):
 
 
 def sha256_of(path: Path) -> str:
-    """The checksum of a file."""
+    """Return the SHA-256 checksum of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def stamp(path: Path) -> str:
-    """Size and time of change of a file: another stamp, another content."""
+    """Return the size and modification time of a file, which change when its content does."""
     status = path.stat()
     return f"{status.st_size}:{status.st_mtime_ns}"
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, and rename what the block wrote there onto `path` when it succeeds.
+    """Yield a temporary path beside `path`, and rename it to `path` when the block succeeds.
 
-    Readers see the old file or the new one, never half of one; after an error the old one stays and nothing else does.
-    Directories that are missing are made.
+    After an error the old file stays and the temporary one is removed. Missing directories are created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -73,6 +72,6 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def write_frame(path: Path, frame: pd.DataFrame) -> None:
-    """Write Parquet, atomically."""
+    """Write a Parquet file, atomically."""
     with atomic_write(path) as partial:
         frame.to_parquet(partial)

@@ -1,4 +1,4 @@
-"""What a user may set of each model. Light to import: no torch here, so that a config is checked at once."""
+"""The settings of each model. Nothing heavy is imported here, so that a config is checked within a second."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-RANDOM = "random:"  # before a model type: weights from scratch
+RANDOM = "random:"  # before a model type: random weights, trained from scratch
 
 
 Kind = TypeVar("Kind", bound="Settings")
@@ -18,45 +18,55 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     def convert(self, kind: type[Kind], **more: Any) -> Kind:
-        """Return a `kind` made of the fields that both have and of `more`."""
+        """Return a `kind` with the fields that both classes have, and `more`, which takes precedence."""
         shared = kind.model_fields.keys() & type(self).model_fields.keys() - more.keys()
         return kind(**{field: getattr(self, field) for field in shared}, **more)
 
 
 class LogMelConfig(Settings):
-    """The front end's parameters. Defaults are those of ConvNeXt-Tiny on AudioSet (arXiv 2306.00830)."""
+    """Parameters of the log-mel spectrogram. The defaults are those of ConvNeXt-Tiny on AudioSet (arXiv 2306.00830)."""
 
-    sample_rate: int = Field(32_000, gt=0, description="Hz")
-    n_fft: int = Field(1024, gt=0)
-    hop_length: int = Field(320, gt=0, description="samples")
-    n_mels: int = Field(224, gt=0)
-    f_min: float = Field(50.0, ge=0, description="Hz")
-    f_max: float = Field(14_000.0, gt=0, description="Hz")
+    sample_rate: int = Field(32_000, gt=0, description="sampling rate of the audio that it is computed from, in Hz")
+    n_fft: int = Field(1024, gt=0, description="length of the window and of its Fourier transform, in samples")
+    hop_length: int = Field(320, gt=0, description="distance from one frame to the next, in samples")
+    n_mels: int = Field(224, gt=0, description="mel bands")
+    f_min: float = Field(50.0, ge=0, description="lower edge of the lowest band, in Hz")
+    f_max: float = Field(14_000.0, gt=0, description="upper edge of the highest band, in Hz")
 
 
 class AudioEncoderConfig(Settings):
-    """`backbone` is a timm model by name, or `random:convnext` with sizes in `depths` and `dims`.
+    """The encoder of a retriever's log-mels.
 
-    Weights: `checkpoint`, timm's own (`pretrained`), or from scratch where neither is given.
+    Its weights are those of `checkpoint`, timm's own (`pretrained`), or new ones where neither is given.
     """
 
-    backbone: str = "convnext_tiny"
+    backbone: str = Field(
+        "convnext_tiny",
+        description="a timm model by name whose features are a map over time and frequency, or `random:convnext` with "
+        "the sizes in `depths` and `dims`",
+    )
     checkpoint: str | None = Field(
         None,
-        description="published AudioSet weights of convnext_tiny (arXiv 2306.00830): Zenodo's .pth, or the hub's "
+        description="published AudioSet weights of convnext_tiny (arXiv 2306.00830): Zenodo's .pth file, or the hub's "
         "model.safetensors or its directory",
     )
-    pretrained: bool = Field(False, description="start from timm's weights of that name, of the hub or its cache")
-    depths: tuple[int, int, int, int] = (3, 3, 9, 3)
-    dims: tuple[int, int, int, int] = (96, 192, 384, 768)
+    pretrained: bool = Field(False, description="start from timm's weights for `backbone`, from the hub or its cache")
+    depths: tuple[int, int, int, int] = Field((3, 3, 9, 3), description="blocks of each stage of a ConvNeXt")
+    dims: tuple[int, int, int, int] = Field((96, 192, 384, 768), description="channels of each stage of a ConvNeXt")
     layer_scale: float = Field(
-        1e-6, gt=0, description="initial residual scale of a ConvNeXt; small models from scratch want about 1"
+        1e-6, gt=0, description="initial scale of a ConvNeXt's residual branches; small new models need about 1"
     )
-    drop_path: float = Field(0.0, ge=0, lt=1)
-    freq_mask: int = Field(0, ge=0, description="SpecAugment: widest mel mask, two of them (training only)")
-    time_mask: int = Field(0, ge=0, description="SpecAugment: widest frame mask, two of them (training only)")
+    drop_path: float = Field(
+        0.0, ge=0, lt=1, description="probability that a residual branch is skipped (stochastic depth; training only)"
+    )
+    freq_mask: int = Field(
+        0, ge=0, description="SpecAugment: greatest width of each of two frequency masks, in mel bands (training only)"
+    )
+    time_mask: int = Field(
+        0, ge=0, description="SpecAugment: greatest width of each of two time masks, in frames (training only)"
+    )
     max_frames: int | None = Field(
-        None, ge=32, description="a random stretch of so many frames of longer clips (training only)"
+        None, ge=32, description="crop clips to a random stretch of this many frames (training only); if none, whole"
     )
 
     @model_validator(mode="before")
@@ -69,11 +79,11 @@ class AudioEncoderConfig(Settings):
         if self.checkpoint and self.pretrained:
             raise ValueError("checkpoint and pretrained exclude each other")
         if self.pretrained and self.backbone.startswith(RANDOM):
-            raise ValueError(f"pretrained: there are no weights of {self.backbone!r}")
+            raise ValueError(f"pretrained: there are no pretrained weights of {self.backbone!r}")
         return self
 
     def check_front_end(self, log_mel: LogMelConfig) -> None:
-        """Refuse log-mels that the checkpoint was not trained on.
+        """Check that the log-mels are those that the checkpoint was trained on.
 
         Raises:
             ValueError: naming the parameters that differ.
@@ -84,21 +94,33 @@ class AudioEncoderConfig(Settings):
 
 
 class TextEncoderConfig(Settings):
-    """`name` is a hub id, a directory, or `random:<model type>` with sizes in `sizes` and a tokenizer to train."""
+    """The encoder of captions. A plain string stands for `name`."""
 
-    name: str = "BAAI/bge-base-en-v1.5"
+    name: str = Field(
+        "BAAI/bge-base-en-v1.5",
+        description="an encoder of transformers: a hub id, a local directory, or `random:<model type>` for new weights "
+        "with the sizes in `sizes` and a tokenizer trained on the corpus",
+    )
     pooling: Literal["cls", "mean"] | None = Field(
         None,
-        description="how token states become one vector; when left out as the checkpoint's 1_Pooling/config.json says, "
-        "else the first token of a BERT and the mean of all others",
+        description="how token states become one vector: the first token or the mean of all. If none, as the "
+        "checkpoint's 1_Pooling/config.json says; without that file, the first token of a BERT and the mean of others",
     )
-    finetuning: Literal["full", "frozen", "lora"] = Field("full", description="what of a loaded encoder is trained")
-    lora_rank: int = Field(8, gt=0)
-    lora_alpha: int = Field(16, gt=0, description="the adapters' output is scaled by lora_alpha / lora_rank")
-    max_tokens: int = Field(64, gt=2)
-    sizes: dict[str, int | float | str] = Field(default={}, description="for random: fields of the transformers config")
-    tokenizer: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
-    vocab_size: int = Field(2000, gt=4, description="for random: size of the trained tokenizer at most")
+    finetuning: Literal["full", "frozen", "lora"] = Field(
+        "full", description="train all weights of a loaded encoder, none, or low-rank adapters (LoRA, arXiv 2106.09685)"
+    )
+    lora_rank: int = Field(8, gt=0, description="rank of the LoRA adapters")
+    lora_alpha: int = Field(16, gt=0, description="the LoRA adapters' output is scaled by `lora_alpha / lora_rank`")
+    max_tokens: int = Field(64, gt=2, description="longer captions are cut to this many tokens, special ones included")
+    sizes: dict[str, int | float | str] = Field(
+        default={}, description="fields of the transformers config; for `random:` names only"
+    )
+    tokenizer: Literal["wordpiece", "bpe", "unigram"] = Field(
+        "wordpiece", description="kind of tokenizer that is trained; for `random:` names only"
+    )
+    vocab_size: int = Field(
+        2000, gt=4, description="greatest number of tokens of the trained tokenizer; for `random:` names only"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -112,7 +134,7 @@ class TextEncoderConfig(Settings):
         return self
 
 
-LOSSES_WITH = {  # settings that do nothing with another loss
+LOSSES_WITH = {  # the losses that each of these settings belongs to; it has no effect on others
     "epsilon": ("m-ltm",),
     "transported_mass": ("m-ltm",),
     "temperature": ("nt-xent",),
@@ -122,38 +144,44 @@ LOSSES_WITH = {  # settings that do nothing with another loss
 
 
 class RetrieverSettings(Settings):
-    """What a user chooses of a retriever: architecture and loss."""
+    """A retriever's own settings: architecture and loss."""
 
     audio_encoder: AudioEncoderConfig = AudioEncoderConfig()
     text_encoder: TextEncoderConfig = TextEncoderConfig()
-    joint_dim: int = Field(1024, gt=0)
-    hidden_dim: int = Field(2048, gt=0, description="of the two-layer projections")
-    dropout: float = Field(0.2, ge=0, lt=1)
-    loss: Literal["m-ltm", "nt-xent", "triplet"] = "m-ltm"
+    joint_dim: int = Field(1024, gt=0, description="dimensions of the space that audio and text are embedded in")
+    hidden_dim: int = Field(2048, gt=0, description="width of the two-layer projections into that space")
+    dropout: float = Field(0.2, ge=0, lt=1, description="dropout of the projections")
+    loss: Literal["m-ltm", "nt-xent", "triplet"] = Field(
+        "m-ltm", description="optimal transport under the learned metric (arXiv 2405.10084), contrastive, or triplet"
+    )
     metric: Literal["full", "diagonal", "identity"] = Field(
         "full",
-        description="of the distance that is trained and retrieved by; when left out, nt-xent and triplet have the "
-        "identity, which is the cosine",
+        description="matrix of the distance that is trained and retrieved by. The default of nt-xent and triplet is "
+        "the identity, which is the cosine",
     )
     epsilon: float = Field(0.03, gt=0, description="m-ltm: entropic regularisation, relative to the largest distance")
     transported_mass: float = Field(
-        1.0, gt=0, le=1, description="m-ltm: below 1 the worst pairs of a batch may stay unmatched, for noisy captions"
+        1.0,
+        gt=0,
+        le=1,
+        description="m-ltm: share of the mass that must be transported; below 1 the worst pairs of a batch may stay "
+        "unmatched, for noisy captions",
     )
-    temperature: float = Field(0.07, ge=0.01, description="nt-xent: at the start; it is learned, down to 0.01 at most")
-    margin: float = Field(0.2, ge=0, description="triplet: in units of the cosine")
+    temperature: float = Field(0.07, ge=0.01, description="nt-xent: initial temperature; it is learned, down to 0.01")
+    margin: float = Field(0.2, ge=0, description="triplet: margin, as a difference of cosines")
     hard_negatives: int = Field(
-        0, ge=0, description="nt-xent, triplet: only so many of the most similar negatives count for each pair; 0: all"
+        0, ge=0, description="nt-xent, triplet: for each pair count only this many most similar negatives; 0: all"
     )
     mixup_alpha: float = Field(
         0.0,
         ge=0,
-        description="a quarter of a batch's clips sound together with another one, each at a share of the power drawn "
-        "from Beta(alpha, alpha), and their captions are joined (training only); 0: off",
+        description="mix a quarter of a batch's clips with another clip each, at a share of the power drawn from "
+        "Beta(alpha, alpha), and join their captions (training only); 0: off",
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _cosine_unless_told(cls, value: Any) -> Any:
+    def _cosine_by_default(cls, value: Any) -> Any:
         contrastive = isinstance(value, dict) and value.get("loss", "m-ltm") != "m-ltm"
         return {"metric": "identity", **value} if contrastive else value
 
@@ -162,12 +190,12 @@ class RetrieverSettings(Settings):
         for name, losses in LOSSES_WITH.items():
             value = getattr(self, name)
             if self.loss not in losses and value != RetrieverSettings.model_fields[name].default:
-                raise ValueError(f"{name} does nothing with loss {self.loss!r}, only with {' or '.join(losses)}")
+                raise ValueError(f"{name} has no effect with loss {self.loss!r}, only with {' or '.join(losses)}")
         return self
 
 
 class RetrieverConfig(RetrieverSettings):
-    """With the front end that its log-mels come from."""
+    """The settings of a retriever, and the front end of the log-mels that it reads."""
 
     log_mel: LogMelConfig
 
@@ -178,46 +206,62 @@ class RetrieverConfig(RetrieverSettings):
 
 
 class CaptionerSettings(Settings):
-    """What a user chooses of a captioner: architecture and losses.
+    """A captioner's own settings: architecture and losses."""
 
-    `language_model` is a BART, mBART or PLBART by hub id or directory, or `random:bart` with `sizes`.
-    """
-
-    language_model: str = "facebook/bart-base"
+    language_model: str = Field(
+        "facebook/bart-base",
+        description="a BART, mBART or PLBART: a hub id, a local directory, or `random:bart` for new weights with the "
+        "sizes in `sizes` and a tokenizer trained on the corpus",
+    )
     checkpoint: str | None = Field(
         None,
-        description="directory of EnCLAP's own scripts to start from; language_model then gives the tokenizer alone, "
-        "where the directory holds none",
+        description="directory of a model of EnCLAP's own scripts to start from; `language_model` then gives only the "
+        "tokenizer, where the directory holds none",
     )
-    attn_implementation: Literal["sdpa", "eager"] = Field("sdpa", description="of transformers; both compute the same")
-    gradient_checkpointing: bool = Field(False, description="less memory in training, a third more time")
+    attn_implementation: Literal["sdpa", "eager"] = Field(
+        "sdpa", description="transformers' implementation of attention; both compute the same"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="recompute activations in the backward pass: less memory, more time"
+    )
     long_clips: Literal["crop", "windows", "pool", "interpolate"] = Field(
         "crop",
-        description="of more codec frames than there are positions: a random stretch in training and the beginning "
-        "else; or all of it, in windows encoded apart, by averaging neighbours, or by positions in between",
+        description="what becomes of clips with more codec frames than there are positions: a random stretch in "
+        "training and the beginning afterwards; or all of the clip, in windows encoded separately, by averaging "
+        "neighbouring frames, or by interpolating positions",
     )
-    sizes: dict[str, int | float] = Field(default={}, description="for random: fields of the transformers config")
-    tokenizer: Literal["wordpiece", "bpe", "unigram"] = "bpe"
-    vocab_size: int = Field(2000, gt=4, description="for random: size of the trained tokenizer at most")
-    max_caption_tokens: int = Field(64, gt=2)
-    label_smoothing: float = Field(0.2, ge=0, lt=1)
-    mcm_weight: float = Field(0.7, ge=0, description="of the masked codec modelling loss; 0 switches it off")
+    sizes: dict[str, int | float] = Field(
+        default={}, description="fields of the transformers config; for `random:` names only"
+    )
+    tokenizer: Literal["wordpiece", "bpe", "unigram"] = Field(
+        "bpe", description="kind of tokenizer that is trained; for `random:` names only"
+    )
+    vocab_size: int = Field(
+        2000, gt=4, description="greatest number of tokens of the trained tokenizer; for `random:` names only"
+    )
+    max_caption_tokens: int = Field(
+        64, gt=2, description="longer captions are cut to this many tokens in training, special ones included"
+    )
+    label_smoothing: float = Field(0.2, ge=0, lt=1, description="label smoothing of the caption loss")
+    mcm_weight: float = Field(0.7, ge=0, description="weight of the masked codec modelling (MCM) loss; 0: off")
     mcm_codebook_weights: list[Annotated[float, Field(ge=0)]] | None = Field(
-        None, description="of each codebook within that loss; 1/2, 1/4, 1/8 and so on when left out"
+        None, description="weight of each codebook within the MCM loss; if none, 1/2, 1/4, 1/8 and so on"
     )
-    mcm_probability: float = Field(0.15, ge=0, lt=1)
-    mcm_span: int = Field(10, gt=0, description="frames")
+    mcm_probability: float = Field(
+        0.15, ge=0, lt=1, description="share of each codebook's frames to mask; less where spans overlap"
+    )
+    mcm_span: int = Field(10, gt=0, description="length of a mask, in codec frames")
 
 
 class CaptionerConfig(CaptionerSettings):
-    """With the shapes of what it reads."""
+    """The settings of a captioner, and the shapes of its inputs."""
 
-    codebooks: int = Field(gt=0, description="of the codec, as many as are used")
-    codebook_size: int = Field(gt=1)
-    audio_embedding_dim: int = Field(gt=0)
+    codebooks: int = Field(gt=0, description="number of the codec's codebooks that are read")
+    codebook_size: int = Field(gt=1, description="entries of a codebook")
+    audio_embedding_dim: int = Field(gt=0, description="dimensions of the audio embeddings")
 
     @model_validator(mode="after")
-    def _a_weight_each_codebook(self) -> CaptionerConfig:
+    def _one_weight_for_each_codebook(self) -> CaptionerConfig:
         given = self.mcm_codebook_weights
         if given and len(given) != self.codebooks:
             raise ValueError(
@@ -227,64 +271,89 @@ class CaptionerConfig(CaptionerSettings):
 
 
 class FluencyDetectorConfig(Settings):
-    """Architecture of the detector."""
+    """A fluency-error detector's own settings."""
 
     text_encoder: TextEncoderConfig = TextEncoderConfig(name="bert-base-uncased")
 
 
 class SamplingConfig(Settings):
-    """How candidates are drawn. Defaults are those of the system the paper follows (arXiv 2309.17352), where the
-    library's top_k of 50 applied unseen; here it is off unless given."""
+    """How candidates are sampled.
 
-    candidates: int = Field(30, gt=0, description="a captioner and clip")
-    temperature: float = Field(0.5, gt=0)
-    top_p: float = Field(0.95, gt=0, le=1)
-    top_k: int = Field(0, ge=0, description="0: off")
-    min_p: float = Field(0.0, ge=0, lt=1, description="of the likeliest token's probability; 0: off")
+    The defaults are those of the system that the paper follows (arXiv 2309.17352), where the library's default `top_k`
+    of 50 applied as well; here it is off unless given.
+    """
+
+    candidates: int = Field(30, gt=0, description="candidates per captioner and clip")
+    temperature: float = Field(0.5, gt=0, description="divisor of the logits; lower is more conservative")
+    top_p: float = Field(
+        0.95, gt=0, le=1, description="nucleus sampling: the likeliest tokens that reach this probability; 1: off"
+    )
+    top_k: int = Field(0, ge=0, description="only this many likeliest tokens; 0: off")
+    min_p: float = Field(
+        0.0, ge=0, lt=1, description="only tokens with at least this share of the likeliest one's probability; 0: off"
+    )
     typical_p: float = Field(1.0, gt=0, le=1, description="locally typical sampling (arXiv 2202.00666); 1: off")
-    epsilon_cutoff: float = Field(0.0, ge=0, lt=1, description="a token's least probability; 0: off")
-    repetition_penalty: float = Field(1.0, gt=0, description="above 1 against words said before; 1: off")
-    min_tokens: int = Field(5, ge=0)
-    max_tokens: int = Field(30, gt=2)
-    no_repeat_ngram: int = Field(3, ge=0, description="0: off")
+    epsilon_cutoff: float = Field(0.0, ge=0, lt=1, description="only tokens of at least this probability; 0: off")
+    repetition_penalty: float = Field(
+        1.0, gt=0, description="above 1, makes tokens that were used before less likely; 1: off"
+    )
+    min_tokens: int = Field(5, ge=0, description="shortest candidate, in tokens")
+    max_tokens: int = Field(30, gt=2, description="longest candidate, in tokens")
+    no_repeat_ngram: int = Field(3, ge=0, description="no sequence of this many tokens comes twice; 0: off")
     static_cache: bool = Field(
-        False, description="decoder keys and values in tensors of one shape, which transformers compiles for on GPUs"
+        False,
+        description="keep decoder keys and values in tensors of fixed shape, for which transformers compiles on GPUs",
     )
 
 
 class BeamConfig(Settings):
-    """The search beside sampling: beam search as EnCLAP decodes, diverse beam search or contrastive search."""
+    """The search that runs beside sampling: EnCLAP's beam search, diverse beam search or contrastive search."""
 
-    beams: int = Field(4, gt=0, description="1: greedy")
+    beams: int = Field(4, gt=0, description="number of beams; 1: greedy")
     groups: int = Field(
-        1, gt=0, description="of the beams; above 1 diverse beam search (arXiv 1610.02424), a caption from each group"
+        1,
+        gt=0,
+        description="groups that the beams are divided into; above 1: diverse beam search (arXiv 1610.02424), with a "
+        "caption from each group",
     )
     diversity_penalty: float = Field(
-        0.5, ge=0, description="of a token for each beam of earlier groups that takes it at the same step"
+        0.5,
+        ge=0,
+        description="diverse beam search: taken from a token's score for each beam of earlier groups that takes it at "
+        "the same step",
     )
     penalty_alpha: float = Field(
-        0.0, ge=0, lt=1, description="above 0 contrastive search (arXiv 2202.06417): weight of unlikeness; 1 beam"
+        0.0,
+        ge=0,
+        lt=1,
+        description="above 0: contrastive search (arXiv 2202.06417), with this weight of the degeneration penalty; "
+        "needs `beams: 1`",
     )
-    top_k: int = Field(4, gt=1, description="tokens that contrastive search tries at a step")
-    min_tokens: int = Field(5, ge=0)
-    max_tokens: int = Field(50, gt=2)
-    no_repeat_ngram: int = Field(3, ge=0)
+    top_k: int = Field(4, gt=1, description="contrastive search: tokens tried at each step")
+    min_tokens: int = Field(5, ge=0, description="shortest caption, in tokens")
+    max_tokens: int = Field(50, gt=2, description="longest caption, in tokens")
+    no_repeat_ngram: int = Field(3, ge=0, description="no sequence of this many tokens comes twice; 0: off")
 
     @model_validator(mode="after")
     def _one_kind_of_search(self) -> BeamConfig:
         if self.beams % self.groups:
-            raise ValueError(f"groups: {self.groups} do not divide beams ({self.beams})")
+            raise ValueError(f"groups: {self.groups} does not divide beams ({self.beams})")
         if self.penalty_alpha and self.beams > 1:
-            raise ValueError(f"penalty_alpha: contrastive search takes beams: 1, found {self.beams}")
+            raise ValueError(f"penalty_alpha: contrastive search needs beams: 1, found {self.beams}")
         for name, used, needed in (("diversity_penalty", self.groups > 1, "groups above 1"),
                                    ("top_k", self.penalty_alpha > 0, "penalty_alpha above 0")):  # fmt: skip
             if not used and getattr(self, name) != BeamConfig.model_fields[name].default:
-                raise ValueError(f"{name} does nothing without {needed}")
+                raise ValueError(f"{name} has no effect without {needed}")
         return self
 
 
 class TokenEnsembleConfig(Settings):
-    """Captioners of one tokenizer that choose every token together; their candidates join those of each alone."""
+    """Captioners with the same tokenizer that choose every token together.
 
-    members: list[str] = Field(min_length=2, description="captioners")
-    average: Literal["log-probabilities", "probabilities"] = "log-probabilities"
+    Their candidates are added to those of each captioner alone.
+    """
+
+    members: list[str] = Field(min_length=2, description="names of the captioners")
+    average: Literal["log-probabilities", "probabilities"] = Field(
+        "log-probabilities", description="what of the captioners' predictions is averaged at each token"
+    )

@@ -1,4 +1,4 @@
-"""Submission files of the DCASE challenge: written in the official columns, and checked before anyone sends them."""
+"""Write submission files of the DCASE challenge in the official columns, and check them before they are sent."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from .files import atomic_write
 
 CAPTION_COLUMNS = ["file_name", "caption_predicted"]
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-LISTED = 10  # names a row of Task 8
+LISTED = 10  # file names in a row of Task 8
 RETRIEVAL_COLUMNS = ["caption", *(f"fname_{rank}" for rank in range(1, LISTED + 1))]
 
 
 class SubmissionError(InputError, ValueError):
-    """A file that the challenge would refuse; the message names file, row, what was found and what was expected."""
+    """The challenge would refuse a file; the message names file, row, what was found and what was expected."""
 
 
 # --- Task 6: captioning --------------------------------------------------------------------------------------------
 
 
 def write_captions(path: Path, file_names: Sequence[str], captions: Sequence[str], pool: Sequence[str]) -> None:
-    """Write file_name,caption_predicted, one row a file, and check the file.
+    """Write file_name,caption_predicted, a row for each audio file, and check the CSV file.
 
     Args:
-        path: where to; a reader sees the old file or the new one.
-        file_names: of the files that have a caption.
-        captions: of each of them; written as `one_line` has them.
-        pool: names of all files of the split.
+        path: the CSV file; a reader sees the old or the new one.
+        file_names: the names of the audio files that have a caption.
+        captions: the caption of each; written as `one_line` returns it.
+        pool: names of all audio files of the split.
 
     Raises:
-        SubmissionError: if two files have one name, or as `check_captions`.
+        SubmissionError: two files have one name, or as `check_captions`.
     """
     refuse_twins(path, pool)
     rows = ([name, one_line(caption)] for name, caption in zip(file_names, captions, strict=True))
@@ -42,11 +42,11 @@ def write_captions(path: Path, file_names: Sequence[str], captions: Sequence[str
 
 
 def check_captions(path: Path, pool: Collection[str]) -> None:
-    """Read a Task 6 file as the challenge would; its rows may stand in any order.
+    """Read a Task 6 file as the challenge would; its rows may be in any order.
 
     Raises:
-        SubmissionError: naming the first row that is wrong: not UTF-8, another header, a blank caption or one that is
-            no single line, a name that is not in the pool or comes twice; or a file of the pool without a row.
+        SubmissionError: naming the first row that is wrong: not UTF-8, another header, a blank caption or one that
+            is not a single line, a name that is not in the pool or occurs twice; or a file of the pool without a row.
     """
     header, *rows = _read(path)
     if header != CAPTION_COLUMNS:
@@ -60,7 +60,7 @@ def check_captions(path: Path, pool: Collection[str]) -> None:
         if name not in known:
             raise SubmissionError(f"{where}: {name!r} is not among the {len(known)} files")
         if name in seen:
-            raise SubmissionError(f"{where}: {name!r} has a row already, expected one a file")
+            raise SubmissionError(f"{where}: {name!r} has a row already, expected one for each file")
         if not caption.strip():
             raise SubmissionError(f"{where}: the caption of {name!r} is blank")
         if caption != one_line(caption):
@@ -71,7 +71,7 @@ def check_captions(path: Path, pool: Collection[str]) -> None:
 
 
 def one_line(text: str) -> str:
-    """A text with every run of white space and control characters as one space, and none at its ends."""
+    """Return the text with each run of white space and control characters as one space, and none at its ends."""
     return " ".join(CONTROL.sub(" ", text).split())
 
 
@@ -79,16 +79,16 @@ def one_line(text: str) -> str:
 
 
 def write_retrieval(path: Path, queries: Sequence[str], ranking: Sequence[Sequence[str]], pool: Sequence[str]) -> None:
-    """Write caption,fname_1,...,fname_10, one row a query in the order given, and check the file.
+    """Write caption,fname_1,...,fname_10, a row for each query in the order given, and check the CSV file.
 
     Args:
-        path: where to; a reader sees the old file or the new one.
-        queries: verbatim.
-        ranking: the file names of each query, best first; those behind the tenth are left out.
+        path: the CSV file; a reader sees the old or the new one.
+        queries: written verbatim.
+        ranking: the file names of each query, best first; those after the tenth are left out.
         pool: names of all files searched.
 
     Raises:
-        SubmissionError: if the pool is too small or has a name twice, or as `check_retrieval`.
+        SubmissionError: the pool is too small or has a name twice, or as `check_retrieval`.
     """
     if len(pool) < LISTED:
         raise SubmissionError(f"{path}: {len(pool)} files to choose from, expected at least {LISTED}")
@@ -123,35 +123,18 @@ def check_retrieval(path: Path, queries: Sequence[str], pool: Collection[str]) -
         raise SubmissionError(f"{path}: {len(rows)} rows, expected one for each of {len(queries)} queries")
 
 
-def read_queries(path: Path) -> list[str]:
-    """The column `caption` of a CSV file, as Task 8 hands out its queries.
-
-    Raises:
-        SubmissionError: no such column, no row, or a blank query.
-    """
-    header, *rows = _read(path)
-    if "caption" not in header:
-        raise SubmissionError(f"{path}: columns {', '.join(header)}, expected one named caption")
-    column = header.index("caption")
-    queries = [row[column] if column < len(row) else "" for row in rows]
-    blank = [number for number, query in enumerate(queries, 1) if not query.strip()]
-    if blank or not queries:
-        raise SubmissionError(f"{path}: " + (f"row {blank[0]}: the caption is blank" if blank else "no query"))
-    return queries
-
-
 # --- files ---------------------------------------------------------------------------------------------------------
 
 
 def refuse_twins(path: Path, pool: Sequence[str]) -> None:
-    """Raise SubmissionError if two files have one name, which no row could tell apart."""
+    """Raise SubmissionError if two audio files have one name: a row could mean either."""
     twice = [name for name, times in Counter(pool).items() if times > 1]
     if twice:
         raise SubmissionError(f"{path}: {len(twice)} names stand for several files, {twice[0]!r} among them")
 
 
 def _write(path: Path, header: list[str], rows: Iterable[list[str]], check: Callable[[Path], None]) -> None:
-    """Write CSV, whole and checked or not at all."""
+    """Write CSV, whole and checked, or nothing."""
     with atomic_write(path) as partial:
         try:
             with partial.open("w", encoding="utf-8", newline="") as file:
@@ -166,7 +149,7 @@ def _write(path: Path, header: list[str], rows: Iterable[list[str]], check: Call
 
 
 def _read(path: Path) -> list[list[str]]:
-    """The rows of a CSV file, at least one."""
+    """Read the rows of a CSV file, at least one."""
     if not path.is_file():
         raise SubmissionError(f"{path}: no such file")
     try:

@@ -15,7 +15,7 @@ KINDS = ("wordpiece", "bpe", "unigram")
 
 
 def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Train a tokenizer of BERT's kind (wordpiece), RoBERTa's and BART's (byte-level bpe) or XLM-R's (unigram).
+    """Train a tokenizer like BERT's (wordpiece), RoBERTa's and BART's (byte-level bpe) or XLM-R's (unigram).
 
     All share the special tokens and their ids: `<s>` 0, `<pad>` 1, `</s>` 2, `<unk>` 3; every text is encoded as
     `<s> ... </s>`. The same texts give the same tokenizer.
@@ -33,13 +33,18 @@ def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int) -> PreTrai
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL, cls_token="<s>", sep_token="</s>")
 
 
+def untrained_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a tokenizer of the special tokens alone, for models that are laid out but never read a text."""
+    return train_tokenizer("wordpiece", [], len(SPECIAL))
+
+
 def _wordpiece(texts: list[str], vocab_size: int) -> Tokenizer:
     tokenizer = Tokenizer(WordPiece(unk_token=SPECIAL["unk_token"]))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     # The trainer numbers a character when it first meets it, in the order of a hash map that differs from run to run,
-    # and breaks ties by number. So all are numbered here; special ones keep the place they are given.
+    # and breaks ties by number. So all are numbered here: special tokens keep their places.
     characters = sorted(set().union(*map(tokenizer.normalizer.normalize_str, texts)) - {" "})
     numbered = [*SPECIAL.values(), *characters, *(f"##{character}" for character in characters)]
     trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=numbered, show_progress=False)
@@ -71,7 +76,7 @@ def _unigram(texts: list[str], vocab_size: int) -> Tokenizer:
         vocab_size=vocab_size, special_tokens=special, unk_token=SPECIAL["unk_token"], show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    # Sums over a hash map: their last digits, and so the order of pieces alike, differ from run to run.
+    # The trainer sums over a hash map, so last digits, and the order of equally likely pieces, differ from run to run.
     learnt = json.loads(tokenizer.to_str())["model"]["vocab"][len(special) :]
     ordered = sorted(((piece, round(score, 2)) for piece, score in learnt), key=lambda entry: (-entry[1], entry[0]))
     vocab = [*((token, 0.0) for token in special), *ordered]
@@ -79,7 +84,7 @@ def _unigram(texts: list[str], vocab_size: int) -> Tokenizer:
 
 
 def _with_model(tokenizer: Tokenizer, model: Unigram | WordPiece) -> Tokenizer:
-    """The same tokenizer around another model, without the special tokens of its training."""
+    """Return the same tokenizer with another model, without the special tokens of its training."""
     new = Tokenizer(model)
     new.normalizer, new.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
     new.decoder = tokenizer.decoder

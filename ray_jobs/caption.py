@@ -1,11 +1,10 @@
-"""caption: audio files to captions, with an exported ensemble.
+"""caption: caption audio files with an exported ensemble.
 
 Example: enclap caption runs/demo/bundle recording.wav
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -18,16 +17,24 @@ from models.submission import one_line, refuse_twins, write_captions
 from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.inference.audio_files import find_audio, read_in_batches
 from ray_jobs.inference.journal import Journal
-from ray_jobs.run.console import console, say
+from ray_jobs.inference.output import print_data
+from ray_jobs.run.console import say
 from ray_jobs.run.entry import run_command
 
 
 def run(bundle: Path, paths: list[Path], output: Path | None, submission: Path | None, seed: int | None) -> None:
-    """Print a caption a file; or write one JSON object a file with all candidates and scores, a Task 6 submission, or
-    both. Where a file is written, a run that was interrupted goes on.
+    """Print path and caption of each file, separated by a tab, or write files; a run that was interrupted goes on.
+
+    Args:
+        paths: audio files, or directories of them.
+        output: for one JSON object a line with all candidates and scores; nothing is printed then.
+        submission: for a DCASE Task 6 file; nothing is printed then.
+        seed: of the sampling; the bundle's when left out.
 
     Raises:
-        SubmissionError: if a file cannot be read, two have one name, or a caption is blank; `output` is written before.
+        AudioError: a path does not exist, or no file can be read.
+        CheckpointError: the bundle cannot be loaded.
+        SubmissionError: a file cannot be read, two have one name, or a caption is blank; `output` is written before.
     """
     files = find_audio(paths)
     pool = [path.name for path in files]
@@ -37,18 +44,18 @@ def run(bundle: Path, paths: list[Path], output: Path | None, submission: Path |
     ensemble = Ensemble.load(bundle)
     target = output or submission
     journal = _journal(target, bundle, seed) if target else None
-    said: dict[str, Any] = journal.done if journal else {}
-    todo = [path for path in files if keys[path] not in said]
+    captioned: dict[str, Any] = journal.done if journal else {}
+    todo = [path for path in files if keys[path] not in captioned]
     before = len(files) - len(todo)
     if before:
         say(f"caption: {before} of {len(files)} files have captions from a run that was interrupted")
-    for path, line in _captioned(ensemble, todo, seed, before):
+    for path, line in _captions(ensemble, todo, seed, before):
         if journal:
             journal.add(keys[path], line)
         else:
-            said[keys[path]] = line
-            console.print(f"{path}\t{one_line(line['text'])}", markup=False)
-    lines = [said[keys[path]] for path in files if keys[path] in said]
+            captioned[keys[path]] = line
+            print_data(f"{path}\t{one_line(line['text'])}")
+    lines = [captioned[keys[path]] for path in files if keys[path] in captioned]
     texts = [line["text"] for line in lines]
     if output:
         write_lines(output, lines)
@@ -59,20 +66,20 @@ def run(bundle: Path, paths: list[Path], output: Path | None, submission: Path |
     if journal:
         journal.remove()
     if texts and (warning := collapse_warning(caption_diversity(texts))):
-        print(f"caption: {warning}", file=sys.stderr)
+        say(f"caption: {warning}", style="yellow")
 
 
-def _captioned(
+def _captions(
     ensemble: Ensemble, paths: list[Path], seed: int | None, before: int
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """What `--output` has of each file that can be read."""
+    """Yield each file that can be read, with its line of `--output`."""
     for readable, clips in read_in_batches(ensemble, paths, before):
         for path, caption in zip(readable, ensemble.caption_clips(clips, seed), strict=True):
             yield path, {"path": str(path), **asdict(caption)}
 
 
 def _journal(target: Path, bundle: Path, seed: int | None) -> Journal:
-    """Beside what is to be written; that of another bundle or seed is another one."""
+    """Return the journal beside the file to write; another bundle or seed has another one."""
     made_by = fingerprint((bundle / "SHA256SUMS").read_text(encoding="utf-8"), seed)
     return Journal(target.with_name(f".{target.name}.{made_by}.partial"))
 

@@ -1,26 +1,24 @@
-"""fluency: what a bundle's detector makes of captions that people wrote, and of the same captions damaged.
+"""fluency: how a bundle's detector judges captions that people wrote, and the same captions damaged.
 
 Example: enclap fluency runs/demo/bundle clotho_captions_evaluation.csv
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-from rich.table import Table
-
-from corpora.table import CorpusError
-from models.ensemble.bundle import BundleManifest
+from corpora.csv_files import read_captions
+from models.ensemble.bundle import read_manifest
 from models.files import CheckpointError, write_json
 from models.fluency.detector import FluencyDetector, detection
-from ray_jobs.run.console import console, say
+from ray_jobs.inference.output import print_data
+from ray_jobs.results.metrics import EnsembleMetrics
+from ray_jobs.run.console import say
 from ray_jobs.run.entry import run_command
 
 SYNTHETIC = "soundscapes"  # the kind of the built-in corpus
-DETECTION = "fluency_detector"  # in metrics.json
 
 
 def run(bundle: Path, tables: list[Path], output: Path | None = None) -> None:
@@ -31,57 +29,39 @@ def run(bundle: Path, tables: list[Path], output: Path | None = None) -> None:
         output: for the same as JSON.
 
     Raises:
-        CorpusError: a table without captions.
-        CheckpointError: no bundle, or one without a detector.
+        CorpusError: a table has no captions.
+        CheckpointError: there is no bundle, or it has no detector.
     """
     captions = {str(table): read_captions(table) for table in tables}
-    path = bundle / "bundle.json"
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; expected a bundle made by `enclap export`")
-    manifest = BundleManifest.model_validate_json(path.read_text(encoding="utf-8"))
+    manifest = read_manifest(bundle)
     if not manifest.fluency_detector:
-        raise CheckpointError(f"{path}: the ensemble has no fluency detector")
+        raise CheckpointError(f"{bundle}: the ensemble has no fluency detector")
     detector = FluencyDetector.load(bundle / "members" / manifest.fluency_detector)
     threshold = manifest.reranking.fluency_threshold
-    known = json.loads((bundle / "metrics.json").read_text(encoding="utf-8"))
+    known = EnsembleMetrics.read(bundle, "export the run again")
     found = {name: detection(detector, texts, threshold, manifest.seed) for name, texts in captions.items()}
-    if known.get(DETECTION):
-        found = {f"{known['corpus']} {known['split']}, its own": known[DETECTION], **found}
+    if known.fluency_detector:
+        found = {f"{known.corpus} {known.split}, its own": known.fluency_detector.model_dump(), **found}
     for name, one in found.items():
-        console.print(_table(name, one))
+        for line in _lines(name, one):
+            print_data(line)
     corpora = {name: corpus["kind"] for name, corpus in manifest.provenance["corpora"].items()}
-    say(f"fluency: the detector has learnt from {', '.join(corpora)}; captions of other corpora are out of its domain")
+    say(f"fluency: the detector was trained on {', '.join(corpora)}; captions of other corpora are out of its domain")
     if set(corpora.values()) == {SYNTHETIC}:
-        say("fluency: that is the built-in synthetic corpus alone; what it flags elsewhere is unlike it, and may be "
-            "fluent", style="yellow")  # fmt: skip
+        say("fluency: that is the built-in synthetic corpus alone; captions that it flags elsewhere are unlike it, and "
+            "may be fluent", style="yellow")  # fmt: skip
     if output:
         write_json(output, {"trained_on": corpora, "captions": found})
 
 
-def read_captions(path: Path) -> list[str]:
-    """All captions of a table in Clotho's columns, in its order.
-
-    Raises:
-        CorpusError: a file that cannot be read, or without any caption.
-    """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise CorpusError(f"{path}: cannot be read: {error}") from error
-    columns = [str(column) for column in table]
-    wanted = [column for column in columns if column.startswith("caption")]
-    captions = [text for row in table[wanted].to_numpy() for text in row if text.strip()]
-    if not captions:
-        raise CorpusError(f"{path}: no captions; found columns {', '.join(columns)}, expected caption_1, ...")
-    return captions
-
-
-def _table(name: str, found: dict[str, Any]) -> Table:
+def _lines(name: str, found: dict[str, Any]) -> Iterator[str]:
+    """Yield a line on all captions, and a table of the types of damage."""
     share = f"{100 * found['flagged']:.1f} % of {found['captions']} captions flagged above {found['threshold']:g}"
-    table = Table("damage", "captions", "precision", "recall", title=f"{name}: {share}", title_justify="left", box=None)
+    yield f"{name}: {share}"
+    yield f"  {'damage':20s}{'captions':>10s}{'precision':>11s}{'recall':>8s}"
     for kind, one in found["damage"].items():
-        table.add_row(kind.replace("_", " "), str(one["captions"]), _share(one["precision"]), _share(one["recall"]))
-    return table
+        shares = f"{_share(one['precision']):>11s}{_share(one['recall']):>8s}"
+        yield f"  {kind.replace('_', ' '):20s}{one['captions']:>10d}{shares}"
 
 
 def _share(value: float | None) -> str:

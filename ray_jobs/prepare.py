@@ -16,8 +16,9 @@ import ray.data
 
 from corpora.exclusions import Exclusions, exclude, find_evaluation_ids, read_exclusions
 from corpora.overlaps import find_overlaps
-from corpora.soundscapes import render as soundscapes
 from corpora.soundscapes.corpus import SoundscapesCorpus
+from corpora.soundscapes.render import write_captions, write_clip
+from corpora.soundscapes.sampling import sample_scenes
 from corpora.table import QUARANTINE_COLUMNS, CorpusError
 from models.files import atomic_write, write_json
 from ray_jobs.experiment.config import ConfigError, Experiment
@@ -88,8 +89,9 @@ def _read_tables(experiment: Experiment, corpora: list[str]) -> tuple[Tables, pd
     for name in corpora:
         corpus = experiment.corpora[name]
         for split in corpus.splits:
-            tables[name, split], unusable = corpus.read(split)
-            rejected.append(unusable.assign(corpus=name, split=split))
+            table = corpus.read(split)
+            tables[name, split] = table.clips
+            rejected.append(table.quarantine.assign(corpus=name, split=split))
     for (name, of), excluded in _exclude(experiment, tables).items():
         rejected.append(excluded.assign(corpus=name, split=of))
     return tables, pd.concat(rejected, ignore_index=True)
@@ -108,7 +110,8 @@ def _exclude(experiment: Experiment, tables: Tables) -> Tables:
     taken: Tables = {}
     for key in [key for key in tables if key[1] == "train"]:
         before = len(tables[key])
-        tables[key], taken[key] = exclude(tables[key], exclusions)
+        allowed = exclude(tables[key], exclusions)
+        tables[key], taken[key] = allowed.clips, allowed.quarantine
         if len(exclusions.freesound) or len(exclusions.youtube):
             say(f"prepare: {key[0]}: {len(taken[key])} of {before} training clips excluded")
     return taken
@@ -170,20 +173,20 @@ def _write_strings(frame: pd.DataFrame, path: Path) -> None:
 def _render_soundscapes(name: str, corpus: SoundscapesCorpus) -> None:
     """Render the corpus into its root."""
     root = Path(corpus.root)
-    scenes = soundscapes.sample_scenes({str(split): n for split, n in corpus.splits.items()}, corpus.seed)
+    scenes = sample_scenes({str(split): n for split, n in corpus.splits.items()}, corpus.seed)
     everything = [scene for split in scenes.values() for scene in split]
     say(f"prepare: rendering {len(everything)} clips of {name} into {root}")
 
     def render(row: dict[str, Any]) -> dict[str, Any]:
         for scene in row["scenes"]:
-            soundscapes.write_clip(scene, root, corpus.sample_rate)
+            write_clip(scene, root, corpus.sample_rate)
         return {"clips": len(row["scenes"])}
 
     batches = [{"scenes": everything[at : at + 32]} for at in range(0, len(everything), 32)]
     rendered = ray.data.from_items(batches, override_num_blocks=len(batches)).map(render)
     say(f"prepare: rendered {rendered.sum('clips')} clips")
     for split, of_split in scenes.items():
-        soundscapes.write_captions(root, split, of_split)
+        write_captions(root, split, of_split)
     write_json(root / "corpus.json", {"corpus": "soundscapes (synthetic)", **corpus.model_dump(mode="json")})
     mark_done(root, _rendering_inputs(corpus))
 

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from models.records import RecordError, parse_record
 from ray_jobs.experiment.config import ConfigError, Experiment
+from ray_jobs.results.best import BEST
 from ray_jobs.results.member import MemberMetrics, MemberProgress
 from ray_jobs.run import storage
 from ray_jobs.run.console import console, messages, show, spell_duration
@@ -222,8 +223,7 @@ def _search(directory: RunDirectory, what: str) -> Part:
     state = _state(path, directory.search_inputs())
     if state != "done":
         return Part(what, state, {})
-    best = _read_json(path / "best.json")
-    found = {key: best[key] for key in ("objective", "value", "map@10") if key in best}
+    found = BEST[what].read(path).model_dump(by_alias=True, include={"objective", "value", "map_at_10"})
     return Part(what, state, found | {"trials": pq.read_metadata(storage.source(path / "trials.parquet")).num_rows})
 
 

@@ -1,4 +1,4 @@
-"""What surrounds the training: the package of a job, cluster.yaml, deploy/. Nothing here reaches a network."""
+"""The package of a job, cluster.yaml and deploy/. Nothing here uses a network."""
 
 import os
 import re
@@ -35,7 +35,7 @@ REPLACED = {
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """The tracked files, with what work leaves beside them: 64 MiB each, sparse."""
+    """The tracked files, and files such as work leaves beside them: 64 MiB each, sparse."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in listed.strip("\0").split("\0"):
         if (ROOT / name).is_file():
@@ -52,7 +52,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def packaged(directory: Path, target: Path) -> list[str]:
-    """What `ray job submit --working-dir` uploads, by Ray's own code."""
+    """Return the names of the files that `ray job submit --working-dir` uploads, by Ray's own code."""
     create_package(str(directory), target, include_gitignore=True, excludes=get_runtime_env_default_excludes())
     with ZipFile(target) as package:
         return package.namelist()
@@ -88,7 +88,7 @@ def test_links_to_data_are_not_followed(checkout: Path, tmp_path_factory: pytest
 
 
 def cluster(variant: str) -> dict[str, Any]:
-    """cluster.yaml as it is, or with a variant's lines in place of the sections that they replace."""
+    """Return cluster.yaml as it is, or with a variant's lines in place of the sections that they replace."""
     config = yaml.safe_load(CLUSTER)
     if variant != "aws":
         lines = re.findall(rf"^#{variant}: (.*)$", CLUSTER, re.MULTILINE)
@@ -110,7 +110,7 @@ def test_cluster_is_valid_for_ray(variant: str) -> None:
 
 @pytest.mark.parametrize("variant", ["aws", "gcp", "own"])
 def test_cluster_is_closed(variant: str) -> None:
-    """Ray's own AWS defaults open the dashboard to all interfaces, and ask for a token only where one lies about."""
+    """Ray's own AWS defaults open the dashboard to all interfaces, and need a token only if one exists."""
     prepared = prepare_config(cluster(variant))
     head, worker = (" ".join(prepared[f"{who}_start_ray_commands"]) for who in ("head", "worker"))
     assert "--dashboard-host=127.0.0.1" in head
@@ -225,9 +225,9 @@ def test_image_holds_what_the_project_installs() -> None:
 
 @pytest.fixture
 def slurm(tmp_path: Path) -> dict[str, str]:
-    """An environment in which srun, ray and python note how they are called.
+    """An environment in which srun, ray and python record how they are called.
 
-    `ray start` stays until it is ended, and what waits for the nodes waits for two of them.
+    `ray start` runs until it is ended, and the wait for the nodes is a wait for two of them.
     """
     stub = f"""#!/bin/bash
 echo "$(basename "$0") $*" >> "{tmp_path}/calls"
@@ -257,7 +257,7 @@ def sbatch(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str
 @pytest.mark.parametrize("code", [0, 1])
 def test_slurm_starts_runs_and_tidies_up(slurm: dict[str, str], tmp_path: Path, code: int) -> None:
     finished = sbatch(slurm | {"PIPELINE_EXIT": str(code)}, "experiments/demo.yaml", "storage_path=/shared/my runs")
-    assert finished.wait(30) == code, "Slurm must see what became of the job"
+    assert finished.wait(30) == code, "Slurm must see the exit code of the job"
     calls = (tmp_path / "calls").read_text().splitlines()
     starts = sorted(call for call in calls if call.startswith("ray start"))
     assert len(starts) == 2
@@ -267,7 +267,7 @@ def test_slurm_starts_runs_and_tidies_up(slurm: dict[str, str], tmp_path: Path, 
     assert any(call.startswith("srun --nodes=2 --ntasks=2 --exclude=") for call in calls)
     assert calls[-1] == "python -m ray_jobs.pipeline experiments/demo.yaml storage_path=/shared/my runs"
     assert set((tmp_path / "modes").read_text().split()) == {"600"}
-    assert not list((tmp_path / ".ray").iterdir()), "the token goes with the cluster"
+    assert not list((tmp_path / ".ray").iterdir()), "the token is removed with the cluster"
 
 
 def test_slurm_stopped_by_its_time_limit(slurm: dict[str, str], tmp_path: Path) -> None:

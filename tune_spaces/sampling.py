@@ -1,4 +1,4 @@
-"""What may vary in drawing candidates: fields of an experiment's `sampling`, by the name of the space."""
+"""The search spaces of drawing candidates: fields of an experiment's `sampling`, by the name of the space."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What may vary in training a member: its fields, by the name of the space (a kind of member has one of its own).
+"""The search spaces of training a member: its fields, by the name of the space (each kind of member has its own).
 
-A field's domain is made from the member's own value: what is a good learning rate depends on whether weights are loaded
-or new, how far around it to look does not.
+A field's domain is made from the member's own value: a good learning rate depends on whether weights are loaded or new,
+how far around it to search does not.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ Domain = Callable[[Any], Any]
 
 
 def _times(factor: float) -> Domain:
-    """From the own value's `factor`-th part to its `factor`-fold, evenly in the logarithm."""
+    """Search from the own value / factor to the own value * factor, evenly in the logarithm."""
     return lambda own: tune.loguniform(own / factor, own * factor)
 
 
 def _between(low: float, high: float) -> Domain:
+    """Search evenly between two bounds, or from or to the own value where it is outside."""
     return lambda own: tune.uniform(min(low, own), max(high, own))
 
 
 def _among(*others: Any) -> Domain:
+    """Choose among the own value and others."""
     return lambda own: tune.choice([own, *(other for other in others if other != own)])
 
 

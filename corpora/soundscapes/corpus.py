@@ -1,24 +1,24 @@
-"""The built-in corpus in an experiment file; apart from its synthesis, so that reading a config does not load scipy."""
+"""The built-in corpus in an experiment file. Apart from its synthesis, so that reading a config does not load scipy."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import pandas as pd
 from pydantic import Field
 
 from corpora.folder import read_folder
 from corpora.settings import CorpusSettings, Split
+from corpora.table import CorpusTable
 
 
 class SoundscapesCorpus(CorpusSettings):
-    """The built-in corpus, rendered into `root` on first use: so many clips a split."""
+    """The built-in synthetic corpus, rendered into `root` on first use."""
 
     kind: Literal["soundscapes"]
-    splits: dict[Split, Annotated[int, Field(ge=2)]]
-    seed: int = 0
-    sample_rate: int = Field(16_000, gt=0, description="Hz of the rendered files")
+    splits: dict[Split, Annotated[int, Field(ge=2)]] = Field(description="number of clips of each split")
+    seed: int = Field(0, description="seed of all scenes")
+    sample_rate: int = Field(16_000, gt=0, description="sampling rate of the rendered files, in Hz")
 
-    def read(self, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """`corpora.folder.read_folder` of one split, once it is rendered."""
+    def read(self, split: str) -> CorpusTable:
+        """Read one split by `corpora.folder.read_folder`, after it has been rendered."""
         return read_folder(self.root, split)

@@ -1,4 +1,4 @@
-"""What a clip of the built-in corpus is before it is rendered: events with attributes, in a relation of time."""
+"""The plan of a clip of the built-in corpus: events with attributes, in a temporal relation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Scene:
-    """One clip before it is rendered: `duration_s` seconds of one to three events in a relation of time."""
+    """One clip before it is rendered: `duration_s` seconds of one to three events in a temporal relation."""
 
     clip_id: str
     split: str

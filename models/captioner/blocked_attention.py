@@ -1,57 +1,41 @@
 """Attention with dropout on CPUs, a few heads at a time.
 
 torch has no fused kernel for attention with dropout on CPUs: scores, probabilities, what is dropped and all their
-gradients go through memory as [B, heads, T, T] each, and every dropped cell costs a draw of its own. Here a block of
+gradients go through memory as [B, heads, T, T] each, and every cell costs a random number of its own. Here a block of
 heads stays in the cache from its scores to its output, probabilities are computed again in the backward pass, and four
-cells share a draw. The same distribution as torch's, from other random numbers.
+cells share a random number of 64 bits. The distribution is that of torch, the random numbers are others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from copy import copy
-from functools import partial
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
-from transformers import AttentionInterface
 
-from .shared_cross_attention import FUNCTIONS
-
-CELLS = 2**21  # scores at once: 8 MiB
+CELLS = 2**21  # scores held at a time: 8 MiB
 LEVELS = 2**16  # of a draw: the probability of dropping is rounded to one of them
 
 
-def take_blocks(attention: Any) -> None:
-    """Let a self-attention module of transformers compute by blocks where that pays, and as before elsewhere."""
-    name = attention.config._attn_implementation
-    if name in FUNCTIONS:
-        attention.config = copy(attention.config)
-        attention.config._attn_implementation = f"blocked-{name}"
-
-
-def _maybe_blocked(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-    *, function: Callable[..., Any], dropout: float = 0.0, scaling: float | None = None, **options: Any,
-) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    if not dropout or query.device.type != "cpu" or query.dtype == torch.bfloat16:
-        return function(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options)
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    output = blocked_attention(query, key, value, attention_mask, dropout, scale)
-    return output.transpose(1, 2).contiguous(), None
+def is_blocked(query: Tensor, dropout: float) -> bool:
+    """Return whether attention of these queries with dropout is computed faster by blocks."""
+    return dropout > 0 and query.device.type == "cpu" and query.dtype != torch.bfloat16
 
 
 def blocked_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, scale: float
                       ) -> Tensor:  # fmt: skip
-    """dropout(softmax(scale * QK' + mask)) V.
+    """Compute dropout(softmax(scale * QK' + mask)) V.
 
     Args:
         query: [B, heads, T, D].
         key, value: [B, heads, S, D].
         mask: added to the scores, or bool, true where attended; broadcast to [B, heads, T, S].
         dropout: probability of dropping a cell.
+
+    Returns:
+        [B, heads, T, D].
     """
     if mask is not None:
         if mask.dtype == torch.bool:
@@ -96,7 +80,7 @@ class _Blocked(torch.autograd.Function):
 
 
 def _blocks(query: Tensor, key: Tensor) -> Iterator[tuple[int, slice]]:
-    """Some heads of one clip at a time."""
+    """Yield a clip and some of its heads at a time."""
     chunk_size = max(1, CELLS // (query.shape[2] * key.shape[2]))
     for clip in range(len(query)):
         for head in range(0, query.shape[1], chunk_size):
@@ -111,11 +95,7 @@ def _probabilities(query: Tensor, key: Tensor, mask: Tensor | None, scale: float
 
 
 def _draws(shape: torch.Size) -> Tensor:
-    """Uniform int16: four of each 64 bits that are drawn."""
+    """Draw uniform int16, four from each 64 random bits."""
     wide = torch.empty(-(-shape.numel() // 4), dtype=torch.int64)
     # The whole range of int64.
     return wide.random_(torch.iinfo(torch.int64).min, None).view(torch.int16)[: shape.numel()].view(shape)
-
-
-for _name, _function in FUNCTIONS.items():
-    AttentionInterface.register(f"blocked-{_name}", partial(_maybe_blocked, function=_function))

@@ -1,8 +1,9 @@
-"""Checkpoints of EnCLAP's own scripts (arXiv 2401.17690) as weights of our captioner.
+"""Load checkpoints of EnCLAP's own scripts (arXiv 2401.17690) as weights of our captioner.
 
-A directory with `config.json` (BartConfig and d_clap, num_rvq, encodec_vocab_size, encodec_pad_token_id,
-mcm_loss_scale, label_smoothing) and `pytorch_model.bin` or `model.safetensors`. It holds no tokenizer: the scripts take
-facebook/bart-base's. There is a table and a head for each codebook there, one of all codebooks here.
+A checkpoint is a directory with `config.json` (BartConfig and d_clap, num_rvq, encodec_vocab_size,
+encodec_pad_token_id, mcm_loss_scale, label_smoothing) and `pytorch_model.bin` or `model.safetensors`. It holds no
+tokenizer: the scripts use that of facebook/bart-base. It has a table and a head for each codebook, our captioner one
+for all codebooks.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import BartConfig
 
+from ..checkpoint import tensor_misfits
 from ..files import CheckpointError
 
 FIELDS = {"codebooks": "num_rvq", "codebook_size": "encodec_vocab_size", "audio_embedding_dim": "d_clap"}
@@ -26,21 +28,26 @@ DEFAULTS = {"num_rvq": 16, "encodec_vocab_size": 1024, "d_clap": 512, "mcm_loss_
 WEIGHTS = ("pytorch_model.bin", "model.safetensors")
 SHARED = "model.shared.weight"
 TIED = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
-ROWS_OF = 64  # a codebook's table is filled up to a multiple of so many rows
+ROWS_OF = 64  # a codebook's table is padded to a multiple of this many rows
 
 
 def enclap_settings(directory: str | Path) -> dict[str, Any]:
-    """Fields of CaptionerConfig that a checkpoint's config.json says."""
+    """Read the fields of CaptionerConfig that the config.json of a checkpoint determines.
+
+    Raises:
+        CheckpointError: if the directory is not a checkpoint of EnCLAP's scripts.
+    """
     known = DEFAULTS | _read_config(directory)
     shapes = {ours: known[published] for ours, published in FIELDS.items()}
     return shapes | {"mcm_weight": known["mcm_loss_scale"], "label_smoothing": known["label_smoothing"]}
 
 
 def language_model_config(directory: str | Path) -> BartConfig:
-    """The BART of a checkpoint.
+    """Read the config of a checkpoint's BART.
 
     Raises:
-        CheckpointError: if it scales its word vectors, which EnCLAP's encoder does not do.
+        CheckpointError: if the directory is not a checkpoint of EnCLAP's scripts, or its BART scales word vectors,
+            which EnCLAP's encoder does not do.
     """
     config = BartConfig(**{key: value for key, value in _read_config(directory).items() if key != "dtype"})
     if config.scale_embedding:
@@ -49,7 +56,7 @@ def language_model_config(directory: str | Path) -> BartConfig:
 
 
 def has_tokenizer(directory: str | Path) -> bool:
-    """Whether somebody put a tokenizer's files beside the weights."""
+    """Return whether the files of a tokenizer lie beside the weights."""
     return any((Path(directory) / name).is_file() for name in ("tokenizer.json", "vocab.json"))
 
 
@@ -57,8 +64,8 @@ def load_enclap_weights(captioner: nn.Module, directory: str | Path) -> None:
     """Fill a Captioner whose language model is `language_model_config`.
 
     Raises:
-        CheckpointError: if the directory is none of EnCLAP's; naming what its config says of other codes or embeddings
-            than the captioner reads, and the tensors that are missing, unknown, or of other shapes.
+        CheckpointError: if the directory is not a checkpoint of EnCLAP's scripts; naming the codes or embeddings that
+            differ from the captioner's, and the tensors that are missing, unexpected, or of other shapes.
     """
     config: Any = captioner.config
     settings = enclap_settings(directory)
@@ -68,7 +75,8 @@ def load_enclap_weights(captioner: nn.Module, directory: str | Path) -> None:
         raise CheckpointError(f"{directory}/config.json: the checkpoint has {'; '.join(differing)}")
     path, found = _read_weights(directory)
     ours = captioner.state_dict()
-    _check(path, found, _published_shapes(ours, config.codebooks, config.codebook_size))
+    if misfits := tensor_misfits(found, _published(ours, config.codebooks, config.codebook_size), optional=TIED):
+        raise CheckpointError(f"{path}: {misfits}")
     books, size = range(config.codebooks), config.codebook_size
     tables = [found.pop(f"model.encoder.embed_encodec.{q}.weight") for q in books]
     pad = _read_config(directory).get("encodec_pad_token_id", size)
@@ -88,35 +96,25 @@ def load_enclap_weights(captioner: nn.Module, directory: str | Path) -> None:
     captioner.load_state_dict(mapped | {f"bart.{name}": found[SHARED] for name in TIED})
 
 
-def _published_shapes(ours: dict[str, Tensor], codebooks: int, size: int) -> dict[str, list[int]]:
-    """Name and shape of every tensor that a checkpoint must hold, of a captioner's own tensors `ours`."""
-    width = ours["code_embedding.weight"].shape[1]
-    shapes = {name.removeprefix("bart."): list(tensor.shape) for name, tensor in ours.items() if name[:5] == "bart."}
+def _published(ours: dict[str, Tensor], codebooks: int, size: int) -> dict[str, Tensor]:
+    """Return tensors of the names and shapes that a checkpoint must hold for a captioner's own tensors `ours`."""
+    rows, width = math.ceil((size + 1) / ROWS_OF) * ROWS_OF, ours["code_embedding.weight"].shape[1]
+    wanted = {name.removeprefix("bart."): tensor for name, tensor in ours.items() if name.startswith("bart.")}
     for kind in ("weight", "bias"):
-        shapes[f"model.encoder.clap_projection.{kind}"] = list(ours[f"audio_projection.{kind}"].shape)
-    for q in range(codebooks):
-        shapes[f"model.encoder.embed_encodec.{q}.weight"] = [math.ceil((size + 1) / ROWS_OF) * ROWS_OF, width]
-        shapes |= {f"mcm_heads.{q}.weight": [size, width], f"mcm_heads.{q}.bias": [size]}
-    return shapes
-
-
-def _check(path: Path, found: dict[str, Tensor], wanted: dict[str, list[int]]) -> None:
-    problems = [f"no {name}" for name in wanted if name not in found and name not in TIED]
-    problems += [f"{name}, which an EnCLAP of this config has not" for name in found if name not in wanted]
-    problems += [
-        f"{name} of shape {list(tensor.shape)}, expected {wanted[name]}"
-        for name, tensor in found.items()
-        if name in wanted and list(tensor.shape) != wanted[name]
-    ]
-    if problems:
-        raise CheckpointError(f"{path}: found {'; '.join(problems[:5])} ({len(problems)} in all)")
+        wanted[f"model.encoder.clap_projection.{kind}"] = ours[f"audio_projection.{kind}"]
+    with torch.device("meta"):
+        for q in range(codebooks):
+            wanted[f"model.encoder.embed_encodec.{q}.weight"] = torch.empty(rows, width)
+            wanted[f"mcm_heads.{q}.weight"] = torch.empty(size, width)
+            wanted[f"mcm_heads.{q}.bias"] = torch.empty(size)
+    return wanted
 
 
 def _read_config(directory: str | Path) -> dict[str, Any]:
     path = Path(directory) / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected a checkpoint directory of EnCLAP's scripts")
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if config.get("model_type", "bart") != "bart":
         raise CheckpointError(f"{path}: model_type is {config['model_type']!r}, expected 'bart'")
     return config

@@ -1,6 +1,6 @@
-"""Clips with more codec frames than the language model has positions: cut, in windows, pooled or interpolated.
+"""Handle clips with more codec frames than the language model has positions: in windows, pooled or interpolated.
 
-What becomes of a clip depends on its own length alone, never on what else is in the batch.
+The result for a clip depends on its own length alone, never on what else is in the batch.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Windows:
-    """W windows of B clips: each clip is divided into as few as fit, of one length (its last may be shorter)."""
+    """W windows of B clips: as few as possible for each clip, of equal length (its last may be shorter)."""
 
-    clip: Tensor  # [W] the clip that each is of
-    frames: Tensor  # [W, F] its frames' numbers in the clip; beyond the clip's end where padded
-    lengths: Tensor  # [W] its own number of frames
-    first_row: Tensor  # [W] where its encoder states begin in the clip's
-    rows: Tensor  # [B] encoder states of each clip
-    columns: Tensor  # [B, T] the encoder state of each frame
+    clip: Tensor  # [W] the clip of each window
+    frames: Tensor  # [W, F] the numbers of its frames in the clip; beyond the clip's end where padded
+    lengths: Tensor  # [W] its number of frames without padding
+    first_row: Tensor  # [W] the position of its first encoder state among the clip's
+    rows: Tensor  # [B] the number of encoder states of each clip
+    columns: Tensor  # [B, T] the number of each frame's encoder state
 
 
 def cut_windows(lengths: Tensor, frames: int, most: int, special: int) -> Windows:
     """Divide clips of `lengths` [B] frames, padded to `frames`, into windows of at most `most` frames.
 
-    Each window's encoder input has `special` rows beside its frames, the last of them behind the frames.
+    The encoder input of each window has `special` rows besides its frames, the last of them after the frames.
     """
     device = lengths.device
     number = -(-lengths // most)
@@ -47,7 +47,15 @@ def cut_windows(lengths: Tensor, frames: int, most: int, special: int) -> Window
 
 
 def join_windows(states: Tensor, mask: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
-    """The states [W, R, width] of windows, masked by [W, R], clip by clip: [B, rows, width] and their mask."""
+    """Join the states of windows clip by clip.
+
+    Args:
+        states: [W, R, width].
+        mask: [W, R], of valid states.
+
+    Returns:
+        [B, rows, width] and their mask [B, rows].
+    """
     most = int(windows.rows.max())
     at = torch.arange(most, device=states.device)
     joined = states.new_zeros(len(windows.rows), most, states.shape[2])
@@ -58,13 +66,14 @@ def join_windows(states: Tensor, mask: Tensor, windows: Windows) -> tuple[Tensor
 
 
 def pool_frames(vectors: Tensor, lengths: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Average as few neighbouring frames as bring each clip down to `most`; shorter clips stay as they are.
+    """Average neighbouring frames, as few as shorten each clip to `most` frames; shorter clips stay as they are.
 
     Args:
-        vectors: [B, T, width], zero behind each clip's end.
+        vectors: [B, T, width], zero after each clip's end.
+        lengths: [B] valid frames.
 
     Returns:
-        [B, most, width], its valid lengths [B], and the pooled frame [B, T] of each frame.
+        [B, most, width], their valid lengths [B], and the number [B, T] of each frame's pooled frame.
     """
     factor = (-(-lengths // most)).clamp_min(1)[:, None]
     at = torch.arange(vectors.shape[1], device=vectors.device)
@@ -77,7 +86,7 @@ def pool_frames(vectors: Tensor, lengths: Tensor, most: int) -> tuple[Tensor, Te
 
 
 def interpolate_rows(table: Tensor, steps: Tensor, rows: int) -> Tensor:
-    """Vectors between those of `table` [P, width], `steps` [B] apart, at most 1: [B, rows, width]."""
+    """Interpolate `rows` vectors from `table` [P, width] at distances of `steps` [B], at most 1: [B, rows, width]."""
     place = (torch.arange(rows, device=table.device) * steps[:, None]).clamp_max(len(table) - 1)
     below = place.long()
     above = (below + 1).clamp_max(len(table) - 1)

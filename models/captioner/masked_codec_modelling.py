@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 
 def most_spans(frames: int, probability: float, span: int) -> int:
-    """The most spans that `span_mask` draws for a codebook of a clip of `frames` frames."""
+    """Return the largest number of spans that `span_mask` draws for a codebook of a clip of `frames` frames."""
     return min(int(probability * frames / span + 1), frames // span)
 
 
@@ -31,9 +31,10 @@ def span_mask(
     Args:
         lengths: [B] valid frames of each clip.
         frames: width of the result.
+        span: frames of a span.
 
     Returns:
-        [B, frames, codebooks] bool, false behind each clip's length.
+        [B, frames, codebooks] bool, false after each clip's end.
     """
     batch, device, most = len(lengths), lengths.device, most_spans(frames, probability, span)
     if not most:
@@ -45,21 +46,21 @@ def span_mask(
     outside = torch.arange(keys.shape[2], device=device) > (lengths - span)[:, None]
     starts = keys.masked_fill(outside[:, None], -1).topk(most, 2).indices
     drawn = (torch.arange(most, device=device) < spans[:, None])[:, None].expand_as(starts).int()
-    # +1 where a span starts, -1 behind its end: the running sum counts the spans over each frame.
+    # +1 where a span starts, -1 after its end: the running sum counts the spans over each frame.
     edges = torch.zeros(batch, codebooks, frames + 1, dtype=torch.int32, device=device)
     edges = edges.scatter_add(2, starts, drawn).scatter_add(2, starts + span, -drawn)
     return (edges.cumsum(2)[:, :, :frames] > 0).transpose(1, 2)
 
 
 def masked_cells(mask: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Where a batch's masked cells are, codebook by codebook; the shapes do not depend on what was drawn.
+    """Find the masked cells of a batch, codebook by codebook, in shapes that do not depend on the mask.
 
     Args:
         mask: [B, T, Q].
-        most: of a codebook's masked cells in the batch.
+        most: the largest number of masked cells of a codebook in the batch.
 
     Returns:
-        cells [Q, most], numbered from 0 to B * T - 1, and [Q, most] bool, false where `cells` is only filled up.
+        cells [Q, most], numbered from 0 to B * T - 1, and [Q, most] bool, false where `cells` is padded.
     """
     by_codebook = mask.flatten(0, 1).T
     cells = by_codebook.int().topk(most, 1, sorted=False).indices
@@ -69,7 +70,7 @@ def masked_cells(mask: Tensor, most: int) -> tuple[Tensor, Tensor]:
 def masked_codec_loss(
     logits: Tensor, codes: Tensor, mask: Tensor, codebook_weights: Sequence[float] | None = None
 ) -> Tensor:
-    """sum over codebooks q = 1..Q of 2^-q times the mean cross-entropy of that codebook's masked cells in the batch.
+    """Compute the loss of masked codes: the mean cross-entropy of each codebook q = 1..Q, times 2^-q, summed up.
 
     Args:
         logits: [Q, N, entries] of N cells of each codebook.

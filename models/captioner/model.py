@@ -29,21 +29,21 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ..checkpoint import load_weights, read_config, save_member
 from ..settings import RANDOM, CaptionerConfig, CaptionerSettings
-from ..tokenization import train_tokenizer
-from .blocked_attention import take_blocks
+from ..tokenization import train_tokenizer, untrained_tokenizer
+from .attention import use_captioner_attention
 from .enclap_checkpoint import enclap_settings, has_tokenizer, language_model_config, load_enclap_weights
 from .long_clips import cut_windows, interpolate_rows, join_windows, pool_frames
 from .masked_codec_modelling import masked_cells, masked_codec_loss, most_spans, span_mask
 
 SPECIAL_ROWS = 3  # audio embedding, BOS, EOS
 IGNORED = -100
-# They learn their positions, in one table after two rows that are not used.
+# These learn their positions, in one table after two rows that are not used.
 SUPPORTED_MODEL_TYPES = ("bart", "mbart", "plbart")
 POSITION_OFFSET = 2
 
 
 def conditioning(audio_embeddings: dict[str, np.ndarray], retrievers: str | list[str]) -> np.ndarray:
-    """What a captioner reads: its retriever's audio embeddings [N, D], those of several side by side."""
+    """Return the audio embeddings [N, D] that a captioner reads, those of several retrievers side by side."""
     names = [retrievers] if isinstance(retrievers, str) else retrievers
     return np.concatenate([audio_embeddings[name] for name in names], 1)
 
@@ -51,12 +51,12 @@ def conditioning(audio_embeddings: dict[str, np.ndarray], retrievers: str | list
 class ShiftedPositions(nn.Embedding):
     """BART's learned positions moved one row down: row 0 gets a zero vector, row n the learned vector n - 1.
 
-    They depend on a clip's length where interpolated, so the captioner adds them itself, and the encoder adds zero.
+    Interpolated positions depend on a clip's length, so the captioner adds them itself, and the encoder adds zero.
     """
 
     def rows(self, lengths: Tensor, number: int, interpolated: bool) -> Tensor:
-        """Position vectors [1 or B, number, width] for clips of `lengths` [B] frames."""
-        table = self.weight[POSITION_OFFSET:-1]  # the last one is behind the longest clip that fits
+        """Return position vectors [1 or B, number, width] for clips of `lengths` [B] frames."""
+        table = self.weight[POSITION_OFFSET:-1]  # the last one is beyond the longest clip that fits
         if interpolated:
             steps = ((len(table) - 1) / (lengths + SPECIAL_ROWS - 2)).clamp_max(1)
             learned = interpolate_rows(table, steps, number - 1)
@@ -66,6 +66,7 @@ class ShiftedPositions(nn.Embedding):
 
     def forward(self, input_ids: Tensor, past_key_values_length: int = 0, position_ids: Tensor | None = None
                 ) -> Tensor:  # fmt: skip
+        """Return zero, in place of BART's positions."""
         return self.weight.new_zeros(1)
 
 
@@ -82,7 +83,7 @@ class Captioner(nn.Module):
         self.ends = (tokenizer.bos_token_id, tokenizer.eos_token_id)  # torch.compile cannot ask a tokenizer
         if getattr(bart.config, "decoder_start_token_id", None) is None:  # mBART leaves it to the target language
             bart.config.decoder_start_token_id = tokenizer.eos_token_id
-        # generate() fills what a call leaves open from here, and BART's would force an EOS that nobody scored.
+        # The defaults of generate(); BART's own would force an EOS that is not scored.
         special = {f"{token}_token_id": getattr(tokenizer, f"{token}_token_id") for token in ("bos", "pad", "eos")}
         bart.generation_config = GenerationConfig(
             decoder_start_token_id=bart.config.decoder_start_token_id, forced_eos_token_id=None, **special
@@ -94,9 +95,8 @@ class Captioner(nn.Module):
         shifted = ShiftedPositions(bart.config.max_position_embeddings + POSITION_OFFSET, width)
         shifted.load_state_dict(encoder.embed_positions.state_dict())
         encoder.embed_positions = shifted
-        for layer in encoder.layers:
-            take_blocks(layer.self_attn)
-        # One table for all codebooks; its last row is both pad and mask, a zero vector that never trains.
+        use_captioner_attention(bart, config.attn_implementation)
+        # One table for all codebooks; its last row is both padding and mask, a zero vector that is never trained.
         rows = config.codebooks * config.codebook_size
         self.code_embedding = nn.Embedding(rows + 1, width, padding_idx=rows)
         nn.init.normal_(self.code_embedding.weight[:-1], std=bart.config.init_std)
@@ -111,34 +111,44 @@ class Captioner(nn.Module):
             CheckpointError: if `config.checkpoint` cannot be loaded, or was trained on other codes or embeddings.
             ValueError: if the language model's layout does not fit.
         """
-        options = {"attn_implementation": config.attn_implementation, "dtype": torch.float32}
         name = config.language_model
         if config.checkpoint:
-            bart = AutoModelForSeq2SeqLM.from_config(language_model_config(config.checkpoint), **options)
             source = config.checkpoint if has_tokenizer(config.checkpoint) else name
-            model = cls(config, bart, AutoTokenizer.from_pretrained(source))
+            model = cls(config, _untrained(_architecture(config)), AutoTokenizer.from_pretrained(source))
             load_enclap_weights(model, config.checkpoint)
             return model
         if not name.startswith(RANDOM):
-            _check_family(name, AutoConfig.from_pretrained(name).model_type)
-            bart = AutoModelForSeq2SeqLM.from_pretrained(name, **options)
+            bart = AutoModelForSeq2SeqLM.from_pretrained(name, config=_architecture(config), dtype=torch.float32)
             return cls(config, bart, AutoTokenizer.from_pretrained(name))
-        _check_family(name, name.removeprefix(RANDOM))
+        architecture = _architecture(config)
         tokenizer = train_tokenizer(config.tokenizer, captions, config.vocab_size)
-        sizes = {**config.sizes, "vocab_size": len(tokenizer)}
-        bart_config = AutoConfig.for_model(name.removeprefix(RANDOM), **sizes)
-        return cls(config, AutoModelForSeq2SeqLM.from_config(bart_config, **options), tokenizer)
+        architecture.vocab_size = len(tokenizer)
+        return cls(config, _untrained(architecture), tokenizer)
+
+    @classmethod
+    def layout(cls, config: CaptionerConfig) -> Captioner:
+        """Lay out what `create` builds on the meta device, without weights, captions and network.
+
+        The embedding of a tokenizer that is still to be trained has all rows of `vocab_size`.
+
+        Raises:
+            OSError, CheckpointError: if the sizes are those of a checkpoint that is not on this disk.
+            ValueError: if the language model's layout does not fit.
+        """
+        architecture = _architecture(config, local_files_only=True)
+        with torch.device("meta"):
+            return cls(config, _untrained(architecture), untrained_tokenizer())
 
     @classmethod
     def from_enclap(cls, directory: str | Path, language_model: str = "facebook/bart-base") -> Captioner:
         """Load a checkpoint of EnCLAP's own scripts: `config.json` and `pytorch_model.bin`.
 
         Args:
-            language_model: where the tokenizer comes from, by hub id or directory, if `directory` holds none; EnCLAP's
-                scripts save none and take facebook/bart-base's.
+            language_model: gives the tokenizer, by hub id or directory, if `directory` holds none; EnCLAP's scripts
+                save none and use that of facebook/bart-base.
 
         Raises:
-            CheckpointError: naming the file and the tensors that are missing, unknown or of another shape.
+            CheckpointError: naming the file and the tensors that are missing, unexpected or of other shapes.
         """
         settings = enclap_settings(directory)
         config = CaptionerConfig(checkpoint=str(directory), language_model=language_model, **settings)
@@ -150,10 +160,7 @@ class Captioner(nn.Module):
         config = CaptionerConfig.model_validate(read_config(directory, cls.kind))
         config = config.model_copy(update=dict(settings)) if settings else config
         layout = Path(directory) / "language_model"
-        bart = AutoModelForSeq2SeqLM.from_config(
-            AutoConfig.from_pretrained(layout), attn_implementation=config.attn_implementation, dtype=torch.float32
-        )
-        model = cls(config, bart, AutoTokenizer.from_pretrained(layout))
+        model = cls(config, _untrained(AutoConfig.from_pretrained(layout)), AutoTokenizer.from_pretrained(layout))
         load_weights(model, directory)
         return model.eval()
 
@@ -165,14 +172,15 @@ class Captioner(nn.Module):
 
     @property
     def max_frames(self) -> int:
-        """Codec frames that the position table leaves room for."""
-        return self.bart.config.max_position_embeddings - SPECIAL_ROWS
+        """Number of codec frames that the position table has room for."""
+        positions: int = self.bart.config.max_position_embeddings
+        return positions - SPECIAL_ROWS
 
     def pad_codes(self, codes: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
         """Stack codes [T_i, >=Q] into [B, max T, Q] int64 on the model's device, and their lengths [B].
 
         The first `codebooks` codebooks are used. With `long_clips: crop`, a clip that is longer than the position table
-        loses what does not fit: in training all but a random stretch, else all but its beginning.
+        is cropped: in training to a random stretch, otherwise to its beginning.
         """
         used = [self._cropped(clip)[:, : self.config.codebooks] for clip in codes]
         lengths = torch.tensor([len(clip) for clip in used])
@@ -198,7 +206,7 @@ class Captioner(nn.Module):
             codes: [B, T, Q].
             lengths: [B] valid frames.
             audio_embedding: [B, D].
-            hidden: [B, T, Q] cells to hide (masked codec modelling).
+            hidden: [B, T, Q] cells that the encoder must not see (masked codec modelling).
 
         Returns:
             states [B, R, width] and attention mask [B, R]; R is T + 3 for clips that the position table has room for.
@@ -209,7 +217,7 @@ class Captioner(nn.Module):
     def _encode(
         self, codes: Tensor, lengths: Tensor, audio_embedding: Tensor, hidden: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """`encode`, and the number [B, T] of each frame's state."""
+        """Run the encoder as `encode` does, and return the number [B, T] of each frame's state, too."""
         frames, mode = codes.shape[1], self.config.long_clips
         vectors = self._frame_vectors(codes, lengths, hidden)
         at = torch.arange(frames, device=codes.device).expand(len(codes), -1)
@@ -225,15 +233,16 @@ class Captioner(nn.Module):
         return states, mask, at + SPECIAL_ROWS - 1
 
     def _frame_vectors(self, codes: Tensor, lengths: Tensor, hidden: Tensor | None) -> Tensor:
-        """The sum over codebooks of each frame's code embeddings [B, T, width], zero behind a clip's end."""
+        """Sum each frame's code embeddings over the codebooks: [B, T, width], zero after a clip's end."""
         batch, frames, codebooks = codes.shape
         blank = (torch.arange(frames, device=codes.device) >= lengths[:, None])[:, :, None].expand_as(codes)
         blank = blank if hidden is None else blank | hidden
         last = self.code_embedding.num_embeddings - 1
         ids = codes + self.config.codebook_size * torch.arange(codebooks, device=codes.device)
         ids = ids.masked_fill(blank, last).flatten(0, 1)
-        # No [B, T, Q, width] on the way.
-        return embedding_bag(ids, self.code_embedding.weight, mode="sum", padding_idx=last).unflatten(0, (batch, -1))
+        # Never holds a tensor [B, T, Q, width].
+        summed = embedding_bag(ids, self.code_embedding.weight, mode="sum", padding_idx=last)
+        return summed.view(batch, frames, -1)
 
     def _run_encoder(self, vectors: Tensor, lengths: Tensor, audio_embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Lay out frames [B, T, width], of which `lengths` [B] are valid, and return states and mask of T + 3 rows."""
@@ -241,7 +250,7 @@ class Captioner(nn.Module):
         encoder, number = self.bart.model.encoder, frames + SPECIAL_ROWS
         special = torch.tensor(self.ends, device=vectors.device)
         bos, eos = encoder.embed_tokens(special).unbind()
-        # EOS stands right behind each clip's own last frame, as it would without padding.
+        # EOS stands right after each clip's own last frame, as it would without padding.
         rows = pad(vectors, (0, 0, 0, 1))
         end = (torch.arange(frames + 1, device=vectors.device) == lengths[:, None])[:, :, None]
         rows = torch.where(end, eos, rows)
@@ -253,7 +262,12 @@ class Captioner(nn.Module):
         return output.last_hidden_state, mask
 
     def caption_logits(self, states: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
-        """Teacher-forced logits [N, S, vocabulary] for labels [N, S] (-100 where padded) of N rows of `states`."""
+        """Return teacher-forced logits [N, S, vocabulary] for labels [N, S], which are -100 where padded.
+
+        Args:
+            states: [N, R, width] of the encoder.
+            mask: [N, R] of valid states.
+        """
         decoder_input = labels.roll(1, 1).masked_fill(labels.roll(1, 1) == IGNORED, self.bart.config.pad_token_id)
         decoder_input[:, 0] = self.bart.config.decoder_start_token_id
         output = self.bart(
@@ -262,10 +276,11 @@ class Captioner(nn.Module):
             decoder_input_ids=decoder_input,
             use_cache=False,
         )
-        return output.logits
+        logits: Tensor = output.logits
+        return logits
 
     def labels(self, captions: list[str]) -> Tensor:
-        """Token ids [N, S] of captions with BOS and EOS, -100 where padded."""
+        """Return the token ids [N, S] of N captions with BOS and EOS, -100 where padded."""
         first, last = self.ends
         tokens = self.tokenizer(captions, add_special_tokens=False)["input_ids"]
         room = self.config.max_caption_tokens - 2
@@ -275,9 +290,16 @@ class Captioner(nn.Module):
     def forward(
         self, codes: Tensor, lengths: Tensor, audio_embedding: Tensor, captions: list[list[str]]
     ) -> dict[str, Tensor]:
-        """Losses of a batch: `loss` = caption cross-entropy + mcm_weight * masked codec loss, and both parts.
+        """Compute the losses of a batch: `loss` = caption cross-entropy + mcm_weight * masked codec loss, and both.
 
-        Every clip brings the same number C of captions; the encoder runs once a clip, the decoder once a caption.
+        Args:
+            codes: [B, T, Q].
+            lengths: [B] valid frames.
+            audio_embedding: [B, D].
+            captions: of each clip, equally many. The encoder runs once for a clip, the decoder once for a caption.
+
+        Returns:
+            `loss`, `caption_loss` and, if it has a weight, `mcm_loss`.
         """
         config = self.config
         hidden = None
@@ -297,28 +319,46 @@ class Captioner(nn.Module):
         return losses
 
     def _mcm_loss(self, states: Tensor, columns: Tensor, codes: Tensor, hidden: Tensor) -> Tensor:
-        """`masked_codec_loss` of states [B, R, width], whose `columns` [B, T] are the frames'.
+        """Compute `masked_codec_loss` from states [B, R, width], where `columns` [B, T] number those of the frames.
 
-        Each codebook's head reads the frames masked in that codebook and no others: a seventh of the work.
+        Each codebook's head reads only the frames masked in that codebook: a seventh of the work.
         """
         config = self.config
         most = len(codes) * most_spans(codes.shape[1], config.mcm_probability, config.mcm_span) * config.mcm_span
         cells, masked = masked_cells(hidden, most)
         first_row = states.shape[1] * torch.arange(len(codes), device=codes.device)
         seen = states.flatten(0, 1)[(first_row[:, None] + columns).flatten()[cells]]
-        weight = self.mcm_head.weight.unflatten(0, (config.codebooks, config.codebook_size))
+        weight = self.mcm_head.weight.view(config.codebooks, config.codebook_size, -1)
         bias = self.mcm_head.bias.view(config.codebooks, 1, config.codebook_size)
         logits = torch.baddbmm(bias, seen, weight.transpose(1, 2))
         return masked_codec_loss(logits, codes.flatten(0, 1).T.gather(1, cells), masked, config.mcm_codebook_weights)
 
     @torch.inference_mode()
     def log_likelihood(self, states: Tensor, mask: Tensor, captions: list[str]) -> Tensor:
-        """Teacher-forced decoder_score [N]: mean log-likelihood a token, EOS counted and BOS not."""
+        """Return the teacher-forced decoder_score [N]: mean log-likelihood of a token, EOS counted and BOS not."""
         labels = self.labels(captions)
         log_probs = self.caption_logits(states, mask, labels).float().log_softmax(-1)
         counted = (labels != IGNORED) & (torch.arange(labels.shape[1], device=labels.device) > 0)
         chosen = log_probs.gather(2, labels.clamp_min(0)[:, :, None])[:, :, 0]
         return (chosen * counted).sum(1) / counted.sum(1).clamp_min(1)
+
+
+def _architecture(config: CaptionerConfig, local_files_only: bool = False) -> Any:
+    """Return the transformers config of a captioner's language model; from scratch with all of `vocab_size`."""
+    name = config.language_model
+    if config.checkpoint:
+        return language_model_config(config.checkpoint)
+    if name.startswith(RANDOM):
+        _check_family(name, name.removeprefix(RANDOM))
+        return AutoConfig.for_model(name.removeprefix(RANDOM), **{**config.sizes, "vocab_size": config.vocab_size})
+    found = AutoConfig.from_pretrained(name, local_files_only=local_files_only)
+    _check_family(name, found.model_type)
+    return found
+
+
+def _untrained(architecture: Any) -> Any:
+    """Build a BART of transformers without a checkpoint's weights."""
+    return AutoModelForSeq2SeqLM.from_config(architecture, dtype=torch.float32)
 
 
 def _check_family(name: str, model_type: str) -> None:

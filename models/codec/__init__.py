@@ -1,4 +1,4 @@
-"""Neural audio codecs: a waveform to the codes that captioners read."""
+"""Neural audio codecs: from a waveform to the codes that captioners read."""
 
 import lazy_loader
 

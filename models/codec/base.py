@@ -1,4 +1,4 @@
-"""Neural audio codecs, whose tokens the captioner reads, behind one interface.
+"""Neural audio codecs, whose codes the captioner reads, with one interface.
 
     codec = load_codec("dac-44khz", n_codebooks=9)
     codes = codec.encode([waveform])                # [T, Q] int16 each
@@ -34,15 +34,15 @@ from .weights import (
 
 __all__ = ["Codec", "CodecError", "load_codec"]
 
-# Module of this package and class, by the `model_type` of transformers. Loaded by name when needed: each brings its own
-# heavy imports.
+# Module of this package and class, by the `model_type` of transformers. Loaded by name when needed, because each has
+# heavy imports of its own.
 FAMILIES = {
     "dac": "dac:DacCodec",
     "encodec": "encodec:EncodecCodec",
 }
-# Values of the encoder's first layer, its largest, held at once: bounds memory for clips of any length (measured on a
-# CPU: 1.3 GiB). A clip that fits is encoded whole (up to 24 s by DAC at 44.1 kHz); windows give the same codes but for
-# rounding (measured: one frame of 4,500 differed, where two entries were equally near).
+# Values of the encoder's first and largest layer that are held at a time: bounds memory for clips of any length
+# (measured on a CPU: 1.3 GiB). A clip that fits is encoded whole (up to 24 s by DAC at 44.1 kHz); windows give the same
+# codes but for rounding (measured: one frame of 4,500 differed, where two entries were equally near).
 CPU_VALUES = 2**26
 GPU_VALUES = 2**28
 MAX_CODEBOOK_SIZE = 2**15  # codes are int16
@@ -67,17 +67,17 @@ class Codec(ABC):
         codebook_size: int,
         width: int,
     ) -> None:
-        """Take a model that holds its weights.
+        """Wrap a model that holds its weights.
 
         Args:
             model: in any mode; train mode would change codes (quantizer dropout).
-            arguments: what the subclass builds the model from.
-            state: the weights as published, before anything is folded: what `save` writes and the checksum is of.
-            name: for records; of family and sample rate when None.
-            sample_rate: Hz of the waveforms.
-            hop_length: samples a codec frame.
-            n_codebooks: of the model, all.
-            codebook_size: entries a codebook; codes are 0 .. codebook_size - 1.
+            arguments: from which the subclass builds the model.
+            state: the weights as published, before anything is folded; `save` writes them, and the checksum is theirs.
+            name: for records; made of family and sample rate when None.
+            sample_rate: of the waveforms, in Hz.
+            hop_length: samples of a codec frame.
+            n_codebooks: all that the model has.
+            codebook_size: entries of a codebook; codes are 0 .. codebook_size - 1.
             width: channels of the encoder's first layer.
         """
         self.name = name or f"{self.family}-{round(sample_rate / 1000)}khz"
@@ -97,7 +97,7 @@ class Codec(ABC):
     @classmethod
     @abstractmethod
     def from_arguments(cls, arguments: dict[str, Any], state: State, name: str | None = None) -> Codec:
-        """Build from what `save` wrote.
+        """Build from the arguments and weights that `save` wrote.
 
         Raises:
             CodecError: if there is no such model, or the weights are not exactly its weights.
@@ -110,11 +110,11 @@ class Codec(ABC):
 
     @abstractmethod
     def rules(self) -> dict[str, str]:
-        """`padding`, at a clip's ends, and `chunking`, where that shapes the codes; for the record."""
+        """Describe `padding` at a clip's ends and `chunking`, both of which change codes; for the record."""
 
     @abstractmethod
     def _encode(self, batch: Tensor, kept: int) -> Tensor:
-        """Waveforms [B, samples] of equal length to codes [B, T, Q], `kept` frames at a time where windows are used."""
+        """Encode waveforms [B, samples] of equal length as codes [B, T, Q], in windows of `kept` frames if at all."""
 
     def save(self, path: str | Path, **details: Any) -> None:
         """Write `path` (.safetensors, all codebooks) and beside it a .json of the model's arguments and `details`."""
@@ -127,12 +127,15 @@ class Codec(ABC):
         write_own(Path(path), {**record, **details}, self.state)
 
     def to(self, device: str | torch.device) -> Codec:
-        """Move the model to a device; returns self."""
+        """Move the model to a device, and return self."""
         self.model.to(device)
         return self
 
     def keep_codebooks(self, n_codebooks: int) -> Codec:
-        """Give the codes of the first so many codebooks from now on; returns self.
+        """Return the codes of the first `n_codebooks` codebooks only from now on.
+
+        Returns:
+            self.
 
         Raises:
             CodecError: if the model has fewer.
@@ -144,19 +147,19 @@ class Codec(ABC):
 
     @property
     def frame_rate(self) -> float:
-        """Codec frames a second of audio."""
+        """Codec frames per second of audio."""
         return self.sample_rate / self.hop_length
 
     def codebooks_at(self, bandwidth_kbps: float) -> int:
-        """How many codebooks a bandwidth pays for, rounded down: EnCodec at 24 kHz has 16 at 12 kbps."""
+        """Return the number of codebooks that fit in a bandwidth: 16 at 12 kbps for EnCodec at 24 kHz."""
         bits_per_second = math.log2(self.codebook_size) * self.sample_rate / self.hop_length
         return math.floor(1000 * bandwidth_kbps / bits_per_second)
 
     def provenance(self) -> dict[str, Any]:
-        """What codes depend on; two sets of codes may be mixed only if these are equal.
+        """Return what the codes depend on; two sets of codes may be mixed only if these are equal.
 
-        Rounding is not part of it: another processor, batch or version of torch moves some 1e-7 of a latent, and a code
-        where two entries are that equally near.
+        Rounding is left out: another processor, batch or version of torch changes a latent by some 1e-7, and a code
+        only where two entries are equally near to that precision.
         """
         return {
             "codec": self.name,
@@ -176,16 +179,16 @@ class Codec(ABC):
         """Encode mono waveforms, each as if it were alone.
 
         On a GPU clips of equal length share a batch. Others never do: padding beyond a clip's own would change its last
-        frames, because the encoder's inner layers have biases, which make padded audio sound to the layer behind. On a
-        CPU each clip goes alone: batches are no faster there, but round differently, which could move a code.
+        frames, because the encoder's inner layers have biases, so that padding is not silent to the next layer. On a
+        CPU each clip is encoded alone: batches are no faster there, but round differently, which could change a code.
 
         Args:
             waveforms: float32 [samples] each, at `sample_rate`.
             chunk_s: clips longer than this many seconds are encoded piece by piece, with enough context for the same
-                codes; None for pieces as long as memory suggests.
+                codes; None for pieces that take a bounded amount of memory.
 
         Returns:
-            Codes [T, Q] int16 each, T = ceil(samples / hop_length) (EnCodec at 48 kHz: see models/codec/encodec.py).
+            Codes [T, Q] int16 each, T = ceil(samples / hop_length) (EnCodec at 48 kHz: see encodec.py).
 
         Raises:
             CodecError: for a waveform that is empty, not one-dimensional or not finite, with its position.
@@ -205,27 +208,27 @@ class Codec(ABC):
         return codes
 
     def _pad(self, samples: Tensor) -> Tensor:
-        """What the codec does to a clip [samples] before its model sees it."""
+        """Prepare a clip [samples] for the model."""
         return samples
 
 
 def load_codec(source: str | Path, n_codebooks: int | None = None, *, bandwidth_kbps: float | None = None) -> Codec:
-    """Load a codec.
+    """Load a codec by name, file, directory or hub id.
 
     Args:
         source: one of
-            - `dac-soundscapes-16khz`, shipped;
+            - `dac-soundscapes-16khz`, which is shipped with this package;
             - `dac-44khz`, `dac-44khz-16kbps`, `dac-24khz` or `dac-16khz`: the official files, once `python -m dac
               download` has put them into ~/.cache/descript/dac;
             - a .pth file in the official layout, or a .safetensors file written by `Codec.save`;
             - a DAC or EnCodec of transformers (config.json and model.safetensors): a directory, or a hub id such as
               facebook/encodec_24khz, facebook/encodec_48khz or descript/dac_44khz. A hub id is looked for in the hub's
               cache and, unless HF_HUB_OFFLINE is set, downloaded; nothing else ever is.
-        n_codebooks: keep the first so many codebooks; all when None.
-        bandwidth_kbps: instead of `n_codebooks`, keep as many as this bandwidth pays for.
+        n_codebooks: number of codebooks to keep, the first ones; all when None.
+        bandwidth_kbps: instead of `n_codebooks`, keep as many as fit in this bandwidth.
 
     Raises:
-        CodecError: if the file is absent, is not a codec, or its keys are not exactly the model's.
+        CodecError: if the file is missing, is not a codec, or its tensors are not exactly the model's.
     """
     path = find_weights(source)
     try:
@@ -242,18 +245,24 @@ def load_codec(source: str | Path, n_codebooks: int | None = None, *, bandwidth_
 def _read(path: Path) -> Codec:
     if path.is_dir():
         config, state = read_transformers(path)
-        return _family(config.get("model_type")).from_transformers(config, state)
+        return codec_class(config.get("model_type")).from_transformers(config, state)
     if path.suffix == ".safetensors":
         record, state = read_own(path)
-        return _family(record.get("kind")).from_arguments(record["kwargs"], state, record.get("name", path.stem))
+        return codec_class(record.get("kind")).from_arguments(record["kwargs"], state, record.get("name", path.stem))
     arguments, state = read_official(path)
-    return _family("dac").from_arguments(arguments, state)
+    return codec_class("dac").from_arguments(arguments, state)
 
 
-def _family(name: str | None) -> type[Codec]:
-    if name not in FAMILIES:
-        raise CodecError(f"a model of type {name!r}, expected one of {', '.join(FAMILIES)}")
-    return resolve_name(f"{__package__}.{FAMILIES[name]}")
+def codec_class(family: str | None) -> type[Codec]:
+    """Return the class of a family of codecs, a key of FAMILIES.
+
+    Raises:
+        CodecError: for another family.
+    """
+    if family not in FAMILIES:
+        raise CodecError(f"a model of type {family!r}, expected one of {', '.join(FAMILIES)}")
+    found: type[Codec] = resolve_name(f"{__package__}.{FAMILIES[family]}")
+    return found
 
 
 def _checked(position: int, waveform: np.ndarray | Tensor) -> Tensor:
@@ -266,12 +275,12 @@ def _checked(position: int, waveform: np.ndarray | Tensor) -> Tensor:
 
 
 def _full_precision() -> AbstractContextManager[None]:
-    """On GPUs torch runs convolutions in TF32 by default, whose 10 bits would move many codes."""
+    """Compute convolutions in float32: by default GPUs use TF32, whose 10 bits would change many codes."""
     return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False, fp32_precision="ieee")
 
 
 def _batches(lengths: list[int], limit: int) -> list[list[int]]:
-    """Positions of equal length together, each batch of at most `limit` samples, or of one clip."""
+    """Group positions of equal length into batches of at most `limit` samples, or of one clip."""
     groups: dict[int, list[int]] = {}
     for position, length in enumerate(lengths):
         groups.setdefault(length, []).append(position)

@@ -1,8 +1,8 @@
 """DAC (Kumar et al. 2023, arXiv 2306.06546): descript's official files, our own, and those of transformers.
 
-The same weights run on either of two graphs: descript's package or, where that cannot be imported, `DacModel` of
-transformers (which alone takes several times as long to import). Encoders are alike, layer by layer; the codebook
-lookup is done here, because the two differ in its rounding. So codes do not depend on the graph.
+The same weights run on either of two implementations: descript's package or, where that cannot be imported, `DacModel`
+of transformers (which takes several times as long to import). Their encoders are alike, layer by layer; the codebook
+lookup is done here, because the two round differently there. So codes do not depend on the implementation.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DacArguments:
-    """What a DAC is built from; names and defaults are those of dac.DAC."""
+    """The arguments that a DAC is built from, with the names and defaults of dac.DAC."""
 
     encoder_dim: int = 64
     encoder_rates: tuple[int, ...] = (2, 4, 8, 8)
@@ -43,19 +43,22 @@ class DacArguments:
 
     @classmethod
     def known(cls, arguments: dict[str, Any]) -> DacArguments:
-        """Those that dac.DAC has; as descript's own loader, pass over others. Weights are checked one by one anyway."""
+        """Take the arguments that dac.DAC has, and ignore others, as descript's own loader does.
+
+        Every weight is checked later anyway.
+        """
         names = {field.name for field in fields(cls)}
         return cls(**{name: value for name, value in arguments.items() if name in names})
 
 
 class DacCodec(Codec):
-    """A DAC."""
+    """A DAC, with the first codebooks that are kept."""
 
     family = "dac"
 
     @classmethod
     def from_arguments(cls, arguments: dict[str, Any], state: State, name: str | None = None) -> DacCodec:
-        """Build from the arguments of dac.DAC and weights named as there, with weight norm or without."""
+        """Build from the arguments of dac.DAC and weights named as there, with or without weight norm."""
         try:
             known = DacArguments.known(arguments)
             model = _build(known, state)
@@ -77,7 +80,7 @@ class DacCodec(Codec):
 
     @classmethod
     def from_transformers(cls, config: dict[str, Any], state: State) -> DacCodec:
-        """Build from a DacModel's config.json and weights."""
+        """Build from the config.json and weights of a DacModel."""
         try:
             arguments = {
                 "encoder_dim": config["encoder_hidden_size"],
@@ -103,15 +106,18 @@ class DacCodec(Codec):
         return cls.from_arguments(dac_arguments(model), plain_names(state), name)
 
     def rules(self) -> dict[str, str]:
-        """As in DAC.encode. DAC.compress normalises loudness and overlaps chunks, whose codes are no time line."""
+        """Describe padding and chunking as in DAC.encode.
+
+        DAC.compress would normalise loudness and overlap chunks, whose codes do not follow one time line.
+        """
         return {"padding": "zeros on the right up to a multiple of the hop", "chunking": "none"}
 
     @torch.inference_mode()
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Reconstruct a waveform: codes [T, Q] to float32 [about T * hop_length samples] at `sample_rate`.
+        """Reconstruct a waveform from codes [T, Q]: float32 [about T * hop_length samples] at `sample_rate`.
 
         Raises:
-            CodecError: if the shape or a code is not this codec's.
+            CodecError: if the shape or a code is not one of this codec.
         """
         codes = np.asarray(codes)
         if codes.ndim != 2 or not len(codes) or not 1 <= codes.shape[1] <= self._all_codebooks:
@@ -121,7 +127,8 @@ class DacCodec(Codec):
         device = next(self.model.parameters()).device
         indices = torch.from_numpy(codes.astype(np.int64)).T[None].to(device)
         quantized = self.model.quantizer.from_codes(indices)[0]
-        return self.model.decoder(quantized)[0, 0].cpu().numpy()
+        waveform: Tensor = self.model.decoder(quantized)[0, 0]
+        return waveform.cpu().numpy()
 
     def _pad(self, samples: Tensor) -> Tensor:
         return pad(samples, (0, -len(samples) % self.hop_length))
@@ -136,22 +143,23 @@ class DacCodec(Codec):
         return torch.cat(pieces, 1)
 
     def _quantize(self, latents: Tensor) -> Tensor:
-        """Latents [B, D, T] to the entries [B, T, Q] that residual vector quantization gives."""
+        """Quantize latents [B, D, T] by residual vector quantization: the entries [B, T, Q]."""
         residual, codes = latents, []
         for stage in self.model.quantizer.quantizers[: self.n_codebooks]:
             projected = stage.in_proj(residual)  # [B, codebook_dim, T]
             nearest = _nearest(projected, stage.codebook.weight)
             quantized = stage.codebook(nearest).transpose(1, 2)
-            # As trained, with the straight-through sum: it rounds otherwise than `quantized` alone.
+            # As in training, with the straight-through sum: it rounds differently from `quantized` alone.
             residual = residual - stage.out_proj(projected + (quantized - projected))
             codes.append(nearest)
         return torch.stack(codes, 2)
 
 
 class Snake(nn.Module):
-    """x + sin(alpha x)^2 / alpha, in place on one new tensor: bit by bit what both graphs compute in five.
+    """The activation x + sin(alpha x)^2 / alpha, computed in place on one new tensor.
 
-    Besides, descript's is a TorchScript function, which GPUs fuse after some calls, and then round otherwise.
+    The result is bit by bit that of both implementations, which use five tensors. Moreover, descript's is a TorchScript
+    function, which GPUs fuse after some calls, and which then rounds differently.
     """
 
     inverse: Tensor
@@ -162,22 +170,22 @@ class Snake(nn.Module):
         self.register_buffer("inverse", (alpha + 1e-9).reciprocal())
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, channels, time] to the same."""
+        """Map x [B, channels, time] to the same shape."""
         return (self.alpha * x).sin_().square_().mul_(self.inverse).add_(x)
 
 
 def dac_arguments(model: dac.DAC) -> dict[str, Any]:
-    """The arguments that build this dac.DAC again."""
+    """Return the arguments that build this dac.DAC again."""
     values = {field.name: getattr(model, field.name, None) for field in fields(DacArguments)}
     values["quantizer_dropout"] = model.quantizer.quantizer_dropout
     return values
 
 
 def _build(arguments: DacArguments, state: State) -> Any:
-    """The graph with its weights, weight norm folded in the parts that encode."""
+    """Build the model with its weights, and fold weight norm in the parts that encode."""
     normed = any(key.endswith(".weight_g") for key in state)
-    with torch.device("meta"):  # no time for random weights, and none of the caller's random numbers
-        model = _graph(arguments)
+    with torch.device("meta"):  # draws no random weights: they take time, and the caller's random numbers
+        model = _model(arguments)
         if not normed:
             _fold(model)
     is_descript = hasattr(model, "encoder_rates")
@@ -192,18 +200,18 @@ def _build(arguments: DacArguments, state: State) -> Any:
     return model
 
 
-def _graph(arguments: DacArguments) -> Any:
-    """A DAC with weight norm, of descript's package or of transformers."""
+def _model(arguments: DacArguments) -> Any:
+    """Build a DAC with weight norm, by descript's package or by transformers."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of functions that descript's package uses and torch will drop one day
+        warnings.simplefilter("ignore")  # descript's package uses functions that torch has deprecated
         try:
             import dac
         except Exception:  # missing, or of other versions than the torch and torchaudio here
-            return _transformers_graph(arguments)
+            return _transformers_model(arguments)
         return dac.DAC(**asdict(arguments))
 
 
-def _transformers_graph(arguments: DacArguments) -> Any:
+def _transformers_model(arguments: DacArguments) -> Any:
     from transformers import DacConfig, DacModel
 
     config = DacConfig(
@@ -224,7 +232,7 @@ def _transformers_graph(arguments: DacArguments) -> Any:
 
 
 def _fold(model: nn.Module) -> None:
-    """Replace weight norm by the weights that it gives."""
+    """Replace weight norm by the resulting weights."""
     for module in model.modules():
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight")
@@ -233,7 +241,7 @@ def _fold(model: nn.Module) -> None:
 
 
 def _rename(state: State, modules: dict[str, str]) -> State:
-    """Weights under the other names of their modules, where there are such."""
+    """Rename the modules of weights by a mapping; modules that it does not name keep their names."""
     renamed = {}
     for key, tensor in state.items():
         module, _, parameter = key.rpartition(".")
@@ -242,7 +250,7 @@ def _rename(state: State, modules: dict[str, str]) -> State:
 
 
 def _transformers_names(encoder_blocks: int, decoder_blocks: int) -> dict[str, str]:
-    """Modules of dac.DAC to their names in DacModel, where these differ."""
+    """Map the modules of dac.DAC to their names in DacModel, where these differ."""
     names = {"encoder.block.0": "encoder.conv1", "decoder.model.0": "decoder.conv1"}
     for block in range(encoder_blocks):
         ours, theirs = f"encoder.block.{block + 1}.block", f"encoder.block.{block}"
@@ -259,7 +267,7 @@ def _transformers_names(encoder_blocks: int, decoder_blocks: int) -> dict[str, s
 
 
 def _unit_names(ours: str, theirs: str, first: int) -> dict[str, str]:
-    """Layers of the three residual units of a block, the first of which is its layer `first`."""
+    """Map the layers of the three residual units of a block; the first unit is layer `first` of the block."""
     return {
         f"{ours}.{first + unit}.block.{layer}": f"{theirs}.res_unit{unit + 1}.{name}"
         for unit in range(3)
@@ -273,9 +281,9 @@ def _extent(convolution: nn.Conv1d) -> Convolution:
 
 
 def _nearest(projected: Tensor, codebook: Tensor) -> Tensor:
-    """Entries [B, T] of codebook [size, dim] nearest by cosine to projected [B, dim, T].
+    """Find the entries [B, T] of codebook [size, dim] that are nearest by cosine to projected [B, dim, T].
 
-    Written as the distance of unit vectors, term by term as in DAC, for the same choice between near ties.
+    Computed as the distance of unit vectors, term by term as in DAC, for the same choice between near ties.
     """
     vectors = normalize(projected.transpose(1, 2).flatten(0, 1))
     entries = normalize(codebook)

@@ -1,14 +1,14 @@
 """EnCodec (Défossez et al. 2022, arXiv 2210.13438) on `EncodecModel` of transformers.
 
-24 kHz (facebook/encodec_24khz): causal, mono, 75 frames a second, T = ceil(samples / 320). The model pads by
+24 kHz (facebook/encodec_24khz): causal, mono, 75 frames per second, T = ceil(samples / 320). The model pads by
 reflection; nothing is padded here. 16 codebooks are 12 kbps.
 
-48 kHz (facebook/encodec_48khz): stereo, so that mono goes in twice. A clip is cut into chunks of 1 s that begin every
-0.99 s; each is divided by its loudness and encoded alone: 150 frames, fewer in the last, which is as long as the clip
-has samples left. (The processor of transformers would pad it with zeros to 1 s, and change its loudness with that.)
-Codes here are the frames of all chunks in a row, as the model gives them. So the last 1.5 frames of a chunk and the
-first 1.5 of the next cover the same 10 ms, frame i of chunk c begins at 0.99 c + i / 150 s, and a second of audio has
-150 / 0.99 = 151.5 frames: T is the sum over chunks of ceil(samples of the chunk / 320).
+48 kHz (facebook/encodec_48khz): stereo; a mono clip is both channels. A clip is cut into chunks of 1 s that begin every
+0.99 s; each is divided by its loudness and encoded alone: 150 frames, fewer in the last chunk, which has the rest of
+the samples. (The processor of transformers would pad it with zeros to 1 s, and so change its loudness.) Codes here are
+the frames of all chunks in a row, as the model returns them. So the last 1.5 frames of a chunk and the first 1.5 of the
+next cover the same 10 ms, frame i of chunk c begins at 0.99 c + i / 150 s, and a second of audio has 150 / 0.99 = 151.5
+frames: T is the sum over chunks of ceil(samples of the chunk / 320).
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from .windows import Convolution, receptive_field, windows
 
 
 class EncodecCodec(Codec):
-    """An EnCodec."""
+    """An EnCodec, with the first codebooks that are kept."""
 
     family = "encodec"
-    packages = ("soxr", "transformers")  # what is padded where has changed between its releases
+    packages = ("soxr", "transformers")  # its padding has changed between releases
 
     @classmethod
     def from_arguments(cls, arguments: dict[str, Any], state: State, name: str | None = None) -> EncodecCodec:
-        """Build from fields of EncodecConfig and weights named as in EncodecModel."""
+        """Build from the fields of an EncodecConfig and weights named as in EncodecModel."""
         try:
             config = EncodecConfig(**arguments)
             model = EncodecModel(config)
         except Exception as error:  # transformers has errors of its own for fields of a wrong type
             raise CodecError(f"cannot build an EnCodec of {arguments}: {error}") from error
         if config.chunk_length is None and (not config.use_causal_conv or config.norm_type != "weight_norm"):
-            raise CodecError("an EnCodec that is neither causal with weight norm nor chunked; none of these is known")
+            raise CodecError("an EnCodec that is neither causal with weight norm nor chunked, which is not supported")
         fill(model, state)
         _fold(model.encoder)
         return cls(
@@ -59,12 +59,12 @@ class EncodecCodec(Codec):
 
     @classmethod
     def from_transformers(cls, config: dict[str, Any], state: State) -> EncodecCodec:
-        """Build from an EncodecModel's config.json and weights."""
-        own = EncodecConfig.__annotations__  # without what every config of transformers has
+        """Build from the config.json and weights of an EncodecModel."""
+        own = EncodecConfig.__annotations__  # without the fields that every config of transformers has
         return cls.from_arguments({name: value for name, value in config.items() if name in own}, state)
 
     def rules(self) -> dict[str, str]:
-        """Both are the model's own doing."""
+        """Describe the padding and chunking of the model itself."""
         config = self.model.config
         chunking = "none"
         if config.chunk_length is not None:
@@ -74,11 +74,12 @@ class EncodecCodec(Codec):
 
     @property
     def frame_rate(self) -> float:
-        """Codec frames a second of audio; of a chunked model, on average."""
+        """Codec frames per second of audio, on average if the model works on chunks."""
         config = self.model.config
         if config.chunk_length is None:
             return super().frame_rate
-        return -(-config.chunk_length // config.hop_length) * config.sampling_rate / config.chunk_stride
+        frames = -(-config.chunk_length // config.hop_length)
+        return float(frames * config.sampling_rate / config.chunk_stride)
 
     def _encode(self, batch: Tensor, kept: int) -> Tensor:
         chunked = self.model.config.chunk_length is not None
@@ -87,9 +88,9 @@ class EncodecCodec(Codec):
         return codes[: self.n_codebooks].permute(1, 2, 0)  # from [Q, B, T]
 
     def _chunks(self, batch: Tensor) -> Iterator[Tensor]:
-        """What the encoder gives of each chunk of waveforms [B, samples], as in EncodecModel.encode: [B, D, T].
+        """Yield the latents [B, D, T] of each chunk of waveforms [B, samples], as in EncodecModel.encode.
 
-        That one itself fails on a clip whose last chunk but one is a little shorter than the others.
+        EncodecModel.encode itself fails on a clip whose last chunk but one is a little shorter than the others.
         """
         config = self.model.config
         for start in range(0, batch.shape[1], config.chunk_stride):
@@ -99,10 +100,10 @@ class EncodecCodec(Codec):
             yield self.model.encoder(chunk.expand(-1, config.audio_channels, -1))
 
     def _windows(self, batch: Tensor, kept: int) -> Iterator[Tensor]:
-        """What the encoder gives of waveforms [B, samples], in pieces [B, D, `kept` frames].
+        """Yield the latents of waveforms [B, samples] in pieces [B, D, `kept` frames].
 
-        Convolutions in front of the LSTM run on windows. The LSTM's state, and the frames that the last convolution
-        looks back on, are handed from piece to piece.
+        The convolutions before the LSTM run on windows. The state of the LSTM, and the frames that the last convolution
+        looks back on, are passed from piece to piece.
         """
         layers = list(self.model.encoder.layers)
         at = next(index for index, layer in enumerate(layers) if isinstance(layer, EncodecLSTM))
@@ -123,13 +124,14 @@ class EncodecCodec(Codec):
             before = hidden[..., -lookback:]
 
     def _bandwidth(self) -> float:
-        """The least of the model's bandwidths in kbps that has all codebooks kept."""
+        """Return the lowest of the model's bandwidths in kbps that includes all codebooks that are kept."""
         quantizer, bandwidths = self.model.quantizer, self.model.config.target_bandwidths
-        return next(b for b in bandwidths if quantizer.get_num_quantizers_for_bandwidth(b) >= self.n_codebooks)
+        enough = (b for b in bandwidths if quantizer.get_num_quantizers_for_bandwidth(b) >= self.n_codebooks)
+        return float(next(enough))
 
 
 def _fold(model: nn.Module) -> None:
-    """Replace weight norm by the weights that it gives."""
+    """Replace weight norm by the resulting weights."""
     for module in model.modules():
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight")

@@ -1,4 +1,4 @@
-"""What a small DAC is trained and judged by: reconstruction loss, living codebooks, and what its codes tell."""
+"""Train and judge a small DAC: reconstruction loss, use of the codebooks, and what its codes tell about a clip."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 class ReconstructionLoss(nn.Module):
     """L1 distance of log10 mel spectrograms at four window lengths: DAC's own loss (arXiv 2306.06546, section 3.4).
 
-    Lengths in samples suit 16 kHz. The floor of 1e-3 lies under the corpora's noise; DAC's 1e-5 would make digital
-    silence outweigh all that is heard.
+    The lengths in samples suit 16 kHz. The floor of 1e-3 is below the noise of the corpora; with DAC's 1e-5, digital
+    silence would outweigh everything audible.
     """
 
     def __init__(self, sample_rate: int) -> None:
@@ -33,26 +33,35 @@ class ReconstructionLoss(nn.Module):
         )
 
     def forward(self, estimate: Tensor, target: Tensor) -> Tensor:
-        """Both [B, 1, samples]; a target longer than the estimate is cut, as odd strides shorten what DAC decodes."""
+        """Return the loss of an estimate against a target, both [B, 1, samples].
+
+        A longer target is cut off, because odd strides shorten what DAC decodes.
+        """
         target = target[..., : estimate.shape[-1]]
-        return self.mel(AudioSignal(estimate, self.sample_rate), AudioSignal(target, self.sample_rate))
+        loss: Tensor = self.mel(AudioSignal(estimate, self.sample_rate), AudioSignal(target, self.sample_rate))
+        return loss
 
 
 def perplexity(counts: Tensor) -> float:
-    """exp of the entropy of how often each entry [size] of a codebook is used: 1 (collapsed) to size (all alike)."""
+    """Return the exponential of the entropy of a codebook's use, from 1 (collapsed) to its size (all used alike).
+
+    Args:
+        counts: [size], how often each entry is used.
+    """
     shares = counts.double() / counts.sum()
     return float(torch.exp(-torch.special.xlogy(shares, shares).sum()))
 
 
 def count_codes(codes: Tensor, size: int) -> Tensor:
-    """Codes [B, Q, T] to how often each entry occurs, [Q, size]."""
+    """Count how often each entry occurs in codes [B, Q, T]: [Q, size]."""
     return torch.stack([torch.bincount(book.reshape(-1), minlength=size) for book in codes.transpose(0, 1)])
 
 
 def project_only(quantizer: ResidualVectorQuantize, latents: Tensor, books: int) -> Tensor:
-    """What the first `books` stages would give of `latents` [B, D, T], were every vector in the codebooks: [B, D, T].
+    """Project `latents` [B, D, T] by the first `books` stages without quantizing them: [B, D, T].
 
-    Trained so at first, encoder and projections have found their scale before there are codebooks to fall behind.
+    This is as if the codebooks held every vector. Training starts so, until encoder and projections have found their
+    scale, which codebooks could not follow.
     """
     total = torch.zeros_like(latents)
     for stage in quantizer.quantizers[:books]:
@@ -64,12 +73,12 @@ def project_only(quantizer: ResidualVectorQuantize, latents: Tensor, books: int)
 def seed_codebooks(
     quantizer: ResidualVectorQuantize, latents: Tensor, generator: torch.Generator, rounds: int = 15
 ) -> None:
-    """Put the codebooks where the encoder's outputs `latents` [B, D, T] lie, one residual stage after the other.
+    """Move the codebooks to where the encoder's outputs `latents` [B, D, T] lie, one residual stage after the other.
 
-    DAC moves entries by gradient, in steps of a learning rate's size. In a short training the encoder's outputs move
-    much further: entries lag behind, a few take over the vectors of the others, and those get no gradient any more
-    (measured on experiments/codec.yaml: from perplexities of 80 to 20 in two epochs, and 190 by seeding again with the
-    same encoder). Seeding is k-means by cosine, which is also how DAC looks codes up.
+    DAC moves entries by gradient, in steps the size of the learning rate. In a short training the encoder's outputs
+    move much further: entries cannot follow, a few take over the vectors of the others, and those get no gradient any
+    more (measured on experiments/codec.yaml: perplexities fell from 80 to 20 in two epochs, and rose to 190 by seeding
+    again with the same encoder). Seeding is k-means by cosine, which is also how DAC looks codes up.
     """
     residual = latents
     for stage in quantizer.quantizers:
@@ -86,15 +95,27 @@ def seed_codebooks(
 
 
 def bag_of_codes(codes: Sequence[np.ndarray], size: int) -> np.ndarray:
-    """Codes [T, Q] a clip to the square roots of the shares of all entries of all books, [clips, Q * size]."""
+    """Return the square roots of the shares of all entries of all codebooks, [clips, Q * size].
+
+    Args:
+        codes: [T_i, Q] of each clip.
+        size: entries of a codebook.
+    """
     bags = [[np.bincount(book, minlength=size) / len(clip) for book in clip.T] for clip in codes]
-    return np.sqrt(np.asarray(bags).reshape(len(codes), -1))
+    shares: np.ndarray = np.asarray(bags).reshape(len(codes), -1)
+    roots: np.ndarray = np.sqrt(shares)
+    return roots
 
 
 def probe_accuracy(
     train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray
 ) -> dict[str, float]:
-    """How well a nearest centroid and a logistic regression tell labels from features [clips, D]: share right."""
+    """Return the accuracy of a nearest centroid and a logistic regression, and the share of the commonest label.
+
+    Args:
+        train, test: features [clips, D].
+        train_labels, test_labels: [clips].
+    """
     classes = np.unique(train_labels)
     centroids = np.stack([train[train_labels == label].mean(0) for label in classes])
     distances = ((test[:, None] - centroids) ** 2).sum(-1)
@@ -108,7 +129,7 @@ def probe_accuracy(
 
 
 def _logistic_regression(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Fit on train [N, D] with labels 0 .. C - 1 and return the labels of test."""
+    """Fit to train [N, D] with labels 0 .. C - 1, and predict the labels of test [M, D]."""
     inputs, targets = torch.from_numpy(train).float(), torch.from_numpy(labels)
     weight = torch.zeros(train.shape[1], int(labels.max()) + 1, requires_grad=True)
     optimizer = torch.optim.LBFGS([weight], max_iter=100, line_search_fn="strong_wolfe")
@@ -120,7 +141,8 @@ def _logistic_regression(train: np.ndarray, labels: np.ndarray, test: np.ndarray
         return loss
 
     optimizer.step(closure)
-    return (torch.from_numpy(test).float() @ weight).argmax(1).numpy()
+    predicted: Tensor = (torch.from_numpy(test).float() @ weight).argmax(1)
+    return predicted.numpy()
 
 
 def _cosine(points: Tensor, centroids: Tensor) -> Tensor:

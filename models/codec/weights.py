@@ -1,4 +1,4 @@
-"""Codec weights on disk: where they lie, how each layout is read, and the checksum that says which weights they are."""
+"""Codec weights on disk: find them, read each layout of files, and identify the weights by a checksum."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ..checkpoint import tensor_misfits
 from ..errors import InputError
 from ..files import atomic_write, write_json
 
-State = dict[str, Tensor]  # weights by name, weight norm spelled weight_g and weight_v
+State = dict[str, Tensor]  # weights by name; weight norm as weight_g and weight_v
 
 SHIPPED = {"dac-soundscapes-16khz": Path(__file__).parent / "shipped" / "dac-soundscapes-16khz.safetensors"}
 OFFICIAL_DIRECTORY = Path.home() / ".cache" / "descript" / "dac"  # where `python -m dac download` puts them
@@ -33,14 +34,14 @@ HUB_FILES = ["config.json", "model.safetensors"]
 
 
 class CodecError(InputError, ValueError):
-    """A codec cannot be loaded, or cannot encode what it was given; the message says what was found and expected."""
+    """A codec cannot be loaded, or cannot encode its input; the message says what was found and expected."""
 
 
 def find_weights(source: str | Path) -> Path:
-    """The file or directory that a source means (`load_codec` lists the kinds of sources).
+    """Return the file or directory that a source means (`load_codec` lists the kinds of sources).
 
     Raises:
-        CodecError: if it is not there; the message says what to place where, and the command that does so.
+        CodecError: if it is missing; the message says which command puts it where.
     """
     if source in SHIPPED:
         return SHIPPED[str(source)]
@@ -62,31 +63,33 @@ def _official_file(source: str) -> Path:
     if not path.is_file():
         _, model_type, bitrate, release = path.stem.split("_")
         raise CodecError(
-            f"{source}: {path} is not there; it comes with release {release} of descript-audio-codec. Where the "
-            f"network may be used, `python -m dac download --model_type {model_type} --model_bitrate {bitrate}` puts "
-            "it there"
+            f"{source}: {path} is missing; it belongs to release {release} of descript-audio-codec. With network "
+            f"access, `python -m dac download --model_type {model_type} --model_bitrate {bitrate}` puts it there"
         )
     return path
 
 
 def _hub_directory(source: str) -> Path:
-    """The snapshot of a model of the Hugging Face hub: from the cache, or downloaded unless HF_HUB_OFFLINE is set."""
+    """Return the files of a model of the Hugging Face hub: cached, or downloaded unless HF_HUB_OFFLINE is set."""
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(source, allow_patterns=HUB_FILES))
     except (OSError, ValueError) as error:  # every error of the hub, of the network and of the file system
         raise CodecError(
-            f"{source}: no such directory, and not in the hub's cache. Where the network may be used, `hf download "
-            f"{source} {' '.join(HUB_FILES)}` puts it there; or give the path of a directory with these files"
+            f"{source}: no such directory, and not in the hub's cache. With network access, `hf download {source} "
+            f"{' '.join(HUB_FILES)}` puts it there; or give the path of a directory with these files"
         ) from error
 
 
 def read_own(path: Path) -> tuple[dict[str, Any], State]:
-    """The record beside a .safetensors file that `write_own` wrote, and the weights, whose checksum must be recorded.
+    """Read a .safetensors file that `write_own` wrote, and the record beside it, which must hold its checksum.
+
+    Returns:
+        The record, and the weights.
 
     Raises:
-        CodecError: if either file is not as written.
+        CodecError: if either file has another layout or other content.
     """
     beside = path.with_suffix(".json")
     try:
@@ -114,13 +117,13 @@ def write_own(path: Path, record: dict[str, Any], state: State) -> None:
 
 
 def read_official(path: Path) -> tuple[dict[str, Any], State]:
-    """Arguments and weights of descript's releases: {"state_dict": ..., "metadata": {"kwargs": ...}}.
+    """Read arguments and weights of descript's releases: {"state_dict": ..., "metadata": {"kwargs": ...}}.
 
     Raises:
         CodecError: for a file of another layout.
     """
     try:
-        # Mapped, not read: what is never used (the decoder, in feature extraction) takes no memory.
+        # Mapped, not read: weights that are never used (the decoder's, in feature extraction) take no memory.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         return dict(content["metadata"]["kwargs"]), dict(content["state_dict"])
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
@@ -128,7 +131,7 @@ def read_official(path: Path) -> tuple[dict[str, Any], State]:
 
 
 def read_transformers(directory: Path) -> tuple[dict[str, Any], State]:
-    """config.json and weights of a directory that `save_pretrained` of transformers wrote.
+    """Read config.json and weights from a directory that `save_pretrained` of transformers wrote.
 
     Raises:
         CodecError: if a file is missing or broken.
@@ -141,52 +144,32 @@ def read_transformers(directory: Path) -> tuple[dict[str, Any], State]:
 
 
 def plain_names(state: Mapping[str, Tensor]) -> State:
-    """The same weights with weight norm spelled as before torch 2.0, which all published files use."""
+    """Rename weight norm as before torch 2.0; all published files use these names."""
     return {plain_name(key): tensor for key, tensor in state.items()}
 
 
 def plain_name(key: str) -> str:
-    """One key of `plain_names`."""
+    """Rename one key as in `plain_names`."""
     key = key.replace("parametrizations.weight.original0", "weight_g")
     return key.replace("parametrizations.weight.original1", "weight_v")
 
 
 def fill(model: nn.Module, state: State) -> None:
-    """Give a model its weights, without copying them; the model may be on the meta device.
+    """Assign weights to a model without copying them; the model may be on the meta device.
 
     Raises:
-        CodecError: unless names, shapes and types are exactly the model's.
+        CodecError: unless names, shapes and dtypes are exactly the model's.
     """
     wanted = {plain_name(key): (key, tensor) for key, tensor in model.state_dict().items()}
-    missing, unexpected = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    if missing or unexpected:
-        raise CodecError(f"missing keys {_some(missing)}, unexpected keys {_some(unexpected)}")
-    misfits = [
-        f"{key} {_describe(state[key])}, expected {_describe(tensor)}"
-        for key, (_, tensor) in wanted.items()
-        if _describe(state[key]) != _describe(tensor)
-    ]
-    if misfits:
-        raise CodecError(f"found {_some(misfits)}")
+    if misfits := tensor_misfits(state, {key: tensor for key, (_, tensor) in wanted.items()}, same_dtype=True):
+        raise CodecError(misfits)
     model.load_state_dict({wanted[key][0]: tensor for key, tensor in state.items()}, assign=True)
 
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and values of the weights: the same for any file format that holds them."""
+    """Return the SHA-256 over names, dtypes, shapes and values of weights, which is the same for all file formats."""
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
-        digest.update(f"{name} {_describe(tensor)}\n".encode())
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _describe(tensor: Tensor) -> str:
-    return f"{tensor.dtype} {tuple(tensor.shape)}"
-
-
-def _some(names: list[str]) -> str:
-    """The first names of a list, for a message."""
-    if not names:
-        return "none"
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more

@@ -1,4 +1,4 @@
-"""Long clips in windows: how much context a frame of a convolutional encoder needs, and the windows that give it."""
+"""Cut long clips into windows with the context that the frames of a convolutional encoder depend on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Convolution(NamedTuple):
-    """A 1-d convolution: steps of its input that the (dilated) kernel reaches over, its stride, zeros on the left."""
+    """A 1-d convolution: input steps that the (dilated) kernel spans, its stride, and its padding on the left."""
 
     span: int
     stride: int
@@ -24,7 +24,7 @@ class ReceptiveField(NamedTuple):
 
 
 class Window(NamedTuple):
-    """Samples start to stop of a clip, and which of the frames that they give are the same as the whole clip's."""
+    """Samples start to stop of a clip, and those of their frames that are the same as the whole clip's."""
 
     start: int
     stop: int
@@ -32,7 +32,7 @@ class Window(NamedTuple):
 
 
 def receptive_field(convolutions: Iterable[Convolution]) -> ReceptiveField:
-    """Of convolutions in series; branches that run beside a longer one add nothing and are left out."""
+    """Return the receptive field of convolutions in series; branches beside a longer one must be left out."""
     left, right, hop = 0, 0, 1
     for convolution in convolutions:
         left += convolution.padding * hop
@@ -44,9 +44,9 @@ def receptive_field(convolutions: Iterable[Convolution]) -> ReceptiveField:
 def windows(samples: int, kept: int, field: ReceptiveField) -> Iterator[Window]:
     """Cut a clip into windows of `kept` frames each (the last may have fewer) plus their context.
 
-    Inside a window the encoder pads its edges as if the clip began or ended there. That reaches exactly as many frames
-    as the receptive field says; these are left out. At the clip's own ends nothing is left out. Windows begin at
-    multiples of the hop, so that strided convolutions hit the same samples.
+    The encoder pads the edges of a window as if the clip began or ended there. That changes as many frames as the
+    receptive field says; these are left out. At the clip's own ends nothing is left out. Windows begin at multiples of
+    the hop, so that strided convolutions see the same samples.
     """
     frames = math.ceil(samples / field.hop)
     before = math.ceil(field.left / field.hop)

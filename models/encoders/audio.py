@@ -1,5 +1,8 @@
-"""Audio encoders over log-mels: ConvNeXt, as the AudioSet tagger that the retriever starts from (arXiv 2306.00830), or
-any other timm model whose features are a map over time and frequency."""
+"""Audio encoders over log-mels.
+
+ConvNeXt, as in the AudioSet tagger that the retriever starts from (arXiv 2306.00830), or any other timm model whose
+features are a map over time and frequency.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +21,20 @@ from ..settings import RANDOM, AudioEncoderConfig
 from .audioset_checkpoint import load_audioset_weights
 
 STEM_STRIDE = 4
-STEM_PADDING = 4  # frames of zeros at either end in time, none in frequency
+STEM_PADDING = 4  # frames of zeros at both ends in time; none in frequency
 
 
 class AudioEncoder(nn.Module):
-    """Each mel standardised, the trunk, then mean over frequency and max plus mean over time.
+    """Standardised mels, a trunk, then the mean over frequency and maximum plus mean over time.
 
     `bn0` keeps its statistics in training, too: those of the checkpoint, or of the training split (`standardise`). So
     a clip's embedding depends on nothing else in the batch, and the batch may be spread over workers or embedded in
-    parts without a change of its gradient.
+    parts without changing its gradient.
 
-    Padding never changes an embedding. A ConvNeXt is masked: what lies behind a clip's end is zeroed before each
-    convolution, which is what that convolution's own zero padding would show it were the clip alone. One cannot reach
-    into other trunks: there, only clips of equal length go through together. While such a trunk is trained, though, all
-    clips of a batch do, or its batch norms would see single clips; padding then looks like frames of the mean.
+    Padding never changes an embedding. A ConvNeXt is masked: frames after a clip's end are zeroed before each
+    convolution, as the convolution's own zero padding would be if the clip were alone. Other trunks cannot be masked
+    inside: there, only clips of equal length share a batch. In training, though, all clips of a batch go through such a
+    trunk together, or its batch norms would see single clips; padding then looks like frames of the mean.
     """
 
     def __init__(self, config: AudioEncoderConfig, n_mels: int) -> None:
@@ -50,10 +53,10 @@ class AudioEncoder(nn.Module):
 
     @classmethod
     def create(cls, config: AudioEncoderConfig, n_mels: int) -> AudioEncoder:
-        """Build for training, from the weights that `config` names.
+        """Build for training, with the weights that `config` names.
 
         Raises:
-            CheckpointError: if they do not fit.
+            CheckpointError: if the weights do not fit.
         """
         encoder = cls(config, n_mels)
         if config.pretrained:
@@ -63,26 +66,26 @@ class AudioEncoder(nn.Module):
         return encoder
 
     def standardise(self, log_mels: Iterable[np.ndarray]) -> None:
-        """Take bn0's statistics, mean and variance of each mel, from log_mels [frames_i, mels]."""
+        """Set the statistics of bn0 to the mean and variance of each mel in log_mels [frames_i, mels]."""
         frames, total, squares = 0, np.zeros(self.bn0.num_features), np.zeros(self.bn0.num_features)
         for log_mel in log_mels:
             frames += len(log_mel)
             total += log_mel.sum(0, dtype=np.float64)
             squares += np.square(log_mel, dtype=np.float64).sum(0)
         mean = total / frames
-        # A mel that never changes must not be divided by nothing.
+        # A mel that never changes must not be divided by zero.
         variance = np.maximum(squares / frames - np.square(mean), 1e-3)
         self.bn0.running_mean = torch.from_numpy(mean).to(self.bn0.weight)
         self.bn0.running_var = torch.from_numpy(variance).to(self.bn0.weight)
 
     def train(self, mode: bool = True) -> AudioEncoder:
-        """As of any module, but for the statistics of bn0."""
+        """Switch to training or evaluation mode; bn0 keeps its statistics in both."""
         super().train(mode)
         self.bn0.eval()
         return self
 
     def forward(self, log_mel: Tensor, lengths: Tensor) -> Tensor:
-        """Embed log_mel [B, frames, mels] whose rows hold `lengths` [B] valid frames; returns [B, dim]."""
+        """Embed log_mel [B, frames, mels], whose rows hold `lengths` [B] valid frames, as [B, dim]."""
         x = self._normalise(log_mel, lengths)
         if self.training:
             x = self._spec_augment(x, lengths)
@@ -93,24 +96,25 @@ class AudioEncoder(nn.Module):
             states = self.trunk.forward_features(x)
             return _pool(states, (lengths * states.shape[2] / x.shape[2]).ceil().long())
         embeddings = x.new_empty(len(x), self.dim)
-        for length in lengths.unique().tolist():
+        for length in sorted(set(lengths.tolist())):
             states = self.trunk.forward_features(x[lengths == length, :, :length])
             embeddings[lengths == length] = _pool(states, lengths.new_full((len(states),), states.shape[2]))
         return embeddings
 
     def layer_depths(self) -> dict[str, int]:
-        """How many layers below the output each parameter acts, from 1 on, by its name."""
+        """Return by name how many layers below the output each parameter acts, from 1 on."""
         layers: dict[str, int] = group_parameters(self.trunk, self.trunk.group_matcher(), reverse=True)
         depths = {f"trunk.{name}": max(layers.values()) + 1 - layer for name, layer in layers.items()}
         return depths | {f"bn0.{name}": max(depths.values()) for name, _ in self.bn0.named_parameters()}
 
     def _normalise(self, log_mel: Tensor, lengths: Tensor) -> Tensor:
-        """Standardise each mel; zeros, which is the mean, behind each clip's frames."""
+        """Standardise each mel, and set the frames after each clip's end to zero, which is the mean."""
         valid = torch.arange(log_mel.shape[1], device=log_mel.device) < lengths[:, None]
-        return self.bn0(log_mel.transpose(1, 2)).transpose(1, 2) * valid[:, :, None]
+        standardised: Tensor = self.bn0(log_mel.transpose(1, 2)).transpose(1, 2)
+        return standardised * valid[:, :, None]
 
     def _spec_augment(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Zero, in x [B, frames, mels], two stretches of each clip's frames and two bands of mels."""
+        """Zero two stretches of each clip's frames and two bands of mels in x [B, frames, mels]."""
         mels = torch.full_like(lengths, x.shape[2])
         for axis, sizes, widest in ((1, lengths, self.config.time_mask), (2, mels, self.config.freq_mask)):
             for _ in range(2 if widest else 0):
@@ -122,20 +126,22 @@ class AudioEncoder(nn.Module):
         return x
 
     def _convnext(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Embed x [B, 1, frames, mels], masked at every layer."""
+        """Embed x [B, 1, frames, mels] as [B, dim], masked at every layer."""
         x = self.trunk.stem(x)
         lengths = (lengths + 2 * STEM_PADDING - STEM_STRIDE) // STEM_STRIDE + 1
         for stage in self.trunk.stages:
             if isinstance(stage.downsample, nn.Sequential):
                 norm, convolution = stage.downsample
-                x = convolution(_zero_behind(norm(x), lengths))
+                x = convolution(_zero_after_end(norm(x), lengths))
                 lengths = lengths // 2
             for block in stage.blocks:
-                x = block(_zero_behind(x, lengths))
-        return self.trunk.head.norm(_pool(x, lengths)[:, :, None, None]).flatten(1)
+                x = block(_zero_after_end(x, lengths))
+        normed: Tensor = self.trunk.head.norm(_pool(x, lengths)[:, :, None, None])
+        return normed.flatten(1)
 
 
-def _trunk(config: AudioEncoderConfig, pretrained: bool) -> nn.Module:
+def _trunk(config: AudioEncoderConfig, pretrained: bool) -> Any:
+    """Build the timm model of a config, with timm's own weights or random ones."""
     common: dict[str, Any] = {"in_chans": 1, "num_classes": 0}
     if config.drop_path:
         common["drop_path_rate"] = config.drop_path
@@ -143,16 +149,19 @@ def _trunk(config: AudioEncoderConfig, pretrained: bool) -> nn.Module:
         common["ls_init_value"] = config.layer_scale
     if config.backbone == f"{RANDOM}convnext":
         trunk: Any = ConvNeXt(depths=config.depths, dims=config.dims, **common)
-        # timm's deviation of 0.02 suits images; one scaled to the 16 inputs of a patch here learns faster.
+        # timm's standard deviation of 0.02 suits images; one for the 16 inputs of a patch here learns faster.
         trunk.stem[0].reset_parameters()
         return trunk
     if not timm.is_model(config.backbone):
-        raise ValueError(f"audio_encoder.backbone: {config.backbone!r} is no model of timm")
+        raise ValueError(f"audio_encoder.backbone: {config.backbone!r} is not a model of timm")
     return timm.create_model(config.backbone, pretrained=pretrained, **common)
 
 
 def _is_maskable(trunk: nn.Module) -> bool:
-    """Whether it is a ConvNeXt as first published: patches, no norm over all positions, the last norm after pooling."""
+    """Return whether a trunk is a ConvNeXt as first published, which can be masked.
+
+    That is one with patches, no norm over all positions, and the last norm after pooling.
+    """
     return (
         isinstance(trunk, ConvNeXt)
         and trunk.stem[0].kernel_size == trunk.stem[0].stride == (STEM_STRIDE, STEM_STRIDE)
@@ -163,7 +172,7 @@ def _is_maskable(trunk: nn.Module) -> bool:
 
 @torch.no_grad()
 def _check_features(trunk: Any, backbone: str, n_mels: int) -> None:
-    """Refuse a trunk whose features are no map [B, C, T, F], or that takes images of one size only."""
+    """Refuse a trunk whose features are not a map [B, C, T, F], or that takes images of one size only."""
     try:
         shapes = [tuple(trunk.eval().forward_features(torch.zeros(1, 1, frames, n_mels)).shape) for frames in (64, 96)]
     except (AssertionError, RuntimeError, ValueError) as error:
@@ -177,14 +186,14 @@ def _check_features(trunk: Any, backbone: str, n_mels: int) -> None:
         )
 
 
-def _zero_behind(x: Tensor, lengths: Tensor) -> Tensor:
+def _zero_after_end(x: Tensor, lengths: Tensor) -> Tensor:
     """Zero x [B, C, T, F] from each clip's own length on."""
     valid = torch.arange(x.shape[2], device=x.device) < lengths[:, None]
     return x * valid[:, None, :, None]
 
 
 def _pool(x: Tensor, lengths: Tensor) -> Tensor:
-    """Mean over frequency; max over time plus mean over time, of the valid frames. [B, C, T, F] to [B, C]."""
+    """Pool x [B, C, T, F] into [B, C]: mean over frequency, then maximum plus mean over the valid frames."""
     x = x.mean(3)
     lengths = lengths.clamp_min(1)
     valid = torch.arange(x.shape[2], device=x.device) < lengths[:, None]

@@ -1,6 +1,6 @@
 """The published ConvNeXt-Tiny AudioSet tagger (arXiv 2306.00830) as weights of our audio encoder.
 
-Files: Zenodo 8020843, `convnext_tiny_471mAP.pth` or, for whoever evaluates on AudioCaps, `..._465mAP_BL_AC_70kit.pth`
+Files: Zenodo 8020843, `convnext_tiny_471mAP.pth` or, for evaluation on AudioCaps, `..._465mAP_BL_AC_70kit.pth`
 (`{"model": tensors}`); on the hub `topel/ConvNeXt-Tiny-AT`, `model.safetensors` (the tensors alone). Their names are
 those of the first ConvNeXt code, ours those of timm.
 """
@@ -17,10 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ..checkpoint import tensor_misfits
 from ..files import CheckpointError
 
-# The log-mel front end is our own (models/encoders/log_mel.py), and a retriever has no use for the
-# tagger's 527 classes.
+# The log-mel front end is our own (log_mel.py), and a retriever has no use for the tagger's 527 classes.
 LEFT_OUT = {
     "spectrogram_extractor.stft.conv_real.weight",
     "spectrogram_extractor.stft.conv_imag.weight",
@@ -43,22 +43,14 @@ def load_audioset_weights(encoder: nn.Module, path: str | Path) -> None:
     """Fill an AudioEncoder with backbone convnext_tiny from a published file, or a directory with model.safetensors.
 
     Raises:
-        CheckpointError: if the file is missing or unreadable; naming what it lacks, what it holds beyond the published
-            names, and tensors of other shapes.
+        CheckpointError: if the file is missing or unreadable; naming the tensors that are missing, unexpected or of
+            other shapes.
     """
     path = Path(path)
     path = path / "model.safetensors" if path.is_dir() else path
     found = {_our_name(name, path): tensor for name, tensor in _read(path).items() if name not in LEFT_OUT}
-    wanted = encoder.state_dict()
-    problems = [f"no {name}" for name in wanted if name not in found]
-    problems += [f"{name}, which this backbone has not" for name in found if name not in wanted]
-    problems += [
-        f"{name} of shape {list(tensor.shape)}, expected {list(wanted[name].shape)}"
-        for name, tensor in found.items()
-        if name in wanted and tensor.shape != wanted[name].shape
-    ]
-    if problems:
-        raise CheckpointError(f"{path}: found {'; '.join(problems[:5])} ({len(problems)} in all)")
+    if misfits := tensor_misfits(found, encoder.state_dict()):
+        raise CheckpointError(f"{path}: {misfits}")
     encoder.load_state_dict(found)
 
 
@@ -73,11 +65,12 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         raise CheckpointError(f"{path}: cannot be read as weights: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise CheckpointError(f"{path}: found {type(content).__name__}, expected a dictionary with tensors in 'model'")
-    return content["model"]
+    weights: dict[str, Tensor] = content["model"]
+    return weights
 
 
 def _our_name(name: str, path: Path) -> str:
     for published, ours in RENAMED:
         if match := re.fullmatch(published, name):
             return match.expand(ours)
-    raise CheckpointError(f"{path}: found {name!r}, which is no tensor of the published ConvNeXt")
+    raise CheckpointError(f"{path}: found {name!r}, which is not a tensor of the published ConvNeXt")

@@ -9,7 +9,7 @@ from .text import TextEncoder
 
 
 def layer_depths(model: nn.Module) -> dict[str, int]:
-    """How many layers below its encoder's output each parameter of a member acts; 0 outside of encoders."""
+    """Return by name how many layers below its encoder's output each parameter acts; 0 outside of encoders."""
     depths = {name: 0 for name, _ in model.named_parameters()}
     for prefix, module in model.named_modules():
         if isinstance(module, (AudioEncoder, TextEncoder)):

@@ -1,4 +1,4 @@
-"""Log-mel front end of the audio encoders."""
+"""The log-mel front end of the audio encoders."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torchaudio
 from ..settings import LogMelConfig
 
 FLOOR = 1e-10
-FLOOR_DB = -100.0  # 10 log10(FLOOR): what silence, and so padding, looks like
-MIN_FRAMES = 32  # the encoder's strides leave nothing of less; shorter clips are taken with silence behind
+FLOOR_DB = -100.0  # 10 log10(FLOOR): silence, and so padding
+MIN_FRAMES = 32  # the encoder's strides leave nothing of fewer; shorter clips are padded with silence
 
 
 class LogMel(torch.nn.Module):
-    """Power mel spectrogram in decibels: 10 log10(max(x, 1e-10)), no clipping of the range."""
+    """Power mel spectrogram in decibels, 10 log10(max(x, 1e-10)), whose range is not clipped."""
 
     def __init__(self, config: LogMelConfig) -> None:
         super().__init__()
@@ -35,16 +35,16 @@ class LogMel(torch.nn.Module):
 
     @torch.inference_mode()
     def forward(self, waveform: np.ndarray) -> np.ndarray:
-        """Turn a mono waveform [samples] at `config.sample_rate` into log_mel [frames, n_mels], float16."""
+        """Compute log_mel [frames, n_mels], float16, of a mono waveform [samples] at `config.sample_rate`."""
         # Reflection at the ends needs more samples than half a window.
         shortest = self.config.n_fft // 2 + 1
         padded = np.pad(waveform, (0, max(0, shortest - len(waveform))))
-        power = self.mel(torch.from_numpy(np.ascontiguousarray(padded, dtype=np.float32)))
+        power: torch.Tensor = self.mel(torch.from_numpy(np.ascontiguousarray(padded, dtype=np.float32)))
         return (10 * power.clamp_min(FLOOR).log10()).T.half().numpy()
 
 
 def crop(log_mel: np.ndarray, max_frames: int | None, rng: np.random.Generator) -> np.ndarray:
-    """A random stretch of max_frames of log_mel [frames, mels], or all of it where it is no longer."""
+    """Return a random stretch of max_frames of log_mel [frames, mels], or all of it if it is not longer."""
     if max_frames is None or len(log_mel) <= max_frames:
         return log_mel
     start = rng.integers(len(log_mel) - max_frames + 1)

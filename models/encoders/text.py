@@ -7,13 +7,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils import cached_file
 
 from ..files import CheckpointError
 from ..settings import RANDOM, TextEncoderConfig
-from ..tokenization import train_tokenizer
+from ..tokenization import train_tokenizer, untrained_tokenizer
 
 POOLING_FILE = "1_Pooling/config.json"  # of sentence-transformers, where BGE and its like say how they were trained
 LEGACY_POOLING = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}  # before its version 5.5
@@ -22,8 +24,8 @@ LEGACY_POOLING = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "
 class TextEncoder(nn.Module):
     """A transformers encoder with its tokenizer and the pooling that it was trained with.
 
-    `frozen` trains nothing of it and keeps it without dropout; `lora` trains low-rank adapters of all its linear layers
-    (arXiv 2106.09685), which are saved beside the weights that they adapt.
+    With finetuning `frozen` nothing of it is trained and it has no dropout; with `lora`, low-rank adapters of all its
+    linear layers are trained (arXiv 2106.09685) and saved beside the weights that they adapt.
     """
 
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, config: TextEncoderConfig) -> None:
@@ -38,30 +40,48 @@ class TextEncoder(nn.Module):
     def create(cls, config: TextEncoderConfig, texts: Iterable[str]) -> TextEncoder:
         """Load the named checkpoint, or build from scratch and train its tokenizer on `texts`.
 
-        Its own `config` says which pooling was found where none is given.
+        Where `config` gives no pooling, the encoder's own `config` holds the one that was found.
 
         Raises:
             CheckpointError: if the checkpoint lacks weights of the encoder.
             ValueError: if it was trained with a pooling that is not supported.
         """
         if config.name.startswith(RANDOM):
-            model, tokenizer = _from_scratch(config, texts)
+            tokenizer = train_tokenizer(config.tokenizer, texts, config.vocab_size)
+            model = AutoModel.from_config(_random_architecture(config, tokenizer, len(tokenizer)))
         else:
             model, tokenizer = _pretrained(config.name), AutoTokenizer.from_pretrained(config.name)
         pooling = config.pooling or _trained_pooling(config.name, model.config.model_type)
         return cls(model, tokenizer, config.model_copy(update={"pooling": pooling}))
 
     @classmethod
+    def layout(cls, config: TextEncoderConfig) -> TextEncoder:
+        """Lay out what `create` builds on the meta device, without weights, texts and network.
+
+        The embedding of a tokenizer that is still to be trained has all rows of `vocab_size`.
+
+        Raises:
+            OSError: if the sizes are those of a checkpoint that is not on this disk.
+        """
+        tokenizer = untrained_tokenizer()
+        if config.name.startswith(RANDOM):
+            architecture = _random_architecture(config, tokenizer, config.vocab_size)
+        else:
+            architecture = AutoConfig.from_pretrained(config.name, local_files_only=True)
+        with torch.device("meta"):
+            return cls(AutoModel.from_config(architecture), tokenizer, config)
+
+    @classmethod
     def empty(cls, config: TextEncoderConfig, directory: Path) -> TextEncoder:
-        """The same architecture and tokenizer as saved in `directory` by `save_layout`, weights not loaded."""
+        """Build the architecture and tokenizer that `save_layout` wrote into `directory`, with random weights."""
         model = AutoModel.from_config(AutoConfig.from_pretrained(directory))
         return cls(model, AutoTokenizer.from_pretrained(directory), config)
 
-    def go_on(self, config: TextEncoderConfig) -> None:
-        """Train the weights that are there under the settings of `config`; pooling stays where it leaves that open.
+    def continue_training(self, config: TextEncoderConfig) -> None:
+        """Continue training under the settings of `config`; pooling stays as it is where `config` gives none.
 
         Raises:
-            ValueError: if there are adapters, and `config` wants none or others.
+            ValueError: if there are adapters, and `config` has none or others.
         """
         before = self.config
         self.config = config.model_copy(update={"pooling": config.pooling or before.pooling})
@@ -69,7 +89,7 @@ class TextEncoder(nn.Module):
             self.model.requires_grad_(True)
             self._apply_finetuning()
         elif (found := _adapters(before)) != (wanted := _adapters(config)):
-            raise ValueError(f"text_encoder: found {wanted}, expected {found}: adapters go on as they are")
+            raise ValueError(f"text_encoder: found {wanted}, expected {found}: adapters are trained on as they are")
 
     def _apply_finetuning(self) -> None:
         if self.config.finetuning == "frozen":
@@ -83,33 +103,35 @@ class TextEncoder(nn.Module):
         self.tokenizer.save_pretrained(directory)
 
     def train(self, mode: bool = True) -> TextEncoder:
-        """As of any module, but what is frozen stays as in evaluation."""
+        """Switch to training or evaluation mode; a frozen encoder stays in evaluation mode."""
         super().train(mode)
         if self.config.finetuning == "frozen":
             self.model.eval()
         return self
 
     def forward(self, texts: list[str]) -> Tensor:
-        """Embed texts; returns [B, dim]."""
+        """Embed B texts as [B, dim]."""
         tokens = self.tokenizer(
             texts, padding=True, truncation=True, max_length=self.config.max_tokens, return_tensors="pt"
         ).to(self.model.device)
         mask = tokens["attention_mask"]
         states = self.model(input_ids=tokens["input_ids"], attention_mask=mask).last_hidden_state
         if self.config.pooling == "cls":
-            return states[:, 0]
+            first: Tensor = states[:, 0]
+            return first
         weights = mask.unsqueeze(-1).to(states.dtype)
-        return (states * weights).sum(1) / weights.sum(1)
+        mean: Tensor = (states * weights).sum(1) / weights.sum(1)
+        return mean
 
     def layer_depths(self) -> dict[str, int]:
-        """How many layers below the output each parameter acts, from 1 on, by its name."""
+        """Return by name how many layers below the output each parameter acts, from 1 on."""
         number = self.model.config.num_hidden_layers
         stacks = [m for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) == number]
         if not stacks:
             raise ValueError(f"training.layer_decay: no stack of {number} layers in {type(self.model).__name__}")
         of_layer = {parameter: number - at for at, layer in enumerate(stacks[0]) for parameter in layer.parameters()}
         depths, other = {}, number + 1
-        # Encoders register what comes before their layers before them, and what comes behind, behind.
+        # Encoders register their modules in the order in which these act.
         for name, parameter in self.named_parameters():
             depths[name] = of_layer.get(parameter, other)
             other = 1 if parameter in of_layer else other
@@ -117,7 +139,10 @@ class TextEncoder(nn.Module):
 
 
 def _pretrained(name: str) -> Any:
-    """A transformers model by hub id or directory; transformers itself only reports weights that it has to make up."""
+    """Load a model of transformers by hub id or directory, and refuse one with weights that are missing.
+
+    transformers itself only warns, and draws them at random.
+    """
     model, report = AutoModel.from_pretrained(name, output_loading_info=True)
     # A masked language model was published without the pooler, whose output is not read here.
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
@@ -131,30 +156,42 @@ def _adapters(config: TextEncoderConfig) -> dict[str, Any]:
 
 
 def _add_adapters(model: nn.Module, config: TextEncoderConfig) -> None:
-    """Put trainable adapters around all linear layers of a transformers model, whose own weights then rest."""
+    """Put trainable adapters around all linear layers of a transformers model, and freeze its own weights."""
     from peft import LoraConfig, inject_adapter_in_model  # seconds to import, and few members have adapters
 
     lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules="all-linear")
     inject_adapter_in_model(lora, model)
 
 
-def _from_scratch(config: TextEncoderConfig, texts: Iterable[str]) -> tuple[Any, PreTrainedTokenizerBase]:
-    tokenizer = train_tokenizer(config.tokenizer, texts, config.vocab_size)
-    sizes = {"max_position_embeddings": config.max_tokens + 2, **config.sizes, "vocab_size": len(tokenizer)}
+def _random_architecture(config: TextEncoderConfig, tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> Any:
+    """Return the transformers config of an encoder from scratch."""
+    sizes = {"max_position_embeddings": config.max_tokens + 2, **config.sizes, "vocab_size": vocab_size}
     special = {f"{token}_token_id": getattr(tokenizer, f"{token}_token_id") for token in ("pad", "bos", "eos")}
-    model_config = AutoConfig.for_model(config.name.removeprefix(RANDOM), **sizes, **special)
-    return AutoModel.from_config(model_config), tokenizer
+    return AutoConfig.for_model(config.name.removeprefix(RANDOM), **sizes, **special)
 
 
 def _trained_pooling(name: str, model_type: str) -> str:
-    """What the checkpoint says; else the first token of a BERT, trained to see whether sentences follow each other."""
-    known = not name.startswith(RANDOM)
-    path = cached_file(name, POOLING_FILE, _raise_exceptions_for_missing_entries=False) if known else None
+    """Return the pooling that a checkpoint was trained with, as it says itself or as its family suggests.
+
+    BERT's first token was trained to tell whether two sentences follow each other; of others the mean is taken.
+    """
+    path = None if name.startswith(RANDOM) else _pooling_file(name)
     if path is None:
         return "cls" if model_type == "bert" else "mean"
-    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    content = json.loads(path.read_text(encoding="utf-8"))
     found = content.get("pooling_mode", [short for long, short in LEGACY_POOLING.items() if content.get(long)])
     modes = found if isinstance(found, list) else [found]
     if modes not in (["cls"], ["mean"]):
         raise ValueError(f"text_encoder.pooling: {path} says {content}, expected cls or mean; give one to overrule it")
-    return modes[0]
+    return str(modes[0])
+
+
+def _pooling_file(name: str) -> Path | None:
+    """Find the file of a checkpoint that names its pooling, by hub id or directory; None if it has none."""
+    if Path(name).is_dir():
+        path = Path(name) / POOLING_FILE
+        return path if path.is_file() else None
+    try:
+        return Path(hf_hub_download(name, POOLING_FILE))
+    except EntryNotFoundError:  # neither in the hub's repository nor, without a network, in its cache
+        return None

@@ -1,16 +1,16 @@
-"""Damaged captions to train a fluency detector on, after FENSE's paper (arXiv 2110.04684, section 3.2).
+"""Damage captions to train a fluency detector on, after FENSE's paper (arXiv 2110.04684, section 3.2).
 
 Two defects of the public script are not repeated: there the branches that remove a conjunction or a verb delete the
 caption's last word instead, and one type is never drawn. `repeat_word` and `truncate` are additions: sampled captions
 show both errors.
 
-There is no tagger here. Words are told apart by closed lists (determiners, prepositions, conjunctions, auxiliaries) and
-by shape:
+No part-of-speech tagger is used. Words are classified by closed lists (determiners, prepositions, conjunctions,
+auxiliaries) and by their endings:
 - an adverb ends in -ly;
-- a verb is an auxiliary (is, are, ...) with the participle behind it (`is heard`); or ends in -ing and either follows
+- a verb is an auxiliary (is, are, ...) with the participle after it (`is heard`); or ends in -ing and either follows
   an auxiliary or stands where a noun's participle would not (`a dog barking in the park`, but not `a passing car`); or
-  ends in -s behind a singular noun (`a dog barks`, `rain falls`, but not `several dogs`).
-The rules rather miss a verb than take another word for one: a caption labelled damaged has to be damaged.
+  ends in -s after a singular noun (`a dog barks`, `rain falls`, but not `several dogs`).
+The rules would rather miss a verb than mistake another word for one: a caption labelled damaged has to be damaged.
 """
 
 from __future__ import annotations
@@ -61,17 +61,17 @@ DANGLING = DETERMINERS | CONJUNCTION_WORDS - {"after", "before"} | _words("of fr
 
 
 def damage(caption: str, rng: np.random.Generator) -> tuple[str, str]:
-    """One synthetic fluency error.
+    """Damage a caption by one synthetic fluency error.
 
     Args:
-        caption: at least one word; a closing full stop stays at the end.
+        caption: at least one word; a full stop at the end stays there.
 
     Returns:
-        The damaged caption, never equal to the given one, and the type of damage: a key of `DAMAGES`, each type that
-        the caption has a place for being equally likely.
+        The damaged caption, never equal to the given one, and the type of damage: a key of `DAMAGES`. All types that
+        can be done to the caption are equally likely.
 
     Raises:
-        ValueError: a blank caption.
+        ValueError: if the caption is blank.
     """
     if not caption.strip():
         raise ValueError("a blank caption cannot be damaged")
@@ -85,7 +85,11 @@ def damage(caption: str, rng: np.random.Generator) -> tuple[str, str]:
 
 
 def damage_as(kind: str, caption: str, rng: np.random.Generator) -> str | None:
-    """Damage of one type, a key of `DAMAGES`; None where the caption, not a blank one, has no place for it."""
+    """Damage a caption by one type, a key of `DAMAGES`; None if that cannot be done to it.
+
+    Args:
+        caption: at least one word.
+    """
     words = caption.split()
     stop = "." if words[-1].endswith(".") and words[-1] != "." else ""
     words[-1] = words[-1].removesuffix(stop) if stop else words[-1]
@@ -94,19 +98,19 @@ def damage_as(kind: str, caption: str, rng: np.random.Generator) -> str | None:
 
 
 def build_examples(captions: Iterable[str], rng: np.random.Generator) -> list[tuple[str, int]]:
-    """Each caption twice: as it is (label 0), and damaged (label 1)."""
+    """Return each caption twice: as it is (label 0), and damaged (label 1)."""
     return [example for caption in captions for example in ((caption, 0), (damage(caption, rng)[0], 1))]
 
 
 def find_verbs(words: list[str]) -> list[tuple[int, int]]:
-    """Half-open spans of verb groups in a caption's words, auxiliaries included (`is barking` is one span)."""
+    """Find the half-open spans of verb groups in a caption's words, with auxiliaries (`is barking` is one span)."""
     shapes = [_bare(word) for word in words]
     is_verb = [_is_verb(shapes, index) for index in range(len(words))]
     starts = [index for index, verb in enumerate(is_verb) if verb and not (index and is_verb[index - 1])]
     return [(start, next((i for i in range(start, len(words)) if not is_verb[i]), len(words))) for start in starts]
 
 
-# --- the types: words to damaged words, None where there is no place for it -----------------------------------------
+# --- the types: from words to damaged words, or None ----------------------------------------------------------------
 
 
 def _add_tail(words: list[str], rng: np.random.Generator) -> list[str] | None:
@@ -114,7 +118,7 @@ def _add_tail(words: list[str], rng: np.random.Generator) -> list[str] | None:
 
 
 def _repeat_event(words: list[str], rng: np.random.Generator) -> list[str] | None:
-    """The words between two conjunctions, once more at the end."""
+    """Repeat the words between two conjunctions at the end."""
     ends = [span for span in _conjunctions(words) if span[0]]
     edges = [0, *(edge for span in ends for edge in span), len(words)]
     events = [words[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True) if b > a]
@@ -134,7 +138,7 @@ def _remove_conjunction(words: list[str], rng: np.random.Generator) -> list[str]
     if not places:
         return None
     start, end = _draw(places, rng)
-    # a comma left behind would do the conjunction's work
+    # a comma that is left would do the conjunction's work
     return [*words[: start - 1], words[start - 1].rstrip(",;"), *words[end:]]
 
 
@@ -151,7 +155,7 @@ def _repeat_word(words: list[str], rng: np.random.Generator) -> list[str] | None
 
 
 def _truncate(words: list[str], rng: np.random.Generator) -> list[str] | None:
-    """Cut behind a word that cannot be the last."""
+    """Cut after a word that cannot be the last."""
     places = [index for index in range(1, len(words) - 1) if _bare(words[index]) in DANGLING]
     return words[: _draw(places, rng) + 1] if places else None
 
@@ -183,7 +187,7 @@ def _doubled(words: list[str], index: int) -> list[str]:
 
 
 def _conjunctions(words: list[str]) -> list[tuple[int, int]]:
-    """Half-open spans of conjunctions, none of them overlapping."""
+    """Find the half-open spans of conjunctions, which do not overlap."""
     bare, spans, index = [_bare(word) for word in words], [], 0
     while index < len(bare):
         length = next((len(one) for one in CONJUNCTIONS if tuple(bare[index : index + len(one)]) == one), 0)
@@ -210,7 +214,7 @@ def _is_verb(words: list[str], index: int) -> bool:
 
 
 def _is_participle(words: list[str], index: int) -> bool:
-    """Of a verb, and not of a noun behind it (`a passing car`, `the sound of running water`)."""
+    """Return whether an -ing word is part of a verb, not of the noun after it (`a passing car`, `running water`)."""
     before = index - 1
     while before >= 0 and _is_adverb(words[before]):
         before -= 1
@@ -223,7 +227,10 @@ def _is_participle(words: list[str], index: int) -> bool:
 
 
 def _follows_a_singular_noun(words: list[str], index: int) -> bool:
-    """Behind rain, wind, someone, ...; the + noun; or a + up to three words that are no plural and no function word."""
+    """Return whether a word stands after a singular noun.
+
+    That is rain, wind, someone, ...; the + noun; or a + up to three words that are neither plurals nor function words.
+    """
     before = index - 1
     while before >= 0 and _is_adverb(words[before]):
         before -= 1

@@ -1,4 +1,4 @@
-"""The fluency-error detector, after FENSE's (arXiv 2110.04684): how likely is a caption damaged?"""
+"""The fluency-error detector, after FENSE's (arXiv 2110.04684): the probability that a caption is damaged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .damage import DAMAGES, damage_as
 
 
 class FluencyDetector(nn.Module):
-    """A text encoder and one linear unit."""
+    """A text encoder and a linear layer with one output."""
 
     kind = "fluency-detector"
 
@@ -34,13 +34,19 @@ class FluencyDetector(nn.Module):
         return cls(config, TextEncoder.create(config.text_encoder, captions))
 
     @classmethod
+    def layout(cls, config: FluencyDetectorConfig) -> FluencyDetector:
+        """Lay out what `create` builds on the meta device: shapes alone (see `TextEncoder.layout`)."""
+        with torch.device("meta"):
+            return cls(config, TextEncoder.layout(config.text_encoder))
+
+    @classmethod
     def load(cls, directory: str | Path, settings: FluencyDetectorConfig | None = None) -> FluencyDetector:
-        """Load what `save` wrote, to go on with `settings` where given; no network."""
+        """Load what `save` wrote, under other `settings` if given; no network."""
         config = FluencyDetectorConfig.model_validate(read_config(directory, cls.kind))
         model = cls(config, TextEncoder.empty(config.text_encoder, Path(directory) / "text_encoder"))
         load_weights(model, directory)
         if settings:
-            model.text_encoder.go_on(settings.text_encoder)
+            model.text_encoder.continue_training(settings.text_encoder)
             model.config = settings.model_copy(update={"text_encoder": model.text_encoder.config})
         return model.eval()
 
@@ -50,31 +56,32 @@ class FluencyDetector(nn.Module):
         self.text_encoder.save_layout(Path(directory) / "text_encoder")
 
     def forward(self, texts: list[str], damaged: Tensor) -> Tensor:
-        """Binary cross-entropy of texts against damaged [B] (1: damaged)."""
+        """Return the binary cross-entropy of B texts against damaged [B] (1: damaged)."""
         return binary_cross_entropy_with_logits(self.logits(texts), damaged)
 
     def logits(self, texts: list[str]) -> Tensor:
-        """[B], before the sigmoid."""
-        return self.head(self.text_encoder(texts))[:, 0]
+        """Return the values [B] of texts before the sigmoid."""
+        found: Tensor = self.head(self.text_encoder(texts))
+        return found[:, 0]
 
     @torch.inference_mode()
     def fluency_error(self, texts: list[str], batch_size: int = 256) -> np.ndarray:
-        """Probability [N] that each text is damaged, float32."""
+        """Return the probability [N] that each text is damaged, float32."""
         batches = [self.logits(texts[at : at + batch_size]).sigmoid() for at in range(0, len(texts), batch_size)]
         return torch.cat(batches).float().cpu().numpy()
 
 
 def detection(detector: FluencyDetector, captions: Sequence[str], threshold: float, seed: int = 0) -> dict[str, Any]:
-    """How well a detector tells captions from the same captions damaged, each type of damage by itself.
+    """Measure how well a detector tells captions from the same captions damaged, for each type of damage.
 
     Args:
         captions: held out of its training, none of them blank. They count as fluent.
-        threshold: what is above it is flagged.
+        threshold: a caption with a higher probability is flagged.
 
     Returns:
-        `threshold`, `captions`, `flagged` (the share of them that is), and `damage`: of each type the number of
-        `captions` that have a place for it, `precision` and `recall` on these and their damaged copies, None where
-        nothing is flagged or fits.
+        `threshold`, `captions` (their number), `flagged` (the share of them that is flagged), and `damage`: for each
+        type the number of `captions` that it can be done to, and `precision` and `recall` on these and their damaged
+        copies, None if nothing is flagged or no caption is left.
     """
     rng, texts = np.random.default_rng(seed), list(captions)
     flagged = detector.fluency_error(texts) > threshold

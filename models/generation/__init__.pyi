@@ -1,3 +1,3 @@
-from .candidates import Candidate, beam_search, propose
+from .candidates import Candidate, ClipInputs, Decoding, beam_search, propose
 
-__all__ = ["Candidate", "beam_search", "propose"]
+__all__ = ["Candidate", "ClipInputs", "Decoding", "beam_search", "propose"]

@@ -1,8 +1,8 @@
-"""Candidate captions: sampling with the decoder score from the sampling pass itself, and searches."""
+"""Candidate captions by sampling and by search, with the decoder score from the pass that chose the tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from ..captioner.model import Captioner
 from ..captioner.shared_cross_attention import shared_states_cache
 from ..settings import BeamConfig, SamplingConfig, TokenEnsembleConfig
-from .diverse_search import contrastive_search, diverse_beam_search
+from .diverse_search import Prompt, contrastive_search, diverse_beam_search
 from .logits_processors import ForceFirst, InverseTransformSampler, ScoreRecorder, limits, warpers
 from .token_ensemble import JointCache, JointCaptioner, JointStates, joint_batches
 
@@ -26,11 +26,33 @@ States = Tensor | JointStates  # JointStates of a JointCaptioner
 
 @dataclass(frozen=True)
 class Candidate:
-    """A caption and its decoder_score: mean log-likelihood a token, EOS counted and BOS not."""
+    """A caption, its decoder_score (mean log-likelihood of a token, EOS counted and BOS not) and number of tokens."""
 
     text: str
     decoder_score: float
     tokens: int
+
+
+@dataclass(frozen=True)
+class ClipInputs:
+    """The features of N clips that captioners read.
+
+    Attributes:
+        codes: [T_i, Q] of each clip.
+        audio_embeddings: by captioner, [N, D].
+    """
+
+    codes: Sequence[np.ndarray]
+    audio_embeddings: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """The settings that candidates are made with: sampling and its seed, and a search."""
+
+    sampling: SamplingConfig
+    beam: BeamConfig
+    seed: int
 
 
 @torch.inference_mode()
@@ -43,7 +65,7 @@ def sample(captioner: CaptionSource, states: States, mask: Tensor, sampling: Sam
 
     Args:
         states: [B, T, width] encoder states, computed once a clip; of a `JointCaptioner` those of every member.
-        mask: [B, T]; the first member's.
+        mask: [B, T]; of a `JointCaptioner` the first member's.
     """
     number = sampling.candidates
     generator = torch.Generator().manual_seed(seed)
@@ -55,59 +77,74 @@ def sample(captioner: CaptionSource, states: States, mask: Tensor, sampling: Sam
 
 
 class StepDecoder:
-    """A captioner's decoder for B encoded clips, some rows each, one step at a time."""
+    """The decoder of a captioner for B encoded clips with `each` rows of captions, one step at a time."""
 
     def __init__(self, captioner: CaptionSource, states: States, mask: Tensor, each: int) -> None:
         self.bart, self.cache = captioner.bart, _cache(captioner, states)
         self.seen = {"encoder_outputs": _shape(mask, each), "attention_mask": mask.repeat_interleave(each, 0)}
 
     def __call__(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Append tokens [rows, n]: log-probabilities of the next [rows, vocabulary], last states [rows, n, width]."""
+        """Append tokens [rows, n], and predict the next ones.
+
+        Returns:
+            log-probabilities of the next token [rows, vocabulary], and last states [rows, n, width].
+        """
         states = []
-        for column in tokens.split(1, 1):  # rows of one clip share its keys and values for one token at a time
+        for column in tokens.unbind(1):  # rows of one clip share its keys and values for one token at a time
             output = self.bart(
-                decoder_input_ids=column, past_key_values=self.cache, use_cache=True, output_hidden_states=True,
+                decoder_input_ids=column[:, None],
+                past_key_values=self.cache,
+                use_cache=True,
+                output_hidden_states=True,
                 **self.seen,
-            )  # fmt: skip
+            )
             states.append(output.decoder_hidden_states[-1])
         return output.logits[:, -1].float().log_softmax(-1), torch.cat(states, 1)
 
     def reorder(self, rows: Tensor) -> None:
-        """Go on from other rows, which stay with their clip."""
+        """Continue from other rows [rows], each of the same clip as before."""
         self.cache.reorder_cache(rows)
 
 
 @torch.inference_mode()
 def search(captioner: CaptionSource, states: States, mask: Tensor, beam: BeamConfig) -> list[list[Candidate]]:
-    """What `beam` finds for each of B encoded clips, without chance: the best beam, of several groups the best of each
-    (diverse beam search, texts once), or with `penalty_alpha` what contrastive search finds."""
+    """Search captions for each of B encoded clips, without randomness.
+
+    Args:
+        states: [B, T, width] encoder states; of a `JointCaptioner` those of every member.
+        mask: [B, T]; of a `JointCaptioner` the first member's.
+
+    Returns:
+        For each clip the best beam; of several groups the best of each (diverse beam search, duplicates removed); or
+        with `penalty_alpha` the caption of contrastive search.
+    """
     if beam.groups == 1 and not beam.penalty_alpha:
         return [[one] for one in beam_search(captioner, states, mask, beam)]
-    clips, (bos, eos) = len(states), captioner.ends
-    start = captioner.bart.generation_config.decoder_start_token_id
-    prompt = torch.tensor([start, bos], device=states.device)
-    common: dict[str, Any] = {
-        "limit": LogitsProcessorList(_limits(captioner, beam, states.device)), "prompt": prompt, "clips": clips,
-        "eos": eos, "pad": captioner.tokenizer.pad_token_id, "max_length": beam.max_tokens,
-    }  # fmt: skip
+    (bos, eos), start = captioner.ends, captioner.bart.generation_config.decoder_start_token_id
+    prompt = Prompt(
+        torch.tensor([start, bos], device=states.device), clips=len(states),
+        limit=LogitsProcessorList(_limits(captioner, beam, states.device)), eos=eos,
+        pad=captioner.tokenizer.pad_token_id,
+    )  # fmt: skip
     if beam.penalty_alpha:
-        decoder = StepDecoder(captioner, states, mask, beam.top_k)
-        found = contrastive_search(decoder, top_k=beam.top_k, penalty_alpha=beam.penalty_alpha, **common)
+        found = contrastive_search(StepDecoder(captioner, states, mask, beam.top_k), prompt, beam)
     else:
-        decoder = StepDecoder(captioner, states, mask, beam.beams)
-        found = diverse_beam_search(
-            decoder, beams=beam.beams, groups=beam.groups, penalty=beam.diversity_penalty, **common
-        )
+        found = diverse_beam_search(StepDecoder(captioner, states, mask, beam.beams), prompt, beam)
     candidates = _candidates(captioner, found.ids, found.summed, found.tokens)
-    each = len(candidates) // clips
+    each = len(candidates) // prompt.clips
     return [_distinct(candidates[at : at + each]) for at in range(0, len(candidates), each)]
 
 
 @torch.inference_mode()
 def beam_search(captioner: CaptionSource, states: States, mask: Tensor, beam: BeamConfig) -> list[Candidate]:
-    """The best beam of each of B encoded clips; one beam is greedy search.
+    """Return the best beam of each of B encoded clips; one beam is greedy search.
 
-    It is the same alone and in any batch, as `sample` says it: a clip's beams are frozen once it is done.
+    A clip has the same one alone and in any batch, as far as rounding goes (see `sample`): its beams are frozen once
+    it is done.
+
+    Args:
+        states: [B, T, width] encoder states; of a `JointCaptioner` those of every member.
+        mask: [B, T]; of a `JointCaptioner` the first member's.
     """
     processors = _limits(captioner, beam, states.device)
     if beam.beams == 1:
@@ -124,7 +161,7 @@ def beam_search(captioner: CaptionSource, states: States, mask: Tensor, beam: Be
 
 def _one_path(captioner: CaptionSource, states: States, mask: Tensor, each: int, processors: list[LogitsProcessor],
               max_tokens: int, static: bool = False) -> list[Candidate]:  # fmt: skip
-    """One candidate a row, of `each` rows a clip, with scores from the very pass that chose its tokens."""
+    """Return a candidate for each of `each` rows a clip, with scores from the very pass that chose its tokens."""
     recorder = ScoreRecorder(len(states) * each, captioner.tokenizer.eos_token_id, states.device)
     cache = _cache(captioner, states, max_tokens if static else None)
     ids = _generate(captioner, cache, mask, each, [recorder, *processors], max_length=max_tokens, num_beams=1)
@@ -145,7 +182,7 @@ def _generate(captioner: CaptionSource, cache: Any, mask: Tensor, each: int, pro
 
 
 def _shape(mask: Tensor, each: int) -> BaseModelOutput:
-    """In place of encoder states: the cache knows what to attend to, and only rows and columns are asked for."""
+    """Stand in for encoder states: the cache holds what is attended to, only the numbers of rows and columns count."""
     return BaseModelOutput(last_hidden_state=mask.new_empty(1, dtype=torch.float32).expand(
         len(mask) * each, mask.shape[1], 1
     ))  # fmt: skip
@@ -173,7 +210,15 @@ def _candidates(captioner: CaptionSource, ids: Tensor, summed: Tensor, tokens: T
 def encoded_batches(
     captioner: Captioner, codes: Sequence[np.ndarray], audio_embeddings: np.ndarray, batch_size: int
 ) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
-    """Encode clips once each, batched by length; yields (rows, states, mask)."""
+    """Encode clips once each, batched by length.
+
+    Args:
+        codes: [T_i, Q] of N clips.
+        audio_embeddings: [N, D].
+
+    Yields:
+        row numbers of the clips, their states [B, R, width] and attention mask [B, R].
+    """
     order = np.argsort([len(clip) for clip in codes], kind="stable")
     device = captioner.mcm_head.weight.device
     for at in range(0, len(order), batch_size):
@@ -185,45 +230,44 @@ def encoded_batches(
 
 
 def propose(
-    captioners: dict[str, Captioner],
-    codes: Sequence[np.ndarray],
-    audio_embeddings: dict[str, np.ndarray],
-    sampling: SamplingConfig,
-    beam: BeamConfig,
-    seed: int,
-    token_ensembles: dict[str, TokenEnsembleConfig] | None = None,
-    caption_sources: Sequence[str] | None = None,
+    captioners: Mapping[str, Captioner],
+    clips: ClipInputs,
+    decoding: Decoding,
+    token_ensembles: Mapping[str, TokenEnsembleConfig] | None = None,
+    caption_sources: Collection[str] | None = None,
 ) -> dict[str, list[list[Candidate]]]:
-    """What captioners say of each of N clips: what was sampled under `<name>`, what `search` finds under `<name>/beam`.
+    """Propose captions for each of N clips by every captioner and token ensemble.
 
     Args:
-        codes: [T_i, Q] of each clip.
-        audio_embeddings: by captioner, [N, D].
-        token_ensembles: by name; they propose beside the single captioners.
-        caption_sources: which of both propose; all when left out.
+        captioners: by name.
+        token_ensembles: by name, of these captioners.
+        caption_sources: the names of those that propose; all captioners and token ensembles when left out.
+
+    Returns:
+        For each name the sampled candidates of each clip, under `<name>`, and those of `search`, under `<name>/beam`.
 
     Raises:
         ValueError: naming the token ensemble whose members differ in their tokenizers.
     """
 
-    def speaks(name: str) -> bool:
+    def is_asked(name: str) -> bool:
         return caption_sources is None or name in caption_sources
 
     proposed: dict[str, list[list[Candidate]]] = {}
-    for name in filter(speaks, captioners):
+    for name in filter(is_asked, captioners):
         proposed[name], proposed[f"{name}/beam"] = propose_clips(
-            captioners[name], codes, audio_embeddings[name], sampling, beam, seed
+            captioners[name], clips.codes, clips.audio_embeddings[name], decoding
         )
     for name, config in (token_ensembles or {}).items():
-        if not speaks(name):
+        if not is_asked(name):
             continue
         try:
             joint = JointCaptioner({member: captioners[member] for member in config.members}, config.average)
         except ValueError as error:
             raise ValueError(f"token_ensembles.{name}: {error}") from error
-        batches = joint_batches(joint, codes, audio_embeddings, BATCH)
+        batches = joint_batches(joint, clips.codes, clips.audio_embeddings, BATCH)
         encoded = ((rows, states, states.masks[0]) for rows, states in batches)
-        proposed[name], proposed[f"{name}/beam"] = _say(joint, encoded, len(codes), sampling, beam, seed)
+        proposed[name], proposed[f"{name}/beam"] = _decode(joint, encoded, len(clips.codes), decoding)
     return proposed
 
 
@@ -231,31 +275,38 @@ def propose_clips(
     captioner: Captioner,
     codes: Sequence[np.ndarray],
     audio_embeddings: np.ndarray,
-    sampling: SamplingConfig,
-    beam: BeamConfig,
-    seed: int,
+    decoding: Decoding,
     batch_size: int = BATCH,
 ) -> tuple[list[list[Candidate]], list[list[Candidate]]]:
-    """`sample` and `search` from one encoder pass over any number of clips, in their order."""
+    """Sample and search captions of one captioner from one encoder pass over N clips.
+
+    Args:
+        codes: [T_i, Q] of each clip.
+        audio_embeddings: [N, D].
+
+    Returns:
+        The candidates of `sample` and those of `search`, clip by clip.
+    """
     encoded = encoded_batches(captioner, codes, audio_embeddings, batch_size)
-    return _say(captioner, encoded, len(codes), sampling, beam, seed)
+    return _decode(captioner, encoded, len(codes), decoding)
 
 
-def _say(
-    captioner: CaptionSource, encoded: Iterable[tuple[np.ndarray, Any, Tensor]], clips: int, sampling: SamplingConfig,
-    beam: BeamConfig, seed: int,
-) -> tuple[list[list[Candidate]], list[list[Candidate]]]:  # fmt: skip
+def _decode(
+    captioner: CaptionSource, encoded: Iterable[tuple[np.ndarray, Any, Tensor]], clips: int, decoding: Decoding
+) -> tuple[list[list[Candidate]], list[list[Candidate]]]:
+    """Sample and search batches of clips, given as (rows, states, mask), and put the results in the clips' order."""
     sampled: list[list[Candidate]] = [[] for _ in range(clips)]
     beams: list[list[Candidate]] = [[] for _ in range(clips)]
     for rows, states, mask in encoded:
-        draws, best = sample(captioner, states, mask, sampling, seed), search(captioner, states, mask, beam)
+        draws = sample(captioner, states, mask, decoding.sampling, decoding.seed)
+        best = search(captioner, states, mask, decoding.beam)
         for row, draw, found in zip(rows, draws, best, strict=True):
             sampled[row], beams[row] = draw, found
     return sampled, beams
 
 
 def _distinct(candidates: list[Candidate]) -> list[Candidate]:
-    """One candidate a text, blank texts left out unless there is nothing else."""
+    """Keep the first candidate of each text, and blank texts only if there is nothing else."""
     by_text: dict[str, Candidate] = {}
     for candidate in candidates:
         by_text.setdefault(candidate.text, candidate)

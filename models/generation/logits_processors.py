@@ -1,4 +1,4 @@
-"""Decoding with transformers' generate(): the processors that choose tokens and keep their scores."""
+"""Logits processors for transformers' generate(), which choose tokens and record their scores."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from ..settings import SamplingConfig
 
 
 class ScoreRecorder(LogitsProcessor):
-    """Sums the model's own log-likelihood of the chosen tokens, before any processor bends it.
+    """Processor that sums the model's own log-likelihoods of the chosen tokens, before others change them.
 
-    Standing first, it sees at every step the token that was chosen at the last one.
+    It must be the first processor; at every step it sees the token that was chosen at the step before.
     """
 
     def __init__(self, rows: int, eos: int, device: torch.device) -> None:
@@ -35,7 +35,7 @@ class ScoreRecorder(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         self.count(input_ids)
-        # The step behind decoder_start yields BOS, which is not scored.
+        # The step after decoder_start yields BOS, which is not scored.
         self.previous = scores.float().log_softmax(-1) if input_ids.shape[1] > 1 else None
         return scores
 
@@ -49,7 +49,7 @@ class ScoreRecorder(LogitsProcessor):
 
 
 class ForceFirst(LogitsProcessor):
-    """BART was trained with BOS as every caption's first token."""
+    """Processor that forces the first token of every caption, which BART was trained with: BOS."""
 
     def __init__(self, token: int) -> None:
         self.token = token
@@ -63,13 +63,16 @@ class ForceFirst(LogitsProcessor):
 
 
 class InverseTransformSampler(LogitsProcessor):
-    """Draws each row's token from its own stream of uniforms, by the inverse of the cumulative distribution.
+    """Sampler of each row's token from its own uniform numbers, by the inverse of the cumulative distribution.
 
-    A row's draw so depends on its clip and candidate number alone, not on what else is in the batch.
+    So a draw depends on the row's clip and candidate number alone, not on what else is in the batch.
+
+    Args:
+        uniforms: [rows, steps], from 0 to 1.
     """
 
     def __init__(self, uniforms: Tensor) -> None:
-        self.uniforms = uniforms  # [rows, steps]
+        self.uniforms = uniforms
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         cumulative = scores.double().softmax(-1).cumsum(-1)
@@ -80,7 +83,7 @@ class InverseTransformSampler(LogitsProcessor):
 
 
 def limits(min_tokens: int, no_repeat_ngram: int, eos: int, device: torch.device) -> list[LogitsProcessor]:
-    """What forbids tokens and leaves the others' scores as they are."""
+    """Return the processors that forbid tokens and leave the scores of the others as they are."""
     found: list[LogitsProcessor] = []
     if min_tokens:
         found.append(MinLengthLogitsProcessor(min_tokens, eos, device=str(device)))
@@ -90,10 +93,10 @@ def limits(min_tokens: int, no_repeat_ngram: int, eos: int, device: torch.device
 
 
 def warpers(sampling: SamplingConfig) -> list[LogitsProcessor]:
-    """What bends the distribution that tokens are drawn from, in the order of transformers' own generate()."""
+    """Return the processors that change the distribution of tokens, in the order of transformers' own generate()."""
     found: list[LogitsProcessor] = []
     if sampling.repetition_penalty != 1:
-        # BART's start token is EOS: it stands first in every row, and is no repetition.
+        # BART's start token is EOS: it stands first in every row, and does not count as a repetition.
         found.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty, prompt_ignore_length=1))
     found.append(TemperatureLogitsWarper(sampling.temperature))
     if sampling.top_k:

@@ -1,13 +1,13 @@
 """Token-level ensembles: captioners that choose every token together, by the average of their distributions.
 
-Each member runs its own decoder over its own encoder states with its own cache; all continue the same captions, which
-takes one tokenizer. `JointCaptioner` stands where `models.generation.candidates` takes a captioner.
+Each member runs its own decoder over its own encoder states with its own cache. All continue the same captions, so
+they must share one tokenizer. `JointCaptioner` stands in for a captioner in `candidates.py`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -37,15 +37,15 @@ class JointStates:
 
     @property
     def device(self) -> torch.device:
-        """Of the first member's."""
+        """The device of the first member."""
         return self.states[0].device
 
 
 class JointCaptioner:
-    """Captioners in lock-step; what it generates has scores of the averaged distribution.
+    """Captioners that generate one caption together, scored by the average of their distributions.
 
     Raises:
-        ValueError: naming the member whose tokenizer is not the first one's.
+        ValueError: naming the member whose tokenizer differs from the first one's.
     """
 
     def __init__(self, members: dict[str, Captioner], average: Average) -> None:
@@ -56,7 +56,7 @@ class JointCaptioner:
             _check_tokenizer(first, captioner, name, other)
         self.bart = LockStep([member.bart for member in members.values()], average)
 
-    def encode(self, codes: Sequence[np.ndarray], audio_embeddings: dict[str, np.ndarray]) -> JointStates:
+    def encode(self, codes: Sequence[np.ndarray], audio_embeddings: Mapping[str, np.ndarray]) -> JointStates:
         """Run each member's encoder.
 
         Args:
@@ -74,9 +74,7 @@ class JointCaptioner:
 
 
 class LockStep(PreTrainedModel, GenerationMixin):
-    """What generate() sees as one model: the average of several decoders' next tokens."""
-
-    _supports_sdpa = True
+    """The average of several decoders' next tokens, which generate() sees as one model."""
 
     def __init__(self, barts: list[Any], average: Average) -> None:
         super().__init__(deepcopy(barts[0].config))
@@ -88,7 +86,7 @@ class LockStep(PreTrainedModel, GenerationMixin):
         self, decoder_input_ids: Tensor, past_key_values: JointCache, encoder_outputs: BaseModelOutput | None = None,
         attention_mask: Tensor | None = None, **_: Any,
     ) -> Seq2SeqLMOutput:  # fmt: skip
-        """Averaged log-probabilities [rows, 1, vocabulary]; what to attend to is in the cache."""
+        """Return averaged log-probabilities [rows, 1, vocabulary]; the cache holds the encoder states."""
         each = len(decoder_input_ids) // len(past_key_values.joint)
         found, hidden = [], []
         for bart, cache, states, mask in zip(
@@ -114,7 +112,7 @@ class LockStep(PreTrainedModel, GenerationMixin):
 
 
 class JointCache:
-    """A cache a member; generate() asks it how far the captions are, and to put beams in another order."""
+    """A cache for each member, which generate() asks for the length of the captions and for another order of beams."""
 
     is_compileable = False
 
@@ -125,19 +123,28 @@ class JointCache:
         ]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Tokens so far."""
-        return self.caches[0].get_seq_length(layer_idx)
+        """Return the number of tokens so far."""
+        length: int = self.caches[0].get_seq_length(layer_idx)
+        return length
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Of each member."""
+        """Put the rows of every member's cache in the order of `beam_idx` [rows]."""
         for cache in self.caches:
             cache.reorder_cache(beam_idx)
 
 
 def joint_batches(
-    joint: JointCaptioner, codes: Sequence[np.ndarray], audio_embeddings: dict[str, np.ndarray], batch_size: int
+    joint: JointCaptioner, codes: Sequence[np.ndarray], audio_embeddings: Mapping[str, np.ndarray], batch_size: int
 ) -> Iterator[tuple[np.ndarray, JointStates]]:
-    """Encode clips once each by every member, batched by length; yields (rows, states)."""
+    """Encode clips once each by every member, batched by length.
+
+    Args:
+        codes: [T_i, Q] of N clips.
+        audio_embeddings: by member, [N, D].
+
+    Yields:
+        row numbers of the clips, and the members' states of them.
+    """
     order = np.argsort([len(clip) for clip in codes], kind="stable")
     for at in range(0, len(order), batch_size):
         rows = order[at : at + batch_size]

@@ -1,4 +1,4 @@
-"""Is system a better than system b on the same clips, or is it the choice of clips?"""
+"""Paired bootstrap: is one system better than another on the same clips, or is it the choice of clips?"""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import bootstrap
 
-CHUNK_CELLS = 1 << 21  # drawn indices held at once: 16 MiB
+MAX_DRAWN_INDICES = 1 << 21  # held at a time: 16 MiB
 
 
 class BootstrapInputError(ValueError):
-    """Values that cannot be compared."""
+    """Values cannot be compared: their shapes differ, one is not finite, or there are too few groups."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Comparison:
 def paired_bootstrap(
     a: np.ndarray, b: np.ndarray, resamples: int = 10_000, seed: int = 0, groups: np.ndarray | None = None
 ) -> Comparison:
-    """Percentile interval of mean(a - b) over resampled groups.
+    """Return mean(a - b) with its 95 % percentile interval over resampled groups.
 
-    Values of one group are no independent observations (the five captions of a clip all ask for the same sound), so
+    Values of one group are not independent observations (the five captions of a clip all ask for the same sound), so
     whole groups are drawn; a mean then weighs every value alike, however many its group has.
 
     Args:
@@ -53,7 +53,7 @@ def paired_bootstrap(
         paired=True,
         vectorized=True,
         n_resamples=resamples,
-        batch=max(1, CHUNK_CELLS // len(sizes)),
+        batch=max(1, MAX_DRAWN_INDICES // len(sizes)),
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
@@ -61,7 +61,8 @@ def paired_bootstrap(
 
 
 def _ratio_of_sums(sums: np.ndarray, sizes: np.ndarray, axis: int = -1) -> np.ndarray:
-    return sums.sum(axis) / sizes.sum(axis)
+    ratios: np.ndarray = sums.sum(axis) / sizes.sum(axis)
+    return ratios
 
 
 def _check(a: np.ndarray, b: np.ndarray, difference: np.ndarray) -> None:

@@ -3,7 +3,7 @@
 What needs Java (METEOR, SPICE, SPIDEr), model files (SBERT-sim, FER, FENSE) or both (SPIDEr-FL) is looked for on this
 machine, without network. Where a part is missing the metric is left out, and `CaptionScores.absent` says which part and
 how to get it; the others still compute. Places are the library's own: AAC_METRICS_CACHE_PATH, AAC_METRICS_JAVA_PATH,
-FENSE_DATA, and the Hugging Face cache.
+FENSE_DATA, and the Hugging Face cache; and the packages of the extra `metrics` (`java_parts`).
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from ..errors import InputError
+from ..errors import InputError, TooFewClipsError
+from .cider_d import cider_d_of_candidates
+from .java_parts import METEOR, PTB_TOKENIZER, java_path, missing_java
 
 # aac_metrics is imported inside functions: it loads torch, transformers and sentence-transformers (seconds), which a
 # worker that only needs this module's names should not wait for.
 
 Preprocessing = Literal["plain", "ptb"]
+Values = tuple[dict[str, Any], dict[str, Any]]  # of the corpus and of each clip
 DEFAULT_METRICS = (
     "bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider_d", "meteor", "spice", "spider", "spider_fl",
     "sbert_sim", "fer", "fense", "vocab",
@@ -43,15 +46,11 @@ WORD = re.compile(r"\w+(?:['’-]\w+)*")
 
 
 class CaptionInputError(InputError, ValueError):
-    """Candidates and references that cannot be scored; `index` is the clip's, None where no one clip is at fault."""
+    """Candidates and references cannot be scored; `index` is the clip's, None where no single clip is at fault."""
 
     def __init__(self, message: str, index: int | None = None) -> None:
         super().__init__(message)
         self.index = index
-
-
-class TooFewClipsError(CaptionInputError):
-    """CIDEr-D of fewer than two clips."""
 
 
 class MissingPartError(CaptionInputError):
@@ -69,24 +68,24 @@ class CaptionScores:
 
     @property
     def details(self) -> dict[str, Any]:
-        """How the values were computed: library and version, preprocessing, and what was not."""
+        """Return how the values were computed: library and version, preprocessing, and which metrics are absent."""
         library = f"aac-metrics {version('aac-metrics')}"
         return {"library": library, "preprocessing": self.preprocessing, "absent": self.absent}
 
     @property
     def absences(self) -> list[str]:
-        """What is missing, each part once, with the metrics that want it."""
-        wanting: dict[str, list[str]] = {}
+        """Return a line for each missing part, with the metrics that need it."""
+        needing: dict[str, list[str]] = {}
         for metric, reason in self.absent.items():
             for part in reason.split("; "):
-                wanting.setdefault(part, []).append(metric)
-        return [f"{', '.join(metrics)}: {part}" for part, metrics in wanting.items()]
+                needing.setdefault(part, []).append(metric)
+        return [f"{', '.join(metrics)}: {part}" for part, metrics in needing.items()]
 
 
 def plain_tokens(text: str) -> list[str]:
-    """Lower-case words without punctuation; hyphens and apostrophes inside a word stay (`high-pitched`, `dog's`).
+    """Return lower-case words without punctuation; hyphens and apostrophes inside words stay (`high-pitched`, `dog's`).
 
-    Stands in for the PTB tokenizer of published values, which needs Java. The two differ in `dog's`, which PTB splits.
+    It stands in for the PTB tokenizer of published values, which needs Java. They differ in `dog's`, which PTB splits.
     """
     return WORD.findall(text.lower())
 
@@ -97,17 +96,17 @@ def caption_values(
     metrics: Sequence[str] = DEFAULT_METRICS,
     preprocessing: Preprocessing = "plain",
 ) -> CaptionScores:
-    """Score one caption a clip.
+    """Score one caption of each clip.
 
     Args:
         candidates: C captions. One without a word is scored too (a captioner may produce it).
-        references: of each clip, one or more captions.
+        references: one or more captions of each clip.
         metrics: names among `DEFAULT_METRICS`.
         preprocessing: of both sides and for every metric, as aac-metrics does it: `plain` (`plain_tokens`), or `ptb`
             (the Java tokenizer, for values that compare with published ones).
 
     Raises:
-        CaptionInputError: no clip, unequal lengths, a clip without references, a blank reference, an unknown metric.
+        CaptionInputError: no clips, unequal lengths, a clip without references, a blank reference, an unknown metric.
         TooFewClipsError: CIDEr-D, SPIDEr or SPIDEr-FL of one clip.
         MissingPartError: `ptb` without its Java parts.
     """
@@ -140,14 +139,14 @@ def caption_values(
 def candidate_values(
     candidates: list[list[str]], references: list[list[str]], metric: str = "cider_d"
 ) -> list[np.ndarray]:
-    """The value of every candidate of every clip against the clip's references; `plain_tokens` on both sides.
+    """Return the value of every candidate of every clip against its references; `plain_tokens` on both sides.
 
     CIDEr-D weighs n-grams by how many clips' references hold them. Each clip is counted once, however many candidates
     it has, so the mean over clips of the chosen candidates' values is the corpus value that `caption_values` gives.
 
     Args:
         candidates: K_i captions of each of C clips; K_i may differ, and be 0.
-        references: of each clip, one or more.
+        references: one or more of each clip.
         metric: any of `DEFAULT_METRICS` but vocab, spider and spider_fl.
 
     Returns:
@@ -156,6 +155,7 @@ def candidate_values(
     Raises:
         CaptionInputError, TooFewClipsError: as `caption_values`.
         MissingPartError: the metric's parts are not on this machine.
+        UnsupportedLibraryError: cider_d with a release of aac-metrics that is composed differently.
     """
     _check(len(candidates), references, [metric])
     if metric in NOT_OF_CANDIDATES:
@@ -169,58 +169,22 @@ def candidate_values(
     if not flat:
         values = np.empty(0)
     elif metric == "cider_d":
-        values = _cider_d_of_candidates(flat, clip_of, cleaned)
+        values = cider_d_of_candidates(flat, clip_of, cleaned)
     else:
         # the others know no corpus: a pair of candidate and references is worth the same among any others
         values = np.asarray(_call(metric, flat, [cleaned[clip] for clip in clip_of])[1][metric].cpu(), float)
     return np.split(values, np.cumsum([len(clip) for clip in candidates])[:-1])
 
 
-def _cider_d_of_candidates(flat: list[str], clip_of: list[int], references: list[list[str]]) -> np.ndarray:
-    """CIDEr-D [N] of texts that belong to clips `clip_of` [N], in order; IDF from each clip's references once.
-
-    Composed of the pieces of aac_metrics.functional.cider_d (its public function takes one candidate a clip, and
-    would turn the references into vectors anew for each). A test holds it to the public function.
-    """
-    library = _module("cider_d")
-    # module-level names with two underscores: the library's private parts
-    counter_to_vec, similarity, cook, document_frequencies = (
-        getattr(library, f"__{name}") for name in ("counter_to_vec", "similarity", "cook_sentence", "compute_doc_freq")
-    )
-    cooked = library._cider_d_update([clip[0] for clip in references], references, 4, str.split, [], [])[1]
-    idf = np.log(float(len(references))), 4, document_frequencies(cooked)
-    vector_of = {text: counter_to_vec(cook(text, 4, str.split), *idf) for text in set(flat)}
-    values = np.empty(len(flat))
-    own: list[Any] = []
-    at_clip = -1
-    for index, (text, clip) in enumerate(zip(flat, clip_of, strict=True)):
-        if clip != at_clip:
-            own, at_clip = [counter_to_vec(one, *idf) for one in cooked[clip]], clip
-        vector, norm, length = vector_of[text]
-        parts = [
-            similarity(_shared(vector, reference), reference, norm, norm_, length, length_, 4, 6.0)
-            for reference, norm_, length_ in own
-        ]
-        values[index] = np.sum(parts, axis=0).mean() / len(own) * 10.0
-    return values
-
-
-def _shared(vector: list[dict[Any, float]], reference: list[dict[Any, float]]) -> list[dict[Any, float]]:
-    """The n-grams that both hold: the others add 0 to the similarity, and take most of its time."""
-    return [{gram: own[gram] for gram in own if gram in other} for own, other in zip(vector, reference, strict=True)]
-
-
 # --- what is on this machine ---------------------------------------------------------------------------------------
 
 
 def missing_parts(metric: str) -> str:
-    """Why a metric cannot be computed on this machine and how that is changed; empty where it can. No network."""
+    """Return why a metric cannot be computed on this machine and what would help; empty where it can. No network."""
     if metric == "meteor":
-        from aac_metrics.functional.meteor import FNAME_METEOR_JAR
-
-        return "; ".join(filter(None, [_missing_jar(FNAME_METEOR_JAR), _missing_java()]))
+        return "; ".join(filter(None, [METEOR.missing(), missing_java()]))
     if metric in ("spice", "spider"):
-        return "; ".join(filter(None, [_missing_spice(), _missing_java()]))
+        return "; ".join(filter(None, [_missing_spice(), missing_java()]))
     if metric == "spider_fl":
         return "; ".join(filter(None, map(missing_parts, ("spider", "fer"))))
     parts = []
@@ -235,21 +199,12 @@ def missing_parts(metric: str) -> str:
 
 
 def best_preprocessing() -> Preprocessing:
-    """That of published values where this machine has its parts, else `plain`."""
+    """Return `ptb`, that of published values, where this machine has its parts, else `plain`."""
     return "plain" if _missing_tokenizer() else "ptb"
 
 
 def _missing_tokenizer() -> str:
-    from aac_metrics.utils.tokenization import FNAME_STANFORD_CORENLP_3_4_1_JAR
-
-    return "; ".join(filter(None, [_missing_jar(FNAME_STANFORD_CORENLP_3_4_1_JAR), _missing_java()]))
-
-
-def _missing_jar(relative: str) -> str:
-    from aac_metrics.utils.globals import get_default_cache_path
-
-    path = Path(get_default_cache_path()) / relative
-    return "" if path.is_file() else f"no {path} ({DOWNLOAD})"
+    return "; ".join(filter(None, [PTB_TOKENIZER.missing(), missing_java()]))
 
 
 def _missing_spice() -> str:
@@ -263,31 +218,11 @@ def _missing_spice() -> str:
     return ""
 
 
-def _missing_java() -> str:
-    from aac_metrics.utils.globals import get_default_java_path
-
-    return _java_problem(get_default_java_path())
-
-
-@lru_cache(maxsize=8)
-def _java_problem(java: str) -> str:
-    # the library's own check, less its error log: an absent metric is reported, and no error
-    from aac_metrics.utils import checks
-
-    wanted = checks.MIN_JAVA_MAJOR_VERSION, checks.MAX_JAVA_MAJOR_VERSION
-    advice = f"Java {wanted[0]} to {wanted[1]} is needed: install one and name it in AAC_METRICS_JAVA_PATH"
-    try:
-        version = checks._get_java_version(java)
-        return "" if checks._check_java_version(version, *wanted) else f"`{java}` is Java {version} ({advice})"
-    except ValueError:
-        return f"no usable Java at `{java}` ({advice})"
-
-
 def _cached_model(name: str) -> str | None:
-    """The directory of a model in the Hugging Face cache."""
+    """Return the directory of a model in the Hugging Face cache, None where its weights are not there."""
     from huggingface_hub import try_to_load_from_cache
 
-    # whichever is there: a configuration alone, as a tokenizer leaves it behind, is no model
+    # a configuration alone, as loading a tokenizer leaves it, is not a model
     files = (try_to_load_from_cache(name, weights) for weights in ("model.safetensors", "pytorch_model.bin"))
     return next((str(Path(file).parent) for file in files if isinstance(file, str)), None)
 
@@ -308,21 +243,24 @@ def _module(name: str) -> ModuleType:
     return importlib.import_module(f"aac_metrics.functional.{name}")
 
 
-def _call(metric: str, candidates: list[str], references: list[list[str]]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(corpus values, values of each clip) as the library returns them."""
-    function: Callable[..., Any] = getattr(_module(metric.partition("_")[0] if "bleu" in metric else metric), metric)
+def _call(metric: str, candidates: list[str], references: list[list[str]]) -> Values:
+    """Return (corpus values, values of each clip) as the library does."""
+    function: Callable[..., Values] = getattr(_module(metric.partition("_")[0] if "bleu" in metric else metric), metric)
     if metric == "vocab":
         return _vocab(function, candidates, references)
     if metric in ("sbert_sim", "fense"):
         function = partial(function, sbert_model=_sbert())
     if metric in ("fer", "fense", "spider_fl"):
         function = partial(function, echecker=_checker())
+    if metric in ("meteor", "spice", "spider", "spider_fl"):
+        function = partial(function, java_path=java_path())
+    if metric == "meteor":
+        with METEOR.cache() as cache:
+            return function(candidates, references, cache_path=cache)
     return function(candidates) if metric == "fer" else function(candidates, references)
 
 
-def _vocab(
-    function: Callable[..., Any], candidates: list[str], references: list[list[str]]
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _vocab(function: Callable[..., Values], candidates: list[str], references: list[list[str]]) -> Values:
     try:
         return function(candidates, references)[0], {}
     except ZeroDivisionError:
@@ -332,7 +270,7 @@ def _vocab(
 
 @lru_cache(maxsize=1)
 def _sbert() -> Any:
-    """From the cache's directory: given a name, the library asks the hub."""
+    """Load SBERT from the cache's directory: given a name, the library would ask the hub."""
     from sentence_transformers import SentenceTransformer
 
     return SentenceTransformer(_cached_model(SBERT), local_files_only=True)
@@ -340,7 +278,7 @@ def _sbert() -> Any:
 
 @lru_cache(maxsize=1)
 def _checker() -> Any:
-    """FENSE's fluency checker from its file; the library's own loader asks the hub, and needs the GPU it was saved on.
+    """Load FENSE's fluency checker from its file; the library's loader asks the hub and needs the GPU it was saved on.
 
     The classifier takes the tokenizer from `model_type`, a directory here.
     """
@@ -368,7 +306,8 @@ def _preprocess(
 
         # one start of Java for both sides; the tokenizer takes a line a sentence
         lines = [[" ".join(text.split()) for text in clip] for clip in [candidates, *references]]
-        texts, *cleaned = preprocess_mult_sents(lines)
+        with PTB_TOKENIZER.cache() as cache:
+            texts, *cleaned = preprocess_mult_sents(lines, cache_path=cache, java_path=java_path())
     _refuse_blank(cleaned)
     return texts, cleaned
 
@@ -380,7 +319,7 @@ def _check(clips: int, references: list[list[str]], metrics: Sequence[str]) -> N
     if unknown := [metric for metric in metrics if metric not in DEFAULT_METRICS]:
         raise CaptionInputError(f"metric `{unknown[0]}`: expected {', '.join(DEFAULT_METRICS)}")
     if not clips:
-        raise CaptionInputError("no clip to score")
+        raise CaptionInputError("no clips to score")
     if clips != len(references):
         raise CaptionInputError(f"candidates of {clips} clips and references of {len(references)}")
     for index, own in enumerate(references):

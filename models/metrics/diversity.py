@@ -1,4 +1,4 @@
-"""Collapse watch: whether a captioner says much the same of every clip."""
+"""Diversity of captions, and a warning where a captioner says much the same of every clip."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ MOST_REPETITION = 0.2  # share of word pairs
 
 
 def caption_diversity(captions: list[str]) -> dict[str, float]:
-    """How much the captions of a split differ, one of each clip.
+    """Measure how much the captions of a split differ, one of each clip.
 
     Returns:
         `unique_share`: distinct captions among all. `vocabulary`: distinct words. `repetition`: the share of word pairs
-        that their own caption has had before (1 - distinct-2 of arXiv 1510.03055, a caption).
+        that occurred earlier in the same caption (1 - distinct-2 of arXiv 1510.03055, by caption).
 
     Raises:
         ValueError: if there are no captions.
@@ -35,11 +35,11 @@ def caption_diversity(captions: list[str]) -> dict[str, float]:
 
 
 def collapse_warning(values: dict[str, float]) -> str | None:
-    """What is wrong with `caption_diversity`'s values, or None.
+    """Return a warning that names what is wrong with `caption_diversity`'s values, or None.
 
-    A system collapses that says the same of ten clips on average (`LEAST_UNIQUE`), knows fewer than 20 words
-    (`LEAST_WORDS`), or turns in circles: a fifth of its word pairs are repeated inside a caption
-    (`MOST_REPETITION`). Fewer than 20 captions say nothing.
+    A system has collapsed when ten clips share a caption on average (`LEAST_UNIQUE`), when it uses fewer than 20
+    different words (`LEAST_WORDS`), or when it loops: a fifth of its word pairs are repeated inside a caption
+    (`MOST_REPETITION`). Fewer than 20 captions do not tell.
     """
     if values["captions"] < FEWEST_CLIPS:
         return None

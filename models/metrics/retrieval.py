@@ -1,4 +1,4 @@
-"""Retrieval values: mAP@10, recall at 1, 5 and 10, median rank, with one right item a query or many, in any direction.
+"""Retrieval values of queries with one or many right items: mAP@10, recall at 1, 5 and 10, median rank.
 
 Definitions. R@k is the share of queries with any right item among the first k. Average precision at 10 is the sum of
 precision@p over the positions p <= 10 of right items, divided by min(number of right items, 10); with one right item
@@ -22,16 +22,16 @@ from ..retriever.optimal_transport import log_plan
 Block = Callable[[slice], np.ndarray]  # the similarity of some queries, [rows, N]
 
 CUTOFF = 10
-CHUNK_CELLS = 1 << 22  # cells compared at once: 4 MiB of booleans
+MAX_COMPARED_CELLS = 1 << 22  # similarities compared at a time: 4 MiB of booleans
 NONE = -1  # fills rows of `relevant`
 
 
 class RetrievalInputError(ValueError):
-    """Shapes that do not belong together, or a target that is no item."""
+    """Shapes do not belong together, or a target is not an item."""
 
 
 class NanSimilarityError(ValueError):
-    """A similarity is NaN: it has no rank."""
+    """A similarity is NaN, which has no rank."""
 
     def __init__(self, query: int, item: int) -> None:
         super().__init__(f"similarity of query {query} and item {item} is NaN")
@@ -40,7 +40,7 @@ class NanSimilarityError(ValueError):
 
 @dataclass(frozen=True)
 class RetrievalScores:
-    """Values of Q queries."""
+    """The values of Q queries."""
 
     ranks: np.ndarray  # [Q] int64, of the best right item, 1 is best
     average_precision: np.ndarray  # [Q], at 10
@@ -54,10 +54,10 @@ def flatten_captions(captions: Sequence[Sequence[str]]) -> tuple[list[str], np.n
 
 
 def retrieval_values(similarity: np.ndarray, target: np.ndarray) -> RetrievalScores:
-    """Values of queries that have one right item each.
+    """Compute the values of queries that have one right item each.
 
     Ties count against the system: the rank is 1 + the number of other items at least as similar as the right one, so
-    a constant similarity gets the worst rank and not a lucky one.
+    a constant similarity gets the worst rank, not a lucky one.
 
     Args:
         similarity: [Q, N], higher is more alike; any real dtype, never copied as a whole.
@@ -65,7 +65,7 @@ def retrieval_values(similarity: np.ndarray, target: np.ndarray) -> RetrievalSco
 
     Raises:
         RetrievalInputError: wrong shapes, no query, or a target outside 0..N-1.
-        NanSimilarityError: with the first query and item.
+        NanSimilarityError: naming the first such query and item.
     """
     similarity, target = np.asarray(similarity), np.asarray(target)
     check_target(similarity, target)
@@ -75,23 +75,23 @@ def retrieval_values(similarity: np.ndarray, target: np.ndarray) -> RetrievalSco
 def retrieval_values_in_blocks(
     block: Block, relevant: np.ndarray, items: int, block_cells: int | None = None
 ) -> RetrievalScores:
-    """Values of queries that have one right item or many, with a block of the similarity in memory at a time.
+    """Compute the values of queries that have one or many right items, with one block of similarities in memory.
 
     100,000 clips and 500,000 captions of 256 float32 numbers take 0.6 GB as embeddings and 200 GB as a matrix. Here a
     block has `block_cells` numbers, and computing it holds about four such arrays at once.
 
     Args:
         block: gives the similarity [rows, N] of a slice of the queries.
-        relevant: [Q, R] int, the right items of each query, in any order, at least one; the row filled up with NONE.
+        relevant: [Q, R] int, the right items of each query, in any order, at least one; rows are padded with NONE.
         items: N.
-        block_cells: rows * N at most, as long as a row is no longer.
+        block_cells: rows * N at most, but at least one row.
 
     Raises:
         RetrievalInputError: a query without right item, an item twice or outside 0..N-1, a block of another shape.
-        NanSimilarityError: with the first query and item.
+        NanSimilarityError: naming the first such query and item.
     """
     _check_relevant(relevant, items)
-    rows = max(1, (block_cells or CHUNK_CELLS) // items)
+    rows = max(1, (block_cells or MAX_COMPARED_CELLS) // items)
     ranks = np.empty(len(relevant), np.int64)
     precision = np.empty(len(relevant))
     for start in range(0, len(relevant), rows):
@@ -112,7 +112,7 @@ def retrieval_values_in_blocks(
 
 
 def relevant_of(target: np.ndarray, items: int) -> np.ndarray:
-    """The other direction of target [Q]: the queries of each of `items` items, [items, R], filled up with NONE."""
+    """Return the other direction of target [Q]: the queries [items, R] of each item, padded with NONE."""
     order = np.argsort(target, kind="stable")
     counts = np.bincount(target, minlength=items)
     relevant = np.full((items, counts.max()), NONE)
@@ -121,7 +121,7 @@ def relevant_of(target: np.ndarray, items: int) -> np.ndarray:
 
 
 def transport_similarity(similarity: np.ndarray, epsilon: float) -> np.ndarray:
-    """Similarity [Q, N] that ranks as the entropic transport plan of all queries and items does, in its own unit.
+    """Return similarities [Q, N] that rank as the entropic transport plan of all queries and items, in their unit.
 
     The plan of the m-LTM code: uniform marginals, distances divided by the largest. A row of it orders items by
     -d + epsilon * log v, where v makes every item equally often the answer. It is transductive: a query's ranking
@@ -132,31 +132,33 @@ def transport_similarity(similarity: np.ndarray, epsilon: float) -> np.ndarray:
         epsilon: entropic regularisation, relative to the largest distance.
     """
     largest = float(-similarity.min())
-    # Single precision stops near the marginals, short of them.
+    # in single precision the iteration stops short of the marginals
     plan = log_plan(torch.from_numpy(-similarity / largest).double(), epsilon)
-    return epsilon * largest * plan.numpy()
+    scaled: np.ndarray = epsilon * largest * plan.numpy()
+    return scaled
 
 
 def pessimistic_ranks(similarity: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """[Q] rank of each query's target in similarity [Q, N]: the number of items, itself included, at least as alike."""
+    """Return the rank [Q] of each query's target: the number of items at least as similar [Q, N], itself included."""
     right = similarity[np.arange(len(target)), target]
-    return np.count_nonzero(similarity >= right[:, None], axis=1)
+    ranks: np.ndarray = np.count_nonzero(similarity >= right[:, None], axis=1)
+    return ranks
 
 
 def average_precision(ranks: np.ndarray) -> np.ndarray:
-    """1 / rank up to rank 10, else 0; the shape of `ranks`."""
+    """Return 1 / rank up to rank 10, else 0, in the shape of `ranks`."""
     return np.where(ranks <= CUTOFF, 1.0 / ranks, 0.0)
 
 
 def chance_map10(n: int) -> float:
-    """Expected mAP@10 of a random order of n items: (1 + 1/2 + ... + 1/10) / n."""
+    """Return the expected mAP@10 of a random order of n items: (1 + 1/2 + ... + 1/10) / n."""
     if n < 1:
-        raise RetrievalInputError(f"{n} items: at least one is needed")
+        raise RetrievalInputError(f"{n} items, expected at least one")
     return sum(1.0 / rank for rank in range(1, min(CUTOFF, n) + 1)) / n
 
 
 def _positions(similarity: np.ndarray, relevant: np.ndarray) -> np.ndarray:
-    """[rows, R] positions of the right items, best first, where ties put the others first; beyond N where filled up."""
+    """Return the positions [rows, R] of the right items, best first; others precede on ties, padding is beyond N."""
     absent = relevant == NONE
     right = np.take_along_axis(similarity, np.where(absent, 0, relevant), axis=1)
     if relevant.shape[1] > 1:
@@ -172,16 +174,17 @@ def _positions(similarity: np.ndarray, relevant: np.ndarray) -> np.ndarray:
 
 
 def _average_precision_of_many(positions: np.ndarray, relevant: np.ndarray) -> np.ndarray:
-    """[rows] average precision at 10."""
+    """Return the average precision at 10, [rows]."""
     hits = np.arange(1, positions.shape[1] + 1)
     counts = np.count_nonzero(relevant != NONE, axis=1)
     found = np.where((positions <= CUTOFF) & (hits <= counts[:, None]), hits / positions, 0.0)
-    return found.sum(axis=1) / np.minimum(counts, CUTOFF)
+    precision: np.ndarray = found.sum(axis=1) / np.minimum(counts, CUTOFF)
+    return precision
 
 
 def _check_relevant(relevant: np.ndarray, items: int) -> None:
     if relevant.ndim != 2 or not relevant.size or not np.issubdtype(relevant.dtype, np.integer):
-        raise RetrievalInputError(f"relevant of shape {relevant.shape}: expected integers [queries, items], none 0")
+        raise RetrievalInputError(f"relevant of shape {relevant.shape}: expected integers [queries, items], not empty")
     if relevant.min() < NONE or relevant.max() >= items:
         raise RetrievalInputError(f"relevant: found {relevant.min()}..{relevant.max()}, expected 0..{items - 1}")
     lone = np.flatnonzero((relevant == NONE).all(axis=1))
@@ -196,7 +199,7 @@ def _check_relevant(relevant: np.ndarray, items: int) -> None:
 def check_target(similarity: np.ndarray, target: np.ndarray) -> None:
     """Raise RetrievalInputError unless target [Q] names an item of similarity [Q, N] for each query."""
     if similarity.ndim != 2 or not similarity.size:
-        raise RetrievalInputError(f"similarity of shape {similarity.shape}: expected [queries, items], none of them 0")
+        raise RetrievalInputError(f"similarity of shape {similarity.shape}: expected [queries, items], not empty")
     if target.shape != similarity.shape[:1] or not np.issubdtype(target.dtype, np.integer):
         raise RetrievalInputError(
             f"target of shape {target.shape} and dtype {target.dtype}: expected one integer for each of "

@@ -1,4 +1,4 @@
-"""Mixing pairs of clips and their captions, after PairMix (audio and text) and MixGen (arXiv 2206.08358)."""
+"""Mix pairs of clips and their captions, after PairMix (audio and text) and MixGen (arXiv 2206.08358)."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ONE_IN = 4  # of a batch: most captions stay as people write them
+ONE_IN = 4  # of a batch's clips is mixed: most captions stay as people write them
 
 
 def mix_pairs(
     log_mel: Tensor, lengths: Tensor, captions: list[str], alpha: float, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, list[str]]:
-    """Let a quarter of a batch's clips sound together with one other each, and join the two captions.
+    """Mix a quarter of a batch's clips with one other clip each, and join the two captions.
 
-    Powers are mixed, not decibels: what comes out is what two independent sounds give together, the padding of the
-    shorter one adds nothing, and both captions stay true. A loss between two captions' targets would not do: under the
-    m-LTM loss each clip has one caption.
+    Powers are mixed, not decibels: the result is that of two independent sounds together, the padding of the shorter
+    one adds nothing, and both captions stay true. A loss shared between the targets of two captions would not work:
+    under the m-LTM loss each clip has one caption.
 
     Args:
         log_mel: [B, frames, mels] in decibels.
         lengths: [B] valid frames.
         captions: B texts.
-        alpha: of Beta(alpha, alpha), from which a clip's share of the power is drawn; 0 changes nothing.
+        alpha: parameter of Beta(alpha, alpha), from which a clip's share of the power is drawn; 0 changes nothing.
 
     Returns:
-        The same three, of the mixed batch.
+        log_mel, lengths and captions of the mixed batch.
     """
     if not alpha:
         return log_mel, lengths, captions

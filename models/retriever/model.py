@@ -23,7 +23,7 @@ from .optimal_transport import MahalanobisMetric, m_ltm_loss, pairwise_distance
 
 PAIRS_AT_ONCE = 65_536
 LARGEST_SCALE = 100.0  # of the similarities in nt-xent, as in CLIP
-SORTED_AT_ONCE = 1024  # clips that are sorted by length together, so that no more of them need to be in memory
+SORTED_AT_ONCE = 1024  # clips that are sorted by length together: more need not be in memory
 
 
 class Retriever(nn.Module):
@@ -53,6 +53,13 @@ class Retriever(nn.Module):
         return cls(config, audio_encoder, TextEncoder.create(config.text_encoder, captions))
 
     @classmethod
+    def layout(cls, config: RetrieverConfig) -> Retriever:
+        """Lay out what `create` builds on the meta device: shapes alone (see `TextEncoder.layout`)."""
+        with torch.device("meta"):
+            audio_encoder = AudioEncoder(config.audio_encoder, config.log_mel.n_mels)
+            return cls(config, audio_encoder, TextEncoder.layout(config.text_encoder))
+
+    @classmethod
     def load(cls, directory: str | Path, settings: RetrieverSettings | None = None) -> Retriever:
         """Load what `save` wrote; no network.
 
@@ -68,7 +75,7 @@ class Retriever(nn.Module):
         model = cls(config, AudioEncoder(config.audio_encoder, config.log_mel.n_mels), text_encoder)
         load_weights(model, directory)
         if settings:
-            text_encoder.go_on(settings.text_encoder)
+            text_encoder.continue_training(settings.text_encoder)
             model.config = config.model_copy(update={"text_encoder": text_encoder.config})
         return model.eval()
 
@@ -78,11 +85,11 @@ class Retriever(nn.Module):
         self.text_encoder.save_layout(Path(directory) / "text_encoder")
 
     def embed_audio(self, log_mel: Tensor, lengths: Tensor) -> Tensor:
-        """Unit-length audio embeddings [B, joint_dim] of log_mel [B, frames, mels] with `lengths` [B] valid frames."""
+        """Return unit-length embeddings [B, joint_dim] of log_mel [B, frames, mels] with `lengths` [B] valid frames."""
         return normalize(self.audio_projection(self.audio_encoder(log_mel, lengths)), dim=-1)
 
     def embed_text(self, texts: list[str]) -> Tensor:
-        """Unit-length caption embeddings [B, joint_dim]."""
+        """Return unit-length embeddings [B, joint_dim] of B captions."""
         return normalize(self.text_projection(self.text_encoder(texts)), dim=-1)
 
     def forward(
@@ -93,27 +100,30 @@ class Retriever(nn.Module):
         clips: Tensor | None = None,
         chunk_size: int | None = None,
     ) -> Tensor:
-        """The loss of a batch of matching pairs; on several workers, of the batches of all.
+        """Return the loss of a batch of matching pairs, of all workers together if there are several.
 
         Args:
+            log_mel: [B, frames, mels].
+            lengths: [B] valid frames.
+            texts: B captions; caption i describes clip i.
             clips: [B] numbers of the clips, so that a clip that comes twice is not its own negative.
             chunk_size: pairs whose activations are held at a time. Of the other pairs only embeddings are kept, and
-                each part is computed a second time when its gradient is due (GradCache, arXiv 2101.06983), so that the
-                batch may be as large as the loss wants it.
+                each chunk is computed a second time for its gradient (GradCache, arXiv 2101.06983), so that the batch
+                may be as large as suits the loss.
         """
         audio, text = self._embed_in_parts(log_mel, lengths, texts, chunk_size or len(texts))
         groups = None if clips is None else gather_rows(clips.to(audio.device))
         return self.pair_loss(gather_rows(audio), gather_rows(text), groups)
 
     def pair_loss(self, audio: Tensor, text: Tensor, groups: Tensor | None = None) -> Tensor:
-        """The configured loss of matching pairs, each over the distance that `similarity` ranks by.
+        """Return the configured loss of matching pairs, over the distance that `similarity` ranks by.
 
         Everything that is trained outside the encoders and projections (metric, temperature) is applied here, in
-        float32 under autocast, too.
+        float32 also under autocast.
 
         Args:
-            audio: [B, joint_dim], of `embed_audio`, already gathered from all workers.
-            text: [B, joint_dim], of `embed_text`, likewise; row i describes row i of `audio`.
+            audio: [B, joint_dim], from `embed_audio`, already gathered from all workers.
+            text: [B, joint_dim], from `embed_text`, likewise; row i describes row i of `audio`.
             groups: [B] integers, equal for pairs of the same clip, which then are not each other's negatives.
         """
         config = self.config
@@ -129,7 +139,7 @@ class Retriever(nn.Module):
 
     def _embed_in_parts(self, log_mel: Tensor, lengths: Tensor, texts: list[str], chunk_size: int
                         ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """Embeddings of audio [B, joint_dim] and captions [B, joint_dim]."""
+        """Return the embeddings of audio [B, joint_dim] and captions [B, joint_dim]."""
         if len(texts) <= chunk_size:
             return self._embed_pairs(log_mel, lengths, texts)
         parts = []
@@ -150,7 +160,7 @@ class Retriever(nn.Module):
 
     @torch.inference_mode()
     def audio_embeddings(self, log_mels: Sequence[np.ndarray], batch_size: int = 32) -> np.ndarray:
-        """`audio_embedding` of many clips, [N, joint_dim] float32, from log_mels [frames_i, mels]."""
+        """Return the `audio_embedding` of N clips, [N, joint_dim] float32, from log_mels [frames_i, mels]."""
         embeddings = np.empty((len(log_mels), self.config.joint_dim), np.float32)
         for at in range(0, len(log_mels), SORTED_AT_ONCE):
             some = [log_mels[row] for row in range(at, min(at + SORTED_AT_ONCE, len(log_mels)))]
@@ -163,23 +173,24 @@ class Retriever(nn.Module):
 
     @torch.inference_mode()
     def text_embeddings(self, texts: list[str], batch_size: int = 256) -> np.ndarray:
-        """Caption embeddings of many texts, [N, joint_dim] float32."""
+        """Return the caption embeddings of N texts, [N, joint_dim] float32."""
         batches = [self.embed_text(texts[at : at + batch_size]) for at in range(0, len(texts), batch_size)]
         return torch.cat(batches).float().cpu().numpy()
 
     @torch.inference_mode()
     def under_metric(self, embeddings: np.ndarray) -> np.ndarray:
-        """Embeddings [N, joint_dim] where the learned distance is Euclidean, [N, joint_dim] float32."""
-        return self.metric(torch.from_numpy(embeddings).to(self.metric.factor.device)).cpu().numpy()
+        """Map embeddings [N, joint_dim] to where the learned distance is Euclidean, [N, joint_dim] float32."""
+        mapped: Tensor = self.metric(torch.from_numpy(embeddings).to(self.metric.factor.device))
+        return mapped.cpu().numpy()
 
     def similarity(self, text_embeddings: np.ndarray, audio_embeddings: np.ndarray) -> np.ndarray:
-        """Negative Mahalanobis distances [texts, clips]; plain, not the transductive transport plan."""
+        """Return negative Mahalanobis distances [texts, clips], not the transductive transport plan."""
         return negative_distances(self.under_metric(text_embeddings), self.under_metric(audio_embeddings))
 
     def pair_similarity(
         self, text_embeddings: np.ndarray, texts: np.ndarray, audio_embeddings: np.ndarray, clips: np.ndarray
     ) -> np.ndarray:
-        """The cells (texts[p], clips[p]) of `similarity`, [P], without the rest of the matrix."""
+        """Return the cells (texts[p], clips[p]) of `similarity`, [P], without computing the rest."""
         text, audio = self.under_metric(text_embeddings), self.under_metric(audio_embeddings)
         found = []
         for at in range(0, len(texts), PAIRS_AT_ONCE):
@@ -189,7 +200,7 @@ class Retriever(nn.Module):
 
 
 def negative_distances(texts: np.ndarray, clips: np.ndarray) -> np.ndarray:
-    """Similarity [texts, clips] of what `Retriever.under_metric` gave."""
+    """Return the similarity [texts, clips] of embeddings from `Retriever.under_metric`."""
     return -pairwise_distance(torch.from_numpy(texts), torch.from_numpy(clips)).numpy()
 
 

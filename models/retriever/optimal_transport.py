@@ -1,8 +1,8 @@
 """The m-LTM objective (Luong et al., ICLR 2024, arXiv 2405.10084): inverse optimal transport with a learned metric.
 
 A batch of B audio and B text embeddings gives a Mahalanobis cost c_ij = sqrt((x_i - y_j)' M (x_i - y_j)). The entropic
-transport plan between uniform marginals under that cost is compared with the plan that joins what belongs together,
-I/B; the metric and both encoders learn to make them equal.
+transport plan between uniform marginals under that cost is compared with the plan that joins matching pairs, I/B; the
+metric and both encoders learn to make them equal.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-SCALING_LIMIT = 1e100  # of a factor in one round's sweeps; the next round starts from 1 again
+SCALING_LIMIT = 1e100  # largest factor in one round's sweeps; the next round starts from 1 again
 SWEEPS_AT_LEAST = 10  # in a round
 STEP_LENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01)  # of Newton's direction, tried in turn
 
@@ -24,8 +24,8 @@ STEP_LENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01)  # of Newton's direction, tried in tu
 class MahalanobisMetric(nn.Module):
     """A positive semi-definite metric M = L'L, so that distances are Euclidean between rows of x L'.
 
-    `full` learns L [D, D]; `diagonal` learns one factor a dimension, which is what the reference code effectively
-    computes; both start at the identity. `identity` stays there and has no parameter.
+    `full` learns L [D, D]; `diagonal` learns one factor for each dimension, as the reference code effectively does;
+    both start at the identity. `identity` has no parameter.
     """
 
     def __init__(self, dim: int, form: str = "full") -> None:
@@ -44,11 +44,11 @@ class MahalanobisMetric(nn.Module):
 
 
 class _SquaredDistance(torch.autograd.Function):
-    """With a backward pass that holds few tensors of the embeddings' size."""
+    """Squared distances, with a backward pass that holds few tensors of the embeddings' size."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
-        # A shift changes no distance; without what all rows share, less cancels below.
+        # A shift changes no distance, and makes rounding errors of the difference below smaller.
         centre = (x.mean(0) + y.mean(0)) / 2
         x, y = x - centre, y - centre
         ctx.save_for_backward(x, y)
@@ -65,16 +65,16 @@ class _SquaredDistance(torch.autograd.Function):
 
 
 def squared_distance(x: Tensor, y: Tensor) -> Tensor:
-    """Squared Euclidean distances [N, M] of x [N, D] and y [M, D] by one matrix product, never an N×M×D tensor.
+    """Compute squared Euclidean distances [N, M] of x [N, D] and y [M, D] without an N×M×D tensor.
 
-    Rounding may leave those of coincident rows a little below 0.
+    By rounding, those of coincident rows may be a little below 0.
     """
     found: Tensor = _SquaredDistance.apply(x, y)
     return found
 
 
 def pairwise_distance(x: Tensor, y: Tensor) -> Tensor:
-    """Euclidean distances [N, M] of x [N, D] and y [M, D].
+    """Compute Euclidean distances [N, M] of x [N, D] and y [M, D].
 
     The square is clamped at 1e-8, so that coincident rows have a finite gradient.
     """
@@ -96,22 +96,22 @@ class Plan:
 def transport_plan(
     cost: Tensor, epsilon: float, mass: float = 1.0, tolerance: float | None = None, max_rounds: int = 50
 ) -> Plan:
-    """Entropic transport plan between uniform marginals.
+    """Compute the entropic transport plan between uniform marginals.
 
     With `mass` below 1 it is the partial plan of Benamou et al. (2015): rows sum to at most 1/N, columns to at most
     1/M, all cells to `mass`; f, g <= 0 then are the multipliers of these bounds, and h that of the mass.
 
     Both maximise a concave dual. A round is a Newton step on it (none in the first round, which mostly suffices), a
-    sweep over the variables in the log domain, which no epsilon underflows, and as many Sinkhorn sweeps by
-    matrix-vector products as cost about as much as a Newton step. Sweeps alone would need many thousands where epsilon
-    is small and the match half learned.
+    sweep over the variables in the log domain, where no epsilon underflows, and as many Sinkhorn sweeps by
+    matrix-vector products as take about the time of a Newton step. Sweeps alone would need many thousands if epsilon is
+    small and the matching half learned.
 
     Args:
         cost: [N, M], of any real dtype; everything here is computed in float64.
         epsilon: entropic regularisation, in units of the cost.
-        mass: what is transported, above 0 and at most 1.
-        tolerance: of `error`; if not given 1e-9, and 1e-8 for a partial plan.
-        max_rounds: a warning says when these did not suffice.
+        mass: transported mass, above 0 and at most 1.
+        tolerance: largest `error`; 1e-9 when left out, 1e-8 for a partial plan.
+        max_rounds: the plan is returned with a warning if these did not suffice.
     """
     if tolerance is None:
         tolerance = 1e-9 if mass == 1 else 1e-8
@@ -134,12 +134,12 @@ def transport_plan(
 
 
 def log_plan(cost: Tensor, epsilon: float) -> Tensor:
-    """log pi [N, M] of the `transport_plan` of all mass."""
+    """Return log pi [N, M] of the `transport_plan` of all mass."""
     return transport_plan(cost, epsilon).log
 
 
 class _Dual:
-    """Its variables f [N, 1], g [1, M] and h [], and the plan [N, M] that they stand for."""
+    """The dual problem: its variables f [N, 1], g [1, M] and h [], and the plan [N, M] that they determine."""
 
     def __init__(self, kernel: Tensor, mass: float, tolerance: float) -> None:
         rows, columns = kernel.shape
@@ -164,7 +164,7 @@ class _Dual:
         return self.mass * self.h + self.row * self.f.sum() + self.column * self.g.sum() - self.plan.sum()
 
     def error(self) -> float:
-        """A row or column that nothing holds may sum to less than its bound."""
+        """Return the error of all sums; that of a row or column that is not tight may be below its bound."""
         rows, columns = self.plan.sum(1) - self.row, self.plan.sum(0) - self.column
         rows = torch.where(self.tight_rows(), rows.abs(), rows.clamp_min(0))
         columns = torch.where(self.tight_columns(), columns.abs(), columns.clamp_min(0))
@@ -183,7 +183,7 @@ class _Dual:
         self.sweeps += 1
 
     def sweep_by_scaling(self) -> None:
-        """The same many times, by factors v, w and u of the plan's columns, of all its cells and of its rows."""
+        """Sweep many times, by factors v, w and u of the plan's columns, of all its cells and of its rows."""
         u, w = torch.ones_like(self.f[:, 0]), torch.ones_like(self.h)
         most = w * SCALING_LIMIT
         least, most_u, most_v = 1 / most, most, most
@@ -205,7 +205,7 @@ class _Dual:
         self.sweeps += number
 
     def newton_step(self) -> None:
-        """Move f and h along Newton's direction as far as the dual rises, and sweep once in the log domain."""
+        """Move f and h along Newton's direction while the dual rises, and sweep once in the log domain."""
         sums = self.plan.sum(0)
         tight = self.tight_columns() | (sums > self.column)
         missing = torch.where(tight, self.column - sums, 0)
@@ -217,24 +217,24 @@ class _Dual:
             if self.partial:
                 self.f = self.f.clamp_max(0)
             self.sweep_in_log_domain()
-            if self.value() >= present - 1e-12 * (1 + present.abs()):  # less is rounding
+            if self.value() >= present - 1e-12 * (1 + present.abs()):  # smaller differences are rounding
                 break
 
 
 def dual_change(
     plan: Tensor, tight_rows: Tensor, tight_columns: Tensor, columns: Tensor, mass: Tensor | None, damping: float = 0.0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Which df [N, 1], dg [1, M] and dh [] change the sums of columns by `columns` [M] and that of all by `mass` [].
+    """Find df [N, 1], dg [1, M] and dh [] that change the sums of columns by `columns` [M] and the total by `mass` [].
 
-    To first order, with the sums of tight rows unchanged. Only f and g of tight rows and columns move, and h where
-    `mass` is given. `damping` keeps directions short that change next to nothing.
+    This holds to first order, with the sums of tight rows unchanged. Only f and g of tight rows and columns move, and h
+    if `mass` is given. `damping` keeps directions short that change next to nothing.
     """
-    # A tight row's df undoes what dg and dh do to its sum. With it eliminated, a system in dg (and dh) is left.
+    # A tight row's df cancels the change of its sum by dg and dh. With it eliminated, a system in dg (and dh) is left.
     share = plan / plan.sum(1, keepdim=True) * tight_rows[:, None]
     size = len(columns)
     system = torch.diag(plan.sum(0)) - plan.T @ share
     if mass is None:
-        system += 1 / size**2  # f and g are free up to a constant: dg shall have mean 0
+        system += 1 / size**2  # f and g are free up to a constant, which gives dg a mean of 0
     else:
         loose = plan * ~tight_rows[:, None]
         system = torch.cat([system, loose.sum(0)[None]])
@@ -250,7 +250,7 @@ def dual_change(
 
 
 def plan_at_full_mass(plan: Plan, mass: float) -> Tensor:
-    """pi [N, M], extrapolated to mass 1 along its derivative by the mass."""
+    """Extrapolate a plan to mass 1 along its derivative by the mass: pi [N, M]."""
     pi = plan.log.exp()
     if mass == 1:
         return pi
@@ -259,7 +259,7 @@ def plan_at_full_mass(plan: Plan, mass: float) -> Tensor:
 
 
 def same_clip(groups: Tensor | None, like: Tensor) -> Tensor:
-    """Which audio and text of a batch belong together, [B, B] bool: the diagonal, or what `groups` [B] has equal."""
+    """Return which audio and text of a batch match, [B, B] bool: the diagonal, or where `groups` [B] are equal."""
     if groups is None:
         return torch.eye(len(like), dtype=torch.bool, device=like.device)
     return groups[:, None] == groups
@@ -268,15 +268,15 @@ def same_clip(groups: Tensor | None, like: Tensor) -> Tensor:
 def m_ltm_loss(
     audio: Tensor, text: Tensor, epsilon: float, transported_mass: float = 1.0, groups: Tensor | None = None
 ) -> Tensor:
-    """The m-LTM loss of B matching pairs: -sum(pi_hat * log pi), at least log B - log(transported_mass).
+    """Compute the m-LTM loss of B matching pairs: -sum(pi_hat * log pi), at least log B - log(transported_mass).
 
-    pi_hat joins what belongs together: I/B, or with `groups` 1/(B n) in each cell of a clip's n pairs, and the bound
-    rises by the mean of log n. Distances are divided by the batch's largest, as in the reference, so `epsilon` does
-    not depend on the metric's scale.
+    pi_hat joins matching pairs: I/B, or with `groups` 1/(B n) in each cell of a clip's n pairs, and the bound rises by
+    the mean of log n. Distances are divided by the batch's largest, as in the reference, so `epsilon` does not depend
+    on the metric's scale.
 
-    The gradient is that at the fixed point, without the iterations. The loss is <pi_hat, cost> / epsilon less the
+    The gradient is that at the fixed point, without the iterations. The loss is <pi_hat, cost> / epsilon minus the
     dual's optimum, so by the envelope theorem d loss / d cost = (pi_hat - pi) / epsilon. A partial plan's dual has
-    mass * h where the loss has h; what this adds is in `plan_at_full_mass`.
+    mass * h where the loss has h; `plan_at_full_mass` accounts for the difference.
 
     Args:
         audio: [B, D], already mapped by the metric.

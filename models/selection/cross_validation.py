@@ -1,14 +1,14 @@
-"""Choosing one of many settings without believing its luck.
+"""Choose one of many settings without being misled by luck.
 
-Whoever picks the highest of many noisy means picks noise, too. Two guards, both on the clips' own values:
+The highest of many noisy means is high by luck, too. Two guards, both on the clips' own values:
 
 The one-standard-error rule (Breiman et al. 1984): among the settings whose mean is at most one standard error below the
-best one's, take the simplest. Settings are compared clip by clip, so the error is that of the paired difference: what
-all settings find hard or easy does not blur the comparison.
+best one's, take the simplest. Settings are compared clip by clip, so the error is that of the paired difference: clips
+that are hard or easy for all settings do not blur the comparison.
 
-Cross-validation: the rule is applied to all clips but one fold, and what it picks is valued on that fold. The mean over
-all clips of these held-out values is what the choice is worth; how far the chosen setting's own mean lies above it is
-the optimism.
+Cross-validation: the rule is applied to all clips but one fold, and the setting it picks is valued on that fold. The
+mean over all clips of these held-out values is what the choice is worth; how far the chosen setting's own mean lies
+above it is the optimism.
 """
 
 from __future__ import annotations
@@ -18,31 +18,30 @@ from typing import Literal
 
 import numpy as np
 
+from ..errors import TooFewClipsError
+
 Rule = Literal["one-standard-error", "best"]
-
-
-class TooFewClipsError(ValueError):
-    """Fewer clips than folds, or than a standard error needs."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A setting, and what choosing it so is worth. C clips."""
+    """The setting chosen, and what this way of choosing is worth on C clips."""
 
     index: int
     value: float  # mean over the clips it was chosen on
-    cross_validated: float  # mean over clips of what was chosen without them
+    cross_validated: float  # mean over clips of the setting chosen without them
     held_out: np.ndarray  # [C] the values of which cross_validated is the mean
     best_value: float  # the highest mean of any setting
     within: int  # settings within one standard error of the best
 
     @property
     def optimism(self) -> float:
+        """Return how far the value on the clips it was chosen on exceeds the cross-validated one."""
         return self.value - self.cross_validated
 
 
 def pick(values: np.ndarray, complexity: np.ndarray, rule: Rule = "one-standard-error") -> tuple[int, int]:
-    """Index of the chosen setting, and how many are within one standard error of the best.
+    """Return the index of the chosen setting, and how many settings are within one standard error of the best.
 
     Args:
         values: [W, C] of each setting and clip; higher is better.
@@ -50,13 +49,13 @@ def pick(values: np.ndarray, complexity: np.ndarray, rule: Rule = "one-standard-
         rule: `best` takes the highest mean, the simplest of equals.
     """
     if values.shape[1] < 2:
-        raise TooFewClipsError(f"{values.shape[1]} clip: a standard error needs at least two")
+        raise TooFewClipsError(f"{values.shape[1]} clip, expected at least two for a standard error")
     means = values.mean(1)
     # means of equal values differ in their last bits
     tolerance = 1e-12 * max(1.0, float(np.abs(means).max()))
     best = int(np.flatnonzero(means >= means.max() - tolerance)[0])
-    behind = values[best] - values
-    errors = behind.std(1, ddof=1) / np.sqrt(values.shape[1])
+    difference = values[best] - values
+    errors = difference.std(1, ddof=1) / np.sqrt(values.shape[1])
     within = means[best] - means <= errors + tolerance
     near = means >= means.max() - tolerance if rule == "best" else within
     order = np.lexsort((-means, np.where(near, np.round(complexity, 12), np.inf)))
@@ -66,12 +65,12 @@ def pick(values: np.ndarray, complexity: np.ndarray, rule: Rule = "one-standard-
 def cross_validate(
     values: np.ndarray, complexity: np.ndarray, rule: Rule = "one-standard-error", folds: int = 5, seed: int = 0
 ) -> Choice:
-    """Choose by all clips, and value the choice on clips that had no part in it.
+    """Choose on all clips, and value the choice on clips that had no part in it.
 
     Args:
-        values: [W, C]; several values of a clip are to be joined before (`retrieval_fusion.by_clip`).
-        complexity, rule: as of `pick`.
-        folds: of the clips, drawn with `seed`; as many as there are clips at most.
+        values: [W, C]; several values of a clip are summed beforehand (`retrieval_precisions.by_clip`).
+        complexity, rule: as for `pick`.
+        folds: of the clips, drawn with `seed`; at most as many as there are clips.
 
     Raises:
         TooFewClipsError: fewer than three clips (a fold is left out, and two must remain), or fewer than two folds.
@@ -79,7 +78,7 @@ def cross_validate(
     clips = values.shape[1]
     folds = min(folds, clips)
     if clips < 3 or folds < 2:
-        raise TooFewClipsError(f"{clips} clips in {folds} folds: at least three clips and two folds are needed")
+        raise TooFewClipsError(f"{clips} clips in {folds} folds, expected at least three clips and two folds")
     fold_of = np.random.default_rng(seed).permutation(np.arange(clips) % folds)
     held_out = np.empty(clips)
     for fold in range(folds):

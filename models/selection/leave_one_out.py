@@ -1,7 +1,7 @@
-"""What each member adds to the ensemble, and which members to take where not all fit.
+"""Measure what each member adds to the ensemble, and choose members where not all fit.
 
 Everything is decided on validation: for each group of members the weights are searched anew, as they would be if the
-others had never been trained. Only then is the group valued, on whatever table it is given.
+others had never been trained. Only then is the group valued, on the table that is given.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .retrieval_weights import RetrievalOptions, search_retrieval
 class Group:
     """Members that work together: captioners propose, retrievers score, the fluency detector filters.
 
-    Among `captioners` are token ensembles, too: what they say is another's than what their members say alone.
+    `captioners` includes token ensembles: they propose other captions than their members do alone.
     """
 
     captioners: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class Group:
         return (*self.captioners, *self.retrievers, *((self.detector,) if self.detector else ()))
 
     def without(self, *members: str) -> Group:
-        """The others."""
+        """Return the group of the others."""
         return Group(
             tuple(name for name in self.captioners if name not in members),
             tuple(name for name in self.retrievers if name not in members),
@@ -43,51 +43,53 @@ class Group:
         )
 
     def with_members(self, names: Iterable[str], of: Group) -> Group:
-        """And some more, in the order in which `of` has them all."""
+        """Return the group with `names` added, in the order in which `of` has them."""
         wanted = {*self.members, *names}
         detector = of.detector if of.detector in wanted else None
-        keep = [tuple(name for name in sort if name in wanted) for sort in (of.captioners, of.retrievers)]
-        return Group(keep[0], keep[1], detector)
+        captioners, retrievers = (
+            tuple(name for name in names if name in wanted) for names in (of.captioners, of.retrievers)
+        )
+        return Group(captioners, retrievers, detector)
 
 
 @dataclass(frozen=True)
 class Added:
-    """What a member adds: the values with all members less those of the ensemble without it."""
+    """The gain by a member: the values with all members minus those of the ensemble without it."""
 
     member: str
-    dependents: list[str]  # who cannot work without it, and is left out along with it
+    dependents: list[str]  # members that cannot work without it, and are left out with it
     value_without: float
     comparison: Comparison
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step of the forward selection: what it takes in, and what all taken in so far are worth together."""
+    """A step of the forward selection: the members added, and the value of all added so far."""
 
     added: list[str]
-    costs: dict[str, float]  # of all members taken in so far, by the name of the budget
+    costs: dict[str, float]  # of all members added so far, by the name of the budget
     value: float  # cross-validated
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What each member costs, and how much they may cost together; no limit for None."""
+    """The cost of each member, and how much they may cost together; None is no limit."""
 
     costs: Mapping[str, float]
     limit: float | None = None
 
     def of(self, group: Group) -> float:
-        """What a group costs."""
+        """Return the cost of a group."""
         return sum(self.costs[name] for name in group.members)
 
 
 def solve_captioning(
     group: Group, table: CandidateTable, value: np.ndarray, options: RerankingOptions
 ) -> tuple[Reranking, float]:
-    """The reranking that a group would use, and its cross-validated value.
+    """Return the reranking that a group would use, and its cross-validated value.
 
     Args:
-        table: of the validation split, with every member's candidates and scores.
+        table: that of the validation split, with every member's candidates and scores.
         value: [C, K] of each candidate.
     """
     threshold = options.fluency_threshold if group.detector else 1.0
@@ -103,14 +105,14 @@ def solve_captioning(
 
 
 def choose_captions(group: Group, reranking: Reranking, table: CandidateTable) -> np.ndarray:
-    """Index [C] of the candidate that a group chooses for each clip."""
+    """Return the index [C] of the candidate that a group chooses for each clip."""
     return reranking.choose(table.without_retrievers(set(table.encoder_score) - set(group.retrievers)))
 
 
 def solve_retrieval(
     names: tuple[str, ...], similarities: Mapping[str, np.ndarray], target: np.ndarray, options: RetrievalOptions
 ) -> tuple[RetrievalFusion, float]:
-    """The fusion that some retrievers would use, and its cross-validated mAP@10; similarities are of validation."""
+    """Return the fusion that some retrievers would use, and its cross-validated mAP@10 on validation similarities."""
     found = search_retrieval({name: similarities[name] for name in names}, target, options)
     fusion = RetrievalFusion(weights=found.weights, normalisation=options.normalisation, rrf_k=options.rrf_k)
     return fusion, found.choice.cross_validated
@@ -125,13 +127,13 @@ def leave_one_out(
     groups: np.ndarray | None = None,
     parts: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Added]:
-    """What each of `members` adds.
+    """Measure what each of `members` adds.
 
     Args:
         full: [N] values of the ensemble of all members.
-        values_of: [N] values of the same items by a smaller ensemble.
-        groups: as of `paired_bootstrap`.
-        parts: whose members a token ensemble joins; it is left out along with any of them.
+        values_of: returns [N] values of the same items by a smaller ensemble.
+        groups: as for `paired_bootstrap`.
+        parts: the members that each token ensemble joins; it is left out with any of them.
     """
     added = []
     for member in members:
@@ -149,15 +151,15 @@ def forward_selection(
     budgets: Mapping[str, Budget],
     first: Iterable[str],
 ) -> list[Step]:
-    """Take members in one by one, each time what makes the value highest, as long as they fit every budget.
+    """Add members one by one, each time the one that makes the value highest, as long as they fit every budget.
 
-    It goes on where a member lowers the value, so that the whole course is seen; what to take is the course up to its
-    highest value.
+    It goes on where a member lowers the value, so that the whole course is seen; the members to take are those up to
+    its highest value.
 
     Args:
-        value_of: the value of a group, cross-validated.
-        needs: whom a member cannot work without; they are taken in together.
-        budgets: by name, such as of parameters or of seconds.
+        value_of: returns the cross-validated value of a group.
+        needs: the members that a member cannot work without; they are added together.
+        budgets: by name, such as parameters or seconds.
         first: what the selection may begin with.
     """
     here, steps, starts = Group(), list[Step](), set(first)

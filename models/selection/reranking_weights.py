@@ -1,4 +1,4 @@
-"""Choosing whose candidates enter and how their scores are weighed, on a candidate table with known values."""
+"""Choose whose candidates enter and how their scores are weighed, on a candidate table with known values."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ..ensemble.reranking import allowed_candidates, normalise
 from .cross_validation import Choice, Rule, cross_validate
 from .weight_search import chosen_values, dense_weight_search, exact_two_score_search, refine, simplex_grid
 
-ENCODER_WEIGHT = 0.7  # of the paper; the decoder's is the rest
-MIXTURE = "captioners"  # the column of trials that says whose candidates entered
+ENCODER_WEIGHT = 0.7  # in the paper (arXiv 2309.17352); the decoder has the rest
+MIXTURE = "captioners"  # the column of trials that names whose candidates entered
 MOST_MIXED = 6  # captioners of which every group is tried: 63 groups
 
 
 @dataclass(frozen=True)
 class RerankingOptions:
-    """How `search_reranking` goes about it; the fields are those of an experiment's `search`."""
+    """The options of `search_reranking`; the fields are those of an experiment's `search`."""
 
     normalisation: str = "none"
     fluency_threshold: float = 0.9
@@ -32,21 +32,21 @@ class RerankingOptions:
 
 @dataclass(frozen=True)
 class RerankingFound:
-    """The setting chosen, what it is worth, and all that were tried."""
+    """The setting chosen, what it is worth, and all settings tried."""
 
     captioners: list[str]
     weights: dict[str, float]
     choice: Choice
-    trials: pd.DataFrame  # captioners (joined by `+`), a column a score, `value`
+    trials: pd.DataFrame  # captioners (joined by `+`), a column for each score, `value`
 
 
 def search_reranking(
     table: CandidateTable, value: np.ndarray, mixtures: list[list[str]], options: RerankingOptions
 ) -> RerankingFound:
-    """The weights of the scores, and the group of captioners, by the mean value of the chosen candidates.
+    """Choose the weights of the scores and the group of captioners by the mean value of the chosen candidates.
 
-    Weights are searched exactly for two scores; beyond, on a grid of the simplex and from its best point on in ever
-    smaller steps. The simplest setting is the first mixture with the paper's weights (`paper_weights`).
+    Weights are searched exactly for two scores; for more, on a grid of the simplex and then around its best point in
+    ever smaller steps. The simplest setting is the first mixture with the paper's weights (`paper_weights`).
 
     Args:
         value: [C, K] of each candidate by the metric; higher is better.
@@ -74,14 +74,14 @@ def search_reranking(
 
 
 def paper_weights(names: list[str]) -> np.ndarray:
-    """0.7 for the retrievers together, shared equally, and 0.3 for the last, the decoder (arXiv 2309.17352)."""
+    """Return 0.7 for the retrievers together, shared equally, and 0.3 for the last, the decoder (arXiv 2309.17352)."""
     if len(names) == 1:
         return np.ones(1)
     return np.array([ENCODER_WEIGHT / (len(names) - 1)] * (len(names) - 1) + [1 - ENCODER_WEIGHT])
 
 
 def mixtures_of(captioners: list[str]) -> list[list[str]]:
-    """Every group of captioners, all of them together first; of more than MOST_MIXED only that one."""
+    """Return every group of captioners, all of them together first; only that one of more than MOST_MIXED."""
     if len(captioners) > MOST_MIXED:
         return [captioners]
     sizes = range(len(captioners), 0, -1)
@@ -89,7 +89,7 @@ def mixtures_of(captioners: list[str]) -> list[list[str]]:
 
 
 def _weightings(scores: np.ndarray, allowed: np.ndarray, value: np.ndarray, steps: int) -> np.ndarray:
-    """Weightings [W, S] worth comparing."""
+    """Return the weightings [W, S] worth comparing."""
     if len(scores) == 1:
         return np.ones((1, 1))
     if len(scores) == 2:

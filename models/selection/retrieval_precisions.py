@@ -19,23 +19,26 @@ from .weight_search import TwoScoreCurve, curve
 def retrieval_weight_search(
     similarities: Sequence[np.ndarray], target: np.ndarray, weightings: np.ndarray, method: str, rrf_k: float = RRF_K
 ) -> np.ndarray:
-    """mAP@10 [W] of the retrievers joined by each weighting [W, S]; equal to `retrieval_values` of `fuse`.
+    """Return mAP@10 [W] of the retrievers fused by each weighting [W, S]; equal to `retrieval_values` of `fuse`.
 
     Args:
-        similarities: one [Q, N] a retriever.
+        similarities: [Q, N] of each retriever.
         target: [Q] the right item of each query.
-        method, rrf_k: as of `fuse`.
+        method, rrf_k: as for `fuse`.
 
     Raises:
-        RerankingInputError, NonFiniteScoreError; RetrievalInputError of a target that is no item.
+        RerankingInputError: shapes that do not belong together, or an unknown method.
+        NonFiniteScoreError: naming the first such similarity.
+        RetrievalInputError: a target that is not an item.
     """
-    return query_precisions(similarities, target, weightings, method, rrf_k).mean(1)
+    means: np.ndarray = query_precisions(similarities, target, weightings, method, rrf_k).mean(1)
+    return means
 
 
 def query_precisions(
     similarities: Sequence[np.ndarray], target: np.ndarray, weightings: np.ndarray, method: str, rrf_k: float = RRF_K
 ) -> np.ndarray:
-    """Average precision at 10 [W, Q] of each query under each weighting; arguments as of `retrieval_weight_search`."""
+    """Return average precision at 10 [W, Q] of each query; arguments as for `retrieval_weight_search`."""
     target = np.asarray(target)
     _check(similarities, target, weightings)
     queries, items = similarities[0].shape
@@ -52,10 +55,10 @@ def query_precisions(
 def item_precisions(
     similarities: Sequence[np.ndarray], target: np.ndarray, weightings: np.ndarray, method: str, rrf_k: float = RRF_K
 ) -> np.ndarray:
-    """The other way, audio to text: average precision at 10 [W, N] of each item in finding its own queries.
+    """Return average precision at 10 [W, N] of each item in finding its own queries: audio to text.
 
     All queries are ranked for an item; with R right ones at ranks p_1 < p_2 < ..., the value is the sum of i / p_i over
-    those within the first ten, divided by R (as WavCaps and m-LTM count it). An item nobody asks for is worth 0.
+    those within the first ten, divided by R (as WavCaps and m-LTM count it). An item without queries is worth 0.
     """
     target = np.asarray(target)
     _check(similarities, target, weightings)
@@ -65,7 +68,7 @@ def item_precisions(
 
 
 def _own_precisions(fused: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Average precision at 10 [N] of fused [N, Q]; a wrong query as alike as a right one comes first."""
+    """Return average precision at 10 [N] of fused [N, Q]; a wrong query precedes an equally similar right one."""
     found = np.zeros(len(fused))
     own_of = np.argsort(target, kind="stable")
     ends = np.cumsum(np.bincount(target, minlength=len(fused)))
@@ -82,9 +85,9 @@ def _own_precisions(fused: np.ndarray, target: np.ndarray) -> np.ndarray:
 def exact_two_retriever_search(
     first: np.ndarray, second: np.ndarray, target: np.ndarray, method: str, rrf_k: float = RRF_K
 ) -> TwoScoreCurve:
-    """mAP@10 for every w in [0, 1] of w * first + (1 - w) * second, each [Q, N]; no grid.
+    """Compute mAP@10 for every w in [0, 1] of w * first + (1 - w) * second, each [Q, N]; no grid.
 
-    An item is ahead of the right one where it is at least as alike, so over w it is ahead always, never, from one
+    An item is ahead of the right one where it is at least as similar; as w grows it is ahead always, never, from one
     weight on, or up to one weight. A query's crossings in order give its rank everywhere, in O(N log N).
     """
     target = np.asarray(target)
@@ -107,13 +110,13 @@ def exact_two_retriever_search(
 def _precision_changes(
     first: np.ndarray, second: np.ndarray, target: np.ndarray
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """Sum of average precisions just right of w = 0, and the weights [E] at which it changes, with the changes [E]."""
+    """Return the sum of average precisions right of w = 0, the weights [E] where it changes, and the changes [E]."""
     right = np.arange(len(target)), target
     lead_at_0, lead_at_1 = (np.asarray(one - one[right][:, None], float) for one in (second, first))
     enters, leaves = (lead_at_0 < 0) & (lead_at_1 >= 0), (lead_at_0 >= 0) & (lead_at_1 < 0)
     # the right item itself is always ahead by this count, so ranks begin at 1
     rank = np.count_nonzero(lead_at_0 >= 0, axis=1)
-    # those always ahead are a floor of the rank: a query that never reaches the first ten has no part in the curve
+    # the items always ahead bound the rank from below: a query that never reaches the first ten adds nothing
     open_ = np.flatnonzero(rank - np.count_nonzero(leaves, axis=1) <= CUTOFF)
     crossing = (enters | leaves)[open_]
     row, item = np.nonzero(crossing)
@@ -121,7 +124,7 @@ def _precision_changes(
     at = -lead_at_0[open_][row, item] / rise
     order = np.lexsort((at, row))
     row, at, step = row[order], at[order], np.sign(rise)[order].astype(np.int64)
-    # rank behind each event: the row's at w = 0, and the steps since the row's first event
+    # rank after each event: the row's at w = 0, and the steps since the row's first event
     total = np.cumsum(step)
     begins = np.searchsorted(row, np.arange(len(open_)))
     before_row = np.concatenate([[0], total])[begins]
@@ -132,9 +135,9 @@ def _precision_changes(
 
 
 def by_clip(of_queries: np.ndarray, target: np.ndarray, clips: int) -> np.ndarray:
-    """Values [W, Q] summed up by clip to [W, C], scaled so that a mean over clips is the mean over queries.
+    """Sum values [W, Q] of queries by clip to [W, C], scaled so that a mean over clips is the mean over queries.
 
-    The captions of a clip are no independent observations: folds and resamples are drawn of clips.
+    The captions of a clip are not independent observations: folds and resamples are drawn of clips.
     """
     scale = clips / len(target)
     return np.reshape([np.bincount(target, row, minlength=clips) for row in of_queries], (-1, clips)) * scale

@@ -1,4 +1,4 @@
-"""Choosing how retrievers are weighed, on their similarities with known targets."""
+"""Choose the weights of retrievers, on their similarities with known targets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Direction = Literal["text-to-audio", "audio-to-text"]
 
 @dataclass(frozen=True)
 class RetrievalOptions:
-    """How `search_retrieval` goes about it; the fields are those of an experiment's `search`."""
+    """The options of `search_retrieval`; the fields are those of an experiment's `search`."""
 
     normalisation: str = "none"
     rrf_k: float = RRF_K
@@ -32,11 +32,11 @@ class RetrievalOptions:
 
 @dataclass(frozen=True)
 class RetrievalFound:
-    """The weights chosen, what they are worth, and all that were tried."""
+    """The weights chosen, what they are worth, and all weights tried."""
 
     weights: dict[str, float]
     choice: Choice
-    trials: pd.DataFrame  # a column a retriever, `map@10`, and how far each is behind the best (`behind_best`)
+    trials: pd.DataFrame  # a column for each retriever, `map@10`, and by how much the best exceeds it (`behind_best`)
     exact_best: float | None  # text to audio and two retrievers: the highest mAP@10 of any weight
 
 
@@ -46,14 +46,14 @@ def search_retrieval(
     options: RetrievalOptions,
     direction: Direction = "text-to-audio",
 ) -> RetrievalFound:
-    """The retrievers' weights by mAP@10; the simplest are equal ones.
+    """Choose the retrievers' weights by mAP@10; equal weights are the simplest.
 
     Args:
-        similarities: a retriever's name to [Q, N].
+        similarities: [Q, N] by the retriever's name.
         target: [Q] the clip that each query describes.
 
     Raises:
-        RerankingInputError: retrievers that differ in queries or clips, one of them named.
+        RerankingInputError: retrievers differ in queries or clips; it names one of them.
         NonFiniteScoreError: naming the retriever.
     """
     _check(similarities)

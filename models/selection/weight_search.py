@@ -1,8 +1,8 @@
-"""Searching the weights of reranking.
+"""Search the weights of reranking.
 
-Every metric searched for is a mean over clips of a per-candidate value, so a weighting costs one argmax and one gather.
-For two scores no grid is needed at all: over the weight, each candidate is a straight line, and the choice of a clip
-only changes at the corners of the upper envelope of its lines.
+Every objective is a mean over clips of a per-candidate value, so a weighting costs one argmax and one gather. For two
+scores no grid is needed at all: as a function of the weight, each candidate's total is a straight line, and the choice
+of a clip changes only at the corners of the upper envelope of its lines.
 
 Arrays are dense: C clips, K candidates (padded, with a boolean mask), S scores, W weightings.
 """
@@ -17,12 +17,12 @@ import numpy as np
 
 from ..ensemble.score_arrays import CHUNK_CELLS, RerankingInputError, refuse_empty, refuse_non_finite, weighted_sum
 
-SAME_WEIGHT = 1e-9  # corners nearer than this are one: rounding moves them about by 1e-13 or so
+SAME_WEIGHT = 1e-9  # corners nearer than this count as one: rounding moves them by about 1e-13
 
 
 @dataclass(frozen=True)
 class TwoScoreCurve:
-    """Mean value over the encoder's weight w; the decoder's weight is 1 - w. I intervals."""
+    """The mean value as a function of the encoder's weight w, on I intervals; the decoder's weight is 1 - w."""
 
     breakpoints: np.ndarray  # [I + 1], 0 and 1 included: where some clip's choice changes
     mean_values: np.ndarray  # [I], constant inside an interval
@@ -33,9 +33,9 @@ class TwoScoreCurve:
 def exact_two_score_search(
     encoder: np.ndarray, decoder: np.ndarray, allowed: np.ndarray, value: np.ndarray
 ) -> TwoScoreCurve:
-    """Mean value of the chosen candidates for every w in [0, 1] of w * encoder + (1 - w) * decoder; no grid.
+    """Compute the mean value of the chosen candidates for every w in [0, 1] of w * encoder + (1 - w) * decoder.
 
-    All clips walk along their upper envelopes together: from the choice at w = 0, the next is the line that first
+    All clips walk along their upper envelopes together: after the choice at w = 0, the next is the line that first
     overtakes it, in O(C K) a step and as many steps as the longest envelope has corners (about log K).
 
     Args:
@@ -51,7 +51,7 @@ def exact_two_score_search(
 
 
 def curve(at: np.ndarray, change: np.ndarray, start: float, count: int) -> TwoScoreCurve:
-    """The mean over `count` things of a sum that is `start` at weight 0 and changes by change [E] at weights at [E]."""
+    """Return the curve of sum / `count`; the sum is `start` at weight 0 and changes by change [E] at weights at [E]."""
     order = np.argsort(at, kind="stable")
     at, change = _grouped(at[order], change[order])
     # a corner within SAME_WEIGHT of an end is part of it
@@ -64,7 +64,7 @@ def curve(at: np.ndarray, change: np.ndarray, start: float, count: int) -> TwoSc
 
 
 def _corners(intercept: np.ndarray, slope: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Corners inside [0, 1] of all clips' upper envelopes: weight [E], change of value [E]; and the sum at 0."""
+    """Return the corners in [0, 1] of all clips' upper envelopes: weight [E] and change of value [E]; the sum at 0."""
     clips = np.arange(len(intercept))
     # just right of w = 0, the steepest of the highest lines leads; argmax takes the first of equal lines
     level = intercept.max(1, keepdims=True)
@@ -75,8 +75,8 @@ def _corners(intercept: np.ndarray, slope: np.ndarray, value: np.ndarray) -> tup
     reached = np.zeros(len(clips))
     while len(clips):
         rise = slope - slope[np.arange(len(clips)), current][:, None]
-        behind = intercept[np.arange(len(clips)), current][:, None] - intercept
-        overtakes = np.divide(behind, rise, out=np.full(rise.shape, np.inf), where=rise > 0)
+        lead = intercept[np.arange(len(clips)), current][:, None] - intercept
+        overtakes = np.divide(lead, rise, out=np.full(rise.shape, np.inf), where=rise > 0)
         first = overtakes.min(1)
         on = first < 1
         clips, intercept, slope, current, reached = clips[on], intercept[on], slope[on], current[on], reached[on]
@@ -90,7 +90,7 @@ def _corners(intercept: np.ndarray, slope: np.ndarray, value: np.ndarray) -> tup
 
 
 def _grouped(at: np.ndarray, change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted corners, those nearer than SAME_WEIGHT joined: weights and summed changes."""
+    """Join sorted corners nearer than SAME_WEIGHT; return weights and summed changes."""
     if not len(at):
         return at, change
     first = np.flatnonzero(np.diff(at, prepend=-np.inf) > SAME_WEIGHT)
@@ -106,7 +106,7 @@ def _widest_best(means: np.ndarray, widths: np.ndarray) -> int:
 def dense_weight_search(
     scores: np.ndarray, allowed: np.ndarray, value: np.ndarray, weightings: np.ndarray
 ) -> np.ndarray:
-    """Mean value [W] of the chosen candidates under each weighting.
+    """Return the mean value [W] of the chosen candidates under each weighting.
 
     Args:
         scores: [S, C, K].
@@ -121,7 +121,7 @@ def dense_weight_search(
 
 
 def chosen_values(scores: np.ndarray, allowed: np.ndarray, value: np.ndarray, weightings: np.ndarray) -> np.ndarray:
-    """Value [W, C] of each clip's chosen candidate under each weighting; arguments as of `dense_weight_search`."""
+    """Return the value [W, C] of each clip's chosen candidate; arguments as for `dense_weight_search`."""
     found = np.empty((len(weightings), len(allowed)))
     for index, clips, values in _chosen(scores, allowed, value, weightings):
         found[index, clips] = values
@@ -131,16 +131,16 @@ def chosen_values(scores: np.ndarray, allowed: np.ndarray, value: np.ndarray, we
 def _chosen(
     scores: np.ndarray, allowed: np.ndarray, value: np.ndarray, weightings: np.ndarray
 ) -> Iterator[tuple[int, slice, np.ndarray]]:
-    """Index of a weighting, some clips, and the values of their chosen candidates."""
+    """Yield the index of a weighting, a slice of the clips, and the values of their chosen candidates."""
     scores, value, weightings = (np.asarray(one, float) for one in (scores, value, weightings))
     allowed = np.asarray(allowed, bool)
     _check_search(list(scores), allowed, value)
     if weightings.ndim != 2 or weightings.shape[1] != len(scores):
         raise RerankingInputError(f"weightings {weightings.shape} for {len(scores)} scores")
     if not (np.isfinite(weightings).all() and (weightings >= 0).all() and (weightings > 0).any(1).all()):
-        raise RerankingInputError("a weighting is finite, has no negative weight and one above 0")
+        raise RerankingInputError("expected weightings that are finite, without negative weights, and with one above 0")
     kept = _front(np.where(allowed, scores, 0), allowed)
-    # the kept of each clip to the left, in their order, and only as many columns as the longest row needs
+    # the kept candidates of each clip to the left, in order, and only as many columns as the longest row needs
     columns = np.argsort(~kept, axis=1, kind="stable")[:, : kept.sum(1).max()]
     kept, value = np.take_along_axis(kept, columns, 1), np.take_along_axis(value, columns, 1)
     scores = np.where(kept, np.take_along_axis(scores, columns[None], 2), 0)
@@ -155,10 +155,10 @@ def _chosen(
 
 
 def _front(scores: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    """[C, K] bool: the allowed candidates that some weighting without negative weights may choose (usually a tenth).
+    """Return [C, K] bool: the allowed candidates that some non-negative weighting may choose (usually a tenth).
 
-    Left out is what another beats in every score, or equals or beats in every score and precedes (`select` takes the
-    first of equals).
+    A candidate is left out where another beats it in every score, or is at least as good in every score and precedes it
+    (reranking takes the first of equals).
     """
     beaten = ~allowed
     places = np.arange(allowed.shape[1])
@@ -170,9 +170,9 @@ def _front(scores: np.ndarray, allowed: np.ndarray) -> np.ndarray:
 
 
 def simplex_grid(n: int, steps: int) -> np.ndarray:
-    """All weightings [W, n] of multiples of 1 / steps that sum to 1, W = (steps + n - 1 choose n - 1)."""
+    """Return all weightings [W, n] of multiples of 1 / steps that sum to 1, W = (steps + n - 1 choose n - 1)."""
     if n < 1 or steps < 1:
-        raise RerankingInputError(f"{n} weights in {steps} steps: both are at least 1")
+        raise RerankingInputError(f"{n} weights in {steps} steps, expected at least 1 of each")
     # stars and bars: n - 1 bars among the stars; a weight is the number of stars between two bars
     bars = list(combinations(range(steps + n - 1), n - 1))
     edges = np.full((len(bars), n + 1), -1)
@@ -184,14 +184,14 @@ def simplex_grid(n: int, steps: int) -> np.ndarray:
 def refine(
     evaluate: Callable[[np.ndarray], np.ndarray], start: np.ndarray, step: float, smallest: float = 1 / 512
 ) -> np.ndarray:
-    """Weightings [W, S] tried around `start` [S], on the simplex, on the way to where none nearby is better.
+    """Climb from `start` [S] on the simplex to where nothing nearby is better; return all weightings [W, S] tried.
 
     Weight moves by `step` from one score to another, the best such move is made, and the step is halved where none
-    helps. What is returned has `start` first.
+    helps. `start` is the first row.
 
     Args:
-        evaluate: the values [W] of weightings [W, S].
-        step: of the grid that `start` is from.
+        evaluate: returns the values [W] of weightings [W, S].
+        step: that of the grid from which `start` comes.
         smallest: the last step.
     """
     size = len(start)

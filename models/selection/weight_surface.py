@@ -1,4 +1,4 @@
-"""How a mean value changes over settings, and which of them the clips cannot tell from the best."""
+"""The surface of a mean value over settings, and which settings the clips cannot tell from the best."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 from ..ensemble.reranking import allowed_candidates
 from .weight_search import chosen_values
 
-CHUNK_CELLS = 1 << 22  # settings times resamples held at once: 32 MiB
+MAX_RESAMPLED_MEANS = 1 << 22  # settings times resamples held at a time: 32 MiB
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.99, 1.0)  # of fluency_error; 1 filters nothing
 
 
 @dataclass(frozen=True)
 class Behind:
-    """How far W settings are behind the best of them, with 95 % intervals over resampled clips."""
+    """By how much the best of W settings exceeds each of them, with 95 % intervals over resampled clips."""
 
     best: int
     delta: np.ndarray  # [W]
@@ -24,12 +24,12 @@ class Behind:
 
     @property
     def tied_with_best(self) -> np.ndarray:
-        """[W] bool: the interval of the difference includes 0."""
+        """Return [W] bool: the interval of the difference includes 0."""
         return self.low <= 0
 
 
 def behind_best(values: np.ndarray, resamples: int = 1000, seed: int = 0) -> Behind:
-    """Paired bootstrap of every setting against the best, all of them on the same resamples of the clips.
+    """Compare every setting with the best by a paired bootstrap, all on the same resamples of the clips.
 
     Args:
         values: [W, C].
@@ -39,7 +39,7 @@ def behind_best(values: np.ndarray, resamples: int = 1000, seed: int = 0) -> Beh
     drawn = np.random.default_rng(seed).multinomial(clips, np.full(clips, 1 / clips), size=resamples) / clips
     difference = values[best] - values
     low, high = np.empty(settings), np.empty(settings)
-    rows = max(1, CHUNK_CELLS // resamples)
+    rows = max(1, MAX_RESAMPLED_MEANS // resamples)
     for first in range(0, settings, rows):
         block = slice(first, first + rows)
         low[block], high[block] = np.percentile(difference[block] @ drawn.T, [2.5, 97.5], axis=1)
@@ -55,11 +55,11 @@ def reranking_surface(
     encoder_weights: np.ndarray,
     thresholds: np.ndarray,
 ) -> np.ndarray:
-    """Value [T, W, C] of each clip's choice under each fluency threshold [T] and encoder weight [W].
+    """Return the value [T, W, C] of each clip's choice under each fluency threshold [T] and encoder weight [W].
 
     Args:
-        encoder, decoder: scores [C, K]; the decoder's weight is 1 less the encoder's.
-        fluency_error, mask: [C, K], as of `allowed_candidates`.
+        encoder, decoder: scores [C, K]; the decoder's weight is 1 minus the encoder's.
+        fluency_error, mask: [C, K], as for `allowed_candidates`.
         value: [C, K].
     """
     scores, weightings = np.stack([encoder, decoder]), np.stack([encoder_weights, 1 - encoder_weights], 1)

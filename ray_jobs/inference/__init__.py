@@ -1,1 +1,1 @@
-"""Read audio files for an exported ensemble, resumably."""
+"""Read audio files for an exported ensemble, go on after interruptions, print the results."""

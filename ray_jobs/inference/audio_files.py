@@ -1,4 +1,4 @@
-"""Audio files that a user names on the command line."""
+"""Find and read the audio files that a user names on the command line."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus"}
 
 
 def find_audio(paths: list[Path]) -> list[Path]:
-    """The files themselves, and those in the folders, at any depth, in the order of their names.
+    """Return the files named, and the audio files in the directories named, at any depth, in the order of their names.
 
     Raises:
-        AudioError: naming a path that does not exist, or saying that there is no audio at all.
+        AudioError: a path does not exist, or there is no audio file at all.
     """
     found: list[Path] = []
     for path in paths:
         if not path.exists():
-            raise AudioError(f"{path}: no such file or folder")
+            raise AudioError(f"{path}: no such file or directory")
         inside = path.rglob("*") if path.is_dir() else [path]
         found += sorted(file for file in inside if path.is_file() or file.suffix.lower() in SUFFIXES)
     if not found:
-        raise AudioError(f"{', '.join(map(str, paths))}: no audio found; looked for {' '.join(sorted(SUFFIXES))}")
+        raise AudioError(f"{', '.join(map(str, paths))}: no audio files found; looked for {' '.join(sorted(SUFFIXES))}")
     return list(dict.fromkeys(found))
 
 
@@ -37,10 +37,10 @@ def read_in_batches(
     """Read files in batches with a progress bar; those that cannot be read are reported and left out.
 
     Args:
-        before: how many were read by an earlier run, and are not among `paths`.
+        before: number of files that an earlier run has read, and that are not among `paths`.
 
     Raises:
-        AudioError: if none can be read.
+        AudioError: no file can be read.
     """
     good = before
     starts = range(0, len(paths), batch_size)

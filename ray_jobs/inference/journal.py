@@ -1,4 +1,4 @@
-"""What a long job has done so far, kept in a file while it works, so that the next run goes on from there."""
+"""Keep the results of a long job in a file while it works, so that an interrupted one goes on from there."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from typing import Any
 
 
 class Journal:
-    """JSON lines of a key and a value each; `done` has those of an interrupted run."""
+    """A file of JSON lines, each a key and a value; `done` has those of an interrupted run.
+
+    A last line that a killed run wrote only in part is dropped.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.done: dict[str, Any] = {}
         whole = 0
         for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
-            if not line.endswith(b"\n"):  # the run was killed while it wrote
+            if not line.endswith(b"\n"):  # the run was killed while it was writing
                 break
             key, value = json.loads(line)
             self.done[key] = value
@@ -25,12 +28,12 @@ class Journal:
         self._file.truncate(whole)
 
     def add(self, key: str, value: Any) -> None:
-        """Note what is done."""
+        """Keep the value of a key."""
         self.done[key] = value
         self._file.write(json.dumps([key, value]).encode() + b"\n")
         self._file.flush()
 
     def remove(self) -> None:
-        """All is done, and its result is written."""
+        """Delete the file, once the job's result is written."""
         self._file.close()
         self.path.unlink()

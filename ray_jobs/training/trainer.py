@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -65,17 +66,22 @@ def wait_and_say(running: list[ray.ObjectRef], progress: ray.actor.ActorHandle) 
 
 
 def make_trainer(
-    request: TrainingRequest, checkpoints: Path, callbacks: list[ray.train.UserCallback] | None = None, keep: int = 1
+    request: TrainingRequest,
+    checkpoints: Path,
+    callbacks: list[ray.train.UserCallback] | None = None,
+    keep: int = 1,
+    worker: Callable[[TrainingRequest], None] | None = None,
 ) -> TorchTrainer:
     """Return the trainer of a job. Its name holds the settings, so other settings never continue old weights.
 
     Args:
         checkpoints: directory of the checkpoints of all trainings.
         keep: number of checkpoints kept.
+        worker: the function of every worker, which calls `work`; `work` itself when left out.
     """
     job = request.job
     return TorchTrainer(
-        partial(work, request),
+        partial(worker or work, request),
         scaling_config=ray.train.ScalingConfig(
             num_workers=job.resources.workers,
             use_gpu=job.resources.gpus_per_worker > 0,

@@ -1,15 +1,14 @@
-"""Candidates of the validation clips, drawn once a sampling setting and kept: search/candidates/<setting>/*.parquet.
+"""Candidates of the validation clips, drawn once for each sampling setting: search/candidates/<setting>/*.parquet.
 
 A file holds some clips: every distinct caption that the captioners propose for each, with all its scores and its value
-by metrics. What is there is never drawn again, whoever asks: a sampling trial that goes on, a search that was killed,
-the reranking search that wants all clips of the setting that was chosen.
+by each metric. Candidates that are there are never drawn again, neither by a sampling trial that goes on, nor by a
+search that was interrupted, nor by the reranking search, which needs all clips of the chosen setting.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -32,33 +31,50 @@ CLIPS_PER_FILE = 128
 
 
 def validation_directory(experiment: Experiment) -> RunDirectory:
-    """The run directory as a search sees it: the test split is refused."""
+    """Return the run directory as a search sees it: the test split is refused."""
     return RunDirectory(experiment, splits=(SPLIT,))
 
 
-@lru_cache(maxsize=1)
-def validation_members(experiment_json: str) -> TrainedMembers:
-    """The members over the validation split; they stay loaded in a process that is used again."""
-    experiment = Experiment.model_validate_json(experiment_json)
-    directory = validation_directory(experiment)
-    embeddings = directory.search("candidates") / f"audio-{directory.members_inputs()}.npz"
-    return TrainedMembers(experiment, SPLIT, directory, embeddings)
+class LoadedMembers:
+    """The trained members that a process keeps loaded over the validation split: those of one experiment at a time."""
+
+    def __init__(self) -> None:
+        self._members: TrainedMembers | None = None
+
+    def of(self, experiment: Experiment) -> TrainedMembers:
+        """Return the experiment's members: those of the last call where it was for an equal experiment."""
+        if self._members is None or self._members.experiment != experiment:
+            self._members = None  # so that two experiments' members are never loaded together
+            directory = validation_directory(experiment)
+            embeddings = directory.search("candidates") / f"audio-{directory.members_inputs()}.npz"
+            self._members = TrainedMembers(experiment, SPLIT, directory, embeddings)
+        return self._members
+
+
+LOADED = LoadedMembers()  # in this process: Ray runs many trials and tasks in one
+
+
+def validation_clip_ids(directory: RunDirectory, experiment: Experiment) -> list[str]:
+    """Return the validation clips in the order in which all searches go through them."""
+    shards = storage.listing(directory.features(experiment.target_corpus, SPLIT), "*.parquet")
+    frames = [pd.read_parquet(storage.source(shard), columns=["clip_id"]) for shard in shards]
+    return [clip_id for frame in frames for clip_id in frame["clip_id"]]
 
 
 def resources(search: SearchConfig) -> dict[str, float]:
-    """CPUs and share of a GPU of whatever draws candidates."""
+    """Return the CPUs and the share of a GPU of a process that draws candidates."""
     return {"cpu": search.cpus_per_trial, "gpu": gpu_share(search.gpus_per_trial)}
 
 
 def rung_sizes(clips: int, search: SearchConfig) -> list[int]:
-    """Numbers of clips on which sampling trials are compared, growing to `search.clips` (or all)."""
+    """Return the growing numbers of clips on which sampling trials are compared, up to `search.clips` (or all)."""
     most = min(search.clips or clips, clips)
     sizes = {max(min(3, most), round(most / search.reduction**rung)) for rung in range(search.rungs)}
     return sorted(sizes)
 
 
 def shard_slices(clips: int, search: SearchConfig) -> list[slice]:
-    """The clips of each file: no file goes over the end of a part."""
+    """Return the clips of each file; no file extends over the end of a rung."""
     ends = sorted({*rung_sizes(clips, search), clips})
     return [
         slice(at, min(at + CLIPS_PER_FILE, end))
@@ -76,10 +92,11 @@ class CandidateStore:
         self.folder = directory.search("candidates") / directory.candidates_inputs(sampling)
 
     def path(self, clips: slice) -> Path:
+        """Return the file of some clips."""
         return self.folder / f"clips-{clips.start:05d}-{clips.stop:05d}.parquet"
 
     def is_there(self, clips: slice, metrics: Sequence[str]) -> bool:
-        """Whether the file of some clips is there, with their values by these metrics."""
+        """Return whether the file of some clips is there, with their values by these metrics."""
         path = self.path(clips)
         if not storage.exists(path):
             return False
@@ -88,16 +105,21 @@ class CandidateStore:
         return {VALUE + metric for metric in metrics} <= set(pq.read_schema(storage.source(path)).names)
 
     def build(self, clips: slice, metrics: Sequence[str]) -> float:
-        """Make what is missing of a file; returns the seconds that drawing and scoring took."""
+        """Make what is missing of a file; return the seconds that drawing and scoring took."""
         if self.is_there(clips, metrics):
             return 0.0
-        members = validation_members(self.experiment.model_dump_json())
+        members = LOADED.of(self.experiment)
         clip_ids = members.features.clip_ids
         seconds = 0.0
         if storage.exists(self.path(clips)):
             frame = pd.read_parquet(storage.pull(self.path(clips)))
         else:
-            _ = members.captioners, members.retrievers, members.detector, members.audio_embeddings  # no part of drawing
+            _ = (
+                members.captioners,
+                members.retrievers,
+                members.detector,
+                members.audio_embeddings,
+            )  # loading is not drawing
             start = time.perf_counter()
             frame = members.candidates(self.sampling, clips).to_frame(clip_ids[clips])
             seconds = time.perf_counter() - start
@@ -110,13 +132,13 @@ class CandidateStore:
     def read(
         self, clip_ids: Sequence[str], search: SearchConfig, clips: int
     ) -> tuple[CandidateTable, dict[str, np.ndarray]]:
-        """The table of the first so many clips, and the values [clips, K] by metric.
+        """Return the table of the first `clips` clips, and the values [clips, K] by metric.
 
         Args:
-            clip_ids: of all validation clips.
+            clip_ids: those of all validation clips.
 
         Raises:
-            CandidateError, NoCandidateError, NonFiniteScoreError: files that do not fit the split or each other.
+            CandidateError, NoCandidateError, NonFiniteScoreError: files do not fit the split or each other.
         """
         needed = [part for part in shard_slices(len(clip_ids), search) if part.stop <= clips]
         frames = [pd.read_parquet(storage.pull(self.path(part))) for part in needed]
@@ -129,10 +151,10 @@ class CandidateStore:
 def add_values(
     frame: pd.DataFrame, clip_ids: Sequence[str], references: list[list[str]], metrics: Sequence[str]
 ) -> pd.DataFrame:
-    """The frame with a column `value/<metric>` for each metric.
+    """Return the frame with a column `value/<metric>` for each metric.
 
-    CIDEr-D weighs n-grams by the references of all clips, those without candidates in the frame among them, so that a
-    value is the same whichever clips are looked at.
+    CIDEr-D weighs n-grams by the references of all clips, including those without candidates in the frame, so that a
+    value does not depend on which clips the frame holds.
 
     Raises:
         CandidateError: a clip has no references.
@@ -147,21 +169,21 @@ def add_values(
         except CaptionInputError as error:
             if error.index is None:
                 raise
-            raise CandidateError(f"clip {clip_ids[error.index]!r}: {error}; it cannot be searched on") from error
+            raise CandidateError(f"clip {clip_ids[error.index]!r}: {error}; candidates cannot be valued") from error
         frame = frame.assign(**{VALUE + metric: np.concatenate(values)})
     return frame
 
 
 @ray.remote(max_retries=2)
-def build_remotely(experiment_json: str, sampling: SamplingConfig, clips: slice, metrics: Sequence[str]) -> float:
-    """`CandidateStore.build` as a task: on any node, on its GPU if there is one."""
-    return CandidateStore(Experiment.model_validate_json(experiment_json), sampling).build(clips, metrics)
+def build_remotely(experiment: Experiment, sampling: SamplingConfig, clips: slice, metrics: Sequence[str]) -> float:
+    """Run `CandidateStore.build` as a task: on any node, on its GPU if there is one."""
+    return CandidateStore(experiment, sampling).build(clips, metrics)
 
 
 def build_all(experiment: Experiment, sampling: SamplingConfig, clips: int, metrics: Sequence[str]) -> None:
-    """Make what is missing of a setting's candidates of all clips, in as many tasks at a time as fit."""
+    """Make what is missing of a setting's candidates of all clips, in as many tasks at a time as the cluster holds."""
     store = CandidateStore(experiment, sampling)
     missing = [part for part in shard_slices(clips, experiment.search) if not store.is_there(part, metrics)]
     share = resources(experiment.search)
     task = build_remotely.options(num_cpus=share["cpu"], num_gpus=share["gpu"])
-    ray.get([task.remote(experiment.model_dump_json(), sampling, part, metrics) for part in missing])
+    ray.get([task.remote(experiment, sampling, part, metrics) for part in missing])

@@ -1,4 +1,4 @@
-"""Which of a member's settings a sweep varies, and the experiment with other values of them."""
+"""The settings of a member that a sweep varies, and the experiment with other values of them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tune_spaces.training import SPACES
 
 
 def space(experiment: Experiment, member: str) -> dict[str, Any]:
-    """The member's fields that vary, as dotted paths, and Tune's domain of each.
+    """Return Tune's domain of each field of the member that varies, by its dotted path.
 
     Raises:
-        ConfigError: no such member or space, a field that this kind of member does not have, or one that cannot change
+        ConfigError: the member or the space does not exist, this kind of member lacks a field, or a field cannot change
             while the member is trained (pbt).
     """
     if member not in experiment.members:
@@ -39,13 +39,13 @@ def _check_population(experiment: Experiment, member: str, domains: dict[str, An
     for field, domain in domains.items():
         if not isinstance(domain, Float):
             raise ConfigError(
-                f"sweep.scheduler: pbt changes settings in the middle of training, and {field} is no number that could "
-                "change there; use asha"
+                f"sweep.scheduler: pbt changes settings in the middle of training, and {field} is not a number that "
+                "could change there; use asha"
             )
     sweep, training = experiment.sweep, experiment.members[member].training
     if training.parallel == "fsdp":
         raise ConfigError(
-            f"sweep.scheduler: pbt hands whole weights on, and members.{member}.training.parallel is fsdp"
+            f"sweep.scheduler: pbt hands whole weights on, which members.{member}.training.parallel: fsdp does not have"
         )
     if sweep.exchange_epochs >= training.epochs:
         raise ConfigError(
@@ -53,11 +53,11 @@ def _check_population(experiment: Experiment, member: str, domains: dict[str, An
             f"members.{member}.training"
         )
     if sweep.trials < 2:
-        raise ConfigError("sweep.trials: found 1, expected 2 or more: a population has somebody to learn from")
+        raise ConfigError("sweep.trials: found 1, expected 2 or more: the trials of a population learn from each other")
 
 
 def own_value(experiment: Experiment, member: str, field: str) -> Any:
-    """A member's field by its dotted path."""
+    """Return the value of a member's field by its dotted path."""
     node: Any = experiment.members[member]
     for key in field.split("."):
         node = getattr(node, key)
@@ -65,10 +65,10 @@ def own_value(experiment: Experiment, member: str, field: str) -> Any:
 
 
 def with_settings(experiment: Experiment, member: str, settings: dict[str, Any]) -> Experiment:
-    """The experiment with some of a member's fields, by dotted path, set otherwise.
+    """Return the experiment with other values of some of a member's fields, by dotted path.
 
     Raises:
-        ConfigError: values that the schema refuses.
+        ConfigError: the schema refuses a value.
     """
     raw = experiment.model_dump(mode="json")
     for field, value in settings.items():

@@ -1,4 +1,4 @@
-"""Loading a run's trained members, and the target corpus's splits with their embeddings, once a process."""
+"""Load a run's trained members over a split of the target corpus, and compute with them what searches need."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models.captioner.model import Captioner, conditioning
 from models.ensemble.candidate_table import CandidateTable, score_candidates
 from models.files import write_arrays
 from models.fluency.detector import FluencyDetector
-from models.generation.candidates import Candidate, propose
+from models.generation.candidates import Candidate, ClipInputs, Decoding, propose
 from models.metrics.retrieval import flatten_captions
 from models.retriever.model import Retriever
 from models.settings import SamplingConfig
@@ -27,10 +27,10 @@ from ray_jobs.run.directory import RunDirectory
 
 
 class TrainedMembers:
-    """The members of a run over one split of its target corpus.
+    """The members of a run over one split of its target corpus; each is loaded when it is first used.
 
     Args:
-        directory: where to read; one that refuses splits in a job that must not see them (`RunDirectory`).
+        directory: the run directory; a job that must not see some splits gives one that refuses them (`RunDirectory`).
         embeddings: a file that keeps audio_embeddings for other processes; nothing is kept when left out.
     """
 
@@ -57,7 +57,7 @@ class TrainedMembers:
 
     @cached_property
     def audio_embeddings(self) -> dict[str, np.ndarray]:
-        """By retriever, [clips, D]."""
+        """Return the embeddings [clips, D] by retriever."""
         if self.embeddings and self.embeddings.is_file():
             with np.load(self.embeddings) as kept:
                 return {name: kept[name] for name in kept.files}
@@ -67,20 +67,20 @@ class TrainedMembers:
         return computed
 
     def candidates(self, sampling: SamplingConfig, clips: slice = slice(None)) -> CandidateTable:
-        """What all captioners propose for some clips, all when left out, sampled and by beam search, scored."""
+        """Return all captioners' scored candidates of some clips (all when left out), sampled and by beam search."""
         e = self.experiment
         read = {name: self._conditioning(name)[clips] for name in self.captioners}
-        codes = self.features.codes[clips]
-        proposed = propose(self.captioners, codes, read, sampling, e.beam, e.seed, e.token_ensembles)
+        inputs = ClipInputs(self.features.codes[clips], read)
+        proposed = propose(self.captioners, inputs, Decoding(sampling, e.beam, e.seed), e.token_ensembles)
         embeddings = {name: one[clips] for name, one in self.audio_embeddings.items()}
         return score_candidates(proposed, self.retrievers, embeddings, self.detector)
 
     def queries(self) -> tuple[list[str], np.ndarray]:
-        """All captions of the split, and the clip that each describes."""
+        """Return all captions of the split, and the clip that each describes."""
         return flatten_captions(self.features.captions)
 
     def similarities(self) -> dict[str, np.ndarray]:
-        """By retriever, [queries, clips]."""
+        """Return the similarities [queries, clips] by retriever."""
         return self._similarities
 
     @cached_property
@@ -92,14 +92,15 @@ class TrainedMembers:
         }
 
     def seconds_a_clip(self, sampling: SamplingConfig, clips: int = 16) -> dict[str, float]:
-        """By member and token ensemble, how long it takes for what it does to a clip, on the first so many clips.
+        """Measure the seconds a clip of each member and token ensemble, on the first `clips` clips of the split.
 
-        A captioner proposes; a retriever embeds the clip and all that is proposed for it; a fluency detector judges
-        that. One after another, on this machine.
+        A captioner proposes; a retriever embeds the clip and all captions proposed for it; a fluency detector judges
+        these captions. They run one after another, on this machine.
         """
         e, few = self.experiment, slice(clips)
         log_mels, codes = self.features.log_mels[few], self.features.codes[few]
-        read = {name: self._conditioning(name)[few] for name in self.captioners}
+        inputs = ClipInputs(codes, {name: self._conditioning(name)[few] for name in self.captioners})
+        decoding = Decoding(sampling, e.beam, e.seed)
         proposed: dict[str, list[list[Candidate]]] = {}
 
         took: dict[str, float] = {}
@@ -112,7 +113,7 @@ class TrainedMembers:
 
         for name in e.caption_sources():
             with timed(name):
-                proposed |= propose(self.captioners, codes, read, sampling, e.beam, e.seed, e.token_ensembles, [name])
+                proposed |= propose(self.captioners, inputs, decoding, e.token_ensembles, [name])
         texts = list({one.text for said in proposed.values() for clip in said for one in clip})
         for name, retriever in self.retrievers.items():
             with timed(name):

@@ -1,4 +1,4 @@
-"""Writes corpora as they are published, for the adapters to read."""
+"""Write corpora as they are published, for the adapters to read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def touch(folder: Path, names: Iterable[str]) -> None:
-    """Empty files: adapters do not look into audio."""
+    """Write empty files: adapters do not look into audio."""
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Clotho: both layouts, ids from the metadata, and names that must come through as they are."""
+"""Clotho: both layouts, ids from the metadata, and names that must stay as they are."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ def _write(captions: Path, audio: Path, name: str = "development") -> None:
         ("CLOTHO_v2.1/clotho_csv_files", "CLOTHO_v2.1/clotho_audio_files"),
     ],
 )
-def test_reads_both_layouts_without_munging_names(tmp_path: Path, captions: str, audio: str) -> None:
+def test_reads_both_layouts_and_keeps_names(tmp_path: Path, captions: str, audio: str) -> None:
     _write(tmp_path / captions, tmp_path / audio)
-    table, quarantine = _corpus(tmp_path).read("train")
-    assert tuple(table.columns) == COLUMNS
-    assert quarantine.empty
-    assert table["clip_id"].tolist() == [name.removesuffix(".wav") for name in NAMES]
-    assert table["path"].tolist() == [str(tmp_path / audio / "development" / name) for name in NAMES]
-    assert all(Path(path).is_file() for path in table["path"])
-    assert table["captions"].iloc[0] == _clip(NAMES[0])[1:]
-    assert table["freesound_id"].tolist() == ["100", "", "102", "103", "104", "105"]
-    assert set(table["youtube_id"]) == {""}
+    table = _corpus(tmp_path).read("train")
+    assert tuple(table.clips.columns) == COLUMNS
+    assert table.quarantine.empty
+    assert table.clips["clip_id"].tolist() == [name.removesuffix(".wav") for name in NAMES]
+    assert table.clips["path"].tolist() == [str(tmp_path / audio / "development" / name) for name in NAMES]
+    assert all(Path(path).is_file() for path in table.clips["path"])
+    assert table.clips["captions"].iloc[0] == _clip(NAMES[0])[1:]
+    assert table.clips["freesound_id"].tolist() == ["100", "", "102", "103", "104", "105"]
+    assert set(table.clips["youtube_id"]) == {""}
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_reads_both_layouts_without_munging_names(tmp_path: Path, captions: str,
 )
 def test_splits_have_clothos_names(tmp_path: Path, split: str, name: str) -> None:
     _write(tmp_path, tmp_path, name)
-    assert len(_corpus(tmp_path, split).read(split)[0]) == len(NAMES)
+    assert len(_corpus(tmp_path, split).read(split).clips) == len(NAMES)
 
 
 def test_clips_that_cannot_be_used(tmp_path: Path) -> None:
@@ -72,11 +72,16 @@ def test_clips_that_cannot_be_used(tmp_path: Path) -> None:
     with (tmp_path / "clotho_captions_development.csv").open("a", newline="") as file:
         csv.writer(file).writerows([_clip(NAMES[0]), ["../evaluation/a.wav", "one"], ["long.wav", "x" * 2001]])
     touch(tmp_path / "development", ["long.wav"])
-    table, quarantine = _corpus(tmp_path).read("train")
-    assert len(table) == len(NAMES) - 1
-    parts = ["line 5: audio file is missing", "line 8: duplicate", "line 9: .*leads out", "line 10: .*2,001 characters"]
-    assert len(quarantine) == len(parts)
-    for reason, part in zip(quarantine["reason"], parts):
+    table = _corpus(tmp_path).read("train")
+    assert len(table.clips) == len(NAMES) - 1
+    parts = [
+        "line 5: audio file is missing",
+        "line 8: duplicate",
+        "line 9: .*leads out",
+        "line 10: .*2,001 char",
+    ]
+    assert len(table.quarantine) == len(parts)
+    for reason, part in zip(table.quarantine["reason"], parts):
         assert re.search(f"clotho_captions_development.csv {part}", reason)
 
 
@@ -84,7 +89,7 @@ def test_without_metadata_it_warns(tmp_path: Path, caplog: pytest.LogCaptureFixt
     _write(tmp_path, tmp_path)
     (tmp_path / "clotho_metadata_development.csv").unlink()
     with caplog.at_level(logging.WARNING):
-        table, _ = _corpus(tmp_path).read("train")
+        table = _corpus(tmp_path).read("train").clips
     assert set(table["freesound_id"]) == {""}
     assert "clotho_metadata_development.csv: no such file" in caplog.text
     assert "6 of 6 clips are unknown" in caplog.text
@@ -94,7 +99,7 @@ def test_with_metadata_of_other_clips_it_warns(tmp_path: Path, caplog: pytest.Lo
     _write(tmp_path, tmp_path)
     write_csv(tmp_path / "clotho_metadata_development.csv", METADATA, _metadata(NAMES[0], "7"))
     with caplog.at_level(logging.WARNING):
-        table, _ = _corpus(tmp_path).read("train")
+        table = _corpus(tmp_path).read("train").clips
     assert table["freesound_id"].tolist() == ["7", "", "", "", "", ""]
     assert "5 of 6 clips are unknown" in caplog.text
 
@@ -117,21 +122,21 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 def test_two_layouts_at_once_are_refused(tmp_path: Path) -> None:
     _write(tmp_path, tmp_path)
     _write(tmp_path / "clotho_csv_files", tmp_path)
-    with pytest.raises(CorpusError, match="one captions file expected, found 2"):
+    with pytest.raises(CorpusError, match="found 2 places of the captions file, expected one"):
         _corpus(tmp_path).read("train")
 
 
 def test_metadata_without_ids(tmp_path: Path) -> None:
     _write(tmp_path, tmp_path)
     write_csv(tmp_path / "clotho_metadata_development.csv", ["file_name", "keywords"], ["a.wav", "rain"])
-    with pytest.raises(CorpusError, match="found columns file_name, keywords; expected file_name and sound_id"):
+    with pytest.raises(CorpusError, match="found columns file_name, keywords; expected file_name, sound_id"):
         _corpus(tmp_path).read("train")
 
 
 def test_no_clips(tmp_path: Path) -> None:
     write_csv(tmp_path / "clotho_captions_development.csv", CAPTIONS)
     (tmp_path / "development").mkdir()
-    with pytest.raises(CorpusError, match="no clips"):
+    with pytest.raises(CorpusError, match="no rows"):
         _corpus(tmp_path).read("train")
 
 
@@ -145,7 +150,7 @@ def test_the_real_captions(tmp_path: Path, shared_data: Path, split: str, name: 
     with sheet.open(newline="", encoding="utf-8") as file:
         names = [row["file_name"] for row in csv.DictReader(file)]
     touch(tmp_path / name, names)
-    table, quarantine = _corpus(tmp_path, split).read(split)
-    assert (len(table), len(quarantine)) == (clips, 0)
-    assert table["captions"].map(len).sum() == 5 * clips
-    assert [Path(path).name for path in table["path"]] == names
+    table = _corpus(tmp_path, split).read(split)
+    assert (len(table.clips), len(table.quarantine)) == (clips, 0)
+    assert table.clips["captions"].map(len).sum() == 5 * clips
+    assert [Path(path).name for path in table.clips["path"]] == names

@@ -1,4 +1,4 @@
-"""The DCASE rule: what is evaluated on, or listed, is never trained on."""
+"""The DCASE rule: clips that are evaluated on, or listed, are never trained on."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import pytest
 
 from corpora.clotho import ClothoCorpus
 from corpora.exclusions import Exclusions, exclude, find_evaluation_ids, read_exclusions
-from corpora.table import QUARANTINE_COLUMNS, CorpusError, clip_table
+from corpora.table import QUARANTINE_COLUMNS, CorpusError, clip_frame
 from corpora.wavcaps import WavCapsCorpus
 from tests.corpora.layouts import touch, write_csv
 
 
 def _table(*ids: tuple[str, str]) -> pd.DataFrame:
-    """Clips c0, c1, ... of (freesound_id, youtube_id)."""
-    return clip_table([(f"c{at}", f"/a/c{at}.wav", ["x"], *pair) for at, pair in enumerate(ids)])
+    """Return clips c0, c1, ... of (freesound_id, youtube_id)."""
+    return clip_frame([(f"c{at}", f"/a/c{at}.wav", ["x"], *pair) for at, pair in enumerate(ids)])
 
 
 def _wavcaps(root: Path, freesound: list[str], audioset: list[str]) -> pd.DataFrame:
-    """WavCaps with clips of these ids, as published."""
+    """Write WavCaps with clips of these ids as it is published, and read it."""
     for source, name, ids in (("FreeSound", "fsd_final.json", freesound), ("AudioSet_SL", "as_final.json", audioset)):
         items = [{"id": clip_id, "caption": "Rain.", "duration": 1.0, "audio": "wav_path"} for clip_id in ids]
         (root / name).write_text(json.dumps({"num_captions_per_audio": 1, "data": items}))
         touch(root / "Audio" / source, [f"{clip_id.removesuffix('.wav')}.flac" for clip_id in ids])
     settings = {"kind": "wavcaps", "root": str(root), "sources": ["FreeSound", "AudioSet_SL"]}
-    return WavCapsCorpus.model_validate(settings).read("train")[0]
+    return WavCapsCorpus.model_validate(settings).read("train").clips
 
 
 def _clotho(root: Path, split: str, sound_ids: list[str]) -> pd.DataFrame:
@@ -37,18 +37,23 @@ def _clotho(root: Path, split: str, sound_ids: list[str]) -> pd.DataFrame:
     rows = [[file, "rain", sound_id] for file, sound_id in zip(names, sound_ids)]
     write_csv(root / f"clotho_metadata_{name}.csv", ["file_name", "keywords", "sound_id"], *rows, encoding="iso-8859-1")
     touch(root / name, names)
-    return ClothoCorpus.model_validate({"kind": "clotho", "root": str(root), "splits": [split]}).read(split)[0]
+    return ClothoCorpus.model_validate({"kind": "clotho", "root": str(root), "splits": [split]}).read(split).clips
 
 
 def test_wavcaps_without_a_blacklist_of_wavcaps(tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text('{"AudioSet": ["Yb0RFKhbpFJA.wav"], "FreeSound": ["156", "Not found", "201"]}')
     wavcaps = _wavcaps(tmp_path, ["1156", "156", "0156", "15"], ["Yb0RFKhbpFJA.wav", "YYo_3dT8Vm_3.wav"])
-    kept, quarantine = exclude(wavcaps, read_exclusions(tmp_path / "list.json"))
-    assert kept["clip_id"].tolist() == ["FreeSound/1156", "FreeSound/0156", "FreeSound/15", "AudioSet_SL/YYo_3dT8Vm_3"]
-    assert kept.index.tolist() == [0, 1, 2, 3]
-    assert tuple(quarantine.columns) == QUARANTINE_COLUMNS
-    assert quarantine["clip_id"].tolist() == ["FreeSound/156", "AudioSet_SL/Yb0RFKhbpFJA"]
-    assert quarantine["reason"].tolist() == [
+    kept = exclude(wavcaps, read_exclusions(tmp_path / "list.json"))
+    assert kept.clips["clip_id"].tolist() == [
+        "FreeSound/1156",
+        "FreeSound/0156",
+        "FreeSound/15",
+        "AudioSet_SL/YYo_3dT8Vm_3",
+    ]
+    assert kept.clips.index.tolist() == [0, 1, 2, 3]
+    assert tuple(kept.quarantine.columns) == QUARANTINE_COLUMNS
+    assert kept.quarantine["clip_id"].tolist() == ["FreeSound/156", "AudioSet_SL/Yb0RFKhbpFJA"]
+    assert kept.quarantine["reason"].tolist() == [
         "excluded from training: Freesound id 156 is in list.json",
         "excluded from training: YouTube id b0RFKhbpFJA is in list.json",
     ]
@@ -66,10 +71,13 @@ def test_the_real_blacklists(tmp_path: Path, shared_data: Path) -> None:
     assert not set(allowed) & set(freesound)
     videos = [*listed["AudioSet"][:300], "Y___________.wav"]
     table = _wavcaps(tmp_path, [*freesound[:500], *allowed], videos)
-    kept, quarantine = exclude(table, exclusions)
-    assert kept["clip_id"].tolist() == [*(f"FreeSound/{clip_id}" for clip_id in allowed), "AudioSet_SL/Y___________"]
-    assert len(quarantine) == 500 + 300
-    assert quarantine["reason"].str.contains("blacklist_exclude_test_ac.json").all()
+    kept = exclude(table, exclusions)
+    assert kept.clips["clip_id"].tolist() == [
+        *(f"FreeSound/{clip_id}" for clip_id in allowed),
+        "AudioSet_SL/Y___________",
+    ]
+    assert len(kept.quarantine) == 500 + 300
+    assert kept.quarantine["reason"].str.contains("blacklist_exclude_test_ac.json").all()
 
 
 @pytest.mark.parametrize(
@@ -124,14 +132,14 @@ def test_every_published_form(tmp_path: Path, name: str, text: str, freesound: l
         ("a.json", "{}", "expected"),
         ("a.json", '{"FreeSound": "156"}', "expected"),
         ("a.json", '{"Freesound": ["156"]}', "expected"),
-        ("a.json", '{"FreeSound": ["Y156.wav"]}', "'Y156.wav' is no Freesound id"),
-        ("a.json", '{"AudioSet": ["156"]}', "'156' names no YouTube video"),
+        ("a.json", '{"FreeSound": ["Y156.wav"]}', "'Y156.wav' is not a Freesound id"),
+        ("a.json", '{"AudioSet": ["156"]}', "'156' is not a YouTube id"),
         ("a.json", '{"AudioSet": [], "FreeSound": ["Not found"]}', "no ids"),
         ("a.csv", "", "is empty"),
-        ("a.csv", "sound_id\n", "no clips|no ids"),
-        ("a.csv", "sound_id\n156\nx\n", "line 3: 'x' is no Freesound id"),
-        ("a.csv", "youtube_id\n156\n", "line 2: '156' names no YouTube video"),
-        ("a.csv", "file_name,caption_1\nSanta Motor.wav,x\n", "line 2: 'Santa Motor.wav' is no Freesound id"),
+        ("a.csv", "sound_id\n", "no rows"),
+        ("a.csv", "sound_id\n156\nx\n", "line 3: 'x' is not a Freesound id"),
+        ("a.csv", "youtube_id\n156\n", "line 2: '156' is not a YouTube id"),
+        ("a.csv", "file_name,caption_1\nSanta Motor.wav,x\n", "line 2: 'Santa Motor.wav' is not a Freesound id"),
         ("a.csv", "index,id\n0,1,2\n", "line 2: more fields"),
     ],
 )
@@ -163,10 +171,10 @@ def test_clips_of_evaluation_splits_are_not_trained_on(tmp_path: Path) -> None:
         "11": "clotho/validation", "2": "clotho/validation", "21": "clotho/test", "22": "clotho/test"
     }  # fmt: skip
     assert found.youtube == {"b0RFKhbpFJA": "audiocaps/test"}
-    assert exclude(train, found)[0]["freesound_id"].tolist() == ["1", "", "4"]
-    kept, quarantine = exclude(wavcaps, found)
-    assert kept["clip_id"].tolist() == ["FreeSound/1", "FreeSound/33", "AudioSet_SL/YYo_3dT8Vm_3"]
-    assert quarantine["reason"].tolist() == [
+    assert exclude(train, found).clips["freesound_id"].tolist() == ["1", "", "4"]
+    kept = exclude(wavcaps, found)
+    assert kept.clips["clip_id"].tolist() == ["FreeSound/1", "FreeSound/33", "AudioSet_SL/YYo_3dT8Vm_3"]
+    assert kept.quarantine["reason"].tolist() == [
         "excluded from training: Freesound id 11 is in clotho/validation",
         "excluded from training: Freesound id 22 is in clotho/test",
         "excluded from training: YouTube id b0RFKhbpFJA is in audiocaps/test",
@@ -176,16 +184,16 @@ def test_clips_of_evaluation_splits_are_not_trained_on(tmp_path: Path) -> None:
 def test_unknown_ids_exclude_nothing() -> None:
     table = _table(("", ""), ("", ""))
     for exclusions in (Exclusions(), Exclusions({"1": "a"}, {"b": "c"}), find_evaluation_ids({("c", "test"): table})):
-        kept, quarantine = exclude(table, exclusions)
-        assert len(kept) == 2
-        assert tuple(quarantine.columns) == QUARANTINE_COLUMNS
-        assert quarantine.empty
+        kept = exclude(table, exclusions)
+        assert len(kept.clips) == 2
+        assert tuple(kept.quarantine.columns) == QUARANTINE_COLUMNS
+        assert kept.quarantine.empty
 
 
 def test_a_table_without_clips() -> None:
-    kept, quarantine = exclude(clip_table([]), Exclusions({"1": "a"}))
-    assert kept.empty
-    assert quarantine.empty
+    kept = exclude(clip_frame([]), Exclusions({"1": "a"}))
+    assert kept.clips.empty
+    assert kept.quarantine.empty
 
 
 def test_union_keeps_the_first_source() -> None:

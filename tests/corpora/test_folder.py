@@ -1,4 +1,4 @@
-"""The folder adapter: Clotho's layout in, a table and a quarantine out, plain errors otherwise."""
+"""The folder adapter: from Clotho's columns to a table and a quarantine, or a plain error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 
 from corpora.folder import FolderCorpus, read_folder
 from corpora.soundscapes.corpus import SoundscapesCorpus
-from corpora.soundscapes.render import sample_scenes, write_captions, write_clip
+from corpora.soundscapes.render import write_captions, write_clip
+from corpora.soundscapes.sampling import sample_scenes
 from corpora.table import COLUMNS, QUARANTINE_COLUMNS, CorpusError
 from tests.corpora.layouts import touch, write_csv
 
@@ -28,31 +29,31 @@ def _corpus(root: Path, *splits: str) -> FolderCorpus:
 def test_reads_clips_and_captions(tmp_path: Path) -> None:
     text = 'license,caption_2,file_name,caption_1\nCC,"two, with comma",a b.wav,one\nCC,NA,c.d.flac,café\n'
     _write(tmp_path, text, ("a b.wav", "c.d.flac"))
-    table, quarantine = read_folder(tmp_path, "test")
-    assert tuple(table.columns) == COLUMNS
-    assert tuple(quarantine.columns) == QUARANTINE_COLUMNS
-    assert table["clip_id"].tolist() == ["a b", "c.d"]
-    assert table["path"].tolist() == [str(tmp_path / "test" / "a b.wav"), str(tmp_path / "test" / "c.d.flac")]
+    table = read_folder(tmp_path, "test")
+    assert tuple(table.clips.columns) == COLUMNS
+    assert tuple(table.quarantine.columns) == QUARANTINE_COLUMNS
+    assert table.clips["clip_id"].tolist() == ["a b", "c.d"]
+    assert table.clips["path"].tolist() == [str(tmp_path / "test" / "a b.wav"), str(tmp_path / "test" / "c.d.flac")]
     # "NA" is a caption, if a poor one, and not a missing value.
-    assert table["captions"].tolist() == [["one", "two, with comma"], ["café", "NA"]]
-    assert quarantine.empty
+    assert table.clips["captions"].tolist() == [["one", "two, with comma"], ["café", "NA"]]
+    assert table.quarantine.empty
 
 
 def test_accepts_a_byte_order_mark_and_semicolons(tmp_path: Path) -> None:
     _write(tmp_path, "file_name;caption_1\na.wav;hello, you\n", ("a.wav",), "utf-8-sig")
-    assert read_folder(tmp_path, "test")[0]["captions"].tolist() == [["hello, you"]]
+    assert read_folder(tmp_path, "test").clips["captions"].tolist() == [["hello, you"]]
 
 
 def test_orders_captions_by_number_and_drops_blank_ones(tmp_path: Path) -> None:
     _write(tmp_path, "file_name,caption_10,caption_2,caption_1\na.wav,ten, two ,one\nb.wav,ten, \n", ("a.wav", "b.wav"))
-    assert read_folder(tmp_path, "test")[0]["captions"].tolist() == [["one", "two", "ten"], ["ten"]]
+    assert read_folder(tmp_path, "test").clips["captions"].tolist() == [["one", "two", "ten"], ["ten"]]
 
 
 @pytest.mark.parametrize("column", ["freesound_id", "sound_id"])
 def test_takes_ids_as_strings(tmp_path: Path, column: str) -> None:
     rows = ["a.wav,one,0123,r1nicOVtvkQ", "b.wav,one,Not found,", "c.wav,one,456.0,nan"]
     _write(tmp_path, f"file_name,caption_1,{column},youtube_id\n" + "\n".join(rows), ("a.wav", "b.wav", "c.wav"))
-    table, _ = read_folder(tmp_path, "test")
+    table = read_folder(tmp_path, "test").clips
     assert table["freesound_id"].tolist() == ["0123", "", "456"]
     assert table["youtube_id"].tolist() == ["r1nicOVtvkQ", "", ""]
 
@@ -65,17 +66,17 @@ def test_quarantines_what_cannot_be_used(tmp_path: Path) -> None:
     ]  # fmt: skip
     files = ("good.wav", "mute.wav", "good.flac", "long.wav", "most.wav", "last.wav")
     _write(tmp_path, "\n".join(["file_name,caption_1", *rows]), files)
-    table, quarantine = read_folder(tmp_path, "test")
-    assert table["clip_id"].tolist() == ["good", "last"]
-    assert table["captions"].tolist() == [["yes"], ["yes"]]
-    assert quarantine["clip_id"].tolist()[:6] == ["mute", "gone", "good", "good", "", "long"]
-    assert quarantine["path"].iloc[1] == str(tmp_path / "test" / "gone.wav")
+    table = read_folder(tmp_path, "test")
+    assert table.clips["clip_id"].tolist() == ["good", "last"]
+    assert table.clips["captions"].tolist() == [["yes"], ["yes"]]
+    assert table.quarantine["clip_id"].tolist()[:6] == ["mute", "gone", "good", "good", "", "long"]
+    assert table.quarantine["path"].iloc[1] == str(tmp_path / "test" / "gone.wav")
     parts = [
-        "3: no caption", "4: audio file is missing", "5: duplicate file_name", "6: same clip as good.wav",
-        "7: .* blank", "8: a caption of 10,000 characters; at most 2,000", "9: more fields .* unquoted", "10: not CSV",
+        "3: no captions", "4: audio file is missing", "5: duplicate file_name", "6: same clip as good.wav",
+        "7: .* blank", "8: .* 10,000 characters; expected at most 2,000", "9: more fields .* unquoted", "10: not CSV",
         "11: audio file is missing", "12: same clip as good.wav", "13: audio file", "14: audio file", "15: not CSV",
     ]  # fmt: skip
-    for reason, part in zip(quarantine["reason"], parts, strict=True):
+    for reason, part in zip(table.quarantine["reason"], parts, strict=True):
         assert re.search(f"^test.csv line {part}", reason)
 
 
@@ -85,19 +86,19 @@ def test_quarantines_what_cannot_be_used(tmp_path: Path) -> None:
 def test_file_names_stay_in_the_folder(tmp_path: Path, name: str) -> None:
     touch(tmp_path, ["a.wav"])
     _write(tmp_path, f"file_name,caption_1\n{name},hello\nb.wav,hello\n", ("b.wav", "sub/c.wav"))
-    table, quarantine = read_folder(tmp_path, "test")
-    assert table["clip_id"].tolist() == ["b"]
-    assert re.search(r"line 2: file_name .* leads out", quarantine["reason"].item())
+    table = read_folder(tmp_path, "test")
+    assert table.clips["clip_id"].tolist() == ["b"]
+    assert re.search(r"line 2: file_name .* leads out", table.quarantine["reason"].item())
 
 
 def test_reads_subfolders_and_linked_ones(tmp_path: Path) -> None:
     touch(tmp_path / "elsewhere", ["b.wav"])
     _write(tmp_path, "file_name,caption_1\nsub/a.wav,one\nlink/b.wav,two\nsub,three\n", ("sub/a.wav",))
     (tmp_path / "test" / "link").symlink_to(tmp_path / "elsewhere")
-    table, quarantine = read_folder(tmp_path, "test")
-    assert table["clip_id"].tolist() == ["sub/a", "link/b"]
-    # A folder is no audio file.
-    assert quarantine["clip_id"].tolist() == ["sub"]
+    table = read_folder(tmp_path, "test")
+    assert table.clips["clip_id"].tolist() == ["sub/a", "link/b"]
+    # A folder is not an audio file.
+    assert table.quarantine["clip_id"].tolist() == ["sub"]
 
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
@@ -105,12 +106,12 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     _write(tmp_path, text, ("b.wav", "c.wav"), "latin-1")
     with open(os.fsencode(tmp_path / "test") + b"/caf\xe9.wav", "wb"):
         pass
-    table, quarantine = read_folder(tmp_path, "test")
-    assert table["clip_id"].tolist() == ["c"]
-    assert "line 2: file_name" in quarantine["reason"].iloc[0]
-    assert "line 3: a caption or an id is not UTF-8" in quarantine["reason"].iloc[1]
-    # It can be written as UTF-8.
-    quarantine.to_parquet(tmp_path / "quarantine.parquet")
+    table = read_folder(tmp_path, "test")
+    assert table.clips["clip_id"].tolist() == ["c"]
+    assert "line 2: file_name" in table.quarantine["reason"].iloc[0]
+    assert "line 3: a caption or an id is not UTF-8" in table.quarantine["reason"].iloc[1]
+    # The quarantine can be written as UTF-8.
+    table.quarantine.to_parquet(tmp_path / "quarantine.parquet")
 
 
 def test_errors_can_be_printed_whatever_they_quote(tmp_path: Path) -> None:
@@ -147,13 +148,13 @@ def test_empty_file_has_no_columns(tmp_path: Path) -> None:
 
 def test_repeated_column(tmp_path: Path) -> None:
     _write(tmp_path, "file_name,caption_1,caption_1\na.wav,one,two\n")
-    with pytest.raises(CorpusError, match="column 'caption_1' occurs 2 times"):
+    with pytest.raises(CorpusError, match="found column 'caption_1' 2 times, expected once"):
         read_folder(tmp_path, "test")
 
 
 def test_empty_split(tmp_path: Path) -> None:
     _write(tmp_path, "file_name,caption_1\n")
-    with pytest.raises(CorpusError, match="no clips"):
+    with pytest.raises(CorpusError, match="no rows"):
         read_folder(tmp_path, "test")
 
 
@@ -170,10 +171,10 @@ def test_reads_what_soundscapes_writes(tmp_path: Path) -> None:
         write_clip(scene, tmp_path, 16000)
     write_captions(tmp_path, "test", scenes)
     corpus = SoundscapesCorpus.model_validate({"kind": "soundscapes", "root": str(tmp_path), "splits": {"test": 3}})
-    table, quarantine = corpus.read("test")
-    assert table["clip_id"].tolist() == [scene.clip_id for scene in scenes]
-    assert all(len(captions) == 5 for captions in table["captions"])
-    assert quarantine.empty
+    table = corpus.read("test")
+    assert table.clips["clip_id"].tolist() == [scene.clip_id for scene in scenes]
+    assert all(len(captions) == 5 for captions in table.clips["captions"])
+    assert table.quarantine.empty
 
 
 # --- one captions.csv ----------------------------------------------------------------------------------------------
@@ -184,18 +185,18 @@ def test_one_file_with_a_split_column(tmp_path: Path) -> None:
     write_csv(tmp_path / "captions.csv", ["file_name", "caption_1", "split"], *rows)
     touch(tmp_path, ["a.wav", "b.wav", "c.wav", "d.wav"])
     corpus = _corpus(tmp_path, "train", "validation", "test")
-    table, quarantine = corpus.read("train")
-    assert table["path"].tolist() == [str(tmp_path / "a.wav"), str(tmp_path / "c.wav")]
-    assert quarantine["reason"].tolist() == ["captions.csv line 5: no split is called 'tets'"]
-    assert corpus.read("validation")[0]["clip_id"].tolist() == ["b"]
-    with pytest.raises(CorpusError, match="no row of test; the column `split` holds Val, tets, train"):
+    table = corpus.read("train")
+    assert table.clips["path"].tolist() == [str(tmp_path / "a.wav"), str(tmp_path / "c.wav")]
+    assert table.quarantine["reason"].tolist() == ["captions.csv line 5: no split is called 'tets'"]
+    assert corpus.read("validation").clips["clip_id"].tolist() == ["b"]
+    with pytest.raises(CorpusError, match="no row of the split test; the column `split` holds Val, tets, train"):
         corpus.read("test")
 
 
 def test_one_file_without_a_split_column_serves_one_split(tmp_path: Path) -> None:
     write_csv(tmp_path / "captions.csv", ["file_name", "caption_1"], ["a.wav", "one"])
     touch(tmp_path, ["a.wav"])
-    assert _corpus(tmp_path, "test").read("test")[0]["clip_id"].tolist() == ["a"]
+    assert _corpus(tmp_path, "test").read("test").clips["clip_id"].tolist() == ["a"]
     with pytest.raises(CorpusError, match="no column `split`, so it can serve one split only, and 2 are asked for"):
         _corpus(tmp_path, "train", "test").read("test")
     with pytest.raises(CorpusError, match="no column `split`"):
@@ -205,14 +206,14 @@ def test_one_file_without_a_split_column_serves_one_split(tmp_path: Path) -> Non
 def test_a_file_of_the_split_is_preferred(tmp_path: Path) -> None:
     write_csv(tmp_path / "captions.csv", ["file_name", "caption_1"], ["a.wav", "common"])
     _write(tmp_path, "file_name,caption_1\na.wav,own\n", ("a.wav",))
-    assert read_folder(tmp_path, "test")[0]["captions"].tolist() == [["own"]]
+    assert read_folder(tmp_path, "test").clips["captions"].tolist() == [["own"]]
 
 
 def test_the_real_captions_as_a_folder(tmp_path: Path, shared_data: Path) -> None:
     (tmp_path / "test.csv").symlink_to(shared_data / "audiocaps" / "test_five_captions.csv")
     (tmp_path / "test").mkdir()
-    table, quarantine = read_folder(tmp_path, "test")
-    # Without audio every clip is set aside, and the reading goes on to the last.
-    assert table.empty
-    assert len(quarantine) == 957
-    assert quarantine["reason"].iloc[-1] == "test.csv line 958: audio file is missing"
+    table = read_folder(tmp_path, "test")
+    # Without audio every clip is set aside, to the last one.
+    assert table.clips.empty
+    assert len(table.quarantine) == 957
+    assert table.quarantine["reason"].iloc[-1] == "test.csv line 958: audio file is missing"

@@ -1,4 +1,4 @@
-"""MACS: one YAML file, text taken as text."""
+"""MACS: one YAML file, in which everything is text."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def _corpus(root: Path, **settings: str) -> MacsCorpus:
 def test_reads_clips_and_sets_others_aside(tmp_path: Path, yaml: str, audio: str) -> None:
     touch(tmp_path / audio, ["airport-barcelona-0-0-a.wav", "park-2019.wav", "mute.wav"])
     (tmp_path / yaml / "MACS.yaml").write_text(YAML)
-    table, quarantine = _corpus(tmp_path).read("train")
-    assert table["clip_id"].tolist() == ["airport-barcelona-0-0-a", "park-2019"]
-    assert table["path"].iloc[1] == str(tmp_path / audio / "park-2019.wav")
-    assert table["captions"].tolist() == [["Adults talking and some footsteps coming across.", "Yes"], ["No"]]
-    assert set(table["freesound_id"]) == set(table["youtube_id"]) == {""}
+    table = _corpus(tmp_path).read("train")
+    assert table.clips["clip_id"].tolist() == ["airport-barcelona-0-0-a", "park-2019"]
+    assert table.clips["path"].iloc[1] == str(tmp_path / audio / "park-2019.wav")
+    assert table.clips["captions"].tolist() == [["Adults talking and some footsteps coming across.", "Yes"], ["No"]]
+    assert set(table.clips["freesound_id"]) == set(table.clips["youtube_id"]) == {""}
     parts = ["item 2: audio file is missing", "item 3: no caption", "item 4: duplicate", "item 5: exp", "item 6: exp"]
-    for reason, part in zip(quarantine["reason"], parts, strict=True):
+    for reason, part in zip(table.quarantine["reason"], parts, strict=True):
         assert f"MACS.yaml {part}" in reason
 
 
@@ -63,7 +63,7 @@ def test_audio_folder_may_be_given(tmp_path: Path) -> None:
     touch(tmp_path / "tau", ["park-2019.wav"])
     with pytest.raises(CorpusError, match=r"no such audio folder.*`audio_folder`"):
         _corpus(tmp_path).read("train")
-    assert _corpus(tmp_path, audio_folder="tau").read("train")[0]["clip_id"].tolist() == ["park-2019"]
+    assert _corpus(tmp_path, audio_folder="tau").read("train").clips["clip_id"].tolist() == ["park-2019"]
 
 
 def test_missing(tmp_path: Path) -> None:

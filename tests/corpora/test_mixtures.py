@@ -1,4 +1,4 @@
-"""Mixtures: pairs of clips read as one sound, with captions of both, and the ids of both."""
+"""Mixtures: pairs of clips that are read as one, with captions and ids of both."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _tone(path: Path, hertz: float, seconds: float, level: float) -> np.ndarray:
 
 
 def _item(*files: object, captions: object = ("a dog barks while it rains",)) -> dict[str, Any]:
-    """As in the published file, less the fields that are not read."""
+    """Return an item as in the published file, without the fields that are not read."""
     return {"selected_pair": [0, 1], "audio_files": list(files), "true_captions": [], "chatgpt_mixups": captions}
 
 
@@ -51,7 +51,7 @@ def _clotho(root: Path) -> None:
 
 def test_pairs_of_clotho(tmp_path: Path) -> None:
     _clotho(tmp_path)
-    table, quarantine = _corpus(
+    table = _corpus(
         tmp_path,
         _item("dog.wav", "rain + wind.wav", captions=["both", "  ", "the two"]),
         _item("bell.wav", "dog.wav"),
@@ -61,45 +61,45 @@ def test_pairs_of_clotho(tmp_path: Path) -> None:
         "dog.wav",
         _item("dog.wav", 3),
     ).read("train")
-    assert table["clip_id"].tolist() == ["mixture-0", "mixture-1"]
-    assert table["captions"].tolist() == [["both", "the two"], ["a dog barks while it rains"]]
-    assert table["freesound_id"].tolist() == ["17 23", "17"]
-    mixture = Mixture.of_path(table["path"].iloc[0])
+    assert table.clips["clip_id"].tolist() == ["mixture-0", "mixture-1"]
+    assert table.clips["captions"].tolist() == [["both", "the two"], ["a dog barks while it rains"]]
+    assert table.clips["freesound_id"].tolist() == ["17 23", "17"]
+    mixture = Mixture.of_path(table.clips["path"].iloc[0])
     assert mixture
-    assert mixture.path == table["path"].iloc[0]
+    assert mixture.path == table.clips["path"].iloc[0]
     assert (mixture.first, mixture.second) == tuple(
         str(tmp_path / "development" / f"{name}.wav") for name in ("dog", "rain + wind")
     )
     assert abs(mixture.ratio_db) <= 5
     assert 0 <= mixture.start < 1
-    parts = ["item 2: 'gone.wav' is none of", "item 3: expected two", "item 4: no caption", "item 5: ", "item 6: "]
-    for reason, part in zip(quarantine["reason"], parts, strict=True):
+    parts = ["item 2: 'gone.wav' is not among", "item 3: expected two", "item 4: no caption", "item 5: ", "item 6: "]
+    for reason, part in zip(table.quarantine["reason"], parts, strict=True):
         assert f"mixups.json {part}" in reason
 
 
-def test_drawn_alike_under_a_seed_and_apart_under_another(tmp_path: Path) -> None:
+def test_a_seed_draws_the_same_and_another_seed_something_else(tmp_path: Path) -> None:
     _clotho(tmp_path)
     items = [_item("dog.wav", "bell.wav")] * 4
-    paths = [_corpus(tmp_path, *items, seed=seed).read("train")[0]["path"].tolist() for seed in (0, 0, 1)]
+    paths = [_corpus(tmp_path, *items, seed=seed).read("train").clips["path"].tolist() for seed in (0, 0, 1)]
     assert paths[0] == paths[1]
     assert len({*paths[0], *paths[2]}) == 8
 
 
-def test_an_own_folder(tmp_path: Path) -> None:
+def test_pairs_of_a_folder(tmp_path: Path) -> None:
     write_csv(tmp_path / "train.csv", ["file_name", "caption_1"], ["a.wav", "x"], ["b.wav", "y"])
     for name in ("a", "b"):
         _tone(tmp_path / "train" / f"{name}.wav", 440, 0.2, 0.1)
-    table, _ = _corpus(tmp_path, _item("a.wav", "b.wav"), layout="folder").read("train")
+    table = _corpus(tmp_path, _item("a.wav", "b.wav"), layout="folder").read("train").clips
     assert len(load_clip(table["path"].iloc[0], RATE)) == 0.2 * RATE
 
 
 def test_the_dcase_rule_reaches_either_clip(tmp_path: Path) -> None:
     _clotho(tmp_path)
-    table, _ = _corpus(tmp_path, _item("dog.wav", "rain + wind.wav"), _item("dog.wav", "bell.wav")).read("train")
-    kept, out = exclude(table, Exclusions({"23": "wavcaps.json", "2": "no other"}))
-    assert kept["clip_id"].tolist() == ["mixture-1"]
-    assert out["reason"].tolist() == ["excluded from training: Freesound id 23 is in wavcaps.json"]
-    both, _ = exclude(table, Exclusions({"17": "a", "23": "b"}))
+    table = _corpus(tmp_path, _item("dog.wav", "rain + wind.wav"), _item("dog.wav", "bell.wav")).read("train").clips
+    kept = exclude(table, Exclusions({"23": "wavcaps.json", "2": "no other"}))
+    assert kept.clips["clip_id"].tolist() == ["mixture-1"]
+    assert kept.quarantine["reason"].tolist() == ["excluded from training: Freesound id 23 is in wavcaps.json"]
+    both = exclude(table, Exclusions({"17": "a", "23": "b"})).clips
     assert both.empty
 
 

@@ -1,4 +1,4 @@
-"""Audio inside Parquet files: table of rows, decoding of one row, nothing unpacked."""
+"""Audio inside Parquet files: reading the table, and decoding single rows without unpacking."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def test_reads_rows_of_all_files(tmp_path: Path) -> None:
     first, second = tmp_path / "train-00000-of-00002.parquet", tmp_path / "train-00001-of-00002.parquet"
     _write(first, [_row(number, caption=f"caption {number}", freesound_id=number) for number in range(3)])
     _write(second, [_row(3, caption="caption 3", freesound_id=None)])
-    table, quarantine = _corpus(tmp_path).read("train")
-    assert quarantine.empty
-    assert table["clip_id"].tolist() == [f"clip {number}.v2" for number in range(4)]
-    assert table["path"].tolist() == [f"{first}#0", f"{first}#1", f"{first}#2", f"{second}#0"]
-    assert table["captions"].tolist() == [[f"caption {number}"] for number in range(4)]
-    assert table["freesound_id"].tolist() == ["0", "1", "2", ""]
-    for number, path in enumerate(table["path"]):
+    table = _corpus(tmp_path).read("train")
+    assert table.quarantine.empty
+    assert table.clips["clip_id"].tolist() == [f"clip {number}.v2" for number in range(4)]
+    assert table.clips["path"].tolist() == [f"{first}#0", f"{first}#1", f"{first}#2", f"{second}#0"]
+    assert table.clips["captions"].tolist() == [[f"caption {number}"] for number in range(4)]
+    assert table.clips["freesound_id"].tolist() == ["0", "1", "2", ""]
+    for number, path in enumerate(table.clips["path"]):
         samples = load_clip(path, RATE)
         np.testing.assert_allclose(samples, _sine(400 + 100 * number), atol=1e-3)
 
@@ -81,7 +81,7 @@ def test_finds_the_files_of_a_split(tmp_path: Path, split: str, place: str) -> N
     for other in {"train", "test", "validation"} - {split}:
         with pytest.raises(CorpusError, match=f"no such files; expected those of one of {other}"):
             _corpus(tmp_path, other).read(other)
-    assert len(_corpus(tmp_path, split).read(split)[0]) == 1
+    assert len(_corpus(tmp_path, split).read(split).clips) == 1
 
 
 def test_two_places_at_once_are_refused(tmp_path: Path) -> None:
@@ -102,13 +102,13 @@ def test_two_places_at_once_are_refused(tmp_path: Path) -> None:
 )
 def test_finds_the_captions(tmp_path: Path, columns: dict[str, Any], expected: list[str]) -> None:
     _write(tmp_path / "train-0.parquet", [_row(0, **columns)])
-    assert _corpus(tmp_path).read("train")[0]["captions"].tolist() == [expected]
+    assert _corpus(tmp_path).read("train").clips["captions"].tolist() == [expected]
 
 
 def test_columns_may_be_given(tmp_path: Path) -> None:
     row = _row(0, sound=_row(1)["audio"], caption="a", said=["b", "c"])
     _write(tmp_path / "train-0.parquet", [row])
-    table, _ = _corpus(tmp_path, audio_column="sound", captions_column="said").read("train")
+    table = _corpus(tmp_path, audio_column="sound", captions_column="said").read("train").clips
     assert table["captions"].item() == ["b", "c"]
     assert table["clip_id"].item() == "clip 1.v2"
     np.testing.assert_allclose(load_clip(table["path"].item(), RATE), _sine(500), atol=1e-3)
@@ -118,34 +118,34 @@ def test_rows_without_a_name_are_called_by_their_number(tmp_path: Path) -> None:
     names = (None, "", "/home/me/a.wav", "b")
     rows = [{"audio": {"bytes": _flac(400), "path": name}, "caption": "a"} for name in names]
     _write(tmp_path / "train-0.parquet", rows)
-    table, _ = _corpus(tmp_path).read("train")
+    table = _corpus(tmp_path).read("train").clips
     assert table["clip_id"].tolist() == ["train-0#0", "train-0#1", "train-0#2", "b"]
     schema = pa.schema({"audio": pa.struct({"bytes": pa.binary()}), "caption": pa.string()})
     _write(tmp_path / "test-0.parquet", [{"audio": {"bytes": _flac(400)}, "caption": "a"}], schema=schema)
-    assert _corpus(tmp_path, "test").read("test")[0]["clip_id"].tolist() == ["test-0#0"]
+    assert _corpus(tmp_path, "test").read("test").clips["clip_id"].tolist() == ["test-0#0"]
 
 
 def test_rows_of_the_same_audio_are_one_clip(tmp_path: Path) -> None:
-    """As in AudioCaps with a row a caption; the same name alone does not make the same clip."""
+    """As in AudioCaps with one row for each caption; the same name alone does not make the same clip."""
     one, two = [_row(0, youtube_id="abc", caption=f"caption {number}") for number in (1, 2)]
     other = _row(1, youtube_id="def", caption="of another clip")
     namesake = _row(0, youtube_id="xyz", caption="of a namesake")
     _write(tmp_path / "test-0.parquet", [one, other])
     _write(tmp_path / "test-1.parquet", [two, namesake])
-    table, quarantine = _corpus(tmp_path, "test").read("test")
-    assert table["captions"].tolist() == [["caption 1", "caption 2"], ["of another clip"]]
-    assert table["path"].tolist() == [f"{tmp_path / 'test-0.parquet'}#{number}" for number in (0, 1)]
-    assert quarantine["reason"].tolist() == ["test-1.parquet row 1: duplicate file_name"]
+    table = _corpus(tmp_path, "test").read("test")
+    assert table.clips["captions"].tolist() == [["caption 1", "caption 2"], ["of another clip"]]
+    assert table.clips["path"].tolist() == [f"{tmp_path / 'test-0.parquet'}#{number}" for number in (0, 1)]
+    assert table.quarantine["reason"].tolist() == ["test-1.parquet row 1: duplicate file_name"]
 
 
 def test_clips_that_cannot_be_used(tmp_path: Path) -> None:
     shorter = {"audio": {"bytes": _flac(400)[:-1], "path": "clip 0.v2.flac"}, "caption": "of other audio"}
     rows = [_row(0, caption="a"), shorter, _row(1, caption=None), _row(2, caption="x" * 2001)]
     _write(tmp_path / "train-0.parquet", rows)
-    table, quarantine = _corpus(tmp_path).read("train")
-    assert len(table) == 1
-    parts = ["row 1: duplicate", "row 2: no caption", "row 3: a caption of 2,001"]
-    for reason, part in zip(quarantine["reason"], parts, strict=True):
+    table = _corpus(tmp_path).read("train")
+    assert len(table.clips) == 1
+    parts = ["row 1: duplicate", "row 2: no caption", "row 3: a caption has 2,001"]
+    for reason, part in zip(table.quarantine["reason"], parts, strict=True):
         assert f"train-0.parquet {part}" in reason
 
 
@@ -171,7 +171,7 @@ def test_files_in_another_form(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="expected audio: struct<bytes, path>; set `audio_column`"):
         _corpus(tmp_path).read("train")
     _write(file, [], schema=pa.schema({"audio": pa.struct({"bytes": pa.binary()}), "caption": pa.string()}))
-    with pytest.raises(CorpusError, match="no clips"):
+    with pytest.raises(CorpusError, match="no rows"):
         _corpus(tmp_path).read("train")
 
 
@@ -185,7 +185,7 @@ def test_a_pass_reads_each_row_group_once(tmp_path: Path, monkeypatch: pytest.Mo
         return original(self, group, **options)
 
     monkeypatch.setattr(audio.pq.ParquetFile, "read_row_group", counted)
-    for path in _corpus(tmp_path).read("train")[0]["path"]:
+    for path in _corpus(tmp_path).read("train").clips["path"]:
         load_clip(path, RATE)
         load_clip(path, 2 * RATE)
         assert clip_duration(path) == pytest.approx(0.1)

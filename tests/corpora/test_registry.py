@@ -1,4 +1,4 @@
-"""Every kind of corpus is known by its name in an experiment file, and knows its own keys."""
+"""Every kind of corpus is found by its name in an experiment file, and refuses keys that it does not have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""WavCaps: a JSON file and an audio folder a source, ids that go with the source and not with a path."""
+"""WavCaps: a JSON file and an audio folder for each source; ids depend on the source, not on the path."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def test_all_four_sources(tmp_path: Path) -> None:
     touch(tmp_path / "Audio" / "BBC_Sound_Effects", ["NHU05104021.flac"])
     touch(tmp_path / "Audio" / "FreeSound", ["2219.flac", "180913.flac"])
     touch(tmp_path / "Audio" / "SoundBible", ["2219.flac"])
-    table, quarantine = _corpus(tmp_path).read("train")
-    assert quarantine.empty
-    rows = table[["clip_id", "freesound_id", "youtube_id"]].to_numpy().tolist()
+    table = _corpus(tmp_path).read("train")
+    assert table.quarantine.empty
+    rows = table.clips[["clip_id", "freesound_id", "youtube_id"]].to_numpy().tolist()
     assert rows == [
         ["AudioSet_SL/Yb0RFKhbpFJA", "", "b0RFKhbpFJA"],
         ["AudioSet_SL/YYo_3dT8Vm_3", "", "Yo_3dT8Vm_3"],
@@ -57,15 +57,15 @@ def test_all_four_sources(tmp_path: Path) -> None:
         # Not Freesound's 2219.
         ["SoundBible/2219", "", ""],
     ]
-    assert table["path"].iloc[3] == str(tmp_path / "Audio" / "FreeSound" / "2219.flac")
-    assert table["captions"].iloc[0] == ["Rain is falling."]
+    assert table.clips["path"].iloc[3] == str(tmp_path / "Audio" / "FreeSound" / "2219.flac")
+    assert table.clips["captions"].iloc[0] == ["Rain is falling."]
 
 
 @pytest.mark.parametrize("folder", ["my AudioSet copies", "FreeSound/SoundBible"])
 def test_names_of_folders_around_do_not_matter(tmp_path: Path, folder: str) -> None:
     _write(tmp_path / folder, "FreeSound", [_item("180913")])
     touch(tmp_path / folder / "waveforms" / "FreeSound_flac", ["180913.flac"])
-    table, _ = _corpus(tmp_path / folder, "FreeSound").read("train")
+    table = _corpus(tmp_path / folder, "FreeSound").read("train").clips
     assert table[["freesound_id", "youtube_id"]].to_numpy().tolist() == [["180913", ""]]
 
 
@@ -74,7 +74,7 @@ def test_audio_folder_may_be_given_and_have_other_formats(tmp_path: Path) -> Non
     touch(tmp_path / "mnt" / "data" / "FreeSound_flac", ["1.wav", "2.wav", "2.flac"])
     with pytest.raises(CorpusError, match=r"no such audio folder of FreeSound.*`audio_folder`"):
         _corpus(tmp_path, "FreeSound").read("train")
-    table, _ = _corpus(tmp_path, "FreeSound", audio_folder="mnt/data").read("train")
+    table = _corpus(tmp_path, "FreeSound", audio_folder="mnt/data").read("train").clips
     assert [Path(path).name for path in table["path"]] == ["1.wav", "2.flac"]
 
 
@@ -82,7 +82,7 @@ def test_several_captions_a_clip(tmp_path: Path) -> None:
     captions = {f"caption_{number}": f"caption {number}" for number in range(1, 6)}
     _write(tmp_path, "AudioSet_SL", [{"id": "Yb0RFKhbpFJA.wav", "duration": 10, **captions, "caption_2": " "}], count=5)
     touch(tmp_path / "Audio" / "AudioSet_SL", ["Yb0RFKhbpFJA.flac"])
-    table, _ = _corpus(tmp_path, "AudioSet_SL").read("train")
+    table = _corpus(tmp_path, "AudioSet_SL").read("train").clips
     assert table["captions"].tolist() == [["caption 1", "caption 3", "caption 4", "caption 5"]]
 
 
@@ -93,17 +93,17 @@ def test_clips_that_cannot_be_used(tmp_path: Path) -> None:
     ]  # fmt: skip
     _write(tmp_path, "FreeSound", items)
     touch(tmp_path / "Audio" / "FreeSound", [f"{clip_id}.flac" for clip_id in (1, 2, 3, 8, 9, 10)])
-    table, quarantine = _corpus(tmp_path, "FreeSound").read("train")
-    assert table["clip_id"].tolist() == ["FreeSound/1", "FreeSound/10"]
+    table = _corpus(tmp_path, "FreeSound").read("train")
+    assert table.clips["clip_id"].tolist() == ["FreeSound/1", "FreeSound/10"]
     parts = [
         "item 1: duplicate", "item 2: no caption", "item 3: no caption", "item 4: audio file is missing",
-        "item 5: is str, not an object", "item 6: file_name is blank", "item 7: .*leads out", "item 8: .*leads out",
-        "item 9: a caption of 10,000", "item 10: a caption or an id is not UTF-8", "item 11: .*is not UTF-8",
+        "item 5: found str; expected", "item 6: file_name is blank", "item 7: .*leads out", "item 8: .*leads out",
+        "item 9: a caption has 10,000", "item 10: a caption or an id is not UTF-8", "item 11: .*is not UTF-8",
     ]  # fmt: skip
-    for reason, part in zip(quarantine["reason"], parts, strict=True):
+    for reason, part in zip(table.quarantine["reason"], parts, strict=True):
         assert re.search(f"fsd_final.json {part}", reason)
-    # It can be written as UTF-8.
-    quarantine.to_parquet(tmp_path / "quarantine.parquet")
+    # The quarantine can be written as UTF-8.
+    table.quarantine.to_parquet(tmp_path / "quarantine.parquet")
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_the_real_sound_bible(tmp_path: Path, shared_data: Path) -> None:
     (tmp_path / "sb_final.json").symlink_to(source)
     ids = [item["id"] for item in json.loads(source.read_bytes())["data"]]
     touch(tmp_path / "SoundBible", [f"{clip_id}.flac" for clip_id in ids])
-    table, quarantine = _corpus(tmp_path, "SoundBible").read("train")
-    assert (len(table), len(quarantine)) == (1232, 0)
-    assert table["clip_id"].tolist() == [f"SoundBible/{clip_id}" for clip_id in ids]
-    assert set(table["freesound_id"]) == {""}
+    table = _corpus(tmp_path, "SoundBible").read("train")
+    assert (len(table.clips), len(table.quarantine)) == (1232, 0)
+    assert table.clips["clip_id"].tolist() == [f"SoundBible/{clip_id}" for clip_id in ids]
+    assert set(table.clips["freesound_id"]) == {""}

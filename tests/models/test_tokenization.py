@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from corpora.soundscapes.grammar import describe
-from corpora.soundscapes.render import sample_scenes
+from corpora.soundscapes.sampling import sample_scenes
 from models.tokenization import KINDS, train_tokenizer
 
 PRINT_ALL = f"""

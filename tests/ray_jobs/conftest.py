@@ -32,7 +32,7 @@ class RayCluster:
         self, *entrypoint: str, timeout_s: float, environment: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run a command as a job, all of whose processes get `environment`, and follow its log to the end."""
-        ray = Path(sys.executable).with_name("ray")
+        ray = str(Path(sys.executable).with_name("ray"))
         runtime = ["--runtime-env-json", json.dumps({"env_vars": environment})] if environment else []
         command = [ray, "job", "submit", "--address", self.dashboard, "--working-dir", ".", *runtime, "--", *entrypoint]
         return subprocess.run(

@@ -146,4 +146,5 @@ def weights(experiment: Path) -> bytes:
 
 def history(experiment: Path) -> list[dict[str, float]]:
     frame = pd.read_parquet(experiment.parent / "small" / "members" / MEMBER / "history.parquet")
-    return frame.drop(columns="seconds").to_dict("records")
+    rows = frame.drop(columns="seconds").to_dict("records")
+    return [{str(column): value for column, value in row.items()} for row in rows]

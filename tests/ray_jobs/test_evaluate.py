@@ -21,10 +21,10 @@ def test_captions_and_their_clips(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("caption,clip\nrain,a.wav\n", "expected caption,file_name"),
-        ("caption,file_name\n", "0 rows"),
-        ("caption,file_name\nrain,e.wav\n", "'e.wav' is not among the 3 clips"),
-        ("", "cannot be read"),
+        ("caption,clip\nrain,a.wav\n", "found columns caption, clip; expected caption, file_name"),
+        ("caption,file_name\n", "no rows"),
+        ("caption,file_name\nrain,e.wav\n", "line 2: 'e.wav' is not among the 3 clips"),
+        ("", "expected caption, file_name"),
     ],
 )
 def test_files_that_do_not_fit(content: str, message: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Captioning and indexing a folder: a run that was interrupted goes on, and says what an undisturbed one says."""
+"""Captioning and indexing a directory go on after an interruption, with the result of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -8,33 +8,36 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from models.ensemble.bundle import Clip, Ensemble
-from ray_jobs import caption, retrieve
+from ray_jobs import caption, index
 from ray_jobs.inference import audio_files
+from ray_jobs.inference.journal import Journal
 
 
 @pytest.fixture
 def files(smoke_run: Path, tmp_path: Path) -> list[Path]:
-    """Four clips, and a file that is none; read one at a time."""
-    folder = tmp_path / "audio"
-    folder.mkdir()
+    """Four clips, then a file that is not audio."""
+    directory = tmp_path / "audio"
+    directory.mkdir()
     for clip in sorted((smoke_run.parent / "audio" / "test").glob("*.flac"))[:4]:
-        shutil.copy(clip, folder)
-    (folder / "broken.wav").write_bytes(b"RIFF nothing")
-    return sorted(folder.iterdir())
+        shutil.copy(clip, directory)
+    (directory / "unreadable.wav").write_bytes(b"RIFF nothing")
+    return sorted(directory.iterdir())
 
 
 @pytest.fixture
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read one file at a time, so that a run can be interrupted between two."""
     one = functools.partial(audio_files.read_in_batches, batch_size=1)
-    for job in (caption, retrieve):
+    for job in (caption, index):
         monkeypatch.setattr(job, "read_in_batches", one)
 
 
 def interrupt(patched: pytest.MonkeyPatch, method: str, after: int | None) -> list[int]:
-    """Let a method of the ensemble end its process at a call, or at none; returns the number of clips of each call."""
+    """Raise KeyboardInterrupt in a method of the ensemble after some calls, or never; return the clips of each call."""
     calls: list[int] = []
     real = getattr(Ensemble, method)
 
@@ -52,6 +55,7 @@ def interrupt(patched: pytest.MonkeyPatch, method: str, after: int | None) -> li
 def test_captions(smoke_run: Path, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle, whole, output = smoke_run / "bundle", tmp_path / "whole.jsonl", tmp_path / "new" / "captions.jsonl"
     caption.run(bundle, files, whole, None, None)
+    assert len(whole.read_text().splitlines()) == 4
     with monkeypatch.context() as patched:
         interrupt(patched, "caption_clips", after=2)
         with pytest.raises(KeyboardInterrupt):
@@ -59,11 +63,60 @@ def test_captions(smoke_run: Path, files: list[Path], tmp_path: Path, monkeypatc
     (journal,) = output.parent.iterdir()
     with journal.open("ab") as file:
         file.write(b'["half a li')
-    for path in (files[0], files[1]):  # the first was captioned and is another file now
-        os.utime(path, ns=(1, 1)) if path == files[0] else None
+    os.utime(files[0], ns=(1, 1))  # captioned, and another file since
     with monkeypatch.context() as patched:
         calls = interrupt(patched, "caption_clips", after=None)
         caption.run(bundle, files, output, None, None)
+    assert calls == [1, 1, 1], "the two that were left, and the one that has changed"
     assert output.read_text() == whole.read_text()
     assert list(output.parent.iterdir()) == [output]
-    assert len(calls) == 3
+
+
+def indexed(bundle: Path) -> dict[str, np.ndarray]:
+    """Return the embeddings of each path by the first retriever."""
+    audio_index = Ensemble.load(bundle).audio_index
+    return dict(zip(audio_index.paths, next(iter(audio_index.embeddings.values())), strict=True))
+
+
+@pytest.mark.usefixtures("one_by_one")
+def test_index(smoke_run: Path, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, bundle = tmp_path / "whole", tmp_path / "bundle"
+    for copy in (whole, bundle):
+        shutil.copytree(smoke_run / "bundle", copy, ignore=shutil.ignore_patterns("index"))
+    index.run(whole, files)
+    monkeypatch.setattr(index, "SAVE_S", -1.0)
+    with monkeypatch.context() as patched:
+        interrupt(patched, "index_clips", after=2)
+        with pytest.raises(KeyboardInterrupt):
+            index.run(bundle, files)
+    assert list(indexed(bundle)) == [str(path) for path in files[:2]]
+    os.utime(files[0], ns=(1, 1))
+    with monkeypatch.context() as patched:
+        calls = interrupt(patched, "index_clips", after=None)
+        index.run(bundle, files)
+    assert calls == [1, 1, 1], "the two that were left, and the one that has changed"
+    found, expected = indexed(bundle), indexed(whole)
+    assert found.keys() == expected.keys() == {str(path) for path in files[:4]}
+    for path, embedding in expected.items():
+        np.testing.assert_array_equal(found[path], embedding)
+    with monkeypatch.context() as patched:
+        calls = interrupt(patched, "index_clips", after=None)
+        index.run(bundle, files)
+    assert calls == [], "nothing has changed"
+    assert sorted(path.suffix for path in (bundle / "index").iterdir()) == [".json", ".safetensors"]
+
+
+def test_a_journal_drops_a_line_that_was_cut_short(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "new" / "journal")
+    journal.add("a", {"text": "ein Bär"})
+    journal.add("b", {"text": "rain"})
+    whole = journal.path.read_bytes()
+    for end in range(len(whole)):
+        path = tmp_path / "cut"
+        path.write_bytes(whole[:end])
+        kept = Journal(path)
+        assert list(kept.done) == ["a", "b"][: whole[:end].count(b"\n")]
+        kept.add("c", {"text": "wind"})
+        assert Journal(path).done == kept.done
+    journal.remove()
+    assert not journal.path.exists()

@@ -188,9 +188,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.parquet"))}
 
 
-def test_stopped_and_started_again_missing_shards_are_made_with_the_same_bytes(
-    tmp_path: Path, local_ray: None
-) -> None:
+def test_stopped_and_started_again_missing_shards_are_made_with_the_same_bytes(tmp_path: Path, local_ray: None) -> None:
     root = tmp_path / "corpus"
     plain_corpus(root)
     chosen = experiment(root, "features.clips_per_shard=4")
@@ -214,7 +212,7 @@ def test_two_pools_make_what_one_makes(tmp_path: Path) -> None:
     root = tmp_path / "corpus"
     plain_corpus(root, 4)
     features = experiment(root).features
-    table, _ = experiment(root).corpora["soundscapes"].read("train")
+    table = experiment(root).corpora["soundscapes"].read("train").clips
     made = []
     for name in ("one", "two"):
         (shard,) = plan_shards(table, features, tmp_path / name)

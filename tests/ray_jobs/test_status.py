@@ -11,7 +11,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from models.files import write_json
 from ray_jobs import cli
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.results.member import MemberMetrics, MemberProgress
@@ -20,6 +19,7 @@ from ray_jobs.run.lock import LEASE_S, LOCK, only_writer
 from ray_jobs.status import MemberStatus, read_status
 
 from .conftest import ROOT
+from .example_results import best_reranking, best_retrieval, best_sampling
 
 SEARCHES = ("retrieval", "sampling", "reranking")
 
@@ -147,17 +147,19 @@ def test_an_owner_that_was_not_heard_of_is_none(run: RunDirectory) -> None:
 def test_searching_until_done(run: RunDirectory) -> None:
     for name in run.experiment.members:
         finish(run, name)
-    inputs = run.search_inputs()
+    inputs, e = run.search_inputs(), run.experiment
+    best = {"retrieval": best_retrieval(e), "sampling": best_sampling(e, value=0.5), "reranking": best_reranking(e)}
     states = []
     with only_writer(run.root):
         for what in SEARCHES:
             states.append([part.state for part in read_status(run.root).searches])
-            write_json(run.search(what) / "best.json", {"objective": "cider_d", "value": 0.5, "weights": {}})
+            best[what].write(run.search(what))
             pd.DataFrame({"cider_d": [0.4, 0.5]}).to_parquet(run.search(what) / "trials.parquet")
             mark_done(run.search(what), inputs)
         status = read_status(run.root)
         assert [part.state for part in status.results] == ["running", "waiting", "waiting"]
     assert states == [["running", "waiting", "waiting"], ["done", "running", "waiting"], ["done", "done", "running"]]
+    assert status.searches[0].details == {"map@10": 0.41, "trials": 2}
     assert status.searches[1].details == {"objective": "cider_d", "value": 0.5, "trials": 2}
     for path in (run.ensemble, run.bundle, run.report):
         mark_done(path, inputs)

@@ -1,4 +1,4 @@
-"""Which settings a sweep varies, and the experiment it writes; no Ray."""
+"""The settings that a sweep varies, and the experiment it writes; no Ray."""
 
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def test_bad_sweeps_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"sweep\.trials: found 1"):
         space(load_experiment(smoke, ["sweep.scheduler=pbt", "sweep.exchange_epochs=1", "sweep.trials=1"]),
               "captioner-wide")  # fmt: skip
-    with pytest.raises(ConfigError, match=r"text_encoder\.name is no number that could change there; use asha"):
+    with pytest.raises(ConfigError, match=r"text_encoder\.name is not a number that could change there; use asha"):
         space(load_experiment(smoke, ["sweep.scheduler=pbt", "sweep.space=text-encoder"]), "retriever-bge")
     with pytest.raises(ConfigError, match="epsilon"):
         with_settings(load_experiment(smoke), "retriever-bge", {"epsilon": -1.0})

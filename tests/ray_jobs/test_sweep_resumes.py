@@ -48,7 +48,7 @@ def test_a_killed_sweep_goes_on(cluster: RayCluster, smoke_run: Path, tmp_path: 
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400, check=False
     )
     assert second.returncode == 0, second.stderr[-3000:]
-    assert "sweep: goes on where it was stopped" in second.stdout
+    assert "sweep: fluency goes on where it was stopped" in second.stdout + second.stderr
 
     best, trials = json.loads((sweep / "best.json").read_text()), pd.read_parquet(sweep / "trials.parquet")
     assert len(trials) == 2

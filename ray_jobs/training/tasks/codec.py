@@ -20,7 +20,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from corpora.soundscapes.render import render, sample_scenes
+from corpora.soundscapes.render import render
+from corpora.soundscapes.sampling import sample_scenes
 from models.codec.base import Codec
 from models.codec.dac import DacCodec
 from models.codec.losses import (

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM
 from transformers.modeling_outputs import BaseModelOutput
 
+from models.captioner.attention import use_captioner_attention
 from models.captioner.model import Captioner
 from models.captioner.shared_cross_attention import shared_states_cache
 from models.generation.candidates import encoded_batches
@@ -30,6 +31,7 @@ def test_same_scores_as_with_a_copy_for_each_row(
     copies = states.repeat_interleave(each, 0)
     options = LENGTH | {"attention_mask": mask.repeat_interleave(each, 0), "num_beams": beams}
     expected = bart.generate(encoder_outputs=BaseModelOutput(last_hidden_state=copies), **options)
+    use_captioner_attention(bart, attention)
     cache = shared_states_cache(bart, states)
     shape = BaseModelOutput(last_hidden_state=copies[:, :, :1])
     found = bart.generate(encoder_outputs=shape, past_key_values=cache, **options)

@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from corpora.soundscapes.render import render, sample_scenes
+from corpora.soundscapes.render import render
+from corpora.soundscapes.sampling import sample_scenes
 from models.codec import base as codec_module
 from models.codec import weights as codec_files
 from models.codec.base import Codec, load_codec
@@ -163,6 +164,7 @@ def test_frames_are_samples_over_hop_rounded_up(codec: Codec, samples: int) -> N
 
 def test_fewer_codebooks_are_the_first_ones(model: dac.DAC, codec: DacCodec) -> None:
     two = DacCodec.from_dac(model).keep_codebooks(2)
+    assert isinstance(two, DacCodec)
     assert np.array_equal(two.encode([_noise(5000)])[0], codec.encode([_noise(5000)])[0][:, :2])
     assert len(np.unique(codec.encode([_noise(5000)])[0])) > 30
     assert two.decode(two.encode([_noise(5000)])[0]).shape == codec.decode(codec.encode([_noise(5000)])[0]).shape
@@ -182,6 +184,7 @@ def test_shipped_weights_are_small_and_as_promised(shipped: Codec) -> None:
 
 
 def test_shipped_weights_reconstruct_better_than_silence(shipped: Codec, scenes: list[np.ndarray]) -> None:
+    assert isinstance(shipped, DacCodec)
     loss = ReconstructionLoss(shipped.sample_rate)
     for waveform, codes in zip(scenes, shipped.encode(scenes), strict=True):
         target = torch.from_numpy(waveform)[None, None]

@@ -181,14 +181,16 @@ def test_missing_and_unexpected_keys_are_refused_by_name(model: dac.DAC, tmp_pat
     state = dict(model.state_dict())
     state["quantizer.other"] = state.pop("quantizer.quantizers.1.codebook.weight")
     torch.save({"state_dict": state, "metadata": {"kwargs": KWARGS}}, tmp_path / "bad.pth")
-    with pytest.raises(CodecError, match=r"missing keys quantizer\.quantizers\.1\.codebook\.weight, unex.*\.other"):
+    with pytest.raises(
+        CodecError, match=r"missing quantizer\.quantizers\.1\.codebook\.weight; unexpected quantizer\.other$"
+    ):
         load_codec(tmp_path / "bad.pth")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"codebook_size": 32}, r"codebook\.weight torch\.float32 \(64, 4\), expected torch\.float32 \(32, 4\)"),
+        ({"codebook_size": 32}, r"codebook\.weight is torch\.float32 \[64, 4\], expected torch\.float32 \[32, 4\]"),
         ({"codebook_size": 2**16}, "65536"),
         ({"encoder_dim": "4"}, "cannot build a DAC"),
         ({"encoder_rates": None}, "cannot build a DAC"),

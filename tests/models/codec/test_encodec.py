@@ -184,7 +184,7 @@ def test_other_layouts_are_refused(tmp_path: Path) -> None:
     save_file(state, tmp_path / "music" / "model.safetensors")
     config = json.loads((tmp_path / "music" / "config.json").read_text())
     (tmp_path / "music" / "config.json").write_text(json.dumps({**config, "use_causal_conv": True}))
-    with pytest.raises(CodecError, match=r"missing keys encoder\.layers\.0\.conv\.bias, unexpected keys none"):
+    with pytest.raises(CodecError, match=r"music: missing encoder\.layers\.0\.conv\.bias$"):
         load_codec(tmp_path / "music")
     (tmp_path / "music" / "config.json").write_text(json.dumps({"model_type": "mimi"}))
     with pytest.raises(CodecError, match="a model of type 'mimi', expected one of dac, encodec"):

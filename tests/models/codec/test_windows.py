@@ -17,6 +17,7 @@ def _samples_read(encoder: nn.Module, samples: int, frame: int) -> tuple[int, in
     """The first and the last sample that a frame depends on, by its gradient."""
     waveform = torch.randn(1, 1, samples, requires_grad=True)
     encoder(waveform)[0, :, frame].sum().backward()
+    assert waveform.grad is not None
     read = waveform.grad[0, 0].nonzero()
     return int(read.min()), int(read.max())
 

@@ -106,7 +106,7 @@ def test_spec_augment_masks_within_a_clip() -> None:
 
 @pytest.mark.parametrize(
     ("backbone", "message"),
-    [("resnet1", "'resnet1' is no model of timm"), ("vit_tiny_patch16_224", "does not take clips of any length")],
+    [("resnet1", "'resnet1' is not a model of timm"), ("vit_tiny_patch16_224", "does not take clips of any length")],
 )
 def test_what_cannot_be_an_audio_encoder_is_refused(backbone: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ MODULES = [
 ]
 
 
-def with_pooling(directory: Path, content: dict[str, object]) -> Path:
+def with_pooling(directory: Path, content: Mapping[str, object]) -> Path:
     """The files of sentence-transformers beside those of transformers."""
     (directory / "1_Pooling").mkdir()
     (directory / "1_Pooling" / "config.json").write_text(json.dumps(content))

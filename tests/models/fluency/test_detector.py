@@ -10,7 +10,6 @@ from models.fluency.damage import DAMAGES, damage_as
 from models.fluency.detector import FluencyDetector, detection
 from models.settings import FluencyDetectorConfig, TextEncoderConfig
 
-CLOTHO = Path("/work/shared/data/clotho/clotho_captions_evaluation.csv")
 CAPTIONS = ["a dog barks loudly", "a dog barks and rain falls", "thunder", "rain falls on a roof."]
 
 
@@ -35,9 +34,8 @@ def test_each_type_of_damage_is_counted_by_itself() -> None:
     assert nothing == {"captions": 0, "precision": None, "recall": None}
 
 
-@pytest.mark.skipif(not CLOTHO.is_file(), reason="the captions of Clotho are not on this machine")
-def test_real_captions_have_places_for_every_damage() -> None:
-    with CLOTHO.open(newline="", encoding="utf-8") as file:
+def test_real_captions_have_places_for_every_damage(shared_data: Path) -> None:
+    with (shared_data / "clotho" / "clotho_captions_evaluation.csv").open(newline="", encoding="utf-8") as file:
         captions = [row[f"caption_{n}"] for row in csv.DictReader(file) for n in range(1, 6)][:1000]
     rng = np.random.default_rng(0)
     for kind, least in {"remove_verb": 0.6, "remove_conjunction": 0.4, "truncate": 0.7, "repeat_adverb": 0.04}.items():

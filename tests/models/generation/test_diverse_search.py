@@ -140,10 +140,10 @@ def test_equal_members_search_as_one(captioner: Captioner, clips: Clips, config:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"beams": 4, "groups": 3}, "3 do not divide beams"),
-        ({"penalty_alpha": 0.6}, "takes beams: 1, found 4"),
-        ({"diversity_penalty": 1.0}, "diversity_penalty does nothing without groups above 1"),
-        ({"beams": 1, "top_k": 8}, "top_k does nothing without penalty_alpha"),
+        ({"beams": 4, "groups": 3}, "3 does not divide beams"),
+        ({"penalty_alpha": 0.6}, "needs beams: 1, found 4"),
+        ({"diversity_penalty": 1.0}, "diversity_penalty has no effect without groups above 1"),
+        ({"beams": 1, "top_k": 8}, "top_k has no effect without penalty_alpha"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings: dict[str, float], message: str) -> None:

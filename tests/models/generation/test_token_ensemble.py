@@ -9,7 +9,7 @@ import torch
 
 from models.captioner.model import Captioner
 from models.generation import candidates as generation
-from models.generation.candidates import Candidate, beam_search, propose, sample
+from models.generation.candidates import Candidate, ClipInputs, Decoding, beam_search, propose, sample
 from models.generation.token_ensemble import Average, JointCaptioner
 from models.settings import BeamConfig, CaptionerConfig, SamplingConfig, TokenEnsembleConfig
 
@@ -34,7 +34,8 @@ def other(captioner: Captioner) -> Captioner:
 
 def propose_jointly(members: dict[str, Captioner], clips: Clips, average: Average) -> dict[str, list[list[Candidate]]]:
     config = TokenEnsembleConfig(members=list(members), average=average)
-    return propose(members, clips[0], dict.fromkeys(members, clips[1]), SAMPLING, BEAM, 0, {"joint": config})
+    inputs = ClipInputs(clips[0], dict.fromkeys(members, clips[1]))
+    return propose(members, inputs, Decoding(SAMPLING, BEAM, 0), {"joint": config})
 
 
 @pytest.mark.parametrize("average", AVERAGES)

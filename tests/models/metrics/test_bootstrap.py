@@ -27,8 +27,8 @@ def test_whole_groups_are_drawn() -> None:
     clip = rng.permutation(np.repeat(np.arange(100), 5))
     values, zero = per_clip[clip], np.zeros(500)
 
-    def width(**more: np.ndarray) -> float:
-        low, high = paired_bootstrap(values, zero, resamples=4000, **more).ci95
+    def width(groups: np.ndarray | None = None) -> float:
+        low, high = paired_bootstrap(values, zero, resamples=4000, groups=groups).ci95
         return high - low
 
     # five equal values a clip say no more than one: the interval is that of 100 values, sqrt(5) times as wide
@@ -52,7 +52,7 @@ def test_seed_decides() -> None:
 def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = np.random.default_rng(0).random((2, 40))
     whole = paired_bootstrap(a, b, 300)
-    monkeypatch.setattr("models.metrics.bootstrap.CHUNK_CELLS", 400)
+    monkeypatch.setattr("models.metrics.bootstrap.MAX_DRAWN_INDICES", 400)
     assert paired_bootstrap(a, b, 300) == whole
 
 

@@ -1,10 +1,10 @@
 """Caption values against aac-metrics itself, its published vector, and what is said where its parts are missing."""
 
 import csv
-import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from models.errors import TooFewClipsError
 from models.metrics import captions as metrics
+from models.metrics import java_parts
 from models.metrics.captions import (
     CaptionInputError,
     MissingPartError,
-    TooFewClipsError,
     best_preprocessing,
     candidate_values,
     caption_values,
@@ -29,17 +30,22 @@ REFERENCES = [
     ["a man speaks", "someone speaks", "a man is speaking while a bird is chirping in the background"],
     ["rain is falling hard on a surface"],
 ]
-BESIDE = Path(__file__).parents[3] / "shared" / "data"
-EXAMPLES = Path(os.environ.get("ENCLAP_SHARED_DATA", BESIDE)) / "aac_metrics"
 NO_JAVA = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider_d", "vocab")
 
 
-def read_example(name: str = "example_1", rows: int | None = None) -> tuple[list[list[str]], list[list[str]]]:
-    """Of each clip, its candidates and its references."""
-    path = EXAMPLES / f"{name}.csv"
-    if not path.is_file():
-        pytest.skip(f"no {path}")
-    with path.open(encoding="utf-8") as file:
+Example = Callable[..., tuple[list[list[str]], list[list[str]]]]
+
+
+@pytest.fixture
+def example(shared_data: Path) -> Example:
+    """Read an example of aac-metrics: the candidates and the references of each clip."""
+    return partial(read_example, shared_data / "aac_metrics")
+
+
+def read_example(
+    folder: Path, name: str = "example_1", rows: int | None = None
+) -> tuple[list[list[str]], list[list[str]]]:
+    with (folder / f"{name}.csv").open(encoding="utf-8") as file:
         table = list(csv.DictReader(file))[:rows]
     own = [column for column in table[0] if "predicted" in column]
     return [[row[c] for c in own] for row in table], [[row[f"caption_{n}"] for n in range(1, 6)] for row in table]
@@ -50,12 +56,12 @@ def plain(texts: list[str]) -> list[str]:
 
 
 def by_the_library(
-    candidates: list[str], references: list[list[str]], metrics: Sequence[str], preprocess: Any = plain
+    candidates: list[str], references: list[list[str]], metrics: Sequence[str], preprocess: Any = plain, **java: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """(corpus values, values of each clip) of aac-metrics' own evaluation."""
     from aac_metrics import evaluate
 
-    return evaluate(candidates, references, preprocess=preprocess, metrics=metrics)
+    return evaluate(candidates, references, preprocess=preprocess, metrics=metrics, **java)
 
 
 # --- values --------------------------------------------------------------------------------------------------------
@@ -77,8 +83,8 @@ def test_one_candidate_a_clip_is_the_metric_itself() -> None:
 
 
 @pytest.mark.parametrize("name", ["example_1", "example_2"])
-def test_equals_the_library_on_its_own_examples(name: str) -> None:
-    candidates, references = read_example(name)
+def test_equals_the_library_on_its_own_examples(name: str, example: Example) -> None:
+    candidates, references = example(name)
     first = [clip[0] for clip in candidates]
     corpus, clips = by_the_library(first, references, NO_JAVA)
     scores = caption_values(first, references, NO_JAVA)
@@ -86,13 +92,13 @@ def test_equals_the_library_on_its_own_examples(name: str) -> None:
     for metric, value in scores.corpus.items():
         assert value == pytest.approx(float(corpus[metric]), abs=1e-6), metric
     assert clips.keys() - {"vocab.cands"} == set(scores.per_clip)
-    for metric in scores.per_clip:
-        np.testing.assert_allclose(scores.per_clip[metric], clips[metric], atol=1e-6, err_msg=metric)
+    for column in map(str, scores.per_clip):
+        np.testing.assert_allclose(scores.per_clip[column], clips[column], atol=1e-6, err_msg=column)
 
 
 @pytest.mark.parametrize("metric", ["cider_d", "rouge_l", "bleu_1", "bleu_4"])
-def test_several_candidates_equal_the_library_on_its_own_example(metric: str) -> None:
-    candidates, references = read_example("example_2", 300)
+def test_several_candidates_equal_the_library_on_its_own_example(metric: str, example: Example) -> None:
+    candidates, references = example("example_2", 300)
     found = np.stack(candidate_values(candidates, references, metric))
     for place in range(found.shape[1]):
         _, clips = by_the_library([clip[place] for clip in candidates], references, [metric])
@@ -100,8 +106,8 @@ def test_several_candidates_equal_the_library_on_its_own_example(metric: str) ->
 
 
 @pytest.mark.parametrize("metric", ["cider_d", "rouge_l", "bleu_4"])
-def test_every_candidate_has_the_value_it_has_alone(metric: str) -> None:
-    read, references = read_example(rows=60)
+def test_every_candidate_has_the_value_it_has_alone(metric: str, example: Example) -> None:
+    read, references = example(rows=60)
     candidates = [clip[0] for clip in read]
     rng = np.random.default_rng(0)
     # of every clip: none of the others, some of them, and its own reference twice
@@ -192,7 +198,9 @@ def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setenv("AAC_METRICS_JAVA_PATH", str(tmp_path / "java"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    for loader in (metrics._sbert, metrics._checker, metrics._java_problem):
+    monkeypatch.setattr(java_parts.Jar, "packaged", lambda jar: None)
+    monkeypatch.setattr(java_parts, "packaged_java", lambda: None)
+    for loader in (metrics._sbert, metrics._checker, java_parts._fits):
         loader.cache_clear()
     return tmp_path
 
@@ -201,8 +209,8 @@ def test_what_is_missing_is_said_and_the_rest_computes(bare_machine: Path) -> No
     scores = caption_values(CANDIDATES, REFERENCES)
     assert set(scores.absent) == {"meteor", "spice", "spider", "spider_fl", "sbert_sim", "fer", "fense"}
     assert set(NO_JAVA) - {"vocab"} == set(scores.per_clip)
-    for metric in ("meteor", "spice"):
-        assert "aac-metrics-download" in scores.absent[metric]
+    for metric, remedy in (("meteor", "enclap-ensemble[metrics]"), ("spice", "aac-metrics-download")):
+        assert remedy in scores.absent[metric]
         assert "Java 8 to 13" in scores.absent[metric]
     assert "echecker" in scores.absent["fense"]
     assert "TinyBERT" in scores.absent["fense"]
@@ -308,11 +316,12 @@ def small_bert(directory: Path) -> Any:
 def install_models(machine: Path) -> None:
     """Random models of the right form; the checker flags everything."""
     from aac_metrics.functional.fer import BERTFlatClassifier
-    from sentence_transformers import SentenceTransformer, models
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
     small_bert(machine / "bert")
-    embedder = models.Transformer(str(machine / "bert"))
-    SentenceTransformer(modules=[embedder, models.Pooling(16)]).save(str(snapshot(machine, metrics.SBERT)))
+    embedder = Transformer(str(machine / "bert"))
+    SentenceTransformer(modules=[embedder, Pooling(16)]).save(str(snapshot(machine, metrics.SBERT)))
     small_bert(snapshot(machine, metrics.CHECKER_BASE))
     checker = BERTFlatClassifier(str(machine / "bert"), 6)
     with torch.no_grad():
@@ -358,21 +367,21 @@ def test_java_that_fails_costs_its_own_metrics_alone(bare_machine: Path) -> None
     assert set(scores.absent) == {"spice", "spider"}
 
 
-@pytest.mark.skipif(bool(missing_parts("meteor")), reason="METEOR's jar or Java 8 to 13 is absent")
 def test_meteor() -> None:
     scores = caption_values(["a man speaks", "it hails"], REFERENCES, ["meteor"])
     assert scores.per_clip["meteor"][0] == pytest.approx(1, abs=0.05)
     assert scores.per_clip["meteor"][1] < 0.2
 
 
-@pytest.mark.skipif(bool(metrics._missing_tokenizer()), reason="the PTB tokenizer's jar or Java 8 to 13 is absent")
-def test_ptb_tokens() -> None:
+def test_ptb_tokens(example: Example) -> None:
     scores = caption_values(["A man is speaking.", "Rain falls"], REFERENCES, ["cider_d"], preprocessing="ptb")
     assert scores.preprocessing == "ptb"
     np.testing.assert_allclose(scores.corpus["cider_d"], 0.9614, atol=5e-5)
-    candidates, references = read_example(rows=60)
+    candidates, references = example(rows=60)
     first = [clip[0] for clip in candidates]
-    corpus, clips = by_the_library(first, references, ["cider_d", "rouge_l", "bleu_4"], preprocess=True)
+    with java_parts.PTB_TOKENIZER.cache() as cache:
+        java = {"cache_path": cache, "java_path": java_parts.java_path()}
+        corpus, clips = by_the_library(first, references, ["cider_d", "rouge_l", "bleu_4"], preprocess=True, **java)
     scores = caption_values(first, references, ["cider_d", "rouge_l", "bleu_4"], preprocessing="ptb")
     for metric, value in scores.corpus.items():
         assert value == pytest.approx(float(corpus[metric]), abs=1e-6)

@@ -53,7 +53,7 @@ def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     similarity, target = rng.normal(size=(101, 30)), rng.integers(30, size=101)
     whole = retrieval_values(similarity, target)
-    monkeypatch.setattr("models.metrics.retrieval.CHUNK_CELLS", 70)
+    monkeypatch.setattr("models.metrics.retrieval.MAX_COMPARED_CELLS", 70)
     np.testing.assert_array_equal(retrieval_values(similarity, target).ranks, whole.ranks)
 
 

@@ -184,11 +184,11 @@ def test_groups_reach_the_loss() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"margin": 0.3}, "margin does nothing with loss 'm-ltm', only with triplet"),
-        ({"loss": "nt-xent", "epsilon": 0.05}, "epsilon does nothing with loss 'nt-xent', only with m-ltm"),
-        ({"loss": "triplet", "temperature": 0.1}, "temperature does nothing"),
+        ({"margin": 0.3}, "margin has no effect with loss 'm-ltm', only with triplet"),
+        ({"loss": "nt-xent", "epsilon": 0.05}, "epsilon has no effect with loss 'nt-xent', only with m-ltm"),
+        ({"loss": "triplet", "temperature": 0.1}, "temperature has no effect"),
         ({"hard_negatives": 1}, "only with nt-xent or triplet"),
-        ({"loss": "triplet", "transported_mass": 0.9}, "transported_mass does nothing"),
+        ({"loss": "triplet", "transported_mass": 0.9}, "transported_mass has no effect"),
         ({"transported_mass": 1.5}, "less than or equal to 1"),
     ],
 )

@@ -20,8 +20,8 @@ KINDS = [("random:bert", "unigram", "cls"), ("random:bert", "wordpiece", "mean")
 
 def make(name: str, tokenizer: str, pooling: str) -> Retriever:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-    sizes |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    sizes = {**shape, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     text = {"name": name, "tokenizer": tokenizer, "pooling": pooling, "sizes": sizes, "vocab_size": 300}
     audio = {"backbone": "random:convnext", "depths": (1, 1, 1, 1), "dims": (8, 16, 16, 32), "layer_scale": 1.0}
     return Retriever.create(
@@ -148,14 +148,14 @@ def test_new_settings_for_old_weights(log_mels: list[np.ndarray], tmp_path: Path
     )
     loaded = Retriever.load(tmp_path / "old", new)
     assert (loaded.config.epsilon, loaded.config.text_encoder.pooling) == (0.5, "cls")
-    assert [m.p for m in loaded.audio_projection if isinstance(m, torch.nn.Dropout)] == [0.3]
+    assert [m.p for m in loaded.audio_projection.children() if isinstance(m, torch.nn.Dropout)] == [0.3]
     np.testing.assert_allclose(loaded.text_embeddings(CAPTIONS), retriever.text_embeddings(CAPTIONS), atol=1e-6)
     np.testing.assert_allclose(loaded.audio_embeddings(log_mels), retriever.audio_embeddings(log_mels), atol=1e-6)
     trained = [name for name, p in loaded.text_encoder.named_parameters() if p.requires_grad]
     assert trained
     assert all("lora" in name for name in trained)
     loaded.save(tmp_path / "new")
-    with pytest.raises(ValueError, match="adapters go on as they are"):
+    with pytest.raises(ValueError, match="adapters are trained on as they are"):
         Retriever.load(tmp_path / "new", new.model_copy(update={"text_encoder": old.text_encoder}))
     with pytest.raises(CheckpointError, match=r"audio_projection\.3\.bias is"):
         Retriever.load(tmp_path / "old", new.model_copy(update={"joint_dim": 24}))

@@ -90,6 +90,7 @@ def test_single_precision_is_enough(shared: float) -> None:
         loss = m_ltm_loss(leaf, text.to(dtype), 0.05)
         loss.backward()
         values.append(loss.double().detach())
+        assert leaf.grad is not None
         gradients.append(leaf.grad.double())
     torch.testing.assert_close(values[0], values[1], atol=1e-5, rtol=0)
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-5 * float(gradients[1].abs().max()), rtol=0)
@@ -200,6 +201,7 @@ def test_captions_of_one_clip_share_their_target() -> None:
     torch.testing.assert_close(alone, m_ltm_loss(audio, text, 0.03))
     leaf = clips.clone().requires_grad_()
     m_ltm_loss(leaf, clips, 0.3, groups=groups).backward()
+    assert leaf.grad is not None
     twins = leaf.grad[0::2] - leaf.grad[1::2]
     torch.testing.assert_close(twins, torch.zeros_like(twins), atol=1e-6, rtol=0)
 
@@ -248,6 +250,7 @@ def test_values_and_gradients_are_finite(batch: int, dim: int, epsilon: float, m
         assert torch.isfinite(loss)
         assert loss.dtype == torch.float32
         assert float(loss.detach()) >= math.log(batch) - 1e-4
+        assert leaf.grad is not None
         assert torch.isfinite(leaf.grad).all()
 
 
@@ -257,6 +260,7 @@ def test_a_batch_of_4096_pairs() -> None:
     loss = m_ltm_loss(leaf, text, 0.1)
     loss.backward()
     assert math.log(4096) < float(loss.detach()) < 2 * math.log(4096)
+    assert leaf.grad is not None
     assert torch.isfinite(leaf.grad).all()
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from models.selection.cross_validation import TooFewClipsError, cross_validate, pick
+from models.errors import TooFewClipsError
+from models.selection.cross_validation import Rule, cross_validate, pick
 
 
 def by_hand(values: np.ndarray, complexity: np.ndarray) -> int:
@@ -40,14 +41,14 @@ def test_a_clear_winner_is_taken_however_complex() -> None:
 
 
 @pytest.mark.parametrize("rule", ["one-standard-error", "best"])
-def test_folds_equal_a_loop(rule: str) -> None:
+def test_folds_equal_a_loop(rule: Rule) -> None:
     rng = np.random.default_rng(5)
     values, complexity = rng.normal(size=(30, 23)), rng.random(30)
-    choice = cross_validate(values, complexity, rule, folds=4, seed=9)  # type: ignore[arg-type]
+    choice = cross_validate(values, complexity, rule, folds=4, seed=9)
     fold_of = np.random.default_rng(9).permutation(np.arange(23) % 4)
     for clip in range(23):
-        others = values[:, fold_of != fold_of[clip]]
-        assert choice.held_out[clip] == values[pick(others, complexity, rule)[0], clip]  # type: ignore[arg-type]
+        others: np.ndarray = values[:, fold_of != fold_of[clip]]
+        assert choice.held_out[clip] == values[pick(others, complexity, rule)[0]][clip]
     assert choice.value == pytest.approx(values[choice.index].mean())
     assert choice.optimism == pytest.approx(choice.value - choice.held_out.mean())
 

@@ -67,7 +67,7 @@ def test_forward_selection_takes_what_helps_most_and_keeps_the_budget() -> None:
     sizes = {"one": 10, "two": 10, "good": 5, "noise": 1, "fluency": 2}
     needs = {"one": ["good"], "two": ["noise"]}
 
-    def course(budget: int | None) -> list[tuple[list[str], int, float]]:
+    def course(budget: int | None) -> list[tuple[list[str], float, float]]:
         budgets = {"size": Budget(sizes, budget)}
         steps = forward_selection(
             EVERYBODY, lambda group: sum(worth[name] for name in group.members), needs, budgets, ["one", "two"]

@@ -115,7 +115,7 @@ def test_simplex_grid() -> None:
     np.testing.assert_allclose(grid.sum(1), 1)
     assert (grid >= 0).all()
     assert simplex_grid(1, 5).tolist() == [[1.0]]
-    np.testing.assert_allclose(simplex_grid(2, 2), [[0, 1], [0.5, 0.5], [1, 0]])
+    np.testing.assert_allclose(simplex_grid(2, 2), [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]])
     with pytest.raises(RerankingInputError):
         simplex_grid(0, 3)
 

@@ -19,7 +19,7 @@ def clips(number: int, seed: int = 0) -> list[dict[str, Any]]:
             "youtube_id": "",
             "audio_sha256": f"{row:064x}",
             "duration_s": 1.5 + row,
-            "captions": [f"caption {row}", "ä, \"quoted\""],
+            "captions": [f"caption {row}", 'ä, "quoted"'],
             "codes": rng.integers(0, 1024, (5 + row, 3)).astype(np.int16),
             "log_mel": rng.normal(size=(7 + 2 * row, 4)).astype(np.float16),
         }

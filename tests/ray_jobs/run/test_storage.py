@@ -14,7 +14,8 @@ import pytest
 import yaml
 from moto import server as moto_server
 
-from corpora.soundscapes.render import sample_scenes, write_captions, write_clip
+from corpora.soundscapes.render import write_captions, write_clip
+from corpora.soundscapes.sampling import sample_scenes
 from ray_jobs import cli
 from ray_jobs.experiment.config import ConfigError
 from ray_jobs.experiment.loading import load_experiment

@@ -65,7 +65,8 @@ def test_weights_and_moments_are_the_others_settings_are_the_own(experiment: Exp
     assert (heir.model.config.dropout, heir.model.config.epsilon) == (0.35, 0.2)
     assert donor.average
     assert heir.average
-    assert torch.equal(*(next(one.average.module.parameters()) for one in (donor, heir)))
+    averages = [next(average.module.parameters()) for average in (donor.average, heir.average)]
+    assert torch.equal(*averages)
     mine, theirs = heir.optimizer.state_dict(), donor.optimizer.state_dict()
     assert torch.equal(mine["state"][0]["exp_avg"], theirs["state"][0]["exp_avg"])
     assert [group["weight_decay"] for group in mine["param_groups"]] == [0.05, 0.0]

@@ -55,7 +55,7 @@ def test_moving_average_lags_behind() -> None:
     for value in (1.0, 2.0, 3.0):
         torch.nn.init.constant_(model.weight, value)
         average.update_parameters(model)
-    assert float(average.module.weight) == pytest.approx(0.9 * (0.9 * 1 + 0.1 * 2) + 0.1 * 3)
+    assert average.module.get_parameter("weight").item() == pytest.approx(0.9 * (0.9 * 1 + 0.1 * 2) + 0.1 * 3)
 
 
 def test_inverse_sqrt_is_the_one_that_enclap_takes_from_transformers() -> None:

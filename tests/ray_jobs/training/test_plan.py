@@ -109,6 +109,6 @@ def test_waves_keep_edges_and_resources() -> None:
     assert at.keys() == experiment.members.keys()
     for name, member in experiment.members.items():
         assert all(at[edge] < at[name] for edge in member.edges())
-    assert all(sum(experiment.members[name].resources.workers for name in wave) <= 3 for wave in found)
+    assert all(sum(experiment.members[name].resources.min_workers for name in wave) <= 3 for wave in found)
     everything_at_once = waves(experiment, set(experiment.members), {"CPU": 64.0})
     assert [len(wave) for wave in everything_at_once] == [4, 1, 1]

@@ -18,7 +18,7 @@ from ray_jobs.tuning import candidate_store
 from ray_jobs.tuning.candidate_store import CandidateStore, add_values, rung_sizes, shard_slices, validation_directory
 from ray_jobs.tuning.trained_members import TrainedMembers
 
-SMOKE = Path(__file__).parents[2] / "experiments" / "smoke.yaml"
+SMOKE = Path(__file__).parents[3] / "experiments" / "smoke.yaml"
 CLIPS = 16
 CLIP_IDS = [f"clip-{n}" for n in range(CLIPS)]
 CAPTIONS = [[f"a sound number {n} is heard", f"sound {n}"] for n in range(CLIPS)]
@@ -54,7 +54,8 @@ class Members:
 def members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Members:
     experiment = load_experiment(SMOKE, [f"storage_path={tmp_path}", "search.clips=12"])
     fake = Members(experiment)
-    monkeypatch.setattr(candidate_store, "validation_members", lambda _: fake)
+    monkeypatch.setattr(candidate_store, "TrainedMembers", lambda *_: fake)
+    monkeypatch.setattr(candidate_store, "LOADED", candidate_store.LoadedMembers())
     monkeypatch.setattr(candidate_store, "CLIPS_PER_FILE", 8)
     return fake
 
@@ -127,7 +128,7 @@ def test_files_of_other_members_or_clips_are_named(members: Members) -> None:
 def test_a_clip_without_references_is_named(members: Members) -> None:
     members.features.captions = [*CAPTIONS[:3], [], *CAPTIONS[4:]]
     store = CandidateStore(members.experiment, members.experiment.sampling)
-    with pytest.raises(CandidateError, match=r"clip 'clip-3': .*no reference.*cannot be searched on"):
+    with pytest.raises(CandidateError, match=r"clip 'clip-3': .*no reference.*cannot be valued"):
         store.build(slice(0, 4), ["cider_d"])
 
 

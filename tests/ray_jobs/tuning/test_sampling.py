@@ -1,4 +1,4 @@
-"""What the sampling search tries, and what it is told before any work; no Ray."""
+"""The settings that the sampling search tries, and its refusals before any work; no Ray."""
 
 from pathlib import Path
 
@@ -10,10 +10,14 @@ from ray_jobs import search
 from ray_jobs.experiment.config import ConfigError
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.run.directory import NotReadyError
-from ray_jobs.tuning.sampling import _points, distance, mixtures, sampling_space, setting
+from ray_jobs.tuning.inner_search import mixtures
+from ray_jobs.tuning.sampling_space import distance, first_points, sampling_space, setting
 from tune_spaces.sampling import SPACES
 
-SMOKE = Path(__file__).parents[2] / "experiments" / "smoke.yaml"
+SMOKE = Path(__file__).parents[3] / "experiments" / "smoke.yaml"
+
+
+NINE_TRIALS = {"nucleus": 3**2, "truncation": 2**4, "wide": 2**6}  # settings of a grid: two values a field at least
 
 
 @pytest.mark.parametrize("name", list(SPACES))
@@ -24,7 +28,7 @@ def test_the_papers_setting_is_first_and_every_point_is_a_setting(name: str, sea
     )
     space = sampling_space(experiment)
     assert set(space) <= set(SamplingConfig.model_fields)
-    points = _points(experiment, space)
+    points = first_points(experiment, space)
     paper = setting(experiment, points[0])
     assert (paper.temperature, paper.top_p) == (0.5, 0.95)
     assert (paper.candidates == 30) == ("candidates" in space)
@@ -34,7 +38,12 @@ def test_the_papers_setting_is_first_and_every_point_is_a_setting(name: str, sea
     assert distance(experiment, space, own) == 0
     assert all(distance(experiment, space, point) > 0 for point in points if point != own)
     assert len({setting(experiment, point).model_dump_json() for point in points}) == len(points)
-    assert len(points) == 1 + ("candidates" in space) or searcher == "grid"
+    others = points[1 + ("candidates" in space) :]
+    assert len(others) == (NINE_TRIALS[name] if searcher == "grid" else 0)
+    for field, domain in space.items() if others else ():
+        ends = domain.categories[::len(domain.categories) - 1] if hasattr(domain, "categories") else (
+            [domain.lower, domain.upper])  # fmt: skip
+        assert {ends[0], ends[1]} <= {point[field] for point in others}
 
 
 def test_own_values_are_within_the_space() -> None:
@@ -49,13 +58,13 @@ def test_own_values_are_within_the_space() -> None:
 def test_a_grid_has_about_as_many_points_as_trials() -> None:
     experiment = load_experiment(SMOKE, ["search.searcher=grid", "search.trials=16"])
     space = sampling_space(experiment)
-    points = _points(experiment, space)
+    points = first_points(experiment, space)
     assert len(points) == 17
     assert sorted({point["temperature"] for point in points[1:]}) == pytest.approx(
         [0.2, 0.2 + 0.8 / 3, 0.2 + 1.6 / 3, 1.0]
     )
     wide = load_experiment(SMOKE, ["search.searcher=grid", "search.trials=16", "search.sampling_space=wide"])
-    assert len(_points(wide, sampling_space(wide))) <= 2 + 2 ** len(SPACES["wide"])
+    assert len(first_points(wide, sampling_space(wide))) <= 2 + 2 ** len(SPACES["wide"])
 
 
 def test_whole_numbers_stay_whole() -> None:

@@ -1,4 +1,4 @@
-"""Where the real caption files are."""
+"""The folder of real caption files, for all rooms."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real caption files, which are not the project's to ship; without it, what needs it is skipped."""
-    beside = Path(__file__).parents[3] / "shared" / "data"
+    """Return the folder of real caption files, which the project may not ship; skip the tests that need it without."""
+    beside = Path(__file__).parents[2] / "shared" / "data"
     folder = Path(os.environ.get("ENCLAP_SHARED_DATA", beside))
     if not folder.is_dir():
         pytest.skip(f"no real caption files: ENCLAP_SHARED_DATA is not set, and {beside} does not exist")

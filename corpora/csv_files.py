@@ -1,0 +1,173 @@
+"""Read CSV files with a header: captions, queries, metadata, lists of ids. A bad line says why and stops no other."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from corpora.table import CorpusError
+from corpora.text import is_unicode
+
+_NUMBERED_CAPTION = re.compile(r"caption_(\d+)")
+
+
+class Line(NamedTuple):
+    """A row of a CSV file."""
+
+    number: int  # of its first line in the file, from 1
+    cells: dict[str, str]  # by column
+    reason: str  # why it cannot be used, or ""
+
+
+@dataclass(frozen=True)
+class CsvTable:
+    """The content of a CSV file."""
+
+    path: Path
+    columns: list[str]
+    lines: list[Line]
+
+    def require(self, *columns: str) -> None:
+        """Raise CorpusError unless the table has all of these columns."""
+        if not set(columns) <= set(self.columns):
+            raise self.unexpected_columns(", ".join(columns))
+
+    def unexpected_columns(self, expected: str) -> CorpusError:
+        """Return the error that says which columns were found, and which were expected."""
+        return CorpusError(f"{self.path}: found columns {', '.join(self.columns) or '(none)'}; expected {expected}")
+
+    def clip_captions(self) -> list[str]:
+        """Return the columns caption_1, caption_2, ... of a table of clips, by their number.
+
+        Raises:
+            CorpusError: if there is no such column, or no column file_name.
+        """
+        captions = numbered_captions(self.columns)
+        if "file_name" not in self.columns or not captions:
+            raise self.unexpected_columns("file_name, caption_1, caption_2, ...")
+        return captions
+
+    def usable_lines(self) -> list[Line]:
+        """Return all lines.
+
+        Raises:
+            CorpusError: naming the first line that cannot be used.
+        """
+        for line in self.lines:
+            if line.reason:
+                raise CorpusError(f"{self.path}, line {line.number}: {line.reason}")
+        return self.lines
+
+    def texts(self, columns: Iterable[str]) -> list[str]:
+        """Return the cells of some columns, line by line, verbatim.
+
+        Raises:
+            CorpusError: naming the first line that cannot be used or is not UTF-8.
+        """
+        wanted = list(columns)
+        found = [(line.number, line.cells[column]) for line in self.usable_lines() for column in wanted]
+        for number, text in found:
+            if not is_unicode(text):
+                raise CorpusError(f"{self.path}, line {number}: {text!r} is not UTF-8")
+        return [text for _, text in found]
+
+
+def read_csv(path: Path, expected: str, encoding: str = "utf-8-sig") -> CsvTable:
+    """Read a CSV file with a header; a line that cannot be used says why and stops no other.
+
+    Args:
+        expected: what the file should be, for the message if it is missing.
+        encoding: by default UTF-8 with or without a byte order mark; bytes that are not UTF-8 become lone surrogates.
+
+    Returns:
+        The columns, and the lines that are not empty. Fields are separated by commas, or by semicolons if the header
+        has these and no comma (DCASE's hidden test set). Cells missing at the end of a short line are "".
+
+    Raises:
+        CorpusError: if the file is missing, cannot be read or has no line under the header, if a column occurs
+            twice, or if a quote is opened and not closed: what follows it would be lost.
+    """
+    try:
+        with path.open(newline="", encoding=encoding, errors="surrogateescape") as file:
+            columns, lines = _parse(path, file)
+    except FileNotFoundError:
+        raise CorpusError(f"{path}: no such file; expected {expected}") from None
+    except OSError as error:
+        raise CorpusError(f"{path}: cannot be read ({error.strerror}); expected {expected}") from error
+    repeated = [column for column in columns if columns.count(column) > 1]
+    if repeated:
+        raise CorpusError(f"{path}: found column {repeated[0]!r} {columns.count(repeated[0])} times, expected once")
+    if columns and not lines:
+        raise CorpusError(f"{path}: no rows; expected at least one under the header")
+    return CsvTable(path, columns, lines)
+
+
+def read_captions(path: Path) -> list[str]:
+    """Read all captions of a CSV file: those of its columns caption, caption_1, caption_2, ...
+
+    Returns:
+        The captions that are not blank, row by row.
+
+    Raises:
+        CorpusError: if the file or a line of it cannot be read, or it has no captions.
+    """
+    table = read_csv(path, "a CSV file with captions")
+    captions = table.texts(column for column in table.columns if column.startswith("caption"))
+    found = [text for text in captions if text.strip()]
+    if not found:
+        raise CorpusError(
+            f"{path}: found no captions in columns {', '.join(table.columns) or '(none)'}; expected some in caption or "
+            "caption_1, caption_2, ..."
+        )
+    return found
+
+
+def read_queries(path: Path) -> list[str]:
+    """Read the queries of DCASE's Task 8 as it hands them out: the column `caption` of a CSV file, verbatim.
+
+    Raises:
+        CorpusError: if the file or a line of it cannot be read, the column is missing or a query is blank.
+    """
+    table = read_csv(path, "a CSV file with queries in a column caption")
+    table.require("caption")
+    queries = table.texts(["caption"])
+    for line, query in zip(table.lines, queries, strict=True):
+        if not query.strip():
+            raise CorpusError(f"{path}, line {line.number}: the caption is blank; expected a query")
+    return queries
+
+
+def numbered_captions(columns: Iterable[str]) -> list[str]:
+    """Return those of some columns that are called caption_1, caption_2, ..., by their number."""
+    numbers = {column: int(match[1]) for column in columns if (match := _NUMBERED_CAPTION.fullmatch(column))}
+    return sorted(numbers, key=numbers.__getitem__)
+
+
+def _parse(path: Path, file: IO[str]) -> tuple[list[str], list[Line]]:
+    header = file.readline()
+    file.seek(0)
+    reader = csv.reader(file, delimiter=";" if ";" in header and "," not in header else ",", strict=True)
+    columns: list[str] = []
+    lines: list[Line] = []
+    while True:
+        number = reader.line_num + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return columns, lines
+        except csv.Error as error:
+            # An error within one line concerns that line alone. An error after several is a quote that is not closed.
+            if reader.line_num > number:
+                raise CorpusError(f"{path}, line {number}: is a quote opened and not closed? ({error})") from error
+            lines.append(Line(number, dict.fromkeys(columns, ""), f"not CSV ({error})"))
+            continue
+        if not columns:
+            columns = fields
+        elif fields:
+            cells = dict(zip(columns, fields + [""] * (len(columns) - len(fields))))
+            excess = "more fields than the header has columns; is a comma unquoted?"
+            lines.append(Line(number, cells, excess if len(fields) > len(columns) else ""))

@@ -1,0 +1,19 @@
+"""Text that may not be valid Unicode: bytes of a file that are not UTF-8 are kept as lone surrogates."""
+
+from __future__ import annotations
+
+
+def is_unicode(text: str) -> bool:
+    """Return False for text with lone surrogates: bytes of a file that are not UTF-8, or a broken escape in JSON."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def printable(text: str) -> str:
+    """Return text that can be encoded as UTF-8: lone surrogates are written as escapes."""
+    return text.encode(errors="backslashreplace").decode()

@@ -1,0 +1,45 @@
+"""index: add audio files to the index that an exported ensemble keeps, for `enclap retrieve` to search.
+
+Example: enclap index runs/demo/bundle field_recordings/
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from models.ensemble.bundle import Ensemble
+from models.files import stamp
+from ray_jobs.inference.audio_files import find_audio, read_in_batches
+from ray_jobs.run.console import say
+from ray_jobs.run.entry import run_command
+
+SAVE_S = 120.0  # at least, from one writing of a growing index to the next
+
+
+def run(bundle: Path, paths: list[Path]) -> None:
+    """Add files to the bundle's index; files that are there and unchanged since are not read again.
+
+    The index is written every two minutes as it grows, so that a run that is interrupted goes on from there.
+
+    Raises:
+        AudioError: a path does not exist, or no file can be read.
+        CheckpointError: the bundle or its index cannot be loaded.
+    """
+    ensemble = Ensemble.load(bundle)
+    known = ensemble.audio_index.stamps
+    stamps = {file: stamp(file) for file in (path.resolve() for path in find_audio(paths))}
+    todo = [file for file in stamps if known.get(str(file)) != stamps[file]]
+    say(f"index: {len(todo)} files to add, {len(stamps) - len(todo)} are there already")
+    saved = time.monotonic()
+    for readable, clips in read_in_batches(ensemble, todo, len(stamps) - len(todo)):
+        ensemble.index_clips(readable, clips)
+        known.update((str(file), stamps[file]) for file in readable)
+        if time.monotonic() - saved > SAVE_S:
+            ensemble.save_index()
+            saved = time.monotonic()
+    say(f"index: {len(ensemble.audio_index)} files in {ensemble.save_index()}")
+
+
+if __name__ == "__main__":
+    run_command("index")

@@ -1,0 +1,71 @@
+"""Captions and queries of CSV files: taken verbatim, refused with the line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from corpora.csv_files import read_captions, read_queries
+from corpora.table import CorpusError
+
+
+def _file(folder: Path, text: str, encoding: str = "utf-8") -> Path:
+    path = folder / "captions.csv"
+    path.write_bytes(text.encode(encoding, "surrogateescape"))
+    return path
+
+
+def test_captions_of_clothos_columns(tmp_path: Path) -> None:
+    text = 'file_name,caption_1,caption_2\na.wav,"rain, wind", \nb.wav,NA,ein Bär\n'
+    assert read_captions(_file(tmp_path, text)) == ["rain, wind", "NA", "ein Bär"]
+
+
+@pytest.mark.parametrize("column", ["caption", "caption_predicted"])
+def test_captions_of_one_column(tmp_path: Path, column: str) -> None:
+    assert read_captions(_file(tmp_path, f"file_name,{column}\na.wav,rain\n")) == ["rain"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"found no captions in columns \(none\)"),
+        ("file_name,text\na.wav,rain\n", "found no captions in columns file_name, text; expected some in caption or"),
+        ("caption_1,caption_2\n , \n", "found no captions"),
+        ("caption\n", "no rows; expected at least one"),
+        ("caption\nrain\na dog, barking\n", "line 3: more fields than the header has columns"),
+        ("caption\nrain\n\udcff\n", "line 3: .* is not UTF-8"),
+        ('caption\n"rain\nwind\n', "line 2: is a quote opened and not closed"),
+    ],
+)
+def test_files_without_usable_captions_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(CorpusError, match=f"captions.csv.*{message}"):
+        read_captions(_file(tmp_path, text))
+
+
+@pytest.mark.parametrize("read", [read_captions, read_queries])
+def test_a_missing_file_is_named(tmp_path: Path, read: Callable[[Path], list[str]]) -> None:
+    with pytest.raises(CorpusError, match=r"gone\.csv: no such file; expected a CSV file with"):
+        read(tmp_path / "gone.csv")
+
+
+def test_queries_are_read_verbatim_from_their_column(tmp_path: Path) -> None:
+    queries = ["rain, wind", ' a "dog" ', "two\nlines", "ein Bär"]
+    lines = "".join(f'{number},"{query.replace(chr(34), chr(34) * 2)}"\n' for number, query in enumerate(queries))
+    assert read_queries(_file(tmp_path, f"id,caption\n{lines}", "utf-8-sig")) == queries
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("text\nrain\n", "found columns text; expected caption"),
+        ("caption\n", "no rows"),
+        ("id,caption\n1,rain\n2, \n", "line 3: the caption is blank"),
+        ("id,caption\n1,rain\n2\n", "line 3: the caption is blank"),
+        ("id,caption\n1,\udcff\n", "line 2: .* is not UTF-8"),
+    ],
+)
+def test_queries_that_cannot_be_used_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(CorpusError, match=f"captions.csv.*{message}"):
+        read_queries(_file(tmp_path, text))
