@@ -5,7 +5,6 @@ Example: enclap export experiments/demo.yaml
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from models.files import sha256_of
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import CaptionerMember
 from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling
+from ray_jobs.results.member import MemberMetrics
 from ray_jobs.results.metrics import EnsembleMetrics
 from ray_jobs.run import storage
 from ray_jobs.run.console import say
@@ -88,10 +88,7 @@ def _manifest(experiment: Experiment, directory: RunDirectory, codec: Codec) -> 
             "packages": package_versions(),
             "codec": codec.provenance(),
             "corpora": {name: corpus.model_dump(mode="json") for name, corpus in experiment.corpora.items()},
-            "members": {
-                name: json.loads(storage.read_text(directory.member(name) / "metrics.json"))
-                for name in experiment.members
-            },
+            "members": {name: MemberMetrics.read(directory.member(name)).model_dump() for name in experiment.members},
         },
     )
 
