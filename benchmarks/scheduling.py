@@ -36,7 +36,8 @@ from timetable import critical_path, timetable, work_bound
 from ray_jobs import train
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.run.directory import RunDirectory
-from ray_jobs.training.member_job import MemberJob
+from ray_jobs.training import trainer
+from ray_jobs.training.job import TrainingRequest
 
 CHAINS, NODE = 16, {"num_cpus": 32, "num_gpus": 4}
 TARGET, DRIVER_PERCENT = 1.15, 5.0
@@ -78,7 +79,7 @@ def measure(start_up_s: float, epoch_s: float) -> Claims:
         directory = RunDirectory(experiment)
         directory.checkpoints.mkdir(parents=True)
         seconds = {name: start_up_s + epoch_s * m.training.epochs for name, m in experiment.members.items()}
-        train._fit = stand_in(start_up_s, epoch_s)
+        trainer._fit = stand_in(start_up_s, epoch_s)
         process = psutil.Process()
         cpu, start = sum(process.cpu_times()[:2]), time.time()
         failed = train._train_all(experiment, directory, set(experiment.members))
@@ -105,13 +106,13 @@ def stand_in(start_up_s: float, epoch_s: float) -> Any:
     """Return a Ray task that holds the resources of a trainer for as long as a trainer would."""
 
     @ray.remote(num_cpus=0, max_retries=0)
-    def fit(job: MemberJob, checkpoints: str, commit: str, progress: Any) -> None:
-        asked = time.time()
-        group = placement_group([job.member.resources.per_worker()] * job.member.resources.min_workers, strategy="PACK")
+    def fit(request: TrainingRequest, checkpoints: Path) -> None:
+        asked, job = time.time(), request.job
+        group = placement_group([job.resources.per_worker()] * job.resources.min_workers, strategy="PACK")
         if not group.wait(600):
             raise RuntimeError(f"{job.name}: no room for its placement group")
         ready = time.time()
-        time.sleep(start_up_s + epoch_s * job.member.training.epochs)
+        time.sleep(start_up_s + epoch_s * job.training.epochs)
         remove_placement_group(group)
         Path(checkpoints, f"{job.name}.json").write_text(json.dumps([asked, ready, time.time()]))
 

@@ -1,25 +1,23 @@
-"""The command line: `enclap <job> ...`, and the same as `python -m ray_jobs.<job> ...`."""
+"""The command line: `enclap <command> ...`, and the same as `python -m ray_jobs.<command> ...`.
+
+Commands are imported by name when they run, so that `enclap --help` and `enclap status` load neither torch nor Ray.
+"""
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from models.errors import InputError
-from ray_jobs.experiment.config import Experiment
-from ray_jobs.experiment.loading import load_config, load_experiment
-from ray_jobs.run.console import say
-from ray_jobs.run.directory import RunDirectory
-from ray_jobs.run.lock import only_writer
-from ray_jobs.run.session import connect
+
+if TYPE_CHECKING:
+    from ray_jobs.experiment.config import Experiment
 
 app = typer.Typer(
     name="enclap",
@@ -30,120 +28,146 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-ExperimentFile = Annotated[Path, typer.Argument(help="Such as experiments/demo.yaml", show_default=False)]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Override any field: seed=1 search.trials=40")
+ExperimentFile = Annotated[
+    Path, typer.Argument(metavar="FILE", help="The experiment, such as experiments/demo.yaml", show_default=False)
 ]
-Bundle = Annotated[Path, typer.Argument(help="The directory made by `enclap export`", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Replace fields of the file: seed=1 search.trials=40"),
+]
+Bundle = Annotated[Path, typer.Argument(help="The directory that `enclap export` wrote", show_default=False)]
+AudioPaths = Annotated[list[Path], typer.Argument(help="Audio files, or directories of them", show_default=False)]
 
 
 @app.command()
 def prepare(
     experiment: ExperimentFile,
     overrides: Overrides = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, estimate time and bytes")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check all inputs, estimate time and size, and end")
+    ] = False,
 ) -> None:
-    """Audio files to feature shards: codec codes and log-mels (Ray Data).
+    """Compute the features of all audio files: codec codes and log-mel spectrograms (Ray Data).
 
     Example: [bold]enclap prepare experiments/demo.yaml --dry-run[/bold]
     """
-    _run("prepare", load_experiment(experiment, overrides), dry_run)
+    _run("prepare", experiment, overrides, dry_run)
 
 
 @app.command()
 def train(
     experiment: ExperimentFile,
     overrides: Overrides = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Print what would run when, and train nothing")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print the plan of the training, and end")] = False,
 ) -> None:
-    """Train every member, side by side as edges and resources allow (Ray Train).
+    """Train all members, in parallel as dependencies and resources allow (Ray Train).
 
     Example: [bold]enclap train experiments/demo.yaml --plan[/bold]
     """
-    _run("train", load_experiment(experiment, overrides), plan)
+    _run("train", experiment, overrides, plan)
 
 
-def _run(job: str, experiment: Experiment, look_only: bool = False) -> None:
-    """Run a job on its run directory, alone there unless it only looks."""
-    directory = RunDirectory(experiment)
-    with nullcontext() if look_only else only_writer(directory.root):
-        if not look_only:
-            directory.write_experiment()
-        connect()
-        module = importlib.import_module(f"ray_jobs.{job}")
-        module.run(experiment, True) if look_only else module.run(experiment)
+@app.command()
+def search(experiment: ExperimentFile, overrides: Overrides = None) -> None:
+    """Tune sampling, reranking and retrieval weights on the validation split (Ray Tune).
+
+    Example: [bold]enclap search experiments/demo.yaml search.trials=40[/bold]
+    """
+    _run("search", experiment, overrides)
 
 
-def _add_experiment_job(name: str, summary: str) -> None:
-    def command(experiment: ExperimentFile, overrides: Overrides = None) -> None:
-        _run(name, load_experiment(experiment, overrides))
+@app.command()
+def combine(experiment: ExperimentFile, overrides: Overrides = None) -> None:
+    """Run the ensemble on the test split: submissions, metrics and comparisons.
 
-    example = f"Example: [bold]enclap {name} experiments/demo.yaml seed=1[/bold]"
-    app.command(name, help=f"{summary}\n\n{example}")(command)
+    Example: [bold]enclap combine experiments/demo.yaml[/bold]
+    """
+    _run("combine", experiment, overrides)
 
 
-for _name, _summary in {
-    "search": "Tune sampling, reranking and retrieval weights on the validation split (Ray Tune).",
-    "combine": "Run the ensemble on the test split: submissions, metrics, comparisons.",
-    "export": "Write the ensemble as one directory that loads without Ray or network.",
-    "report": "Write report/index.html: tables, curves and clips to listen to.",
-    "pipeline": "All of the above, skipping what is done and unchanged.",
-}.items():
-    _add_experiment_job(_name, _summary)
+@app.command()
+def export(experiment: ExperimentFile, overrides: Overrides = None) -> None:
+    """Write the ensemble as one directory that loads without Ray and without a network.
+
+    Example: [bold]enclap export experiments/demo.yaml[/bold]
+    """
+    _run("export", experiment, overrides)
+
+
+@app.command()
+def report(experiment: ExperimentFile, overrides: Overrides = None) -> None:
+    """Write report/index.html: tables, curves, and clips to listen to.
+
+    Example: [bold]enclap report experiments/demo.yaml[/bold]
+    """
+    _run("report", experiment, overrides)
+
+
+@app.command()
+def pipeline(experiment: ExperimentFile, overrides: Overrides = None) -> None:
+    """Run prepare, train, search, combine, export and report, skipping what is done already.
+
+    Example: [bold]enclap pipeline experiments/demo.yaml seed=1[/bold]
+    """
+    _run("pipeline", experiment, overrides)
 
 
 @app.command()
 def sweep(
     experiment: ExperimentFile,
-    member: Annotated[str, typer.Argument(help="The member whose training is searched", show_default=False)],
+    member: Annotated[str, typer.Argument(help="The member whose training settings are searched", show_default=False)],
     overrides: Overrides = None,
 ) -> None:
-    """Search a member's training settings (Ray Train inside Ray Tune); writes an experiment that `train` takes.
+    """Search a member's training settings (Ray Tune), and write an experiment with the best ones for `enclap train`.
 
     Example: [bold]enclap sweep experiments/demo.yaml retriever-bge sweep.trials=8[/bold]
     """
-    loaded = load_experiment(experiment, overrides)
-    connect()
-    importlib.import_module("ray_jobs.sweep").run(loaded, member)
+    loaded = _load(experiment, overrides)
+    _connect()
+    _job("sweep").run(loaded, member)
 
 
 @app.command()
 def status(
-    run: Annotated[str, typer.Argument(help="Such as runs/demo, or s3://bucket/runs/demo", show_default=False)],
-    as_json: Annotated[bool, typer.Option("--json", help="For machines")] = False,
+    run: Annotated[
+        str, typer.Argument(help="A run directory such as runs/demo, or s3://bucket/runs/demo", show_default=False)
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
 ) -> None:
-    """What of a run is prepared, trained, searched and combined, and who is working on it; reads files alone.
+    """Show which parts of a run are prepared, trained, searched and combined, and which process works on it.
 
-    Exit codes: 0 done or under way; 1 a member failed, or was stopped and waits to be resumed; 2 no run there.
+    Exit codes: 0 done or under way; 1 a member failed, or work was stopped and waits to be resumed; 2 no such run.
 
     Example: [bold]enclap status runs/demo[/bold]
     """
-    from ray_jobs import status as job
-
-    job.run(run, as_json)
+    _job("status").run(run, as_json)
 
 
 @app.command("train-codec")
 def train_codec(experiment: ExperimentFile, overrides: Overrides = None) -> None:
-    """Train the small DAC of the built-in corpus (the one that is shipped).
+    """Train the small DAC that comes with the project, on the built-in corpus.
 
     Example: [bold]enclap train-codec experiments/codec.yaml epochs=16[/bold]
     """
-    from ray_jobs import train_codec as job
+    from ray_jobs.experiment.codec_config import CodecExperiment
+    from ray_jobs.experiment.loading import load_config
+    from ray_jobs.run.lock import only_writer
 
-    loaded = load_config(experiment, overrides or [], job.CodecExperiment)
+    loaded = load_config(experiment, overrides or [], CodecExperiment)
     with only_writer(Path(loaded.storage_path).resolve() / loaded.name):
-        connect(log_to_driver=True)
-        say(f"train-codec: {job.run(loaded)}")
+        _connect()
+        _job("train_codec").run(loaded)
 
 
 @app.command()
 def caption(
     bundle: Bundle,
-    paths: Annotated[list[Path], typer.Argument(help="Audio files, or folders of them", show_default=False)],
-    output: Annotated[Path | None, typer.Option(help="Write JSON lines here instead of text to the terminal")] = None,
-    submission: Annotated[Path | None, typer.Option(help="Write a DCASE Task 6 file here")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the sampling; the bundle's when left out")] = None,
+    paths: AudioPaths,
+    output: Annotated[
+        Path | None, typer.Option(help="Write JSON lines to this file, and no captions to the terminal")
+    ] = None,
+    submission: Annotated[Path | None, typer.Option(help="Write a DCASE Task 6 submission to this file")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the sampling; the bundle's own when left out")] = None,
 ) -> None:
     """Caption audio files with an exported ensemble.
 
@@ -151,21 +175,24 @@ def caption(
 
     Example: [bold]enclap caption runs/demo/bundle clotho_analysis/ --submission out.csv[/bold]
     """
-    from ray_jobs import caption as job
-
-    job.run(bundle, paths, output, submission, seed)
+    _job("caption").run(bundle, paths, output, submission, seed)
 
 
 @app.command()
 def retrieve(
     bundle: Bundle,
-    query: Annotated[str, typer.Argument(help="In words; a path, too, with --queries", show_default=False)],
+    query: Annotated[str, typer.Argument(help="A text; with --queries, an audio path", show_default=False)],
     paths: Annotated[
-        list[Path] | None, typer.Argument(help="Audio files, or folders of them; what is indexed when left out")
+        list[Path] | None,
+        typer.Argument(help="Audio files, or directories of them; the index of the bundle when left out"),
     ] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="How many to list")] = 10,
-    queries: Annotated[Path | None, typer.Option(help="A CSV file with a column `caption`, in place of a text")] = None,
-    submission: Annotated[Path, typer.Option(help="With --queries: the Task 8 file to write")] = Path("submission.csv"),
+    top_k: Annotated[int, typer.Option(min=1, help="Number of files to list")] = 10,
+    queries: Annotated[
+        Path | None, typer.Option(help="A CSV file with a column `caption`: write a submission for all of them")
+    ] = None,
+    submission: Annotated[Path, typer.Option(help="With --queries: the file of the submission")] = Path(
+        "submission.csv"
+    ),
 ) -> None:
     """Find the audio files that fit a text best, or write a DCASE Task 8 submission.
 
@@ -173,8 +200,7 @@ def retrieve(
 
     Example: [bold]enclap retrieve runs/demo/bundle audio/ --queries captions.csv --submission out.csv[/bold]
     """
-    from ray_jobs import retrieve as job
-
+    job = _job("retrieve")
     if queries:
         job.submit(bundle, queries, [Path(query), *(paths or [])], submission)
     else:
@@ -182,59 +208,54 @@ def retrieve(
 
 
 @app.command()
-def index(
-    bundle: Bundle,
-    paths: Annotated[list[Path], typer.Argument(help="Audio files, or folders of them", show_default=False)],
-) -> None:
-    """Add audio files to the bundle's index, in which `enclap retrieve` then searches.
+def index(bundle: Bundle, paths: AudioPaths) -> None:
+    """Add audio files to the bundle's index, which `enclap retrieve` searches when it is given no files.
 
     Example: [bold]enclap index runs/demo/bundle field_recordings/[/bold]
     """
-    from ray_jobs import index as job
-
-    job.run(bundle, paths)
+    _job("index").run(bundle, paths)
 
 
 @app.command()
 def evaluate(
     bundle: Bundle,
-    root: Annotated[Path, typer.Argument(help="A corpus: ROOT/SPLIT.csv and ROOT/SPLIT/*.wav", show_default=False)],
-    split: Annotated[str, typer.Argument(help="Which split of it")] = "test",
-    output: Annotated[Path | None, typer.Option(help="JSON of the values; those of clips beside it, Parquet")] = None,
+    root: Annotated[
+        Path,
+        typer.Argument(help="A corpus with Clotho's columns: ROOT/SPLIT.csv and ROOT/SPLIT/*.wav", show_default=False),
+    ],
+    split: Annotated[str, typer.Argument(help="The split to evaluate on")] = "test",
+    output: Annotated[
+        Path | None, typer.Option(help="Write the values to this JSON file, those of each clip to Parquet beside it")
+    ] = None,
     relevance: Annotated[
-        Path | None, typer.Option(help="CSV of caption,file_name: captions that several clips are right for")
+        Path | None, typer.Option(help="A CSV file of caption,file_name, for captions that fit several clips")
     ] = None,
 ) -> None:
-    """Captioning and retrieval values of an exported ensemble on a corpus with Clotho's caption columns.
+    """Compute captioning and retrieval metrics of an exported ensemble on a corpus.
 
     Example: [bold]enclap evaluate runs/demo/bundle data/soundscapes-demo test[/bold]
     """
-    from ray_jobs import evaluate as job
-
-    job.run(bundle, root, split, output, relevance)
+    _job("evaluate").run(bundle, root, split, output, relevance)
 
 
 @app.command()
 def fluency(
     bundle: Bundle,
-    captions: Annotated[list[Path], typer.Argument(help="CSV files in Clotho's columns", show_default=False)],
-    output: Annotated[Path | None, typer.Option(help="Write the same as JSON here")] = None,
+    captions: Annotated[list[Path], typer.Argument(help="CSV files with Clotho's columns", show_default=False)],
+    output: Annotated[Path | None, typer.Option(help="Write the values to this JSON file")] = None,
 ) -> None:
-    """What the fluency detector makes of captions, and of the same captions damaged.
+    """Measure how well the fluency detector tells captions from damaged versions of them.
 
     Example: [bold]enclap fluency runs/demo/bundle clotho_captions_evaluation.csv[/bold]
     """
-    from ray_jobs import fluency as job
-
-    job.run(bundle, captions, output)
+    _job("fluency").run(bundle, captions, output)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command. Exit codes: 0 done; 1 failed while running; 2 bad input or config, before any work."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch|audiotools|ray")  # not ours to mend
-    run: Callable[..., Any] = typer.main.get_command(app)
+    """Run a command. Exit codes: 0 done; 1 failed while running; 2 the input or config cannot be used."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch|audiotools|ray")  # of others' code
     try:
-        run(args=arguments, prog_name="enclap", standalone_mode=True)
+        typer.main.get_command(app)(args=arguments, prog_name="enclap", standalone_mode=True)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -246,6 +267,39 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         print(f"error: {error}\n(ENCLAP_TRACEBACK=1 shows where; the same command resumes)", file=sys.stderr)
         sys.exit(1)
+
+
+def _run(job: str, file: Path, overrides: list[str] | None, look_only: bool = False) -> None:
+    """Run a job on its run directory, which no other job may write meanwhile, unless it writes nothing."""
+    from ray_jobs.run.directory import RunDirectory
+    from ray_jobs.run.lock import only_writer
+
+    experiment = _load(file, overrides)
+    directory = RunDirectory(experiment)
+    if look_only:
+        _connect()
+        _job(job).run(experiment, True)
+        return
+    with only_writer(directory.root):
+        directory.write_experiment()
+        _connect()
+        _job(job).run(experiment)
+
+
+def _load(file: Path, overrides: list[str] | None) -> Experiment:
+    from ray_jobs.experiment.loading import load_experiment
+
+    return load_experiment(file, overrides)
+
+
+def _connect() -> None:
+    from ray_jobs.run.session import connect
+
+    connect()
+
+
+def _job(name: str) -> Any:
+    return import_module(f"ray_jobs.{name}")
 
 
 if __name__ == "__main__":

@@ -1,21 +1,22 @@
-"""combine: the ensemble on the test split, once, with what search chose: submissions, metrics, comparisons.
+"""combine: run the ensemble on the test split once, with what search chose: submissions, metrics, comparisons.
 
 Example: enclap combine experiments/demo.yaml
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import ray
 
 from models.ensemble.candidate_table import CandidateTable
-from models.files import write_frame, write_json
+from models.ensemble.reranking import Reranking
+from models.files import write_frame
 from models.fluency.detector import detection
-from models.metrics.bootstrap import paired_bootstrap
+from models.metrics.bootstrap import Comparison, paired_bootstrap
 from models.metrics.captions import CaptionScores, best_preprocessing, caption_values
 from models.metrics.diversity import caption_diversity, collapse_warning
 from models.metrics.retrieval import (
@@ -28,22 +29,65 @@ from models.metrics.retrieval import (
 )
 from models.submission import LISTED, SubmissionError, write_captions, write_retrieval
 from ray_jobs.experiment.config import Experiment
+from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling
+from ray_jobs.results.metrics import (
+    CaptioningDetails,
+    Detection,
+    EnsembleMetrics,
+    SystemComparison,
+    Systems,
+    Values,
+)
 from ray_jobs.run import storage
 from ray_jobs.run.console import say
 from ray_jobs.run.directory import RunDirectory, commit, is_done, mark_done, package_versions, require
 from ray_jobs.run.entry import run_command
 from ray_jobs.tuning.candidate_store import resources
-from ray_jobs.tuning.chosen import best_reranking, best_retrieval, best_sampling
 from ray_jobs.tuning.member_worth import member_worth
 from ray_jobs.tuning.trained_members import TrainedMembers
 
 SPLIT = "test"
-COMPARED = ("cider_d", "spider_fl", "fense")  # those that were computed
+COMPARED = ("cider_d", "spider_fl", "fense")  # where they were computed
 TRANSDUCTIVE = "transductive: ranked by the transport plan of all queries and clips, not query by query"
 
 
+@dataclass(frozen=True)
+class Captioning:
+    """The captioning part of metrics.json, and what the user should know."""
+
+    systems: Systems
+    details: CaptioningDetails
+    comparisons: list[SystemComparison]
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """The retrieval part of metrics.json, and what the user should know."""
+
+    text_to_audio: Systems
+    audio_to_text: Systems
+    transport: Systems | None  # where it is asked for
+    comparisons: list[SystemComparison]
+    warnings: list[str]
+
+    @property
+    def details(self) -> dict[str, str]:
+        """Return how the values were computed, by their key in metrics.json."""
+        details = {
+            "retrieval": "text to audio, plain distance query by query",
+            "retrieval_audio_to_text": "R@k: any caption of the clip; AP@10 over all of them",
+        }
+        return details if self.transport is None else details | {"retrieval_transport": TRANSDUCTIVE}
+
+
 def run(experiment: Experiment) -> None:
-    """Fill ensemble/ with candidates, captions.csv, caption_values, retrieval.csv and metrics.json."""
+    """Fill ensemble/ with candidates, captions.csv, caption_values, retrieval.csv and metrics.json.
+
+    Raises:
+        NotReadyError: if `search` has not run on this experiment.
+        RecordError: if what search wrote cannot be read.
+    """
     directory = RunDirectory(experiment)
     for what in ("retrieval", "sampling", "reranking"):
         require(directory.search(what), directory.search_inputs(), "search", experiment.name)
@@ -60,93 +104,100 @@ def run(experiment: Experiment) -> None:
 
 
 def _combine(experiment_json: str, commit_: str) -> list[str]:
-    """Do it; returns what the user should know: what looks wrong, and what could not be computed."""
+    """Write everything, and return what the user should know: what looks wrong, and what could not be computed."""
     experiment = Experiment.model_validate_json(experiment_json)
     directory = RunDirectory(experiment)
     directory.ensemble.mkdir(parents=True, exist_ok=True)
     for what in ("retrieval", "reranking"):
         storage.pull(directory.search(what))
     members = TrainedMembers(experiment, SPLIT)
-    captioning, caption_comparisons, details, warnings = _caption(experiment, directory, members)
-    retrieval, retrieval_comparisons, retrieval_warnings = _retrieve(directory, members)
-    write_json(
-        directory.ensemble / "metrics.json",
-        {
-            "corpus": experiment.target_corpus,
-            "corpus_kind": experiment.corpora[experiment.target_corpus].kind,
-            "split": SPLIT,
-            "clips": len(members.features),
-            "seed": experiment.seed,
-            "commit": commit_,
-            "packages": package_versions(),
-            "captioning": captioning,
-            "captioning_details": details,
-            **retrieval,
-            "retrieval_chance_map@10": chance_map10(len(members.features)),
-            "comparisons": caption_comparisons + retrieval_comparisons,
-            **member_worth(members),
-            "fluency_detector": _detection(experiment, directory, members),
-        },
-    )
+    reranking = BestReranking.read(directory.search("reranking")).reranking
+    captioning = _caption(members, reranking)
+    retrieval = _retrieve(members)
+    worth = member_worth(members)
+    EnsembleMetrics(
+        corpus=experiment.target_corpus,
+        corpus_kind=experiment.corpora[experiment.target_corpus].kind,
+        split=SPLIT,
+        clips=len(members.features),
+        seed=experiment.seed,
+        commit=commit_,
+        packages=package_versions(),
+        captioning=captioning.systems,
+        captioning_details=captioning.details,
+        retrieval=retrieval.text_to_audio,
+        retrieval_audio_to_text=retrieval.audio_to_text,
+        retrieval_transport=retrieval.transport,
+        retrieval_details=retrieval.details,
+        retrieval_chance=chance_map10(len(members.features)),
+        comparisons=captioning.comparisons + retrieval.comparisons,
+        leave_one_out=worth.leave_one_out,
+        forward_selection=worth.forward_selection,
+        fluency_detector=_detection(members, reranking.fluency_threshold),
+    ).write(directory.ensemble)
     storage.push(directory.ensemble)
-    return warnings + retrieval_warnings
+    return captioning.warnings + retrieval.warnings
 
 
-def _detection(experiment: Experiment, directory: RunDirectory, members: TrainedMembers) -> dict[str, Any] | None:
-    """What the detector that filters makes of the references, and of the same damaged."""
+def _detection(members: TrainedMembers, threshold: float) -> Detection | None:
+    """Measure the fluency detector on the references, and on the same references damaged."""
     if not members.detector:
         return None
-    threshold = best_reranking(directory.search("reranking")).fluency_threshold
-    return detection(members.detector, members.queries()[0], threshold, experiment.seed)
+    found = detection(members.detector, members.queries()[0], threshold, members.experiment.seed)
+    return Detection.model_validate(found)
+
+
+def _comparison(metric: str, other: str, found: Comparison) -> SystemComparison:
+    return SystemComparison(metric=metric, a="ensemble", b=other, delta=found.delta, ci95=found.ci95)
 
 
 # --- captioning ----------------------------------------------------------------------------------------------------
 
 
-def _caption(
-    experiment: Experiment, directory: RunDirectory, members: TrainedMembers
-) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any], list[str]]:
-    """Write candidates, captions and their values.
-
-    Returns:
-        Each system's values, the comparisons, how values were computed, and warnings.
-    """
-    reranking = best_reranking(directory.search("reranking"))
-    table = members.candidates(best_sampling(directory.search("sampling")))
-    chosen = reranking.choose(table)
-    systems, caption_sources = {}, experiment.caption_sources()
+def _caption(members: TrainedMembers, reranking: Reranking) -> Captioning:
+    """Choose and score the captions of every system; write candidates, captions and their values."""
+    experiment, target = members.experiment, members.directory.ensemble
+    table = members.candidates(BestSampling.read(members.directory.search("sampling")).sampling)
+    texts, sources = {}, experiment.caption_sources()
     for how, suffix in {"beam": "/beam", "rerank": ""}.items():
-        for name in caption_sources:
+        for name in sources:
             own = table.of_captioner(name + suffix)
-            systems[f"{name}/{how}"] = _texts(own, reranking.choose(own))
-    systems["ensemble"] = _texts(table, chosen)
-    # the detector that filters is no judge of its own filter
+            texts[f"{name}/{how}"] = _texts(own, reranking.choose(own))
+    texts["ensemble"] = _texts(table, reranking.choose(table))
+    # the fluency detector cannot judge its own filter: its effect is measured without it, too
     unfiltered = _texts(table, reranking.model_copy(update={"fluency_threshold": 1.0}).choose(table))
-    _write_candidates(directory.ensemble, members.features.clip_ids, table, reranking.totals(table), chosen)
-    warnings = _write_captions(directory.ensemble / "captions.csv", members.features.file_names, systems["ensemble"])
-    references = members.features.captions
-    scores = _score(systems, references)
-    without_filter = dict(_score({"": unfiltered}, references)[""].corpus)
-    write_frame(
-        directory.ensemble / "caption_values.parquet", _values_of_clips(members.features.clip_ids, systems, scores)
-    )
-    values = {system: dict(score.corpus) for system, score in scores.items()}
-    for found, texts in [*((values[name], texts) for name, texts in systems.items()), (without_filter, unfiltered)]:
-        if members.detector:
-            found["fluency_error"] = float(members.detector.fluency_error(texts).mean())
-        found["unique_captions"] = len(set(texts))
-    others = [f"{name}/{how}" for name in caption_sources for how in ("beam", "rerank")]
-    comparisons = [
-        _compare_captions(scores, metric, other, experiment.seed)
-        for metric in COMPARED
-        if all(metric in score.per_clip for score in scores.values())
-        for other in others
-    ]
-    diversity = caption_diversity(systems["ensemble"])
+    clip_ids, references = members.features.clip_ids, members.features.captions
+    write_candidates(target, clip_ids, table, reranking)
+    warnings = _write_captions(target / "captions.csv", members.features.file_names, texts["ensemble"])
+    scores = _score(texts, references)
+    unfiltered_score = _score({"": unfiltered}, references)[""]
+    write_frame(target / "caption_values.parquet", _values_of_clips(clip_ids, texts, scores))
+    diversity = caption_diversity(texts["ensemble"])
     warnings += filter(None, [collapse_warning(diversity)])
     warnings += [f"not computed: {line}" for line in scores["ensemble"].absences]
-    details = {**scores["ensemble"].details, "diversity": diversity, "unfiltered": without_filter}
-    return values, comparisons, details, warnings
+    return Captioning(
+        systems={name: _values(members, scores[name], texts[name]) for name in texts},
+        details=CaptioningDetails(
+            **scores["ensemble"].details,
+            diversity=diversity,
+            unfiltered=_values(members, unfiltered_score, unfiltered),
+        ),
+        comparisons=[
+            _comparison(metric, other, _compare_captions(scores, metric, other, experiment.seed))
+            for metric in COMPARED
+            if all(metric in score.per_clip for score in scores.values())
+            for other in (f"{name}/{how}" for name in sources for how in ("beam", "rerank"))
+        ],
+        warnings=warnings,
+    )
+
+
+def _values(members: TrainedMembers, score: CaptionScores, texts: list[str]) -> Values:
+    """Return the metrics of a system's captions, with their fluency error and the number of different ones."""
+    values: Values = dict(score.corpus)
+    if members.detector:
+        values["fluency_error"] = float(members.detector.fluency_error(texts).mean())
+    return values | {"unique_captions": len(set(texts))}
 
 
 def _score(systems: dict[str, list[str]], references: list[list[str]]) -> dict[str, CaptionScores]:
@@ -157,7 +208,7 @@ def _score(systems: dict[str, list[str]], references: list[list[str]]) -> dict[s
 def _values_of_clips(
     clip_ids: list[str], systems: dict[str, list[str]], scores: dict[str, CaptionScores]
 ) -> pd.DataFrame:
-    """A row a system and clip: the caption, and every metric that has values of clips."""
+    """Return one row per system and clip: the caption, and every metric that has a value for each clip."""
     frames = [
         pd.DataFrame({"system": name, "clip_id": clip_ids, "caption": texts}).join(scores[name].per_clip)
         for name, texts in systems.items()
@@ -169,22 +220,21 @@ def _texts(table: CandidateTable, chosen: np.ndarray) -> list[str]:
     return [texts[column] for texts, column in zip(table.texts, chosen, strict=True)]
 
 
-def _compare_captions(scores: dict[str, CaptionScores], metric: str, other: str, seed: int) -> dict[str, Any]:
+def _compare_captions(scores: dict[str, CaptionScores], metric: str, other: str, seed: int) -> Comparison:
     ensemble, single = (scores[system].per_clip[metric].to_numpy() for system in ("ensemble", other))
-    comparison = paired_bootstrap(ensemble, single, seed=seed)
-    return {"metric": metric, "a": "ensemble", "b": other, "delta": comparison.delta, "ci95": list(comparison.ci95)}
+    return paired_bootstrap(ensemble, single, seed=seed)
 
 
-def _write_candidates(
-    target: Path, clip_ids: list[str], table: CandidateTable, totals: np.ndarray, chosen: np.ndarray
-) -> None:
+def write_candidates(target: Path, clip_ids: list[str], table: CandidateTable, reranking: Reranking) -> None:
+    """Write candidates.parquet: every candidate with its scores, their weighted sum, and whether it is chosen."""
     rows, columns = np.nonzero(table.mask)
-    frame = table.to_frame(clip_ids).assign(score=totals[table.mask], chosen=columns == chosen[rows])
+    chosen = columns == reranking.choose(table)[rows]
+    frame = table.to_frame(clip_ids).assign(score=reranking.totals(table)[table.mask], chosen=chosen)
     write_frame(target / "candidates.parquet", frame)
 
 
 def _write_captions(path: Path, file_names: list[str], captions: list[str]) -> list[str]:
-    """DCASE Task 6: file_name,caption_predicted; what is no submission is written, too, and the reason returned."""
+    """Write DCASE Task 6's file_name,caption_predicted; if it breaks a rule, write it all the same and return why."""
     try:
         write_captions(path, file_names, captions, file_names)
     except SubmissionError as error:
@@ -196,58 +246,51 @@ def _write_captions(path: Path, file_names: list[str], captions: list[str]) -> l
 # --- retrieval -----------------------------------------------------------------------------------------------------
 
 
-def _retrieve(
-    directory: RunDirectory, members: TrainedMembers
-) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
-    """Write the ranking; returns each system's values by direction, the comparisons, and warnings."""
+def _retrieve(members: TrainedMembers) -> Retrieval:
+    """Score every system in both directions, and write the ensemble's ranking."""
+    experiment, directory = members.experiment, members.directory
     queries, target = members.queries()
-    fusion = best_retrieval(directory.search("retrieval"))
+    fusion = BestRetrieval.read(directory.search("retrieval")).fusion
     similarities = members.similarities()
     systems = {**similarities, "ensemble": fusion.join(similarities)}
-    warnings = _write_retrieval(directory.ensemble, queries, systems["ensemble"], members.features.file_names)
-    # A normalisation within a query is one within a clip when clips are the queries.
-    transposed = {name: one.T for name, one in similarities.items()}
-    values = {
-        "retrieval": {name: retrieval_values(one, target) for name, one in systems.items()},
-        "retrieval_audio_to_text": {
-            name: _audio_to_text(one, target)
-            for name, one in {**transposed, "ensemble": fusion.join(transposed)}.items()
-        },
-    }
-    if members.experiment.search.transport_ranking:
-        plans = {
-            name: transport_similarity(one, members.retrievers[name].config.epsilon)
-            for name, one in similarities.items()
-        }
+    warnings = write_ranking(directory.ensemble, queries, systems["ensemble"], members.features.file_names)
+    scores = {name: retrieval_values(similarity, target) for name, similarity in systems.items()}
+    # transposed before fusing: where clips are the queries, similarities are normalised within a clip
+    transposed = {name: similarity.T for name, similarity in similarities.items()}
+    transposed["ensemble"] = fusion.join(transposed)
+    plans: dict[str, np.ndarray] = {}
+    if experiment.search.transport_ranking:
+        for name, similarity in similarities.items():
+            plans[name] = transport_similarity(similarity, members.retrievers[name].config.epsilon)
         plans["ensemble"] = fusion.join(plans)
-        values["retrieval_transport"] = {name: retrieval_values(one, target) for name, one in plans.items()}
-    comparisons = [
-        _compare_retrieval(values["retrieval"], name, target, members.experiment.seed) for name in similarities
-    ]
-    found: dict[str, Any] = {what: {name: one.corpus for name, one in of.items()} for what, of in values.items()}
-    found["retrieval_details"] = {
-        "retrieval": "text to audio, plain distance query by query",
-        "retrieval_audio_to_text": "R@k: any caption of the clip; AP@10 over all of them",
-        **({"retrieval_transport": TRANSDUCTIVE} if "retrieval_transport" in values else {}),
-    }
-    return found, comparisons, warnings
+    return Retrieval(
+        text_to_audio={name: dict(score.corpus) for name, score in scores.items()},
+        audio_to_text={name: dict(_audio_to_text(one, target).corpus) for name, one in transposed.items()},
+        transport={name: dict(retrieval_values(plan, target).corpus) for name, plan in plans.items()} or None,
+        comparisons=[
+            _comparison("map@10", name, _compare_retrieval(scores, name, target, experiment.seed))
+            for name in similarities
+        ],
+        warnings=warnings,
+    )
 
 
 def _audio_to_text(similarity: np.ndarray, target: np.ndarray) -> RetrievalScores:
-    """Values of similarity [clips, captions]."""
+    """Return the values of a similarity [clips, captions]."""
     return retrieval_values_in_blocks(lambda rows: similarity[rows], relevant_of(target, len(similarity)), len(target))
 
 
-def _compare_retrieval(scores: dict[str, RetrievalScores], other: str, target: np.ndarray, seed: int) -> dict[str, Any]:
-    """The captions of a clip are resampled together: they are no independent queries."""
+def _compare_retrieval(scores: dict[str, RetrievalScores], other: str, target: np.ndarray, seed: int) -> Comparison:
+    """Compare query by query, resampling the captions of a clip together: they are not independent queries."""
     ensemble, single = scores["ensemble"].average_precision, scores[other].average_precision
-    comparison = paired_bootstrap(ensemble, single, seed=seed, groups=target)
-    return {"metric": "map@10", "a": "ensemble", "b": other, "delta": comparison.delta, "ci95": list(comparison.ci95)}
+    return paired_bootstrap(ensemble, single, seed=seed, groups=target)
 
 
-def _write_retrieval(target: Path, queries: list[str], similarity: np.ndarray, file_names: list[str]) -> list[str]:
-    """DCASE Task 8: caption,fname_1,...,fname_10, best first; what is no submission, as with fewer files, is written,
-    too, and the reason returned."""
+def write_ranking(target: Path, queries: list[str], similarity: np.ndarray, file_names: list[str]) -> list[str]:
+    """Write DCASE Task 8's caption,fname_1,...,fname_10, best first.
+
+    If it breaks a rule, as with fewer than ten files, write it all the same and return why.
+    """
     best = np.array(file_names)[np.argsort(-similarity, axis=1, kind="stable")[:, :LISTED]]
     try:
         write_retrieval(target / "retrieval.csv", queries, best.tolist(), file_names)

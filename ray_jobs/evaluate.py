@@ -14,7 +14,7 @@ from corpora.csv_files import read_csv
 from corpora.folder import read_folder
 from corpora.table import CorpusError
 from models.ensemble.bundle import Ensemble
-from models.ensemble.index import Collection
+from models.ensemble.index import AudioIndex
 from models.files import write_frame, write_json
 from models.metrics.captions import best_preprocessing, caption_values
 from models.metrics.retrieval import NONE, Block, flatten_captions, relevant_of, retrieval_values_in_blocks
@@ -41,7 +41,7 @@ def run(bundle: Path, root: Path, split: str, output: Path | None, relevance: Pa
     table = _usable_clips(root, split)
     ensemble = Ensemble.load(bundle)
     predicted = _index_and_caption(ensemble, [Path(path) for path in table["path"]])
-    captioned = table.set_index("path").loc[ensemble.collection.paths]
+    captioned = table.set_index("path").loc[ensemble.audio_index.paths]
     references = captioned["captions"].tolist()
     captioning = caption_values(predicted, references, preprocessing=best_preprocessing())
     retrieval = _retrieval(ensemble, references, relevance)
@@ -80,8 +80,8 @@ def _usable_clips(root: Path, split: str) -> pd.DataFrame:
 
 
 def _index_and_caption(ensemble: Ensemble, paths: list[Path]) -> list[str]:
-    """Fill the ensemble's collection with these files alone, and return their captions in its order."""
-    ensemble.collection = Collection()
+    """Fill the ensemble's index with these files alone, and return their captions in its order."""
+    ensemble.audio_index = AudioIndex()
     captions: list[str] = []
     for readable, clips in read_in_batches(ensemble, paths):
         ensemble.index_clips(readable, clips)
@@ -94,7 +94,7 @@ def _retrieval(ensemble: Ensemble, references: list[list[str]], relevance: Path 
     queries, target = flatten_captions(references)
     values = {"retrieval": _text_to_audio(ensemble, queries, target[:, None])}
     if relevance:
-        names = [Path(path).name for path in ensemble.collection.paths]
+        names = [Path(path).name for path in ensemble.audio_index.paths]
         values["retrieval_relevance"] = _text_to_audio(ensemble, *read_relevance(relevance, names))
     return values | {"retrieval_audio_to_text": _audio_to_text(ensemble, queries, target)}
 
@@ -123,15 +123,15 @@ def read_relevance(path: Path, names: list[str]) -> tuple[list[str], np.ndarray]
 
 
 def _text_to_audio(ensemble: Ensemble, queries: list[str], right: np.ndarray) -> dict[str, float]:
-    clips = ensemble.collection.embeddings
+    clips = ensemble.audio_index.embeddings
     block = _block(ensemble, ensemble.texts_under_metric(queries), clips)
-    return retrieval_values_in_blocks(block, right, len(ensemble.collection)).corpus
+    return retrieval_values_in_blocks(block, right, len(ensemble.audio_index)).corpus
 
 
 def _audio_to_text(ensemble: Ensemble, queries: list[str], target: np.ndarray) -> dict[str, float]:
-    clips = ensemble.collection.embeddings
+    clips = ensemble.audio_index.embeddings
     block = _block(ensemble, clips, ensemble.texts_under_metric(queries))
-    return retrieval_values_in_blocks(block, relevant_of(target, len(ensemble.collection)), len(queries)).corpus
+    return retrieval_values_in_blocks(block, relevant_of(target, len(ensemble.audio_index)), len(queries)).corpus
 
 
 def _block(ensemble: Ensemble, asked: dict[str, np.ndarray], answers: dict[str, np.ndarray]) -> Block:

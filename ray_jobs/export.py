@@ -1,26 +1,27 @@
-"""export: the ensemble as one directory that loads without Ray, network or pickle.
+"""export: write the ensemble as one directory that loads without Ray, network or pickle.
 
 Example: enclap export experiments/demo.yaml
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 from models.codec.base import Codec, load_codec
-from models.ensemble.bundle import BundleManifest
+from models.ensemble.bundle import MANIFEST, BundleManifest
 from models.files import sha256_of
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import CaptionerMember
+from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling
+from ray_jobs.results.member import MemberMetrics
+from ray_jobs.results.metrics import EnsembleMetrics
 from ray_jobs.run import storage
 from ray_jobs.run.console import say
 from ray_jobs.run.directory import RunDirectory, commit, is_done, mark_done, package_versions, require
 from ray_jobs.run.entry import run_command
 from ray_jobs.run.log import LOG
 from ray_jobs.training.kept_epochs import KEPT
-from ray_jobs.tuning.chosen import best_reranking, best_retrieval, best_sampling
 
 NOTICE = """Weights in this directory were trained by enclap-ensemble from the corpora and checkpoints named in
 bundle.json under provenance. Their licences apply: the published DAC weights are MIT; Clotho's licence is academic and
@@ -30,23 +31,29 @@ trained on the built-in synthetic corpus alone carry no third-party data.
 
 
 def run(experiment: Experiment) -> None:
-    """Write bundle/: members, codec, tuned parameters, provenance and licence notes."""
+    """Write bundle/: members, codec, tuned parameters, provenance and licence notes.
+
+    Raises:
+        NotReadyError: if `combine` has not run on this experiment.
+        RecordError: if what search or combine wrote cannot be read.
+    """
     directory = RunDirectory(experiment)
     require(directory.ensemble, directory.search_inputs(), "combine", experiment.name)
     if is_done(directory.bundle, directory.search_inputs()):
         say("export: done already")
         return
+    metrics = EnsembleMetrics.read(directory.ensemble)
+    codec = load_codec(experiment.features.codec, experiment.features.codebooks)
+    manifest = _manifest(experiment, directory, codec)
     partial = directory.root / ".bundle.partial"
     shutil.rmtree(partial, ignore_errors=True)
     for name in experiment.ensemble():
-        # The second best epochs and the logs are for whoever wants to look at them.
+        # Further kept epochs and the logs are not needed to load a member.
         member = storage.pull(directory.member(name))
         shutil.copytree(member, partial / "members" / name, ignore=shutil.ignore_patterns(KEPT, LOG, "wandb"))
-    codec = load_codec(experiment.features.codec, experiment.features.codebooks)
     codec.save(partial / "codec" / "codec.safetensors")
-    manifest = _manifest(experiment, directory, codec)
-    (partial / "bundle.json").write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    shutil.copy(storage.pull(directory.ensemble / "metrics.json"), partial / "metrics.json")
+    (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    metrics.write(partial)
     (partial / "NOTICE").write_text(NOTICE, encoding="utf-8")
     (partial / "SHA256SUMS").write_text(_checksums(partial), encoding="utf-8")
     storage.remove(directory.bundle)
@@ -69,11 +76,11 @@ def _manifest(experiment: Experiment, directory: RunDirectory, codec: Codec) -> 
         codebooks=codec.n_codebooks,
         log_mel=experiment.features.log_mel,
         max_duration_s=experiment.features.max_duration_s,
-        sampling=best_sampling(directory.search("sampling")),
+        sampling=BestSampling.read(directory.search("sampling")).sampling,
         beam=experiment.beam,
         token_ensembles=experiment.token_ensembles,
-        reranking=best_reranking(directory.search("reranking")),
-        retrieval=best_retrieval(directory.search("retrieval")),
+        reranking=BestReranking.read(directory.search("reranking")).reranking,
+        retrieval=BestRetrieval.read(directory.search("retrieval")).fusion,
         seed=experiment.seed,
         provenance={
             "experiment": experiment.name,
@@ -81,16 +88,13 @@ def _manifest(experiment: Experiment, directory: RunDirectory, codec: Codec) -> 
             "packages": package_versions(),
             "codec": codec.provenance(),
             "corpora": {name: corpus.model_dump(mode="json") for name, corpus in experiment.corpora.items()},
-            "members": {
-                name: json.loads(storage.read_text(directory.member(name) / "metrics.json"))
-                for name in experiment.members
-            },
+            "members": {name: MemberMetrics.read(directory.member(name)).model_dump() for name in experiment.members},
         },
     )
 
 
 def _checksums(root: Path) -> str:
-    """Lines as `sha256sum -c` reads them."""
+    """Return the checksum of every file, in lines as `sha256sum -c` reads them."""
     files = sorted(path for path in root.rglob("*") if path.is_file())
     return "".join(f"{sha256_of(path)}  {path.relative_to(root)}\n" for path in files)
 

@@ -5,21 +5,20 @@ Example: enclap fluency runs/demo/bundle clotho_captions_evaluation.csv
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from corpora.csv_files import read_captions
-from models.ensemble.bundle import BundleManifest
+from models.ensemble.bundle import read_manifest
 from models.files import CheckpointError, write_json
 from models.fluency.detector import FluencyDetector, detection
 from ray_jobs.inference.output import print_data
+from ray_jobs.results.metrics import EnsembleMetrics
 from ray_jobs.run.console import say
 from ray_jobs.run.entry import run_command
 
 SYNTHETIC = "soundscapes"  # the kind of the built-in corpus
-DETECTION = "fluency_detector"  # in metrics.json
 
 
 def run(bundle: Path, tables: list[Path], output: Path | None = None) -> None:
@@ -34,18 +33,15 @@ def run(bundle: Path, tables: list[Path], output: Path | None = None) -> None:
         CheckpointError: there is no bundle, or it has no detector.
     """
     captions = {str(table): read_captions(table) for table in tables}
-    path = bundle / "bundle.json"
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; expected a bundle made by `enclap export`")
-    manifest = BundleManifest.model_validate_json(path.read_text(encoding="utf-8"))
+    manifest = read_manifest(bundle)
     if not manifest.fluency_detector:
-        raise CheckpointError(f"{path}: the ensemble has no fluency detector")
+        raise CheckpointError(f"{bundle}: the ensemble has no fluency detector")
     detector = FluencyDetector.load(bundle / "members" / manifest.fluency_detector)
     threshold = manifest.reranking.fluency_threshold
-    known = json.loads((bundle / "metrics.json").read_text(encoding="utf-8"))
+    known = EnsembleMetrics.read(bundle, "export the run again")
     found = {name: detection(detector, texts, threshold, manifest.seed) for name, texts in captions.items()}
-    if known.get(DETECTION):
-        found = {f"{known['corpus']} {known['split']}, its own": known[DETECTION], **found}
+    if known.fluency_detector:
+        found = {f"{known.corpus} {known.split}, its own": known.fluency_detector.model_dump(), **found}
     for name, one in found.items():
         for line in _lines(name, one):
             print_data(line)

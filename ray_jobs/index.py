@@ -27,7 +27,7 @@ def run(bundle: Path, paths: list[Path]) -> None:
         CheckpointError: the bundle or its index cannot be loaded.
     """
     ensemble = Ensemble.load(bundle)
-    known = ensemble.collection.stamps
+    known = ensemble.audio_index.stamps
     stamps = {file: stamp(file) for file in (path.resolve() for path in find_audio(paths))}
     todo = [file for file in stamps if known.get(str(file)) != stamps[file]]
     say(f"index: {len(todo)} files to add, {len(stamps) - len(todo)} are there already")
@@ -38,7 +38,7 @@ def run(bundle: Path, paths: list[Path]) -> None:
         if time.monotonic() - saved > SAVE_S:
             ensemble.save_index()
             saved = time.monotonic()
-    say(f"index: {len(ensemble.collection)} files in {ensemble.save_index()}")
+    say(f"index: {len(ensemble.audio_index)} files in {ensemble.save_index()}")
 
 
 if __name__ == "__main__":

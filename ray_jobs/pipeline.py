@@ -1,16 +1,15 @@
-"""pipeline: prepare, train, search, combine, export and report, skipping what is done and unchanged.
+"""pipeline: run prepare, train, search, combine, export and report, skipping what is done and unchanged.
 
 Example: enclap pipeline experiments/demo.yaml
 """
 
 from __future__ import annotations
 
-import json
-
 from rich.table import Table
 
 from ray_jobs import combine, export, prepare, report, search, train
 from ray_jobs.experiment.config import Experiment
+from ray_jobs.results.metrics import EnsembleMetrics, Systems
 from ray_jobs.run import storage
 from ray_jobs.run.console import console, say
 from ray_jobs.run.directory import RunDirectory
@@ -29,18 +28,18 @@ def run(experiment: Experiment) -> None:
 def summarise(experiment: Experiment) -> None:
     """Print the test values of every system, and where the results are."""
     directory = RunDirectory(experiment)
-    metrics = json.loads(storage.read_text(directory.ensemble / "metrics.json"))
-    where = f"{metrics['corpus']} {metrics['split']}, {metrics['clips']} clips"
-    if metrics["corpus_kind"] == "soundscapes":
+    metrics = EnsembleMetrics.read(directory.ensemble)
+    where = f"{metrics.corpus} {metrics.split}, {metrics.clips} clips"
+    if metrics.corpus_kind == "soundscapes":
         where += " (built-in synthetic corpus: says nothing about Clotho)"
     captioning = ["cider_d", "rouge_l", "bleu_4", "unique_captions"]
-    console.print(_table(f"Captioning, {where}", metrics["captioning"], captioning))
-    console.print(_table(f"Text-to-audio retrieval, {where}", metrics["retrieval"], ["map@10", "r@1", "r@5", "r@10"]))
+    console.print(_table(f"Captioning, {where}", metrics.captioning, captioning))
+    console.print(_table(f"Text-to-audio retrieval, {where}", metrics.retrieval, ["map@10", "r@1", "r@5", "r@10"]))
     say(f"bundle  {storage.uri(directory.bundle)}")
     say(f"report  {storage.uri(directory.report / 'index.html')}")
 
 
-def _table(title: str, systems: dict[str, dict[str, float]], columns: list[str]) -> Table:
+def _table(title: str, systems: Systems, columns: list[str]) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("system")
     for column in columns:

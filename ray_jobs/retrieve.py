@@ -11,7 +11,7 @@ import numpy as np
 
 from corpora.csv_files import read_queries
 from models.ensemble.bundle import Ensemble
-from models.ensemble.index import Collection
+from models.ensemble.index import AudioIndex
 from models.errors import InputError
 from models.submission import LISTED, SubmissionError, write_retrieval
 from ray_jobs.inference.audio_files import find_audio, read_in_batches
@@ -40,7 +40,7 @@ def run(bundle: Path, query: str, paths: list[Path], top_k: int) -> None:
     ensemble = Ensemble.load(bundle)
     if files:
         _index_only(ensemble, files)
-    elif not len(ensemble.collection):
+    elif not len(ensemble.audio_index):
         raise QueryError(f"{bundle}: no files are indexed; name files here, or add some with `enclap index {bundle}`")
     for rank, (path, similarity) in enumerate(ensemble.retrieve(query, top_k), 1):
         print_data(f"{rank:3d}  {similarity:8.3f}  {path}")
@@ -48,7 +48,7 @@ def run(bundle: Path, query: str, paths: list[Path], top_k: int) -> None:
 
 def _index_only(ensemble: Ensemble, files: list[Path]) -> None:
     """Replace what is indexed by these files, for this process alone."""
-    ensemble.collection = Collection()
+    ensemble.audio_index = AudioIndex()
     for readable, clips in read_in_batches(ensemble, files):
         ensemble.index_clips(readable, clips)
 
@@ -65,7 +65,7 @@ def submit(bundle: Path, captions: Path, paths: list[Path], output: Path) -> Non
         raise SubmissionError(f"{len(files)} audio files, expected at least {LISTED} for a submission")
     ensemble = Ensemble.load(bundle)
     _index_only(ensemble, files)
-    names = [Path(path).name for path in ensemble.collection.paths]
+    names = [Path(path).name for path in ensemble.audio_index.paths]
     ranking: list[list[str]] = []
     for at in range(0, len(queries), QUERIES_AT_A_TIME):
         fused = ensemble.similarity(queries[at : at + QUERIES_AT_A_TIME])

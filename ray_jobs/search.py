@@ -1,4 +1,4 @@
-"""search: sampling parameters, reranking weights and retrieval weights, on the validation split alone.
+"""search: choose sampling parameters, reranking weights and retrieval weights on the validation split alone.
 
 Example: enclap search experiments/demo.yaml search.trials=20
 """
@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.files import write_frame, write_json
+from models.files import write_frame
 from models.metrics.captions import MissingPartError, missing_parts
 from ray_jobs.experiment.config import Experiment
+from ray_jobs.results.best import BestReranking, BestSampling, SearchOutcome, SearchRecord
 from ray_jobs.run import storage
 from ray_jobs.run.console import say
-from ray_jobs.run.directory import is_done, mark_done, require
+from ray_jobs.run.directory import RunDirectory, is_done, mark_done, require
 from ray_jobs.run.entry import run_command
-from ray_jobs.tuning.candidate_store import SPLIT, validation_clip_ids, validation_directory
-from ray_jobs.tuning.chosen import best_sampling
+from ray_jobs.tuning.candidate_store import validation_clip_ids, validation_directory
 from ray_jobs.tuning.reranking import search_weights
 from ray_jobs.tuning.retrieval import search_fusion
 from ray_jobs.tuning.sampling import search_sampling
@@ -26,7 +26,9 @@ def run(experiment: Experiment) -> None:
     """Fill search/retrieval, search/sampling and search/reranking with best.json, trials.parquet and more.
 
     Raises:
-        MissingPartError: the objective needs Java or model files that are not on this machine.
+        MissingPartError: if the objective needs Java or model files that are not on this machine.
+        ConfigError: if there is no such sampling space.
+        NotReadyError: if a member is not trained.
     """
     sampling_space(experiment)
     if reason := missing_parts(experiment.search.objective):
@@ -40,26 +42,31 @@ def run(experiment: Experiment) -> None:
         if is_done(target, directory.search_inputs()):
             say(f"search: {what} is done already")
             continue
-        if what == "retrieval":
-            best, frames = search_fusion(experiment, directory, clip_ids)
-        elif what == "sampling":
-            best, frames = search_sampling(experiment, directory, clip_ids)
-        else:
-            sampling = best_sampling(directory.search("sampling"))
-            best, frames = search_weights(experiment, directory, clip_ids, sampling)
-        for name, frame in frames.items():
+        outcome = _search(what, experiment, directory, clip_ids)
+        for name, frame in outcome.frames.items():
             write_frame(target / f"{name}.parquet", frame)
-        write_json(target / "best.json", best | {"split": SPLIT, "seed": experiment.seed})
+        outcome.best.write(target)
         storage.push(target)
         mark_done(target, directory.search_inputs())
-        say(f"search: {what}: {_brief(best)}")
-        for metric, reason in best.get("absent", {}).items():
-            say(f"search: {metric} beside the fluency filter: not computed: {reason}", style="dim")
+        say(f"search: {what}: {_brief(outcome.best)}")
+        if isinstance(outcome.best, BestReranking):
+            for metric, reason in outcome.best.absent.items():
+                say(f"search: {metric} beside the fluency filter: not computed: {reason}", style="dim")
 
 
-def _brief(best: dict[str, Any]) -> str:
-    """One line for the terminal; best.json has every digit."""
-    flat = {key: value for key, value in best.items() if not isinstance(value, dict)} | best.get("weights", {})
+def _search(what: str, experiment: Experiment, directory: RunDirectory, clip_ids: list[str]) -> SearchOutcome[Any]:
+    if what == "retrieval":
+        return search_fusion(experiment, directory, clip_ids)
+    if what == "sampling":
+        return search_sampling(experiment, directory, clip_ids)
+    sampling = BestSampling.read(directory.search("sampling")).sampling
+    return search_weights(experiment, clip_ids, sampling)
+
+
+def _brief(best: SearchRecord) -> str:
+    """Put what was found on one line for the terminal; best.json has every digit."""
+    found = best.model_dump(by_alias=True, exclude={"split", "seed"})
+    flat = {key: value for key, value in found.items() if not isinstance(value, dict)} | found.get("weights", {})
     return "  ".join(f"{key} {v:.3g}" if isinstance(v, float) else f"{key} {v}" for key, v in flat.items())
 
 

@@ -1,4 +1,4 @@
-"""status: how far a run is, read from its directory alone, while it runs or after.
+"""status: show how far a run is, read from its directory alone, during the run or after it.
 
 Example: enclap status runs/demo
 """
@@ -8,32 +8,36 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow.parquet as pq
 import yaml
-from pydantic import ValidationError
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
+from models.records import RecordError, parse_record
 from ray_jobs.experiment.config import ConfigError, Experiment
+from ray_jobs.results.best import BEST
+from ray_jobs.results.member import MemberMetrics, MemberProgress
 from ray_jobs.run import storage
-from ray_jobs.run.console import console, spell_duration
-from ray_jobs.run.directory import MARKER, PROGRESS, RunDirectory, is_done
+from ray_jobs.run.console import console, messages, show, spell_duration
+from ray_jobs.run.directory import MARKER, RunDirectory, is_done
 from ray_jobs.run.entry import run_command
 from ray_jobs.run.lock import LEASE_S, Owner, heartbeat_age_s, read_owner
 
-# outdated: made from other settings, the next job makes it anew. stopped: begun, and nobody works on it.
+# outdated: made from other settings, so the next job makes it again. stopped: begun, and no job works on it.
 State = Literal["waiting", "running", "stopped", "failed", "outdated", "done"]
 NOT_VALIDATION = ("epoch", "seconds", "learning_rate")
+FOLDED = ("validation", "")  # titles of columns that may be long
 STYLES = {"done": "green", "running": "bold", "failed": "red", "stopped": "yellow", "outdated": "yellow"}
 
 
 @dataclass(frozen=True)
 class Part:
-    """A corpus's features, a search, or one of the last steps."""
+    """The state of a corpus's features, a search, or a result."""
 
     name: str
     state: State
@@ -42,14 +46,14 @@ class Part:
 
 @dataclass(frozen=True)
 class MemberStatus:
-    """One member; what is not known yet is None."""
+    """The state of a member; what is not known yet is None."""
 
     name: str
     kind: str
     state: State
     epochs: int
     epoch: int | None = None  # finished
-    step: int | None = None  # of the epoch at work, at its last checkpoint
+    step: int | None = None  # of the present epoch, at its last checkpoint
     steps: int | None = None
     train_loss: float | None = None
     validation: dict[str, float] = field(default_factory=dict)  # of the last epoch; of the best one when done
@@ -60,10 +64,10 @@ class MemberStatus:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """All that is known of a run."""
+    """The state of a run."""
 
     run: str
-    owner: Owner | None  # who works on it now
+    owner: Owner | None  # the process that works on it now
     heartbeat_age_s: float | None
     corpora: list[Part]
     members: list[MemberStatus]
@@ -72,16 +76,16 @@ class RunStatus:
 
     @property
     def needs_help(self) -> bool:
-        """Whether something failed, or was stopped and waits to be resumed."""
+        """Return whether something failed, or was stopped and waits to be resumed."""
         states = [part.state for part in self.corpora] + [member.state for member in self.members]
         return "failed" in states or "stopped" in states
 
 
 def run(root: str, as_json: bool) -> None:
-    """Print the state of a run; exits with 1 if it needs help.
+    """Print the state of a run; exit with 1 if it needs help.
 
     Raises:
-        ConfigError: if there is no run.
+        InputError: see `read_status`.
     """
     status = read_status(root)
     if as_json:
@@ -93,10 +97,11 @@ def run(root: str, as_json: bool) -> None:
 
 
 def read_status(root: Path | str) -> RunStatus:
-    """Read a run directory, or a run in an object store by its URI; works on a copy, too.
+    """Read a run directory or a copy of one, or a run in an object store by its URI.
 
     Raises:
-        ConfigError: if there is no run, or one of another version of the schema.
+        ConfigError: if there is no run, or another version of the schema described it.
+        RecordError: if another version wrote a member's files.
     """
     directory = RunDirectory(_read_experiment(str(root)))
     age, owner = heartbeat_age_s(directory.root), read_owner(directory.root)
@@ -121,25 +126,26 @@ def read_status(root: Path | str) -> RunStatus:
 
 
 def _with_running(*stages: list[Part]) -> tuple[list[Part], ...]:
-    """These run one after the other: where somebody is at work, the first that is not done is the one at work on."""
+    """Mark the first part that is not done as running: these run one after the other, and a job is at work."""
     first = next((part for of_stage in stages for part in of_stage if part.state != "done"), None)
     return tuple([replace(p, state="running") if p is first else p for p in of_stage] for of_stage in stages)
 
 
 def _read_experiment(root: str) -> Experiment:
-    """The experiment of experiment.yaml, with its paths as they are now."""
+    """Read experiment.yaml, and replace its place and name by those where it was found."""
     storage_path, name = storage.locate(root)
     file = storage.working_copy(storage_path, name) / "experiment.yaml"
     try:
         record = yaml.safe_load(storage.read_text(file))
-        experiment = Experiment.model_validate(record["experiment"])
     except OSError as error:
         raise ConfigError(f"{storage.uri(file)}: no such file; expected a run directory such as runs/demo") from error
-    except ValidationError as error:
-        keys = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors()[:5])
-        raise ConfigError(f"{file}: of another version of the code, which differs in {keys}") from error
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise ConfigError(f"{file}: not readable as an experiment: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{storage.uri(file)}: not YAML: {error}") from error
+    if not isinstance(record, dict) or "experiment" not in record:
+        raise ConfigError(f"{storage.uri(file)}: found no key 'experiment', expected what `enclap prepare` writes")
+    commit = (record.get("provenance") or {}).get("commit", "unknown")
+    remedy = f"commit {commit} of the project wrote it: read it with that one, or run the experiment again with this"
+    experiment = parse_record(Experiment, json.dumps(record["experiment"]), storage.uri(file), remedy)
     experiment.storage_path, experiment.name = storage_path, name
     return experiment
 
@@ -166,12 +172,12 @@ def _member(directory: RunDirectory, name: str, alive: bool) -> MemberStatus:
     member, path, inputs = directory.experiment.members[name], directory.member(name), directory.member_inputs(name)
     status = MemberStatus(name, member.kind, _state(path, inputs), member.training.epochs)
     if status.state == "done":
-        record = _read_json(path / "metrics.json")
+        metrics = MemberMetrics.read(path)
         return replace(
-            _with_values(status, record["best"]),
-            epoch=record["epochs"],
-            seconds_per_epoch=record["seconds"] / record["epochs"],
-            note=f"best of epoch {record['best']['epoch']:.0f} by {record['chosen_by']}",
+            _with_values(status, metrics.best),
+            epoch=metrics.epochs,
+            seconds_per_epoch=metrics.seconds / metrics.epochs,
+            note=f"best of epoch {metrics.best['epoch']:.0f} by {metrics.chosen_by}",
         )
     if storage.exists(directory.checkpoints / f"{name}-{inputs}"):
         return _with_progress(replace(status, state="running" if alive else "stopped"), path)
@@ -180,27 +186,30 @@ def _member(directory: RunDirectory, name: str, alive: bool) -> MemberStatus:
 
 
 def _with_progress(status: MemberStatus, path: Path) -> MemberStatus:
-    """With what the training says of itself: progress.json, new with every checkpoint."""
+    """Add what progress.json says, which is written with every checkpoint."""
     try:
-        progress = _read_json(path / PROGRESS)
-    except OSError:
-        return status  # the workers are starting
-    if "error" in progress:
-        status = replace(status, state="failed", note=progress["error"])
-        if "epoch" not in progress:  # it failed before its first checkpoint
-            return status
-    epoch, share = progress["epoch"], progress["step"] / progress["steps"]
-    status = replace(_with_values(status, progress["values"]), epoch=epoch)
-    if progress["step"]:
-        status = replace(status, step=progress["step"], steps=progress["steps"])
-    if not epoch:
+        progress = MemberProgress.read(path)
+    except RecordError:
+        if storage.exists(path / MemberProgress.FILE):
+            raise
+        return status  # the workers are starting, or have just ended
+    if progress.error is not None:
+        status = replace(status, state="failed", note=progress.error)
+    if not progress.steps:  # it failed before its first checkpoint
         return status
-    each = progress["seconds"] / epoch
-    left = (progress["epochs"] - epoch - share) * each - (time.time() - progress["updated"])
+    status = replace(_with_values(status, progress.values), epoch=progress.epoch)
+    if progress.step:
+        status = replace(status, step=progress.step, steps=progress.steps)
+    if not progress.epoch:
+        return status
+    each = progress.seconds / progress.epoch
+    epochs_left = progress.epochs - progress.epoch - progress.step / progress.steps
+    left = epochs_left * each - (time.time() - progress.updated)
     return replace(status, seconds_per_epoch=each, eta_s=max(0.0, left) if status.state == "running" else None)
 
 
-def _with_values(status: MemberStatus, values: dict[str, float]) -> MemberStatus:
+def _with_values(status: MemberStatus, values: Mapping[str, float]) -> MemberStatus:
+    """Add the values of an epoch: the training loss, and those of validation."""
     shown = {k: v for k, v in values.items() if k not in NOT_VALIDATION and not k.startswith("train_")}
     return replace(status, train_loss=values.get("train_loss"), validation=shown)
 
@@ -214,8 +223,7 @@ def _search(directory: RunDirectory, what: str) -> Part:
     state = _state(path, directory.search_inputs())
     if state != "done":
         return Part(what, state, {})
-    best = _read_json(path / "best.json")
-    found = {key: best[key] for key in ("objective", "value", "map@10") if key in best}
+    found = BEST[what].read(path).model_dump(by_alias=True, include={"objective", "value", "map_at_10"})
     return Part(what, state, found | {"trials": pq.read_metadata(storage.source(path / "trials.parquet")).num_rows})
 
 
@@ -227,8 +235,7 @@ def _show(status: RunStatus) -> None:
         console.print(f"{status.run}: {status.owner}, last sign of life {status.heartbeat_age_s:.0f} s ago")
     else:
         console.print(f"{status.run}: nobody is working on it")
-    members = Table("member", "state", "epoch", "train loss", "validation", "an epoch", "left", "", box=None)
-    members.columns[0].no_wrap = members.columns[4].no_wrap = True
+    members = _table("member", "state", "epoch", "loss", "validation", "per epoch", "left", "")
     for m in status.members:
         at = "-" if m.epoch is None else str(m.epoch)
         cells = [
@@ -243,13 +250,20 @@ def _show(status: RunStatus) -> None:
     for table in (
         _parts("corpus", status.corpora), members, _parts("search", status.searches), _parts("result", status.results)
     ):  # fmt: skip
-        console.print("", table)
+        console.print()
+        show(table)
     if status.needs_help:
-        console.print("the command that began it resumes what is stopped or failed", style="yellow")
+        messages.print("the command that began it resumes what is stopped or failed", style="yellow")
+
+
+def _table(*titles: str) -> Table:
+    """Return an empty table; on a narrow terminal only its long columns are folded."""
+    columns = (Column(title, no_wrap=title not in FOLDED, overflow="fold") for title in titles)
+    return Table(*columns, box=None)
 
 
 def _parts(title: str, parts: list[Part]) -> Table:
-    table = Table(title, "state", "", box=None)
+    table = _table(title, "state", "")
     for part in parts:
         table.add_row(part.name, _styled(part.state), "  ".join(_spell(part.details)))
     return table
@@ -263,9 +277,8 @@ def _spell(details: dict[str, Any]) -> Iterator[str]:
             yield f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}"
 
 
-def _styled(state: State) -> str:
-    style = STYLES.get(state)
-    return f"[{style}]{state}[/{style}]" if style else state
+def _styled(state: State) -> Text:
+    return Text(state, style=STYLES.get(state, ""))
 
 
 if __name__ == "__main__":

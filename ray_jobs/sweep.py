@@ -36,7 +36,7 @@ from ray_jobs.run.directory import RunDirectory, commit, is_done, mark_done, req
 from ray_jobs.run.entry import run_command
 from ray_jobs.train import check_resources
 from ray_jobs.training.plan import requests
-from ray_jobs.training.trainer import Progress, member_job, this_node
+from ray_jobs.training.trainer import collect_progress, this_node
 from ray_jobs.tuning.sweep_space import own_value, space, with_settings
 from ray_jobs.tuning.sweep_trial import EXCHANGES, OUTPUT, SCHEDULE, run_trial
 from ray_jobs.tuning.trials import TrialLines, make_scheduler, make_searcher, plain, run_trials, spell_settings
@@ -86,7 +86,7 @@ def _monitor(experiment: Experiment, directory: RunDirectory, member: str) -> tu
     """Return the validation value that chooses the epochs of this kind of member, and +1 where more is better."""
     from ray_jobs.training.tasks.registry import make_task
 
-    task = make_task(member_job(experiment, directory, member))
+    task = make_task(MemberJob.of(experiment, directory, member))
     return task.monitor, task.sign
 
 
@@ -127,7 +127,7 @@ def _run_trials(
     own = {field: own_value(experiment, member, field) for field in domains}
     name = f"sweep: {member}"
     say(f"{name}: {sweep.trials} trials over {', '.join(domains)}")
-    progress = Progress.options(label_selector=this_node()).remote()  # type: ignore[attr-defined]
+    progress = collect_progress()
     groups = WorkerGroups.options(name=ACTOR, label_selector=this_node()).remote()  # type: ignore[attr-defined]
     random.seed(experiment.seed)  # what Tune's population draws from
     np.random.seed(experiment.seed)

@@ -1,4 +1,4 @@
-"""train: every member of the experiment, side by side as its edges and the cluster's resources allow.
+"""train: train every member of an experiment, in parallel as edges and the cluster's resources allow.
 
 Example: enclap train experiments/demo.yaml members.captioner-wide.training.epochs=10
 """
@@ -7,31 +7,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 import ray
-import ray.train
 
 from ray_jobs.experiment.config import ConfigError, Experiment
-from ray_jobs.run import storage
-from ray_jobs.run.console import console, say
+from ray_jobs.run.console import count, say, show
 from ray_jobs.run.directory import RunDirectory, commit, is_done, require
 from ray_jobs.run.entry import run_command
 from ray_jobs.training import tracking
 from ray_jobs.training.faults import reason
+from ray_jobs.training.job import TrainingRequest
 from ray_jobs.training.member_job import MemberJob
 from ray_jobs.training.plan import by_critical_path, enlarged, fits, requests, room, table, take
-from ray_jobs.training.trainer import Progress, make_trainer, member_job, this_node
-
-POLL_S = 2.0
+from ray_jobs.training.trainer import collect_progress, start_training, wait_and_say
 
 
 class MembersFailedError(RuntimeError):
-    """Some members failed; the others are finished and kept."""
+    """Some members failed; the others are trained."""
 
 
 def run(experiment: Experiment, plan: bool = False) -> None:
-    """Train what is not trained yet, or only print the plan.
+    """Train the members that are not trained yet, or only print the plan.
 
     Raises:
         MembersFailedError: naming the failed members and those that waited for them.
@@ -41,13 +37,13 @@ def run(experiment: Experiment, plan: bool = False) -> None:
     if not plan:
         check_resources(experiment)
     todo = {n for n in experiment.members if not is_done(directory.member(n), directory.member_inputs(n))}
-    say(f"train: {len(todo)} members to train, {len(experiment.members) - len(todo)} done already")
+    say(f"train: {count(len(todo), 'member')} to train, {len(experiment.members) - len(todo)} done already")
     if plan:
         from ray_jobs.training.memory import training_state_bytes
 
         memory = {name: training_state_bytes(experiment, name) for name in todo}
-        console.print(table(experiment, todo, enlarged(_cluster(experiment), experiment), memory))
-        say("memory: weights, gradients and AdamW's state of a worker, without activations; unknown: not on this disk")
+        show(table(experiment, todo, enlarged(_cluster(experiment), experiment), memory))
+        say("memory: weights, gradients and AdamW's state per worker, without activations; unknown: not on this disk")
         for shortage in shortages(experiment):
             say(f"not on this cluster: {shortage}", style="yellow")
         return
@@ -55,14 +51,16 @@ def run(experiment: Experiment, plan: bool = False) -> None:
         require(directory.features(corpus), directory.features_inputs(), "prepare", experiment.name)
     failed = _train_all(experiment, directory, todo)
     if failed:
-        count = "1 member is" if len(failed) == 1 else f"{len(failed)} members are"
+        verb = "is" if len(failed) == 1 else "are"
         listed = "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
-        raise MembersFailedError(f"{count} not trained:\n{listed}\nThe same command resumes them.")
+        raise MembersFailedError(
+            f"{count(len(failed), 'member')} {verb} not trained:\n{listed}\nThe same command resumes them."
+        )
 
 
 def _train_all(experiment: Experiment, directory: RunDirectory, todo: set[str]) -> dict[str, str]:
-    """Start members as their edges are done and their resources are free; returns name and reason of the failed."""
-    progress = Progress.options(label_selector=this_node()).remote()  # type: ignore[attr-defined]
+    """Start members as their edges are done and resources are free; return the failed ones with their reasons."""
+    progress = collect_progress()
     free = _cluster(experiment)
     running: dict[ray.ObjectRef, str] = {}
     failed: dict[str, str] = {}
@@ -78,13 +76,9 @@ def _train_all(experiment: Experiment, directory: RunDirectory, todo: set[str]) 
                 take(member, free)
                 waiting.remove(name)
                 say(f"train: {name} starts")
-                job = member_job(experiment, directory, name)
-                fit = _fit.options(label_selector=this_node())
-                running[fit.remote(job, directory.checkpoints, commit(), progress)] = name
-        done, _ = ray.wait(list(running), timeout=POLL_S) if running else ([], [])
-        for line in ray.get(progress.drain.remote()):
-            say(line)
-        for reference in done:
+                request = TrainingRequest(MemberJob.of(experiment, directory, name), commit(), progress)
+                running[start_training(request, directory.checkpoints)] = name
+        for reference in wait_and_say(list(running), progress):
             name = running.pop(reference)
             take(experiment.members[name], free, +1)
             try:
@@ -100,33 +94,24 @@ def _train_all(experiment: Experiment, directory: RunDirectory, todo: set[str]) 
 
 
 def _cluster(experiment: Experiment) -> dict[str, float]:
-    """What members may take in all. Of an autoscaling cluster anything: it brings what placement groups wait for."""
+    """Return what members may take in all: of an autoscaling cluster anything, as it adds what they wait for."""
     if not experiment.autoscaling:
         return dict(ray.cluster_resources())
     return {key: math.inf for member in experiment.members.values() for key in requests(member)}
 
 
-@ray.remote(num_cpus=0, max_retries=0)
-def _fit(job: MemberJob, checkpoints: Path, commit_: str, progress: ray.actor.ActorHandle) -> None:
-    """Run one TorchTrainer to its end."""
-    trainer = make_trainer(job, checkpoints, commit_, progress)
-    trainer.fit()
-    # the member's directory holds the result
-    storage.remove(checkpoints / trainer.run_config.name)
-
-
 def check_resources(experiment: Experiment) -> None:
-    """Refuse what could never start: Ray would wait for it without end.
+    """Refuse members that could never start: Ray would wait for them without end.
 
     Raises:
-        ConfigError: naming the first member that could not.
+        ConfigError: naming the first of them.
     """
     for shortage in shortages(experiment):
         raise ConfigError(f"{shortage}; lower workers or what each of them takes")
 
 
 def shortages(experiment: Experiment) -> Iterator[str]:
-    """Of each member that the nodes of the moment could not hold, what it asks for and what there is."""
+    """Yield, for each member that the present nodes cannot hold, what it asks for and what there is."""
     if experiment.autoscaling:
         return
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]

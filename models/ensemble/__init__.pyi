@@ -1,5 +1,5 @@
-from .bundle import Caption, Ensemble
+from .bundle import Caption, Ensemble, ScoredCandidate
 from .reranking import Reranking
 from .retrieval_fusion import RetrievalFusion
 
-__all__ = ["Caption", "Ensemble", "Reranking", "RetrievalFusion"]
+__all__ = ["Caption", "Ensemble", "Reranking", "RetrievalFusion", "ScoredCandidate"]

@@ -1,8 +1,7 @@
-"""The exported ensemble: captions and finds sounds, with nothing but the bundle's directory. No Ray, no network."""
+"""Load an exported ensemble and use it: caption audio files, index them, retrieve them by text. No Ray, no network."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,24 +18,28 @@ from ..encoders.log_mel import LogMel
 from ..files import CheckpointError, sha256_of
 from ..fluency.detector import FluencyDetector
 from ..generation.candidates import ClipInputs, Decoding, propose
+from ..records import parse_record
 from ..retriever.model import Retriever
 from ..settings import BeamConfig, LogMelConfig, SamplingConfig, TokenEnsembleConfig
 from .candidate_table import CandidateTable, score_candidates
-from .index import LARGE, RECORD, Collection
+from .index import LARGE, RECORD, AudioIndex
 from .reranking import Reranking
 from .retrieval_fusion import RetrievalFusion
 
 FORMAT = 1
-INDEX = "index"  # in the bundle
+MANIFEST = "bundle.json"
+INDEX = "index"  # directory in the bundle
 
 
 class BundleManifest(BaseModel):
-    """bundle.json."""
+    """bundle.json: the members, how they are combined, and where all of it is from."""
 
     model_config = ConfigDict(extra="forbid")
     format: int = FORMAT
     retrievers: list[str]
-    captioners: dict[str, str | list[str]] = Field(description="name to the retrievers whose audio_embedding it reads")
+    captioners: dict[str, str | list[str]] = Field(
+        description="name to the retriever, or retrievers, whose audio_embedding it reads"
+    )
     fluency_detector: str | None
     codebooks: int
     log_mel: LogMelConfig
@@ -51,24 +54,39 @@ class BundleManifest(BaseModel):
 
 
 @dataclass(frozen=True)
+class ScoredCandidate:
+    """A caption proposed for a clip, with the scores that decide for or against it."""
+
+    text: str
+    captioner: str  # `a+b` where both proposed it, `a/beam` where the beam search of `a` did
+    score: float  # the weighted sum of the normalised scores
+    decoder_score: float  # mean log-likelihood of a token
+    encoder_score: dict[str, float]  # similarity to the audio, by retriever
+    fluency_error: float  # probability that the text is damaged
+
+
+@dataclass(frozen=True)
 class Caption:
-    """A clip's caption, its total score, and all candidates with theirs, best first."""
+    """The caption of a clip and its score, with all candidates by descending score.
+
+    The caption need not be the first candidate: those that the fluency detector flags are not chosen.
+    """
 
     text: str
     score: float
-    candidates: list[dict[str, Any]]
+    candidates: list[ScoredCandidate]
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip's features."""
+    """The features of a clip."""
 
-    codes: np.ndarray
-    log_mel: np.ndarray
+    codes: np.ndarray  # [T, Q] int16
+    log_mel: np.ndarray  # [frames, mels]
 
 
 class Ensemble:
-    """All members of a bundle. Use `Ensemble.load`."""
+    """The members of a bundle, and the index of the files that it searches. Made by `Ensemble.load`."""
 
     def __init__(self, manifest: BundleManifest, directory: Path, device: str) -> None:
         self.manifest = manifest
@@ -80,23 +98,17 @@ class Ensemble:
         detector = manifest.fluency_detector
         self.detector = FluencyDetector.load(members / detector).to(device) if detector else None
         self.directory = directory
-        self.collection = Collection()
+        self.audio_index = AudioIndex()
 
     @classmethod
     def load(cls, directory: str | Path, device: str | None = None) -> Ensemble:
         """Load a bundle made by `enclap export`, onto the GPU if there is one and no device is given.
 
         Raises:
-            CheckpointError: if the directory is no bundle, or one of a later format.
+            CheckpointError: if the directory is not a bundle, or one that this version cannot read.
         """
-        path = Path(directory) / "bundle.json"
-        if not path.is_file():
-            raise CheckpointError(f"{path}: no such file; expected a bundle made by `enclap export`")
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        if raw.get("format") != FORMAT:
-            raise CheckpointError(f"{path}: format {raw.get('format')!r}, this version reads {FORMAT}")
-        chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        ensemble = cls(BundleManifest.model_validate(raw), Path(directory), chosen)
+        manifest = read_manifest(Path(directory))
+        ensemble = cls(manifest, Path(directory), device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if (Path(directory) / INDEX / RECORD).is_file():
             ensemble.load_index(Path(directory) / INDEX)
         return ensemble
@@ -110,39 +122,43 @@ class Ensemble:
         return self.caption_clips(self.read(paths), seed) if paths else []
 
     def index(self, paths: Sequence[str | Path]) -> None:
-        """Add audio files to what `retrieve` searches; a path that is indexed already is replaced."""
+        """Add audio files to those that `retrieve` searches; a path that is indexed already is replaced.
+
+        Raises:
+            AudioError: naming the file that cannot be read.
+        """
         if paths:
             self.index_clips(paths, self.read(paths))
 
     def index_clips(self, paths: Sequence[str | Path], clips: Sequence[Clip]) -> None:
-        """`index` for features."""
+        """Index clips by their features; see `index`."""
         embeddings = self._audio_embeddings(clips)
         mapped = {name: retriever.under_metric(embeddings[name]) for name, retriever in self.retrievers.items()}
-        self.collection.add([str(path) for path in paths], mapped)
+        self.audio_index.add([str(path) for path in paths], mapped)
 
     def save_index(self, directory: str | Path | None = None) -> Path:
-        """Keep what is indexed, in the bundle unless told where else; `load` finds it there.
+        """Write the index to a directory, by default in the bundle, where `load` finds it.
 
         Returns:
             The directory.
         """
         target = Path(directory) if directory else self.directory / INDEX
-        self.collection.save(target, self._checksums())
+        self.audio_index.save(target, self._checksums())
         return target
 
     def load_index(self, directory: str | Path) -> None:
-        """Search in what `save_index` kept.
+        """Replace the index by one that `save_index` wrote.
 
         Raises:
-            CheckpointError: if it is not there, damaged, or made with other weights.
+            CheckpointError: if it is missing, damaged, or made with other weights.
         """
-        self.collection = Collection.load(Path(directory), self._checksums())
+        self.audio_index = AudioIndex.load(Path(directory), self._checksums())
 
     def retrieve(self, query: str, top_k: int = 10) -> list[tuple[str, float]]:
-        """The indexed files that fit a text best, as (path, similarity), best first.
+        """Return the indexed files that fit a text best, as (path, similarity), best first.
 
-        Large collections are looked up first and only the nearest scored, with the same result, unless similarities
-        are normalised within a query: that needs all of them.
+        In a large index only each retriever's nearest clips are scored, with the same result, unless similarities are
+        normalised within a query: that needs all of them.
 
         Raises:
             ValueError: if the query is blank or nothing is indexed.
@@ -151,45 +167,54 @@ class Ensemble:
             raise ValueError("the query is blank")
         texts = self.texts_under_metric([query])
         fusion = self.manifest.retrieval
-        if len(self.collection) >= LARGE and fusion.normalisation == "none":
-            rows, values = self.collection.nearest({n: one[0] for n, one in texts.items()}, fusion.weights, top_k)
+        if len(self.audio_index) >= LARGE and fusion.normalisation == "none":
+            rows, values = self.audio_index.nearest(
+                {name: vectors[0] for name, vectors in texts.items()}, fusion.weights, top_k
+            )
         else:
-            fused = fusion.join(self.collection.similarities(texts))[0]
+            fused = fusion.join(self.audio_index.similarities(texts))[0]
             rows = np.argsort(-fused, kind="stable")[:top_k]
             values = fused[rows]
-        return [(self.collection.paths[row], float(value)) for row, value in zip(rows, values, strict=True)]
+        return [(self.audio_index.paths[row], float(value)) for row, value in zip(rows, values, strict=True)]
 
     def similarity(self, queries: list[str]) -> np.ndarray:
-        """Fused similarity [queries, indexed files], files in the order of `collection.paths`.
+        """Return the fused similarity [queries, indexed files], files in the order of `audio_index.paths`.
 
         Raises:
             ValueError: if nothing is indexed.
         """
-        return self.manifest.retrieval.join(self.collection.similarities(self.texts_under_metric(queries)))
+        return self.manifest.retrieval.join(self.audio_index.similarities(self.texts_under_metric(queries)))
 
     def texts_under_metric(self, queries: list[str]) -> dict[str, np.ndarray]:
-        """By retriever, what the collection is compared with, [queries, D].
+        """Return the embeddings of texts that the index is compared with, [queries, D] by retriever.
 
         Raises:
             ValueError: if nothing is indexed.
         """
-        if not len(self.collection):
+        if not len(self.audio_index):
             raise ValueError("nothing is indexed; call index(paths) first")
-        return {name: one.under_metric(one.text_embeddings(queries)) for name, one in self.retrievers.items()}
+        return {
+            name: retriever.under_metric(retriever.text_embeddings(queries))
+            for name, retriever in self.retrievers.items()
+        }
 
     def _checksums(self) -> dict[str, str]:
-        """By retriever, of its weights."""
+        """Return the checksum of each retriever's weights."""
         return {name: sha256_of(self.directory / "members" / name / "model.safetensors") for name in self.retrievers}
 
     def read(self, paths: Sequence[str | Path]) -> list[Clip]:
-        """Decode files and compute codes and log-mels, exactly as `prepare` does."""
+        """Decode files and compute their codes and log-mels, exactly as `enclap prepare` does.
+
+        Raises:
+            AudioError: naming the file that cannot be read.
+        """
         longest = self.manifest.max_duration_s
         waveforms = [load_audio(Path(path), self.codec.sample_rate, longest) for path in paths]
         log_mels = [self.log_mel(load_audio(Path(path), self.manifest.log_mel.sample_rate, longest)) for path in paths]
         return [Clip(*row) for row in zip(self.codec.encode(waveforms), log_mels, strict=True)]
 
     def caption_clips(self, clips: Sequence[Clip], seed: int | None = None) -> list[Caption]:
-        """`caption` for features."""
+        """Caption clips by their features; see `caption`."""
         embeddings = self._audio_embeddings(clips)
         codes = [clip.codes for clip in clips]
         read = {name: conditioning(embeddings, names) for name, names in self.manifest.captioners.items()}
@@ -209,16 +234,29 @@ class Ensemble:
         captions = []
         for row, texts in enumerate(table.texts):
             candidates = [
-                {
-                    "text": text,
-                    "captioner": table.captioners[row][column],
-                    "score": float(totals[row, column]),
-                    "decoder_score": float(table.decoder_score[row, column]),
-                    "encoder_score": {name: float(s[row, column]) for name, s in table.encoder_score.items()},
-                    "fluency_error": float(table.fluency_error[row, column]),
-                }
+                ScoredCandidate(
+                    text=text,
+                    captioner=table.captioners[row][column],
+                    score=float(totals[row, column]),
+                    decoder_score=float(table.decoder_score[row, column]),
+                    encoder_score={name: float(scores[row, column]) for name, scores in table.encoder_score.items()},
+                    fluency_error=float(table.fluency_error[row, column]),
+                )
                 for column, text in enumerate(texts)
             ]
             best = candidates[chosen[row]]
-            captions.append(Caption(best["text"], best["score"], sorted(candidates, key=lambda one: -one["score"])))
+            captions.append(Caption(best.text, best.score, sorted(candidates, key=lambda one: -one.score)))
         return captions
+
+
+def read_manifest(bundle: Path) -> BundleManifest:
+    """Read bundle.json.
+
+    Raises:
+        CheckpointError: if it is missing, damaged, or of a format that this version does not read.
+    """
+    path = bundle / MANIFEST
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; expected a bundle made by `enclap export`")
+    remedy = "export the run again with this version, or load the bundle with the version that made it"
+    return parse_record(BundleManifest, path.read_text(encoding="utf-8"), path, remedy, FORMAT)

@@ -1,20 +1,22 @@
-"""The candidate table: every caption that captioners propose for a clip, with all the scores that choose among them."""
+"""Pool the captions that captioners propose for each clip, and lay out all scores that one is chosen by."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from ..fluency.detector import FluencyDetector
-from ..generation.candidates import Candidate
-from ..retriever.model import Retriever
 from .score_arrays import NoCandidateError, NonFiniteScoreError, refuse_non_finite
 
-ENCODER, VALUE = "encoder_score/", "value/"  # prefixes of a frame's columns: of each retriever, and of each metric
+if TYPE_CHECKING:  # tables are also read where no model is loaded
+    from ..fluency.detector import FluencyDetector
+    from ..generation.candidates import Candidate
+    from ..retriever.model import Retriever
+
+ENCODER, VALUE = "encoder_score/", "value/"  # prefixes of a frame's columns, before a retriever and before a metric
 
 
 class CandidateError(ValueError):
@@ -23,41 +25,41 @@ class CandidateError(ValueError):
 
 @dataclass(frozen=True)
 class CandidateTable:
-    """C clips by at most K candidates; cells behind a clip's last candidate are masked out."""
+    """The candidates of C clips, at most K of each; cells after a clip's last candidate are masked out."""
 
     texts: list[list[str]]
-    captioners: list[list[str]]
+    captioners: list[list[str]]  # `a+b` where both proposed the text
     tokens: list[list[int]]
     mask: np.ndarray  # [C, K] bool
-    decoder_score: np.ndarray  # [C, K]
+    decoder_score: np.ndarray  # [C, K] mean log-likelihood of a token
     encoder_score: dict[str, np.ndarray]  # a retriever's name to [C, K]
-    fluency_error: np.ndarray  # [C, K]
+    fluency_error: np.ndarray  # [C, K] probability of a damaged caption
 
     @property
     def score_names(self) -> list[str]:
-        """The names of `scores`, in order: each retriever, then the decoder."""
+        """Return the names of `scores`, in order: each retriever, then the decoder."""
         return [*self.encoder_score, "decoder"]
 
     @property
     def scores(self) -> np.ndarray:
-        """All scores [S, C, K], in the order of `score_names`."""
+        """Return all scores [S, C, K], in the order of `score_names`."""
         return np.stack([*self.encoder_score.values(), self.decoder_score])
 
     def of_captioner(self, name: str) -> CandidateTable:
-        """The same table with only one captioner's candidates left in: sampled ones of `a`, the beam of `a/beam`."""
+        """Return the table with only one captioner's candidates unmasked: samples of `a`, or beams of `a/beam`."""
         return replace(self, mask=self.mask & self._proposed_by({name}))
 
     def of_members(self, names: Iterable[str]) -> CandidateTable:
-        """The same table with only the candidates of some captioners left in, sampled or beams.
+        """Return the table with only some captioners' candidates unmasked, both samples and beams.
 
-        A clip that they propose nothing for keeps what others do, so that every clip gets a caption.
+        A clip for which they propose nothing keeps the candidates of the others, so that every clip gets a caption.
         """
-        wanted = {sort for name in names for sort in (name, f"{name}/beam")}
+        wanted = {source for name in names for source in (name, f"{name}/beam")}
         theirs = self.mask & self._proposed_by(wanted)
         return replace(self, mask=np.where(theirs.any(1, keepdims=True), theirs, self.mask))
 
     def without_retrievers(self, names: Iterable[str]) -> CandidateTable:
-        """The same table without the encoder scores of some retrievers."""
+        """Return the table without the encoder scores of some retrievers."""
         left = {name: score for name, score in self.encoder_score.items() if name not in set(names)}
         return replace(self, encoder_score=left)
 
@@ -68,7 +70,7 @@ class CandidateTable:
         return theirs
 
     def to_frame(self, clip_ids: Sequence[str], values: Mapping[str, np.ndarray] | None = None) -> pd.DataFrame:
-        """A row a candidate, in the table's order.
+        """Return a frame with one row per candidate, in the table's order.
 
         Args:
             clip_ids: of the C clips.
@@ -85,7 +87,7 @@ class CandidateTable:
                 "decoder_score": self.decoder_score[self.mask],
                 **{ENCODER + name: scores[self.mask] for name, scores in self.encoder_score.items()},
                 "fluency_error": self.fluency_error[self.mask],
-                **{VALUE + name: one[self.mask] for name, one in (values or {}).items()},
+                **{VALUE + name: value[self.mask] for name, value in (values or {}).items()},
             }
         )
 
@@ -93,14 +95,14 @@ class CandidateTable:
     def from_frame(
         cls, frame: pd.DataFrame, clip_ids: Sequence[str], retrievers: Sequence[str] | None = None
     ) -> tuple[CandidateTable, dict[str, np.ndarray]]:
-        """The inverse of `to_frame`: the table and the metrics' values [C, K], clips in the order of `clip_ids`.
+        """Return the table and the metrics' values [C, K] of a frame of `to_frame`, clips in the order of `clip_ids`.
 
         Args:
-            retrievers: whose encoder scores must be there; those that are when left out.
+            retrievers: whose encoder scores the frame must have; when left out, those that it has.
 
         Raises:
-            CandidateError: a column or score is missing, or the frame's clips are not those of `clip_ids`.
-            NoCandidateError, NonFiniteScoreError: of a clip named by its clip_id.
+            CandidateError: if a column is missing, or the frame's clips are not those of `clip_ids`.
+            NoCandidateError, NonFiniteScoreError: naming the clip by its clip_id.
         """
         found = [name.removeprefix(ENCODER) for name in frame.columns if name.startswith(ENCODER)]
         retrievers = found if retrievers is None else list(retrievers)
@@ -138,8 +140,8 @@ def _check_frame(frame: pd.DataFrame, clip_ids: Sequence[str], numeric: list[str
     for column in ("clip_id", "caption", "captioner", "tokens", *numeric):
         if column not in frame:
             raise CandidateError(f"candidates have no column {column!r}; found {', '.join(map(str, frame.columns))}")
-    if strange := sorted(set(frame["clip_id"]) - set(clip_ids)):
-        raise CandidateError(f"candidates of {strange[0]!r}, which is none of the {len(clip_ids)} clips")
+    if unknown := sorted(set(frame["clip_id"]) - set(clip_ids)):
+        raise CandidateError(f"candidates of {unknown[0]!r}, which is not among the {len(clip_ids)} clips")
     if missing := [clip_id for clip_id in clip_ids if clip_id not in set(frame["clip_id"])]:
         raise NoCandidateError(missing[0])
     for column in numeric:
@@ -150,9 +152,12 @@ def _check_frame(frame: pd.DataFrame, clip_ids: Sequence[str], numeric: list[str
 
 
 def pool(by_captioner: dict[str, list[list[Candidate]]]) -> list[list[tuple[str, Candidate]]]:
-    """Join the captioners' candidates clip by clip; a text that several propose stays once, with its best score.
+    """Join the captioners' candidates clip by clip; a text that several propose is kept once, with its best score.
 
     Its captioner is then named `a+b`.
+
+    Raises:
+        CandidateError: if captioners propose for different numbers of clips.
     """
     counts = {name: len(candidates) for name, candidates in by_captioner.items()}
     if len(set(counts.values())) != 1:
@@ -176,17 +181,17 @@ def score_candidates(
     audio_embeddings: dict[str, np.ndarray],
     detector: FluencyDetector | None,
 ) -> CandidateTable:
-    """Pool candidates and score them; each distinct text is embedded once, however many clips it is proposed for.
+    """Pool candidates and score them; each distinct text is embedded once, for however many clips it is proposed.
 
     Args:
         by_captioner: a captioner's name to candidates of each of C clips.
         retrievers: by name; each gives an encoder_score.
         audio_embeddings: by retriever, [C, D].
-        detector: gives fluency_error; without one it is 0.
+        detector: gives fluency_error, which is 0 without one.
 
     Raises:
-        CandidateError: members that know of different numbers of clips.
-        NoCandidateError, NonFiniteScoreError.
+        CandidateError: if members propose for or embed different numbers of clips.
+        NoCandidateError, NonFiniteScoreError: naming the clip by its row.
     """
     pooled = pool(by_captioner)
     for clip, candidates in enumerate(pooled):

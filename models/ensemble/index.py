@@ -1,78 +1,99 @@
-"""A collection of clips to search in: paths and embeddings, in memory and on disk."""
+"""Index audio files by their embeddings, search the index, and keep it on disk."""
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
+from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ..files import CheckpointError, atomic_write, write_json
+from ..records import parse_record
 from ..retriever.model import negative_distances
 
 FORMAT = 1
 RECORD = "collection.json"
-LARGE = 20_000  # clips from which on the nearest are looked up first, and only they are scored
-DEPTH = 64  # of that look-up, a retriever; four times as many where they turn out too few
+LARGE = 20_000  # clips from which on only the nearest of each retriever are scored
+DEPTH = 64  # nearest clips looked up for each retriever; four times as many where they turn out too few
 
 
-class Collection:
-    """N clips, each with one embedding a retriever, as `Retriever.under_metric` gives them.
+class IndexRecord(BaseModel):
+    """collection.json: the files of an index, and where their embeddings are."""
 
-    `stamps` has of each path what its file was like when it was added, where that is known (`models.files.stamp`).
+    model_config = ConfigDict(extra="forbid")
+    format: int
+    retrievers: dict[str, str]  # name to the checksum of its weights
+    embeddings: str = "collection.safetensors"  # file beside this one; the default is that of early versions
+    paths: list[str]
+    stamps: list[str] = []  # one for each path
+
+
+class AudioIndex:
+    """N audio clips by path, each with one embedding per retriever, as `Retriever.under_metric` gives them.
+
+    `stamps` holds size and time of change of each path's file when it was added (`models.files.stamp`), where known.
     """
 
     def __init__(self, paths: Sequence[str] = (), embeddings: Mapping[str, np.ndarray] | None = None) -> None:
         self.stamps: dict[str, str] = {}
         self._paths = list(paths)
-        self._parts = {name: [rows] for name, rows in (embeddings or {}).items()}
+        self._chunks = {name: [rows] for name, rows in (embeddings or {}).items()}
+        self._merged = False
+        self._exhaustive: dict[str, Any] | None = None  # faiss indices of the embeddings, built when first searched
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def add(self, paths: Sequence[str], embeddings: Mapping[str, np.ndarray]) -> None:
-        """Add clips with embeddings [n, D] by retriever; of a path that comes again, the last one counts."""
+        """Add clips with embeddings [n, D] by retriever; a path that is there already is replaced.
+
+        Chunks are only collected here, and merged when the index is next read: growing it by a few clips at a time
+        copies nothing.
+        """
         self._paths += paths
         for name, rows in embeddings.items():
-            self._parts.setdefault(name, []).append(rows)
-        for made in ("_settled", "_look_up"):
-            self.__dict__.pop(made, None)
+            self._chunks.setdefault(name, []).append(rows)
+        self._merged, self._exhaustive = False, None
 
     @property
     def paths(self) -> list[str]:
-        """Of the clips, in the order of their (last) adding."""
-        return self._settled[0]
+        """Return the paths of all clips, in the order in which they were last added."""
+        self._merge()
+        return self._paths
 
     @property
     def embeddings(self) -> dict[str, np.ndarray]:
-        """By retriever, [N, D] float32."""
-        return self._settled[1]
+        """Return the embeddings of all clips, [N, D] float32 by retriever."""
+        self._merge()
+        return {name: rows for name, (rows,) in self._chunks.items()}
 
-    @cached_property
-    def _settled(self) -> tuple[list[str], dict[str, np.ndarray]]:
-        """Joined when looked at, not whenever a few clips are added."""
+    def _merge(self) -> None:
+        """Join the chunks to one array per retriever, keeping the last of the rows with the same path."""
+        if self._merged:
+            return
         last = {path: row for row, path in enumerate(self._paths)}
-        rows = np.array(sorted(last.values()), int)
-        joined = {name: np.concatenate(parts) for name, parts in self._parts.items()}
+        rows = sorted(last.values())
+        joined = {name: np.concatenate(chunks) for name, chunks in self._chunks.items()}
         if len(rows) < len(self._paths):
-            joined = {name: one[rows] for name, one in joined.items()}
+            joined = {name: embeddings[rows] for name, embeddings in joined.items()}
         self._paths = [self._paths[row] for row in rows]
-        self._parts = {name: [one] for name, one in joined.items()}
-        return self._paths, joined
+        self._chunks = {name: [embeddings] for name, embeddings in joined.items()}
+        self._merged = True
 
     def similarities(self, texts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """By retriever, [Q, N] from texts [Q, D], of all clips."""
-        return {name: negative_distances(one, self.embeddings[name]) for name, one in texts.items()}
+        """Return the similarity [Q, N] of texts [Q, D] to all clips, by retriever."""
+        return {name: negative_distances(text, self.embeddings[name]) for name, text in texts.items()}
 
-    def nearest(self, text: Mapping[str, np.ndarray], weights: Mapping[str, float], top_k: int
-                ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-        """The clips of the highest weighted sum of similarities, without scoring all of them; exact.
+    def nearest(
+        self, text: Mapping[str, np.ndarray], weights: Mapping[str, float], top_k: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Find the clips of the highest weighted sum of similarities without scoring all of them; exact.
 
         Each retriever's nearest clips are looked up by faiss and scored by all retrievers. No other clip can be
         better than the sum of what each list ends with (Fagin's threshold algorithm); where that does not suffice, the
@@ -85,33 +106,34 @@ class Collection:
         Returns:
             Rows [top_k], best first, and their sums; fewer where there are fewer clips.
         """
+        exhaustive, embeddings = self._exhaustive_indices(), self.embeddings
         depth = max(DEPTH, top_k)
         while True:
             depth = min(depth, len(self))
             found, bound = [], 0.0
             for name, weight in weights.items():
-                squared, rows = self._look_up[name].search(text[name][None], depth)
+                squared, rows = exhaustive[name].search(text[name][None], depth)
                 found.append(rows[0])
                 bound -= weight * float(np.sqrt(max(squared[0, -1], 0.0)))
             rows = np.unique(np.concatenate(found))
-            sums = sum(weight * negative_distances(text[name][None], self.embeddings[name][rows])[0]
+            sums = sum(weight * negative_distances(text[name][None], embeddings[name][rows])[0]
                        for name, weight in weights.items())  # fmt: skip
             best = np.argsort(-sums, kind="stable")[:top_k]
             if depth == len(self) or sums[best[-1]] > bound + 1e-4 * abs(bound):  # beyond what rounding may do
                 return rows[best], sums[best]
             depth *= 4
 
-    @cached_property
-    def _look_up(self) -> dict[str, Any]:
-        """faiss's exhaustive index of each retriever's embeddings."""
-        indices = {}
-        for name, rows in self.embeddings.items():
-            indices[name] = faiss.IndexFlatL2(rows.shape[1])
-            indices[name].add(np.ascontiguousarray(rows))
-        return indices
+    def _exhaustive_indices(self) -> dict[str, Any]:
+        """Return faiss's exhaustive index of each retriever's embeddings."""
+        if self._exhaustive is None:
+            self._exhaustive = {}
+            for name, embeddings in self.embeddings.items():
+                self._exhaustive[name] = faiss.IndexFlatL2(embeddings.shape[1])
+                self._exhaustive[name].add(np.ascontiguousarray(embeddings))
+        return self._exhaustive
 
     def save(self, directory: Path, provenance: dict[str, str]) -> None:
-        """Write the embeddings to a file of their own name and collection.json, which names it; the old stay till then.
+        """Write the embeddings to a new file, then collection.json, which names it; the old files stay until then.
 
         Args:
             provenance: by retriever, the checksum of its weights.
@@ -120,36 +142,43 @@ class Collection:
         with atomic_write(file) as partial:
             save_file(self.embeddings, partial)
         stamps = [self.stamps.get(path, "") for path in self.paths]
-        record = {"format": FORMAT, "retrievers": provenance, "embeddings": file.name, "paths": self.paths}
-        write_json(directory / RECORD, record | {"stamps": stamps})
+        record = IndexRecord(
+            format=FORMAT, retrievers=provenance, embeddings=file.name, paths=self.paths, stamps=stamps
+        )
+        write_json(directory / RECORD, record.model_dump())
         for other in directory.glob("collection*.safetensors"):
             if other != file:
                 other.unlink()
 
     @classmethod
-    def load(cls, directory: Path, provenance: dict[str, str]) -> Collection:
+    def load(cls, directory: Path, provenance: dict[str, str]) -> AudioIndex:
         """Read what `save` wrote.
 
+        Args:
+            provenance: as of `save`, of the weights that texts will be embedded with.
+
         Raises:
-            CheckpointError: if a file is missing, the two do not belong together, or other weights made it.
+            CheckpointError: if a file is missing or damaged, the two do not belong together, or other weights made it.
         """
         path = directory / RECORD
         if not path.is_file():
-            raise CheckpointError(f"{path}: no such file; expected a collection that was saved")
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record.get("format") != FORMAT:
-            raise CheckpointError(f"{path}: format {record.get('format')!r}, this version reads {FORMAT}")
-        if record["retrievers"] != provenance:
-            differing = sorted(n for n in {*record["retrievers"], *provenance}
-                               if record["retrievers"].get(n) != provenance.get(n))  # fmt: skip
-            raise CheckpointError(f"{path}: made with other weights of {', '.join(differing)}; index the files anew")
-        file = directory / record.get("embeddings", "collection.safetensors")
+            raise CheckpointError(f"{path}: no such file; expected an index that was saved")
+        again = "index the files again"
+        record = parse_record(IndexRecord, path.read_text(encoding="utf-8"), path, again, FORMAT)
+        if record.retrievers != provenance:
+            differing = sorted(n for n in {*record.retrievers, *provenance}
+                               if record.retrievers.get(n) != provenance.get(n))  # fmt: skip
+            raise CheckpointError(f"{path}: made with other weights of {', '.join(differing)}; {again}")
+        file = directory / record.embeddings
         if not file.is_file():
-            raise CheckpointError(f"{path}: {file.name} is not beside it; index the files anew")
-        embeddings = load_file(file)
-        rows = {name: len(one) for name, one in embeddings.items()}
-        if set(rows) != set(provenance) or set(rows.values()) - {len(record["paths"])}:
-            raise CheckpointError(f"{path}: {len(record['paths'])} paths, but embeddings {rows} beside it")
-        collection = cls(record["paths"], embeddings)
-        collection.stamps = dict(zip(record["paths"], record.get("stamps", [])))
-        return collection
+            raise CheckpointError(f"{path}: {file.name} is not beside it; {again}")
+        try:
+            embeddings = load_file(file)
+        except SafetensorError as error:
+            raise CheckpointError(f"{file}: damaged ({error}); {again}") from error
+        rows = {name: len(vectors) for name, vectors in embeddings.items()}
+        if set(rows) != set(provenance) or set(rows.values()) - {len(record.paths)}:
+            raise CheckpointError(f"{path}: {len(record.paths)} paths, but embeddings {rows} beside it; {again}")
+        index = cls(record.paths, embeddings)
+        index.stamps = dict(zip(record.paths, record.stamps))
+        return index

@@ -1,19 +1,24 @@
-"""Choosing one candidate a clip.
+"""Choose one candidate for each clip.
 
 The paper (arXiv 2409.01160) and the scheme it builds on (arXiv 2309.17352): drop the candidates that the fluency
 detector flags, then take the highest w_enc * encoder_score + w_dec * decoder_score.
 
-Arrays are dense: C clips, K candidates (padded, with a boolean mask), S scores. `weight_search` searches the weights.
+Arrays are dense: C clips, K candidates (padded, with a boolean mask), S scores.
+`models/selection/weight_search.py` searches the weights.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
-from scipy.stats import rankdata
+from typing import TYPE_CHECKING
 
-from .candidate_table import CandidateTable
+import numpy as np
+from pydantic import Field
+
+from ..settings import Settings
 from .score_arrays import RerankingInputError, refuse_empty, refuse_non_finite, safe_divide, weighted_sum
+
+if TYPE_CHECKING:
+    from .candidate_table import CandidateTable
 
 
 def normalise(scores: np.ndarray, mask: np.ndarray, method: str) -> np.ndarray:
@@ -22,7 +27,7 @@ def normalise(scores: np.ndarray, mask: np.ndarray, method: str) -> np.ndarray:
     Args:
         scores: [C, K].
         mask: [C, K] bool, True where there is a candidate.
-        method: `none`: as they are; `z`: zero mean and unit deviation (0 where all are alike); `rank`: 0 for the lowest
+        method: `none`: as they are; `z`: zero mean and unit deviation (0 where all are equal); `rank`: 0 for the lowest
             to 1 for the highest, ties share their mean rank; `softmax`: positive, of sum 1.
 
     Returns:
@@ -40,6 +45,8 @@ def normalise(scores: np.ndarray, mask: np.ndarray, method: str) -> np.ndarray:
         deviation = np.sqrt(np.square(centred).sum(1, keepdims=True) / count)
         scaled = safe_divide(centred, deviation, np.where(mask, scores, 0))
     elif method == "rank":
+        from scipy.stats import rankdata  # takes longer to import than jobs that only read what was chosen take to run
+
         ranks = rankdata(np.where(mask, scores, np.nan), axis=1, nan_policy="omit")
         scaled = (ranks - 1) / np.maximum(count - 1, 1)
     elif method == "softmax":
@@ -51,9 +58,9 @@ def normalise(scores: np.ndarray, mask: np.ndarray, method: str) -> np.ndarray:
 
 
 def allowed_candidates(fluency_error: np.ndarray, mask: np.ndarray, threshold: float = 0.9) -> np.ndarray:
-    """[C, K] bool: the candidates not flagged (fluency_error <= threshold; FENSE flags strictly above 0.9).
+    """Return which candidates are not flagged, [C, K] bool: fluency_error <= threshold (FENSE flags above 0.9).
 
-    Where the filter empties a clip, its most fluent candidate stays, so that every clip gets a caption.
+    Where all candidates of a clip are flagged, the most fluent one stays, so that every clip gets a caption.
 
     Raises:
         NoCandidateError, NonFiniteScoreError.
@@ -72,16 +79,16 @@ def allowed_candidates(fluency_error: np.ndarray, mask: np.ndarray, threshold: f
 def select(
     scores: np.ndarray, weights: np.ndarray, fluency_error: np.ndarray, mask: np.ndarray, threshold: float = 0.9
 ) -> np.ndarray:
-    """The chosen candidate of each clip: the highest weighted sum among the allowed, the first of equals.
+    """Choose the candidate of each clip with the highest weighted sum among the allowed ones, the first of equals.
 
     Args:
-        scores: [S, C, K], normalised if wanted.
+        scores: [S, C, K], normalised or not.
         weights: [S].
         fluency_error: [C, K] probability of a damaged caption.
         mask: [C, K] bool, True where there is a candidate.
 
     Returns:
-        [C] int.
+        Indices [C].
 
     Raises:
         NoCandidateError, NonFiniteScoreError, RerankingInputError.
@@ -94,32 +101,32 @@ def select(
         refuse_non_finite(f"score {index}", score, mask)
     # masked cells may hold anything, NaN too: they are 0 before the sum and never win after it
     total = weighted_sum(np.where(mask, scores, 0), weights)
-    return np.where(allowed, total, -np.inf).argmax(1)
+    chosen: np.ndarray = np.where(allowed, total, -np.inf).argmax(1)
+    return chosen
 
 
-class Reranking(BaseModel):
-    """How one candidate is chosen: filter by fluency_error, then the highest weighted sum of scores."""
+class Reranking(Settings):
+    """How one candidate is chosen: filter by fluency_error, then take the highest weighted sum of scores."""
 
-    model_config = ConfigDict(extra="forbid")
     weights: dict[str, float] = Field(description="of each retriever's encoder_score, and of `decoder`")
     normalisation: str = "none"
     fluency_threshold: float = 0.9
-    captioners: list[str] | None = Field(None, description="whose candidates are chosen among; all when left out")
+    captioners: list[str] | None = Field(None, description="whose candidates are eligible; all when left out")
 
     def choose(self, table: CandidateTable) -> np.ndarray:
-        """Index of the chosen candidate of each clip, [C]."""
-        table = self._entered(table)
+        """Return the index of the chosen candidate of each clip, [C]."""
+        table = self._eligible(table)
         weights = np.array([self.weights[name] for name in table.score_names])
         return select(self._scaled(table), weights, table.fluency_error, table.mask, self.fluency_threshold)
 
     def totals(self, table: CandidateTable) -> np.ndarray:
-        """The weighted sum of each candidate, [C, K]; NaN where its captioner is not among `captioners`."""
-        entered = self._entered(table)
-        totals = np.tensordot([self.weights[name] for name in table.score_names], self._scaled(entered), 1)
-        return np.where(table.mask & ~entered.mask, np.nan, totals)
+        """Return the weighted sum of each candidate, [C, K]; NaN where its captioner is not among `captioners`."""
+        eligible = self._eligible(table)
+        totals = np.tensordot([self.weights[name] for name in table.score_names], self._scaled(eligible), 1)
+        return np.where(table.mask & ~eligible.mask, np.nan, totals)
 
-    def _entered(self, table: CandidateTable) -> CandidateTable:
+    def _eligible(self, table: CandidateTable) -> CandidateTable:
         return table if self.captioners is None else table.of_members(self.captioners)
 
     def _scaled(self, table: CandidateTable) -> np.ndarray:
-        return np.stack([normalise(one, table.mask, self.normalisation) for one in table.scores])
+        return np.stack([normalise(scores, table.mask, self.normalisation) for scores in table.scores])

@@ -8,21 +8,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
-from scipy.stats import rankdata
+from pydantic import Field
 
+from ..settings import Settings
 from .score_arrays import RerankingInputError, refuse_non_finite, safe_divide, weighted_sum
 
-RRF_K = 60  # of Cormack et al. 2009, who found it not critical
+RRF_K = 60  # the value of Cormack et al. 2009, who found it not critical
 
 
 def fuse(similarities: Sequence[np.ndarray], weights: np.ndarray, method: str, rrf_k: float = RRF_K) -> np.ndarray:
-    """Weighted sum [Q, N] of retrievers' similarities, each [Q, N].
+    """Return the weighted sum [Q, N] of retrievers' similarities, each [Q, N].
 
     Args:
         method: `none`: as they are; `z`: each query's row at zero mean and unit deviation; `rank`: each row as its
             ranks, 0 for the lowest to 1 for the highest; `rrf`: 1 / (rrf_k + rank), 1 the rank of the highest
             (reciprocal rank fusion). Ties share their mean rank.
+
+    Raises:
+        RerankingInputError: if shapes, weights or the method do not fit.
+        NonFiniteScoreError: if a similarity is NaN or infinite.
     """
     weights = np.asarray(weights, float)
     if len(similarities) != len(weights) or len({one.shape for one in similarities}) != 1:
@@ -33,16 +37,20 @@ def fuse(similarities: Sequence[np.ndarray], weights: np.ndarray, method: str, r
 
 
 def normalise_rows(similarity: np.ndarray, method: str, rrf_k: float = RRF_K) -> np.ndarray:
-    """Each row of similarity [Q, N] on the scale of a method of `fuse`."""
+    """Put each row of similarity [Q, N] on the scale of a method of `fuse`."""
+    from scipy.stats import rankdata  # takes longer to import than jobs that only read what was chosen take to run
+
     if method == "none":
         return similarity
     if method == "z":
         centred = similarity - similarity.mean(1, keepdims=True)
         return safe_divide(centred, similarity.std(1, keepdims=True), similarity)
     if method == "rank":
-        return (rankdata(similarity, axis=1) - 1) / max(1, similarity.shape[1] - 1)
+        scaled: np.ndarray = (rankdata(similarity, axis=1) - 1) / max(1, similarity.shape[1] - 1)
+        return scaled
     if method == "rrf":
-        return 1 / (rrf_k + rankdata(-similarity, axis=1))
+        reciprocal: np.ndarray = 1 / (rrf_k + rankdata(-similarity, axis=1))
+        return reciprocal
     raise RerankingInputError(f"normalisation `{method}`: expected none, z, rank or rrf")
 
 
@@ -52,16 +60,15 @@ def refuse_non_finite_similarities(similarities: Sequence[np.ndarray]) -> None:
         refuse_non_finite(f"similarity {index}", similarity, np.True_, ("query", "item"))
 
 
-class RetrievalFusion(BaseModel):
+class RetrievalFusion(Settings):
     """How retrievers' similarities are joined."""
 
-    model_config = ConfigDict(extra="forbid")
     weights: dict[str, float]
     normalisation: str = "none"
-    rrf_k: float = Field(RRF_K, description="of normalisation `rrf`")
+    rrf_k: float = Field(RRF_K, description="constant of normalisation `rrf`")
 
     def join(self, similarities: dict[str, np.ndarray]) -> np.ndarray:
-        """Fused similarity [queries, clips]."""
+        """Return the fused similarity [Q, N] of each retriever's [Q, N]."""
         names = list(self.weights)
-        weights = np.array([self.weights[name] for name in names])
+        weights = np.array(list(self.weights.values()))
         return fuse([similarities[name] for name in names], weights, self.normalisation, self.rrf_k)

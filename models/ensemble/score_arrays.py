@@ -1,4 +1,4 @@
-"""What the arrays of reranking and fusion share: their errors, their checks, and sums that keep equal values equal."""
+"""Check and add up the arrays of reranking and retrieval fusion, in a way that keeps equal values equal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-CHUNK_CELLS = 1 << 17  # cells of one weighting worked on at once: 1 MiB, so that it stays in the cache
+CHUNK_CELLS = 1 << 17  # cells of one weighting in a chunk: 1 MiB, so that it stays in the cache
 
 
 class RerankingInputError(ValueError):
@@ -14,7 +14,7 @@ class RerankingInputError(ValueError):
 
 
 class NoCandidateError(ValueError):
-    """A clip has nothing to choose from."""
+    """A clip has no candidate to choose."""
 
     def __init__(self, clip: int | str) -> None:
         super().__init__(f"clip {clip} has no candidate")
@@ -22,7 +22,7 @@ class NoCandidateError(ValueError):
 
 
 class NonFiniteScoreError(ValueError):
-    """An unmasked score is NaN or infinite: no order would be right."""
+    """An unmasked score is NaN or infinite, so that candidates cannot be ordered."""
 
     def __init__(
         self, what: str, row: int | str, column: int | str, axes: tuple[str, str] = ("clip", "candidate")
@@ -32,13 +32,13 @@ class NonFiniteScoreError(ValueError):
 
 
 def safe_divide(centred: np.ndarray, deviation: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """centred / deviation, 0 where the deviation is but rounding of the values."""
-    alike = deviation <= 8 * np.finfo(centred.dtype).eps * np.abs(values).max(1, keepdims=True)
-    return np.where(alike, 0, centred / np.where(alike, 1, deviation))
+    """Return centred / deviation, and 0 where the deviation is only rounding error of the values."""
+    equal = deviation <= 8 * np.finfo(centred.dtype).eps * np.abs(values).max(1, keepdims=True)
+    return np.where(equal, 0, centred / np.where(equal, 1, deviation))
 
 
 def weighted_sum(arrays: Sequence[np.ndarray] | np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Sum of weight * array, term by term in one order.
+    """Return the sum of weight * array, term by term in a fixed order.
 
     Not a matrix product: BLAS may round equal columns differently, which would break ties at random.
     """
@@ -49,7 +49,7 @@ def weighted_sum(arrays: Sequence[np.ndarray] | np.ndarray, weights: np.ndarray)
 
 
 def refuse_empty(mask: np.ndarray) -> None:
-    """Raise NoCandidateError of the first row of mask [C, K] without a True."""
+    """Raise NoCandidateError for the first row of mask [C, K] without a True."""
     empty = np.flatnonzero(~mask.any(1))
     if len(empty):
         raise NoCandidateError(int(empty[0]))
@@ -58,7 +58,7 @@ def refuse_empty(mask: np.ndarray) -> None:
 def refuse_non_finite(
     what: str, values: np.ndarray, mask: np.ndarray | np.bool, axes: tuple[str, str] = ("clip", "candidate")
 ) -> None:
-    """Raise NonFiniteScoreError of the first cell of values that is not finite where the mask is True."""
+    """Raise NonFiniteScoreError for the first cell of values that is not finite where the mask is True."""
     bad = np.argwhere(mask & ~np.isfinite(values))
     if len(bad):
         raise NonFiniteScoreError(what, int(bad[0, 0]), int(bad[0, 1]), axes)

@@ -1,1 +1,1 @@
-"""What an experiment is: the schema of its YAML file, and loading it."""
+"""Define an experiment: the schema of its YAML file, and how it is loaded."""

@@ -1,4 +1,4 @@
-"""What an experiment is: the schema of experiments/*.yaml."""
+"""Define the schema of an experiment file (experiments/*.yaml)."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Experiment(Settings):
                     raise ValueError(f"members.{name}: {edge!r} is not among members ({', '.join(self.members)})")
             for retriever in member.retrievers() if isinstance(member, CaptionerMember) else []:
                 if self.members[retriever].kind != "retriever":
-                    raise ValueError(f"members.{name}.audio_embedding: {retriever!r} is no retriever")
+                    raise ValueError(f"members.{name}.audio_embedding: {retriever!r} is not a retriever")
             if member.init_from:
                 self._check_start(name, member, member.init_from)
             if isinstance(member, RetrieverMember):
@@ -115,7 +115,7 @@ class Experiment(Settings):
 
     def _check_start(self, name: str, member: AnyMember, before: str) -> None:
         if self.members[before].kind != member.kind:
-            raise ValueError(f"members.{name}.init_from: {before!r} is no {member.kind}")
+            raise ValueError(f"members.{name}.init_from: {before!r} is not a {member.kind}")
         for key, value in self.members[before].weight_identity().items():
             if member.weight_identity()[key] != value:
                 raise ValueError(
@@ -147,20 +147,20 @@ class Experiment(Settings):
             done |= ready
 
     def ensemble(self) -> dict[str, AnyMember]:
-        """The members that are combined: all but those that others only start from (pretraining)."""
+        """Return the members that are combined: all but those that others only start from (pretraining)."""
         starts = {member.init_from for member in self.members.values()}
         captioners = [m for n, m in self.members.items() if n not in starts and isinstance(m, CaptionerMember)]
         read = {retriever for captioner in captioners for retriever in captioner.retrievers()}
         return {name: member for name, member in self.members.items() if name not in starts - read}
 
     def of_kind(self, kind: str) -> list[str]:
-        """Names of the ensemble's members of a kind, in the order of the file."""
+        """Return the names of the ensemble's members of a kind, in the order of the file."""
         return [name for name, member in self.ensemble().items() if member.kind == kind]
 
     def caption_sources(self) -> list[str]:
-        """Whoever proposes captions: captioners, and those of them that choose every token together."""
+        """Return the names of all that propose captions: captioners, then token ensembles."""
         return [*self.of_kind("captioner"), *self.token_ensembles]
 
     def training_corpora(self, member: str) -> list[str]:
-        """Names of the corpora that a member is trained on."""
+        """Return the names of the corpora that a member is trained on."""
         return list(self.members[member].corpora or self.corpora)

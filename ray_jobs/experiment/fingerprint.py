@@ -1,4 +1,4 @@
-"""Hash what a result depends on."""
+"""Hash what a result depends on, so that a job knows whether it is still up to date."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from pydantic import BaseModel
 
 
 def fingerprint(*parts: Any) -> str:
-    """A short hash of what a result depends on; pydantic models and anything JSON."""
+    """Return a short hash (16 hex digits) of pydantic models and anything that JSON can hold."""
     plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]

@@ -18,13 +18,13 @@ Schema = TypeVar("Schema", bound=BaseModel)
 
 
 def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Experiment:
-    """`load_config` of an experiment, with its paths made absolute.
+    """Load an experiment file with `load_config`, and make its paths absolute.
 
     Raises:
-        ConfigError: as `load_config`.
+        ConfigError: see `load_config`.
     """
     experiment = load_config(path, overrides or [], Experiment)
-    # Ray's workers run in folders of their own, so every path is made absolute here, where the user stands.
+    # Ray's workers run in other directories, so every path is made absolute here, in the user's.
     experiment.storage_path = _absolute(experiment.storage_path)
     for corpus in experiment.corpora.values():
         corpus.root = _absolute(corpus.root)
@@ -37,7 +37,7 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
 
 
 def load_config(path: str | Path, overrides: list[str], schema: type[Schema]) -> Schema:
-    """Read and check a YAML file, with `key.subkey=value` overrides (values are YAML).
+    """Read a YAML file, apply `key.subkey=value` overrides (values are YAML), and validate it against `schema`.
 
     Raises:
         ConfigError: naming file and key; for an unknown key also the nearest valid one.
@@ -63,7 +63,7 @@ def load_config(path: str | Path, overrides: list[str], schema: type[Schema]) ->
 def _make_paths_absolute(member: AnyMember) -> None:
     if isinstance(member, RetrieverMember) and member.audio_encoder.checkpoint:
         member.audio_encoder.checkpoint = _absolute(member.audio_encoder.checkpoint)
-    # A name may be a hub id, too.
+    # These names may also be hub ids, which are not paths.
     if isinstance(member, CaptionerMember):
         if member.checkpoint:
             member.checkpoint = _absolute(member.checkpoint)
@@ -78,7 +78,7 @@ def _absolute(path: str) -> str:
 
 
 def _unshared(node: Any) -> Any:
-    """A copy in which what YAML anchors share is apart, so that an override of one member leaves the others alone."""
+    """Copy every node that YAML anchors share, so that an override of one member leaves the others alone."""
     if isinstance(node, dict):
         return {key: _unshared(value) for key, value in node.items()}
     return [_unshared(value) for value in node] if isinstance(node, list) else node
@@ -101,7 +101,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
 
 
 def _kinds(union: Any) -> set[str]:
-    """The values of `kind` in a discriminated union."""
+    """Return the values of `kind` in a discriminated union."""
     models = get_args(get_args(union)[0])
     return {kind for model in models for kind in get_args(model.model_fields["kind"].annotation)}
 
@@ -110,7 +110,7 @@ KINDS = _kinds(AnyMember) | _kinds(Corpus)
 
 
 def _explain(path: Path, problem: Any, schema: type[BaseModel]) -> str:
-    # Behind a member's or corpus's name pydantic puts the kind that it took; the file has no such key.
+    # After a member's or corpus's name pydantic puts the kind that it chose; the file has no such key.
     parts = [str(part) for at, part in enumerate(problem["loc"]) if not (at == 2 and part in KINDS)]
     location, message = ".".join(parts), problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
@@ -118,14 +118,14 @@ def _explain(path: Path, problem: Any, schema: type[BaseModel]) -> str:
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         return f"{path}: unknown key {location!r}{hint}"
     # A rule between several keys has all of them as its input; its message names the one at fault.
-    told = problem["type"] != "missing" and not isinstance(problem["input"], dict)
-    found = f" (found {problem['input']!r})" if told else ""
+    has_value = problem["type"] != "missing" and not isinstance(problem["input"], dict)
+    found = f" (found {problem['input']!r})" if has_value else ""
     where = f"{location}: " if location else ""
     return f"{path}: {where}{message}{found if location else ''}"
 
 
 def _all_keys(schema: type[BaseModel]) -> list[str]:
-    """Every key of the schema, for spelling hints."""
+    """Return every key of the schema, for spelling hints."""
     keys: set[str] = set()
 
     def collect(node: Any) -> None:

@@ -1,4 +1,4 @@
-"""What an experiment says of its members: `members` in experiments/*.yaml."""
+"""Define the schema of `members` in an experiment file."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ class Resources(Settings):
 
     @property
     def min_workers(self) -> int:
-        """Workers without which the member does not start."""
+        """Return the number of workers without which the member does not start."""
         return self.workers if isinstance(self.workers, int) else self.workers[0]
 
     @property
     def worker_range(self) -> range:
-        """Numbers of workers that it may come to run on."""
+        """Return the range of numbers of workers that the member may run on."""
         most = self.workers if isinstance(self.workers, int) else self.workers[1]
         return range(self.min_workers, most + 1)
 
     def per_worker(self) -> dict[str, float]:
-        """What a worker takes, by Ray's names."""
+        """Return what one worker takes, by Ray's names of resources."""
         kind = f"accelerator_type:{self.accelerator_type}"
         wanted = {"CPU": self.cpus_per_worker, "GPU": self.gpus_per_worker, **self.custom}
         # Ray puts 1 of the type on a node, whatever the number of its accelerators, and Train takes a thousandth.
@@ -60,7 +60,7 @@ class Resources(Settings):
         for name in self.custom:
             if name in ("CPU", "GPU", "memory", "object_store_memory") or name.startswith("accelerator_type:"):
                 raise ValueError(
-                    f"custom: {name!r} is no custom resource; use cpus_per_worker, gpus_per_worker, accelerator_type"
+                    f"custom: {name!r} is not a custom resource; use cpus_per_worker, gpus_per_worker, accelerator_type"
                 )
         if self.accelerator_type and not self.gpus_per_worker:
             raise ValueError("accelerator_type: needs gpus_per_worker above 0")
@@ -139,11 +139,11 @@ class Member(Settings):
     resources: Resources = Resources()
 
     def edges(self) -> list[str]:
-        """Members that must be done first."""
+        """Return the names of members that must be trained first."""
         return [self.init_from] if self.init_from else []
 
     def weight_identity(self) -> dict[str, str]:
-        """By key, what the weights are of: members joined by init_from must agree on it."""
+        """Return, by key, what the weights belong to: members joined by `init_from` must agree on it."""
         raise NotImplementedError
 
     @model_validator(mode="after")
@@ -161,7 +161,7 @@ class Member(Settings):
         for workers in self.resources.worker_range:
             if size % (accumulate * workers):
                 raise ValueError(
-                    f"training.batch_size: {size} is no multiple of resources.workers ({workers}) times "
+                    f"training.batch_size: {size} is not a multiple of resources.workers ({workers}) times "
                     f"training.accumulate ({accumulate})"
                 )
         return self
@@ -182,7 +182,7 @@ class RetrieverMember(Member, RetrieverSettings):
     def _pairs_of_a_step_stay_together(self) -> RetrieverMember:
         if self.training.accumulate > 1:
             raise ValueError(
-                "training.accumulate: the loss of a retriever needs all pairs of a step at once; use gradient_cache"
+                "training.accumulate: the loss of a retriever needs all pairs of a step together; use gradient_cache"
             )
         return self
 
@@ -229,7 +229,7 @@ class CaptionerMember(Member, CaptionerSettings):
         return self
 
     def retrievers(self) -> list[str]:
-        """The names in `audio_embedding`."""
+        """Return the names of retrievers in `audio_embedding`."""
         return [self.audio_embedding] if isinstance(self.audio_embedding, str) else self.audio_embedding
 
     def edges(self) -> list[str]:

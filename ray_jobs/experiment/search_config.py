@@ -1,4 +1,4 @@
-"""What an experiment says of its searches: `search` and `sweep` in experiments/*.yaml."""
+"""Define the schema of `search` and `sweep` in an experiment file."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from corpora.audio import clip_duration
 from models.audio import AudioError
 from ray_jobs.experiment.config import FeaturesConfig
 from ray_jobs.features.shards import STAT_THREADS, ShardMaker, plan_shards
-from ray_jobs.run.console import console, say
+from ray_jobs.run.console import say, show
 
 SAMPLE_CLIPS = 8
 
@@ -49,7 +49,7 @@ def show_estimate(
     page.add_section()
     everything = pd.concat(durations.values())
     page.add_row("all", "", f"{everything.notna().sum():,}", "", *_amounts(everything.sum(), cost, workers))
-    console.print(page)
+    show(page)
     say(
         f"time: {workers} workers as fast as one was here on {SAMPLE_CLIPS} clips; set aside: by captions and headers "
         "(what only decoding shows is not among them); nothing was written"

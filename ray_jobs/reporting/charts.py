@@ -1,4 +1,4 @@
-"""What the report's charts have in common: inline SVG in the page's own colours, and names as papers write them."""
+"""Draw the report's charts as inline SVG in the page's own colours, and name metrics as papers do."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ STYLE: dict[Any, Any] = {
 
 
 def label(name: str) -> str:
-    """A metric as papers write it."""
+    """Return a metric's name as papers write it."""
     return LABELS.get(name, name if "." in name else name.upper().replace("_", "-"))
 
 
 def chart(draw: Callable[P, Figure]) -> Callable[P, Markup]:
-    """Make a drawing inline SVG whose colours follow the page's theme."""
+    """Turn a function that draws a figure into one that returns inline SVG whose colours follow the page's theme."""
 
     @functools.wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> Markup:
@@ -63,6 +63,7 @@ def chart(draw: Callable[P, Figure]) -> Callable[P, Markup]:
 
 
 def figure(width: float, height: float, panels: int = 1) -> tuple[Figure, Any]:
+    """Return a figure of some inches and its axes, panels one below the other."""
     from matplotlib.figure import Figure
 
     drawn = Figure(figsize=(width, height))

@@ -1,8 +1,7 @@
-"""The report's section on searches: what was chosen, what it is worth, and what other settings reach."""
+"""Lay out the report's section on searches: what was chosen, what it is worth, and what other settings reach."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from models.selection.reranking_weights import ENCODER_WEIGHT, MIXTURE
 from models.settings import SamplingConfig
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.reporting.charts import EDGE, THEME, chart, figure, label
+from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling
 from ray_jobs.run.directory import RunDirectory
 from tune_spaces.sampling import SPACES
 
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAPER_THRESHOLD = 0.9
+EARLIER_COLUMNS = {"indifferent": "tied_with_best"}  # tables of version 0.1 have the first name
 # what a marker stands for: its shape, and its size in square points
 MARKS = {"chosen": ("o", 150), "paper": ("s", 110), "own": ("D", 90), "best": ("X", 60)}
 
 
 def searches(experiment: Experiment, directory: RunDirectory) -> list[dict[str, Any]]:
-    """What the page says of each search."""
+    """Return what the page shows of each search."""
     return [
         _sampling(experiment, directory.search("sampling")),
         _reranking(directory.search("reranking")),
@@ -34,46 +35,44 @@ def searches(experiment: Experiment, directory: RunDirectory) -> list[dict[str, 
     ]
 
 
-def _read(path: Path, *frames: str) -> tuple[dict[str, Any], list[pd.DataFrame]]:
-    best = json.loads((path / "best.json").read_text(encoding="utf-8"))
-    return best, [pd.read_parquet(path / f"{frame}.parquet") for frame in frames]
+def _frame(path: Path, name: str) -> pd.DataFrame:
+    return pd.read_parquet(path / f"{name}.parquet").rename(columns=EARLIER_COLUMNS)
 
 
 def _sampling(experiment: Experiment, path: Path) -> dict[str, Any]:
-    best, (trials, surface) = _read(path, "trials", "surface")
+    best, trials, surface = BestSampling.read(path), _frame(path, "trials"), _frame(path, "surface")
     fields = [field for field in SPACES[experiment.search.sampling_space] if field in trials]
     own = {field: getattr(experiment.sampling, field) for field in fields}
-    objective = best["objective"]
     plane = [*fields, fields[0]][:2]
     return {
-        "what": "sampling", "best": best, "objective": objective, "value": best["value"], "trials": len(trials),
+        "what": "sampling", "best": best, "objective": best.objective, "value": best.value, "trials": len(trials),
         "finished": len(surface), "own": own, "plane": plane,
-        "surface": _sampling_chart(trials, surface, plane, objective, own, best),
-        "generating_share": best["generating_s"] / best["trial_s"] if best["trial_s"] else None,
+        "surface": _sampling_chart(trials, surface, plane, own, best),
+        "generating_share": best.generating_s / best.trial_s if best.trial_s else None,
     }  # fmt: skip
 
 
 def _reranking(path: Path) -> dict[str, Any]:
-    best, (trials, surface) = _read(path, "trials", "surface")
-    objective, weights = best["objective"], best["weights"]
-    entered = "+".join(best["captioners"]) if best["captioners"] else trials[MIXTURE].iloc[0]
+    best, trials, surface = BestReranking.read(path), _frame(path, "trials"), _frame(path, "surface")
+    objective, weights = best.objective, best.weights
+    captioners = "+".join(best.captioners) if best.captioners else trials[MIXTURE].iloc[0]
     found = {
-        "what": "reranking", "best": best, "objective": objective, "value": best["value"], "trials": len(trials),
+        "what": "reranking", "best": best, "objective": objective, "value": best.value, "trials": len(trials),
         "mixtures": trials.groupby(MIXTURE, sort=False)[objective].max().to_dict(), "map": None,
-        "surface": _weights_chart(trials[trials[MIXTURE] == entered], objective, weights),
+        "surface": _weights_chart(trials[trials[MIXTURE] == captioners], objective, weights),
     }  # fmt: skip
     if len(surface):
-        chosen = 1 - weights["decoder"] / sum(weights.values()), best["fluency_threshold"]
+        chosen = 1 - weights["decoder"] / sum(weights.values()), best.fluency_threshold
         share = surface["tied_with_best"].mean()
         found |= {"map": _reranking_map(surface, objective, chosen), "tied_share": float(share)}
     return found
 
 
 def _retrieval(path: Path) -> dict[str, Any]:
-    best, (trials,) = _read(path, "trials")
+    best, trials = BestRetrieval.read(path), _frame(path, "trials")
     return {
-        "what": "retrieval", "best": best, "objective": "map@10", "value": best["map@10"], "trials": len(trials),
-        "surface": _weights_chart(trials, "map@10", best["weights"]),
+        "what": "retrieval", "best": best, "objective": "map@10", "value": best.map_at_10, "trials": len(trials),
+        "surface": _weights_chart(trials, "map@10", best.weights),
         "tied_share": float(trials["tied_with_best"].mean()),
     }  # fmt: skip
 
@@ -94,11 +93,10 @@ def _mark(axes: Axes, kind: str, x: float, y: float, text: str) -> None:
 
 @chart
 def _sampling_chart(
-    trials: pd.DataFrame, surface: pd.DataFrame, plane: list[str], objective: str, own: dict[str, float],
-    best: dict[str, Any],
-) -> Figure:  # fmt: skip
+    trials: pd.DataFrame, surface: pd.DataFrame, plane: list[str], own: dict[str, float], best: BestSampling
+) -> Figure:
     fig, axes = figure(4.6, 3.4)
-    x, y = plane
+    (x, y), objective = plane, best.objective
     stopped = trials[trials["clips"] < trials["clips"].max()]
     axes.scatter(stopped[x], stopped[y], s=20, marker="x", color=THEME["muted"], linewidths=1)
     colours: dict[str, Any] = {
@@ -110,7 +108,7 @@ def _sampling_chart(
     shown = axes.scatter(surface[x], surface[y], c=surface[objective], s=36, **colours, **EDGE)
     level = surface[surface["tied_with_best"]]
     axes.scatter(level[x], level[y], s=8, color=THEME["page"], edgecolors=THEME["ink"], linewidths=0.6, zorder=4)
-    _mark(axes, "chosen", best[x], best[y], "chosen")
+    _mark(axes, "chosen", getattr(best, x), getattr(best, y), "chosen")
     top = surface.iloc[int(surface[objective].to_numpy().argmax())]
     _mark(axes, "best", top[x], top[y], "best")
     paper = {field: SamplingConfig.model_fields[field].default for field in plane}
@@ -125,7 +123,7 @@ def _sampling_chart(
 
 
 def _lattice(surface: pd.DataFrame, x: str, y: str, objective: str) -> pd.DataFrame | None:
-    """Means by y and x where trials lie on a grid that is all but full; the experiment's own may lie off it."""
+    """Return means by y and x if the trials lie on an almost full grid; the experiment's own setting may lie off it."""
     often = [surface.groupby(axis)[axis].transform("size") > 2 for axis in (x, y)]
     on_grid = surface[often[0] & often[1]]
     if not len(on_grid):
@@ -136,7 +134,7 @@ def _lattice(surface: pd.DataFrame, x: str, y: str, objective: str) -> pd.DataFr
 
 @chart
 def _reranking_map(surface: pd.DataFrame, objective: str, chosen: tuple[float, float]) -> Figure:
-    """Value over encoder weight and fluency threshold; outlined: what the clips cannot tell from the best."""
+    """Draw the value over encoder weight and fluency threshold; outlined: what the clips cannot tell from the best."""
     fig, axes = figure(4.6, 3.6)
     means = surface.pivot_table(objective, "fluency_threshold", "encoder_weight")
     level = surface.pivot_table("tied_with_best", "fluency_threshold", "encoder_weight").to_numpy(float)
@@ -169,7 +167,7 @@ def _reranking_map(surface: pd.DataFrame, objective: str, chosen: tuple[float, f
 
 @chart
 def _triangle(trials: pd.DataFrame, names: list[str], objective: str, best: dict[str, float]) -> Figure:
-    """Every weighting of three scores as a point of the triangle whose corners are the scores alone."""
+    """Draw every weighting of three scores as a point of the triangle whose corners are the scores alone."""
     fig, axes = figure(4.6, 3.3)
     corners = np.array([[0, 0], [1, 0], [0.5, np.sqrt(3) / 2]])
     x, y = (trials[names].to_numpy() @ corners).T
@@ -191,10 +189,10 @@ def _triangle(trials: pd.DataFrame, names: list[str], objective: str, best: dict
 
 @chart
 def _reach(trials: pd.DataFrame, names: list[str], objective: str, best: dict[str, float]) -> Figure:
-    """For each score: the best value that can be reached with so much weight on it."""
+    """Draw, for each score, the best value that can be reached over the weight on it."""
     fig, axes = figure(4.6, 3.3)
-    decimals = 2 if len(names) == 2 else 1  # a grid of more scores is coarse, and finer tries lie between its points
-    for name in names[:1] if len(names) == 2 else names:  # of two, the second weight is the rest
+    decimals = 2 if len(names) == 2 else 1  # a grid of more scores is coarse, and finer attempts lie between its points
+    for name in names[:1] if len(names) == 2 else names:  # with two scores, the second weight is the rest
         reached = trials.groupby(trials[name].round(decimals))[objective].max()
         colour = THEME["second" if name == "decoder" else "accent"]
         dashes = ("solid", "dashed", "dotted", "dashdot")[names.index(name) % 4]

@@ -1,23 +1,39 @@
-"""What the jobs say on the terminal."""
+"""Print to people: results on standard output, everything that is said about the work on standard error."""
 
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
-console = Console(highlight=False, soft_wrap=True)
+# Names, captions and messages are printed as they are: rich would read [brackets] and :colons: in them as its own.
+AS_IT_IS: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": True}
+PIPE_WIDTH = 10_000  # characters; rich takes 80 where there is no terminal, and cuts cells
+console = Console(**AS_IT_IS)  # results, which may be piped
+messages = Console(**AS_IT_IS, stderr=True)
 _start = time.monotonic()
 
 
+def show(table: Table) -> None:
+    """Print a table to standard output: within the width of a terminal, and whole where it is piped."""
+    (console if console.is_terminal else Console(**AS_IT_IS, width=PIPE_WIDTH)).print(table)
+
+
 def say(message: str, style: str = "") -> None:
-    """Print one line with the seconds since the start of the process."""
-    console.print(Text.assemble((f"{time.monotonic() - _start:6.1f} s  ", "dim"), (message, style)))
+    """Print one line about the work, with the seconds since the start of the process, to standard error."""
+    messages.print(Text.assemble((f"{time.monotonic() - _start:6.1f} s  ", "dim"), (message, style)))
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 member, 2 members."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def spell_duration(seconds: float) -> str:
-    """In its largest unit: 12 s, 3 min, 5 h, 2 d."""
+    """Return a duration in its largest unit: 12 s, 3 min, 5 h, 2 d."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"

@@ -1,10 +1,11 @@
-"""The run directory: where every job reads and writes, and how it knows what is done."""
+"""Find and mark everything in a run directory: where each job reads and writes, and what is done."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,29 +17,27 @@ from models.files import write_json, write_text
 from models.settings import SamplingConfig
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.fingerprint import fingerprint
+from ray_jobs.results.member import MemberProgress
 from ray_jobs.run import storage
 from ray_jobs.run.log import tell
 
 PACKAGES = ("ray", "torch", "transformers", "timm", "descript-audio-codec", "aac-metrics", "numpy", "pandas", "pyarrow")
 MARKER = ".done.json"
-PROGRESS = "progress.json"  # in a member's directory while it is trained
 
 
 class NotReadyError(InputError):
-    """A job needs what another has not made yet; the message names the command that makes it."""
+    """A job needs the result of another that was not run yet; the message names its command."""
 
 
 class ForbiddenSplitError(RuntimeError):
-    """A job asked for a split that it must not see: what is tuned on test says nothing about other clips."""
+    """A job asked for a split that it must not see: a choice made on test clips says nothing about other clips."""
 
 
 class RunDirectory:
-    """Paths under runs/<experiment>/, or in this node's working copy of a run in an object store (run/storage.py).
-
-    A job that must not see all splits says which ones it may; the directory refuses the others, and results on test.
-    """
+    """Paths in runs/<experiment>/, or in this node's working copy of a run in an object store (run/storage.py)."""
 
     def __init__(self, experiment: Experiment, splits: tuple[str, ...] | None = None) -> None:
+        """Take the experiment; with `splits`, features of other splits and results on test are refused."""
         self.experiment, self.splits = experiment, splits
         self.root = storage.working_copy(experiment.storage_path, experiment.name)
 
@@ -73,7 +72,7 @@ class RunDirectory:
         return self.root / "report"
 
     def write_experiment(self) -> None:
-        """Write experiment.yaml: the resolved config with commit, package versions and seed."""
+        """Write experiment.yaml: the experiment with all defaults, commit, package versions and seed."""
         record = {
             "experiment": self.experiment.model_dump(mode="json"),
             "provenance": {"commit": commit(), "seed": self.experiment.seed, "packages": package_versions()},
@@ -85,17 +84,23 @@ class RunDirectory:
         storage.push(path)
 
     def note_failure(self, name: str, reason: str) -> None:
-        """Say in a member's progress.json and log why its training ended; what it says of the last epoch stays."""
-        path = self.member(name) / PROGRESS
-        before = json.loads(storage.read_text(path)) if storage.exists(path) else {}
-        write_json(path, before | {"error": reason})
-        storage.push(path)
-        tell(self.member(name), "failed", error=reason)
+        """Write why a member's training ended into its progress.json, which keeps the last epoch, and its log."""
+        member = self.member(name)
+        if storage.exists(member / MemberProgress.FILE):
+            progress = MemberProgress.read(member)
+        else:
+            epochs = self.experiment.members[name].training.epochs
+            progress = MemberProgress(
+                epoch=0, epochs=epochs, step=0, steps=0, values={}, seconds=0.0, updated=time.time()
+            )
+        progress.model_copy(update={"error": reason}).write(member)
+        storage.push(member / MemberProgress.FILE)
+        tell(member, "failed", error=reason)
 
-    # What a result was made from; the chain of these decides what a job may skip.
+    # Fingerprints of all that a result depends on; they decide what a job may skip.
 
     def features_inputs(self) -> str:
-        # Where a corpus lies does not matter; its files are compared one by one.
+        # The place of a corpus does not matter; its files are compared one by one.
         corpora = {n: corpus.model_dump(mode="json", exclude={"root"}) for n, corpus in self.experiment.corpora.items()}
         return fingerprint(self.experiment.features, corpora, self.experiment.exclusions)
 
@@ -109,7 +114,7 @@ class RunDirectory:
         return fingerprint({name: self.member_inputs(name) for name in self.experiment.members})
 
     def candidates_inputs(self, sampling: SamplingConfig) -> str:
-        """Of the candidates that the members propose for validation clips with these sampling parameters."""
+        """Return the fingerprint of the candidates that members propose for validation clips with these parameters."""
         e = self.experiment
         joint = e.model_dump(mode="json", include={"token_ensembles"})
         return fingerprint(self.members_inputs(), sampling, e.beam, joint, e.target_corpus)
@@ -121,32 +126,32 @@ class RunDirectory:
 
 
 def is_done(directory: Path, inputs: str) -> bool:
-    """Whether `directory` holds the finished result of these inputs."""
+    """Return whether `directory` holds the finished result of these inputs."""
     marker = directory / MARKER
     return storage.exists(marker) and json.loads(storage.read_text(marker)).get("inputs") == inputs
 
 
 def mark_done(directory: Path, inputs: str, **details: Any) -> None:
-    """Say, last of all, that `directory` is finished; in a store, that all of it has been pushed."""
+    """Mark `directory` as finished, after everything in it was written and pushed."""
     write_json(directory / MARKER, {"inputs": inputs, **details})
     storage.push(directory / MARKER)
 
 
 def require(directory: Path, inputs: str, command: str, experiment_name: str) -> None:
-    """Raise NotReadyError unless `directory` is the finished result of these inputs."""
+    """Raise NotReadyError unless `directory` holds the finished result of these inputs."""
     if not is_done(directory, inputs):
-        state = "was made from other settings" if storage.exists(directory / MARKER) else "is not there yet"
+        state = "was made from other settings" if storage.exists(directory / MARKER) else "does not exist yet"
         where = storage.uri(directory)
         raise NotReadyError(f"{where} {state}; run `enclap {command}` on the file of {experiment_name} first")
 
 
 def commit() -> str:
-    """The code's commit, with `-dirty` if the tree differs from it; `unknown` outside a checkout.
+    """Return the code's commit, with `-dirty` if the tree differs from it; `unknown` outside a checkout.
 
-    A job's working directory travels without .git, so whoever submits it may say the commit in ENCLAP_COMMIT.
+    Ray copies a job's working directory without .git, so ENCLAP_COMMIT may name the commit instead.
     """
-    if told := os.environ.get("ENCLAP_COMMIT"):
-        return told
+    if named := os.environ.get("ENCLAP_COMMIT"):
+        return named
     here = Path(__file__).parent
     try:
         described = subprocess.run(
@@ -159,7 +164,7 @@ def commit() -> str:
 
 
 def package_versions() -> dict[str, str]:
-    """Installed versions of the packages that results depend on."""
+    """Return the installed versions of the packages that results depend on."""
     versions = {}
     for package in PACKAGES:
         try:

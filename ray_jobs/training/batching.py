@@ -1,4 +1,4 @@
-"""Which clips make a batch: of similar length, and of corpora in their shares."""
+"""Draw batches of clips of similar length, and epochs of corpora in given shares."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch import Tensor
 
-BUCKET_BATCHES = 8  # clips are sorted by length within so many batches: little padding, still well mixed
+BUCKET_BATCHES = 8  # batches within which clips are sorted by length: little padding, still well mixed
 
 
 def bucketed_batches(
     lengths: Sequence[float], batch_size: int, rng: np.random.Generator, rank: int = 0, world: int = 1
 ) -> Iterator[np.ndarray]:
-    """Shuffled batches of clips of similar length; each worker gets every world-th row of every global batch.
+    """Yield shuffled batches of clips of similar length; each worker gets every world-th row of every global batch.
 
-    The last, incomplete batch is left out, so that all workers make equally many steps; a split smaller than a batch is
-    one batch of all that divides evenly.
+    The last, incomplete batch is left out, so that all workers make the same number of steps; a split smaller than a
+    batch is one batch of the largest size that divides evenly.
     """
     order = rng.permutation(len(lengths))
     window = batch_size * BUCKET_BATCHES
@@ -30,19 +30,19 @@ def bucketed_batches(
 
 
 def padding_share(lengths: Tensor) -> Tensor:
-    """The share of padding in a batch of clips of `lengths` [B], all padded to the longest."""
+    """Return the share of padding in a batch of clips of `lengths` [B], all padded to the longest."""
     return 1 - lengths.float().mean() / lengths.max()
 
 
 def draw_by_weight(origins: np.ndarray, weights: list[float], rng: np.random.Generator) -> np.ndarray:
-    """As many rows as there are, of each origin in proportion to its weight.
+    """Draw as many rows as there are, from each origin in proportion to its weight.
 
     Args:
         origins: [rows], the origin of each row, from 0 on.
         weights: of each origin.
 
     Returns:
-        Row numbers: no row of an origin comes a second time before all of its rows came once.
+        Row numbers [rows]; no row of an origin is drawn twice before all of its rows are drawn once.
     """
     shares = len(origins) * np.asarray(weights) / np.sum(weights)
     ends = np.round(np.cumsum(shares)).astype(int)

@@ -1,4 +1,4 @@
-"""What ends a training before its time, in words that say what to do about it."""
+"""Turn what ends a training early into errors that say what to do about it."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
-from ray_jobs.training.member_job import MemberJob
+from ray_jobs.training.job import TrainingJob
 
 STDERR = 2  # the worker's own log
 
 
 class LossIsNaNError(RuntimeError):
-    """Training diverged; the step was not made."""
+    """Training diverged; the step with the infinite gradient was not made."""
 
 
 class DiskFullError(RuntimeError):
-    """A checkpoint or result could not be written; the checkpoint before it is whole."""
+    """A checkpoint or result could not be written; the previous checkpoint is intact."""
 
 
 class MemberOutOfMemoryError(RuntimeError):
-    """The member's batch does not fit the accelerator's or the node's memory."""
+    """A batch does not fit into the accelerator's or the node's memory."""
 
 
 NAMED = (LossIsNaNError, DiskFullError, MemberOutOfMemoryError)
 
 
 @contextmanager
-def actionable_errors(job: MemberJob, scratch: Path) -> Iterator[None]:
-    """Say of a full disk which one and how much is left, and of exhausted memory which settings take less.
+def actionable_errors(job: TrainingJob, memory_remedy: str, scratch: Path) -> Iterator[None]:
+    """Raise errors that name the disk that is full and what is left on it, or the settings that need less memory.
 
     Raises:
         DiskFullError, MemberOutOfMemoryError: in place of what torch, safetensors, pyarrow and Python raise.
@@ -48,15 +48,16 @@ def actionable_errors(job: MemberJob, scratch: Path) -> Iterator[None]:
             raise DiskFullError(f"{job.name}: {error}; {free}; make room, the same command resumes") from error
         if _is_out_of_memory(error):
             first = str(error).splitlines()[0] if str(error) else "out of memory"
-            raise MemberOutOfMemoryError(f"{job.name}: {first}; {_smaller(job)}") from error
+            raise MemberOutOfMemoryError(f"{job.name}: {first}; {memory_remedy}") from error
         raise
 
 
 @contextmanager
 def hang_watchdog(timeout_s: float | None) -> Iterator[Callable[[], None]]:
-    """Kill this process, every thread's stack in its log, where a call of what this gives is the last for `timeout_s`.
+    """Yield a function that must be called every `timeout_s` seconds from its first call on.
 
-    Ray looks after workers that died. One that waits for a file or for another worker for ever is alive to it.
+    Otherwise the process is killed, with every thread's stack in its log. Ray restarts workers that died; one that
+    waits without end for a file or for another worker is alive to it.
     """
 
     def alive() -> None:
@@ -70,7 +71,7 @@ def hang_watchdog(timeout_s: float | None) -> Iterator[Callable[[], None]]:
 
 
 def reason(error: BaseException) -> str:
-    """The line of a failed training's error that says most: an error of this module, else the last line."""
+    """Return the most informative line of a failed training's error: an error of this module, else the last line."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     names = "|".join(kind.__name__ for kind in NAMED)
     named = [found[1] for line in lines if (found := re.match(rf"(?:[\w.]+\.)?((?:{names}): .*)", line.strip()))]
@@ -80,7 +81,7 @@ def reason(error: BaseException) -> str:
 def _is_full(error: Exception) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    # safetensors passes on what the system said as text alone, torch's own writer not even that
+    # safetensors passes on only the text of the system's error, torch's own writer not even that
     said = ("No space left on device", "PytorchStreamWriter failed writing", "unexpected pos", "iostream error")
     return any(text in str(error) for text in said)
 
@@ -88,17 +89,6 @@ def _is_full(error: Exception) -> bool:
 def _is_out_of_memory(error: Exception) -> bool:
     return (
         isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"  # of torch, which whoever only reads errors need not load
+        or type(error).__name__ == "OutOfMemoryError"  # of torch, which is not loaded just to read errors
         or "can't allocate memory" in str(error)
     )
-
-
-def _smaller(job: MemberJob) -> str:
-    """The settings that take less memory and leave the gradient as it is, those of the member's kind first."""
-    of_kind = {
-        "retriever": ["gradient_cache"],
-        "captioner": ["training.accumulate", "gradient_checkpointing: true"],
-        "fluency-detector": ["training.accumulate"],
-    }
-    keys = [*of_kind[job.member.kind], "training.precision: bfloat16", "more resources.workers"]
-    return f"set members.{job.name}.{keys[0]}, or {', '.join(keys[1:])}"

@@ -1,7 +1,7 @@
-"""Fully sharded data parallelism: weights, gradients and the optimizer's state in pieces, one a worker.
+"""Train with fully sharded data parallelism: each worker holds a piece of weights, gradients and optimizer state.
 
-Each layer's weights are gathered for its own forward and backward pass. The whole model comes together in the first
-worker alone, to be validated and saved as any other.
+Each layer's weights are gathered for its own forward and backward pass. Only the first worker gathers the whole model,
+to validate and save it like any other.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 class Shards:
-    """A captioner that is cut into pieces in place; what is done here, all workers do together."""
+    """A captioner that is sharded in place. All workers must call its methods together."""
 
     def __init__(self, model: Captioner, device: torch.device) -> None:
         self.first = torch.distributed.get_rank() == 0
@@ -38,23 +38,24 @@ class Shards:
         self.model: Any = fully_shard(model, mesh=mesh)
 
     def whole(self) -> Captioner | None:
-        """The model in one piece, in the first worker; None in the others."""
+        """Return the whole model in the first worker, None in the others."""
         state = get_model_state_dict(self.model, options=WHOLE)
         if self.plain is not None:
             self.plain.load_state_dict(state)
         return self.plain
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """In one piece, in the first worker; empty in the others."""
+        """Return the whole state of the optimizer in the first worker, an empty one in the others."""
         return get_optimizer_state_dict(self.model, optimizer, options=WHOLE)
 
     def load_optimizer(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-        """Take each worker's pieces out of what `optimizer_state` gave, whatever the number of workers was."""
-        options = StateDictOptions(full_state_dict=True, strict=False)  # what had no gradient yet has no state
+        """Load each worker's pieces from what `optimizer_state` returned, for any number of workers."""
+        # Not strict: parameters that had no gradient so far have no state.
+        options = StateDictOptions(full_state_dict=True, strict=False)
         set_optimizer_state_dict(self.model, optimizer, state, options=options)
 
 
 def clip_gradients(model: nn.Module, largest: float) -> Tensor:
-    """Scale gradients to a norm of at most `largest`, and return the norm before; of all pieces together."""
+    """Scale gradients to a norm of at most `largest`, and return the norm before scaling, over all pieces."""
     norm = nn.utils.clip_grad_norm_(model.parameters(), largest)
     return norm.full_tensor() if isinstance(norm, torch.distributed.tensor.DTensor) else norm

@@ -1,4 +1,4 @@
-"""Which epochs of a training are kept: the best by the value that it is monitored by."""
+"""Keep the models of a training's best epochs."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-KEPT = "epochs"  # the directory of the kept ones, each under its number
+KEPT = "epochs"  # directory of the kept models, each under its epoch's number
 
 
 def best_epochs(scores: list[float], number: int) -> list[int]:
-    """The numbers, from 1 on, of the best epochs, best first, the earlier of equals first."""
+    """Return the numbers, from 1 on, of the best epochs: best first, the earlier of equals first."""
     return sorted(range(1, len(scores) + 1), key=lambda epoch: -scores[epoch - 1])[:number]
 
 
 def keep_best(model: Any, directory: Path, scores: list[float], number: int) -> None:
-    """Save the model of the last epoch if it is among the best, and remove what no longer is."""
+    """Save the model of the last epoch if it is among the best, and remove those that no longer are."""
     best = best_epochs(scores, number)
     if len(scores) in best:
         model.save(directory / str(len(scores)))
@@ -25,5 +25,5 @@ def keep_best(model: Any, directory: Path, scores: list[float], number: int) -> 
 
 
 def epochs_without_gain(scores: list[float]) -> int:
-    """How many epochs at the end came after the first of the best."""
+    """Return the number of epochs after the best one."""
     return len(scores) - best_epochs(scores, 1)[0] if scores else 0

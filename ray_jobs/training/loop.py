@@ -1,4 +1,4 @@
-"""The loop that runs in every Ray Train worker: epochs, validation, checkpoints, the member's final files."""
+"""The loop that runs in every Ray Train worker: epochs, validation, checkpoints, and publishing the result."""
 
 from __future__ import annotations
 
@@ -12,23 +12,21 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pandas as pd
 import ray.train
 import ray.train.torch
 import torch
 from ray.train.collective import broadcast_from_rank_zero
 from torch import nn
 
-from models.files import write_frame, write_json
-from ray_jobs.experiment.fingerprint import fingerprint
+from ray_jobs.results.member import MemberProgress
 from ray_jobs.run import storage
-from ray_jobs.run.directory import PROGRESS, mark_done
+from ray_jobs.run.directory import mark_done
 from ray_jobs.training.faults import LossIsNaNError, actionable_errors, hang_watchdog
 from ray_jobs.training.fsdp import Shards, clip_gradients
+from ray_jobs.training.job import TrainingJob, TrainingRequest
 from ray_jobs.training.kept_epochs import KEPT, best_epochs, epochs_without_gain, keep_best
-from ray_jobs.training.member_job import MemberJob
-from ray_jobs.training.optimizer import load_optimizer_state, lr_lambda, moving_average, parameter_groups
-from ray_jobs.training.tasks.base import Task
+from ray_jobs.training.optimizer import load_optimizer_state, moving_average
+from ray_jobs.training.tasks.base import Task, Trained, Validation
 from ray_jobs.training.tasks.registry import make_task
 from ray_jobs.training.tracking import Tracking
 
@@ -36,34 +34,31 @@ COUNTED = ("epoch", "step", "totals", "seconds", "history")
 Item = TypeVar("Item")
 
 
-def train_worker(config: dict[str, Any]) -> None:
-    """Train `config["job"]` from its last checkpoint on, telling `config["progress"]`, an actor, of each epoch.
-
-    Where it has none, `config["start"]` may be the checkpoint of a training of the same member under other settings.
-    """
-    job: MemberJob = config["job"].on_this_node()
+def train_worker(request: TrainingRequest) -> None:
+    """Train from the last checkpoint on, or from another training's where there is none, and publish the result."""
+    job = request.job.on_this_node()
     context = ray.train.get_context()
     task = make_task(job)
-    with tempfile.TemporaryDirectory() as scratch, actionable_errors(job, Path(scratch)):
-        state = _State(task, Path(scratch), context.get_world_rank(), context.get_world_size(), config["start"])
+    with tempfile.TemporaryDirectory() as scratch, actionable_errors(job, task.memory_remedy, Path(scratch)):
+        state = TrainingState(task, Path(scratch), context.get_world_rank(), context.get_world_size(), request.start)
         tracking = Tracking(job, state.epoch, state.world) if state.rank == 0 else None
-        while state.epoch < job.member.training.epochs and not state.is_stale():
-            values = state.run_epoch()
+        while state.epoch < job.training.epochs and not state.is_stale():
+            epoch = state.run_epoch()
             if tracking:
-                tracking.log(values, task.warning)
-                warning = [f"{job.name}  {task.warning}"] if task.warning else []
-                ray.get([config["progress"].push.remote(line) for line in (_line(job, values), *warning)])
+                tracking.log(epoch)
+                if request.progress:
+                    ray.get([request.progress.push.remote(line) for line in _lines(job, epoch)])
         if tracking:
             tracking.close()
-            state.publish(config["commit"])
+            state.publish(request.commit)
 
 
-class _State:
+class TrainingState:
     """Model, optimizer, schedule, averages, history: all that resuming needs."""
 
     def __init__(self, task: Task, scratch: Path, rank: int, world: int, start: ray.train.Checkpoint | None) -> None:
         self.task, self.scratch, self.rank, self.world = task, scratch, rank, world
-        self.training, self.device = task.job.member.training, ray.train.torch.get_device()
+        self.training, self.device = task.job.training, ray.train.torch.get_device()
         own = ray.train.get_checkpoint()
         checkpoint = own or start
         if checkpoint:
@@ -72,46 +67,52 @@ class _State:
         saved = torch.load(scratch / "training.pt", weights_only=True) if checkpoint else None
         torch.manual_seed(task.job.seed)
         load = task.load if own else task.start_from
-        self.model = (load(scratch / "last") if saved else _first_model(task)).to(self.device)
+        self.model = (load(scratch / "last") if saved else task.create()).to(self.device)
         self.average = moving_average(self.model, self.training.ema_decay)
         self.shards = Shards(self.model, self.device) if self.training.parallel == "fsdp" else None
         self.steps = task.steps_per_epoch()
-        self.optimizer = torch.optim.AdamW(parameter_groups(self.model, self.training))
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lr_lambda(self.training, self.steps))
+        self.optimizer = task.optimizer(self.model)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, task.lr_lambda())
         self.epoch, self.step, self.seconds = 0, 0, 0.0
         self.totals: dict[str, float] = {}
         self.history: list[dict[str, float]] = []
         if saved:
-            if not own:
-                load_optimizer_state(self.optimizer, self.schedule, saved)
-            else:
-                if self.shards:
-                    self.shards.load_optimizer(self.optimizer, saved["optimizer"])
-                else:
-                    self.optimizer.load_state_dict(saved["optimizer"])
-                self.schedule.load_state_dict(saved["schedule"])
-            if self.average:
-                self.average.load_state_dict(saved["average"])
-            for field in COUNTED:
-                setattr(self, field, saved[field])
+            self._restore(saved, is_own=bool(own))
         self.parallel: nn.Module = self.model
         if world > 1 and not self.shards:
-            if self.device.type == "cuda":  # no such thing on CPUs, nor any batch norm in the project's own encoder
+            if self.device.type == "cuda":  # CPUs have none, and the project's own encoder has no batch norm
                 self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
             self.parallel = ray.train.torch.prepare_model(
                 self.model, parallel_strategy_kwargs={"find_unused_parameters": True}
             )
 
+    def _restore(self, saved: dict[str, Any], is_own: bool) -> None:
+        """Go on from what `_report` saved, in this training or in another one of the same member."""
+        if not is_own:
+            load_optimizer_state(self.optimizer, self.schedule, saved)
+        else:
+            if self.shards:
+                self.shards.load_optimizer(self.optimizer, saved["optimizer"])
+            else:
+                self.optimizer.load_state_dict(saved["optimizer"])
+            self.schedule.load_state_dict(saved["schedule"])
+        if self.average:
+            self.average.load_state_dict(saved["average"])
+        for field in COUNTED:
+            setattr(self, field, saved[field])
+
     def is_stale(self) -> bool:
-        """Whether validation got no better for `patience` epochs; all workers get the answer of the first."""
+        """Return whether validation got no better for `patience` epochs; all workers get the first one's answer."""
         if self.training.patience is None:
             return False
         return broadcast_from_rank_zero(epochs_without_gain(self._scores()) >= self.training.patience)
 
-    def run_epoch(self) -> dict[str, float]:
-        """Train one epoch, or what an interruption left of it, validate, and return the values to log."""
-        resources = self.task.job.member.resources
+    def run_epoch(self) -> Validation:
+        """Train one epoch, or the rest of an interrupted one, validate, and return the values to log."""
+        resources = self.task.job.resources
         every, start = resources.checkpoint_steps, time.monotonic()
+        if self.step == 0:
+            self.task.begin_epoch(self.model, self.epoch)
         self.parallel.train()
         with hang_watchdog(resources.hang_timeout_s) as alive:
             for batches in prefetch(self._steps()):
@@ -120,7 +121,7 @@ class _State:
                 if every and self.step % every == 0 and self.step < self.steps:
                     self.seconds, start = self.seconds + time.monotonic() - start, time.monotonic()
                     self._report({"epoch": self.epoch, "step": self.step})
-                alive()  # from here on: what a worker reads before its first step may take long
+                alive()  # not before: reading the first batch may take long
         values = {
             "epoch": self.epoch + 1,
             "seconds": self.seconds + time.monotonic() - start,
@@ -128,17 +129,19 @@ class _State:
             **{f"train_{key}": total / self.step for key, total in self.totals.items()},
         }
         self.epoch, self.step, self.totals, self.seconds = self.epoch + 1, 0, {}, 0.0
+        warnings = list[str]()
         whole: Any = self.shards.whole() if self.shards else self.model
         if self.rank == 0:
             chosen = (self.average.module if self.average else whole).eval()
-            values |= self.task.validate(chosen)
+            validation = self.task.validate(chosen)
+            values, warnings = values | validation.values, validation.warnings
             self.history.append(values)
             keep_best(chosen, self.scratch / KEPT, self._scores(), self.training.keep_epochs)
         self._report(values)
-        return values
+        return Validation(values, warnings)
 
     def _steps(self) -> Iterator[list[Any]]:
-        """The batches of each step that is still to be made in this epoch."""
+        """Yield the batches of each remaining step of this epoch."""
         each = self.training.accumulate
         batches = islice(self.task.batches(self.epoch, self.rank, self.world), self.step * each, None)
         for _ in range(self.step, self.steps):
@@ -146,9 +149,8 @@ class _State:
                 yield step
 
     def _step(self, batches: list[Any]) -> None:
-        """Descend the mean loss of some batches."""
-        # Dropout and masks depend on seed, epoch, step and worker alone, so resuming repeats them exactly.
-        torch.manual_seed(int(fingerprint(self.task.job.seed, self.epoch, self.step, self.rank), 16) % 2**63)
+        """Make one optimizer step on the mean loss of the batches."""
+        self.task.seed_step(self.epoch, self.step, self.rank)
         self.optimizer.zero_grad(set_to_none=True)
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
@@ -162,10 +164,9 @@ class _State:
                 self.totals[key] = self.totals.get(key, 0.0) + float(value.detach()) / len(batches)
         norm = clip_gradients(self.model, self.training.clip_norm)
         if not torch.isfinite(norm):
-            name = self.task.job.name
             raise LossIsNaNError(
-                f"{name}: loss {float(losses['loss'].detach()):.4g} with gradient norm {float(norm):.4g} in epoch "
-                f"{self.epoch + 1}, step {self.step + 1}; lower members.{name}.training.learning_rate"
+                f"{self.task.job.name}: loss {float(losses['loss'].detach()):.4g} with gradient norm {float(norm):.4g} "
+                f"in epoch {self.epoch + 1}, step {self.step + 1}; lower {self.task.job.key('training.learning_rate')}"
             )
         self.optimizer.step()
         self.schedule.step()
@@ -173,11 +174,11 @@ class _State:
             self.average.update_parameters(self.model)
 
     def _scores(self) -> list[float]:
-        """Of each epoch, the higher the better."""
+        """Return a score of each epoch; the highest is the best."""
         return [self.task.sign * values[self.task.monitor] for values in self.history]
 
     def _report(self, values: dict[str, float]) -> None:
-        """Keep the state as a Ray Train checkpoint."""
+        """Report values to Ray Train, with the state as a checkpoint."""
         whole: Any = self.shards.whole() if self.shards else self.model
         optimizer = self.shards.optimizer_state(self.optimizer) if self.shards else self.optimizer.state_dict()
         if self.rank:
@@ -193,61 +194,42 @@ class _State:
             },
             self.scratch / "training.pt",
         )
-        self._say_where_it_is()
+        self._write_progress()
         checkpoint = ray.train.Checkpoint.from_directory(self.scratch)
         name = f"epoch_{self.epoch:05d}_step_{self.step:07d}"
         ray.train.report(values, checkpoint=checkpoint, checkpoint_dir_name=name)
 
-    def _say_where_it_is(self) -> None:
-        """For whoever looks at the run from another terminal."""
+    def _write_progress(self) -> None:
+        """Write progress.json, for `enclap status` in another terminal."""
         output = self.task.job.output
-        output.mkdir(parents=True, exist_ok=True)
-        write_json(
-            output / PROGRESS,
-            {
-                "epoch": self.epoch,
-                "epochs": self.training.epochs,
-                "step": self.step,
-                "steps": self.steps,
-                "values": self.history[-1] if self.history else {},
-                "seconds": sum(values["seconds"] for values in self.history),
-                "updated": time.time(),
-            },
-        )
-        storage.push(output / PROGRESS)
+        MemberProgress(
+            epoch=self.epoch,
+            epochs=self.training.epochs,
+            step=self.step,
+            steps=self.steps,
+            values=self.history[-1] if self.history else {},
+            seconds=sum(values["seconds"] for values in self.history),
+            updated=time.time(),
+        ).write(output)
+        storage.push(output / MemberProgress.FILE)
 
     def publish(self, commit: str) -> None:
-        """Put the best epoch's files, the history and the metrics where the run directory promises them."""
-        job, output = self.task.job, self.task.job.output
-        best, *others = best_epochs(self._scores(), self.training.keep_epochs)
-        shutil.copytree(self.scratch / KEPT / str(best), output, dirs_exist_ok=True)
-        for epoch in others:
-            shutil.copytree(self.scratch / KEPT / str(epoch), output / KEPT / str(epoch), dirs_exist_ok=True)
-        history = pd.DataFrame(self.history)
-        write_frame(output / "history.parquet", history)
-        write_json(
-            output / "metrics.json",
-            {
-                "member": job.name,
-                "kind": job.member.kind,
-                "split": "validation",
-                "chosen_by": self.task.monitor,
-                "epochs": len(history),
-                "best": self.history[best - 1],
-                "kept_epochs": [best, *others],
-                "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
-                "seconds": float(history["seconds"].sum()),
-                "seed": job.seed,
-                "commit": commit,
-            },
+        """Put the result where the run directory promises it, and mark it done."""
+        job = self.task.job
+        trained = Trained(
+            kept=self.scratch / KEPT,
+            epochs=best_epochs(self._scores(), self.training.keep_epochs),
+            history=self.history,
+            parameters=sum(parameter.numel() for parameter in self.model.parameters()),
         )
-        storage.remove(output / PROGRESS)
-        storage.push(output)
-        mark_done(output, job.inputs)
+        self.task.publish(trained, commit)
+        storage.remove(job.output / MemberProgress.FILE)
+        storage.push(job.output)
+        mark_done(job.output, job.inputs)
 
 
 def prefetch(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items, the next one made in a thread while the last one is used."""
+    """Yield the same items, making the next one in a thread while the last one is used."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, items, None)
         while (item := coming.result()) is not None:
@@ -255,13 +237,10 @@ def prefetch(items: Iterator[Item]) -> Iterator[Item]:
             yield item
 
 
-def _first_model(task: Task) -> Any:
-    """A new model, or the one named by init_from."""
-    start = task.job.member.init_from
-    return task.start_from(task.job.edges[start]) if start else task.create()
-
-
-def _line(job: MemberJob, values: dict[str, float]) -> str:
+def _lines(job: TrainingJob, epoch: Validation) -> list[str]:
+    """Return what the user is shown of an epoch."""
+    values = epoch.values
     shown = {k: v for k, v in values.items() if k not in ("epoch", "seconds", "learning_rate")}
     numbers = "  ".join(f"{key} {value:.3f}" for key, value in shown.items())
-    return f"{job.name}  epoch {values['epoch']}/{job.member.training.epochs}  {numbers}  ({values['seconds']:.1f} s)"
+    line = f"{job.name}  epoch {values['epoch']}/{job.training.epochs}  {numbers}  ({values['seconds']:.1f} s)"
+    return [line, *(f"{job.name}  {warning}" for warning in epoch.warnings)]

@@ -1,38 +1,74 @@
-"""What crosses the wire to train one member. Light to import: only the workers load the models."""
+"""Describe the training of a member of the ensemble."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Self
 
 from models.settings import LogMelConfig
-from ray_jobs.experiment.member_config import AnyMember
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.fingerprint import fingerprint
+from ray_jobs.experiment.member_config import AnyMember, Resources, Training
 from ray_jobs.run import storage
+from ray_jobs.run.directory import RunDirectory
+from ray_jobs.training.job import TrainingJob
 
 
-@dataclass(frozen=True)
-class MemberJob:
-    """Everything a worker needs to train one member; crosses the wire."""
+@dataclass(frozen=True, kw_only=True)
+class MemberJob(TrainingJob):
+    """The training of one member, with the places of all that it reads."""
 
-    name: str
     member: AnyMember
-    seed: int
-    inputs: str
-    train: list[Path]
-    train_weights: list[float] | None  # each one's share of an epoch; None: every clip once
+    train: list[Path]  # directories of feature shards
+    train_weights: list[float] | None  # the share of each in an epoch; None: every clip once
     validation: list[Path]
     log_mel: LogMelConfig
-    output: Path
-    edges: dict[str, Path]  # name of each member that this one starts from, and its directory
-    experiment: str = ""
-    tracking: tuple[str, ...] = ()  # beside TensorBoard
+    edges: dict[str, Path]  # name and directory of each member that this one reads or starts from
+
+    @classmethod
+    def of(cls, experiment: Experiment, directory: RunDirectory, name: str) -> MemberJob:
+        """Return the training of a member of an experiment."""
+        member = experiment.members[name]
+        corpora = [c for c in experiment.training_corpora(name) if "train" in experiment.corpora[c].splits]
+        return cls(
+            name=name,
+            member=member,
+            # Members that shared their draws would share their errors, and an ensemble lives from differing.
+            seed=int(fingerprint(experiment.seed, name), 16) % 2**31,
+            inputs=directory.member_inputs(name),
+            train=[directory.features(corpus, "train") for corpus in corpora],
+            train_weights=[member.corpora[corpus] for corpus in corpora] if isinstance(member.corpora, dict) else None,
+            validation=[directory.features(experiment.target_corpus, "validation")],
+            log_mel=experiment.features.log_mel,
+            output=directory.member(name),
+            edges={edge: directory.member(edge) for edge in member.edges()},
+            experiment=experiment.name,
+            tracking=tuple(experiment.tracking),
+        )
+
+    @property
+    def kind(self) -> str:
+        return self.member.kind
+
+    @property
+    def training(self) -> Training:
+        return self.member.training
+
+    @property
+    def resources(self) -> Resources:
+        return self.member.resources
 
     @property
     def run(self) -> Path:
-        """The run directory."""
         return self.output.parent.parent
 
-    def on_this_node(self) -> MemberJob:
-        """With the edges' files here; features are pulled by whoever reads them."""
-        edges = {name: storage.pull(path) for name, path in self.edges.items()}
-        return replace(self, edges=edges, output=storage.here(self.output))
+    def settings(self) -> dict[str, Any]:
+        return self.member.model_dump(mode="json")
+
+    def key(self, field: str) -> str:
+        return f"members.{self.name}.{field}"
+
+    def on_this_node(self) -> Self:
+        """Return the job with this node's paths, after fetching the edges' files; features are fetched when read."""
+        return replace(super().on_this_node(), edges={name: storage.pull(path) for name, path in self.edges.items()})

@@ -1,4 +1,4 @@
-"""What the optimizer steps on, how far, and the average of the weights behind it."""
+"""Group the parameters for the optimizer, schedule its learning rate, and average the weights that it makes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ray_jobs.experiment.member_config import Training
 
 
 def parameter_groups(model: nn.Module, training: Training) -> list[dict[str, Any]]:
-    """What the optimizer steps on, those of the full learning rate first.
+    """Return the optimizer's parameter groups, those of the full learning rate first.
 
-    Weight decay is for matrices only: not for biases, norms and other vectors. (EnCLAP names what does not decay, and
-    so decays one norm, BART's `layernorm_embedding.weight`; nothing else differs.) With `layer_decay`, each layer of an
-    encoder learns so much more slowly than the one above it.
+    Weight decay is for matrices only, not for biases, norms and other vectors. (EnCLAP lists by name what does not
+    decay, and so decays one norm, BART's `layernorm_embedding.weight`; nothing else differs.) With `layer_decay`, the
+    learning rate of each layer of an encoder is that of the layer above times this factor.
     """
     depths = layer_depths(model) if training.layer_decay < 1 else {}
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {(0, True): [], (0, False): []}
@@ -38,7 +38,7 @@ def parameter_groups(model: nn.Module, training: Training) -> list[dict[str, Any
 
 
 def lr_lambda(training: Training, steps_per_epoch: int) -> Callable[[int], float]:
-    """The learning rate's factor at a step: linear warm-up, then the schedule.
+    """Return the factor of the learning rate at each step, from 0 on: a linear warm-up, then the schedule.
 
     `inverse-sqrt` is EnCLAP's (arXiv 2401.17690): 1 / sqrt((step + shift) / time_scale) with shift = time_scale -
     warmup, so that it starts at 1 whatever the warm-up. The warm-up is one step ahead of EnCLAP's, whose first step
@@ -59,11 +59,24 @@ def lr_lambda(training: Training, steps_per_epoch: int) -> Callable[[int], float
     return at
 
 
+def warm_cosine(total: int, warmup: int, last: float) -> Callable[[int], float]:
+    """Return the factor of the learning rate at each of `total` steps: a cosine from 1 to `last`, times a warm-up.
+
+    Unlike the cosine of `lr_lambda`, it falls from the first step on, and not to 0.
+    """
+
+    def at(step: int) -> float:
+        done = step + 1
+        return min(1.0, done / warmup) * (last + (1 - last) * 0.5 * (1 + math.cos(math.pi * done / total)))
+
+    return at
+
+
 def load_optimizer_state(optimizer: Optimizer, schedule: LambdaLR, saved: dict[str, Any]) -> None:
-    """Go on from another training's moments and place in the schedule; rates and weight decay stay the own ones.
+    """Take over the moments and the step of another training; learning rates and weight decay stay as they are.
 
     Args:
-        saved: the state_dicts of its `optimizer` and its `schedule`.
+        saved: the state_dicts of the other training's `optimizer` and `schedule`.
     """
     own = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": saved["optimizer"]["state"], "param_groups": own})
@@ -73,5 +86,5 @@ def load_optimizer_state(optimizer: Optimizer, schedule: LambdaLR, saved: dict[s
 
 
 def moving_average(model: nn.Module, decay: float) -> AveragedModel | None:
-    """The exponential moving average of a model's weights, to be updated behind every step; None where it is off."""
+    """Return a moving average of a model's weights, to be updated after every step; None if `decay` is 0."""
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None

@@ -1,4 +1,4 @@
-"""The order in which members are trained: who waits for whom, what runs at once, who goes first."""
+"""Plan the order in which members are trained: which wait for others, which run together, which go first."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from ray_jobs.experiment.member_config import AnyMember
 
 
 def requests(member: AnyMember) -> dict[str, float]:
-    """What a member's workers, as few as it starts with, take in all, by Ray's names of resources."""
+    """Return what a member's workers take in all, as few as it starts with, by Ray's names of resources."""
     return {key: member.resources.min_workers * amount for key, amount in member.resources.per_worker().items()}
 
 
 def room(each: dict[str, float], nodes: list[dict[str, float]]) -> int:
-    """How many workers that take `each` the empty nodes hold; one worker is on one node."""
+    """Return how many workers, each of which takes `each`, the empty nodes hold; a worker is on one node."""
     return sum(int(min(node.get(key, 0.0) / amount + 1e-6 for key, amount in each.items())) for node in nodes)
 
 
 def fits(member: AnyMember, free: dict[str, float]) -> bool:
-    """Whether all workers of a member find room at once; half of them never start."""
+    """Return whether all workers of a member find room together; they never start in part."""
     return all(free.get(key, 0.0) + 1e-6 >= amount for key, amount in requests(member).items())
 
 
 def take(member: AnyMember, free: dict[str, float], sign: int = -1) -> None:
-    """Book what a member needs in `free`, or give it back with sign +1."""
+    """Subtract what a member takes from `free`, or give it back with sign +1."""
     for key, amount in requests(member).items():
         free[key] = free.get(key, 0.0) + sign * amount
 
 
 def enlarged(cluster: dict[str, float], experiment: Experiment) -> dict[str, float]:
-    """A cluster just large enough for every member alone: what a plan is made for where some find no room."""
+    """Return the resources of a cluster just large enough for every member alone, to plan for where some do not fit."""
     all_requests = [requests(member) for member in experiment.members.values()]
     keys = {key for each in (cluster, *all_requests) for key in each}
     return {key: max(each.get(key, 0.0) for each in (cluster, *all_requests)) for key in keys}
 
 
 def by_critical_path(experiment: Experiment, names: set[str]) -> list[str]:
-    """`names`, those first behind which most is still to come, in epochs; of equals, in the order of the file."""
+    """Sort members by the epochs on the longest path after them, longest first; equals in the order of the file."""
     path: dict[str, int] = {}
 
     def epochs_to_the_end(name: str) -> int:
@@ -52,7 +52,7 @@ def by_critical_path(experiment: Experiment, names: set[str]) -> list[str]:
 
 
 def waves(experiment: Experiment, names: set[str], cluster: dict[str, float]) -> list[list[str]]:
-    """Which members would run at once if all took equally long."""
+    """Return the members that would run together if all took equally long, wave by wave."""
     todo, found = set(names), []
     while todo:
         free, wave = dict(cluster), []
@@ -67,8 +67,12 @@ def waves(experiment: Experiment, names: set[str], cluster: dict[str, float]) ->
 
 
 def table(experiment: Experiment, names: set[str], cluster: dict[str, float], memory: dict[str, int | None]) -> Table:
-    """The plan, for people; members of one wave run at once. `memory` is that of a worker, in bytes, None: unknown."""
-    titles = ("wave", "member", "kind", "starts behind", "workers", "each", "memory", "epochs")
+    """Return the plan as a table; members of one wave run together.
+
+    Args:
+        memory: of a worker of each member, in bytes; None if unknown.
+    """
+    titles = ("wave", "member", "kind", "starts after", "workers", "per worker", "memory", "epochs")
     shown = Table(*(Column(title, overflow="fold") for title in titles), box=None)  # names stay whole
     for number, wave in enumerate(waves(experiment, names, cluster), 1):
         for name in wave:

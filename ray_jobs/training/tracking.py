@@ -1,9 +1,9 @@
-"""Where a member's values go after every epoch: a log of JSON lines and TensorBoard's curves always, MLflow and
-Weights & Biases where the experiment's `tracking` names them.
+"""Log a training's values after every epoch: always as JSON lines and for TensorBoard, and with MLflow and Weights &
+Biases where the experiment's `tracking` names them.
 
-One run a member, under the experiment's name; a training that is resumed goes on in the same run. Where the values are
-sent is said in the trackers' own variables, on every node: MLFLOW_TRACKING_URI, WANDB_MODE, WANDB_API_KEY and the like.
-Without MLFLOW_TRACKING_URI, MLflow's are in mlflow.db in the run directory; W&B keeps its files in the member's.
+Each training is one run under the experiment's name; a resumed training goes on in the same run. The trackers' own
+environment variables on every node say where values are sent: MLFLOW_TRACKING_URI, WANDB_MODE, WANDB_API_KEY and so on.
+Without MLFLOW_TRACKING_URI, MLflow writes mlflow.db in the run directory; W&B keeps its files in the output directory.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.run import storage
 from ray_jobs.run.log import tell
-from ray_jobs.training.member_job import MemberJob
+from ray_jobs.training.job import TrainingJob
+from ray_jobs.training.tasks.base import Validation
 
 MLFLOW_URI = "MLFLOW_TRACKING_URI"
-INPUTS = "enclap.inputs"  # MLflow's tag of the settings that a member is made from
+INPUTS = "enclap.inputs"  # MLflow's tag with the fingerprint of the settings
 
 
 class Tracker(Protocol):
-    """Takes the values of every finished epoch, as history.parquet has them."""
+    """Receives the values of every finished epoch."""
 
     def log(self, values: dict[str, float]) -> None: ...
 
@@ -33,7 +34,7 @@ class Tracker(Protocol):
 
 
 def check(experiment: Experiment) -> None:
-    """Refuse trackers that cannot work.
+    """Refuse trackers that cannot work here.
 
     Raises:
         ConfigError: naming the tracker, and what is missing.
@@ -46,30 +47,30 @@ def check(experiment: Experiment) -> None:
 
 
 class Tracking:
-    """The log and the trackers of a member; of its workers the first alone has them."""
+    """The log and the trackers of a training, which only its first worker has."""
 
-    def __init__(self, job: MemberJob, epoch: int, workers: int) -> None:
-        """`epoch`: how many are done already."""
+    def __init__(self, job: TrainingJob, epoch: int, workers: int) -> None:
+        """Start or resume a training's log; `epoch` epochs are done already."""
         self.output = job.output
         self.trackers: list[Tracker] = [TensorBoard(job), *(TRACKERS[name](job) for name in job.tracking)]
         tell(self.output, "resumed" if epoch else "started", epoch=epoch, workers=workers)
 
-    def log(self, values: dict[str, float], warning: str | None) -> None:
-        """Log a finished epoch, and what its validation warns of."""
-        tell(self.output, "epoch", **values)
-        if warning:
+    def log(self, epoch: Validation) -> None:
+        """Log the values and warnings of a finished epoch."""
+        tell(self.output, "epoch", **epoch.values)
+        for warning in epoch.warnings:
             tell(self.output, "warning", message=warning)
         for tracker in self.trackers:
-            self._attempt(tracker, partial(tracker.log, values))
+            self._attempt(tracker, partial(tracker.log, epoch.values))
 
     def close(self) -> None:
-        """Say that the training is at its end."""
+        """Log the end of the training."""
         for tracker in self.trackers:
             self._attempt(tracker, tracker.close)
         tell(self.output, "finished")
 
     def _attempt(self, tracker: Tracker, act: Callable[[], None]) -> None:
-        """What watches a training must not end it: a tracker that fails is left out from then on."""
+        """Call a tracker, and leave it out from then on if it fails: watching a training must not end it."""
         try:
             act()
         except Exception as error:
@@ -78,9 +79,9 @@ class Tracking:
 
 
 class TensorBoard:
-    """tensorboard/<member>/ in the run directory."""
+    """Writes tensorboard/<name>/ in the run directory."""
 
-    def __init__(self, job: MemberJob) -> None:
+    def __init__(self, job: TrainingJob) -> None:
         self.folder = job.run / "tensorboard" / job.name
 
     def log(self, values: dict[str, float]) -> None:
@@ -96,9 +97,9 @@ class TensorBoard:
 
 
 class MLflow:
-    """A run of MLflow, with the settings of the training as its parameters."""
+    """Logs to a run of MLflow, with the training's settings as its parameters."""
 
-    def __init__(self, job: MemberJob) -> None:
+    def __init__(self, job: TrainingJob) -> None:
         import mlflow
         from mlflow.exceptions import MlflowException
 
@@ -106,7 +107,7 @@ class MLflow:
         try:
             experiment = self.client.create_experiment(job.experiment)
         except MlflowException:
-            known = self.client.get_experiment_by_name(job.experiment)  # another member was first
+            known = self.client.get_experiment_by_name(job.experiment)  # another training was first
             if known is None:
                 raise
             experiment = known.experiment_id
@@ -117,8 +118,8 @@ class MLflow:
         else:
             created = self.client.create_run(experiment, run_name=job.name, tags={INPUTS: job.inputs})
             self.run = created.info.run_id
-            self.client.log_param(self.run, "kind", job.member.kind)
-            for key, value in job.member.training.model_dump(mode="json").items():
+            self.client.log_param(self.run, "kind", job.kind)
+            for key, value in job.training.model_dump(mode="json").items():
                 self.client.log_param(self.run, key, value)
 
     def log(self, values: dict[str, float]) -> None:
@@ -131,9 +132,9 @@ class MLflow:
 
 
 class WeightsAndBiases:
-    """A run of Weights & Biases."""
+    """Logs to a run of Weights & Biases."""
 
-    def __init__(self, job: MemberJob) -> None:
+    def __init__(self, job: TrainingJob) -> None:
         import wandb
 
         self.run = wandb.init(
@@ -142,7 +143,7 @@ class WeightsAndBiases:
             id=fingerprint(job.experiment, job.name, job.inputs),
             resume="allow",
             dir=str(job.output),
-            config=job.member.model_dump(mode="json"),
+            config=job.settings(),
             settings=wandb.Settings(console="off", silent=True),
         )
 
@@ -153,4 +154,4 @@ class WeightsAndBiases:
         self.run.finish()
 
 
-TRACKERS: dict[str, Callable[[MemberJob], Tracker]] = {"mlflow": MLflow, "wandb": WeightsAndBiases}
+TRACKERS: dict[str, Callable[[TrainingJob], Tracker]] = {"mlflow": MLflow, "wandb": WeightsAndBiases}

@@ -1,8 +1,6 @@
-"""The reranking search: weights of scores and groups of captioners, on all validation clips of the chosen sampling."""
+"""Search weights of scores and groups of captioners, on the candidates of all validation clips."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,72 +13,81 @@ from models.selection.weight_surface import THRESHOLDS, behind_best, reranking_s
 from models.settings import SamplingConfig
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.search_config import SearchConfig
-from ray_jobs.run.directory import RunDirectory
-from ray_jobs.tuning.candidate_store import CandidateStore, build_all
+from ray_jobs.results.best import BestReranking, SearchOutcome
+from ray_jobs.tuning.candidate_store import SPLIT, CandidateStore, build_all
 from ray_jobs.tuning.inner_search import mixtures, reranking_options
 
 SURFACE_STEPS = 50
-BESIDE_THE_FILTER = ("sbert_sim", "fense")  # the first knows nothing of fluency errors; always reported where it can be
+# With and without the filter these two are always reported where they can be: SBERT-sim ignores fluency errors.
+BESIDE_THE_FILTER = ("sbert_sim", "fense")
 
 
 def candidate_metrics(search: SearchConfig) -> list[str]:
-    """The metrics by which every candidate is valued: the objective, and all others that this machine has."""
+    """Return the metrics by which every candidate is valued: the objective, and all others that this machine has."""
     of_candidates = [metric for metric in DEFAULT_METRICS if metric not in NOT_OF_CANDIDATES]
-    return [search.objective, *(m for m in of_candidates if m != search.objective and not missing_parts(m))]
+    others = (metric for metric in of_candidates if metric != search.objective and not missing_parts(metric))
+    return [search.objective, *others]
 
 
 def search_weights(
-    experiment: Experiment, directory: RunDirectory, clip_ids: list[str], sampling: SamplingConfig
-) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
-    """The weights chosen with this sampling; all weightings tried, the candidate table and the surface."""
+    experiment: Experiment, clip_ids: list[str], sampling: SamplingConfig
+) -> SearchOutcome[BestReranking]:
+    """Choose the weights for candidates of this sampling.
+
+    Its tables are all weightings tried, the candidates, and the surface over encoder weight and fluency threshold.
+    """
     search = experiment.search
     build_all(experiment, sampling, len(clip_ids), candidate_metrics(search))
     table, values = CandidateStore(experiment, sampling).read(clip_ids, search, len(clip_ids))
     value = values[search.objective]
     found = search_reranking(table, value, mixtures(experiment), reranking_options(experiment))
-    everybody = found.captioners == experiment.caption_sources()
+    everyone = found.captioners == experiment.caption_sources()
     reranking = Reranking(
         weights=found.weights,
         normalisation=search.normalisation,
         fluency_threshold=search.fluency_threshold,
-        captioners=None if everybody else found.captioners,
+        captioners=None if everyone else found.captioners,
     )
     choice = found.choice
-    return reranking.model_dump() | {
-        "objective": search.objective,
-        "value": choice.value,
-        "cross_validated": choice.cross_validated,
-        "optimism": choice.optimism,
-        "best_value": choice.best_value,
-        "within_one_standard_error": choice.within,
-        "rule": search.rule,
-        "filtered": _means(reranking, table, values),
-        "unfiltered": _means(reranking.model_copy(update={"fluency_threshold": 1.0}), table, values),
-        "absent": {metric: reason for metric in BESIDE_THE_FILTER if (reason := missing_parts(metric))},
-    }, {
+    best = reranking.convert(
+        BestReranking,
+        objective=search.objective,
+        value=choice.value,
+        cross_validated=choice.cross_validated,
+        optimism=choice.optimism,
+        best_value=choice.best_value,
+        within_one_standard_error=choice.within,
+        rule=search.rule,
+        filtered=_means(reranking, table, values),
+        unfiltered=_means(reranking.model_copy(update={"fluency_threshold": 1.0}), table, values),
+        absent={metric: reason for metric in BESIDE_THE_FILTER if (reason := missing_parts(metric))},
+        split=SPLIT,
+        seed=experiment.seed,
+    )
+    frames = {
         "trials": found.trials.rename(columns={"value": search.objective}),
         "candidates": table.to_frame(clip_ids, values),
         "surface": _surface(search, table.of_members(found.captioners), value, found.weights, experiment.seed),
     }
+    return SearchOutcome(best, frames)
 
 
 def _means(reranking: Reranking, table: CandidateTable, values: dict[str, np.ndarray]) -> dict[str, float]:
-    """Means over clips of the chosen candidates, by every metric.
+    """Return the means over clips of the chosen candidates' values, by metric.
 
-    The detector that filters candidates must not be what proves the filter's worth: all values are given with and
-    without it.
+    The detector that filters candidates cannot prove that filtering helps: all values are given with and without it.
     """
     chosen = reranking.choose(table)
     clips = np.arange(len(chosen))
-    means = {metric: float(one[clips, chosen].mean()) for metric, one in values.items()}
+    means = {metric: float(value[clips, chosen].mean()) for metric, value in values.items()}
     return means | {"fluency_error": float(table.fluency_error[clips, chosen].mean())}
 
 
 def _surface(
     search: SearchConfig, table: CandidateTable, value: np.ndarray, weights: dict[str, float], seed: int
 ) -> pd.DataFrame:
-    """Value over encoder weight and fluency threshold, the retrievers sharing the encoder's weight as chosen."""
-    *encoders, decoder = (normalise(one, table.mask, search.normalisation) for one in table.scores)
+    """Return the value over encoder weight and fluency threshold; retrievers share the encoder's weight as chosen."""
+    *encoders, decoder = (normalise(scores, table.mask, search.normalisation) for scores in table.scores)
     if not encoders:
         return pd.DataFrame()
     shares = np.array([weights[name] for name in table.encoder_score])

@@ -1,28 +1,25 @@
-"""The retrieval search: weights over the retrievers' similarity matrices."""
+"""Search the weights of the retrievers' similarities."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import pandas as pd
 import ray
 
 from models.files import write_arrays
 from models.selection.retrieval_weights import Direction, RetrievalFound, RetrievalOptions, search_retrieval
 from ray_jobs.experiment.config import Experiment
+from ray_jobs.results.best import BestRetrieval, DirectionWeights, SearchOutcome
 from ray_jobs.run.directory import RunDirectory
-from ray_jobs.tuning.candidate_store import LOADED, resources
+from ray_jobs.tuning.candidate_store import LOADED, SPLIT, resources
 
 TARGET = "target"  # beside the retrievers' similarities in similarities.npz
+TRIALS: dict[Direction, str] = {"text-to-audio": "trials", "audio-to-text": "trials-audio-to-text"}
 
 
-def search_fusion(
-    experiment: Experiment, directory: RunDirectory, clip_ids: list[str]
-) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
-    """The weights chosen; all weightings tried, of each direction.
+def search_fusion(experiment: Experiment, directory: RunDirectory, clip_ids: list[str]) -> SearchOutcome[BestRetrieval]:
+    """Choose the weights of each direction that is searched; its tables are all weightings tried.
 
-    The similarities of the validation split stay in search/retrieval/similarities.npz.
+    The similarities of the validation split are kept in search/retrieval/similarities.npz.
     """
     search, share = experiment.search, resources(experiment.search)
     task = ray.remote(num_cpus=share["cpu"], num_gpus=share["gpu"])(_similarities)
@@ -32,39 +29,39 @@ def search_fusion(
     options = retrieval_options(experiment)
     found = {direction: search_retrieval(similarities, target, options, direction)
              for direction in search.retrieval_directions}  # fmt: skip
-    best = _best(found["text-to-audio"], experiment)
-    if "audio-to-text" in found:
-        best["audio-to-text"] = _best(found["audio-to-text"], experiment)
-    named: dict[Direction, str] = {"text-to-audio": "trials", "audio-to-text": "trials-audio-to-text"}
-    return best, {named[direction]: one.trials for direction, one in found.items()}
+    chosen = {direction: _direction_weights(found[direction], experiment) for direction in found}
+    best = chosen["text-to-audio"].convert(
+        BestRetrieval, audio_to_text=chosen.get("audio-to-text"), split=SPLIT, seed=experiment.seed
+    )
+    return SearchOutcome(best, {TRIALS[direction]: found[direction].trials for direction in found})
 
 
 def split_target(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Similarities [Q, N] by retriever, and the target [Q], of similarities.npz."""
-    return {name: one for name, one in arrays.items() if name != TARGET}, arrays[TARGET]
+    """Return the similarities [Q, N] by retriever, and the target [Q], of similarities.npz."""
+    return {name: array for name, array in arrays.items() if name != TARGET}, arrays[TARGET]
 
 
 def retrieval_options(experiment: Experiment) -> RetrievalOptions:
-    """The search's options."""
+    """Return the options of the search as the experiment sets them."""
     s = experiment.search
     return RetrievalOptions(
         s.retrieval_normalisation, s.rrf_k, s.retrieval_weight_steps, s.rule, s.folds, experiment.seed
     )
 
 
-def _best(found: RetrievalFound, experiment: Experiment) -> dict[str, Any]:
+def _direction_weights(found: RetrievalFound, experiment: Experiment) -> DirectionWeights:
     search, choice = experiment.search, found.choice
-    return {
-        "weights": found.weights,
-        "normalisation": search.retrieval_normalisation,
-        "rrf_k": search.rrf_k,
-        "map@10": choice.value,
-        "cross_validated": choice.cross_validated,
-        "optimism": choice.optimism,
-        "best_value": choice.best_value if found.exact_best is None else found.exact_best,
-        "within_one_standard_error": choice.within,
-        "rule": search.rule,
-    }
+    return DirectionWeights(
+        weights=found.weights,
+        normalisation=search.retrieval_normalisation,
+        rrf_k=search.rrf_k,
+        map_at_10=choice.value,
+        cross_validated=choice.cross_validated,
+        optimism=choice.optimism,
+        best_value=choice.best_value if found.exact_best is None else found.exact_best,
+        within_one_standard_error=choice.within,
+        rule=search.rule,
+    )
 
 
 def _similarities(experiment: Experiment) -> dict[str, np.ndarray]:

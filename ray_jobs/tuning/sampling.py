@@ -19,9 +19,10 @@ from ray import tune
 from models.selection.cross_validation import cross_validate
 from models.selection.weight_surface import behind_best
 from ray_jobs.experiment.config import Experiment
+from ray_jobs.results.best import BestSampling, SearchOutcome
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory
-from ray_jobs.tuning.candidate_store import CandidateStore, resources, rung_sizes, shard_slices
+from ray_jobs.tuning.candidate_store import SPLIT, CandidateStore, resources, rung_sizes, shard_slices
 from ray_jobs.tuning.inner_search import solve
 from ray_jobs.tuning.sampling_space import (
     distance,
@@ -39,8 +40,8 @@ COLUMNS = ("in_sample", "clips", "generating_s", "seconds", "started", "pid")  #
 
 def search_sampling(
     experiment: Experiment, directory: RunDirectory, clip_ids: list[str]
-) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
-    """Return the sampling parameters chosen; all trials, and the surface of those that saw all clips."""
+) -> SearchOutcome[BestSampling]:
+    """Choose the sampling parameters; the tables are all trials, and the surface of those that saw all clips."""
     search, space = experiment.search, sampling_space(experiment)
     start = time.monotonic()
     frame = _run_trials(experiment, directory, space, clip_ids)
@@ -63,22 +64,25 @@ def search_sampling(
     surface = finished[[*space, search.objective]].assign(
         behind=behind.delta, low=behind.low, high=behind.high, tied_with_best=behind.tied_with_best
     )
-    best = setting(experiment, finished.iloc[choice.index].to_dict())
-    return best.model_dump() | {
-        "objective": search.objective,
-        "value": choice.value,
-        "cross_validated": choice.cross_validated,
-        "optimism": choice.optimism,
-        "best_value": choice.best_value,
-        "rule": search.rule,
-        "clips": clips,
-        "trials": len(trials),
-        "trials_on_all_clips": len(finished),
-        "generating_s": float(trials["generating_s"].sum()),
-        "trial_s": float(trials["seconds"].sum()),
-        "elapsed_s": elapsed,
-        "overhead": overhead(trials),
-    }, {"trials": trials, "surface": surface}
+    best = setting(experiment, finished.iloc[choice.index].to_dict()).convert(
+        BestSampling,
+        objective=search.objective,
+        value=choice.value,
+        cross_validated=choice.cross_validated,
+        optimism=choice.optimism,
+        best_value=choice.best_value,
+        rule=search.rule,
+        clips=clips,
+        trials=len(trials),
+        trials_on_all_clips=len(finished),
+        generating_s=float(trials["generating_s"].sum()),
+        trial_s=float(trials["seconds"].sum()),
+        elapsed_s=elapsed,
+        overhead=overhead(trials),
+        split=SPLIT,
+        seed=experiment.seed,
+    )
+    return SearchOutcome(best, {"trials": trials, "surface": surface})
 
 
 def overhead(trials: pd.DataFrame) -> float | None:

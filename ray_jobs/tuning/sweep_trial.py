@@ -15,7 +15,9 @@ from ray.util.queue import Queue
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.run.directory import RunDirectory
-from ray_jobs.training.trainer import make_trainer, member_job, this_node, work
+from ray_jobs.training.job import TrainingRequest
+from ray_jobs.training.member_job import MemberJob
+from ray_jobs.training.trainer import make_trainer, this_node, work
 from ray_jobs.tuning.sweep_space import with_settings
 from ray_jobs.tuning.worker_groups import register_workers
 
@@ -42,7 +44,7 @@ def run_trial(
         groups: the actor `WorkerGroups`.
     """
     experiment = with_settings(experiment, member, config)
-    job = member_job(experiment, RunDirectory(experiment), member)
+    job = MemberJob.of(experiment, RunDirectory(experiment), member)
     is_population, every = experiment.sweep.scheduler == "pbt", experiment.sweep.exchange_epochs
     epochs = job.member.training.epochs
     start = tune.get_checkpoint()
@@ -53,14 +55,17 @@ def run_trial(
     failures = list[Exception]()
     trial = tune.get_context().get_trial_id()
 
-    def registered_work(work_config: Any) -> None:
+    def registered_work(request: TrainingRequest) -> None:
         register_workers(groups, trial)
-        work(work_config)
+        work(request)
 
     trainer = make_trainer(
-        job, folder / "checkpoints", commit_, progress, [_Reports(reports)],
-        keep=KEPT_FOR_TUNE if is_population else 1, start=start, worker=registered_work,
-    )  # fmt: skip
+        TrainingRequest(job, commit_, progress, start),
+        folder / "checkpoints",
+        [_Reports(reports)],
+        keep=KEPT_FOR_TUNE if is_population else 1,
+        worker=registered_work,
+    )
 
     def fit() -> None:
         try:

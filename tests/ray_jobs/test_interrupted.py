@@ -74,8 +74,8 @@ def test_captions(smoke_run: Path, files: list[Path], tmp_path: Path, monkeypatc
 
 def indexed(bundle: Path) -> dict[str, np.ndarray]:
     """Return the embeddings of each path by the first retriever."""
-    collection = Ensemble.load(bundle).collection
-    return dict(zip(collection.paths, next(iter(collection.embeddings.values())), strict=True))
+    audio_index = Ensemble.load(bundle).audio_index
+    return dict(zip(audio_index.paths, next(iter(audio_index.embeddings.values())), strict=True))
 
 
 @pytest.mark.usefixtures("one_by_one")

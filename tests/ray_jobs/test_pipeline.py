@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,8 +26,9 @@ MEMBERS = ["retriever-bge", "retriever-bert", "retriever-roberta", "captioner-wi
 SYSTEMS = ["captioner-wide/beam", "captioner-deep/beam", "captioner-wide/rerank", "captioner-deep/rerank", "ensemble"]
 
 
-def metrics(smoke_run: Path) -> dict:
-    return json.loads((smoke_run / "ensemble" / "metrics.json").read_text())
+def metrics(smoke_run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((smoke_run / "ensemble" / "metrics.json").read_text())
+    return found
 
 
 def test_experiment_says_what_the_run_was(smoke_run: Path) -> None:
@@ -61,7 +63,12 @@ def test_members(smoke_run: Path, name: str) -> None:
     assert record["member"] == name
     wanted = load_experiment(ROOT / "experiments" / "smoke.yaml").members[name].training.epochs
     assert len(history) == record["epochs"] == wanted
-    assert history["train_loss"].is_monotonic_decreasing or name.startswith(("retriever", "fluency"))
+    assert np.isfinite(history["train_loss"]).all()
+    if name.startswith("captioner"):  # the others' loss depends on the batch more than on so few steps
+        assert history["train_loss"].is_monotonic_decreasing
+    monitored = history[record["chosen_by"]]
+    best = monitored.idxmin() if record["chosen_by"] == "caption_loss" else monitored.idxmax()
+    assert record["best"] == pytest.approx(history.loc[best].to_dict())
 
 
 def test_searches(smoke_run: Path) -> None:
@@ -95,7 +102,7 @@ def test_validation_candidates_and_surface(smoke_run: Path) -> None:
     surface = pd.read_parquet(directory / "surface.parquet")
     paper = surface[np.isclose(surface["encoder_weight"], 0.7) & (surface["fluency_threshold"] == 0.9)]
     assert len(paper) == 1
-    assert surface.loc[surface["cider_d"].idxmax(), "tied_with_best"]
+    assert surface["tied_with_best"].iloc[int(surface["cider_d"].argmax())]
 
 
 def test_what_members_add(smoke_run: Path) -> None:
@@ -185,8 +192,8 @@ def test_candidates_agree_with_the_captions(smoke_run: Path) -> None:
     chosen = candidates[candidates["chosen"]].set_index("clip_id")["caption"]
     captions = pd.read_csv(smoke_run / "ensemble" / "captions.csv")
     assert len(chosen) == 16
-    for row in captions.itertuples():
-        assert one_line(chosen[Path(row.file_name).stem]) == row.caption_predicted
+    for file_name, caption in zip(captions["file_name"], captions["caption_predicted"], strict=True):
+        assert one_line(chosen[Path(file_name).stem]) == caption
     scores = candidates[["decoder_score", "fluency_error", *(f"encoder_score/{n}" for n in MEMBERS[:3])]]
     assert np.isfinite(scores.to_numpy()).all()
     assert not candidates.duplicated(["clip_id", "caption"]).any()
@@ -250,7 +257,7 @@ def test_bundle_checksums(smoke_run: Path) -> None:
 
 
 def test_the_installed_command_lists_the_jobs() -> None:
-    command = [Path(sys.executable).with_name("enclap"), "--help"]
+    command = [str(Path(sys.executable).with_name("enclap")), "--help"]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True).stdout
     jobs = ("prepare", "train", "sweep", "search", "combine", "export", "report", "pipeline")
     for job in (*jobs, "caption", "index", "retrieve", "evaluate", "status"):

@@ -1,4 +1,4 @@
-"""The report's page, of a tiny hand-made run directory."""
+"""The report's page of a tiny run directory, made with what the other jobs write theirs with."""
 
 from __future__ import annotations
 
@@ -7,24 +7,32 @@ import re
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
 
+from models.ensemble.candidate_table import CandidateTable
 from models.files import write_json
+from models.selection.reranking_weights import MIXTURE
 from ray_jobs import report
+from ray_jobs.combine import write_candidates, write_ranking
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.features.files import write_shard
-from ray_jobs.reporting import searches as report_search
+from ray_jobs.reporting import members, searches, systems
+from ray_jobs.reporting.clips import CLIPS, pick_clips
+from ray_jobs.reporting.page import number
+from ray_jobs.results.best import SearchRecord
+from ray_jobs.results.metrics import Systems
 from ray_jobs.run.directory import NotReadyError, RunDirectory, mark_done
+
+from .example_results import best_reranking, best_retrieval, best_sampling, ensemble_metrics
 
 SMOKE = Path(__file__).parents[2] / "experiments" / "smoke.yaml"
 HOSTILE = 'a dog <script>alert(1)</script> barks & $x^2$ "twice"'
-CLIPS = 10
+TEST_CLIPS = 10
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +44,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, str]:
     return experiment, (RunDirectory(experiment).report / "index.html").read_text(encoding="utf-8")
 
 
-def write_run(experiment: Experiment, clips: int = CLIPS) -> None:
+def write_run(experiment: Experiment, clips: int = TEST_CLIPS) -> None:
     """Write what the jobs before `report` leave behind."""
     directory, rng = RunDirectory(experiment), np.random.default_rng(0)
     captions = [[f"sound {clip} in wording {n}" for n in range(3)] for clip in range(clips)]
@@ -82,33 +90,30 @@ def write_member(experiment: Experiment, path: Path, name: str, rng: np.random.G
 
 
 def write_search(experiment: Experiment, directory: RunDirectory, rng: np.random.Generator) -> None:
-    retrievers, seed = experiment.of_kind("retriever"), {"split": "validation", "seed": 0}
     trials = pd.DataFrame({"temperature": rng.uniform(0.2, 1, 12), "top_p": rng.uniform(0.7, 1, 12)})
     trials = trials.assign(cider_d=rng.uniform(0.2, 0.4, 12), clips=[16] * 9 + [5] * 3)
     surface = trials[:9].assign(tied_with_best=[True, False, False] * 3)
-    worth = {"cross_validated": 0.38, "optimism": 0.02, "best_value": 0.42, "rule": "one-standard-error"}
-    best = experiment.sampling.model_dump() | trials.iloc[3][["temperature", "top_p"]].to_dict()
-    best |= {"objective": "cider_d", "value": 0.4, "clips": 16, "generating_s": 9.0, "trial_s": 10.0}
-    _write_search(directory.search("sampling"), best | worth | seed, trials=trials, surface=surface)
-    names = [*retrievers, "decoder"]
-    weightings = rng.dirichlet(np.ones(len(names)), 40).round(1)
-    trials = pd.DataFrame(weightings, columns=names).assign(cider_d=rng.uniform(0.2, 0.4, 40), captioners="a+b")
-    best = {"weights": dict(zip(names, weightings[7].tolist(), strict=True)), "normalisation": "z", "captioners": None}
-    best |= {"fluency_threshold": 0.9, "objective": "cider_d", "value": 0.41}
-    best |= {how: {"cider_d": 0.41, "fluency_error": 0.1} for how in ("filtered", "unfiltered")}
+    chosen = trials.iloc[3][["temperature", "top_p"]].to_dict()
+    sampling = best_sampling(experiment, **{str(field): value for field, value in chosen.items()})
+    _write_search(directory.search("sampling"), sampling, trials=trials, surface=surface)
+    reranking = best_reranking(experiment)
+    trials = _weightings(list(reranking.weights), rng).assign(cider_d=rng.uniform(0.2, 0.4, 40), **{MIXTURE: "a+b"})
     weight, threshold = (grid.ravel() for grid in np.meshgrid(np.linspace(0, 1, 11), [0.5, 0.9, 1.0]))
     surface = pd.DataFrame({"encoder_weight": weight, "fluency_threshold": threshold})
     surface = surface.assign(cider_d=weight, tied_with_best=weight > 0.65)
-    _write_search(directory.search("reranking"), best | worth | seed, trials=trials, surface=surface)
-    weightings = rng.dirichlet(np.ones(len(retrievers)), 40).round(1)
-    trials = pd.DataFrame(weightings, columns=retrievers).assign(**{"map@10": rng.uniform(0.2, 0.4, 40)})
+    _write_search(directory.search("reranking"), reranking, trials=trials, surface=surface)
+    retrieval = best_retrieval(experiment)
+    trials = _weightings(list(retrieval.weights), rng).assign(**{"map@10": rng.uniform(0.2, 0.4, 40)})
     trials = trials.assign(tied_with_best=rng.random(40) < 0.5)
-    best = {"weights": dict(zip(retrievers, weightings[7].tolist(), strict=True)), "normalisation": "z", "map@10": 0.41}
-    _write_search(directory.search("retrieval"), best | worth | seed, trials=trials)
+    _write_search(directory.search("retrieval"), retrieval, trials=trials)
 
 
-def _write_search(path: Path, best: dict[Any, Any], **frames: pd.DataFrame) -> None:
-    write_json(path / "best.json", best)
+def _weightings(names: list[str], rng: np.random.Generator) -> pd.DataFrame:
+    return pd.DataFrame(rng.dirichlet(np.ones(len(names)), 40).round(1), columns=names)
+
+
+def _write_search(path: Path, best: SearchRecord, **frames: pd.DataFrame) -> None:
+    best.write(path)
     for name, frame in frames.items():
         frame.to_parquet(path / f"{name}.parquet")
 
@@ -116,59 +121,25 @@ def _write_search(path: Path, best: dict[Any, Any], **frames: pd.DataFrame) -> N
 def write_ensemble(
     experiment: Experiment, directory: RunDirectory, captions: list[list[str]], rng: np.random.Generator
 ) -> None:
+    """The chosen candidate has the lowest score of all, and is the only one that the fluency filter leaves."""
     captioners, retrievers = experiment.of_kind("captioner"), experiment.of_kind("retriever")
+    clips, shape = range(len(captions)), (len(captions), 8)
+    chosen = np.arange(8) == 7
     directory.ensemble.mkdir()
-    rows = [
-        {
-            "clip_id": f"clip-{clip}", "caption": HOSTILE if number == 0 else f"sound {clip} candidate {number}",
-            "captioner": captioners[number % 2], "tokens": 6, "decoder_score": rng.normal(-1),
-            **{f"encoder_score/{name}": rng.normal() for name in retrievers},
-            "fluency_error": rng.uniform(0, 0.8), "score": rng.normal() + (number == 7) * -9, "chosen": number == 7,
-        }
-        for clip in range(len(captions)) for number in range(8)
-    ]  # fmt: skip
-    pd.DataFrame(rows).to_parquet(directory.ensemble / "candidates.parquet")
+    table = CandidateTable(
+        texts=[[HOSTILE, *(f"sound {clip} candidate {number}" for number in range(1, 8))] for clip in clips],
+        captioners=[[captioners[number % 2] for number in range(8)] for _ in clips],
+        tokens=[[6] * 8 for _ in clips],
+        mask=np.ones(shape, bool),
+        decoder_score=rng.normal(-1, 1, shape) - 99 * chosen,
+        encoder_score={name: rng.normal(size=shape) - 99 * chosen for name in retrievers},
+        fluency_error=np.where(chosen, 0.1, rng.uniform(0.91, 1, shape)),
+    )
+    write_candidates(directory.ensemble, [f"clip-{clip}" for clip in clips], table, best_reranking(experiment))
     queries = [text for texts in captions for text in texts]
-    found = [rng.permutation(len(captions))[:10] for _ in queries]
-    ranking = pd.DataFrame([[f"clip {clip}.wav" for clip in row] for row in found])
-    ranking.columns = pd.Index([f"fname_{n + 1}" for n in range(ranking.shape[1])])
-    ranking.insert(0, "caption", queries)
-    ranking.to_csv(directory.ensemble / "retrieval.csv", index=False)
-    write_metrics(experiment, directory, len(captions), rng)
-
-
-def write_metrics(experiment: Experiment, directory: RunDirectory, clips: int, rng: np.random.Generator) -> None:
-    captioners, retrievers = experiment.of_kind("captioner"), experiment.of_kind("retriever")
-    singles = [f"{name}/{how}" for name in captioners for how in ("beam", "rerank")]
-    names = ["cider_d", "rouge_l", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "fluency_error"]
-    captioning = {s: dict(zip(names, rng.uniform(0, 1, 7), strict=True)) for s in [*singles, "ensemble"]}
-    recalls = ["map@10", "r@1", "r@5", "r@10"]
-    retrieval = {s: dict(zip(recalls, rng.uniform(0, 1, 4), strict=True)) for s in [*retrievers, "ensemble"]}
-    others = [("cider_d", single) for single in singles] + [("map@10", single) for single in retrievers]
-    comparisons = [
-        {"metric": m, "a": "ensemble", "b": b, "delta": 0.0125 * n, "ci95": [0.0125 * n - 0.03, 0.0125 * n + 0.041]}
-        for n, (m, b) in enumerate(others)
-    ]
-    for values in captioning.values():
-        values |= {"unique_captions": clips, "vocab.cands": 34.0, "vocab.f1": 0.5}
-    write_json(
-        directory.ensemble / "metrics.json",
-        {
-            "corpus": experiment.target_corpus, "corpus_kind": experiment.corpora[experiment.target_corpus].kind,
-            "split": "test", "clips": clips, "seed": 0, "commit": "0123456789ab",
-            "packages": {"aac-metrics": "0.6.0"}, "captioning": captioning,
-            "captioning_details": {"preprocessing": "plain", "absent": {"spice": "needs Java 8 to 13"}},
-            "retrieval": retrieval, "retrieval_chance_map@10": 0.29, "comparisons": comparisons,
-            "leave_one_out": [
-                {"task": "retrieval", "metric": "map@10", "without": retrievers[0], "value_without": 0.375,
-                 "adds": 0.0625, "ci95": [-0.0125, 0.1375]}
-            ],
-            "forward_selection": {"budget": None, "captioning": [], "retrieval": [
-                {"added": [name], "parameters": 1_234_567, "cross_validated": 0.3, "taken": name == retrievers[0]}
-                for name in retrievers
-            ]},
-        },
-    )  # fmt: skip
+    similarity = rng.normal(size=(len(queries), len(captions)))
+    write_ranking(directory.ensemble, queries, similarity, [f"clip {clip}.wav" for clip in clips])
+    ensemble_metrics(experiment, len(captions)).write(directory.ensemble)
 
 
 class _Tags(HTMLParser):
@@ -207,6 +178,8 @@ def test_systems_intervals_and_banner_are_there(built: tuple[Experiment, str]) -
     assert "−0.030 to +0.041" in page
     assert "these scores say nothing about Clotho or AudioCaps" in page
     assert "SPICE: needs Java 8 to 13" in page
+    assert "It flags 12.5 %" in page
+    assert "remove verb" in page
     assert "0123456789ab" in page
     assert "23 clips" in page
     assert "bad-19<" in page
@@ -215,7 +188,8 @@ def test_systems_intervals_and_banner_are_there(built: tuple[Experiment, str]) -
 
 def test_searches_say_what_their_choice_is_worth(built: tuple[Experiment, str]) -> None:
     _, page = built
-    assert page.count("<td>0.380</td>") == 3
+    section = page[page.index('id="search"') : page.index('id="clips"')]
+    assert section.count("<td>0.380</td>") == 3
     assert "90 % of the trials" in page
     assert "the 36 % of settings that the clips cannot tell from the best" in page
     assert "Encoder weight and fluency threshold" in page
@@ -236,13 +210,14 @@ def test_clips_can_be_heard_and_seen(built: tuple[Experiment, str]) -> None:
     _, page = built
     tags = tags_of(page)
     players = [attributes["src"] or "" for tag, attributes in tags if tag == "audio"]
-    assert len(players) + page.count("no longer where it was") == report.CLIPS
+    assert len(players) + page.count("no longer where it was") == CLIPS
     audio = base64.b64decode(players[0].removeprefix("data:audio/mpeg;base64,"))
     assert audio[:3] == b"ID3" or audio[0] == 0xFF
     pictures = [attributes for tag, attributes in tags if tag == "img"]
-    assert len(pictures) == report.CLIPS
+    assert len(pictures) == CLIPS
     assert all(picture["alt"] for picture in pictures)
-    assert page.count("(chosen)") == report.CLIPS
+    assert page.count("(chosen)") == CLIPS
+    assert page.count("(filtered out)") == 5 * CLIPS
     assert len(page) < 3 * 2**20
 
 
@@ -264,10 +239,10 @@ def test_without_an_ensemble_the_message_names_the_command(tmp_path: Path) -> No
 
 
 def test_a_corpus_of_recordings_has_no_banner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for chart in ("_forest", "_training_curve"):
-        monkeypatch.setattr(report, chart, lambda *_: "")  # slow, and looked at above
+    monkeypatch.setattr(systems, "_forest", lambda *_: "")  # charts are slow, and looked at above
+    monkeypatch.setattr(members, "_training_curve", lambda *_: "")
     for chart in ("_sampling_chart", "_reranking_map", "_triangle", "_reach"):
-        monkeypatch.setattr(report_search, chart, lambda *_: "")
+        monkeypatch.setattr(searches, chart, lambda *_: "")
     folder = "{kind: folder, root: x, splits: [train, validation, test]}"
     experiment = load_experiment(SMOKE, [f"storage_path={tmp_path}", f"corpora.soundscapes={folder}"])
     write_run(experiment, clips=3)
@@ -277,19 +252,33 @@ def test_a_corpus_of_recordings_has_no_banner(tmp_path: Path, monkeypatch: pytes
     assert page.count("<article") == 3
 
 
+def test_searches_of_an_earlier_version_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Version 0.1 named a column of its tables `indifferent`."""
+    for chart in ("_sampling_chart", "_reranking_map", "_triangle", "_reach"):
+        monkeypatch.setattr(searches, chart, lambda *_: "")
+    experiment = load_experiment(SMOKE, [f"storage_path={tmp_path}"])
+    directory = RunDirectory(experiment)
+    write_search(experiment, directory, np.random.default_rng(0))
+    now = searches.searches(experiment, directory)
+    for table in (tmp_path / "smoke" / "search").rglob("*.parquet"):
+        pd.read_parquet(table).rename(columns={"tied_with_best": "indifferent"}).to_parquet(table)
+    assert searches.searches(experiment, directory) == now
+    assert now[1]["tied_share"] == pytest.approx(4 / 11)
+
+
 def test_picked_clips_are_the_best_the_worst_and_others() -> None:
     values = np.arange(20.0)
-    picked = report.pick_clips(values, np.random.default_rng(0))
+    picked = pick_clips(values, np.random.default_rng(0))
     assert [row for row, why in picked if why == "best"] == [19, 18, 17]
     assert [row for row, why in picked if why == "worst"] == [2, 1, 0]
     assert len({row for row, _ in picked}) == 8
-    assert picked == report.pick_clips(values, np.random.default_rng(0))
+    assert picked == pick_clips(values, np.random.default_rng(0))
 
 
 def test_numbers() -> None:
-    assert [report.number(value) for value in (None, float("nan"), 12345, -0.5)] == ["–", "–", "12\u2009345", "−0.500"]
+    assert [number(value) for value in (None, float("nan"), 12345, -0.5)] == ["–", "–", "12\u2009345", "−0.500"]
 
 
 def test_the_best_of_a_column_is_the_lowest_where_less_is_better() -> None:
-    systems = {"a": {"map@10": 0.2, "median_rank": 8.0}, "b": {"map@10": 0.3, "median_rank": 4.0}}
-    assert report._table(systems, lambda _: True)["best"] == {"map@10": {"b"}, "median_rank": {"b"}}
+    values: Systems = {"a": {"map@10": 0.2, "median_rank": 8.0}, "b": {"map@10": 0.3, "median_rank": 4.0}}
+    assert systems.table(values).best == {"map@10": {"b"}, "median_rank": {"b"}}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -10,14 +11,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from models.files import write_json
 from ray_jobs import cli
 from ray_jobs.experiment.loading import load_experiment
+from ray_jobs.results.member import MemberMetrics, MemberProgress
 from ray_jobs.run.directory import RunDirectory, mark_done
 from ray_jobs.run.lock import LEASE_S, LOCK, only_writer
 from ray_jobs.status import MemberStatus, read_status
 
 from .conftest import ROOT
+from .example_results import best_reranking, best_retrieval, best_sampling
 
 SEARCHES = ("retrieval", "sampling", "reranking")
 
@@ -43,18 +45,22 @@ def prepare(run: RunDirectory, done: bool = True) -> None:
 
 
 def finish(run: RunDirectory, name: str) -> None:
-    best = {"epoch": 2, "seconds": 3.0, "train_loss": 0.5, "map@10": 0.25}
-    record = {"epochs": 2, "chosen_by": "map@10", "best": best, "seconds": 6.0}
-    write_json(run.member(name) / "metrics.json", record)
+    MemberMetrics(
+        member=name, kind=run.experiment.members[name].kind, split="validation", chosen_by="map@10", epochs=2,
+        best={"epoch": 2, "seconds": 3.0, "train_loss": 0.5, "map@10": 0.25}, kept_epochs=[2], parameters=100,
+        seconds=6.0, seed=0, commit="unknown",
+    ).write(run.member(name))  # fmt: skip
     mark_done(run.member(name), run.member_inputs(name))
 
 
 def begin(run: RunDirectory, name: str, **more: object) -> None:
     """As after four of ten epochs of a minute and a quarter of the fifth, half a minute ago."""
     (run.checkpoints / f"{name}-{run.member_inputs(name)}").mkdir(parents=True)
-    progress = {"epoch": 4, "epochs": 10, "step": 25, "steps": 100, "seconds": 240.0, "updated": time.time() - 30}
-    values = {"epoch": 4, "seconds": 60.0, "learning_rate": 1e-3, "train_loss": 1.5, "caption_loss": 2.25}
-    write_json(run.member(name) / "progress.json", progress | {"values": values} | more)
+    progress = MemberProgress(
+        epoch=4, epochs=10, step=25, steps=100, seconds=240.0, updated=time.time() - 30,
+        values={"epoch": 4, "seconds": 60.0, "learning_rate": 1e-3, "train_loss": 1.5, "caption_loss": 2.25},
+    )  # fmt: skip
+    progress.model_copy(update=more).write(run.member(name))
 
 
 def member(run: RunDirectory, name: str) -> MemberStatus:
@@ -101,7 +107,8 @@ def test_stopped_failed_and_outdated(run: RunDirectory) -> None:
     begin(run, "captioner-deep", error="loss nan")
     (run.checkpoints / f"fluency-{run.member_inputs('fluency')}").mkdir()
     mark_done(run.member("retriever-bge"), "of other settings")
-    write_json(run.member("retriever-bert") / "progress.json", {"epoch": 4})  # of other settings: nothing is begun
+    (run.member("retriever-bert") / "progress.json").parent.mkdir(parents=True)
+    (run.member("retriever-bert") / "progress.json").write_text("{")  # of other settings: nothing is begun
     wide, deep = member(run, "captioner-wide"), member(run, "captioner-deep")
     assert (wide.state, wide.epoch, wide.eta_s) == ("stopped", 4, None)
     assert (deep.state, deep.note) == ("failed", "loss nan")
@@ -117,6 +124,17 @@ def test_before_the_first_epoch_is_done(run: RunDirectory) -> None:
         assert (wide.state, wide.epoch, wide.step, wide.eta_s) == ("running", 0, 25, None)
 
 
+def test_a_training_that_failed_before_its_first_checkpoint(run: RunDirectory) -> None:
+    (run.checkpoints / f"captioner-wide-{run.member_inputs('captioner-wide')}").mkdir(parents=True)
+    run.note_failure("captioner-wide", "out of memory")
+    wide = member(run, "captioner-wide")
+    assert (wide.state, wide.note, wide.epoch) == ("failed", "out of memory", None)
+    begin(run, "captioner-deep")
+    run.note_failure("captioner-deep", "loss nan")
+    deep = member(run, "captioner-deep")
+    assert (deep.state, deep.note, deep.epoch) == ("failed", "loss nan", 4), "the last epoch is kept"
+
+
 def test_an_owner_that_was_not_heard_of_is_none(run: RunDirectory) -> None:
     begin(run, "captioner-wide")
     with only_writer(run.root):
@@ -129,17 +147,19 @@ def test_an_owner_that_was_not_heard_of_is_none(run: RunDirectory) -> None:
 def test_searching_until_done(run: RunDirectory) -> None:
     for name in run.experiment.members:
         finish(run, name)
-    inputs = run.search_inputs()
+    inputs, e = run.search_inputs(), run.experiment
+    best = {"retrieval": best_retrieval(e), "sampling": best_sampling(e, value=0.5), "reranking": best_reranking(e)}
     states = []
     with only_writer(run.root):
         for what in SEARCHES:
             states.append([part.state for part in read_status(run.root).searches])
-            write_json(run.search(what) / "best.json", {"objective": "cider_d", "value": 0.5, "weights": {}})
+            best[what].write(run.search(what))
             pd.DataFrame({"cider_d": [0.4, 0.5]}).to_parquet(run.search(what) / "trials.parquet")
             mark_done(run.search(what), inputs)
         status = read_status(run.root)
         assert [part.state for part in status.results] == ["running", "waiting", "waiting"]
     assert states == [["running", "waiting", "waiting"], ["done", "running", "waiting"], ["done", "done", "running"]]
+    assert status.searches[0].details == {"map@10": 0.41, "trials": 2}
     assert status.searches[1].details == {"objective": "cider_d", "value": 0.5, "trials": 2}
     for path in (run.ensemble, run.bundle, run.report):
         mark_done(path, inputs)
@@ -152,6 +172,11 @@ def test_the_command(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> N
     assert error.value.code == 0
     assert "nobody is working on it" in capsys.readouterr().out
     begin(run, "captioner-wide")
+    with pytest.raises(SystemExit):
+        cli.main(["status", str(run.root)])
+    printed = capsys.readouterr()
+    assert "stopped" in printed.out
+    assert "the command that began it resumes" in printed.err, "advice is not data"
     with pytest.raises(SystemExit) as error:
         cli.main(["status", str(run.root), "--json"])
     assert error.value.code == 1
@@ -164,15 +189,62 @@ def test_the_command(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_light_and_on_a_copy(run: RunDirectory, tmp_path: Path) -> None:
-    """From another terminal, perhaps of another machine: no Ray, no torch, no path of the machine that trains."""
+    """From another terminal, perhaps of another machine: no path of the machine that trains."""
     finish(run, "retriever-bge")
     moved = run.root.rename(tmp_path / "a copy")
+    done = without_heavy_imports("status", str(moved), "--json")
+    assert json.loads(done)["members"][0]["state"] == "done"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]])
+def test_help_is_light(arguments: list[str]) -> None:
+    assert "Usage: enclap" in without_heavy_imports(*arguments)
+
+
+def without_heavy_imports(*arguments: str) -> str:
+    """Run a command in a process of its own, which must load none of the heavy packages; return what it printed."""
     script = (
-        "import sys\nfrom ray_jobs import cli\ntry:\n    cli.main(['status', sys.argv[1], '--json'])\n"
+        "import sys\nfrom ray_jobs import cli\ntry:\n    cli.main(sys.argv[1:])\n"
         "finally:\n    assert not {'ray', 'torch', 'transformers'} & set(sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(moved)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["members"][0]["state"] == "done"
+    return done.stdout
+
+
+# --- other versions ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def old_run(tmp_path: Path) -> Path:
+    """A copy of the run directory that version 0.1 wrote for experiments/smoke.yaml, with one of its members."""
+    return Path(shutil.copytree(Path(__file__).with_name("run_of_0.1"), tmp_path / "smoke"))
+
+
+def test_a_run_of_version_0_1_is_read(old_run: Path) -> None:
+    status = read_status(old_run)
+    wide = next(member for member in status.members if member.name == "captioner-wide")
+    assert (wide.state, wide.epoch, wide.validation) == ("done", 2, {"caption_loss": 5.706820678710938})
+    assert {member.state for member in status.members if member is not wide} == {"waiting"}
+
+
+def test_files_of_an_unknown_version_are_refused_with_what_to_do(
+    old_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = old_run / "members" / "captioner-wide" / "metrics.json"
+    metrics.write_text(metrics.read_text().replace('"chosen_by"', '"selected_by"'))
+    with pytest.raises(SystemExit) as error:
+        cli.main(["status", str(old_run)])
+    assert error.value.code == 2
+    said = capsys.readouterr().err
+    assert "captioner-wide/metrics.json: field 'chosen_by' is missing" in said
+    assert "run `enclap train` again" in said
+    experiment = old_run / "experiment.yaml"
+    experiment.write_text(experiment.read_text().replace("  target_corpus:", "  goal: best\n  target_corpus:"))
+    with pytest.raises(SystemExit) as error:
+        cli.main(["status", str(old_run)])
+    assert error.value.code == 2
+    said = capsys.readouterr().err
+    assert "experiment.yaml: found field 'goal', which this version does not know" in said
+    assert "wrote it: read it with that one, or run the experiment again" in said

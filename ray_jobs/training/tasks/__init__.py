@@ -1,1 +1,1 @@
-"""What training means for each kind of member."""
+"""Train each kind of member, and the codec."""

@@ -1,97 +1,106 @@
-"""Define what training means for a kind of member: its data, its batches, its loss and its validation."""
+"""Define what the training loop asks of whatever it trains."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ray_jobs.features.files import Features, read_features
-from ray_jobs.training.batching import draw_by_weight
-from ray_jobs.training.member_job import MemberJob
+from ray_jobs.experiment.fingerprint import fingerprint
+from ray_jobs.training.job import TrainingJob
+from ray_jobs.training.optimizer import lr_lambda, parameter_groups
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The values of a model on the validation split, and what the user should know about them."""
+
+    values: dict[str, float]
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a finished training leaves to be published."""
+
+    kept: Path  # directory of the kept epochs' models, each under its number
+    epochs: list[int]  # their numbers, best first
+    history: list[dict[str, float]]  # values of every epoch
+    parameters: int
+
+    @property
+    def best(self) -> dict[str, float]:
+        """Return the values of the best epoch."""
+        return self.history[self.epochs[0] - 1]
 
 
 class Task(ABC):
-    """One kind of training.
+    """One kind of training: its model, batches, loss and validation, and what becomes of the result.
 
-    `monitor` names the validation value that chooses the epoch, `sign` +1: more is better. `warning` is what the last
-    validation found worth a line to the user.
+    `monitor` names the value of an epoch that chooses the best one; `sign` is +1 where more is better, else -1.
     """
 
     monitor: str
     sign: int
-    warning: str | None = None
-
-    def __init__(self, job: MemberJob) -> None:
-        self.job = job
-
-    @cached_property
-    def train(self) -> Features:
-        return read_features(self.job.train)
-
-    @cached_property
-    def validation(self) -> Features:
-        return read_features(self.job.validation)
-
-    @property
-    def all_captions(self) -> list[str]:
-        """Of the training split: what tokenizers are trained on."""
-        return [caption for clip in self.train.captions for caption in clip]
+    job: TrainingJob
 
     @abstractmethod
     def create(self) -> Any:
-        """A new model."""
+        """Return the model that training begins with. It is an `nn.Module` with a method `save(directory)`."""
 
     @abstractmethod
     def load(self, directory: Path) -> Any:
-        """A saved model of this kind."""
+        """Return the model of this training that `save` wrote into a directory."""
 
     @abstractmethod
     def start_from(self, directory: Path) -> Any:
-        """The weights of another member's model, to be trained under this member's settings."""
+        """Return the model of another training, to be trained further under this one's settings."""
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """Return the optimizer of the model's parameters, with their peak learning rates."""
+        return torch.optim.AdamW(parameter_groups(model, self.job.training))
+
+    def lr_lambda(self) -> Callable[[int], float]:
+        """Return the factor of the learning rate at each step, counted from 0 over all epochs."""
+        return lr_lambda(self.job.training, self.steps_per_epoch())
+
+    @abstractmethod
+    def steps_per_epoch(self) -> int:
+        """Return the number of optimizer steps in an epoch."""
+
+    def begin_epoch(self, model: nn.Module, epoch: int) -> None:
+        """Prepare the model for an epoch, from 0 on, before its batches are drawn; by default nothing is done.
+
+        An epoch that is resumed in its middle is not begun again.
+        """
+        return
 
     @abstractmethod
     def batches(self, epoch: int, rank: int, world: int) -> Iterator[Any]:
-        """This worker's share of every global batch of an epoch, the same for the same seed and epoch."""
+        """Yield one worker's share of every batch of an epoch: the same batches for the same seed and epoch."""
 
-    def steps_per_epoch(self) -> int:
-        """Steps of the optimizer in an epoch."""
-        return max(1, self.examples() // self.job.member.training.batch_size)
-
-    @property
-    def batch_size(self) -> int:
-        """Of what `batches` yields, over all workers: a step's batch, or a part of it."""
-        return self.job.member.training.batch_size // self.job.member.training.accumulate
-
-    def examples(self) -> int:
-        """Items of an epoch: clips, unless a task says otherwise."""
-        return len(self.train)
-
-    def epoch_clips(self, rng: np.random.Generator) -> np.ndarray:
-        """Rows of `train` that an epoch goes through, in no particular order."""
-        if self.job.train_weights is None:
-            return np.arange(len(self.train))
-        return draw_by_weight(np.asarray(self.train.origins), self.job.train_weights, rng)
+    def seed_step(self, epoch: int, step: int, rank: int) -> None:
+        """Seed torch for a step: by default from all that names it, so that a resumed training repeats its draws."""
+        torch.manual_seed(int(fingerprint(self.job.seed, epoch, step, rank), 16) % 2**63)
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
-        """Values to log; `loss` is the one to descend."""
+        """Return values to log, each a scalar; `loss` is the one that is minimised."""
 
     @abstractmethod
-    def validate(self, model: Any) -> dict[str, float]:
-        """Values on the validation split."""
+    def validate(self, model: Any) -> Validation:
+        """Return the model's values on the validation split."""
 
-    def rng(self, epoch: int) -> np.random.Generator:
-        """Random numbers of one epoch: nothing of them needs to be kept for resuming."""
-        return np.random.default_rng([self.job.seed, epoch])
+    @abstractmethod
+    def publish(self, trained: Trained, commit: str) -> None:
+        """Write the result into the job's output directory."""
 
-
-def draw_captions(captions: list[str], number: int, rng: np.random.Generator) -> list[str]:
-    """`number` of a clip's captions, each once as long as there are enough."""
-    return [str(caption) for caption in rng.choice(captions, number, replace=len(captions) < number)]
+    @property
+    @abstractmethod
+    def memory_remedy(self) -> str:
+        """Return which settings to change when memory is exhausted, as an advice to the user."""

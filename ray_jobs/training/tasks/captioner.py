@@ -1,4 +1,4 @@
-"""Train a captioner: codes and audio embeddings against captions."""
+"""Train a captioner: from codes and audio embeddings to captions."""
 
 from __future__ import annotations
 
@@ -17,33 +17,32 @@ from models.generation.candidates import beam_search
 from models.metrics.captions import MissingPartError, caption_values, missing_parts
 from models.metrics.diversity import caption_diversity, collapse_warning
 from models.retriever.model import Retriever
-from models.settings import (
-    BeamConfig,
-    CaptionerConfig,
-    CaptionerSettings,
-)
+from models.settings import BeamConfig, CaptionerConfig, CaptionerSettings
 from ray_jobs.experiment.member_config import CaptionerMember
 from ray_jobs.training.batching import bucketed_batches, padding_share
 from ray_jobs.training.member_job import MemberJob
-from ray_jobs.training.tasks.base import Task, draw_captions
+from ray_jobs.training.tasks.base import Validation
+from ray_jobs.training.tasks.member import MemberTask, draw_captions
 
 LOSS = "caption_loss"
 WATCHED = ("unique_share", "vocabulary", "repetition")
 
 
-class CaptionerTask(Task):
-    """Codes and the retriever's audio_embedding against `captions_per_clip` captions, drawn anew each epoch.
+class CaptionerTask(MemberTask):
+    """Reads codes and retrievers' audio embeddings; `captions_per_clip` captions are drawn anew in each epoch.
 
     Raises:
         MissingPartError: if the monitored metric cannot be computed here.
     """
+
+    saves_memory = ("training.accumulate", "gradient_checkpointing: true")
 
     def __init__(self, job: MemberJob) -> None:
         super().__init__(job)
         self.monitor = self._member.monitor
         self.sign = -1 if self.monitor == LOSS else 1
         if self.monitor != LOSS and (reason := missing_parts(self.monitor)):
-            raise MissingPartError(f"members.{job.name}.monitor: {self.monitor}: {reason}")
+            raise MissingPartError(f"{job.key('monitor')}: {self.monitor}: {reason}")
 
     @cached_property
     def retrievers(self) -> list[Retriever]:
@@ -67,7 +66,7 @@ class CaptionerTask(Task):
     def _settings(self) -> CaptionerSettings:
         return self._member.convert(CaptionerSettings)
 
-    def create(self) -> Captioner:
+    def new_model(self) -> Captioner:
         config = self._member.convert(
             CaptionerConfig,
             codebooks=self.train.codes[0].shape[1],
@@ -100,17 +99,17 @@ class CaptionerTask(Task):
 
     @cached_property
     def described(self) -> np.ndarray:
-        """Rows of the validation clips that captions are generated for, spread over the split; ascending."""
+        """Return the rows of the validation clips that are captioned: ascending, spread over the split."""
         if self.monitor == LOSS:
             return np.zeros(0, int)
         clips = len(self.validation)
         return np.arange(clips)[:: math.ceil(clips / (self._member.validation_clips or clips))]
 
     @torch.inference_mode()
-    def validate(self, model: Captioner) -> dict[str, float]:
-        """Negative log-likelihood a token of the references, without label smoothing: `caption_loss`.
+    def validate(self, model: Captioner) -> Validation:
+        """Compute `caption_loss`: the negative log-likelihood of references per token, without label smoothing.
 
-        Where a metric is monitored, also its value of generated captions, and how much these differ.
+        Where a metric is monitored, also its value on generated captions, and how much these differ.
         """
         summed, counted, clips = 0.0, 0, self.validation
         beam, said = BeamConfig(beams=self._member.validation_beams), list[str]()
@@ -127,13 +126,17 @@ class CaptionerTask(Task):
             wanted = torch.from_numpy(self.described[np.isin(self.described, rows)] - at)
             if len(wanted):
                 said += [best.text for best in beam_search(model, states[wanted], mask[wanted], beam)]
-        return {LOSS: summed / counted, **(self._value(said) if said else {})}
+        loss = {LOSS: summed / counted}
+        if not said:
+            return Validation(loss)
+        diversity = caption_diversity(said)
+        warning = collapse_warning(diversity)
+        values = loss | {self.monitor: self._monitored(said)} | {key: diversity[key] for key in WATCHED}
+        return Validation(values, [warning] if warning else [])
 
-    def _value(self, said: list[str]) -> dict[str, float]:
-        """The monitored metric of the captions of `described` clips, and what tells a collapse."""
+    def _monitored(self, said: list[str]) -> float:
+        """Return the monitored metric of the captions of `described` clips."""
         scores = caption_values(said, [self.validation.captions[row] for row in self.described], [self.monitor])
         if reason := scores.absent.get(self.monitor):
-            raise MissingPartError(f"members.{self.job.name}.monitor: {self.monitor}: {reason}")
-        diversity = caption_diversity(said)
-        self.warning = collapse_warning(diversity)
-        return {self.monitor: scores.corpus[self.monitor]} | {key: diversity[key] for key in WATCHED}
+            raise MissingPartError(f"{self.job.key('monitor')}: {self.monitor}: {reason}")
+        return scores.corpus[self.monitor]

@@ -1,4 +1,4 @@
-"""Train a fluency-error detector: intact against damaged captions."""
+"""Train a fluency-error detector to tell damaged captions from intact ones."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from torch import Tensor, nn
 
 from models.fluency.damage import build_examples
 from models.fluency.detector import FluencyDetector
-from models.settings import (
-    FluencyDetectorConfig,
-)
+from models.settings import FluencyDetectorConfig
 from ray_jobs.experiment.member_config import FluencyDetectorMember
 from ray_jobs.training.batching import bucketed_batches
-from ray_jobs.training.tasks.base import Task
+from ray_jobs.training.tasks.base import Validation
+from ray_jobs.training.tasks.member import MemberTask
 
 
-class FluencyTask(Task):
-    """Intact against damaged captions, damaged anew each epoch."""
+class FluencyTask(MemberTask):
+    """Reads captions and damaged captions, which are damaged anew in each epoch."""
 
     monitor, sign = "f1", 1
+    saves_memory = ("training.accumulate",)
 
     @property
     def _settings(self) -> FluencyDetectorConfig:
         assert isinstance(self.job.member, FluencyDetectorMember)
         return self.job.member.convert(FluencyDetectorConfig)
 
-    def create(self) -> FluencyDetector:
+    def new_model(self) -> FluencyDetector:
         return FluencyDetector.create(self._settings, self.all_captions)
 
     def load(self, directory: Path) -> FluencyDetector:
@@ -38,11 +38,6 @@ class FluencyTask(Task):
 
     def start_from(self, directory: Path) -> FluencyDetector:
         return FluencyDetector.load(directory, self._settings)
-
-    @property
-    def batch_size(self) -> int:
-        """Of what `batches` yields, over all workers: a step's batch, or a part of it."""
-        return self.job.member.training.batch_size // self.job.member.training.accumulate
 
     def examples(self) -> int:
         return len(build_examples(self.all_captions, self.rng(0)))
@@ -58,8 +53,8 @@ class FluencyTask(Task):
         damaged = torch.tensor([float(label) for _, label in batch], device=device)
         return {"loss": model([text for text, _ in batch], damaged)}
 
-    def validate(self, model: FluencyDetector) -> dict[str, float]:
-        """Precision, recall and F1 of finding damage, at probability 0.5, on the damaged validation captions."""
+    def validate(self, model: FluencyDetector) -> Validation:
+        """Compute precision, recall and F1 of finding damaged validation captions, at probability 0.5."""
         captions = [caption for clip in self.validation.captions for caption in clip]
         examples = build_examples(captions, np.random.default_rng(self.job.seed))
         damaged = np.array([label for _, label in examples], bool)
@@ -67,4 +62,4 @@ class FluencyTask(Task):
         precision = (damaged & found).sum() / max(1, found.sum())
         recall = (damaged & found).sum() / max(1, damaged.sum())
         f1 = 2 * precision * recall / max(1e-9, precision + recall)
-        return {"precision": float(precision), "recall": float(recall), "f1": float(f1)}
+        return Validation({"precision": float(precision), "recall": float(recall), "f1": float(f1)})

@@ -1,19 +1,22 @@
-"""Map each kind of member to its training task."""
+"""Find the task of a training by its kind."""
 
 from __future__ import annotations
 
-from ray_jobs.training.member_job import MemberJob
+from pkgutil import resolve_name
+
+from ray_jobs.training.job import TrainingJob
 from ray_jobs.training.tasks.base import Task
-from ray_jobs.training.tasks.captioner import CaptionerTask
-from ray_jobs.training.tasks.fluency import FluencyTask
-from ray_jobs.training.tasks.retriever import RetrieverTask
+
+# Module of this package and class, by the kind of the training. Loaded by name: each brings its own heavy imports.
+TASKS = {
+    "retriever": "retriever:RetrieverTask",
+    "captioner": "captioner:CaptionerTask",
+    "fluency-detector": "fluency:FluencyTask",
+    "codec": "codec:CodecTask",
+}
 
 
-def make_task(job: MemberJob) -> Task:
-    """The task of the member's kind."""
-    kinds: dict[str, type[Task]] = {
-        "retriever": RetrieverTask,
-        "captioner": CaptionerTask,
-        "fluency-detector": FluencyTask,
-    }
-    return kinds[job.member.kind](job)
+def make_task(job: TrainingJob) -> Task:
+    """Return the task of the job's kind."""
+    task: Task = resolve_name(f"{__package__}.{TASKS[job.kind]}")(job)
+    return task

@@ -1,4 +1,4 @@
-"""Train a retriever: log-mels against one caption a clip."""
+"""Train a retriever: log-mels and captions in one space."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ from models.encoders.log_mel import crop, pad_log_mels
 from models.metrics.retrieval import flatten_captions, retrieval_values
 from models.retriever.mixup import mix_pairs
 from models.retriever.model import Retriever
-from models.settings import (
-    RetrieverConfig,
-    RetrieverSettings,
-)
+from models.settings import RetrieverConfig, RetrieverSettings
 from ray_jobs.experiment.member_config import RetrieverMember
 from ray_jobs.training.batching import bucketed_batches, padding_share
-from ray_jobs.training.tasks.base import Task, draw_captions
+from ray_jobs.training.tasks.base import Validation
+from ray_jobs.training.tasks.member import MemberTask, draw_captions
 
 
-class RetrieverTask(Task):
-    """Log-mels against one caption a clip, drawn anew each epoch; a clip that comes twice is not its own negative."""
+class RetrieverTask(MemberTask):
+    """Reads log-mels and one caption per clip, drawn anew in each epoch; a clip drawn twice is not its own negative."""
 
     monitor, sign = "map@10", 1
+    saves_memory = ("gradient_cache",)
 
     @property
     def _member(self) -> RetrieverMember:
@@ -38,7 +37,7 @@ class RetrieverTask(Task):
     def _settings(self) -> RetrieverSettings:
         return self._member.convert(RetrieverSettings)
 
-    def create(self) -> Retriever:
+    def new_model(self) -> Retriever:
         config = self._member.convert(RetrieverConfig, log_mel=self.job.log_mel)
         retriever = Retriever.create(config, self.all_captions)
         if not config.audio_encoder.checkpoint:
@@ -58,7 +57,7 @@ class RetrieverTask(Task):
         most = self._member.audio_encoder.max_frames
         longest_s = most * self.job.log_mel.hop_length / self.job.log_mel.sample_rate if most else math.inf
         lengths = [min(train.durations_s[clip], longest_s) for clip in clips]
-        own = np.random.default_rng([self.job.seed, epoch, 1 + rank])  # `rng` must go on alike in all workers
+        own = np.random.default_rng([self.job.seed, epoch, 1 + rank])  # `rng` must draw alike in all workers
         for rows in bucketed_batches(lengths, self.batch_size, rng, rank, world):
             log_mels = [crop(train.log_mels[clip], most, own) for clip in clips[rows]]
             mixed = mix_pairs(*pad_log_mels(log_mels), [drawn[row] for row in rows], self._member.mixup_alpha, own)
@@ -67,7 +66,8 @@ class RetrieverTask(Task):
     def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
         return {"loss": model(*batch, chunk_size=self._member.gradient_cache), "padding": padding_share(batch[1])}
 
-    def validate(self, model: Retriever) -> dict[str, float]:
+    def validate(self, model: Retriever) -> Validation:
+        """Compute text-to-audio retrieval of all validation captions among all validation clips."""
         queries, target = flatten_captions(self.validation.captions)
         audio = model.audio_embeddings(self.validation.log_mels)
-        return retrieval_values(model.similarity(model.text_embeddings(queries), audio), target).corpus
+        return Validation(retrieval_values(model.similarity(model.text_embeddings(queries), audio), target).corpus)

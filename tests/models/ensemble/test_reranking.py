@@ -58,7 +58,7 @@ def test_z_is_of_the_clips_own_candidates() -> None:
     scaled = normalise(np.array([[1.0, 3.0, 100.0], [5.0, 5.0, 5.0]]), np.array([[1, 1, 0], [1, 1, 1]], bool), "z")
     np.testing.assert_allclose(scaled, [[-1, 1, 0], [0, 0, 0]])
     padded = normalise(np.array([[1.0, 3.0, np.nan]]), np.array([[True, True, False]]), "z")
-    np.testing.assert_allclose(padded, [[-1, 1, 0]])
+    np.testing.assert_allclose(padded, np.array([[-1, 1, 0]]))
 
 
 def test_z_of_equal_scores_is_not_rounding_noise() -> None:

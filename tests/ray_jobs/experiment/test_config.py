@@ -20,7 +20,7 @@ def test_shipped_experiments_load(name: str, captioners: int) -> None:
     assert len(experiment.of_kind("captioner")) == captioners
 
 
-def test_what_others_start_from_is_no_part_of_the_ensemble() -> None:
+def test_what_others_start_from_is_not_part_of_the_ensemble() -> None:
     overrides = [
         "members.captioner-deep.init_from=captioner-wide",
         "members.retriever-bert.init_from=retriever-bge",
@@ -37,7 +37,7 @@ def test_a_captioner_reads_one_retriever_or_several() -> None:
     several = "members.captioner-wide.audio_embedding=[retriever-bge, retriever-roberta]"
     assert load_experiment(SMOKE).members["captioner-wide"].edges() == ["retriever-bge"]
     assert load_experiment(SMOKE, [several]).members["captioner-wide"].edges() == ["retriever-bge", "retriever-roberta"]
-    for wrong, message in (("[retriever-bge, fluency]", "'fluency' is no retriever"), ("[]", "audio_embedding")):
+    for wrong, message in (("[retriever-bge, fluency]", "'fluency' is not a retriever"), ("[]", "audio_embedding")):
         with pytest.raises(ConfigError, match=message):
             load_experiment(SMOKE, [f"members.captioner-wide.audio_embedding={wrong}"])
 
@@ -54,20 +54,23 @@ def test_overrides_reach_any_field() -> None:
     [
         ("serach.trials=3", "unknown key 'serach'; did you mean 'search'?"),
         ("members.fluency.training.epohcs=3", "members.fluency.training.epohcs'; did you mean 'epochs'?"),
-        ("members.captioner-deep.audio_embedding=fluency", "'fluency' is no retriever"),
+        ("members.captioner-deep.audio_embedding=fluency", "'fluency' is not a retriever"),
         ("members.captioner-deep.audio_embedding=nobody", "'nobody' is not among members"),
-        ("members.captioner-deep.init_from=retriever-bge", "'retriever-bge' is no captioner"),
+        ("members.captioner-deep.init_from=retriever-bge", "'retriever-bge' is not a captioner"),
         ("members.captioner-deep.init_from=captioner-deep", "in a circle: captioner-deep"),
         (
             "members.retriever-bge.init_from=retriever-roberta",
             "members.retriever-bge.text_encoder.name: found 'random:bert', expected 'random:roberta' as "
             "'retriever-roberta' has",
         ),
-        ("members.fluency.resources.workers=3", "training.batch_size: 64 is no multiple of resources.workers .3."),
-        ("members.fluency.resources.workers=[1, 3]", "training.batch_size: 64 is no multiple of resources.workers .3."),
+        ("members.fluency.resources.workers=3", "training.batch_size: 64 is not a multiple of resources.workers .3."),
+        (
+            "members.fluency.resources.workers=[1, 3]",
+            "training.batch_size: 64 is not a multiple of resources.workers .3.",
+        ),
         ("members.fluency.resources.workers=[2, 1]", r"workers: found \[2, 1\], expected \[least, most\]"),
         ("members.fluency.resources.workers=[0, 1]", "resources.workers"),
-        ("members.fluency.resources.custom={GPU: 1}", "custom: 'GPU' is no custom resource; use cpus_per_worker"),
+        ("members.fluency.resources.custom={GPU: 1}", "custom: 'GPU' is not a custom resource; use cpus_per_worker"),
         ("members.fluency.resources.accelerator_type=H100", "accelerator_type: needs gpus_per_worker above 0"),
         ("members.retriever-bge.training.accumulate=2", "training.accumulate: .*use gradient_cache"),
         ("members.fluency.corpora={soundscapes: 0}", "members.fluency.corpora: all shares are 0"),
@@ -95,7 +98,7 @@ def test_errors_name_file_key_and_remedy(override: str, message: str) -> None:
         load_experiment(SMOKE, [override])
 
 
-def test_files_that_are_no_experiment(tmp_path: Path) -> None:
+def test_files_that_are_not_experiments(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         load_experiment(tmp_path / "absent.yaml")
     for content, message in [("a: [", "not YAML"), ("- 1", "expected a mapping"), ("", "expected a mapping")]:

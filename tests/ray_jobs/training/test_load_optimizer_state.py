@@ -1,4 +1,4 @@
-"""A training that goes on with another one's weights, under settings of its own; no Ray."""
+"""A training that goes on with another one's weights under its own settings; without Ray."""
 
 from pathlib import Path
 
@@ -12,13 +12,15 @@ from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.features.files import write_shard
 from ray_jobs.run.directory import RunDirectory
-from ray_jobs.training.loop import _State
+from ray_jobs.training.loop import TrainingState
+from ray_jobs.training.member_job import MemberJob
 from ray_jobs.training.optimizer import lr_lambda
 from ray_jobs.training.tasks.registry import make_task
-from ray_jobs.training.trainer import member_job
 from ray_jobs.tuning.sweep_space import with_settings
 
-SMOKE = Path(__file__).parents[2] / "experiments" / "smoke.yaml"
+from ..conftest import ROOT
+
+SMOKE = ROOT / "experiments" / "smoke.yaml"
 MEMBER = "retriever-bge"
 
 
@@ -45,10 +47,10 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
     return experiment
 
 
-def state(experiment: Experiment, scratch: Path, start: Path | None = None) -> _State:
+def state(experiment: Experiment, scratch: Path, start: Path | None = None) -> TrainingState:
     scratch.mkdir()
-    task = make_task(member_job(experiment, RunDirectory(experiment), MEMBER))
-    return _State(task, scratch, rank=0, world=1, start=ray.train.Checkpoint(str(start)) if start else None)
+    task = make_task(MemberJob.of(experiment, RunDirectory(experiment), MEMBER))
+    return TrainingState(task, scratch, rank=0, world=1, start=ray.train.Checkpoint(str(start)) if start else None)
 
 
 def test_weights_and_moments_are_the_others_settings_are_the_own(experiment: Experiment, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What tasks read in training, and what they validate by."""
+"""What members' tasks read in training, and what they are validated by."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from models.generation.candidates import beam_search, encoded_batches
 from models.metrics import captions as metrics
 from models.metrics.captions import MissingPartError, caption_values
 from models.settings import BeamConfig, CaptionerConfig, LogMelConfig
-from ray_jobs.experiment.member_config import CaptionerMember, RetrieverMember
+from ray_jobs.experiment.member_config import AnyMember, CaptionerMember, RetrieverMember
 from ray_jobs.features.files import Features
 from ray_jobs.training.member_job import MemberJob
 from ray_jobs.training.tasks.captioner import CaptionerTask
@@ -20,12 +20,19 @@ from ray_jobs.training.tasks.registry import make_task
 from ray_jobs.training.tasks.retriever import RetrieverTask
 
 
+def job_of(member: AnyMember, log_mel: LogMelConfig) -> MemberJob:
+    """The training of a member whose features are set by the test."""
+    return MemberJob(
+        name=member.kind, seed=0, inputs="", output=Path(), member=member, train=[], train_weights=None, validation=[],
+        log_mel=log_mel, edges={},
+    )  # fmt: skip
+
+
 def retriever_batches(epoch: int, **settings: Any) -> list[tuple[torch.Tensor, torch.Tensor, list[str], torch.Tensor]]:
     """One epoch of 16 clips, of which clip n is 40 + 10 n frames long, filled with n, and captioned by its number."""
     training = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3}
     member = RetrieverMember.model_validate({"kind": "retriever", "training": training, **settings})
-    job = MemberJob("retriever", member, 0, "", [], None, [], LogMelConfig(n_mels=3), Path(), {})
-    task = RetrieverTask(job)
+    task = RetrieverTask(job_of(member, LogMelConfig(n_mels=3)))
     clips = [np.full((40 + 10 * n, 3), n, np.float16) for n in range(16)]
     names = [str(n) for n in range(16)]
     task.train = Features(names, names, [[name] for name in names], [1.0] * 16, clips, clips, [0] * 16, {})
@@ -58,7 +65,7 @@ def captioner_task(**settings: Any) -> CaptionerTask:
     training = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3}
     raw = {"kind": "captioner", "audio_embedding": "retriever", "training": training, **settings}
     member = CaptionerMember.model_validate(raw)
-    task = make_task(MemberJob("captioner", member, 0, "", [], None, [], LogMelConfig(), Path(), {}))
+    task = make_task(job_of(member, LogMelConfig()))
     assert isinstance(task, CaptionerTask)
     rng = np.random.default_rng(0)
     codes = [rng.integers(0, 16, (20 + 2 * n, 3)).astype(np.int16) for n in range(CLIPS)]
@@ -88,7 +95,7 @@ def test_a_captioner_is_monitored_by_what_it_says(monitor: str, clips: int | Non
     model = small_captioner(0.5)
     task = captioner_task(monitor=monitor, validation_clips=clips, validation_beams=3)
     assert (task.monitor, task.sign) == (monitor, 1)
-    values = task.validate(model)
+    values = task.validate(model).values
     assert task.described.tolist() == list(rows)
     said = [""] * CLIPS
     for own, states, mask in encoded_batches(model, task.validation.codes, task.validation_embeddings, 5):
@@ -100,16 +107,16 @@ def test_a_captioner_is_monitored_by_what_it_says(monitor: str, clips: int | Non
     assert values["unique_share"] == len({said[row] for row in rows}) / len(rows)
     by_loss = captioner_task()
     assert (by_loss.monitor, by_loss.sign) == ("caption_loss", -1)
-    assert by_loss.validate(model) == {"caption_loss": values["caption_loss"]}, "no caption is generated for it"
+    assert by_loss.validate(model).values == {"caption_loss": values["caption_loss"]}, "no caption is generated for it"
 
 
-def test_a_collapse_is_told_as_long_as_it_lasts() -> None:
+def test_a_collapse_is_reported_as_long_as_it_lasts() -> None:
     task = captioner_task(monitor="rouge_l")
-    values = task.validate(small_captioner(1e-6))
-    assert values["unique_share"] == 1 / CLIPS
-    assert "look collapsed" in str(task.warning)
-    task.validate(small_captioner(0.5))
-    assert "of the captions differ" not in str(task.warning)
+    collapsed = task.validate(small_captioner(1e-6))
+    assert collapsed.values["unique_share"] == 1 / CLIPS
+    assert any("look collapsed" in warning for warning in collapsed.warnings)
+    healthy = task.validate(small_captioner(0.5))
+    assert not any("of the captions differ" in warning for warning in healthy.warnings)
 
 
 def test_a_metric_that_cannot_be_computed_is_refused_before_training(

@@ -1,4 +1,4 @@
-"""What is told of a member, epoch by epoch: its log, TensorBoard's curves, MLflow and W&B as they are installed."""
+"""What is logged of a member, epoch by epoch: its log, TensorBoard's curves, MLflow and W&B."""
 
 import json
 import struct
@@ -19,8 +19,8 @@ from ray_jobs.run.directory import RunDirectory
 from ray_jobs.run.log import LOG
 from ray_jobs.training import tracking
 from ray_jobs.training.member_job import MemberJob
+from ray_jobs.training.tasks.base import Validation
 from ray_jobs.training.tracking import Tracking, check
-from ray_jobs.training.trainer import member_job
 
 from ..conftest import ROOT
 
@@ -30,19 +30,19 @@ EPOCHS = [{"epoch": epoch, "train_loss": 1.0 / epoch, "map@10": 0.1 * epoch} for
 @pytest.fixture
 def job(tmp_path: Path) -> MemberJob:
     experiment = load_experiment(ROOT / "experiments" / "smoke.yaml", [f"storage_path={tmp_path}"])
-    return member_job(experiment, RunDirectory(experiment), "retriever-bge")
+    return MemberJob.of(experiment, RunDirectory(experiment), "retriever-bge")
 
 
 def train(job: MemberJob) -> None:
     """Two epochs; then, in another process perhaps, the third."""
     first = Tracking(job, 0, 2)
-    first.log(EPOCHS[0], None)
-    first.log(EPOCHS[1], "all captions are alike")
+    first.log(Validation(EPOCHS[0]))
+    first.log(Validation(EPOCHS[1], ["all captions are alike"]))
     for tracker in first.trackers:
         tracker.close()
     time.sleep(1)  # W&B names directories by the second
     resumed = Tracking(job, 2, 2)
-    resumed.log(EPOCHS[2], None)
+    resumed.log(Validation(EPOCHS[2]))
     resumed.close()
 
 
@@ -84,7 +84,7 @@ def test_mlflow(job: MemberJob, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def wandb_records(content: bytes) -> Iterator[Any]:
-    """The records of a .wandb file: LevelDB's log format behind seven bytes, in one block as long as it is small."""
+    """The records of a .wandb file: LevelDB's log format after seven bytes, in one block as long as it is small."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     assert content.startswith(b":W&B")
@@ -127,10 +127,10 @@ def test_a_tracker_that_fails_does_not_end_the_training(job: MemberJob, monkeypa
             raise AssertionError("was left out")
 
     monkeypatch.setitem(tracking.TRACKERS, "mlflow", Broken)
-    told = Tracking(replace(job, tracking=("mlflow",)), 0, 1)
-    told.log(EPOCHS[0], None)
-    told.log(EPOCHS[1], None)
-    told.close()
+    watched = Tracking(replace(job, tracking=("mlflow",)), 0, 1)
+    watched.log(Validation(EPOCHS[0]))
+    watched.log(Validation(EPOCHS[1]))
+    watched.close()
     assert events(job) == ["started", "epoch", "tracking failed", "epoch", "finished"]
     assert "no route to host" in log(job)[2]["error"]
 

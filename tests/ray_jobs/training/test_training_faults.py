@@ -1,9 +1,10 @@
-"""Faults within a worker: what is refused, and what the message says to do."""
+"""Faults in a worker: what is refused, and what the message says to do."""
 
 import faulthandler
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from safetensors import SafetensorError
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.run.directory import RunDirectory
 from ray_jobs.training.faults import DiskFullError, MemberOutOfMemoryError, actionable_errors, hang_watchdog, reason
+from ray_jobs.training.job import TrainingRequest
 from ray_jobs.training.member_job import MemberJob
-from ray_jobs.training.trainer import member_job, work
+from ray_jobs.training.tasks.registry import make_task
+from ray_jobs.training.trainer import work
 
 from ..conftest import ROOT
 from ..small_training import MEMBER, write_experiment
@@ -27,12 +30,12 @@ from ..small_training import MEMBER, write_experiment
 def small_job(folder: Path, **training: Any) -> MemberJob:
     path = write_experiment(folder, 2, {"hang_timeout_s": 900}, **training)
     experiment = load_experiment(path)
-    return member_job(experiment, RunDirectory(experiment), MEMBER)
+    return MemberJob.of(experiment, RunDirectory(experiment), MEMBER)
 
 
 def smoke_job(member: str, output: Path) -> MemberJob:
     experiment = load_experiment(ROOT / "experiments" / "smoke.yaml")
-    return replace(member_job(experiment, RunDirectory(experiment), member), output=output / "members" / member)
+    return replace(MemberJob.of(experiment, RunDirectory(experiment), member), output=output / "members" / member)
 
 
 def test_a_step_that_diverges_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,8 +45,8 @@ def test_a_step_that_diverges_is_not_made(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda timeout, exit, file: watched.append(timeout))
     monkeypatch.setattr(faulthandler, "cancel_dump_traceback_later", lambda: ended.append(True))
     job = small_job(tmp_path / "small", learning_rate=1e30, clip_norm=1e9)
-    trainer = TorchTrainer(work, train_loop_config={"job": job, "commit": "", "progress": None, "start": None},
-                           scaling_config=ScalingConfig(num_workers=0))  # fmt: skip
+    request = TrainingRequest(job, commit="", progress=None)
+    trainer = TorchTrainer(partial(work, request), scaling_config=ScalingConfig(num_workers=0))
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         with pytest.raises(Exception) as failed:  # noqa: PT011 local mode passes the worker's error on, others wrap it
@@ -69,8 +72,8 @@ def test_a_full_disk_is_named_with_what_is_left(writer: str, tmp_path: Path) -> 
         with Path("/dev/full").open("r+b", buffering=0) as full:
             torch.save({"a": torch.zeros(1 << 10)}, full) if writer == "torch" else full.write(b"x")
 
-    told = pytest.raises(DiskFullError, match=rf"fluency: .*[0-9.]+ .?B free at {tmp_path}.*; make room")
-    with told, actionable_errors(smoke_job("fluency", tmp_path), tmp_path):
+    full_disk = pytest.raises(DiskFullError, match=rf"fluency: .*[0-9.]+ .?B free at {tmp_path}.*; make room")
+    with full_disk, actionable_errors(smoke_job("fluency", tmp_path), "", tmp_path):
         write()
 
 
@@ -78,13 +81,15 @@ def test_a_full_disk_is_named_with_what_is_left(writer: str, tmp_path: Path) -> 
     ("member", "remedy"),
     [("retriever-bge", "members.retriever-bge.gradient_cache"), ("captioner-wide", "gradient_checkpointing: true")],
 )
-def test_exhausted_memory_is_told_with_what_takes_less(member: str, remedy: str, tmp_path: Path) -> None:
-    with pytest.raises(MemberOutOfMemoryError, match=remedy), actionable_errors(smoke_job(member, tmp_path), tmp_path):
+def test_exhausted_memory_is_reported_with_settings_that_need_less(member: str, remedy: str, tmp_path: Path) -> None:
+    job = smoke_job(member, tmp_path)
+    errors = actionable_errors(job, make_task(job).memory_remedy, tmp_path)
+    with pytest.raises(MemberOutOfMemoryError, match=remedy), errors:
         torch.empty(1 << 50)
 
 
 def test_other_errors_pass(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), actionable_errors(smoke_job("fluency", tmp_path), tmp_path):
+    with pytest.raises(KeyError), actionable_errors(smoke_job("fluency", tmp_path), "", tmp_path):
         raise KeyError("x")
 
 
@@ -99,7 +104,7 @@ def test_the_reason_is_the_line_that_says_most() -> None:
 
 
 def test_a_hung_process_ends_and_says_where_it_hung() -> None:
-    hangs = ("import time\nfrom ray_jobs.faults import hang_watchdog\n"
+    hangs = ("import time\nfrom ray_jobs.training.faults import hang_watchdog\n"
              "with hang_watchdog(0.5) as alive:\n    alive()\n    time.sleep(60)")  # fmt: skip
     ended = subprocess.run([sys.executable, "-c", hangs], cwd=ROOT, capture_output=True, text=True, timeout=50,
                            check=False)  # fmt: skip

@@ -1,0 +1,153 @@
+"""Lay out the report's clips: what the ensemble heard, said and found, to look at and listen to."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import soundfile
+
+from corpora.audio import load_clip
+from models.audio import AudioError
+from models.ensemble.candidate_table import ENCODER, CandidateTable
+from models.ensemble.reranking import Reranking
+from models.metrics.captions import candidate_values
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.features.files import Features, read_features
+from ray_jobs.results.best import BestReranking
+from ray_jobs.run.directory import RunDirectory
+
+CLIPS, CANDIDATES, RETRIEVED = 8, 5, 5  # shown: clips, and of each clip candidates and retrieved files
+AUDIO_RATE, AUDIO_S = 16_000, 30.0  # Hz and seconds: enough to judge a caption by, small enough for one page
+PICTURE_COLUMNS, PICTURE_ROWS, PICTURE_LEVELS = 480, 96, 64
+LOUDEST_DB = 80  # range of a picture, below the loudest value
+
+
+@dataclass(frozen=True)
+class ShownRetrieval:
+    """A caption of the clip as a query."""
+
+    query: str
+    names: list[str]  # of the first files retrieved
+    rank: int | None  # of the clip itself; None where it is not among those listed
+    listed: int
+
+
+@dataclass(frozen=True)
+class ShownClip:
+    """A clip with everything that the page shows of it."""
+
+    file: str
+    why: str  # best, worst or random
+    cider_d: float
+    caption: str
+    references: list[str]
+    duration_s: float
+    audio: str | None  # data URI; None where the file is gone
+    picture: str  # data URI
+    alone: dict[str, str]  # captioner to the caption that it alone would have given
+    candidates: list[dict[Any, Any]]  # rows of candidates.parquet with their `rank`, best first
+    candidate_count: int
+    encoders: list[str]
+    retrieval: ShownRetrieval
+
+
+def shown_clips(experiment: Experiment, directory: RunDirectory) -> list[ShownClip]:
+    """Return the clips with the highest and the lowest CIDEr-D of the ensemble's caption, and some drawn at random."""
+    features = read_features([directory.features(experiment.target_corpus, "test")])
+    candidates = dict(list(pd.read_parquet(directory.ensemble / "candidates.parquet").groupby("clip_id", sort=False)))
+    captions = [candidates[clip_id].query("chosen")["caption"].iloc[0] for clip_id in features.clip_ids]
+    values = np.concatenate(candidate_values([[text] for text in captions], features.captions, "cider_d"))
+    rankings = pd.read_csv(directory.ensemble / "retrieval.csv", dtype=str, keep_default_na=False)
+    first_query = np.cumsum([0, *map(len, features.captions)])
+    reranking = BestReranking.read(directory.search("reranking")).reranking
+    rng = np.random.default_rng(experiment.seed)
+    clips = []
+    for row, why in pick_clips(values, rng):
+        frame = candidates[features.clip_ids[row]]
+        clips.append(
+            ShownClip(
+                file=features.file_names[row],
+                why=why,
+                cider_d=float(values[row]),
+                caption=captions[row],
+                references=features.captions[row],
+                duration_s=features.durations_s[row],
+                audio=_audio(features.paths[row], experiment.features.max_duration_s),
+                picture=_picture(features.log_mels[row]),
+                alone=_alone(frame, reranking, experiment.of_kind("captioner")),
+                candidates=_best_candidates(frame),
+                candidate_count=len(frame),
+                encoders=_encoders(frame),
+                retrieval=_retrieval(features, rankings, row, first_query[row], rng),
+            )
+        )
+    return clips
+
+
+def pick_clips(values: np.ndarray, rng: np.random.Generator) -> list[tuple[int, str]]:
+    """Return rows of clips with the reason for each: three of the best, three of the worst, the rest at random."""
+    order = np.argsort(-values, kind="stable")
+    third = min(3, len(order) // 3)
+    rest = rng.permutation(order[third : len(order) - third])[: CLIPS - 2 * third]
+    named = {"best": order[:third], "random": rest, "worst": order[len(order) - third :]}
+    return [(int(row), why) for why, rows in named.items() for row in rows]
+
+
+def _encoders(frame: pd.DataFrame) -> list[str]:
+    return [name.removeprefix(ENCODER) for name in frame.columns if name.startswith(ENCODER)]
+
+
+def _alone(frame: pd.DataFrame, reranking: Reranking, captioners: list[str]) -> dict[str, str]:
+    """Return the caption that each captioner alone would have given of a clip, reranked."""
+    table, _ = CandidateTable.from_frame(frame, [frame["clip_id"].iloc[0]])
+    own = {name: table.of_captioner(name) for name in captioners}
+    return {name: table.texts[0][int(reranking.choose(t)[0])] for name, t in own.items() if t.mask.any()}
+
+
+def _best_candidates(frame: pd.DataFrame) -> list[dict[Any, Any]]:
+    """Return a clip's first candidates by score, and the chosen one."""
+    ranked = frame.sort_values("score", ascending=False, kind="stable").assign(rank=range(1, len(frame) + 1))
+    return ranked[(ranked["rank"] <= CANDIDATES) | ranked["chosen"]].to_dict("records")
+
+
+def _retrieval(
+    features: Features, rankings: pd.DataFrame, row: int, first_query: int, rng: np.random.Generator
+) -> ShownRetrieval:
+    """Return the files found for one of the clip's captions, drawn at random."""
+    ranking = rankings.iloc[int(first_query + rng.integers(len(features.captions[row])))]
+    names, right = ranking.iloc[1:].tolist(), features.file_names[row]
+    rank = names.index(right) + 1 if right in names else None
+    return ShownRetrieval(ranking["caption"], names[:RETRIEVED], rank, len(names))
+
+
+def _audio(path: str, max_duration_s: float) -> str | None:
+    """Return the clip as a data URI, MP3 because every browser plays it; None if the file is gone."""
+    try:
+        samples = load_clip(path, AUDIO_RATE, min(AUDIO_S, max_duration_s))
+    except AudioError:
+        return None
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.clip(samples, -1, 1), AUDIO_RATE, format="MP3", compression_level=0.6)
+    return f"data:audio/mpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _picture(log_mel: np.ndarray) -> str:
+    """Return log_mel [frames, mels] as a PNG data URI, low pitch at the bottom, over the loudest 80 dB."""
+    from matplotlib import colormaps
+    from PIL import Image
+
+    image = np.flipud(log_mel.astype(np.float32).T)
+    levels = np.clip((image - image.max() + LOUDEST_DB) / LOUDEST_DB, 0, 1) * 255
+    small = Image.fromarray(levels.astype(np.uint8)).resize(
+        (min(PICTURE_COLUMNS, levels.shape[1]), min(PICTURE_ROWS, levels.shape[0])), Image.Resampling.BOX
+    )
+    indexed = Image.fromarray(np.asarray(small) // (256 // PICTURE_LEVELS))
+    indexed.putpalette((colormaps["magma"](np.linspace(0, 1, PICTURE_LEVELS))[:, :3] * 255).astype(np.uint8).tobytes())
+    buffer = io.BytesIO()
+    indexed.save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,65 @@
+"""Render the report's page of what the jobs left in the run directory."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.reporting.charts import label
+from ray_jobs.reporting.clips import AUDIO_S, shown_clips
+from ray_jobs.reporting.members import shown_members
+from ray_jobs.reporting.searches import searches
+from ray_jobs.reporting.systems import chance, forests, summaries, tables
+from ray_jobs.results.best import BestReranking
+from ray_jobs.results.metrics import EnsembleMetrics
+from ray_jobs.run.directory import RunDirectory
+
+TEMPLATES = Path(__file__).parent / "templates"
+QUARANTINED = 20  # clips shown of each corpus
+
+
+def render(experiment: Experiment, directory: RunDirectory) -> str:
+    """Return the page as HTML that loads nothing from elsewhere.
+
+    Raises:
+        RecordError: if what search or combine wrote cannot be read.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    environment.filters |= {"number": number, "label": label}
+    metrics = EnsembleMetrics.read(directory.ensemble)
+    return environment.get_template("report.html").render(
+        name=experiment.name,
+        metrics=metrics,
+        date=datetime.now(UTC).strftime("%Y-%m-%d"),
+        summary=summaries(metrics),
+        tables=tables(metrics),
+        chance=chance(metrics),
+        forests=forests(metrics.comparisons),
+        members=shown_members(experiment, directory),
+        searches=searches(experiment, directory),
+        clips=shown_clips(experiment, directory),
+        threshold=BestReranking.read(directory.search("reranking")).fluency_threshold,
+        audio_s=AUDIO_S,
+        quarantine={corpus: _quarantine(directory.features(corpus)) for corpus in experiment.corpora},
+    )
+
+
+def number(value: Any, sign: str = "") -> str:
+    """Format a value: whole numbers above 1 with thousands apart, others to three places, a dash for none."""
+    if value is None or (isinstance(value, float) and not np.isfinite(value)):
+        return "–"
+    if isinstance(value, int | np.integer) or (value > 1 and value == int(value)):
+        return f"{int(value):,}".replace(",", "\N{THIN SPACE}")
+    return f"{value:{sign}.3f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _quarantine(features: Path) -> dict[str, Any]:
+    frame = pd.read_parquet(features / "quarantine.parquet")
+    return {"count": len(frame), "rows": frame.head(QUARANTINED).to_dict("records")}

@@ -1,0 +1,127 @@
+"""Lay out the report's section on results: all systems' values, and the ensemble against each single system."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from ray_jobs.reporting.charts import THEME, chart, figure, label
+from ray_jobs.results.metrics import EnsembleMetrics, SystemComparison, Systems, Task
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LOWER_IS_BETTER = {"fluency_error", "fer", "median_rank"}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The ensemble against the best single system by one metric."""
+
+    task: Task
+    metric: str
+    value: float
+    best: str
+    best_value: float
+    comparison: SystemComparison | None
+
+    @property
+    def beyond_chance(self) -> bool:
+        """Return whether the interval of the difference excludes zero."""
+        return self.comparison is not None and excludes_zero(self.comparison)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The values of systems, by column."""
+
+    columns: list[str]
+    rows: Systems
+    best: dict[str, set[str]]  # a column to the systems with its best value
+
+
+def summaries(metrics: EnsembleMetrics) -> list[Summary]:
+    """Return a summary of each task that the ensemble and single systems do."""
+    found = [_summary(metrics, "captioning", "cider_d"), _summary(metrics, "retrieval", "map@10")]
+    return [summary for summary in found if summary]
+
+
+def _summary(metrics: EnsembleMetrics, task: Task, metric: str) -> Summary | None:
+    systems = metrics.captioning if task == "captioning" else metrics.retrieval
+    singles = {name: values[metric] for name, values in systems.items() if name != "ensemble"}
+    if not singles or "ensemble" not in systems:
+        return None
+    best = max(singles, key=lambda name: singles[name])
+    found = [row for row in metrics.comparisons if row.metric == metric and row.b == best]
+    return Summary(task, metric, systems["ensemble"][metric], best, singles[best], found[0] if found else None)
+
+
+def tables(metrics: EnsembleMetrics) -> dict[str, Table]:
+    """Return the tables by name; those of a ranking that was not computed are empty."""
+    unfiltered = {
+        "ensemble": metrics.captioning["ensemble"], "without the filter": metrics.captioning_details.unfiltered,
+    }  # fmt: skip
+    return {
+        "captioning": table(metrics.captioning, lambda metric: not describes(metric)),
+        "filter": table(unfiltered, lambda metric: not describes(metric)),
+        "words": table(metrics.captioning, describes),
+        "retrieval": table(metrics.retrieval),
+        "retrieval_audio_to_text": table(metrics.retrieval_audio_to_text),
+        "retrieval_transport": table(metrics.retrieval_transport or {}),
+    }
+
+
+def table(systems: Systems, wanted: Callable[[str], bool] = lambda metric: True) -> Table:
+    """Return the table of the wanted metrics, in the order in which the systems have them."""
+    columns = [metric for metric in dict.fromkeys(m for values in systems.values() for m in values) if wanted(metric)]
+    best: dict[str, set[str]] = {}
+    for metric in columns:
+        values = {name: row[metric] for name, row in systems.items() if metric in row}
+        top = (min if metric in LOWER_IS_BETTER else max)(values.values())
+        best[metric] = set() if describes(metric) else {name for name, value in values.items() if value == top}
+    return Table(columns, systems, best)
+
+
+def describes(metric: str) -> bool:
+    """Return whether a metric describes captions, so that none of its values is best."""
+    return metric == "unique_captions" or metric.startswith("vocab.")
+
+
+def chance(metrics: EnsembleMetrics) -> dict[str, float]:
+    """Return the expected retrieval values of a random order of the clips."""
+    return {f"r@{k}": min(1.0, k / metrics.clips) for k in (1, 5, 10)} | {"map@10": metrics.retrieval_chance}
+
+
+def forests(comparisons: Sequence[SystemComparison]) -> dict[str, Markup]:
+    """Return a chart of the differences and their intervals for each metric."""
+    return {
+        metric: _forest(metric, [row for row in comparisons if row.metric == metric])
+        for metric in dict.fromkeys(row.metric for row in comparisons)
+    }
+
+
+def excludes_zero(comparison: SystemComparison) -> bool:
+    """Return whether the 95 % interval of a difference excludes zero."""
+    low, high = comparison.ci95
+    return low > 0 or high < 0
+
+
+@chart
+def _forest(metric: str, rows: list[SystemComparison]) -> Figure:
+    fig, axes = figure(4.6, 0.7 + 0.42 * len(rows))
+    for y, row in enumerate(reversed(rows)):
+        colour = THEME["accent"] if excludes_zero(row) else THEME["muted"]
+        axes.plot(row.ci95, [y, y], color=colour, linewidth=2, solid_capstyle="round")
+        axes.plot(row.delta, y, "o", color=colour, markersize=6)
+        backing = {"facecolor": THEME["page"], "edgecolor": "none", "pad": 1}
+        axes.annotate(row.b, (row.delta, y), (0, 7), textcoords="offset points", ha="center", bbox=backing)
+    axes.axvline(0, color=THEME["ink"], linewidth=1)
+    ends = [0.0, *(end for row in rows for end in row.ci95)]
+    margin = 0.25 * (max(ends) - min(ends)) or 1.0
+    axes.set(ylim=(-0.5, len(rows) - 0.2), xlim=(min(ends) - margin, max(ends) + margin), yticks=[])
+    axes.set_xlabel(f"{label(metric)} of the ensemble minus that of the other")
+    axes.spines["left"].set_visible(False)
+    return fig

@@ -1,0 +1,111 @@
+"""search/<sampling|reranking|retrieval>/best.json: what each search chose, and what the choice is worth.
+
+Each model is the setting that was chosen with what is known of it, so that a file is read field by field.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+
+from pydantic import Field
+
+from models.ensemble.reranking import Reranking
+from models.ensemble.retrieval_fusion import RetrievalFusion
+from models.settings import SamplingConfig
+from ray_jobs.results.record import ResultPart, ResultRecord, omitted_when_none
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class SearchRecord(ResultRecord):
+    """A best.json."""
+
+    FILE: ClassVar[str] = "best.json"
+    COMMAND: ClassVar[str] = "search"
+
+
+class BestSampling(SearchRecord, SamplingConfig):
+    """The sampling parameters chosen. Values are means over clips of the objective."""
+
+    objective: str
+    value: float
+    cross_validated: float  # of the same choice on clips that had no part in it
+    optimism: float  # value - cross_validated
+    best_value: float  # the highest of any trial
+    rule: str
+    clips: int  # that the finished trials saw
+    trials: int
+    trials_on_all_clips: int
+    generating_s: float  # of all trials, drawing and scoring candidates
+    trial_s: float  # of all trials
+    elapsed_s: float
+    overhead: float | None  # share of the trials' time without drawing or scoring; None where not measured
+    split: str
+    seed: int
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        """Return the parameters alone."""
+        return self.convert(SamplingConfig)
+
+
+class BestReranking(SearchRecord, Reranking):
+    """The reranking weights chosen. Values are means over clips of the objective."""
+
+    objective: str
+    value: float
+    cross_validated: float
+    optimism: float
+    best_value: float
+    within_one_standard_error: int  # weightings whose value is at most that far below the best
+    rule: str
+    filtered: dict[str, float]  # by metric, of the chosen captions
+    unfiltered: dict[str, float]  # of those that the same weights choose without the fluency filter
+    absent: dict[str, str]  # metric to why it was not computed
+    split: str
+    seed: int
+
+    @property
+    def reranking(self) -> Reranking:
+        """Return the weights alone."""
+        return self.convert(Reranking)
+
+
+class DirectionWeights(ResultPart, RetrievalFusion):
+    """The retrieval weights chosen for one direction."""
+
+    map_at_10: float = Field(alias="map@10")
+    cross_validated: float
+    optimism: float
+    best_value: float
+    within_one_standard_error: int
+    rule: str
+
+
+class BestRetrieval(SearchRecord, DirectionWeights):
+    """The retrieval weights chosen: those of text-to-audio, and those of audio-to-text where these were searched."""
+
+    audio_to_text: DirectionWeights | None = omitted_when_none("audio-to-text")
+    split: str
+    seed: int
+
+    @property
+    def fusion(self) -> RetrievalFusion:
+        """Return the text-to-audio weights alone."""
+        return self.convert(RetrievalFusion)
+
+
+BEST: dict[str, type[SearchRecord]] = {
+    "retrieval": BestRetrieval, "sampling": BestSampling, "reranking": BestReranking,
+}  # fmt: skip
+Best = TypeVar("Best", bound=SearchRecord)
+
+
+@dataclass(frozen=True)
+class SearchOutcome(Generic[Best]):
+    """What a search chose, and the tables it leaves beside best.json, by file name without ending."""
+
+    best: Best
+    frames: dict[str, pd.DataFrame]

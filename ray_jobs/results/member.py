@@ -1,0 +1,44 @@
+"""members/<name>/metrics.json, the result of a training, and progress.json, which is there until then."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, TypeAlias
+
+from ray_jobs.results.record import ResultRecord, omitted_when_none
+
+Values: TypeAlias = dict[str, int | float]  # of an epoch, by name
+
+
+class MemberMetrics(ResultRecord):
+    """The result of a member's training."""
+
+    FILE: ClassVar[str] = "metrics.json"
+    COMMAND: ClassVar[str] = "train"
+
+    member: str
+    kind: str
+    split: Literal["validation"]
+    chosen_by: str  # name of the value by which the best epoch is chosen
+    epochs: int  # trained
+    best: Values  # of the best epoch
+    kept_epochs: list[int]  # numbers of the epochs whose models are kept, best first
+    parameters: int
+    seconds: float  # of training, without validation
+    seed: int
+    commit: str
+
+
+class MemberProgress(ResultRecord):
+    """The progress of a training, written with every checkpoint and when the training fails."""
+
+    FILE: ClassVar[str] = "progress.json"
+    COMMAND: ClassVar[str] = "train"
+
+    epoch: int  # finished
+    epochs: int  # wanted
+    step: int  # finished in the present epoch
+    steps: int  # of an epoch; 0 where training failed before its first checkpoint
+    values: Values  # of the last finished epoch
+    seconds: float  # of training in all finished epochs, without validation
+    updated: float  # in seconds since 1970
+    error: str | None = omitted_when_none()  # why training ended

@@ -1,0 +1,69 @@
+"""Describe one training as it is sent to its workers. Light to import: only the workers load the models."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from ray_jobs.experiment.member_config import Resources, Training
+from ray_jobs.run import storage
+
+if TYPE_CHECKING:
+    import ray.actor
+    import ray.train
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob(ABC):
+    """What the training loop needs to know of whatever it trains: a member of the ensemble, or a codec."""
+
+    name: str
+    seed: int
+    inputs: str  # fingerprint of all that the weights depend on
+    output: Path  # the directory of the result
+    experiment: str = ""
+    tracking: tuple[str, ...] = ()  # besides TensorBoard
+
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """Return the key of the training's task in `tasks.registry`."""
+
+    @property
+    @abstractmethod
+    def training(self) -> Training:
+        """Return the settings of the loop."""
+
+    @property
+    @abstractmethod
+    def resources(self) -> Resources:
+        """Return what the workers take."""
+
+    @property
+    @abstractmethod
+    def run(self) -> Path:
+        """Return the run directory."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Return everything that the user set, as JSON."""
+
+    @abstractmethod
+    def key(self, field: str) -> str:
+        """Return the full key of a setting such as `training.learning_rate` in the user's file, for messages."""
+
+    def on_this_node(self) -> Self:
+        """Return the job with paths of this node's working copy."""
+        return replace(self, output=storage.here(self.output))
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """What every worker of a training is given."""
+
+    job: TrainingJob
+    commit: str  # of the code, for the record
+    progress: ray.actor.ActorHandle | None  # a `trainer.Progress`, which takes a line after every epoch
+    start: ray.train.Checkpoint | None = None  # of a training of the same member under other settings

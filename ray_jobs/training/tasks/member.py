@@ -1,0 +1,108 @@
+"""Define what the trainings of all members have in common: feature shards, epochs of clips, the member's directory."""
+
+from __future__ import annotations
+
+import shutil
+from abc import abstractmethod
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from models.files import write_frame
+from ray_jobs.features.files import Features, read_features
+from ray_jobs.results.member import MemberMetrics
+from ray_jobs.training.batching import draw_by_weight
+from ray_jobs.training.kept_epochs import KEPT
+from ray_jobs.training.member_job import MemberJob
+from ray_jobs.training.tasks.base import Task, Trained
+
+
+class MemberTask(Task):
+    """The training of one kind of member.
+
+    `saves_memory` lists the kind's own settings that need less memory and leave the gradient as it is.
+    """
+
+    job: MemberJob
+    saves_memory: ClassVar[tuple[str, ...]]
+
+    def __init__(self, job: MemberJob) -> None:
+        self.job = job
+
+    @cached_property
+    def train(self) -> Features:
+        return read_features(self.job.train)
+
+    @cached_property
+    def validation(self) -> Features:
+        return read_features(self.job.validation)
+
+    @property
+    def all_captions(self) -> list[str]:
+        """Return the captions of the training split, which tokenizers are trained on."""
+        return [caption for clip in self.train.captions for caption in clip]
+
+    def create(self) -> Any:
+        """Return a new model, or the weights of the member named by `init_from`."""
+        start = self.job.member.init_from
+        return self.start_from(self.job.edges[start]) if start else self.new_model()
+
+    @abstractmethod
+    def new_model(self) -> Any:
+        """Return a model that was not trained yet, but for published weights."""
+
+    def steps_per_epoch(self) -> int:
+        return max(1, self.examples() // self.job.training.batch_size)
+
+    @property
+    def batch_size(self) -> int:
+        """Return the size of what `batches` yields, over all workers: a step's batch, or a part of it."""
+        return self.job.training.batch_size // self.job.training.accumulate
+
+    def examples(self) -> int:
+        """Return the number of examples in an epoch: clips, unless a kind says otherwise."""
+        return len(self.train)
+
+    def epoch_clips(self, rng: np.random.Generator) -> np.ndarray:
+        """Return the rows of `train` that an epoch goes through, in no particular order."""
+        if self.job.train_weights is None:
+            return np.arange(len(self.train))
+        return draw_by_weight(np.asarray(self.train.origins), self.job.train_weights, rng)
+
+    def rng(self, epoch: int) -> np.random.Generator:
+        """Return an epoch's random numbers; they depend on seed and epoch alone, so resuming needs no state of them."""
+        return np.random.default_rng([self.job.seed, epoch])
+
+    def publish(self, trained: Trained, commit: str) -> None:
+        """Write the best epoch's model, the other kept epochs, history.parquet and metrics.json."""
+        output, (best, *others) = self.job.output, trained.epochs
+        shutil.copytree(trained.kept / str(best), output, dirs_exist_ok=True)
+        for epoch in others:
+            shutil.copytree(trained.kept / str(epoch), output / KEPT / str(epoch), dirs_exist_ok=True)
+        history = pd.DataFrame(trained.history)
+        write_frame(output / "history.parquet", history)
+        MemberMetrics(
+            member=self.job.name,
+            kind=self.job.kind,
+            split="validation",
+            chosen_by=self.monitor,
+            epochs=len(history),
+            best=trained.best,
+            kept_epochs=trained.epochs,
+            parameters=trained.parameters,
+            seconds=float(history["seconds"].sum()),
+            seed=self.job.seed,
+            commit=commit,
+        ).write(output)
+
+    @property
+    def memory_remedy(self) -> str:
+        others = [*self.saves_memory[1:], "training.precision: bfloat16", "more resources.workers"]
+        return f"set {self.job.key(self.saves_memory[0])}, or {', '.join(others)}"
+
+
+def draw_captions(captions: list[str], number: int, rng: np.random.Generator) -> list[str]:
+    """Draw `number` of a clip's captions, none of them twice as long as there are enough."""
+    return [str(caption) for caption in rng.choice(captions, number, replace=len(captions) < number)]

@@ -1,0 +1,87 @@
+"""A bundle's manifest is read or refused by name, and a caption comes with every candidate's scores."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.ensemble import Ensemble, Reranking, RetrievalFusion, ScoredCandidate
+from models.ensemble.bundle import MANIFEST, BundleManifest, read_manifest
+from models.ensemble.candidate_table import CandidateTable
+from models.files import CheckpointError
+from models.settings import BeamConfig, LogMelConfig, SamplingConfig
+
+
+def manifest(**changes: Any) -> BundleManifest:
+    return BundleManifest(
+        retrievers=["bge"],
+        captioners={"wide": "bge"},
+        fluency_detector=None,
+        codebooks=4,
+        log_mel=LogMelConfig(),
+        max_duration_s=10.0,
+        sampling=SamplingConfig(),
+        beam=BeamConfig(),
+        reranking=Reranking(weights={"bge": 0.75, "decoder": 0.25}),
+        retrieval=RetrievalFusion(weights={"bge": 1.0}),
+        seed=0,
+        provenance={},
+        **changes,
+    )
+
+
+def write(directory: Path, content: Any) -> Path:
+    (directory / MANIFEST).write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return directory
+
+
+def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
+    assert read_manifest(write(tmp_path, manifest().model_dump_json())) == manifest()
+
+
+@pytest.mark.parametrize("found", [2, None, "1"])
+def test_an_unknown_format_is_refused_by_name_whatever_its_fields(tmp_path: Path, found: Any) -> None:
+    write(tmp_path, {"format": found, "members_of_another_kind": []})
+    with pytest.raises(CheckpointError, match=rf"bundle\.json: format {found!r}, this version reads format 1; export"):
+        Ensemble.load(tmp_path)
+
+
+def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such file; expected a bundle"):
+        Ensemble.load(tmp_path)
+    with pytest.raises(CheckpointError, match="not JSON"):
+        Ensemble.load(write(tmp_path, "{"))
+    content = manifest().model_dump()
+    wrong = content | {"codebooks": "four", "colour": 1}
+    del wrong["seed"]
+    with pytest.raises(CheckpointError) as refused:
+        Ensemble.load(write(tmp_path, wrong))
+    assert "codebooks: found 'four', expected: Input should be a valid integer" in str(refused.value)
+    assert "found field 'colour', which this version does not know" in str(refused.value)
+    assert "field 'seed' is missing" in str(refused.value)
+
+
+def test_candidates_come_with_their_scores_best_first() -> None:
+    table = CandidateTable(
+        texts=[["rain", "a dog"]],
+        captioners=[["wide", "deep+wide/beam"]],
+        tokens=[[2, 3]],
+        mask=np.ones((1, 2), bool),
+        decoder_score=np.array([[-2.0, -1.0]]),
+        encoder_score={"bge": np.array([[0.25, 0.5]])},
+        fluency_error=np.array([[0.125, 0.25]]),
+    )
+    ensemble = Ensemble.__new__(Ensemble)  # the members are not needed: the scores are there
+    ensemble.manifest = manifest()
+    (caption,) = ensemble._captions(table)
+    best = ScoredCandidate("a dog", "deep+wide/beam", 0.125, -1.0, {"bge": 0.5}, 0.25)
+    assert (caption.text, caption.score) == ("a dog", 0.125)
+    assert caption.candidates == [best, ScoredCandidate("rain", "wide", -0.3125, -2.0, {"bge": 0.25}, 0.125)]
+    # as `enclap caption --output` writes it
+    assert json.dumps(asdict(caption)["candidates"][0]) == (
+        '{"text": "a dog", "captioner": "deep+wide/beam", "score": 0.125, "decoder_score": -1.0, '
+        '"encoder_score": {"bge": 0.5}, "fluency_error": 0.25}'
+    )
