@@ -280,7 +280,7 @@ def test_commands_on_the_bundle(smoke_run: Path, tmp_path: Path, capfd: pytest.C
     captions = tmp_path / "captions.jsonl"
     done = enclap("caption", bundle, audio / "test" / "test-00000.flac", tmp_path, "--output", captions)
     assert done.returncode == 0, done.stderr
-    assert "broken.wav" in done.stdout
+    assert "broken.wav" in done.stderr
     line = json.loads(captions.read_text())
     assert line["text"] == line["candidates"][0]["text"] or line["candidates"][0]["fluency_error"] > 0.9
     submission = tmp_path / "submission.csv"
