@@ -35,6 +35,7 @@ from ray_jobs.run.console import say
 from ray_jobs.run.directory import RunDirectory, commit, is_done, mark_done, require
 from ray_jobs.run.entry import run_command
 from ray_jobs.train import check_resources
+from ray_jobs.training.member_job import MemberJob
 from ray_jobs.training.plan import requests
 from ray_jobs.training.trainer import collect_progress, this_node
 from ray_jobs.tuning.sweep_space import own_value, space, with_settings
