@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -71,7 +71,14 @@ class FluencyDetector(nn.Module):
         return torch.cat(batches).float().cpu().numpy()
 
 
-def detection(detector: FluencyDetector, captions: Sequence[str], threshold: float, seed: int = 0) -> dict[str, Any]:
+class ErrorEstimator(Protocol):
+    """A model that judges captions."""
+
+    def fluency_error(self, texts: list[str]) -> np.ndarray:
+        """Return the probability [N] that each text is damaged."""
+
+
+def detection(detector: ErrorEstimator, captions: Sequence[str], threshold: float, seed: int = 0) -> dict[str, Any]:
     """Measure how well a detector tells captions from the same captions damaged, for each type of damage.
 
     Args:

@@ -75,7 +75,7 @@ def java_path() -> str:
     """
     from aac_metrics.utils.globals import get_default_java_path
 
-    default = get_default_java_path()
+    default: str = get_default_java_path()
     packaged = packaged_java()
     if default != "java" or "AAC_METRICS_JAVA_PATH" in os.environ or packaged is None or not _fits(packaged):
         return default
@@ -103,7 +103,8 @@ def packaged_java() -> str | None:
 def _cache_path() -> str:
     from aac_metrics.utils.globals import get_default_cache_path
 
-    return get_default_cache_path()
+    path: str = get_default_cache_path()
+    return path
 
 
 @lru_cache(maxsize=8)
@@ -113,7 +114,7 @@ def _fits(java: str) -> bool:
     log = logging.getLogger(check_java_path.__module__)
     before, log.disabled = log.disabled, True  # an unfit Java is reported as a missing part, and not as an error
     try:
-        return check_java_path(java)
+        return bool(check_java_path(java))
     except ValueError:  # nothing that runs, or nothing that says a version
         return False
     finally:

@@ -1,4 +1,4 @@
-"""Decoding: what comes out, and every way in which a file can be of no use."""
+"""Decoded samples, and every way in which a file can be unusable."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def dense(w: State, name: str, x: Tensor) -> Tensor:
 
 
 def attend(w: State, name: str, x: Tensor, seen: Tensor, heads: int, causal: bool = False) -> Tensor:
-    """Multi-head attention of x [L, D] over seen [S, D], with the residual and the norm behind it."""
+    """Multi-head attention of x [L, D] over seen [S, D], with the residual and the norm after it."""
     query, key, value = (
         dense(w, f"{name}.{part}_proj", source).unflatten(-1, (heads, -1)).transpose(0, 1)
         for part, source in (("q", x), ("k", seen), ("v", seen))

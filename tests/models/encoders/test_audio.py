@@ -16,7 +16,7 @@ SMALL = AudioEncoderConfig(backbone="random:convnext", depths=(1, 1, 2, 1), dims
 
 
 def test_published_sizes() -> None:
-    """28,222,767 trainable parameters with the 527-class head; [96, 252, 56] behind the stem for 10 s."""
+    """28,222,767 trainable parameters with the 527-class head; [96, 252, 56] after the stem for 10 s."""
     encoder = AudioEncoder(AudioEncoderConfig(), n_mels=224)
     head = 768 * 527 + 527
     assert sum(p.numel() for p in encoder.parameters()) + head == 28_222_767
@@ -76,7 +76,7 @@ def test_a_silent_mel_does_not_blow_up() -> None:
 def test_any_convolutional_backbone_trains(backbone: str) -> None:
     encoder = scattered(AudioEncoderConfig(backbone=backbone))
     encoder(*pad_log_mels(clips(40, 90, 200))).square().sum().backward()
-    gradients = [p.grad for name, p in encoder.named_parameters() if "conv_head" not in name]  # behind the features
+    gradients = [p.grad for name, p in encoder.named_parameters() if "conv_head" not in name]  # after the features
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
     assert encoder.bn0.weight.grad.abs().min() > 0
 

@@ -1,4 +1,4 @@
-"""Each damage type does what its name says, to the words it should."""
+"""Each type of damage does what its name says, to the words it should."""
 
 from collections import Counter
 
@@ -18,7 +18,7 @@ CAPTIONS = [
 
 
 def all_of(caption: str, kind: str, draws: int = 40) -> set[str]:
-    """What one type may make of a caption."""
+    """All results of damaging a caption by one type."""
     rng = np.random.default_rng(0)
     found = (DAMAGES[kind](caption.split(), rng) for _ in range(draws))
     return {" ".join(words) for words in found if words is not None}

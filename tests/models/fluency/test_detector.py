@@ -1,4 +1,4 @@
-"""What is said of a fluency detector, by type of damage."""
+"""Precision and recall of a fluency detector for each type of damage."""
 
 import csv
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_each_type_of_damage_is_counted_by_itself() -> None:
     # one caption is flagged as it is, and all doubled ones are
     assert found["damage"]["repeat_word"] == {"captions": 4, "precision": 0.8, "recall": 1.0}
     assert found["damage"]["repeat_adverb"] == {"captions": 1, "precision": 1.0, "recall": 1.0}
-    # `thunder` has no conjunction, so it does not count against it
+    # `thunder` has no conjunction, so flagging it is not counted here
     assert found["damage"]["remove_conjunction"] == {"captions": 1, "precision": None, "recall": 0.0}
     nothing = detection(Doubles(), ["thunder"], threshold=0.9)["damage"]["remove_verb"]
     assert nothing == {"captions": 0, "precision": None, "recall": None}

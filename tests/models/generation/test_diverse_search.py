@@ -28,7 +28,7 @@ class Plain:
         self.captioner, self.states, self.mask = captioner, states, mask
 
     def read(self, ids: list[int]) -> tuple[Tensor, Tensor]:
-        """Log-probabilities [vocabulary] behind a caption, and the decoder's last states [tokens + 1, width]."""
+        """Log-probabilities [vocabulary] of the next token, and the decoder's last states [tokens + 1, width]."""
         bart = self.captioner.bart
         start = bart.config.decoder_start_token_id
         hidden = bart.model.decoder(

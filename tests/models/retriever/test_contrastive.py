@@ -200,5 +200,5 @@ def test_settings_of_another_loss_are_refused(settings: dict[str, object], messa
 def test_the_metric_is_the_cosine_unless_told() -> None:
     assert RetrieverSettings().metric == "full"
     assert RetrieverSettings.model_validate({"loss": "nt-xent"}).metric == "identity"
-    told = RetrieverSettings.model_validate({"loss": "triplet", "metric": "diagonal"})
-    assert RetrieverSettings.model_validate(told.model_dump()).metric == "diagonal"
+    given = RetrieverSettings.model_validate({"loss": "triplet", "metric": "diagonal"})
+    assert RetrieverSettings.model_validate(given.model_dump()).metric == "diagonal"

@@ -1,4 +1,4 @@
-"""Mixing pairs of clips: what two sounds give together, and both captions."""
+"""Mixed pairs of clips have the power of both sounds, and both captions."""
 
 import numpy as np
 import pytest
@@ -29,8 +29,8 @@ def test_mixes_powers_and_joins_captions(batch: tuple[torch.Tensor, torch.Tensor
         share = (power[0, 0] - (second + 1)) / (first - second)
         assert 0 <= share <= 1
         torch.testing.assert_close(power[:shorter], torch.full((shorter, 5), float(power[0, 0])))
-        behind = share * (first + 1) if first > second else (1 - share) * (second + 1)
-        torch.testing.assert_close(power[shorter:longer].mean(), behind)
+        after = share * (first + 1) if first > second else (1 - share) * (second + 1)
+        torch.testing.assert_close(power[shorter:longer].mean(), after)
         torch.testing.assert_close(log_mel[row, longer:], batch[0][row, longer:])
     unmixed = [row for row in range(8) if row not in mixed]
     assert torch.equal(log_mel[unmixed], batch[0][unmixed])
