@@ -323,7 +323,7 @@ def test_a_failing_member_fails_alone_and_is_named(smoke_run: Path, cluster: Ray
     arguments[2] = "ray_jobs.train"
     finished = cluster.submit(*arguments, timeout_s=300)
     assert finished.returncode != 0
-    assert "1 members to train, 5 done already" in finished.stdout
+    assert "1 member to train, 5 done already" in finished.stdout
     assert "1 member is not trained:\n  captioner-deep: " in finished.stdout
     assert "lower members.captioner-deep.training.learning_rate" in finished.stdout
     assert weights.read_bytes() == before
