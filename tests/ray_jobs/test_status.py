@@ -69,7 +69,8 @@ def member(run: RunDirectory, name: str) -> MemberStatus:
 
 def test_before_anything(run: RunDirectory) -> None:
     status = read_status(run.root)
-    assert {part.state for part in [*status.corpora, *status.members, *status.searches, *status.results]} == {"waiting"}
+    parts = [part.state for part in [*status.corpora, *status.searches, *status.results]]
+    assert {*parts, *(member.state for member in status.members)} == {"waiting"}
     assert member(run, "captioner-wide").note == "for retriever-bge"
     assert status.owner is None
     assert not status.needs_help
