@@ -161,7 +161,7 @@ def test_the_fluency_filter_is_no_proof_of_itself(
     with pytest.raises(SystemExit) as done:
         main(["fluency", str(smoke_run / "bundle"), str(table), "--output", str(output)])
     assert done.value.code in (0, None)
-    assert "the built-in synthetic corpus alone" in capsys.readouterr().out
+    assert "the built-in synthetic corpus alone" in capsys.readouterr().err
     own, other = json.loads(output.read_text())["captions"].values()
     assert own == found["fluency_detector"]
     assert (other["captions"], other["damage"]["remove_conjunction"]["captions"]) == (3, 1)
