@@ -1,5 +1,6 @@
 """What is logged of a member, epoch by epoch: its log, TensorBoard's curves, MLflow and W&B."""
 
+import importlib
 import json
 import struct
 import time
@@ -74,7 +75,9 @@ def test_mlflow(job: MemberJob, monkeypatch: pytest.MonkeyPatch) -> None:
     train(replace(job, tracking=("mlflow",)))
     train(replace(job, name="retriever-bert", tracking=("mlflow",)))
     client = mlflow.MlflowClient(f"sqlite:///{job.run / 'mlflow.db'}")
-    runs = client.search_runs([client.get_experiment_by_name("smoke").experiment_id])
+    experiment = client.get_experiment_by_name("smoke")
+    assert experiment
+    runs = client.search_runs([experiment.experiment_id])
     assert sorted(run.info.run_name for run in runs) == ["retriever-bert", "retriever-bge"]
     for run in runs:
         assert run.info.status == "FINISHED"
@@ -85,7 +88,7 @@ def test_mlflow(job: MemberJob, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def wandb_records(content: bytes) -> Iterator[Any]:
     """The records of a .wandb file: LevelDB's log format after seven bytes, in one block as long as it is small."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    messages: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")  # made at run time: it has no types
 
     assert content.startswith(b":W&B")
     assert len(content) < 32768
@@ -93,7 +96,7 @@ def wandb_records(content: bytes) -> Iterator[Any]:
     while at < len(content):
         length, whole = struct.unpack_from("<HB", content, at + 4)
         assert whole == 1
-        yield Record.FromString(content[at + 7 : at + 7 + length])
+        yield messages.Record.FromString(content[at + 7 : at + 7 + length])
         at += 7 + length
 
 
