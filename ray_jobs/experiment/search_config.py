@@ -10,7 +10,7 @@ from models.settings import Settings
 
 
 class SearchConfig(Settings):
-    """The settings of `enclap search`, which chooses sampling, reranking and retrieval weights on the validation split."""
+    """The settings of `enclap search`, which chooses sampling, reranking and retrieval weights on validation clips."""
 
     objective: Literal[
         "cider_d", "rouge_l", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "spice", "sbert_sim", "fense"
