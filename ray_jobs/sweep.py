@@ -86,7 +86,7 @@ def run(experiment: Experiment, member: str) -> None:
 
 def _monitor(experiment: Experiment, directory: RunDirectory, member: str) -> tuple[str, int]:
     """Return the validation value that chooses the epochs of this kind of member, and +1 where more is better."""
-    from ray_jobs.training.tasks.registry import make_task
+    from ray_jobs.training.tasks.base import make_task
 
     task = make_task(MemberJob.of(experiment, directory, member))
     return task.monitor, task.sign

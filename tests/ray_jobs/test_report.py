@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 from models.ensemble.candidate_table import CandidateTable
+from models.ensemble.scores.registry import score_columns
 from models.selection.reranking_weights import MIXTURE
 from ray_jobs import report
 from ray_jobs.combine import write_candidates, write_ranking
@@ -133,8 +134,7 @@ def write_ensemble(
         captioners=[[captioners[number % 2] for number in range(8)] for _ in clips],
         tokens=[[6] * 8 for _ in clips],
         mask=np.ones(shape, bool),
-        decoder_score=rng.normal(-1, 1, shape) - 99 * chosen,
-        encoder_score={name: rng.normal(size=shape) - 99 * chosen for name in retrievers},
+        scores={column: rng.normal(size=shape) - 99 * chosen for column in score_columns(retrievers)},
         fluency_error=np.where(chosen, 0.1, rng.uniform(0.91, 1, shape)),
     )
     write_candidates(directory.ensemble, [f"clip-{clip}" for clip in clips], table, best_reranking(experiment))

@@ -6,6 +6,7 @@ import pytest
 
 from ray_jobs.experiment.config import ConfigError
 from ray_jobs.experiment.loading import load_experiment
+from ray_jobs.experiment.member_config import CaptionerMember, RetrieverMember
 from ray_jobs.run.directory import RunDirectory
 
 ROOT = Path(__file__).parents[3]
@@ -115,12 +116,11 @@ def test_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     names = ["members.retriever-bert.text_encoder=bert", "members.retriever-roberta.text_encoder=roberta-base"]
     names += ["members.captioner-wide.language_model=bart", "members.captioner-deep.language_model=facebook/bart-base"]
     experiment = load_experiment(SMOKE, encoders + names)
-    members = experiment.model_dump()["members"]
-    bge, bert, roberta = (members[name] for name in experiment.of_kind("retriever"))
-    assert bge["audio_encoder"]["checkpoint"] == str(tmp_path / "weights" / "tiny.pth")
-    assert (bert["text_encoder"]["name"], roberta["text_encoder"]["name"]) == (str(tmp_path / "bert"), "roberta-base")
-    wide, deep = (members[name] for name in experiment.of_kind("captioner"))
-    assert (wide["language_model"], deep["language_model"]) == (str(tmp_path / "bart"), "facebook/bart-base")
+    bge, bert, roberta = (member for member in experiment.members.values() if isinstance(member, RetrieverMember))
+    assert bge.audio_encoder.checkpoint == str(tmp_path / "weights" / "tiny.pth")
+    assert (bert.text_encoder.name, roberta.text_encoder.name) == (str(tmp_path / "bert"), "roberta-base")
+    wide, deep = (member for member in experiment.members.values() if isinstance(member, CaptionerMember))
+    assert (wide.language_model, deep.language_model) == (str(tmp_path / "bart"), "facebook/bart-base")
     assert experiment.storage_path == str(tmp_path / "runs")
     assert experiment.corpora["soundscapes"].root == str(tmp_path / "data" / "soundscapes-smoke")
 
