@@ -30,6 +30,8 @@ _EXPECTED = '{"dataset": [{"audio_files": ["a.wav", "b.wav"], "chatgpt_mixups": 
 class MixturesCorpus(CorpusSettings):
     """Pairs of the training clips in `root`, played together."""
 
+    paths = ("root", "pairs")
+
     kind: Literal["mixtures"]
     pairs: str = Field(description="JSON file of the pairs and their captions, in the form that Wu et al. publish")
     layout: Literal["clotho", "folder"] = Field(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,9 +21,10 @@ SPLIT_NAMES: dict[str, tuple[str, ...]] = {
 
 
 class CorpusSettings(BaseModel, ABC):
-    """A corpus in an experiment file: unknown keys are errors."""
+    """A corpus in an experiment file: unknown keys are errors. `paths` are its settings that are paths."""
 
     model_config = ConfigDict(extra="forbid")
+    paths: ClassVar[tuple[str, ...]] = ("root",)
 
     root: str = Field(description="folder of the corpus, absolute on a cluster")
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from corpora.registry import Corpus
 from models.errors import InputError
 from models.settings import BeamConfig, LogMelConfig, SamplingConfig, Settings, TokenEnsembleConfig
-from ray_jobs.experiment.member_config import AnyMember, CaptionerMember, RetrieverMember
+from ray_jobs.experiment.member_config import AnyMember
 from ray_jobs.experiment.search_config import SearchConfig, SweepConfig
 
 
@@ -102,13 +102,12 @@ class Experiment(Settings):
             for edge in member.edges():
                 if edge not in self.members:
                     raise ValueError(f"members.{name}: {edge!r} is not among members ({', '.join(self.members)})")
-            for retriever in member.retrievers() if isinstance(member, CaptionerMember) else []:
+            for retriever in member.retrievers():
                 if self.members[retriever].kind != "retriever":
                     raise ValueError(f"members.{name}.audio_embedding: {retriever!r} is not a retriever")
             if member.init_from:
                 self._check_start(name, member, member.init_from)
-            if isinstance(member, RetrieverMember):
-                member.audio_encoder.check_front_end(self.features.log_mel)
+            member.check_features(self.features.log_mel)
         self._refuse_circles()
         self._check_token_ensembles()
         return self
@@ -149,8 +148,7 @@ class Experiment(Settings):
     def ensemble(self) -> dict[str, AnyMember]:
         """Return the members that are combined: all but those that others only start from (pretraining)."""
         starts = {member.init_from for member in self.members.values()}
-        captioners = [m for n, m in self.members.items() if n not in starts and isinstance(m, CaptionerMember)]
-        read = {retriever for captioner in captioners for retriever in captioner.retrievers()}
+        read = {r for name, member in self.members.items() if name not in starts for r in member.retrievers()}
         return {name: member for name, member in self.members.items() if name not in starts - read}
 
     def of_kind(self, kind: str) -> list[str]:

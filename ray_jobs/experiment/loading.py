@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
+from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from corpora.mixtures import MixturesCorpus
 from corpora.registry import Corpus
 from ray_jobs.experiment.config import ConfigError, Experiment
-from ray_jobs.experiment.member_config import AnyMember, CaptionerMember, RetrieverMember
+from ray_jobs.experiment.member_config import AnyMember
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -27,12 +28,11 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
     # Ray's workers run in other directories, so every path is made absolute here, in the user's.
     experiment.storage_path = _absolute(experiment.storage_path)
     for corpus in experiment.corpora.values():
-        corpus.root = _absolute(corpus.root)
-        if isinstance(corpus, MixturesCorpus):
-            corpus.pairs = _absolute(corpus.pairs)
+        _make_absolute(corpus, corpus.paths)
     experiment.exclusions.lists = [_absolute(path) for path in experiment.exclusions.lists]
     for member in experiment.members.values():
-        _make_paths_absolute(member)
+        _make_absolute(member, member.paths)
+        _make_absolute(member, member.paths_or_names, or_name=True)
     return experiment
 
 
@@ -60,17 +60,14 @@ def load_config(path: str | Path, overrides: list[str], schema: type[Schema]) ->
         raise ConfigError("\n".join(_explain(path, problem, schema) for problem in error.errors())) from error
 
 
-def _make_paths_absolute(member: AnyMember) -> None:
-    if isinstance(member, RetrieverMember) and member.audio_encoder.checkpoint:
-        member.audio_encoder.checkpoint = _absolute(member.audio_encoder.checkpoint)
-    # These names may also be hub ids, which are not paths.
-    if isinstance(member, CaptionerMember):
-        if member.checkpoint:
-            member.checkpoint = _absolute(member.checkpoint)
-        if Path(member.language_model).is_dir():
-            member.language_model = _absolute(member.language_model)
-    elif Path(member.text_encoder.name).is_dir():
-        member.text_encoder.name = _absolute(member.text_encoder.name)
+def _make_absolute(settings: BaseModel, keys: Iterable[str], *, or_name: bool = False) -> None:
+    """Make the paths under dotted keys absolute; with `or_name`, only those of directories that there are."""
+    for key in keys:
+        *parents, last = key.split(".")
+        node = reduce(getattr, parents, settings)
+        path = getattr(node, last)
+        if path and (not or_name or Path(path).is_dir()):
+            setattr(node, last, _absolute(path))
 
 
 def _absolute(path: str) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from models.settings import CaptionerSettings, FluencyDetectorConfig, RetrieverSettings, Settings
+from models.settings import CaptionerSettings, FluencyDetectorConfig, LogMelConfig, RetrieverSettings, Settings
 
 
 class Resources(Settings):
@@ -127,7 +127,17 @@ class Training(Settings):
 
 
 class Member(Settings):
-    """The settings that all kinds of members share."""
+    """The settings that all kinds of members share, and what else is particular to a kind.
+
+    `task` is the module and class of its training, loaded by name because it brings heavy imports. `paths` are its
+    settings that are paths, by dotted key; `paths_or_names` those that are a directory's path or a hub id. `shards`
+    is set where `training.parallel: fsdp` can divide its model.
+    """
+
+    task: ClassVar[str]
+    paths: ClassVar[tuple[str, ...]] = ()
+    paths_or_names: ClassVar[tuple[str, ...]] = ()
+    shards: ClassVar[bool] = False
 
     corpora: list[str] | dict[str, Annotated[float, Field(ge=0)]] = Field(
         default=[],
@@ -140,7 +150,19 @@ class Member(Settings):
 
     def edges(self) -> list[str]:
         """Return the names of members that must be trained first."""
-        return [self.init_from] if self.init_from else []
+        return [*self.retrievers(), *([self.init_from] if self.init_from else [])]
+
+    def retrievers(self) -> list[str]:
+        """Return the names of the retrievers whose audio embeddings it reads; by default none."""
+        return []
+
+    def check_features(self, log_mel: LogMelConfig) -> None:
+        """Check that it can read features of this front end; by default any.
+
+        Raises:
+            ValueError: naming what does not fit.
+        """
+        return
 
     def weight_identity(self) -> dict[str, str]:
         """Return, by key, what the weights belong to: members joined by `init_from` must agree on it."""
@@ -149,7 +171,7 @@ class Member(Settings):
     @model_validator(mode="after")
     def _pieces_are_of_captioners(self) -> Member:
         if self.training.parallel == "fsdp":
-            if not isinstance(self, CaptionerMember):
+            if not self.shards:
                 raise ValueError("training.parallel: fsdp is for captioners; leave it out")
             if self.resources.workers == 1:
                 raise ValueError("training.parallel: fsdp needs resources.workers above 1")
@@ -170,6 +192,10 @@ class Member(Settings):
 class RetrieverMember(Member, RetrieverSettings):
     """A retriever: audio and text in one space."""
 
+    task = "ray_jobs.training.tasks.retriever:RetrieverTask"
+    paths = ("audio_encoder.checkpoint",)
+    paths_or_names = ("text_encoder.name",)
+
     kind: Literal["retriever"]
     gradient_cache: int | None = Field(
         None,
@@ -189,9 +215,17 @@ class RetrieverMember(Member, RetrieverSettings):
     def weight_identity(self) -> dict[str, str]:
         return {"audio_encoder.backbone": self.audio_encoder.backbone, "text_encoder.name": self.text_encoder.name}
 
+    def check_features(self, log_mel: LogMelConfig) -> None:
+        self.audio_encoder.check_front_end(log_mel)
+
 
 class CaptionerMember(Member, CaptionerSettings):
     """A captioner: a BART that reads codec codes and a retriever's audio embedding."""
+
+    task = "ray_jobs.training.tasks.captioner:CaptionerTask"
+    paths = ("checkpoint",)
+    paths_or_names = ("language_model",)
+    shards = True
 
     kind: Literal["captioner"]
     audio_embedding: str | Annotated[list[str], Field(min_length=1)] = Field(
@@ -232,12 +266,12 @@ class CaptionerMember(Member, CaptionerSettings):
         """Return the names of retrievers in `audio_embedding`."""
         return [self.audio_embedding] if isinstance(self.audio_embedding, str) else self.audio_embedding
 
-    def edges(self) -> list[str]:
-        return [*self.retrievers(), *super().edges()]
-
 
 class FluencyDetectorMember(Member, FluencyDetectorConfig):
     """A fluency-error detector, trained on captions and damaged captions."""
+
+    task = "ray_jobs.training.tasks.fluency:FluencyTask"
+    paths_or_names = ("text_encoder.name",)
 
     kind: Literal["fluency-detector"]
 

@@ -38,6 +38,10 @@ class CodecJob(TrainingJob):
         return "codec"
 
     @property
+    def task(self) -> str:
+        return "ray_jobs.training.tasks.codec:CodecTask"
+
+    @property
     def training(self) -> Training:
         return self.config.convert(Training)
 

@@ -29,7 +29,12 @@ class TrainingJob(ABC):
     @property
     @abstractmethod
     def kind(self) -> str:
-        """Return the key of the training's task in `tasks.registry`."""
+        """Return the kind of what is trained, for the record."""
+
+    @property
+    @abstractmethod
+    def task(self) -> str:
+        """Return the module and class of the training's `Task`, for `resolve_name`: each brings its heavy imports."""
 
     @property
     @abstractmethod

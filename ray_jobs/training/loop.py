@@ -26,8 +26,7 @@ from ray_jobs.training.fsdp import Shards, clip_gradients
 from ray_jobs.training.job import TrainingJob, TrainingRequest
 from ray_jobs.training.kept_epochs import KEPT, best_epochs, epochs_without_gain, keep_best
 from ray_jobs.training.optimizer import load_optimizer_state, moving_average
-from ray_jobs.training.tasks.base import Task, Trained, Validation
-from ray_jobs.training.tasks.registry import make_task
+from ray_jobs.training.tasks.base import Task, Trained, Validation, make_task
 from ray_jobs.training.tracking import Tracking
 
 COUNTED = ("epoch", "step", "totals", "seconds", "history")

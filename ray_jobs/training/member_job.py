@@ -52,6 +52,10 @@ class MemberJob(TrainingJob):
         return self.member.kind
 
     @property
+    def task(self) -> str:
+        return self.member.task
+
+    @property
     def training(self) -> Training:
         return self.member.training
 

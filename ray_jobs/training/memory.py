@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+from pkgutil import resolve_name
+
 from torch import nn
 
-from models.captioner.model import Captioner
-from models.codec.base import load_codec
 from models.errors import InputError
-from models.fluency.detector import FluencyDetector
-from models.retriever.model import Retriever
-from models.settings import CaptionerConfig, FluencyDetectorConfig, RetrieverConfig
 from ray_jobs.experiment.config import Experiment
-from ray_jobs.experiment.member_config import CaptionerMember, RetrieverMember
+from ray_jobs.training.tasks.member import MemberTask
 
 FLOAT32 = 4  # bytes; autocast leaves weights and optimizer in it
 
@@ -37,26 +34,7 @@ def training_state_bytes(experiment: Experiment, name: str) -> int | None:
 
 
 def layout(experiment: Experiment, name: str) -> nn.Module:
-    """Lay out the member's model on torch's meta device: shapes alone.
-
-    Raises:
-        InputError, OSError: if the sizes are those of a checkpoint or codec that is not on this disk.
-    """
+    """Lay out the member's model as its task does (`MemberTask.layout`)."""
     member = experiment.members[name]
-    if isinstance(member, RetrieverMember):
-        return Retriever.layout(member.convert(RetrieverConfig, log_mel=experiment.features.log_mel))
-    if isinstance(member, CaptionerMember):
-        return Captioner.layout(_captioner_config(experiment, member))
-    return FluencyDetector.layout(member.convert(FluencyDetectorConfig))
-
-
-def _captioner_config(experiment: Experiment, member: CaptionerMember) -> CaptionerConfig:
-    """Complete a captioner's settings by the shapes of its inputs."""
-    codec = load_codec(experiment.features.codec, experiment.features.codebooks)
-    retrievers = [experiment.members[name] for name in member.retrievers()]
-    return member.convert(
-        CaptionerConfig,
-        codebooks=codec.n_codebooks,
-        codebook_size=codec.codebook_size,
-        audio_embedding_dim=sum(r.joint_dim for r in retrievers if isinstance(r, RetrieverMember)),
-    )
+    task: type[MemberTask] = resolve_name(member.task)
+    return task.layout(experiment, member)

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
@@ -104,3 +105,9 @@ class Task(ABC):
     @abstractmethod
     def memory_remedy(self) -> str:
         """Return which settings to change when memory is exhausted, as an advice to the user."""
+
+
+def make_task(job: TrainingJob) -> Task:
+    """Return the task of a training."""
+    task: Task = resolve_name(job.task)(job)
+    return task

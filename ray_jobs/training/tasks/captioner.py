@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from models.captioner.model import Captioner
+from models.codec.base import load_codec
 from models.generation.candidates import beam_search
 from models.metrics.captions import MissingPartError, caption_values, missing_parts
 from models.metrics.diversity import caption_diversity, collapse_warning
 from models.retriever.model import Retriever
 from models.settings import BeamConfig, CaptionerConfig, CaptionerSettings
-from ray_jobs.experiment.member_config import CaptionerMember
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.member_config import CaptionerMember, Member, RetrieverMember
 from ray_jobs.training.batching import bucketed_batches, padding_share
 from ray_jobs.training.member_job import MemberJob
 from ray_jobs.training.tasks.base import Validation
@@ -74,6 +76,18 @@ class CaptionerTask(MemberTask):
             audio_embedding_dim=sum(retriever.config.joint_dim for retriever in self.retrievers),
         )
         return Captioner.create(config, self.all_captions)
+
+    @classmethod
+    def layout(cls, experiment: Experiment, member: Member) -> Captioner:
+        codec = load_codec(experiment.features.codec, experiment.features.codebooks)
+        retrievers = [experiment.members[name] for name in member.retrievers()]
+        config = member.convert(
+            CaptionerConfig,
+            codebooks=codec.n_codebooks,
+            codebook_size=codec.codebook_size,
+            audio_embedding_dim=sum(r.joint_dim for r in retrievers if isinstance(r, RetrieverMember)),
+        )
+        return Captioner.layout(config)
 
     def load(self, directory: Path) -> Captioner:
         return Captioner.load(directory)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from models.fluency.damage import build_examples
 from models.fluency.detector import FluencyDetector
 from models.settings import FluencyDetectorConfig
-from ray_jobs.experiment.member_config import FluencyDetectorMember
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.member_config import FluencyDetectorMember, Member
 from ray_jobs.training.batching import bucketed_batches
 from ray_jobs.training.tasks.base import Validation
 from ray_jobs.training.tasks.member import MemberTask
@@ -32,6 +33,10 @@ class FluencyTask(MemberTask):
 
     def new_model(self) -> FluencyDetector:
         return FluencyDetector.create(self._settings, self.all_captions)
+
+    @classmethod
+    def layout(cls, experiment: Experiment, member: Member) -> FluencyDetector:
+        return FluencyDetector.layout(member.convert(FluencyDetectorConfig))
 
     def load(self, directory: Path) -> FluencyDetector:
         return FluencyDetector.load(directory)

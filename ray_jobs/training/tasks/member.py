@@ -9,8 +9,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from models.files import write_frame
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.member_config import Member
 from ray_jobs.features.files import Features, read_features
 from ray_jobs.results.member import MemberMetrics
 from ray_jobs.training.batching import draw_by_weight
@@ -52,6 +55,15 @@ class MemberTask(Task):
     @abstractmethod
     def new_model(self) -> Any:
         """Return a model that was not trained yet, but for published weights."""
+
+    @classmethod
+    @abstractmethod
+    def layout(cls, experiment: Experiment, member: Member) -> nn.Module:
+        """Lay out the model of a member on torch's meta device: shapes alone.
+
+        Raises:
+            InputError, OSError: if the sizes are those of a checkpoint or codec that is not on this disk.
+        """
 
     def steps_per_epoch(self) -> int:
         return max(1, self.examples() // self.job.training.batch_size)

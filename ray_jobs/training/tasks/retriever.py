@@ -16,7 +16,8 @@ from models.metrics.retrieval import flatten_captions, retrieval_values
 from models.retriever.mixup import mix_pairs
 from models.retriever.model import Retriever
 from models.settings import RetrieverConfig, RetrieverSettings
-from ray_jobs.experiment.member_config import RetrieverMember
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.member_config import Member, RetrieverMember
 from ray_jobs.training.batching import bucketed_batches, padding_share
 from ray_jobs.training.tasks.base import Validation
 from ray_jobs.training.tasks.member import MemberTask, draw_captions
@@ -43,6 +44,10 @@ class RetrieverTask(MemberTask):
         if not config.audio_encoder.checkpoint:
             retriever.audio_encoder.standardise(self.train.log_mels)
         return retriever
+
+    @classmethod
+    def layout(cls, experiment: Experiment, member: Member) -> Retriever:
+        return Retriever.layout(member.convert(RetrieverConfig, log_mel=experiment.features.log_mel))
 
     def load(self, directory: Path) -> Retriever:
         return Retriever.load(directory)

@@ -18,7 +18,7 @@ from ray_jobs.training.codec_job import CodecJob
 from ray_jobs.training.faults import LossIsNaNError
 from ray_jobs.training.loop import TrainingState
 from ray_jobs.training.optimizer import warm_cosine
-from ray_jobs.training.tasks.registry import make_task
+from ray_jobs.training.tasks.base import make_task
 
 EPOCHS, STEPS = 4, 2  # one epoch without codebooks, one that learns them, two of the decoder
 DAC = {"encoder_dim": 4, "encoder_rates": [10, 8, 8], "latent_dim": 8, "decoder_dim": 16, "n_codebooks": 2,

@@ -15,7 +15,7 @@ from ray_jobs.run.directory import RunDirectory
 from ray_jobs.training.loop import TrainingState
 from ray_jobs.training.member_job import MemberJob
 from ray_jobs.training.optimizer import lr_lambda
-from ray_jobs.training.tasks.registry import make_task
+from ray_jobs.training.tasks.base import make_task
 from ray_jobs.tuning.sweep_space import with_settings
 
 from ..conftest import ROOT

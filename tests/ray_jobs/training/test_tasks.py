@@ -15,8 +15,8 @@ from models.settings import BeamConfig, CaptionerConfig, LogMelConfig
 from ray_jobs.experiment.member_config import AnyMember, CaptionerMember, RetrieverMember
 from ray_jobs.features.files import Features
 from ray_jobs.training.member_job import MemberJob
+from ray_jobs.training.tasks.base import make_task
 from ray_jobs.training.tasks.captioner import CaptionerTask
-from ray_jobs.training.tasks.registry import make_task
 from ray_jobs.training.tasks.retriever import RetrieverTask
 
 

@@ -1,11 +1,11 @@
 """What is logged of a member, epoch by epoch: its log, TensorBoard's curves, MLflow and W&B."""
 
-import importlib
 import json
 import struct
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def test_mlflow(job: MemberJob, monkeypatch: pytest.MonkeyPatch) -> None:
     train(replace(job, name="retriever-bert", tracking=("mlflow",)))
     client = mlflow.MlflowClient(f"sqlite:///{job.run / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("smoke")
-    assert experiment
+    assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
     assert sorted(run.info.run_name for run in runs) == ["retriever-bert", "retriever-bge"]
     for run in runs:
@@ -88,8 +88,7 @@ def test_mlflow(job: MemberJob, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def wandb_records(content: bytes) -> Iterator[Any]:
     """The records of a .wandb file: LevelDB's log format after seven bytes, in one block as long as it is small."""
-    messages: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")  # made at run time: it has no types
-
+    messages: Any = import_module("wandb.proto.wandb_internal_pb2")  # generated: its classes are made on import
     assert content.startswith(b":W&B")
     assert len(content) < 32768
     at = 7

@@ -20,7 +20,7 @@ from ray_jobs.run.directory import RunDirectory
 from ray_jobs.training.faults import DiskFullError, MemberOutOfMemoryError, actionable_errors, hang_watchdog, reason
 from ray_jobs.training.job import TrainingRequest
 from ray_jobs.training.member_job import MemberJob
-from ray_jobs.training.tasks.registry import make_task
+from ray_jobs.training.tasks.base import make_task
 from ray_jobs.training.trainer import work
 
 from ..conftest import ROOT
