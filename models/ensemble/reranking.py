@@ -126,7 +126,7 @@ class Reranking(Settings):
     def totals(self, table: CandidateTable) -> np.ndarray:
         """Return the weighted sum of each candidate, [C, K]; NaN where its captioner is not among `captioners`."""
         eligible = self._eligible(table)
-        totals = np.tensordot([self.weights[name] for name in table.score_names], self._scaled(eligible), 1)
+        totals = np.tensordot([self.weights[name] for name in eligible.score_names], self._scaled(eligible), 1)
         return np.where(table.mask & ~eligible.mask, np.nan, totals)
 
     def _eligible(self, table: CandidateTable) -> CandidateTable:

@@ -24,7 +24,7 @@ SAMPLE_CLIPS = 8  # from which time and size are estimated
 
 @dataclass(frozen=True)
 class Cost:
-    """What one second of audio costs: seconds of one worker, and bytes of features."""
+    """The cost of one second of audio: seconds of one worker, and bytes of features."""
 
     seconds: float
     bytes: float

@@ -164,7 +164,7 @@ def test_who_lost_the_lock_stops(tmp_path: Path, hold: Callable[[], Holder]) -> 
 
 
 def test_of_many_at_once_one_wins(tmp_path: Path) -> None:
-    """Each winner appends a line at the start and at the end; two inside at once would interleave them."""
+    """Each winner appends a line at the start and at the end; two inside together would interleave them."""
     script = """
 import sys, time
 from pathlib import Path

@@ -8,6 +8,8 @@ import pytest
 
 from models.ensemble.candidate_table import CandidateError, CandidateTable
 from models.ensemble.score_arrays import NoCandidateError, NonFiniteScoreError
+from models.ensemble.scores import registry
+from models.ensemble.scores.decoder import DecoderScore
 from models.ensemble.scores.registry import score_columns
 from models.settings import SamplingConfig
 from ray_jobs.experiment.config import Experiment
@@ -89,6 +91,22 @@ def test_what_is_there_is_not_drawn_again(members: Members) -> None:
     build(CandidateStore(members.experiment, other), ["cider_d"])
     assert len(members.drawn) == 6
     assert not list(store.folder.glob("*.partial"))
+
+
+def test_files_from_before_a_score_was_registered_are_made_anew(
+    members: Members, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = CandidateStore(members.experiment, members.experiment.sampling)
+    build(store, ["cider_d"])
+    length = type("Length", (DecoderScore,), {"name": "length"})()
+    monkeypatch.setattr(registry, "SCORES", (*registry.SCORES, length))
+    with pytest.raises(CandidateError, match="no column 'length_score'"):
+        store.read(CLIP_IDS, members.experiment.search, CLIPS)
+    build(store, ["cider_d"])
+    table, values = store.read(CLIP_IDS, members.experiment.search, CLIPS)
+    assert table.score_names[-2:] == ["decoder", "length"]
+    assert list(values) == ["cider_d"]
+    assert len(members.drawn) == 6
 
 
 def test_a_table_is_the_same_from_whatever_files(members: Members, tmp_path: Path) -> None:
