@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ray_jobs.experiment.codec_config import CodecExperiment
 from ray_jobs.experiment.config import Experiment
-from ray_jobs.train_codec import CodecExperiment
 
 PAGE = Path(__file__).with_name("config.md")
 INTRODUCTION = """\

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import BinaryIO
@@ -85,7 +86,7 @@ def read_duration(source: str | Path | BinaryIO, name: str | None = None) -> flo
         raise AudioError(f"{name}: cannot be decoded as audio ({error})") from error
 
 
-def _checked(source: str | Path | BinaryIO, name: str) -> Path | BinaryIO:
+def _checked(source: str | Path | BinaryIO, name: str) -> bytes | BinaryIO:
     """Return the source, after refusing a path that leads to no file."""
     if not isinstance(source, str | Path):
         return source
@@ -94,7 +95,7 @@ def _checked(source: str | Path | BinaryIO, name: str) -> Path | BinaryIO:
         raise AudioError(f"{name}: no such file")
     if not path.is_file():
         raise AudioError(f"{name}: is not a file")
-    return path
+    return os.fsencode(path)  # file systems allow names that are not Unicode text
 
 
 def _decode(

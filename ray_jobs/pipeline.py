@@ -11,7 +11,7 @@ from ray_jobs import combine, export, prepare, report, search, train
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.results.metrics import EnsembleMetrics, Systems
 from ray_jobs.run import storage
-from ray_jobs.run.console import console, say
+from ray_jobs.run.console import say, show
 from ray_jobs.run.directory import RunDirectory
 from ray_jobs.run.entry import run_command
 from ray_jobs.training import tracking
@@ -33,8 +33,8 @@ def summarise(experiment: Experiment) -> None:
     if metrics.corpus_kind == "soundscapes":
         where += " (built-in synthetic corpus: says nothing about Clotho)"
     captioning = ["cider_d", "rouge_l", "bleu_4", "unique_captions"]
-    console.print(_table(f"Captioning, {where}", metrics.captioning, captioning))
-    console.print(_table(f"Text-to-audio retrieval, {where}", metrics.retrieval, ["map@10", "r@1", "r@5", "r@10"]))
+    show(_table(f"Captioning, {where}", metrics.captioning, captioning))
+    show(_table(f"Text-to-audio retrieval, {where}", metrics.retrieval, ["map@10", "r@1", "r@5", "r@10"]))
     say(f"bundle  {storage.uri(directory.bundle)}")
     say(f"report  {storage.uri(directory.report / 'index.html')}")
 

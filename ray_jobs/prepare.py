@@ -1,4 +1,4 @@
-"""prepare: from audio files to feature shards, on Ray Data.
+"""prepare: turn audio files into feature shards, with Ray Data.
 
 Example: enclap prepare experiments/demo.yaml --dry-run
 """
@@ -26,7 +26,7 @@ from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.features.files import shard_metadata
 from ray_jobs.features.shards import Shard, encoders, plan_shards, write_shards
 from ray_jobs.run import storage
-from ray_jobs.run.console import say
+from ray_jobs.run.console import count, say
 from ray_jobs.run.directory import RunDirectory, is_done, mark_done
 from ray_jobs.run.entry import run_command
 
@@ -37,12 +37,17 @@ def run(experiment: Experiment, dry_run: bool = False) -> None:
     """Make the features of every split of every corpus; finished shards are kept.
 
     Args:
-        dry_run: check everything that can be checked without decoding, say what it would cost, and write nothing.
+        dry_run: check everything that can be checked without decoding, print an estimate of the cost, write nothing.
+
+    Raises:
+        ConfigError: if the codec cannot be loaded.
+        CorpusError: if a corpus cannot be read, or a split has no usable clip.
     """
     directory = RunDirectory(experiment)
     inputs = directory.features_inputs()
     todo = [name for name in experiment.corpora if not is_done(directory.features(name), inputs)]
-    say(f"prepare: {len(todo)} corpora to prepare, {len(experiment.corpora) - len(todo)} done already")
+    done = len(experiment.corpora) - len(todo)
+    say(f"prepare: {count(len(todo), 'corpus', 'corpora')} to prepare, {done} done already")
     if not todo:
         return
     codec_rate = _codec_sample_rate(experiment)
@@ -52,7 +57,7 @@ def run(experiment: Experiment, dry_run: bool = False) -> None:
     for name, corpus in experiment.corpora.items():
         if isinstance(corpus, SoundscapesCorpus) and not _is_rendered(corpus):
             _render_soundscapes(name, corpus)
-    # All tables are read before any clip is worked on: a bad one is said at once, and exclusions need them all.
+    # All tables are read before any clip: a bad one is reported before any work, and exclusions need them all.
     tables, set_aside = _read_tables(experiment, list(experiment.corpora))
     shards = {
         (name, split): plan_shards(table, experiment.features, directory.features(name, split))
@@ -83,7 +88,7 @@ def _dry_run(experiment: Experiment) -> None:
 
 
 def _read_tables(experiment: Experiment, corpora: list[str]) -> tuple[Tables, pd.DataFrame]:
-    """Every split's usable clips, and what was set aside (corpus, split and the quarantine's columns)."""
+    """Return every split's usable clips, and those set aside (corpus, split and the quarantine's columns)."""
     tables: Tables = {}
     rejected: list[pd.DataFrame] = []
     for name in corpora:
@@ -98,7 +103,7 @@ def _read_tables(experiment: Experiment, corpora: list[str]) -> tuple[Tables, pd
 
 
 def _exclude(experiment: Experiment, tables: Tables) -> Tables:
-    """Take from the training splits, in place, what evaluation is made of; returns what was taken."""
+    """Remove from the training splits, in place, the clips of the exclusions, and return these."""
     lists = [Path(file) for file in experiment.exclusions.lists]
     found = []
     if experiment.exclusions.evaluation_clips:
@@ -118,7 +123,7 @@ def _exclude(experiment: Experiment, tables: Tables) -> Tables:
 
 
 def _codec_sample_rate(experiment: Experiment) -> int:
-    """Of the codec, loaded once here: what is wrong with it is said before any work, not by the first actor."""
+    """Return the codec's sample rate in Hz; a codec that cannot be loaded is reported here, before any work."""
     from models.codec.base import load_codec
     from models.codec.weights import CodecError
 
@@ -146,7 +151,7 @@ def _finish(
 
 
 def _report_overlaps(splits: list[tuple[str, str]], directory: RunDirectory) -> None:
-    """Write features/overlaps.parquet: clips that two splits or corpora share, by id or by their very samples."""
+    """Write features/overlaps.parquet: the clips that two splits or corpora share, by id or by equal samples."""
     identities = []
     for corpus, split in splits:
         for shard in storage.listing(directory.features(corpus, split), "*.parquet"):
@@ -160,7 +165,7 @@ def _report_overlaps(splits: list[tuple[str, str]], directory: RunDirectory) -> 
 
 
 def _write_strings(frame: pd.DataFrame, path: Path) -> None:
-    """A frame of strings, with its schema whether it has rows or not."""
+    """Write a frame of strings, with the same schema if it is empty."""
     schema = pa.schema({column: pa.string() for column in frame.columns})
     with atomic_write(path) as partial:
         pq.write_table(pa.Table.from_pandas(frame.astype(str), schema=schema, preserve_index=False), partial)

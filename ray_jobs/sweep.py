@@ -30,6 +30,7 @@ from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 from models.files import write_frame, write_json, write_text
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.fingerprint import fingerprint
+from ray_jobs.results.member import MemberMetrics
 from ray_jobs.run import storage
 from ray_jobs.run.console import say
 from ray_jobs.run.directory import RunDirectory, commit, is_done, mark_done, require
@@ -186,7 +187,7 @@ def _population(results: tune.ResultGrid, own: dict[str, Any], monitor: str) -> 
         if result.error or not result.metrics:
             continue
         schedule = json.loads(result.metrics[SCHEDULE])
-        best = json.loads(storage.read_text(Path(result.metrics[OUTPUT]) / "metrics.json"))["best"]
+        best = MemberMetrics.read(Path(result.metrics[OUTPUT])).best
         settings = [part["settings"] for part in schedule if part["after_epoch"] < best["epoch"]][-1]
         rows.append(
             {

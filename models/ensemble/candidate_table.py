@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,17 @@ import numpy as np
 import pandas as pd
 
 from .score_arrays import NoCandidateError, NonFiniteScoreError, refuse_non_finite
+from .scores.base import ScoringContext, weight_name
+from .scores.decoder import DECODER
+from .scores.encoder import ENCODER
+from .scores.registry import columns_among, score_all, score_columns
 
 if TYPE_CHECKING:  # tables are also read where no model is loaded
     from ..fluency.detector import FluencyDetector
     from ..generation.candidates import Candidate
     from ..retriever.model import Retriever
 
-ENCODER, VALUE = "encoder_score/", "value/"  # prefixes of a frame's columns, before a retriever and before a metric
+VALUE = "value/"  # prefix of a frame's columns, before a metric
 
 
 class CandidateError(ValueError):
@@ -31,19 +36,32 @@ class CandidateTable:
     captioners: list[list[str]]  # `a+b` where both proposed the text
     tokens: list[list[int]]
     mask: np.ndarray  # [C, K] bool
-    decoder_score: np.ndarray  # [C, K] mean log-likelihood of a token
-    encoder_score: dict[str, np.ndarray]  # a retriever's name to [C, K]
+    scores: dict[str, np.ndarray]  # a column of `scores.registry` to [C, K]
     fluency_error: np.ndarray  # [C, K] probability of a damaged caption
+
+    def __post_init__(self) -> None:
+        if twice := [name for name, count in Counter(self.score_names).items() if count > 1]:
+            raise CandidateError(f"scores {', '.join(self.scores)}: two of them have the weight {twice[0]!r}")
 
     @property
     def score_names(self) -> list[str]:
-        """Return the names of `scores`, in order: each retriever, then the decoder."""
-        return [*self.encoder_score, "decoder"]
+        """Return the names of the scores' weights, in order: each retriever, the decoder, then all others."""
+        return [weight_name(column) for column in self.scores]
 
     @property
-    def scores(self) -> np.ndarray:
+    def stacked_scores(self) -> np.ndarray:
         """Return all scores [S, C, K], in the order of `score_names`."""
-        return np.stack([*self.encoder_score.values(), self.decoder_score])
+        return np.stack(list(self.scores.values()))
+
+    @property
+    def encoder_score(self) -> dict[str, np.ndarray]:
+        """Return the similarity to the audio [C, K] by retriever."""
+        return {weight_name(column): score for column, score in self.scores.items() if column.startswith(ENCODER)}
+
+    @property
+    def decoder_score(self) -> np.ndarray:
+        """Return the mean log-likelihood of a token [C, K]."""
+        return self.scores[DECODER]
 
     def of_captioner(self, name: str) -> CandidateTable:
         """Return the table with only one captioner's candidates unmasked: samples of `a`, or beams of `a/beam`."""
@@ -59,9 +77,20 @@ class CandidateTable:
         return replace(self, mask=np.where(theirs.any(1, keepdims=True), theirs, self.mask))
 
     def without_retrievers(self, names: Iterable[str]) -> CandidateTable:
-        """Return the table without the encoder scores of some retrievers."""
-        left = {name: score for name, score in self.encoder_score.items() if name not in set(names)}
-        return replace(self, encoder_score=left)
+        """Return the table without the scores that some retrievers give."""
+        gone = set(names)
+        left = {column: score for column, score in self.scores.items() if column.partition("/")[2] not in gone}
+        return replace(self, scores=left)
+
+    def with_scores(self, names: Collection[str]) -> CandidateTable:
+        """Return the table with only the scores whose weights are named.
+
+        Raises:
+            CandidateError: naming a score that the candidates do not have.
+        """
+        if missing := [name for name in names if name not in self.score_names]:
+            raise CandidateError(f"candidates have no score {missing[0]!r}; found {', '.join(self.score_names)}")
+        return replace(self, scores={c: score for c, score in self.scores.items() if weight_name(c) in names})
 
     def _proposed_by(self, names: set[str]) -> np.ndarray:
         theirs = np.zeros_like(self.mask)
@@ -77,6 +106,7 @@ class CandidateTable:
             values: a metric's name to [C, K]; they become columns `value/<metric>`.
         """
         rows, columns = np.nonzero(self.mask)
+        decoder_first = sorted(self.scores, key=lambda column: column != DECODER)  # as in the files of all versions
         cells = list(zip(rows.tolist(), columns.tolist(), strict=True))
         return pd.DataFrame(
             {
@@ -84,8 +114,7 @@ class CandidateTable:
                 "caption": [self.texts[row][column] for row, column in cells],
                 "captioner": [self.captioners[row][column] for row, column in cells],
                 "tokens": [self.tokens[row][column] for row, column in cells],
-                "decoder_score": self.decoder_score[self.mask],
-                **{ENCODER + name: scores[self.mask] for name, scores in self.encoder_score.items()},
+                **{column: self.scores[column][self.mask] for column in decoder_first},
                 "fluency_error": self.fluency_error[self.mask],
                 **{VALUE + name: value[self.mask] for name, value in (values or {}).items()},
             }
@@ -98,17 +127,16 @@ class CandidateTable:
         """Return the table and the metrics' values [C, K] of a frame of `to_frame`, clips in the order of `clip_ids`.
 
         Args:
-            retrievers: whose encoder scores the frame must have; when left out, those that it has.
+            retrievers: with these, the frame must have all registered scores; when left out, those that it has are
+                read.
 
         Raises:
             CandidateError: if a column is missing, or the frame's clips are not those of `clip_ids`.
             NoCandidateError, NonFiniteScoreError: naming the clip by its clip_id.
         """
-        found = [name.removeprefix(ENCODER) for name in frame.columns if name.startswith(ENCODER)]
-        retrievers = found if retrievers is None else list(retrievers)
+        scores = columns_among(frame.columns) if retrievers is None else score_columns(retrievers)
         metrics = [name.removeprefix(VALUE) for name in frame.columns if name.startswith(VALUE)]
-        numeric = ["decoder_score", *(ENCODER + name for name in retrievers), "fluency_error"]
-        _check_frame(frame, clip_ids, [*numeric, *(VALUE + name for name in metrics)])
+        _check_frame(frame, clip_ids, [*scores, "fluency_error", *(VALUE + name for name in metrics)])
         row_of = {clip_id: row for row, clip_id in enumerate(clip_ids)}
         rows = frame["clip_id"].map(row_of).to_numpy(int)
         frame, rows = frame.iloc[np.argsort(rows, kind="stable")], np.sort(rows, kind="stable")
@@ -129,8 +157,7 @@ class CandidateTable:
             captioners=lists("captioner"),
             tokens=lists("tokens"),
             mask=mask,
-            decoder_score=dense("decoder_score"),
-            encoder_score={name: dense(ENCODER + name) for name in retrievers},
+            scores={column: dense(column) for column in scores},
             fluency_error=dense("fluency_error"),
         )
         return table, {name: dense(VALUE + name) for name in metrics}
@@ -181,11 +208,11 @@ def score_candidates(
     audio_embeddings: dict[str, np.ndarray],
     detector: FluencyDetector | None,
 ) -> CandidateTable:
-    """Pool candidates and score them; each distinct text is embedded once, for however many clips it is proposed.
+    """Pool candidates and give them all registered scores.
 
     Args:
         by_captioner: a captioner's name to candidates of each of C clips.
-        retrievers: by name; each gives an encoder_score.
+        retrievers: by name; each gives an encoder score, for which each distinct text is embedded once.
         audio_embeddings: by retriever, [C, D].
         detector: gives fluency_error, which is 0 without one.
 
@@ -197,36 +224,38 @@ def score_candidates(
     for clip, candidates in enumerate(pooled):
         if not candidates:
             raise NoCandidateError(clip)
+    for name in retrievers:
+        if len(audio_embeddings[name]) != len(pooled):
+            raise CandidateError(f"{name} embeds {len(audio_embeddings[name])} clips of {len(pooled)}")
     shape = (len(pooled), max(len(clip) for clip in pooled))
     mask = np.arange(shape[1]) < np.array([len(clip) for clip in pooled])[:, None]
     distinct: dict[str, int] = {}
     text_of = np.array([distinct.setdefault(c.text, len(distinct)) for clip in pooled for _, c in clip])
-    clip_of = np.nonzero(mask)[0]
-    texts = list(distinct)
+    context = ScoringContext(
+        candidates=[candidate for clip in pooled for _, candidate in clip],
+        captioners=[name for clip in pooled for name, _ in clip],
+        clip_of=np.nonzero(mask)[0],
+        texts=list(distinct),
+        text_of=text_of,
+        retrievers=retrievers,
+        audio_embeddings=audio_embeddings,
+    )
 
-    def table(values: Sequence[float] | np.ndarray, what: str) -> np.ndarray:
-        if np.shape(values) != clip_of.shape:
-            raise CandidateError(f"{what}: {np.shape(values)} values for {len(clip_of)} candidates")
+    def dense(values: np.ndarray, what: str) -> np.ndarray:
+        if values.shape != text_of.shape:
+            raise CandidateError(f"{what}: {values.shape} values for {len(text_of)} candidates")
         filled = np.zeros(shape)
         filled[mask] = values
         refuse_non_finite(what, filled, mask)
         return filled
 
-    encoder_score = {}
-    for name, retriever in retrievers.items():
-        if len(audio_embeddings[name]) != len(pooled):
-            raise CandidateError(f"{name} embeds {len(audio_embeddings[name])} clips of {len(pooled)}")
-        similarity = retriever.pair_similarity(
-            retriever.text_embeddings(texts), text_of, audio_embeddings[name], clip_of
-        )
-        encoder_score[name] = table(similarity, ENCODER + name)
-    error = detector.fluency_error(texts)[text_of] if detector else np.zeros(len(text_of))
+    scores = {column: dense(values, column) for column, values in score_all(context).items()}
+    error = detector.fluency_error(context.texts)[text_of] if detector else np.zeros(len(text_of))
     return CandidateTable(
         texts=[[candidate.text for _, candidate in clip] for clip in pooled],
         captioners=[[name for name, _ in clip] for clip in pooled],
         tokens=[[candidate.tokens for _, candidate in clip] for clip in pooled],
         mask=mask,
-        decoder_score=table([candidate.decoder_score for clip in pooled for _, candidate in clip], "decoder_score"),
-        encoder_score=encoder_score,
-        fluency_error=table(error, "fluency_error"),
+        scores=scores,
+        fluency_error=dense(error, "fluency_error"),
     )

@@ -108,13 +108,17 @@ def select(
 class Reranking(Settings):
     """How one candidate is chosen: filter by fluency_error, then take the highest weighted sum of scores."""
 
-    weights: dict[str, float] = Field(description="of each retriever's encoder_score, and of `decoder`")
+    weights: dict[str, float] = Field(description="of each retriever's encoder_score, of `decoder`, of other scores")
     normalisation: str = "none"
     fluency_threshold: float = 0.9
     captioners: list[str] | None = Field(None, description="whose candidates are eligible; all when left out")
 
     def choose(self, table: CandidateTable) -> np.ndarray:
-        """Return the index of the chosen candidate of each clip, [C]."""
+        """Return the index of the chosen candidate of each clip, [C].
+
+        Raises:
+            CandidateError: if the table lacks a score that has a weight.
+        """
         table = self._eligible(table)
         weights = np.array([self.weights[name] for name in table.score_names])
         return select(self._scaled(table), weights, table.fluency_error, table.mask, self.fluency_threshold)
@@ -122,11 +126,12 @@ class Reranking(Settings):
     def totals(self, table: CandidateTable) -> np.ndarray:
         """Return the weighted sum of each candidate, [C, K]; NaN where its captioner is not among `captioners`."""
         eligible = self._eligible(table)
-        totals = np.tensordot([self.weights[name] for name in table.score_names], self._scaled(eligible), 1)
+        totals = np.tensordot([self.weights[name] for name in eligible.score_names], self._scaled(eligible), 1)
         return np.where(table.mask & ~eligible.mask, np.nan, totals)
 
     def _eligible(self, table: CandidateTable) -> CandidateTable:
-        return table if self.captioners is None else table.of_members(self.captioners)
+        weighed = table.with_scores(self.weights)  # a score that was added after the weights were chosen has no say
+        return weighed if self.captioners is None else weighed.of_members(self.captioners)
 
     def _scaled(self, table: CandidateTable) -> np.ndarray:
-        return np.stack([normalise(scores, table.mask, self.normalisation) for scores in table.scores])
+        return np.stack([normalise(scores, table.mask, self.normalisation) for scores in table.stacked_scores])

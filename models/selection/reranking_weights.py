@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -10,6 +11,9 @@ import pandas as pd
 
 from ..ensemble.candidate_table import CandidateTable
 from ..ensemble.reranking import allowed_candidates, normalise
+from ..ensemble.scores.base import weight_name
+from ..ensemble.scores.decoder import DECODER
+from ..ensemble.scores.encoder import ENCODER
 from .cross_validation import Choice, Rule, cross_validate
 from .weight_search import chosen_values, dense_weight_search, exact_two_score_search, refine, simplex_grid
 
@@ -53,11 +57,11 @@ def search_reranking(
         mixtures: groups of captioners, the simplest first.
     """
     names = table.score_names
-    paper = paper_weights(names)
+    paper = paper_weights(list(table.scores))
     values, weightings, groups = [], [], []
     for group, captioners in enumerate(mixtures):
         mask = table.of_members(captioners).mask
-        scores = np.stack([normalise(one, mask, options.normalisation) for one in table.scores])
+        scores = np.stack([normalise(one, mask, options.normalisation) for one in table.stacked_scores])
         allowed = allowed_candidates(table.fluency_error, mask, options.fluency_threshold)
         tried = np.concatenate([paper[None], _weightings(scores, allowed, value, options.weight_steps)])
         weightings.append(tried)
@@ -73,11 +77,23 @@ def search_reranking(
     return RerankingFound(mixtures[groups[choice.index]], weights, choice, trials)
 
 
-def paper_weights(names: list[str]) -> np.ndarray:
-    """Return 0.7 for the retrievers together, shared equally, and 0.3 for the last, the decoder (arXiv 2309.17352)."""
-    if len(names) == 1:
-        return np.ones(1)
-    return np.array([ENCODER_WEIGHT / (len(names) - 1)] * (len(names) - 1) + [1 - ENCODER_WEIGHT])
+def paper_weights(columns: Sequence[str]) -> np.ndarray:
+    """Return the weights [S] of arXiv 2309.17352 for scores by column.
+
+    They are 0.7 for the retrievers together, shared equally, and 0.3 for the decoder, which has all without retrievers;
+    scores that the paper does not have weigh nothing.
+    """
+    encoders = sum(column.startswith(ENCODER) for column in columns)
+    share = {DECODER: 1 - ENCODER_WEIGHT if encoders else 1.0}
+    share |= {column: ENCODER_WEIGHT / encoders for column in columns if column.startswith(ENCODER)}
+    return np.array([share.get(column, 0.0) for column in columns])
+
+
+def encoder_share(weights: Mapping[str, float], retrievers: Collection[str]) -> float:
+    """Return the retrievers' part of what they and the decoder weigh together; the paper's where that is nothing."""
+    decoder = weight_name(DECODER)
+    both = sum(weight for name, weight in weights.items() if name in retrievers or name == decoder)
+    return 1 - weights[decoder] / both if both else ENCODER_WEIGHT
 
 
 def mixtures_of(captioners: list[str]) -> list[list[str]]:

@@ -68,7 +68,7 @@ class Resources(Settings):
 
 
 class Training(Settings):
-    """How a member is trained, with AdamW."""
+    """The settings of a member's training, with AdamW."""
 
     epochs: int = Field(gt=0, description="passes over the training clips")
     batch_size: int = Field(64, gt=1, description="clips per optimizer step, whatever the number of workers")

@@ -10,7 +10,7 @@ from models.settings import Settings
 
 
 class SearchConfig(Settings):
-    """How `enclap search` chooses sampling, reranking and retrieval weights, on the validation split."""
+    """The settings of `enclap search`, which chooses sampling, reranking and retrieval weights on validation clips."""
 
     objective: Literal[
         "cider_d", "rouge_l", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "spice", "sbert_sim", "fense"
@@ -27,7 +27,7 @@ class SearchConfig(Settings):
     sampling_space: str = Field(
         "nucleus", description="fields of `sampling` that vary: a name in tune_spaces/sampling.py"
     )
-    trials: int = Field(20, gt=0, description="number of sampling settings tried, the paper's setting first")
+    trials: int = Field(20, gt=0, description="number of sampling settings tried, that of `sampling` first")
     searcher: Literal["optuna", "random", "grid"] = Field(
         "optuna", description="how the next setting is proposed: by Optuna's TPE, at random, or on a grid"
     )
@@ -96,7 +96,7 @@ class SearchConfig(Settings):
 
 
 class SweepConfig(Settings):
-    """How `enclap sweep` searches a member's training settings."""
+    """The settings of `enclap sweep`, which searches a member's training settings."""
 
     space: str | None = Field(
         None, description="settings that vary: a name in tune_spaces/training.py; if none, that of the member's kind"

@@ -1,1 +1,1 @@
-"""Features of clips: the files that hold them, and the Ray Data stages that make them."""
+"""Compute the features of clips with Ray Data, and read and write the files that hold them."""

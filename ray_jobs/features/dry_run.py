@@ -1,4 +1,4 @@
-"""prepare --dry-run: every path and caption checked, time and bytes estimated, nothing written."""
+"""prepare --dry-run: check every path and caption, estimate time and size, and write nothing."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from corpora.audio import clip_duration
 from models.audio import AudioError
 from ray_jobs.experiment.config import FeaturesConfig
 from ray_jobs.features.shards import STAT_THREADS, ShardMaker, plan_shards
-from ray_jobs.run.console import say, show
+from ray_jobs.run.console import count, say, show
 
-SAMPLE_CLIPS = 8
+SAMPLE_CLIPS = 8  # from which time and size are estimated
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one second of audio: seconds of one worker, and bytes of features."""
+    """The cost of one second of audio: seconds of one worker, and bytes of features."""
 
     seconds: float
     bytes: float
@@ -36,8 +36,8 @@ def show_estimate(
     """Print what `prepare` would do, by corpus and split, from the header of every file and a measured sample.
 
     Args:
-        tables: the usable clips of each (corpus, split), as far as the captions' files tell.
-        set_aside: number of clips that are not, by (corpus, split).
+        tables: the clips of each (corpus, split) whose captions are usable.
+        set_aside: number of the other clips, by (corpus, split).
     """
     durations = {key: _durations(table, features.max_duration_s, key) for key, table in tables.items()}
     largest = max(durations, key=lambda key: durations[key].notna().sum())
@@ -51,13 +51,13 @@ def show_estimate(
     page.add_row("all", "", f"{everything.notna().sum():,}", "", *_amounts(everything.sum(), cost, workers))
     show(page)
     say(
-        f"time: {workers} workers as fast as one was here on {SAMPLE_CLIPS} clips; set aside: by captions and headers "
-        "(what only decoding shows is not among them); nothing was written"
+        f"time: {count(workers, 'worker')}, each as fast as one was here on {SAMPLE_CLIPS} clips; set aside: by "
+        "captions and headers, without what only decoding shows; nothing was written"
     )
 
 
 def _durations(table: pd.DataFrame, longest_s: float, key: tuple[str, str]) -> pd.Series:
-    """Seconds of each clip that will be used; NaN where the header cannot be read."""
+    """Return the seconds of each clip that will be used; NaN where the header cannot be read."""
 
     def duration(path: str) -> float:
         try:
@@ -73,7 +73,7 @@ def _durations(table: pd.DataFrame, longest_s: float, key: tuple[str, str]) -> p
 
 
 def _measure(clips: pd.DataFrame, features: FeaturesConfig) -> Cost:
-    """Make one shard of the clips in a temporary directory."""
+    """Measure the cost of one shard of the clips, written to a temporary directory."""
     maker = ShardMaker(features)
     with tempfile.TemporaryDirectory() as scratch:
         (shard,) = plan_shards(clips, features.model_copy(update={"clips_per_shard": len(clips)}), Path(scratch))

@@ -1,4 +1,4 @@
-"""Feature shards: Parquet files of clips with codes, log_mel and captions."""
+"""Read and write feature shards: Parquet files of clips with codes, log-mels and captions."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from models.files import atomic_write
 from ray_jobs.run import storage
 
 METADATA = b"enclap"
-CLIPS_PER_GROUP = 8  # read together where features are read one by one
-GROUPS_KEPT = 32
-IN_MEMORY_BYTES = 4 << 30  # features above this are read from their files again and again
+CLIPS_PER_GROUP = 8  # clips in a row group, the smallest part of a file that can be read
+GROUPS_KEPT = 32  # in memory, the last ones read
+IN_MEMORY_BYTES = 4 << 30  # larger features are not kept in memory but read when needed
 
 
 class FeaturesError(InputError, ValueError):
@@ -37,29 +37,29 @@ class Features:
     durations_s: list[float]
     codes: Sequence[np.ndarray]  # [T_i, Q] int16
     log_mels: Sequence[np.ndarray]  # [frames_i, mels] float16
-    origins: list[int]  # which of the directories each clip is from
-    codec: dict[str, Any]  # provenance
+    origins: list[int]  # index of the directory that each clip is from
+    codec: dict[str, Any]  # provenance of the codes
 
     def __len__(self) -> int:
         return len(self.clip_ids)
 
     @property
     def file_names(self) -> list[str]:
-        """As submissions name clips; the clip_id of a clip that is no file of its own but a row of a Parquet file."""
+        """Return the file names of clips for submissions; for a row of a Parquet file its clip_id."""
         pairs = zip(self.clip_ids, self.paths, strict=True)
         return [clip_id if ".parquet#" in path else Path(path).name for clip_id, path in pairs]
 
     def head(self, clips: int | None) -> Features:
-        """The first so many clips; all of them for None."""
+        """Return the first `clips` clips; all of them for None."""
         lists = {f.name: getattr(self, f.name)[:clips] for f in fields(self) if f.name != "codec"}
         return replace(self, **lists)
 
 
 class StoredMatrices(Sequence[np.ndarray]):
-    """One column of many shards, read when asked for: a corpus may be larger than the memory."""
+    """One column of many shards, read on access: a corpus may be larger than memory."""
 
     def __init__(self, column: str, cells: list[tuple[Path, int]]) -> None:
-        self.column, self.cells = column, cells  # of each clip, its shard and its row there
+        self.column, self.cells = column, cells  # shard of each clip, and its row there
         self._group = lru_cache(GROUPS_KEPT)(self._read)
 
     def __len__(self) -> int:
@@ -110,12 +110,12 @@ def write_shard(path: Path, clips: list[dict[str, Any]], metadata: dict[str, Any
 
 
 def shard_metadata(path: Path) -> dict[str, Any]:
-    """What `write_shard` recorded in a shard."""
+    """Return the metadata that `write_shard` recorded in a shard."""
     return json.loads(pq.read_schema(storage.source(path)).metadata[METADATA])
 
 
 def read_features(directories: list[Path], in_memory_bytes: int = IN_MEMORY_BYTES) -> Features:
-    """Read all shards of the given splits; codes and log-mels stay in their files where they are more than fits.
+    """Read all shards of the given splits; codes and log-mels larger than `in_memory_bytes` stay in their files.
 
     Raises:
         FeaturesError: if there is no clip, or if the shards come from different codecs.
@@ -149,13 +149,15 @@ def read_features(directories: list[Path], in_memory_bytes: int = IN_MEMORY_BYTE
 
 
 def _one_codec(shards: list[Path]) -> dict[str, Any]:
-    """The provenance of the codes of all shards; a FeaturesError where they differ."""
+    """Return the provenance of the codes, which must be the same in all shards."""
     codecs = [shard_metadata(shard)["codec"] for shard in shards]
     for shard, codec in zip(shards, codecs, strict=True):
         if codec != codecs[0]:
             differing = [key for key in {**codecs[0], **codec} if codec.get(key) != codecs[0].get(key)]
             values = "; ".join(f"{key} {codec.get(key)!r}, there {codecs[0].get(key)!r}" for key in differing)
-            raise FeaturesError(f"{shard}: codes of another codec than in {shards[0]}: {values}; prepare both with one")
+            raise FeaturesError(
+                f"{shard}: codes of another codec than in {shards[0]}: {values}; prepare both with one codec"
+            )
     return codecs[0] if codecs else {}
 
 
@@ -164,7 +166,7 @@ def _uncompressed_bytes(layout: pq.FileMetaData) -> int:
 
 
 def _nested(matrices: list[np.ndarray], kind: pa.DataType) -> pa.Array:
-    """Matrices [T_i, width] as list<fixed_size_list<width>>, without a Python object a number."""
+    """Convert matrices [T_i, width] to list<fixed_size_list<width>> without a Python object per number."""
     width = kind.value_type.list_size
     offsets = np.cumsum([0, *(len(matrix) for matrix in matrices)], dtype=np.int32)
     flat = np.concatenate([matrix.reshape(-1) for matrix in matrices]) if matrices else np.empty(0)
@@ -173,7 +175,7 @@ def _nested(matrices: list[np.ndarray], kind: pa.DataType) -> pa.Array:
 
 
 def _matrices(column: pa.ChunkedArray) -> list[np.ndarray]:
-    """The inverse of `_nested`; the matrices are views of the column's memory."""
+    """Convert a column of `_nested` back to matrices, which are views of the column's memory."""
     matrices: list[np.ndarray] = []
     for array in column.chunks:
         width = array.type.value_type.list_size

@@ -1,8 +1,8 @@
-"""Feature shards on Ray Data: which clips go into which file, and the stages that make a file.
+"""Compute feature shards with Ray Data: assign clips to files, and run the stages that make a file.
 
-A shard is the unit of everything: of parallel work, of resuming (a shard is there or it is not), of memory (no stage
-holds more than one). Without a GPU one pool of actors reads and encodes; with GPUs a pool of readers feeds a pool of
-encoders, and Ray Data's backpressure keeps the readers from running ahead of them.
+A shard is the unit of parallel work, of resuming (a shard exists or not) and of memory (no stage holds more than one).
+Without a GPU one pool of actors reads and encodes; with GPUs a pool of readers feeds a pool of encoders, and Ray
+Data's backpressure keeps the readers from running ahead of them.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from ray_jobs.run.console import say
 from ray_jobs.run.session import gpu_share
 
 CLIP_COLUMNS = ["clip_id", "path", "captions", "freesound_id", "youtube_id"]
-STAT_THREADS = 32  # a network file system answers many at once
-LOG_S = 10.0  # between the bar's lines where no terminal redraws it
+STAT_THREADS = 32  # a network file system answers many requests at the same time
+LOG_S = 10.0  # seconds between the progress bar's lines where no terminal redraws it
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A fixed share of a split: which clips go into which file."""
+    """A feature file and the clips of a split that it holds."""
 
     path: str
     inputs: str
@@ -53,7 +53,7 @@ class Shard:
 
 
 def plan_shards(table: pd.DataFrame, features: FeaturesConfig, target: Path) -> list[Shard]:
-    """Share a split out, and remove the shards of an earlier, larger version of it."""
+    """Assign the clips of a split to shards, and remove the shards of an earlier, larger version of it."""
     clips: list[dict[str, Any]] = table[CLIP_COLUMNS].to_dict("records")  # type: ignore[assignment]
     with ThreadPoolExecutor(STAT_THREADS) as threads:
         stamps = list(threads.map(_stamp, table["path"]))
@@ -74,7 +74,7 @@ def plan_shards(table: pd.DataFrame, features: FeaturesConfig, target: Path) -> 
 
 
 def _stamp(path: str) -> list[int]:
-    """Size and time of change: a shard is made anew when one of its files is another."""
+    """Return size and time of change of a clip's files: a shard is made again when one of them changes."""
     try:
         stats = [file.stat() for file in files_of(path)]
     except OSError:
@@ -83,7 +83,7 @@ def _stamp(path: str) -> list[int]:
 
 
 def write_shards(shards: list[Shard], features: FeaturesConfig, codec_rate: int, resources: PrepareResources) -> None:
-    """Make the shards that are not there yet, of all corpora and splits, with a progress bar."""
+    """Make the missing shards of all corpora and splits, with a progress bar."""
     with ThreadPoolExecutor(STAT_THREADS) as threads:
         todo = [shard for shard, is_there in zip(shards, threads.map(Shard.is_written, shards)) if not is_there]
     clips = sum(len(shard.clips) for shard in todo)
@@ -102,7 +102,7 @@ def write_shards(shards: list[Shard], features: FeaturesConfig, codec_rate: int,
 def make_shards(
     shards: list[Shard], features: FeaturesConfig, codec_rate: int, resources: PrepareResources
 ) -> Iterator[dict[str, Any]]:
-    """Write shards; yields of each, once it is there, the `clips` it was made of and the `seconds` of audio in it."""
+    """Write shards; yield the number of `clips` of each finished one, and the `seconds` of audio in it."""
     rows = ray.data.from_items([{"shard": shard.to_json()} for shard in shards], override_num_blocks=len(shards))
     number, gpus = min(encoders(resources), len(shards)), gpu_share(resources.gpus)
     if not gpus:
@@ -123,7 +123,7 @@ def make_shards(
 
 
 def encoders(resources: PrepareResources) -> int:
-    """How many actors encode at once."""
+    """Return the number of actors that encode."""
     cluster, gpus = ray.cluster_resources(), gpu_share(resources.gpus)
     fit = cluster["GPU"] / gpus if gpus else cluster.get("CPU", 1) / resources.cpus
     return resources.workers or max(1, int(fit))
@@ -133,7 +133,7 @@ def encoders(resources: PrepareResources) -> int:
 
 
 class ShardReader:
-    """Decodes, resamples and computes log_mels; clips that cannot be used are set aside with their reasons."""
+    """Decodes, resamples and computes log-mels; clips that cannot be used are set aside with their reasons."""
 
     def __init__(self, features: FeaturesConfig, codec_rate: int) -> None:
         from models.encoders.log_mel import LogMel
@@ -143,7 +143,7 @@ class ShardReader:
         self.log_mel = LogMel(features.log_mel)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """`row["shard"]` (JSON) to it, `usable` and `quarantine` (JSON), and the flat `waveforms` and `log_mels`."""
+        """Read `row["shard"]` (JSON); return `usable`, `quarantine` (JSON) and the flat `waveforms` and `log_mels`."""
         shard = Shard(**json.loads(row["shard"]))
         usable: list[dict[str, Any]] = []
         quarantine: list[tuple[str, str, str]] = []
@@ -169,7 +169,7 @@ class ShardReader:
         }
 
     def _read(self, path: str) -> tuple[np.ndarray, np.ndarray]:
-        """The waveform for the codec, and the log_mel; each from the rate that it wants."""
+        """Return the waveform [samples] for the codec and the log-mel [frames, mels], each at its sample rate."""
         longest, rate = self.features.max_duration_s, self.features.log_mel.sample_rate
         waveform = load_clip(path, self.codec_rate, longest, strict=True)
         same = rate == self.codec_rate
@@ -177,7 +177,7 @@ class ShardReader:
 
 
 class ShardEncoder:
-    """Encodes what ShardReader read, and writes the shard."""
+    """Encodes the clips that ShardReader read, and writes the shard."""
 
     def __init__(self, features: FeaturesConfig) -> None:
         from models.codec.base import load_codec
@@ -186,7 +186,7 @@ class ShardEncoder:
         self.codec = load_codec(features.codec, features.codebooks)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Write the shard; returns how many `clips` it was made of and the `seconds` of audio in it."""
+        """Write the shard; return the number of `clips` it was made of and the `seconds` of audio in it."""
         clips, mels = json.loads(row["usable"]), self.features.log_mel.n_mels
         waveforms = list(_split(row["waveforms"], [clip.pop("samples") for clip in clips]))
         log_mels = _split(row["log_mels"].reshape(-1, mels), [clip.pop("frames") for clip in clips])
@@ -202,7 +202,7 @@ class ShardEncoder:
 
 
 class ShardMaker:
-    """Both stages in one actor: on CPUs there is nothing to gain from handing waveforms from one core to another."""
+    """Runs both stages in one actor: on CPUs, sending waveforms from one process to another gains nothing."""
 
     def __init__(self, features: FeaturesConfig) -> None:
         self.encode = ShardEncoder(features)
@@ -220,5 +220,5 @@ def _split(flat: np.ndarray, lengths: list[int]) -> Iterator[np.ndarray]:
 
 
 def _audio_sha256(waveform: np.ndarray) -> str:
-    """Of the sound, not of the file: equal for a WAV and a FLAC of the same samples."""
+    """Return the checksum of the sound: equal for a WAV and a FLAC of the same samples."""
     return hashlib.sha256(np.round(waveform * 32767).astype("<i2").tobytes()).hexdigest()

@@ -9,7 +9,7 @@ from rich.progress import track
 
 from models.audio import AudioError
 from models.ensemble.bundle import Clip, Ensemble
-from ray_jobs.run.console import console, say
+from ray_jobs.run.console import messages, say
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus"}
 
@@ -44,7 +44,7 @@ def read_in_batches(
     """
     good = before
     starts = range(0, len(paths), batch_size)
-    for at in track(starts, "reading and computing", console=console, disable=len(starts) < 2, transient=True):
+    for at in track(starts, "reading and computing", console=messages, disable=len(starts) < 2, transient=True):
         readable, clips = [], []
         for path in paths[at : at + batch_size]:
             try:

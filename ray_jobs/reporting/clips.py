@@ -13,8 +13,10 @@ import soundfile
 
 from corpora.audio import load_clip
 from models.audio import AudioError
-from models.ensemble.candidate_table import ENCODER, CandidateTable
+from models.ensemble.candidate_table import CandidateTable
 from models.ensemble.reranking import Reranking
+from models.ensemble.scores.base import weight_name
+from models.ensemble.scores.registry import columns_among
 from models.metrics.captions import candidate_values
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.features.files import Features, read_features
@@ -52,7 +54,7 @@ class ShownClip:
     alone: dict[str, str]  # captioner to the caption that it alone would have given
     candidates: list[dict[Any, Any]]  # rows of candidates.parquet with their `rank`, best first
     candidate_count: int
-    encoders: list[str]
+    scores: dict[str, str]  # column of `candidates` to the score's name
     retrieval: ShownRetrieval
 
 
@@ -82,7 +84,7 @@ def shown_clips(experiment: Experiment, directory: RunDirectory) -> list[ShownCl
                 alone=_alone(frame, reranking, experiment.of_kind("captioner")),
                 candidates=_best_candidates(frame),
                 candidate_count=len(frame),
-                encoders=_encoders(frame),
+                scores=_scores(frame),
                 retrieval=_retrieval(features, rankings, row, first_query[row], rng),
             )
         )
@@ -98,8 +100,9 @@ def pick_clips(values: np.ndarray, rng: np.random.Generator) -> list[tuple[int, 
     return [(int(row), why) for why, rows in named.items() for row in rows]
 
 
-def _encoders(frame: pd.DataFrame) -> list[str]:
-    return [name.removeprefix(ENCODER) for name in frame.columns if name.startswith(ENCODER)]
+def _scores(frame: pd.DataFrame) -> dict[str, str]:
+    scores = columns_among(frame.columns)
+    return {column: weight_name(column) for column in frame.columns if column in scores}
 
 
 def _alone(frame: pd.DataFrame, reranking: Reranking, captioners: list[str]) -> dict[str, str]:

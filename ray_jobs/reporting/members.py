@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import pandas as pd
 
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.reporting.charts import THEME, chart, figure, label
+from ray_jobs.results.member import MemberMetrics
 from ray_jobs.run.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ def shown_members(experiment: Experiment, directory: RunDirectory) -> list[dict[
 
 
 def _member(path: Path) -> dict[str, Any]:
-    metrics = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
+    metrics = MemberMetrics.read(path)
     history = pd.read_parquet(path / "history.parquet")
-    return {**metrics, "curve": _training_curve(history, metrics["chosen_by"], metrics["best"]["epoch"])}
+    return {**metrics.model_dump(), "curve": _training_curve(history, metrics.chosen_by, metrics.best["epoch"])}
 
 
 @chart

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from models.selection.reranking_weights import ENCODER_WEIGHT, MIXTURE
+from models.selection.reranking_weights import ENCODER_WEIGHT, MIXTURE, encoder_share
 from models.settings import SamplingConfig
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.reporting.charts import EDGE, THEME, chart, figure, label
@@ -30,7 +30,7 @@ def searches(experiment: Experiment, directory: RunDirectory) -> list[dict[str, 
     """Return what the page shows of each search."""
     return [
         _sampling(experiment, directory.search("sampling")),
-        _reranking(directory.search("reranking")),
+        _reranking(directory.search("reranking"), experiment.of_kind("retriever")),
         _retrieval(directory.search("retrieval")),
     ]
 
@@ -52,7 +52,7 @@ def _sampling(experiment: Experiment, path: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _reranking(path: Path) -> dict[str, Any]:
+def _reranking(path: Path, retrievers: list[str]) -> dict[str, Any]:
     best, trials, surface = BestReranking.read(path), _frame(path, "trials"), _frame(path, "surface")
     objective, weights = best.objective, best.weights
     captioners = "+".join(best.captioners) if best.captioners else trials[MIXTURE].iloc[0]
@@ -62,7 +62,7 @@ def _reranking(path: Path) -> dict[str, Any]:
         "surface": _weights_chart(trials[trials[MIXTURE] == captioners], objective, weights),
     }  # fmt: skip
     if len(surface):
-        chosen = 1 - weights["decoder"] / sum(weights.values()), best.fluency_threshold
+        chosen = encoder_share(weights, retrievers), best.fluency_threshold
         share = surface["tied_with_best"].mean()
         found |= {"map": _reranking_map(surface, objective, chosen), "tied_share": float(share)}
     return found

@@ -27,9 +27,9 @@ def say(message: str, style: str = "") -> None:
     messages.print(Text.assemble((f"{time.monotonic() - _start:6.1f} s  ", "dim"), (message, style)))
 
 
-def count(number: int, noun: str) -> str:
+def count(number: int, noun: str, plural: str | None = None) -> str:
     """Return a number with its noun: 1 member, 2 members."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or noun + 's'}"
 
 
 def spell_duration(seconds: float) -> str:

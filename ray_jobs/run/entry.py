@@ -7,8 +7,8 @@ from importlib import import_module
 
 
 def run_command(name: str) -> None:
-    """Run the command line with a command's name before the process's own arguments.
+    """Run a command with the arguments of this process.
 
-    The command line imports the commands, so it is found by name: they must not import it.
+    The command line imports the commands, so they must not import it; it is found by name.
     """
     import_module("ray_jobs.cli").main([name, *sys.argv[1:]])

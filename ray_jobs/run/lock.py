@@ -1,10 +1,10 @@
-"""One writer a run directory: a second job on the same one is refused, a dead one's place is taken over.
+"""Let one process write a run directory: a second job is refused, the lock of one that died is taken over.
 
-The lock is filelock's SoftFileLease: a file made with O_EXCL, so it works between hosts on a shared file system, and
-touched by a heartbeat as long as its owner lives. An owner that died on this host is known at once by its process id;
-one on another host by a heartbeat that stays away while this process watches, so that clocks need not agree.
+The lock is filelock's SoftFileLease: a file created with O_EXCL, so it works between hosts on a shared file system,
+and touched by a heartbeat as long as its owner lives. The death of an owner on this host shows immediately by its
+process id; on another host by the absence of heartbeats while this process watches, so that clocks need not agree.
 
-A run in an object store has this lock in the working copy, and store_lease's beside the run.
+A run in an object store has this lock in the working copy, and that of store_lease.py in the store.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from ray_jobs.run import storage, store_lease
 from ray_jobs.run.console import say, spell_duration
 
 LOCK, OWNER = ".lock", ".owner.json"
-LEASE_S = 120.0  # without a heartbeat, until another process may take the directory over
-TRY_S = 1.0  # a takeover needs a second look where the file system cannot exchange two names
+LEASE_S = 120.0  # seconds without a heartbeat after which another process may take the directory over
+TRY_S = 1.0  # seconds; a takeover needs a second look where the file system cannot exchange two names
 
 
 class RunBusyError(InputError):
-    """Another process writes the run directory; the message says which."""
+    """Another process writes the run directory; the message names it."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """Who holds a run directory, or held it last."""
+    """The process that holds a run directory, or held it last."""
 
     host: str
     pid: int
@@ -55,7 +55,7 @@ class Owner:
 
 @contextmanager
 def only_writer(root: Path, lease_s: float = LEASE_S) -> Iterator[None]:
-    """Hold the run directory `root` for the block, and give it up however the block ends.
+    """Hold the run directory `root` during the block, and release it however the block ends.
 
     Raises:
         RunBusyError: if another process holds it.
@@ -69,7 +69,7 @@ def only_writer(root: Path, lease_s: float = LEASE_S) -> Iterator[None]:
         write_json(root / OWNER, asdict(_this_process()))
         with _held_in_store(root, lease_s), _exit_on_signals():
             if before:
-                say(f"the run's lock is taken over from {before}, which ended without giving it up", style="yellow")
+                say(f"the run's lock is taken over from {before}, which ended without releasing it", style="yellow")
             yield
     except store_lease.StoreBusyError as error:
         raise _busy(root, "another process") from error
@@ -78,12 +78,12 @@ def only_writer(root: Path, lease_s: float = LEASE_S) -> Iterator[None]:
             (root / OWNER).unlink()
         lease.release()
         if is_new:
-            with suppress(OSError):  # as long as nothing was written, nothing stays behind
+            with suppress(OSError):  # a new directory is removed, unless something was written into it
                 root.rmdir()
 
 
 def read_owner(root: Path) -> Owner | None:
-    """Who holds the directory, or held it when it died; None if nobody does."""
+    """Return the process that holds the directory, or held it when it died; None if there is no lock."""
     try:
         found = _read_owner_of_store(root) if storage.is_remote(root) else json.loads((root / OWNER).read_text("utf-8"))
         return Owner(**found)
@@ -92,7 +92,7 @@ def read_owner(root: Path) -> Owner | None:
 
 
 def heartbeat_age_s(root: Path) -> float | None:
-    """Seconds since the holder's last sign of life; None if there is no lock."""
+    """Return the seconds since the last heartbeat of the holder; None if there is no lock."""
     return store_lease.age_s(root) if storage.is_remote(root) else _age_s(root / LOCK)
 
 
@@ -108,7 +108,7 @@ def _acquire(lease: SoftFileLease, root: Path, lease_s: float) -> None:
     if age is not None and age > lease_s:
         wait_s += lease_s
         who = read_owner(root) or "another process"
-        say(f"{root} is held by {who}, last heard of {_ago(age)}; watching {lease_s:.0f} s for a sign of life")
+        say(f"{root} is held by {who}, last heard of {_ago(age)}; waiting {lease_s:.0f} s for a sign of life")
     try:
         lease.acquire(timeout=wait_s)
     except (Timeout, LeaseSettingsMismatch) as error:
@@ -144,7 +144,7 @@ def _this_process() -> Owner:
 
 
 def _submission_id() -> str | None:
-    """Of the Ray job that this process is the entry point of."""
+    """Return the submission id of the Ray job that runs this process; None outside of jobs."""
     config: dict[str, Any] = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
     return config.get("metadata", {}).get("job_submission_id")
 
@@ -154,14 +154,14 @@ def _stop(loss: LeaseCompromise) -> None:
 
 
 def _stop_for(lost: str) -> None:
-    """Runs in the heartbeat's thread: whoever has the lock now must not meet a second writer."""
+    """End this process, from the heartbeat's thread: the lock's new owner must be the only writer."""
     print(f"error: lost {lost}; stopping, the same command resumes", file=sys.stderr)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager
 def _exit_on_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the stack; by default they end a process on the spot. (ray.init() sets its own.)"""
+    """Let SIGTERM and SIGHUP unwind the stack; by default they end a process immediately. (ray.init() sets its own.)"""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

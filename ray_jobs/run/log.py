@@ -14,7 +14,7 @@ LOG = "log.jsonl"  # in a member's directory
 
 
 def tell(member: Path, event: str, **details: Any) -> None:
-    """Append a line to the log in a member's directory."""
+    """Append an event and its details to the log in a member's directory."""
     line = {"time": time.time(), "host": socket.gethostname(), "member": member.name, "event": event, **details}
     path = storage.here(member / LOG)
     if storage.exists(path):

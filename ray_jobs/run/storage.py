@@ -1,11 +1,11 @@
-"""A run in an object store: s3://, gs:// or whatever else pyarrow.fs opens by URI.
+"""Keep a run in an object store: s3://, gs:// or any other that pyarrow.fs opens by URI.
 
 Jobs read and write plain files, so every node has a working copy of such a run, in a directory named after the URI:
-`$ENCLAP_CACHE/runs/<quoted storage_path>/<experiment>`. A path below it therefore says by itself where it is kept,
-whichever node it comes from. What a job has made it pushes, the marker last (run_directory.mark_done); what it wants to
-read as files it pulls. A path outside of working copies is used as it is, and none of this does anything.
+`$ENCLAP_CACHE/runs/<quoted storage_path>/<experiment>`. A path in it therefore names its place in the store, whichever
+node it comes from. A job pushes what it has made, the marker last (directory.mark_done), and pulls what it reads as
+files. For a path outside of working copies all functions work on the path itself, and push and pull do nothing.
 
-Hidden files (locks, what is half written) stay on their node. Ray Train and Ray Tune write their checkpoints into the
+Hidden files (locks, files being written) stay on their node. Ray Train and Ray Tune write their checkpoints into the
 store themselves, through the same file system (`for_ray`).
 """
 
@@ -29,7 +29,7 @@ from pyarrow import fs
 from models.files import atomic_write
 from ray_jobs.experiment.config import ConfigError
 
-TRANSFERS = 8  # files on their way at once
+TRANSFERS = 8  # files transferred at the same time
 CHUNK_BYTES = 16 << 20  # of a file, in a request
 ATTEMPTS = 12  # of a request to S3, up to 20 s apart: two minutes without a network are waited for
 QUOTED = re.compile(r"[a-z][a-z0-9+.-]*%3A%2F%2F")
@@ -38,7 +38,7 @@ NAME_BYTES = 255  # of a directory's name
 
 
 class _PatientS3(fs.S3FileSystem):
-    """S3 with `ATTEMPTS`, on the nodes that it is sent to, too: pyarrow itself forgets the strategy on the way."""
+    """S3 with `ATTEMPTS`, also where it is unpickled: pyarrow itself does not pickle the strategy."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         _, (options,) = super().__reduce__()
@@ -53,10 +53,10 @@ def _patient_s3(options: dict[str, Any]) -> _PatientS3:
 
 
 def working_copy(storage_path: str, name: str) -> Path:
-    """Where a run's files are on this node: in `storage_path` itself if that is a directory.
+    """Return where a run's files are on this node: in `storage_path` itself if that is a directory.
 
     Raises:
-        ConfigError: a URI that is no store's, that holds a secret, or that is too long.
+        ConfigError: if pyarrow knows no store for the URI, or the URI holds a secret or is too long.
     """
     if "://" not in storage_path:
         return Path(storage_path) / name
@@ -70,7 +70,7 @@ def working_copy(storage_path: str, name: str) -> Path:
 
 
 def locate(run: str) -> tuple[str, str]:
-    """`storage_path` and name of a run by its directory or URI."""
+    """Return `storage_path` and name of a run, given its directory or URI."""
     if "://" not in run:
         return str(Path(run).resolve().parent), Path(run).resolve().name
     base, question_mark, query = run.partition("?")
@@ -79,7 +79,7 @@ def locate(run: str) -> tuple[str, str]:
 
 
 def uri(path: Path) -> str:
-    """Where the file is kept, for people: its URI, or the path if it is kept there."""
+    """Return where a file is kept, for messages: its URI, or the path itself outside of stores."""
     parts = _parts(path)
     if parts is None:
         return str(path)
@@ -89,33 +89,33 @@ def uri(path: Path) -> str:
 
 
 def here(path: Path) -> Path:
-    """The path in this node's working copy; paths of other nodes are taken, too."""
+    """Return the path in this node's working copy, given that of any node."""
     parts = _parts(path)
     return path if parts is None else _cache() / quote(parts[0], safe="") / parts[1]
 
 
 def for_ray(path: Path) -> dict[str, Any]:
-    """`storage_path` and `storage_filesystem` of Ray's RunConfig for a directory."""
+    """Return `storage_path` and `storage_filesystem` of Ray's RunConfig for a directory."""
     at = _remote(path)
     return {"storage_path": str(path)} if at is None else {"storage_path": at[1], "storage_filesystem": at[0]}
 
 
 def is_remote(path: Path) -> bool:
-    """Whether the path is in a working copy."""
+    """Return whether the path is in a working copy."""
     return _parts(path) is not None
 
 
-# --- what is there -------------------------------------------------------------------------------------------------
+# --- reading -------------------------------------------------------------------------------------------------------
 
 
 def exists(path: Path) -> bool:
-    """Whether there is such a file or directory in the store."""
+    """Return whether a file or directory is in the store."""
     at = _remote(path)
     return path.exists() if at is None else at[0].get_file_info(at[1]).type != fs.FileType.NotFound
 
 
 def listing(directory: Path, pattern: str) -> list[Path]:
-    """The files of a directory whose names fit, sorted; none if there is no such directory."""
+    """Return the files of a directory whose names match a pattern, sorted; none if there is no such directory."""
     at = _remote(directory)
     if at is None:
         return sorted(directory.glob(pattern))
@@ -123,20 +123,20 @@ def listing(directory: Path, pattern: str) -> list[Path]:
 
 
 def source(path: Path) -> Any:
-    """What pyarrow and pandas read a file from without a copy of it: the path, or an open file of the store.
+    """Return what pyarrow and pandas can read without a local copy: the path, or an open file of the store.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: if there is no such file.
     """
     at = _remote(path)
     return path if at is None else at[0].open_input_file(at[1])
 
 
 def read_text(path: Path) -> str:
-    """A file's text.
+    """Return the text of a file.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: if there is no such file.
     """
     at = _remote(path)
     if at is None:
@@ -146,7 +146,7 @@ def read_text(path: Path) -> str:
 
 
 def written_at(path: Path) -> float | None:
-    """When a file was last written, in seconds since 1970 by the store's clock; None if there is no such file."""
+    """Return when a file was last written, in seconds since 1970 by the store's clock; None if there is none."""
     at = _remote(path)
     if at is None:
         return path.stat().st_mtime if path.is_file() else None
@@ -158,19 +158,19 @@ def written_at(path: Path) -> float | None:
 
 
 def pull(path: Path) -> Path:
-    """This node's copy of a directory or file, as it is in the store now; returns where it is.
+    """Fetch a directory or file as it is in the store now, and return its path on this node.
 
-    What is here already, with the store's size and time, is not fetched again.
+    Files that are here already, with the store's size and time, are not fetched again.
 
     Raises:
-        FileNotFoundError: no such file or directory.
+        FileNotFoundError: if there is no such file or directory.
     """
     at = _remote(path)
     if at is None:
         return path
     local = here(path)
     local.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(local.with_name(f".{local.name}.pull.lock")):  # workers of one node want the same
+    with FileLock(local.with_name(f".{local.name}.pull.lock")):  # workers of one node pull the same files
         found = _files(*at)
         if not found:
             raise FileNotFoundError(f"{uri(path)}: no such file or directory")
@@ -182,7 +182,7 @@ def pull(path: Path) -> Path:
 
 
 def push(path: Path) -> None:
-    """Put a file, or all of a directory but its hidden files, into the store, over what is there."""
+    """Copy a file, or all of a directory but its hidden files, into the store, over what is there."""
     at = _remote(path)
     if at is None:
         return
@@ -197,7 +197,7 @@ def push(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or directory, here and in the store; it need not be there."""
+    """Remove a file or directory, here and in the store, if it exists."""
     local, at = here(path), _remote(path)
     if local.is_dir():
         shutil.rmtree(local, ignore_errors=True)
@@ -221,7 +221,7 @@ def _fetch(store: fs.FileSystem, info: fs.FileInfo, local: Path) -> None:
 
 
 def _send(store: fs.FileSystem, local: Path, remote: str) -> None:
-    # Threads of our own: pyarrow's wait for each other in uploads to S3 (apache/arrow#32372).
+    # Own threads: those of pyarrow wait for each other in uploads to S3 (apache/arrow#32372).
     fs.copy_files(str(local), remote, source_filesystem=fs.LocalFileSystem(), destination_filesystem=store,
                   chunk_size=CHUNK_BYTES, use_threads=False)  # fmt: skip
     _stamp(local, store.get_file_info(remote))
@@ -233,7 +233,7 @@ def _each(transfer: Any, inners: Iterable[str]) -> None:
 
 
 def _is_same(local: Path, info: fs.FileInfo) -> bool:
-    """Whether a file is the one that was fetched or sent last: these bear the store's time, in whole seconds."""
+    """Return whether a file is unchanged since it was fetched or sent: it then has the store's size and time."""
     own = local.stat()
     return (own.st_size, own.st_mtime_ns) == (info.size, _whole_seconds(info))
 
@@ -243,12 +243,12 @@ def _stamp(local: Path, info: fs.FileInfo) -> None:
 
 
 def _whole_seconds(info: fs.FileInfo) -> int:
-    """S3 tells milliseconds in one answer and not in another."""
+    """Return the time in nanoseconds, cut to seconds: S3 gives milliseconds in some answers and not in others."""
     return info.mtime_ns // 10**9 * 10**9
 
 
 def _files(store: fs.FileSystem, remote: str, recursive: bool = True) -> dict[str, fs.FileInfo]:
-    """The files at `remote`, by their paths below it; `.` if it is one."""
+    """Return the files in directory `remote`, by their paths in it; by `.` if it is a file itself."""
     single = store.get_file_info(remote)
     if single.is_file:
         return {".": single}
@@ -275,7 +275,7 @@ def _cache() -> Path:
 
 
 def _parts(path: Path) -> tuple[str, str] | None:
-    """The storage_path, and what is below it; None of a path that is in no working copy."""
+    """Return the storage_path and the path in it; None for a path outside of working copies."""
     for at, part in enumerate(path.parts):
         if QUOTED.match(part):
             return unquote(part), str(PurePosixPath(*path.parts[at + 1 :]))
@@ -283,7 +283,7 @@ def _parts(path: Path) -> tuple[str, str] | None:
 
 
 def _remote(path: Path) -> tuple[fs.FileSystem, str] | None:
-    """The store's file system, and the path there."""
+    """Return the store's file system, and the path in it; None for a path outside of working copies."""
     parts = _parts(path)
     if parts is None:
         return None
@@ -303,7 +303,7 @@ def _open(storage_path: str) -> tuple[fs.FileSystem, str]:
 
 
 def _refuse_secrets(storage_path: str) -> None:
-    """What is in a URI ends up in experiment.yaml and in logs."""
+    """Refuse a URI with a secret: it would end up in experiment.yaml and in logs."""
     url = urlsplit(storage_path)
     named = [key for key, _ in parse_qsl(url.query, keep_blank_values=True) if SECRET.search(key)]
     if url.password is not None or (url.scheme == "s3" and url.username):
@@ -311,5 +311,5 @@ def _refuse_secrets(storage_path: str) -> None:
     if named:
         raise ConfigError(
             f"storage_path: the {url.scheme}:// URI holds a secret ({', '.join(named)}), expected none; credentials "
-            "are taken from the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, GOOGLE_APPLICATION_CREDENTIALS) or a role"
+            "come from the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, GOOGLE_APPLICATION_CREDENTIALS) or a role"
         )

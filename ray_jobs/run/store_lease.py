@@ -1,10 +1,10 @@
-"""The lock of a run in an object store: an object with its owner, written anew as long as the owner lives.
+"""Lock a run in an object store: an object that names the owner and is rewritten as long as the owner lives.
 
 This is weaker than the lock of a directory. pyarrow cannot ask a store to write an object only if there is none, so two
-jobs that start within the same moment may both write it. Each waits `SETTLE_S` and reads it again, so that all but the
-last to write give up; a slow request can still let two through. Every beat reads before it writes, so two owners live
-side by side no longer than a beat: the one that was written over is stopped. Until then both have written the run. Two
-jobs on one node, in one cache, are kept apart exactly, by the lock of the working copy (run_lock.py).
+jobs that start at the same moment may both write it. Each waits `SETTLE_S` and reads it again, so that all but the last
+to write give up; a slow request can still let two through. Every beat reads before it writes, so two owners coexist no
+longer than a beat: the one that was overwritten is stopped. Until then both have written the run. Two jobs on one node,
+with one cache, exclude each other exactly, by the lock of the working copy (lock.py).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from models.files import write_json
 from ray_jobs.run import storage
 
 LOCK = ".lock.json"
-BEATS = 4  # in the seconds after which a silent owner is taken for dead
-SETTLE_S = 2.0
+BEATS = 4  # per lease, the seconds after which a silent owner is taken for dead
+SETTLE_S = 2.0  # seconds between writing the lock and reading it again
 
 
 class StoreBusyError(RuntimeError):
@@ -33,7 +33,7 @@ class StoreBusyError(RuntimeError):
 
 
 def read_lock(root: Path) -> dict[str, Any]:
-    """What the owner wrote; empty if there is none."""
+    """Return what the owner wrote; empty if there is no lock."""
     try:
         return json.loads(storage.read_text(root / LOCK))
     except (FileNotFoundError, ValueError):
@@ -41,14 +41,14 @@ def read_lock(root: Path) -> dict[str, Any]:
 
 
 def age_s(root: Path) -> float | None:
-    """Seconds since the owner's last beat, as far as this clock and the store's agree; None if there is no lock."""
+    """Return the seconds since the owner's last beat, by this clock and the store's; None if there is no lock."""
     at = storage.written_at(root / LOCK)
     return None if at is None else max(0.0, time.time() - at)
 
 
 @contextmanager
 def held(root: Path, owner: dict[str, Any], lease_s: float, on_loss: Callable[[], None]) -> Iterator[None]:
-    """Hold the run for the block.
+    """Hold the run during the block.
 
     Args:
         on_loss: called in another thread when another owner is found in the lock.
@@ -71,13 +71,13 @@ def held(root: Path, owner: dict[str, Any], lease_s: float, on_loss: Callable[[]
     finally:
         ended.set()
         heart.join()
-        with suppress(OSError):  # a store that cannot be reached keeps the lock, for as long as it is believed
+        with suppress(OSError):  # a store that cannot be reached keeps the lock until it expires
             if _is_ours(root, token):
                 storage.remove(root / LOCK)
 
 
 def _wait_for_the_dead(root: Path, lease_s: float) -> None:
-    """Return when nobody holds the run; watch the lock of an owner that seems dead, for clocks need not agree."""
+    """Return when nobody holds the run; watch the lock of an owner that seems dead, as clocks need not agree."""
     before, age = read_lock(root), age_s(root)
     if not before or _has_died_here(before):
         return
@@ -91,7 +91,7 @@ def _wait_for_the_dead(root: Path, lease_s: float) -> None:
 
 
 def _has_died_here(lock: dict[str, Any]) -> bool:
-    """Whether the owner was a process of this host that is no more."""
+    """Return whether the owner was a process of this host that has ended."""
     if lock.get("host") != socket.gethostname():
         return False
     try:
@@ -114,7 +114,7 @@ def _beat(
             lock = lock | {"beat": lock["beat"] + 1}
             _write(root, lock)
         except OSError:
-            continue  # the store cannot be reached; whether another came meanwhile the next beat sees
+            continue  # the store cannot be reached; the next beat shows whether another owner came meanwhile
 
 
 def _is_ours(root: Path, token: str) -> bool:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob(ABC):
-    """What the training loop needs to know of whatever it trains: a member of the ensemble, or a codec."""
+    """A training as the loop needs to know it: that of a member of the ensemble, or of a codec."""
 
     name: str
     seed: int
@@ -66,7 +66,7 @@ class TrainingJob(ABC):
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """What every worker of a training is given."""
+    """The input of every worker of a training."""
 
     job: TrainingJob
     commit: str  # of the code, for the record

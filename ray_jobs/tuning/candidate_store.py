@@ -16,6 +16,7 @@ import pandas as pd
 import ray
 
 from models.ensemble.candidate_table import VALUE, CandidateError, CandidateTable
+from models.ensemble.scores.registry import score_columns
 from models.files import write_frame
 from models.metrics.captions import CaptionInputError, candidate_values
 from models.settings import SamplingConfig
@@ -96,22 +97,20 @@ class CandidateStore:
         return self.folder / f"clips-{clips.start:05d}-{clips.stop:05d}.parquet"
 
     def is_there(self, clips: slice, metrics: Sequence[str]) -> bool:
-        """Return whether the file of some clips is there, with their values by these metrics."""
-        path = self.path(clips)
-        if not storage.exists(path):
-            return False
-        import pyarrow.parquet as pq
-
-        return {VALUE + metric for metric in metrics} <= set(pq.read_schema(storage.source(path)).names)
+        """Return whether the file of some clips is there, with all scores and their values by these metrics."""
+        return {*self._scores(), *(VALUE + metric for metric in metrics)} <= self._columns(clips)
 
     def build(self, clips: slice, metrics: Sequence[str]) -> float:
-        """Make what is missing of a file; return the seconds that drawing and scoring took."""
+        """Make what is missing of a file; return the seconds that drawing and scoring took.
+
+        A file from before a score was registered is made anew: its candidates are drawn from the same seed.
+        """
         if self.is_there(clips, metrics):
             return 0.0
         members = LOADED.of(self.experiment)
         clip_ids = members.features.clip_ids
         seconds = 0.0
-        if storage.exists(self.path(clips)):
+        if self._scores() <= self._columns(clips):
             frame = pd.read_parquet(storage.pull(self.path(clips)))
         else:
             _ = (
@@ -128,6 +127,18 @@ class CandidateStore:
         write_frame(self.path(clips), frame)
         storage.push(self.path(clips))
         return seconds
+
+    def _scores(self) -> set[str]:
+        return set(score_columns(self.experiment.of_kind("retriever")))
+
+    def _columns(self, clips: slice) -> set[str]:
+        """Return the columns of the file of some clips; none where it is not there."""
+        path = self.path(clips)
+        if not storage.exists(path):
+            return set()
+        import pyarrow.parquet as pq
+
+        return set(pq.read_schema(storage.source(path)).names)
 
     def read(
         self, clip_ids: Sequence[str], search: SearchConfig, clips: int

@@ -5,7 +5,6 @@ This uses what search and combine have at hand: models run only to be timed, whe
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -29,8 +28,8 @@ from models.selection.leave_one_out import (
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import CaptionerMember
 from ray_jobs.results.best import BestSampling
+from ray_jobs.results.member import MemberMetrics
 from ray_jobs.results.metrics import ForwardSelection, LeftOut, SelectionStep, Task
-from ray_jobs.run import storage
 from ray_jobs.tuning.candidate_store import add_values
 from ray_jobs.tuning.inner_search import reranking_options
 from ray_jobs.tuning.retrieval import retrieval_options, split_target
@@ -143,8 +142,7 @@ def _budgets(members: TrainedMembers) -> dict[str, Budget]:
     A token ensemble has no parameters of its own.
     """
     experiment, search = members.experiment, members.experiment.search
-    metrics = {name: members.directory.member(name) / "metrics.json" for name in experiment.members}
-    sizes = {name: json.loads(storage.read_text(path))["parameters"] for name, path in metrics.items()}
+    sizes = {name: MemberMetrics.read(members.directory.member(name)).parameters for name in experiment.members}
     budgets = {"parameters": Budget({**dict.fromkeys(experiment.token_ensembles, 0), **sizes}, search.size_budget)}
     if search.latency_budget:
         sampling = BestSampling.read(members.directory.search("sampling")).sampling

@@ -7,8 +7,10 @@ import pandas as pd
 
 from models.ensemble.candidate_table import CandidateTable
 from models.ensemble.reranking import Reranking, normalise
+from models.ensemble.scores.base import weight_name
+from models.ensemble.scores.decoder import DECODER
 from models.metrics.captions import DEFAULT_METRICS, NOT_OF_CANDIDATES, missing_parts
-from models.selection.reranking_weights import ENCODER_WEIGHT, search_reranking
+from models.selection.reranking_weights import ENCODER_WEIGHT, encoder_share, search_reranking
 from models.selection.weight_surface import THRESHOLDS, behind_best, reranking_surface
 from models.settings import SamplingConfig
 from ray_jobs.experiment.config import Experiment
@@ -86,15 +88,15 @@ def _means(reranking: Reranking, table: CandidateTable, values: dict[str, np.nda
 def _surface(
     search: SearchConfig, table: CandidateTable, value: np.ndarray, weights: dict[str, float], seed: int
 ) -> pd.DataFrame:
-    """Return the value over encoder weight and fluency threshold; retrievers share the encoder's weight as chosen."""
-    *encoders, decoder = (normalise(scores, table.mask, search.normalisation) for scores in table.scores)
-    if not encoders:
+    """Return the value over encoder weight and fluency threshold; the two weights are parts of what both have together.
+
+    Retrievers share the encoder's weight as chosen, and other scores than encoder and decoder keep theirs.
+    """
+    if not table.encoder_score:
         return pd.DataFrame()
-    shares = np.array([weights[name] for name in table.encoder_score])
-    shares = shares / shares.sum() if shares.sum() else np.full(len(shares), 1 / len(shares))
-    encoder = np.tensordot(shares, np.stack(encoders), 1)
+    encoder, decoder = _encoder_and_decoder(table, weights, search.normalisation)
     # the share that was chosen and the paper's, beside an even grid
-    chosen = 1 - weights["decoder"] / sum(weights.values())
+    chosen = encoder_share(weights, table.encoder_score)
     at = np.unique(np.round([*np.linspace(0, 1, SURFACE_STEPS + 1), ENCODER_WEIGHT, chosen], 9))
     thresholds = np.unique([*THRESHOLDS, search.fluency_threshold])
     values = reranking_surface(encoder, decoder, table.fluency_error, table.mask, value, at, thresholds)
@@ -111,3 +113,20 @@ def _surface(
             "tied_with_best": behind.tied_with_best,
         }
     )
+
+
+def _encoder_and_decoder(
+    table: CandidateTable, weights: dict[str, float], normalisation: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what the surface weighs against each other, each [C, K], with the part of other scores in both."""
+    scores = zip(table.score_names, table.stacked_scores, strict=True)
+    scaled = {name: normalise(score, table.mask, normalisation) for name, score in scores}
+    decoder = scaled.pop(weight_name(DECODER))
+    encoders = [scaled.pop(name) for name in table.encoder_score]
+    shares = np.array([weights[name] for name in table.encoder_score])
+    shares = shares / shares.sum() if shares.sum() else np.full(len(shares), 1 / len(shares))
+    encoder = np.tensordot(shares, np.stack(encoders), 1)
+    if scaled:
+        rest, left = sum(weights[name] * score for name, score in scaled.items()), 1 - sum(weights[n] for n in scaled)
+        encoder, decoder = left * encoder + rest, left * decoder + rest
+    return encoder, decoder

@@ -12,6 +12,10 @@ from ray.tune.search.optuna import OptunaSearch
 
 from ray_jobs.run.console import say
 
+# Before the name of a search in its storage. Tune's state is a pickle that names this project's modules: where these
+# move, the state of an earlier version is left alone, and the search starts anew on the candidates that are there.
+STATE = "state-2"
+
 
 def run_trials(
     name: str,
@@ -30,6 +34,7 @@ def run_trials(
         resume_errored: also run those trials of the earlier search again that failed. (Tune's other option, to restart
             them, gives them names that optuna's searcher does not know.)
     """
+    run_config.name = f"{STATE}-{run_config.name}"
     path, filesystem = f"{run_config.storage_path}/{run_config.name}", run_config.storage_filesystem
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # optuna's notes on its own experimental features

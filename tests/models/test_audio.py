@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from models.audio import AudioError, load_audio
+from models.audio import AudioError, load_audio, read_duration
 
 
 def _sine(hertz: float, seconds: float, rate: int) -> np.ndarray:
@@ -110,3 +111,10 @@ def test_says_which_file_and_why(tmp_path: Path, make: Callable[[Path], None], r
         load_audio(path, 16000)
     assert str(path) in str(caught.value)
     assert isinstance(caught.value, ValueError)
+
+
+def test_names_that_are_not_unicode_are_read(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xff.wav")
+    soundfile.write(os.fsencode(path), np.sin(np.arange(1600.0)), 16000)
+    assert len(load_audio(path, 16000)) == 1600
+    assert read_duration(path) == 0.1

@@ -41,7 +41,7 @@ class SpotNodes:
         node = psutil.Popen(command, cwd=self.cluster.scratch, env=self.cluster.environment, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
         self.nodes.append(node)
-        # Two nodes that start at once on one machine take the same socket.
+        # Two nodes that start at the same moment on one machine take the same socket.
         for line in node.stdout:
             if "Ray runtime started" in line:
                 return
@@ -62,7 +62,7 @@ class SpotNodes:
         raise AssertionError("no worker was started")
 
     def lose(self, node: psutil.Popen) -> None:
-        """All of a node's processes at once, as when a machine loses its power."""
+        """Kill all of a node's processes together, as when a machine loses its power."""
         for process in [*_descendants(node), node]:
             process.kill()
         node.wait()
@@ -96,7 +96,7 @@ def train(cluster: RayCluster, experiment: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
-def step_behind(experiment: Path, step: int) -> int:
+def wait_for_step(experiment: Path, step: int) -> int:
     """Wait until training came to `step`, counted over all epochs; returns where it is then."""
     member = experiment.parent / "small" / "members" / MEMBER
     end = time.monotonic() + PATIENCE_S
@@ -122,7 +122,7 @@ def test_weights_after_all_kinds_of_losses(cluster: RayCluster, tmp_path: Path) 
         undisturbed, step = train(cluster, calm), 0
         driver = train(cluster, wild)
         for kind in kills:
-            step = step_behind(wild, step + rng.randint(1, STEPS // 2))
+            step = wait_for_step(wild, step + rng.randint(1, STEPS // 2))
             if kind == "driver":
                 driver.kill()
                 driver.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import typer
 from models.ensemble.bundle import Ensemble
 from models.submission import one_line
 from ray_jobs import caption, cli, evaluate, fluency, retrieve
+from ray_jobs.inference.audio_files import read_in_batches
 from ray_jobs.inference.output import print_data
 
 ODD_NAMES = [b"take:x:1.flac", b"[bold]a\tb.flac", b":dog: " + b"very " * 30 + b"long.flac", "café.flac".encode()]
@@ -29,10 +31,17 @@ def oddly_named(smoke_run: Path, tmp_path: Path) -> list[Path]:
 
 
 def test_captions_and_their_paths(
-    smoke_run: Path, oddly_named: list[Path], capfdbinary: pytest.CaptureFixture[bytes]
+    smoke_run: Path,
+    oddly_named: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capfdbinary: pytest.CaptureFixture[bytes],
 ) -> None:
-    caption.run(smoke_run / "bundle", oddly_named, None, None, None)
-    printed = capfdbinary.readouterr().out
+    unreadable = oddly_named[0].with_name("unreadable.wav")
+    unreadable.write_bytes(b"RIFF nothing")
+    monkeypatch.setattr(caption, "read_in_batches", partial(read_in_batches, batch_size=1))  # shows a progress bar
+    caption.run(smoke_run / "bundle", [*oddly_named, unreadable], None, None, None)
+    printed, said = capfdbinary.readouterr()
+    assert f"left out: {unreadable}".encode() in said
     texts = [one_line(one.text) for one in Ensemble.load(smoke_run / "bundle").caption(oddly_named)]
     assert printed == b"".join(
         os.fsencode(path) + b"\t" + text.encode() + b"\n" for path, text in zip(oddly_named, texts, strict=True)

@@ -161,7 +161,7 @@ def test_the_fluency_filter_is_no_proof_of_itself(
     with pytest.raises(SystemExit) as done:
         main(["fluency", str(smoke_run / "bundle"), str(table), "--output", str(output)])
     assert done.value.code in (0, None)
-    assert "the built-in synthetic corpus alone" in capsys.readouterr().out
+    assert "the built-in synthetic corpus alone" in capsys.readouterr().err
     own, other = json.loads(output.read_text())["captions"].values()
     assert own == found["fluency_detector"]
     assert (other["captions"], other["damage"]["remove_conjunction"]["captions"]) == (3, 1)
@@ -280,7 +280,7 @@ def test_commands_on_the_bundle(smoke_run: Path, tmp_path: Path, capfd: pytest.C
     captions = tmp_path / "captions.jsonl"
     done = enclap("caption", bundle, audio / "test" / "test-00000.flac", tmp_path, "--output", captions)
     assert done.returncode == 0, done.stderr
-    assert "broken.wav" in done.stdout
+    assert "broken.wav" in done.stderr
     line = json.loads(captions.read_text())
     assert line["text"] == line["candidates"][0]["text"] or line["candidates"][0]["fluency_error"] > 0.9
     submission = tmp_path / "submission.csv"
@@ -323,7 +323,7 @@ def test_a_failing_member_fails_alone_and_is_named(smoke_run: Path, cluster: Ray
     arguments[2] = "ray_jobs.train"
     finished = cluster.submit(*arguments, timeout_s=300)
     assert finished.returncode != 0
-    assert "1 members to train, 5 done already" in finished.stdout
+    assert "1 member to train, 5 done already" in finished.stdout
     assert "1 member is not trained:\n  captioner-deep: " in finished.stdout
     assert "lower members.captioner-deep.training.learning_rate" in finished.stdout
     assert weights.read_bytes() == before

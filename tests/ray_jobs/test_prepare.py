@@ -260,7 +260,7 @@ def test_evaluation_clips_are_not_trained_on_and_overlaps_are_reported(
     reasons = pd.read_parquet(features / "other" / "quarantine.parquet").set_index("clip_id")["reason"]
     assert reasons["0"] == "excluded from training: Freesound id 7 is in soundscapes/test"
     assert reasons["2"] == "excluded from training: Freesound id 9 is in excluded.csv"
-    assert "other: 2 of 5 training clips excluded" in capsys.readouterr().out
+    assert "other: 2 of 5 training clips excluded" in capsys.readouterr().err
     overlap = pd.read_parquet(features / "overlaps.parquet")
     assert overlap[["by", "corpus_a", "clip_a", "corpus_b", "clip_b"]].to_numpy().tolist() in (
         [["audio_sha256", "soundscapes", "b", "other", "b2"]], [["audio_sha256", "other", "b2", "soundscapes", "b"]],
@@ -273,8 +273,8 @@ def test_dry_run_says_what_it_would_cost_and_writes_nothing(
     root = tmp_path / "corpus"
     write_corpus(root, [Case("good.wav", sound()), Case("text.wav", content(b"x"), "")])
     prepare.run(experiment(root), dry_run=True)
-    said = capsys.readouterr().out
-    assert "text.wav: cannot be decoded" in said
-    row = next(line for line in said.splitlines() if "soundscapes" in line and "train" in line and "│" in line)
+    printed = capsys.readouterr()
+    assert "text.wav: cannot be decoded" in printed.err
+    row = next(line for line in printed.out.splitlines() if "soundscapes" in line and "train" in line and "│" in line)
     assert [cell.strip() for cell in row.strip("│ ").split("│")][2:4] == ["1", "1"]
     assert not (tmp_path / "runs").exists()

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from models.ensemble.candidate_table import CandidateTable
-from models.files import write_json
+from models.ensemble.scores.registry import score_columns
 from models.selection.reranking_weights import MIXTURE
 from ray_jobs import report
 from ray_jobs.combine import write_candidates, write_ranking
@@ -25,6 +25,7 @@ from ray_jobs.reporting import members, searches, systems
 from ray_jobs.reporting.clips import CLIPS, pick_clips
 from ray_jobs.reporting.page import number
 from ray_jobs.results.best import SearchRecord
+from ray_jobs.results.member import MemberMetrics
 from ray_jobs.results.metrics import Systems
 from ray_jobs.run.directory import NotReadyError, RunDirectory, mark_done
 
@@ -84,9 +85,11 @@ def write_member(experiment: Experiment, path: Path, name: str, rng: np.random.G
     history[monitor] = rng.uniform(0.1, 0.9, 6)
     path.mkdir(parents=True)
     history.to_parquet(path / "history.parquet")
-    best = history.iloc[4].to_dict()
-    of_member = {"member": name, "kind": kind, "chosen_by": monitor, "epochs": 6, "best": best}
-    write_json(path / "metrics.json", of_member | {"parameters": 1_234_567, "seconds": 12.0})
+    best = {str(value): number for value, number in history.iloc[4].to_dict().items()}
+    MemberMetrics(
+        member=name, kind=kind, split="validation", chosen_by=monitor, epochs=6, best=best, kept_epochs=[5],
+        parameters=1_234_567, seconds=12.0, seed=0, commit="unknown",
+    ).write(path)  # fmt: skip
 
 
 def write_search(experiment: Experiment, directory: RunDirectory, rng: np.random.Generator) -> None:
@@ -131,8 +134,7 @@ def write_ensemble(
         captioners=[[captioners[number % 2] for number in range(8)] for _ in clips],
         tokens=[[6] * 8 for _ in clips],
         mask=np.ones(shape, bool),
-        decoder_score=rng.normal(-1, 1, shape) - 99 * chosen,
-        encoder_score={name: rng.normal(size=shape) - 99 * chosen for name in retrievers},
+        scores={column: rng.normal(size=shape) - 99 * chosen for column in score_columns(retrievers)},
         fluency_error=np.where(chosen, 0.1, rng.uniform(0.91, 1, shape)),
     )
     write_candidates(directory.ensemble, [f"clip-{clip}" for clip in clips], table, best_reranking(experiment))

@@ -16,7 +16,7 @@ from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.results.member import MemberMetrics, MemberProgress
 from ray_jobs.run.directory import RunDirectory, mark_done
 from ray_jobs.run.lock import LEASE_S, LOCK, only_writer
-from ray_jobs.status import MemberStatus, read_status
+from ray_jobs.status import MemberStatus, Part, read_status
 
 from .conftest import ROOT
 from .example_results import best_reranking, best_retrieval, best_sampling
@@ -69,7 +69,8 @@ def member(run: RunDirectory, name: str) -> MemberStatus:
 
 def test_before_anything(run: RunDirectory) -> None:
     status = read_status(run.root)
-    assert {part.state for part in [*status.corpora, *status.members, *status.searches, *status.results]} == {"waiting"}
+    parts: list[Part | MemberStatus] = [*status.corpora, *status.members, *status.searches, *status.results]
+    assert {part.state for part in parts} == {"waiting"}
     assert member(run, "captioner-wide").note == "for retriever-bge"
     assert status.owner is None
     assert not status.needs_help

@@ -27,7 +27,7 @@ class Validation:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a finished training leaves to be published."""
+    """The result of a finished training, to be published."""
 
     kept: Path  # directory of the kept epochs' models, each under its number
     epochs: list[int]  # their numbers, best first

@@ -90,6 +90,8 @@ def test_without_descripts_package_codes_and_provenance_are_the_same(
     usual = load_codec(path)
     monkeypatch.setitem(sys.modules, "dac", None)  # `import dac` raises ImportError
     loaded = load_codec(path)
+    assert isinstance(usual, DacCodec)
+    assert isinstance(loaded, DacCodec)
     assert isinstance(loaded.model, DacModel)
     codes = loaded.encode([_noise(16_000)])[0]
     assert np.array_equal(codes, _expected(model, _noise(16_000)))

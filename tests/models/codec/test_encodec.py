@@ -204,8 +204,13 @@ def test_a_hub_id_is_read_from_the_hubs_cache(
     model_24khz: EncodecModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model_24khz.save_pretrained(tmp_path)
-    asked = []
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: asked.append(name) or str(tmp_path))
+    asked: list[str] = []
+
+    def download(name: str, **_: object) -> str:
+        asked.append(name)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     assert load_codec("facebook/encodec_24khz").provenance() == load_codec(tmp_path).provenance()
     assert asked == ["facebook/encodec_24khz"]
 

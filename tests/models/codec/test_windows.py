@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from transformers import EncodecConfig, EncodecModel
+from transformers.models.encodec.modeling_encodec import EncodecConv1d, EncodecLSTM
 
 from models.codec import dac as codec_dac
 from models.codec import encodec as codec_encodec
@@ -37,8 +38,8 @@ def test_field_of_encodec_in_front_of_its_lstm_is_what_its_gradient_says() -> No
     torch.manual_seed(0)
     layers = EncodecModel(EncodecConfig(num_filters=2, hidden_size=8)).encoder.layers
     front = nn.Sequential(*layers[:13])
-    assert isinstance(layers[13], codec_encodec.EncodecLSTM)
-    convolutions = [module for module in front.modules() if isinstance(module, codec_encodec.EncodecConv1d)]
+    assert isinstance(layers[13], EncodecLSTM)
+    convolutions = [module for module in front.modules() if isinstance(module, EncodecConv1d)]
     field = receptive_field(codec_encodec._extent(module) for module in convolutions)
     assert field.hop == 320
     frame = -(-field.left // 320)

@@ -30,6 +30,7 @@ def scattered(config: AudioEncoderConfig) -> AudioEncoder:
     encoder = AudioEncoder(config, n_mels=64)
     for name, tensor in encoder.named_parameters():
         tensor.data.add_(0.1 * torch.randn_like(tensor) if "trunk" in name else torch.randn_like(tensor))
+    assert encoder.bn0.running_mean is not None
     encoder.bn0.running_mean.normal_()
     return encoder
 
@@ -55,11 +56,15 @@ def test_statistics_are_those_of_the_training_split_and_stay() -> None:
     batch = clips(40, 200)
     encoder.standardise(batch)
     frames = np.concatenate(batch).astype(np.float64)
-    np.testing.assert_allclose(encoder.bn0.running_mean, frames.mean(0), atol=1e-5)
-    np.testing.assert_allclose(encoder.bn0.running_var, frames.var(0), rtol=1e-5)
+    mean, variance = encoder.bn0.running_mean, encoder.bn0.running_var
+    assert mean is not None
+    assert variance is not None
+    np.testing.assert_allclose(mean, frames.mean(0), atol=1e-5)
+    np.testing.assert_allclose(variance, frames.var(0), rtol=1e-5)
     seen: list[torch.Tensor] = []
     encoder.trunk.stem.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
     encoder.train()(*pad_log_mels(clips(300)))
+    assert encoder.bn0.running_mean is not None
     np.testing.assert_allclose(encoder.bn0.running_mean, frames.mean(0), atol=1e-5)
     encoder(*pad_log_mels(batch))
     assert torch.equal(seen[1][0, 0, 40:], torch.zeros(160, 64)), "padding is the mean, not -100 dB"
@@ -78,6 +83,7 @@ def test_any_convolutional_backbone_trains(backbone: str) -> None:
     encoder(*pad_log_mels(clips(40, 90, 200))).square().sum().backward()
     gradients = [p.grad for name, p in encoder.named_parameters() if "conv_head" not in name]  # after the features
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+    assert encoder.bn0.weight.grad is not None
     assert encoder.bn0.weight.grad.abs().min() > 0
 
 

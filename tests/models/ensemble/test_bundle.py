@@ -70,8 +70,7 @@ def test_candidates_come_with_their_scores_best_first() -> None:
         captioners=[["wide", "deep+wide/beam"]],
         tokens=[[2, 3]],
         mask=np.ones((1, 2), bool),
-        decoder_score=np.array([[-2.0, -1.0]]),
-        encoder_score={"bge": np.array([[0.25, 0.5]])},
+        scores={"encoder_score/bge": np.array([[0.25, 0.5]]), "decoder_score": np.array([[-2.0, -1.0]])},
         fluency_error=np.array([[0.125, 0.25]]),
     )
     ensemble = Ensemble.__new__(Ensemble)  # the members are not needed: the scores are there

@@ -36,7 +36,7 @@ def test_scores_land_in_their_cells() -> None:
     assert table.texts == [["a dog", "rain"], ["rain", "wind", "a bell"]]
     assert table.mask.tolist() == [[True, True, False], [True, True, True]]
     np.testing.assert_allclose(table.encoder_score["lengths"], [[5, 4, 0], [40, 40, 60]])
-    np.testing.assert_allclose(table.scores[1], [[-0.7, -2, 0], [-0.5, -0.1, -3]])
+    np.testing.assert_allclose(table.stacked_scores[1], [[-0.7, -2, 0], [-0.5, -0.1, -3]])
     assert table.score_names == ["lengths", "decoder"]
 
 
@@ -63,7 +63,7 @@ def test_a_frame_holds_the_whole_table() -> None:
     frame = table.to_frame(["x", "y"], values)
     again, found = CandidateTable.from_frame(frame, ["x", "y"])
     assert (again.texts, again.captioners, again.tokens) == (table.texts, table.captioners, table.tokens)
-    np.testing.assert_array_equal(again.scores, table.scores)
+    np.testing.assert_array_equal(again.stacked_scores, table.stacked_scores)
     np.testing.assert_array_equal(found["cider_d"], values["cider_d"])
     turned, _ = CandidateTable.from_frame(frame, ["y", "x"])
     assert turned.texts == table.texts[::-1]

@@ -59,7 +59,12 @@ def test_scores_are_of_the_averaged_distribution(
     encoded = joint.encode(clips[0], dict.fromkeys(members, clips[1]))
     generated: list[Any] = []
     original = generation._generate
-    monkeypatch.setattr(generation, "_generate", lambda *a, **k: generated.append(original(*a, **k)) or generated[-1])
+
+    def recorded(*arguments: Any, **options: Any) -> Any:
+        generated.append(original(*arguments, **options))
+        return generated[-1]
+
+    monkeypatch.setattr(generation, "_generate", recorded)
     one_each = SAMPLING.model_copy(update={"candidates": 1})
     drawn = [one for (one,) in sample(joint, encoded, encoded.masks[0], one_each, seed=0)]
     best = beam_search(joint, encoded, encoded.masks[0], BEAM)

@@ -24,13 +24,17 @@ def table(clips: int = 60) -> tuple[CandidateTable, np.ndarray]:
     rng = np.random.default_rng(0)
     captioners = ["one"] * 3 + ["two"] * 3
     value = rng.random((clips, 6)) + np.array([0.0] * 3 + [0.5] * 3)
+    decoder = rng.normal(size=(clips, 6))
     found = CandidateTable(
         texts=[[f"text {n}" for n in range(6)] for _ in range(clips)],
         captioners=[captioners] * clips,
         tokens=[[3] * 6] * clips,
         mask=np.ones((clips, 6), bool),
-        decoder_score=rng.normal(size=(clips, 6)),
-        encoder_score={"good": value + 0.1 * rng.normal(size=value.shape), "noise": rng.normal(size=value.shape)},
+        scores={
+            "encoder_score/good": value + 0.1 * rng.normal(size=value.shape),
+            "encoder_score/noise": rng.normal(size=value.shape),
+            "decoder_score": decoder,
+        },
         fluency_error=np.zeros((clips, 6)),
     )
     return found, value

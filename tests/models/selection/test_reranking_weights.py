@@ -7,7 +7,14 @@ import pytest
 
 from models.ensemble.reranking import Reranking
 from models.ensemble.score_arrays import NonFiniteScoreError
-from models.selection.reranking_weights import RerankingOptions, mixtures_of, paper_weights, search_reranking
+from models.selection.reranking_weights import (
+    ENCODER_WEIGHT,
+    RerankingOptions,
+    encoder_share,
+    mixtures_of,
+    paper_weights,
+    search_reranking,
+)
 
 from .test_leave_one_out import table
 
@@ -18,8 +25,17 @@ def test_mixtures_are_all_groups_the_whole_first() -> None:
 
 
 def test_the_papers_weights() -> None:
-    np.testing.assert_allclose(paper_weights(["a", "b", "decoder"]), [0.35, 0.35, 0.3])
-    assert paper_weights(["decoder"]).tolist() == [1.0]
+    encoders = ["encoder_score/a", "encoder_score/b"]
+    np.testing.assert_allclose(paper_weights([*encoders, "decoder_score"]), [0.35, 0.35, 0.3])
+    np.testing.assert_allclose(paper_weights([*encoders, "decoder_score", "length_score"]), [0.35, 0.35, 0.3, 0])
+    assert paper_weights(["decoder_score"]).tolist() == [1.0]
+    assert paper_weights(["decoder_score", "length_score"]).tolist() == [1.0, 0.0]
+
+
+def test_the_encoders_share_is_of_what_they_and_the_decoder_have() -> None:
+    weights = {"a": 0.2, "b": 0.1, "decoder": 0.1, "length": 0.6}
+    assert encoder_share(weights, ["a", "b"]) == pytest.approx(0.75)
+    assert encoder_share({"a": 0.0, "decoder": 0.0, "length": 1.0}, ["a"]) == ENCODER_WEIGHT
 
 
 @pytest.mark.parametrize("normalisation", ["none", "z", "rank", "softmax"])

@@ -6,6 +6,7 @@ import pytest
 
 from ray_jobs.experiment.config import ConfigError
 from ray_jobs.experiment.loading import load_experiment
+from ray_jobs.experiment.member_config import CaptionerMember, RetrieverMember
 from ray_jobs.run.directory import RunDirectory
 
 ROOT = Path(__file__).parents[3]
@@ -116,10 +117,10 @@ def test_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     names += ["members.captioner-wide.language_model=bart", "members.captioner-deep.language_model=facebook/bart-base"]
     mixtures = "corpora.mixtures={kind: mixtures, root: clotho, pairs: pairs.json}"
     experiment = load_experiment(SMOKE, [*encoders, *names, mixtures])
-    bge, bert, roberta = (experiment.members[name] for name in experiment.of_kind("retriever"))
+    bge, bert, roberta = (member for member in experiment.members.values() if isinstance(member, RetrieverMember))
     assert bge.audio_encoder.checkpoint == str(tmp_path / "weights" / "tiny.pth")
     assert (bert.text_encoder.name, roberta.text_encoder.name) == (str(tmp_path / "bert"), "roberta-base")
-    wide, deep = (experiment.members[name] for name in experiment.of_kind("captioner"))
+    wide, deep = (member for member in experiment.members.values() if isinstance(member, CaptionerMember))
     assert (wide.language_model, deep.language_model) == (str(tmp_path / "bart"), "facebook/bart-base")
     assert experiment.storage_path == str(tmp_path / "runs")
     mixed = experiment.corpora["mixtures"].model_dump()

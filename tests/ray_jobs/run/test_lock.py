@@ -1,4 +1,4 @@
-"""One writer a run directory, between real processes."""
+"""One writer per run directory, between real processes."""
 
 import json
 import os
@@ -20,7 +20,7 @@ LEASE_S = 2.0
 HOLDER = """
 import signal, sys, time
 from pathlib import Path
-from ray_jobs.run_lock import only_writer
+from ray_jobs.run.lock import only_writer
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 with only_writer(Path(sys.argv[1]), lease_s=float(sys.argv[2])):
     print("held", flush=True)
@@ -62,7 +62,7 @@ def fake_foreign_owner(run: Path, silent_s: float) -> None:
     os.utime(lock, (time.time() - silent_s,) * 2)
 
 
-def test_the_second_writer_is_refused_and_told_who_writes(tmp_path: Path, hold: Callable[[], Holder]) -> None:
+def test_the_second_writer_is_refused_and_learns_who_writes(tmp_path: Path, hold: Callable[[], Holder]) -> None:
     first = hold()
     refused = pytest.raises(RunBusyError, match=rf"being written by .*process {first.pid} on .*last sign of life")
     with refused, only_writer(tmp_path / "run", LEASE_S):
@@ -88,19 +88,17 @@ def test_the_command_exits_2_before_any_work(
     assert read_owner(run) == before
 
 
-def test_a_killed_owner_is_replaced_at_once(
+def test_a_killed_owner_is_replaced_without_waiting_for_its_lease(
     tmp_path: Path, hold: Callable[[], Holder], capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = hold()
     first.kill()
     first.wait()
-    start = time.monotonic()
-    with only_writer(tmp_path / "run"):
-        assert time.monotonic() - start < 5, "its process id tells that it is dead, without waiting for the lease"
+    with only_writer(tmp_path / "run"):  # its process id shows that it is dead: otherwise the run would be busy
         owner = read_owner(tmp_path / "run")
         assert owner is not None
         assert owner.pid == os.getpid()
-    assert f"taken over from `-c {tmp_path}/run" in capsys.readouterr().out.replace("\n", "")
+    assert f"taken over from `-c {tmp_path}/run" in capsys.readouterr().err
     assert not list((tmp_path / "run").iterdir())
 
 
@@ -112,7 +110,7 @@ def test_a_silent_owner_elsewhere_is_watched_then_replaced(
     start = time.monotonic()
     with only_writer(tmp_path / "run", LEASE_S):
         assert time.monotonic() - start > LEASE_S
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     assert "job raysubmit_1" in printed
     assert "last heard of 10 min ago" in printed
     assert "taken over" in printed
@@ -151,7 +149,7 @@ def test_the_heartbeat_keeps_the_lock_beyond_its_lease(tmp_path: Path, hold: Cal
 def test_a_signal_releases(tmp_path: Path, hold: Callable[[], Holder], number: signal.Signals) -> None:
     process = hold()
     process.send_signal(number)
-    assert process.wait(10) != 0
+    assert process.wait(60) != 0
     assert not (tmp_path / "run").exists(), "nothing was written, so nothing stays"
     with only_writer(tmp_path / "run", LEASE_S):
         pass
@@ -160,17 +158,17 @@ def test_a_signal_releases(tmp_path: Path, hold: Callable[[], Holder], number: s
 def test_who_lost_the_lock_stops(tmp_path: Path, hold: Callable[[], Holder]) -> None:
     process = hold()
     (tmp_path / "run" / LOCK).unlink()
-    _, errors = process.communicate(timeout=10)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "lost" in errors
 
 
 def test_of_many_at_once_one_wins(tmp_path: Path) -> None:
-    """Each winner appends a line at the start and at the end; two inside at once would interleave them."""
+    """Each winner appends a line at the start and at the end; two inside together would interleave them."""
     script = """
 import sys, time
 from pathlib import Path
-from ray_jobs.run_lock import RunBusyError, only_writer
+from ray_jobs.run.lock import RunBusyError, only_writer
 run = Path(sys.argv[1])
 time.sleep(max(0, float(sys.argv[2]) - time.time()))
 try:

@@ -104,7 +104,7 @@ def test_done_is_what_the_store_says(store: str, tmp_path: Path, monkeypatch: py
     storage.push(features)
     on("worker", tmp_path, monkeypatch)
     assert not is_done(features, "these")
-    with pytest.raises(NotReadyError, match=r"s3://bucket/.*/features/soundscapes.* is not there yet"):
+    with pytest.raises(NotReadyError, match=r"s3://bucket/.*/features/soundscapes.* does not exist yet"):
         require(features, "these", "prepare", "smoke")
     on("driver", tmp_path, monkeypatch)
     mark_done(features, "these")
@@ -226,10 +226,10 @@ def test_status_by_uri(store: str) -> None:
 RUN = """
 import os, sys
 from ray_jobs import prepare, train
-from ray_jobs.cli import connect
-from ray_jobs.config import load_experiment
-from ray_jobs.run_directory import RunDirectory
-from ray_jobs.run_lock import only_writer
+from ray_jobs.experiment.loading import load_experiment
+from ray_jobs.run.directory import RunDirectory
+from ray_jobs.run.lock import only_writer
+from ray_jobs.run.session import connect
 
 experiment = load_experiment(sys.argv[1])
 directory = RunDirectory(experiment)

@@ -1,4 +1,4 @@
-"""Training goes on behind the death of a worker and of the driver, and ends with the weights of an undisturbed run."""
+"""Training goes on after the death of a worker and of the driver, and ends with the weights of an undisturbed run."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ def prepare(smoke_run: Path, storage: Path) -> list[str]:
 
 
 def kill_when(progress: Path, epoch: int, find: Callable[[psutil.Process], bool], cluster: RayCluster) -> None:
-    """Kill this cluster's processes that `find` finds, in the middle of the epoch behind `epoch`."""
+    """Kill this cluster's processes that `find` finds, in the middle of the epoch after `epoch`."""
     end = time.monotonic() + 240
     while True:
         assert time.monotonic() < end, f"{progress} never came to epoch {epoch}"

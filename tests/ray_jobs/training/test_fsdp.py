@@ -40,7 +40,7 @@ def load(directory: str) -> Captioner:
 
 
 def worker(rank: int, directory: str) -> None:
-    """Three steps, with everything saved and loaded again behind the second."""
+    """Three steps, with everything saved and loaded again after the second."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{directory}/meeting", rank=rank, world_size=2)
     start, norms = f"{directory}/start", []

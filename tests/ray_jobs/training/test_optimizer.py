@@ -1,4 +1,4 @@
-"""What the optimizer steps on, and how far."""
+"""The optimizer's parameter groups, its learning rate, and the average of the weights."""
 
 from pathlib import Path
 from typing import Any
@@ -66,8 +66,8 @@ def test_inverse_sqrt_is_the_one_that_enclap_takes_from_transformers() -> None:
         ours = lr_lambda(training, 100)
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
         theirs = get_inverse_sqrt_schedule(optimizer, warmup, time_scale).lr_lambdas[0]
-        behind = [warmup, warmup + 1, warmup + 999, 60_000]
-        assert [ours(step) for step in behind] == pytest.approx([theirs(step) for step in behind])
+        later = [warmup, warmup + 1, warmup + 999, 60_000]
+        assert [ours(step) for step in later] == pytest.approx([theirs(step) for step in later])
         if warmup:
             assert [ours(step) for step in (0, 9, warmup - 1)] == [theirs(step) for step in (1, 10, warmup)]
     assert ours(3000) == pytest.approx(0.5)

@@ -5,6 +5,7 @@ import struct
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,9 @@ def test_mlflow(job: MemberJob, monkeypatch: pytest.MonkeyPatch) -> None:
     train(replace(job, tracking=("mlflow",)))
     train(replace(job, name="retriever-bert", tracking=("mlflow",)))
     client = mlflow.MlflowClient(f"sqlite:///{job.run / 'mlflow.db'}")
-    runs = client.search_runs([client.get_experiment_by_name("smoke").experiment_id])
+    experiment = client.get_experiment_by_name("smoke")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
     assert sorted(run.info.run_name for run in runs) == ["retriever-bert", "retriever-bge"]
     for run in runs:
         assert run.info.status == "FINISHED"
@@ -85,15 +88,14 @@ def test_mlflow(job: MemberJob, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def wandb_records(content: bytes) -> Iterator[Any]:
     """The records of a .wandb file: LevelDB's log format after seven bytes, in one block as long as it is small."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
+    messages: Any = import_module("wandb.proto.wandb_internal_pb2")  # generated: its classes are made on import
     assert content.startswith(b":W&B")
     assert len(content) < 32768
     at = 7
     while at < len(content):
         length, whole = struct.unpack_from("<HB", content, at + 4)
         assert whole == 1
-        yield Record.FromString(content[at + 7 : at + 7 + length])
+        yield messages.Record.FromString(content[at + 7 : at + 7 + length])
         at += 7 + length
 
 

@@ -8,6 +8,9 @@ import pytest
 
 from models.ensemble.candidate_table import CandidateError, CandidateTable
 from models.ensemble.score_arrays import NoCandidateError, NonFiniteScoreError
+from models.ensemble.scores import registry
+from models.ensemble.scores.decoder import DecoderScore
+from models.ensemble.scores.registry import score_columns
 from models.settings import SamplingConfig
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.loading import load_experiment
@@ -44,8 +47,7 @@ class Members:
             captioners=[["captioner-wide", "captioner-deep+captioner-wide"]] * len(numbers),
             tokens=[[2, 4]] * len(numbers),
             mask=np.ones(shape, bool),
-            decoder_score=scores,
-            encoder_score=dict.fromkeys(self.experiment.of_kind("retriever"), scores),
+            scores=dict.fromkeys(score_columns(self.experiment.of_kind("retriever")), scores),
             fluency_error=np.zeros(shape),
         )
 
@@ -91,6 +93,22 @@ def test_what_is_there_is_not_drawn_again(members: Members) -> None:
     assert not list(store.folder.glob("*.partial"))
 
 
+def test_files_from_before_a_score_was_registered_are_made_anew(
+    members: Members, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = CandidateStore(members.experiment, members.experiment.sampling)
+    build(store, ["cider_d"])
+    length = type("Length", (DecoderScore,), {"name": "length"})()
+    monkeypatch.setattr(registry, "SCORES", (*registry.SCORES, length))
+    with pytest.raises(CandidateError, match="no column 'length_score'"):
+        store.read(CLIP_IDS, members.experiment.search, CLIPS)
+    build(store, ["cider_d"])
+    table, values = store.read(CLIP_IDS, members.experiment.search, CLIPS)
+    assert table.score_names[-2:] == ["decoder", "length"]
+    assert list(values) == ["cider_d"]
+    assert len(members.drawn) == 6
+
+
 def test_a_table_is_the_same_from_whatever_files(members: Members, tmp_path: Path) -> None:
     search = members.experiment.search
     store = CandidateStore(members.experiment, members.experiment.sampling)
@@ -110,7 +128,7 @@ def test_a_table_is_the_same_from_whatever_files(members: Members, tmp_path: Pat
 def test_files_of_other_members_or_clips_are_named(members: Members) -> None:
     search, store = members.experiment.search, CandidateStore(members.experiment, members.experiment.sampling)
     build(store, ["cider_d"])
-    with pytest.raises(CandidateError, match="candidates of 'clip-0', which is none of"):
+    with pytest.raises(CandidateError, match="candidates of 'clip-0', which is not among the 16 clips"):
         store.read([f"other-{n}" for n in range(CLIPS)], search, CLIPS)
     path = store.path(slice(0, 4))
     whole = pd.read_parquet(path)

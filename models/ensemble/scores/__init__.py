@@ -1,0 +1,1 @@
+"""The scores that reranking weighs, one file each; `registry.py` lists them."""
