@@ -83,11 +83,18 @@ def baseline(captioner: Captioner, retriever: Retriever, clips: Clips) -> None:
     for codes, audio in zip(*clips, strict=True):
         states, mask = captioner.encode(*captioner.pad_codes([codes]), torch.from_numpy(audio[None]))
         ids = captioner.bart.generate(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states), attention_mask=mask, do_sample=True,
-            num_return_sequences=SAMPLING.candidates, temperature=SAMPLING.temperature, top_p=SAMPLING.top_p, top_k=0,
-            no_repeat_ngram_size=SAMPLING.no_repeat_ngram, min_length=SAMPLING.min_tokens,
-            max_length=SAMPLING.max_tokens, forced_bos_token_id=captioner.tokenizer.bos_token_id,
-        )  # fmt: skip
+            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            attention_mask=mask,
+            do_sample=True,
+            num_return_sequences=SAMPLING.candidates,
+            temperature=SAMPLING.temperature,
+            top_p=SAMPLING.top_p,
+            top_k=0,
+            no_repeat_ngram_size=SAMPLING.no_repeat_ngram,
+            min_length=SAMPLING.min_tokens,
+            max_length=SAMPLING.max_tokens,
+            forced_bos_token_id=captioner.tokenizer.bos_token_id,
+        )
         texts = list(dict.fromkeys(captioner.tokenizer.batch_decode(ids, skip_special_tokens=True)))
         repeated, masks = (one.expand(len(texts), *one.shape[1:]) for one in (states, mask))
         captioner.log_likelihood(repeated, masks, texts)
@@ -104,15 +111,19 @@ def models() -> tuple[Captioner, Retriever]:
         "init_std": 0.1,
     }  # fmt: skip
     captioner = CaptionerConfig(
-        language_model="random:bart", sizes=sizes, codebooks=CODEBOOKS, codebook_size=ENTRIES,
+        language_model="random:bart",
+        sizes=sizes,
+        codebooks=CODEBOOKS,
+        codebook_size=ENTRIES,
         audio_embedding_dim=EMBEDDING,
-    )  # fmt: skip
+    )
     text = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 1024}
     retriever = RetrieverConfig(
         audio_encoder=AudioEncoderConfig(backbone="random:convnext", depths=(1, 1, 1, 1), dims=(8, 8, 8, 8)),
-        text_encoder=TextEncoderConfig(name="random:bert", sizes=dict(text)), joint_dim=EMBEDDING,
+        text_encoder=TextEncoderConfig(name="random:bert", sizes=dict(text)),
+        joint_dim=EMBEDDING,
         log_mel=LogMelConfig(),
-    )  # fmt: skip
+    )
     return Captioner.create(captioner, captions).eval(), Retriever.create(retriever, captions).eval()
 
 

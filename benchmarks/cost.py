@@ -87,15 +87,25 @@ def main() -> None:
         alone_flops[name] = validation + embeddings * speed / speed_float32
         steps = clips // member.training.batch_size * member.training.epochs
         hours = (step_flops[name] + alone_flops[name]) / speed / 3600
-        table.add_row(name, f"{each / 1e9:.0f}", f"{clips:,}", f"{steps:,}", f"{step_flops[name] / 1e15:,.0f}",
-                      f"{hours:.1f}")  # fmt: skip
+        table.add_row(
+            name, f"{each / 1e9:.0f}", f"{clips:,}", f"{steps:,}", f"{step_flops[name] / 1e15:,.0f}", f"{hours:.1f}"
+        )
     page.print(table)
 
     audio_s = audio_seconds(CLIPS) + VALIDATION_CLIPS * SECONDS["clotho"]  # and test, of as many clips
     prepare_s = once.codec_flops() * audio_s / speed_float32
     page.print(f"\nprepare: {audio_s / 3600:,.0f} h of audio at most, {prepare_s / 3600:.1f} GPU hours\n")
-    table = Table("GPUs", "workers of a pretraining", "prepare", "train", "longest path", "in total", "GPU hours paid",
-                  "cost", box=None)  # fmt: skip
+    table = Table(
+        "GPUs",
+        "workers of a pretraining",
+        "prepare",
+        "train",
+        "longest path",
+        "in total",
+        "GPU hours paid",
+        "cost",
+        box=None,
+    )
     hours_of: dict[int, float] = {}
     for gpus, workers in WORKERS.items():
         pretraining = [name for name in experiment.members if name.endswith("-pretrained")]
@@ -109,8 +119,13 @@ def main() -> None:
         hours_of[gpus] = total / 3600
         paid = total * gpus / 3600
         hours = (prepare_s / gpus, train_s, critical_path(run, seconds), total)
-        table.add_row(str(gpus), str(workers), *(f"{s / 3600:.2f} h" for s in hours), f"{paid:.0f}",
-                      f"{paid * options.price:,.0f}")  # fmt: skip
+        table.add_row(
+            str(gpus),
+            str(workers),
+            *(f"{s / 3600:.2f} h" for s in hours),
+            f"{paid:.0f}",
+            f"{paid * options.price:,.0f}",
+        )
     page.print(table)
     show({f"hours_on_{gpus}_gpus": claim(hours_of[gpus], hours_of[1], None, "h", less=True) for gpus in (8, 64)})
 

@@ -65,11 +65,17 @@ def captioner(mode: str, positions: int, train: Features) -> Captioner:
         "decoder_attention_heads": 4, "encoder_ffn_dim": 384, "decoder_ffn_dim": 384,
         "max_position_embeddings": positions,
     }  # fmt: skip
-    config = CaptionerConfig.model_validate({
-        "language_model": "random:bart", "sizes": sizes, "vocab_size": 1000, "long_clips": mode,
-        "codebooks": train.codes[0].shape[1], "codebook_size": train.codec["codebook_size"],
-        "audio_embedding_dim": 1,
-    })  # fmt: skip
+    config = CaptionerConfig.model_validate(
+        {
+            "language_model": "random:bart",
+            "sizes": sizes,
+            "vocab_size": 1000,
+            "long_clips": mode,
+            "codebooks": train.codes[0].shape[1],
+            "codebook_size": train.codec["codebook_size"],
+            "audio_embedding_dim": 1,
+        }
+    )
     return Captioner.create(config, [caption for clip in train.captions for caption in clip])
 
 

@@ -55,10 +55,13 @@ def main() -> None:
         experiment = load_experiment(
             DEMO,
             [
-                f"storage_path={storage}", f"search.trials={options.trials}", "sampling.max_tokens=20",
-                f"search.clips={options.clips}", f"sampling.candidates={options.candidates}",
+                f"storage_path={storage}",
+                f"search.trials={options.trials}",
+                "sampling.max_tokens=20",
+                f"search.clips={options.clips}",
+                f"sampling.candidates={options.candidates}",
             ],
-        )  # fmt: skip
+        )
         write_run(experiment, options.clips)
         ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         directory = validation_directory(experiment)
@@ -83,12 +86,17 @@ def write_run(experiment: Experiment, clips: int) -> None:
         frames = int(seconds * log_mel.sample_rate / log_mel.hop_length)
         rows.append(
             {
-                "clip_id": f"clip-{number:05d}", "path": f"clip-{number:05d}.flac", "freesound_id": "",
-                "youtube_id": "", "audio_sha256": "", "duration_s": seconds, "captions": describe(scene),
+                "clip_id": f"clip-{number:05d}",
+                "path": f"clip-{number:05d}.flac",
+                "freesound_id": "",
+                "youtube_id": "",
+                "audio_sha256": "",
+                "duration_s": seconds,
+                "captions": describe(scene),
                 "codes": rng.integers(0, ENTRIES, (int(seconds * CODES_A_SECOND), CODEBOOKS)).astype(np.int16),
                 "log_mel": rng.normal(-40, 15, (frames, log_mel.n_mels)).astype(np.float16),
             }
-        )  # fmt: skip
+        )
     shard = directory.features(experiment.target_corpus, "validation") / "00000.parquet"
     metadata = {"codec": {"codebook_size": ENTRIES}, "quarantine": []}
     write_shard(shard, rows, metadata, CODEBOOKS, experiment.features.log_mel.n_mels)

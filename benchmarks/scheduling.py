@@ -137,9 +137,14 @@ def experiment_of_chains(storage: str) -> Experiment:
         add(f"captioner-{n}", 2, (5, 25), init_from=f"captioner-{n}-pretrained", **captioner)
     corpus = {"kind": "folder", "root": "/nowhere", "splits": ["train", "validation", "test"]}
     return Experiment.model_validate(
-        {"name": "scheduling", "storage_path": storage, "corpora": {"sounds": corpus}, "target_corpus": "sounds",
-         "members": members}
-    )  # fmt: skip
+        {
+            "name": "scheduling",
+            "storage_path": storage,
+            "corpora": {"sounds": corpus},
+            "target_corpus": "sounds",
+            "members": members,
+        }
+    )
 
 
 if __name__ == "__main__":

@@ -85,5 +85,8 @@ def _warn_of_unknown(names: list[str], sound_ids: dict[str, str], metadata: Path
     if unknown:
         logger.warning(
             "%s: %s; the Freesound ids of %d of %d clips are unknown, so no exclusion list can name them",
-            metadata, "does not list all clips" if sound_ids else "no such file", unknown, len(names),
-        )  # fmt: skip
+            metadata,
+            "does not list all clips" if sound_ids else "no such file",
+            unknown,
+            len(names),
+        )

@@ -340,8 +340,10 @@ class BeamConfig(Settings):
             raise ValueError(f"groups: {self.groups} does not divide beams ({self.beams})")
         if self.penalty_alpha and self.beams > 1:
             raise ValueError(f"penalty_alpha: contrastive search needs beams: 1, found {self.beams}")
-        for name, used, needed in (("diversity_penalty", self.groups > 1, "groups above 1"),
-                                   ("top_k", self.penalty_alpha > 0, "penalty_alpha above 0")):  # fmt: skip
+        for name, used, needed in (
+            ("diversity_penalty", self.groups > 1, "groups above 1"),
+            ("top_k", self.penalty_alpha > 0, "penalty_alpha above 0"),
+        ):
             if not used and getattr(self, name) != BeamConfig.model_fields[name].default:
                 raise ValueError(f"{name} has no effect without {needed}")
         return self

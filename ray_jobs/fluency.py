@@ -48,8 +48,11 @@ def run(bundle: Path, tables: list[Path], output: Path | None = None) -> None:
     corpora = {name: corpus["kind"] for name, corpus in manifest.provenance["corpora"].items()}
     say(f"fluency: the detector was trained on {', '.join(corpora)}; captions of other corpora are out of its domain")
     if set(corpora.values()) == {SYNTHETIC}:
-        say("fluency: that is the built-in synthetic corpus alone; captions that it flags elsewhere are unlike it, and "
-            "may be fluent", style="yellow")  # fmt: skip
+        say(
+            "fluency: that is the built-in synthetic corpus alone; captions that it flags elsewhere are unlike it, and "
+            "may be fluent",
+            style="yellow",
+        )
     if output:
         write_json(output, {"trained_on": corpora, "captions": found})
 

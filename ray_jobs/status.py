@@ -248,8 +248,11 @@ def _show(status: RunStatus) -> None:
         ]
         members.add_row(m.name, _styled(m.state), *cells)
     for table in (
-        _parts("corpus", status.corpora), members, _parts("search", status.searches), _parts("result", status.results)
-    ):  # fmt: skip
+        _parts("corpus", status.corpora),
+        members,
+        _parts("search", status.searches),
+        _parts("result", status.results),
+    ):
         console.print()
         show(table)
     if status.needs_help:

@@ -93,9 +93,14 @@ def _monitor(experiment: Experiment, directory: RunDirectory, member: str) -> tu
 
 
 def _write(
-    target: Path, experiment: Experiment, member: str, trials: pd.DataFrame, best: pd.Series, settings: dict[str, Any],
+    target: Path,
+    experiment: Experiment,
+    member: str,
+    trials: pd.DataFrame,
+    best: pd.Series,
+    settings: dict[str, Any],
     monitor: str,
-) -> None:  # fmt: skip
+) -> None:
     """Write all trials and the best one's settings, and the model of a population."""
     write_frame(target / "trials.parquet", trials)
     found = with_settings(experiment, member, settings)
@@ -105,12 +110,18 @@ def _write(
     write_json(
         target / "best.json",
         {
-            "member": member, "settings": settings, "chosen_by": monitor, "value": float(best[monitor]),
-            "own_value": float(own.iloc[0]) if len(own) else None, "trials": len(trials), "split": "validation",
-            "seed": experiment.seed, "commit": commit(),
+            "member": member,
+            "settings": settings,
+            "chosen_by": monitor,
+            "value": float(best[monitor]),
+            "own_value": float(own.iloc[0]) if len(own) else None,
+            "trials": len(trials),
+            "split": "validation",
+            "seed": experiment.seed,
+            "commit": commit(),
             **({SCHEDULE: json.loads(best[SCHEDULE])} if SCHEDULE in best else {}),
         },
-    )  # fmt: skip
+    )
     if OUTPUT in best:
         shutil.copytree(storage.pull(Path(best[OUTPUT])), target / "model", dirs_exist_ok=True)
     storage.push(target)
@@ -120,9 +131,13 @@ def _write(
 
 
 def _run_trials(
-    experiment: Experiment, directory: RunDirectory, member: str, domains: dict[str, Any], metric: tuple[str, str],
+    experiment: Experiment,
+    directory: RunDirectory,
+    member: str,
+    domains: dict[str, Any],
+    metric: tuple[str, str],
     inputs: str,
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """Return a row for each trial with its best epoch; a sweep that was interrupted goes on where it was."""
     sweep, (monitor, mode) = experiment.sweep, metric
     folder = directory.root / "sweep" / member / "runs"
@@ -173,11 +188,16 @@ def _trainable(experiment: Experiment, member: str, folder: Path, progress: Any,
     """Return the function of a trial, which asks for nothing and stays on this node; arguments as for `run_trial`."""
     return tune.with_resources(
         tune.with_parameters(
-            run_trial, experiment=experiment, member=member, folder=folder, commit_=commit(), progress=progress,
+            run_trial,
+            experiment=experiment,
+            member=member,
+            folder=folder,
+            commit_=commit(),
+            progress=progress,
             groups=groups,
         ),
         tune.PlacementGroupFactory([DRIVER], bundle_label_selector=[this_node()]),
-    )  # fmt: skip
+    )
 
 
 def _population(results: tune.ResultGrid, own: dict[str, Any], monitor: str) -> pd.DataFrame:
@@ -191,11 +211,14 @@ def _population(results: tune.ResultGrid, own: dict[str, Any], monitor: str) -> 
         settings = [part["settings"] for part in schedule if part["after_epoch"] < best["epoch"]][-1]
         rows.append(
             {
-                **settings, monitor: best[monitor], "best_epoch": best["epoch"],
-                "seconds": result.metrics["time_total_s"], "own": [part["settings"] for part in schedule] == [own],
+                **settings,
+                monitor: best[monitor],
+                "best_epoch": best["epoch"],
+                "seconds": result.metrics["time_total_s"],
+                "own": [part["settings"] for part in schedule] == [own],
                 **{key: result.metrics[key] for key in (SCHEDULE, OUTPUT)},
             }
-        )  # fmt: skip
+        )
     return pd.DataFrame(rows)
 
 
@@ -204,9 +227,11 @@ def _scheduler(experiment: Experiment, member: str, domains: dict[str, Any]) -> 
     if sweep.scheduler == "pbt":
         # not `synch`: there, all others wait without end for a trial that has failed or ended early
         return PopulationBasedTraining(
-            time_attr=EXCHANGES, perturbation_interval=1, hyperparam_mutations=domains,
+            time_attr=EXCHANGES,
+            perturbation_interval=1,
+            hyperparam_mutations=domains,
             custom_explore_fn=partial(_within, domains),
-        )  # fmt: skip
+        )
     # one epoch more than there are: a trial with all its epochs ends by itself, and frees its workers
     return make_scheduler(sweep.scheduler, "epoch", min(sweep.grace_epochs, epochs), epochs + 1, sweep.reduction)
 

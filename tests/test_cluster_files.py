@@ -41,8 +41,15 @@ def checkout(tmp_path: Path) -> Path:
         if (ROOT / name).is_file():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-    left = ["data/corpus/a.flac", "runs/demo/members/a/model.safetensors", ".venv/lib/torch.so", ".git/objects/pack/a",
-            "models/__pycache__/a.pyc", ".mypy_cache/a", "notes/a.wav"]  # fmt: skip
+    left = [
+        "data/corpus/a.flac",
+        "runs/demo/members/a/model.safetensors",
+        ".venv/lib/torch.so",
+        ".git/objects/pack/a",
+        "models/__pycache__/a.pyc",
+        ".mypy_cache/a",
+        "notes/a.wav",
+    ]
     for name in left:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         with (tmp_path / name).open("wb") as file:
@@ -65,9 +72,15 @@ def test_a_job_uploads_the_code_alone(checkout: Path, tmp_path_factory: pytest.T
     top = {name.split("/")[0] for name in names}
     assert not top & {"data", "runs", ".venv", ".git", ".mypy_cache", ".env", "tests", "benchmarks", "notes"}
     assert not [name for name in names if "__pycache__" in name]
-    needed = {"ray_jobs/pipeline.py", "ray_jobs/reporting/templates/report.html", "experiments/demo.yaml",
-              "pyproject.toml",
-              "corpora/audio.py", "tune_spaces/sampling.py", "models/ensemble/bundle.py"}  # fmt: skip
+    needed = {
+        "ray_jobs/pipeline.py",
+        "ray_jobs/reporting/templates/report.html",
+        "experiments/demo.yaml",
+        "pyproject.toml",
+        "corpora/audio.py",
+        "tune_spaces/sampling.py",
+        "models/ensemble/bundle.py",
+    }
     assert needed <= set(names)
     shipped = ROOT / "models" / "codec" / "shipped"
     weights = [str(path.relative_to(ROOT)) for path in shipped.iterdir() if path.is_file()]
@@ -158,9 +171,11 @@ TEXT, COUNT, ANY = of_type("string", minLength=1), of_type("integer", minimum=0)
 QUANTITIES = of_type("object", additionalProperties={"type": ["string", "integer"]})
 CONTAINER = keys(
     ["name", "image", "resources", "volumeMounts"],
-    name=TEXT, image=TEXT, resources=keys(["requests", "limits"], requests=QUANTITIES,
-    limits=QUANTITIES), volumeMounts=of_type("array", items=keys(["name", "mountPath"], name=TEXT, mountPath=TEXT)),
-)  # fmt: skip
+    name=TEXT,
+    image=TEXT,
+    resources=keys(["requests", "limits"], requests=QUANTITIES, limits=QUANTITIES),
+    volumeMounts=of_type("array", items=keys(["name", "mountPath"], name=TEXT, mountPath=TEXT)),
+)
 POD = keys(
     ["metadata", "spec"],
     metadata=keys(["labels"], labels=ANY),
@@ -168,21 +183,36 @@ POD = keys(
 )
 WORKERS = keys(
     ["groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"],
-    groupName=TEXT, replicas=COUNT, minReplicas=COUNT, maxReplicas=COUNT, rayStartParams=ANY, template=POD,
-)  # fmt: skip
+    groupName=TEXT,
+    replicas=COUNT,
+    minReplicas=COUNT,
+    maxReplicas=COUNT,
+    rayStartParams=ANY,
+    template=POD,
+)
 RAY_CLUSTER = keys(
     ["headGroupSpec", "workerGroupSpecs"],
-    rayVersion=TEXT, authOptions=keys(["mode"], mode={"enum": ["disabled", "token"]}),
-    enableInTreeAutoscaling=of_type("boolean"), autoscalerOptions=keys([], idleTimeoutSeconds=COUNT),
+    rayVersion=TEXT,
+    authOptions=keys(["mode"], mode={"enum": ["disabled", "token"]}),
+    enableInTreeAutoscaling=of_type("boolean"),
+    autoscalerOptions=keys([], idleTimeoutSeconds=COUNT),
     headGroupSpec=keys(["rayStartParams", "template"], rayStartParams=ANY, template=POD),
     workerGroupSpecs=of_type("array", minItems=1, items=WORKERS),
-)  # fmt: skip
+)
 RAY_JOB = keys(
     ["apiVersion", "kind", "metadata", "spec"],
-    apiVersion={"const": "ray.io/v1"}, kind={"const": "RayJob"}, metadata=keys(["name"], name=TEXT),
-    spec=keys(["entrypoint", "rayClusterSpec"], entrypoint=TEXT, backoffLimit=COUNT, ttlSecondsAfterFinished=COUNT,
-              shutdownAfterJobFinishes=of_type("boolean"), rayClusterSpec=RAY_CLUSTER),
-)  # fmt: skip
+    apiVersion={"const": "ray.io/v1"},
+    kind={"const": "RayJob"},
+    metadata=keys(["name"], name=TEXT),
+    spec=keys(
+        ["entrypoint", "rayClusterSpec"],
+        entrypoint=TEXT,
+        backoffLimit=COUNT,
+        ttlSecondsAfterFinished=COUNT,
+        shutdownAfterJobFinishes=of_type("boolean"),
+        rayClusterSpec=RAY_CLUSTER,
+    ),
+)
 
 
 def test_kuberay_job() -> None:

@@ -44,8 +44,12 @@ def test_rooms_do_not_import_what_they_must_not_know(graph: grimp.ImportGraph, i
 
 
 def test_search_spaces_know_ray_tune_alone(graph: grimp.ImportGraph) -> None:
-    known = {other for module in graph.modules if _inside(module, "tune_spaces")
-             for other in graph.find_modules_directly_imported_by(module)}  # fmt: skip
+    known = {
+        other
+        for module in graph.modules
+        if _inside(module, "tune_spaces")
+        for other in graph.find_modules_directly_imported_by(module)
+    }
     assert known <= {"ray", "__future__", "typing", "collections"}
 
 

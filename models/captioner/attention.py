@@ -38,9 +38,17 @@ def use_captioner_attention(bart: Any, name: str) -> None:
 
 
 def attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-    *, function: Callable[..., Any], dropout: float = 0.0, scaling: float | None = None, **options: Any,
-) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    function: Callable[..., Any],
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[Tensor, Tensor | None]:
     """Attend, with the arguments and results of transformers' attention functions.
 
     Args:

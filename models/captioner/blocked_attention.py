@@ -24,8 +24,9 @@ def is_blocked(query: Tensor, dropout: float) -> bool:
     return dropout > 0 and query.device.type == "cpu" and query.dtype != torch.bfloat16
 
 
-def blocked_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, scale: float
-                      ) -> Tensor:  # fmt: skip
+def blocked_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, scale: float
+) -> Tensor:
     """Compute dropout(softmax(scale * QK' + mask)) V.
 
     Args:
@@ -47,8 +48,9 @@ def blocked_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | 
 
 class _Blocked(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, scale: float
-                ) -> Tensor:  # fmt: skip
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, scale: float
+    ) -> Tensor:
         threshold = round(dropout * LEVELS)
         query, key, value = (one.contiguous() for one in (query, key, value))
         output, kept = torch.empty_like(query), []

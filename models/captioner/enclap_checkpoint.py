@@ -69,8 +69,11 @@ def load_enclap_weights(captioner: nn.Module, directory: str | Path) -> None:
     """
     config: Any = captioner.config
     settings = enclap_settings(directory)
-    differing = [f"{FIELDS[key]} {settings[key]}, not {getattr(config, key)} ({key})"
-                 for key in FIELDS if settings[key] != getattr(config, key)]  # fmt: skip
+    differing = [
+        f"{FIELDS[key]} {settings[key]}, not {getattr(config, key)} ({key})"
+        for key in FIELDS
+        if settings[key] != getattr(config, key)
+    ]
     if differing:
         raise CheckpointError(f"{directory}/config.json: the checkpoint has {'; '.join(differing)}")
     path, found = _read_weights(directory)

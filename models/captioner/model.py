@@ -64,8 +64,7 @@ class ShiftedPositions(nn.Embedding):
             learned = table[None, : number - 1]
         return pad(learned, (0, 0, 1, 0))
 
-    def forward(self, input_ids: Tensor, past_key_values_length: int = 0, position_ids: Tensor | None = None
-                ) -> Tensor:  # fmt: skip
+    def forward(self, input_ids: Tensor, past_key_values_length: int = 0, position_ids: Tensor | None = None) -> Tensor:
         """Return zero, in place of BART's positions."""
         return self.weight.new_zeros(1)
 

@@ -116,8 +116,10 @@ class AudioIndex:
                 found.append(rows[0])
                 bound -= weight * float(np.sqrt(max(squared[0, -1], 0.0)))
             rows = np.unique(np.concatenate(found))
-            sums = sum(weight * negative_distances(text[name][None], embeddings[name][rows])[0]
-                       for name, weight in weights.items())  # fmt: skip
+            sums = sum(
+                weight * negative_distances(text[name][None], embeddings[name][rows])[0]
+                for name, weight in weights.items()
+            )
             best = np.argsort(-sums, kind="stable")[:top_k]
             if depth == len(self) or sums[best[-1]] > bound + 1e-4 * abs(bound):  # beyond what rounding may do
                 return rows[best], sums[best]
@@ -166,8 +168,9 @@ class AudioIndex:
         again = "index the files again"
         record = parse_record(IndexRecord, path.read_text(encoding="utf-8"), path, again, FORMAT)
         if record.retrievers != provenance:
-            differing = sorted(n for n in {*record.retrievers, *provenance}
-                               if record.retrievers.get(n) != provenance.get(n))  # fmt: skip
+            differing = sorted(
+                n for n in {*record.retrievers, *provenance} if record.retrievers.get(n) != provenance.get(n)
+            )
             raise CheckpointError(f"{path}: made with other weights of {', '.join(differing)}; {again}")
         file = directory / record.embeddings
         if not file.is_file():

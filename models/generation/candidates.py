@@ -56,8 +56,9 @@ class Decoding:
 
 
 @torch.inference_mode()
-def sample(captioner: CaptionSource, states: States, mask: Tensor, sampling: SamplingConfig, seed: int
-           ) -> list[list[Candidate]]:  # fmt: skip
+def sample(
+    captioner: CaptionSource, states: States, mask: Tensor, sampling: SamplingConfig, seed: int
+) -> list[list[Candidate]]:
     """Draw `sampling.candidates` captions for each of B encoded clips, duplicates removed.
 
     The random streams belong to (seed, candidate number), so a clip gets the same candidates alone and in any batch, as
@@ -122,10 +123,12 @@ def search(captioner: CaptionSource, states: States, mask: Tensor, beam: BeamCon
         return [[one] for one in beam_search(captioner, states, mask, beam)]
     (bos, eos), start = captioner.ends, captioner.bart.generation_config.decoder_start_token_id
     prompt = Prompt(
-        torch.tensor([start, bos], device=states.device), clips=len(states),
-        limit=LogitsProcessorList(_limits(captioner, beam, states.device)), eos=eos,
+        torch.tensor([start, bos], device=states.device),
+        clips=len(states),
+        limit=LogitsProcessorList(_limits(captioner, beam, states.device)),
+        eos=eos,
         pad=captioner.tokenizer.pad_token_id,
-    )  # fmt: skip
+    )
     if beam.penalty_alpha:
         found = contrastive_search(StepDecoder(captioner, states, mask, beam.top_k), prompt, beam)
     else:
@@ -150,17 +153,33 @@ def beam_search(captioner: CaptionSource, states: States, mask: Tensor, beam: Be
     if beam.beams == 1:
         return _one_path(captioner, states, mask, 1, processors, beam.max_tokens)
     found = _generate(
-        captioner, _cache(captioner, states), mask, 1, processors, max_length=beam.max_tokens, num_beams=beam.beams,
-        early_stopping=True, length_penalty=1.0, output_scores=True, return_dict_in_generate=True,
-    )  # fmt: skip
+        captioner,
+        _cache(captioner, states),
+        mask,
+        1,
+        processors,
+        max_length=beam.max_tokens,
+        num_beams=beam.beams,
+        early_stopping=True,
+        length_penalty=1.0,
+        output_scores=True,
+        return_dict_in_generate=True,
+    )
     # What the beams sum up is the model's own log-likelihood: BOS is forced at no cost, and limits only forbid. The sum
     # was divided by the number of tokens with BOS.
     steps = (found.beam_indices >= 0).sum(1)
     return _candidates(captioner, found.sequences, found.sequences_scores * steps, steps - 1)
 
 
-def _one_path(captioner: CaptionSource, states: States, mask: Tensor, each: int, processors: list[LogitsProcessor],
-              max_tokens: int, static: bool = False) -> list[Candidate]:  # fmt: skip
+def _one_path(
+    captioner: CaptionSource,
+    states: States,
+    mask: Tensor,
+    each: int,
+    processors: list[LogitsProcessor],
+    max_tokens: int,
+    static: bool = False,
+) -> list[Candidate]:
     """Return a candidate for each of `each` rows a clip, with scores from the very pass that chose its tokens."""
     recorder = ScoreRecorder(len(states) * each, captioner.tokenizer.eos_token_id, states.device)
     cache = _cache(captioner, states, max_tokens if static else None)
@@ -169,8 +188,9 @@ def _one_path(captioner: CaptionSource, states: States, mask: Tensor, each: int,
     return _candidates(captioner, ids, recorder.summed, recorder.tokens)
 
 
-def _generate(captioner: CaptionSource, cache: Any, mask: Tensor, each: int, processors: list[LogitsProcessor],
-              **options: Any) -> Any:  # fmt: skip
+def _generate(
+    captioner: CaptionSource, cache: Any, mask: Tensor, each: int, processors: list[LogitsProcessor], **options: Any
+) -> Any:
     return captioner.bart.generate(
         encoder_outputs=_shape(mask, each),
         attention_mask=mask.repeat_interleave(each, 0),
@@ -183,9 +203,9 @@ def _generate(captioner: CaptionSource, cache: Any, mask: Tensor, each: int, pro
 
 def _shape(mask: Tensor, each: int) -> BaseModelOutput:
     """Stand in for encoder states: the cache holds what is attended to, only the numbers of rows and columns count."""
-    return BaseModelOutput(last_hidden_state=mask.new_empty(1, dtype=torch.float32).expand(
-        len(mask) * each, mask.shape[1], 1
-    ))  # fmt: skip
+    return BaseModelOutput(
+        last_hidden_state=mask.new_empty(1, dtype=torch.float32).expand(len(mask) * each, mask.shape[1], 1)
+    )
 
 
 def _cache(captioner: CaptionSource, states: States, longest: int | None = None) -> Any:

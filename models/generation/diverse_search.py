@@ -140,8 +140,10 @@ def diverse_beam_search(decoder: Decoder, prompt: Prompt, beam: BeamConfig) -> F
         first = beam.beams * torch.arange(clips, device=ids.device)[:, None]
         decoder.reorder((torch.cat(parents, 1) + first).flatten())
         log_probs, _ = decoder(torch.cat(tokens, 1).view(-1, 1))
-    best = [torch.stack([getattr(group, name)[:, 0] for group in found], 1).flatten(0, 1)
-            for name in ("ended", "ended_sum", "steps")]  # fmt: skip
+    best = [
+        torch.stack([getattr(group, name)[:, 0] for group in found], 1).flatten(0, 1)
+        for name in ("ended", "ended_sum", "steps")
+    ]
     return Found(best[0], best[1], best[2] - 1)
 
 

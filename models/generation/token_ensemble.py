@@ -83,9 +83,13 @@ class LockStep(PreTrainedModel, GenerationMixin):
         self.generation_config = barts[0].generation_config
 
     def forward(
-        self, decoder_input_ids: Tensor, past_key_values: JointCache, encoder_outputs: BaseModelOutput | None = None,
-        attention_mask: Tensor | None = None, **_: Any,
-    ) -> Seq2SeqLMOutput:  # fmt: skip
+        self,
+        decoder_input_ids: Tensor,
+        past_key_values: JointCache,
+        encoder_outputs: BaseModelOutput | None = None,
+        attention_mask: Tensor | None = None,
+        **_: Any,
+    ) -> Seq2SeqLMOutput:
         """Return averaged log-probabilities [rows, 1, vocabulary]; the cache holds the encoder states."""
         each = len(decoder_input_ids) // len(past_key_values.joint)
         found, hidden = [], []
@@ -94,10 +98,13 @@ class LockStep(PreTrainedModel, GenerationMixin):
         ):
             shape = states.new_empty(1).expand(len(decoder_input_ids), states.shape[1], 1)
             output = bart(
-                decoder_input_ids=decoder_input_ids, encoder_outputs=BaseModelOutput(last_hidden_state=shape),
-                attention_mask=mask.repeat_interleave(each, 0), past_key_values=cache, use_cache=True,
+                decoder_input_ids=decoder_input_ids,
+                encoder_outputs=BaseModelOutput(last_hidden_state=shape),
+                attention_mask=mask.repeat_interleave(each, 0),
+                past_key_values=cache,
+                use_cache=True,
                 output_hidden_states=True,
-            )  # fmt: skip
+            )
             found.append(output.logits.float().log_softmax(-1))
             hidden.append(normalize(output.decoder_hidden_states[-1].float(), dim=-1))
         stacked = torch.stack(found)

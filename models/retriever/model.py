@@ -137,8 +137,9 @@ class Retriever(nn.Module):
                 self.log_scale.clamp_(max=math.log(LARGEST_SCALE))
             return nt_xent_loss(audio, text, self.log_scale.exp(), groups, config.hard_negatives)
 
-    def _embed_in_parts(self, log_mel: Tensor, lengths: Tensor, texts: list[str], chunk_size: int
-                        ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    def _embed_in_parts(
+        self, log_mel: Tensor, lengths: Tensor, texts: list[str], chunk_size: int
+    ) -> tuple[Tensor, Tensor]:
         """Return the embeddings of audio [B, joint_dim] and captions [B, joint_dim]."""
         if len(texts) <= chunk_size:
             return self._embed_pairs(log_mel, lengths, texts)

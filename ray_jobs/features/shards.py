@@ -107,18 +107,25 @@ def make_shards(
     number, gpus = min(encoders(resources), len(shards)), gpu_share(resources.gpus)
     if not gpus:
         made = rows.map(
-            ShardMaker, fn_constructor_args=(features,), num_cpus=resources.cpus,
+            ShardMaker,
+            fn_constructor_args=(features,),
+            num_cpus=resources.cpus,
             compute=ray.data.ActorPoolStrategy(size=number),
-        )  # fmt: skip
+        )
     else:
         readers = max(1, int(ray.cluster_resources()["CPU"] / resources.cpus) - 1)
         made = rows.map(
-            ShardReader, fn_constructor_args=(features, codec_rate), num_cpus=resources.cpus,
+            ShardReader,
+            fn_constructor_args=(features, codec_rate),
+            num_cpus=resources.cpus,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=readers),
         ).map(
-            ShardEncoder, fn_constructor_args=(features,), num_cpus=0, num_gpus=gpus,
+            ShardEncoder,
+            fn_constructor_args=(features,),
+            num_cpus=0,
+            num_gpus=gpus,
             compute=ray.data.ActorPoolStrategy(size=number),
-        )  # fmt: skip
+        )
     return iter(made.iter_rows())
 
 

@@ -45,11 +45,17 @@ def _sampling(experiment: Experiment, path: Path) -> dict[str, Any]:
     own = {field: getattr(experiment.sampling, field) for field in fields}
     plane = [*fields, fields[0]][:2]
     return {
-        "what": "sampling", "best": best, "objective": best.objective, "value": best.value, "trials": len(trials),
-        "finished": len(surface), "own": own, "plane": plane,
+        "what": "sampling",
+        "best": best,
+        "objective": best.objective,
+        "value": best.value,
+        "trials": len(trials),
+        "finished": len(surface),
+        "own": own,
+        "plane": plane,
         "surface": _sampling_chart(trials, surface, plane, own, best),
         "generating_share": best.generating_s / best.trial_s if best.trial_s else None,
-    }  # fmt: skip
+    }
 
 
 def _reranking(path: Path, retrievers: list[str]) -> dict[str, Any]:
@@ -71,10 +77,14 @@ def _reranking(path: Path, retrievers: list[str]) -> dict[str, Any]:
 def _retrieval(path: Path) -> dict[str, Any]:
     best, trials = BestRetrieval.read(path), _frame(path, "trials")
     return {
-        "what": "retrieval", "best": best, "objective": "map@10", "value": best.map_at_10, "trials": len(trials),
+        "what": "retrieval",
+        "best": best,
+        "objective": "map@10",
+        "value": best.map_at_10,
+        "trials": len(trials),
         "surface": _weights_chart(trials, "map@10", best.weights),
         "tied_share": float(trials["tied_with_best"].mean()),
-    }  # fmt: skip
+    }
 
 
 def _weights_chart(trials: pd.DataFrame, objective: str, weights: dict[str, float]) -> Any:
@@ -87,8 +97,18 @@ def _weights_chart(trials: pd.DataFrame, objective: str, weights: dict[str, floa
 def _mark(axes: Axes, kind: str, x: float, y: float, text: str) -> None:
     marker, size = MARKS[kind]
     filled = THEME["ink"] if kind == "best" else "none"
-    axes.scatter(x, y, s=size, marker=marker, facecolors=filled, edgecolors=THEME["ink"], linewidths=1.2, label=text,
-                 zorder=5, clip_on=False)  # fmt: skip
+    axes.scatter(
+        x,
+        y,
+        s=size,
+        marker=marker,
+        facecolors=filled,
+        edgecolors=THEME["ink"],
+        linewidths=1.2,
+        label=text,
+        zorder=5,
+        clip_on=False,
+    )
 
 
 @chart
@@ -100,8 +120,10 @@ def _sampling_chart(
     stopped = trials[trials["clips"] < trials["clips"].max()]
     axes.scatter(stopped[x], stopped[y], s=20, marker="x", color=THEME["muted"], linewidths=1)
     colours: dict[str, Any] = {
-        "cmap": "viridis", "vmin": surface[objective].min(), "vmax": surface[objective].max(),
-    }  # fmt: skip
+        "cmap": "viridis",
+        "vmin": surface[objective].min(),
+        "vmax": surface[objective].max(),
+    }
     grid = _lattice(surface, x, y, objective)
     if grid is not None:
         axes.pcolormesh(grid.columns, grid.index, grid.to_numpy(), shading="nearest", rasterized=True, **colours)

@@ -62,8 +62,9 @@ def _summary(metrics: EnsembleMetrics, task: Task, metric: str) -> Summary | Non
 def tables(metrics: EnsembleMetrics) -> dict[str, Table]:
     """Return the tables by name; those of a ranking that was not computed are empty."""
     unfiltered = {
-        "ensemble": metrics.captioning["ensemble"], "without the filter": metrics.captioning_details.unfiltered,
-    }  # fmt: skip
+        "ensemble": metrics.captioning["ensemble"],
+        "without the filter": metrics.captioning_details.unfiltered,
+    }
     return {
         "captioning": table(metrics.captioning, lambda metric: not describes(metric)),
         "filter": table(unfiltered, lambda metric: not describes(metric)),

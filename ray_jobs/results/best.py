@@ -98,8 +98,10 @@ class BestRetrieval(SearchRecord, DirectionWeights):
 
 
 BEST: dict[str, type[SearchRecord]] = {
-    "retrieval": BestRetrieval, "sampling": BestSampling, "reranking": BestReranking,
-}  # fmt: skip
+    "retrieval": BestRetrieval,
+    "sampling": BestSampling,
+    "reranking": BestReranking,
+}
 Best = TypeVar("Best", bound=SearchRecord)
 
 

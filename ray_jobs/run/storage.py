@@ -215,15 +215,27 @@ def _fetch(store: fs.FileSystem, info: fs.FileInfo, local: Path) -> None:
     if local.is_file() and _is_same(local, info):
         return
     with atomic_write(local) as partial:  # a process that maps the old file keeps it
-        fs.copy_files(info.path, str(partial), source_filesystem=store, destination_filesystem=fs.LocalFileSystem(),
-                      chunk_size=CHUNK_BYTES, use_threads=False)  # fmt: skip
+        fs.copy_files(
+            info.path,
+            str(partial),
+            source_filesystem=store,
+            destination_filesystem=fs.LocalFileSystem(),
+            chunk_size=CHUNK_BYTES,
+            use_threads=False,
+        )
         _stamp(partial, info)
 
 
 def _send(store: fs.FileSystem, local: Path, remote: str) -> None:
     # Own threads: those of pyarrow wait for each other in uploads to S3 (apache/arrow#32372).
-    fs.copy_files(str(local), remote, source_filesystem=fs.LocalFileSystem(), destination_filesystem=store,
-                  chunk_size=CHUNK_BYTES, use_threads=False)  # fmt: skip
+    fs.copy_files(
+        str(local),
+        remote,
+        source_filesystem=fs.LocalFileSystem(),
+        destination_filesystem=store,
+        chunk_size=CHUNK_BYTES,
+        use_threads=False,
+    )
     _stamp(local, store.get_file_info(remote))
 
 

@@ -27,8 +27,10 @@ def search_fusion(experiment: Experiment, directory: RunDirectory, clip_ids: lis
     write_arrays(directory.search("retrieval") / "similarities.npz", arrays)
     similarities, target = split_target(arrays)
     options = retrieval_options(experiment)
-    found = {direction: search_retrieval(similarities, target, options, direction)
-             for direction in search.retrieval_directions}  # fmt: skip
+    found = {
+        direction: search_retrieval(similarities, target, options, direction)
+        for direction in search.retrieval_directions
+    }
     chosen = {direction: _direction_weights(found[direction], experiment) for direction in found}
     best = chosen["text-to-audio"].convert(
         BestRetrieval, audio_to_text=chosen.get("audio-to-text"), split=SPLIT, seed=experiment.seed

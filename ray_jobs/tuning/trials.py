@@ -41,9 +41,13 @@ def run_trials(
         if tune.Tuner.can_restore(path, filesystem):
             say(f"{name} goes on where it was stopped")
             tuner = tune.Tuner.restore(
-                path, trainable, resume_unfinished=True, resume_errored=resume_errored, param_space=space,
+                path,
+                trainable,
+                resume_unfinished=True,
+                resume_errored=resume_errored,
+                param_space=space,
                 storage_filesystem=filesystem,
-            )  # fmt: skip
+            )
         else:
             tuner = tune.Tuner(trainable, param_space=space, tune_config=tune_config, run_config=run_config)
         return tuner.fit()

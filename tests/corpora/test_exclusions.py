@@ -117,7 +117,7 @@ def test_audiocaps_evaluation_clips_are_in_the_real_blacklist(shared_data: Path)
         ("numbers.csv", "id\n12345678901\n", ["12345678901"], []),
         ("pandas.csv", "freesound_id\n156.0\nnan\n", ["156"], []),
     ],
-)  # fmt: skip
+)
 def test_every_published_form(tmp_path: Path, name: str, text: str, freesound: list[str], youtube: list[str]) -> None:
     (tmp_path / name).write_text(text, encoding="iso-8859-1")
     expected = Exclusions(dict.fromkeys(freesound, name), dict.fromkeys(youtube, name))
@@ -168,8 +168,11 @@ def test_clips_of_evaluation_splits_are_not_trained_on(tmp_path: Path) -> None:
     }  # fmt: skip
     found = find_evaluation_ids(tables)
     assert found.freesound == {
-        "11": "clotho/validation", "2": "clotho/validation", "21": "clotho/test", "22": "clotho/test"
-    }  # fmt: skip
+        "11": "clotho/validation",
+        "2": "clotho/validation",
+        "21": "clotho/test",
+        "22": "clotho/test",
+    }
     assert found.youtube == {"b0RFKhbpFJA": "audiocaps/test"}
     assert exclude(train, found).clips["freesound_id"].tolist() == ["1", "", "4"]
     kept = exclude(wavcaps, found)

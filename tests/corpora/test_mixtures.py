@@ -40,9 +40,11 @@ def _corpus(root: Path, *items: object, **settings: object) -> MixturesCorpus:
 
 
 def _clotho(root: Path) -> None:
-    write_csv(root / "clotho_captions_development.csv", ["file_name", "caption_1"], *(
-        [f"{name}.wav", name] for name in ("dog", "rain + wind", "bell", "gone")
-    ))  # fmt: skip
+    write_csv(
+        root / "clotho_captions_development.csv",
+        ["file_name", "caption_1"],
+        *([f"{name}.wav", name] for name in ("dog", "rain + wind", "bell", "gone")),
+    )
     ids = [["dog.wav", "17"], ["rain + wind.wav", "23"], ["bell.wav", "Not found"], ["gone.wav", "4"]]
     write_csv(root / "clotho_metadata_development.csv", ["file_name", "sound_id"], *ids)
     for name, hertz in {"dog": 440, "rain + wind": 880, "bell": 1320}.items():

@@ -49,11 +49,15 @@ def test_encoders_of_text_are_laid_out_as_they_are_built(kind: str, tmp_path: Pa
 
 
 def test_a_retriever_is_laid_out_as_it_is_built() -> None:
-    config = RetrieverConfig.model_validate({
-        "log_mel": LogMelConfig(n_mels=32, sample_rate=16_000),
-        "audio_encoder": {"backbone": "random:convnext", "depths": (1, 1, 1, 1), "dims": (4, 4, 8, 8)},
-        "text_encoder": RANDOM_TEXT, "joint_dim": 16, "hidden_dim": 16,
-    })  # fmt: skip
+    config = RetrieverConfig.model_validate(
+        {
+            "log_mel": LogMelConfig(n_mels=32, sample_rate=16_000),
+            "audio_encoder": {"backbone": "random:convnext", "depths": (1, 1, 1, 1), "dims": (4, 4, 8, 8)},
+            "text_encoder": RANDOM_TEXT,
+            "joint_dim": 16,
+            "hidden_dim": 16,
+        }
+    )
     made = Retriever.create(config, CAPTIONS)
     text = RANDOM_TEXT.model_copy(update={"vocab_size": len(made.text_encoder.tokenizer)})
     assert_laid_out(Retriever.layout(config.model_copy(update={"text_encoder": text})), made)
@@ -63,9 +67,7 @@ def test_sizes_of_what_is_not_on_this_disk_are_asked_of_nobody(tmp_path: Path) -
     absent = TextEncoderConfig(name="nobody/has-published-this")
     with pytest.raises(OSError, match="cached"):
         FluencyDetector.layout(FluencyDetectorConfig(text_encoder=absent))
-    config = CaptionerConfig(
-        checkpoint=str(tmp_path / "absent"), codebooks=3, codebook_size=16, audio_embedding_dim=8
-    )  # fmt: skip
+    config = CaptionerConfig(checkpoint=str(tmp_path / "absent"), codebooks=3, codebook_size=16, audio_embedding_dim=8)
     with pytest.raises(CheckpointError, match="absent"):
         Captioner.layout(config)
 

@@ -36,9 +36,15 @@ class RayCluster:
         runtime = ["--runtime-env-json", json.dumps({"env_vars": environment})] if environment else []
         command = [ray, "job", "submit", "--address", self.dashboard, "--working-dir", ".", *runtime, "--", *entrypoint]
         return subprocess.run(
-            command, cwd=ROOT, env=self.environment, timeout=timeout_s, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-        )  # fmt: skip
+            command,
+            cwd=ROOT,
+            env=self.environment,
+            timeout=timeout_s,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
 
 
 @pytest.fixture(scope="session")
@@ -55,11 +61,24 @@ def cluster() -> Iterator[RayCluster]:
     }
     environment.pop("RAY_ADDRESS", None)
     head = subprocess.Popen(
-        [Path(sys.executable).with_name("ray"), "start", "--head", "--block", f"--port={port}",
-         f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}", f"--temp-dir={scratch}",
-         f"--dashboard-agent-listen-port={agent}", "--disable-usage-stats", "--num-cpus=2"],
-        env=environment, cwd=scratch, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [
+            Path(sys.executable).with_name("ray"),
+            "start",
+            "--head",
+            "--block",
+            f"--port={port}",
+            f"--dashboard-port={dashboard}",
+            f"--ray-client-server-port={client}",
+            f"--temp-dir={scratch}",
+            f"--dashboard-agent-listen-port={agent}",
+            "--disable-usage-stats",
+            "--num-cpus=2",
+        ],
+        env=environment,
+        cwd=scratch,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         started = RayCluster(environment, f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", Path(scratch))
         _wait_until_it_takes_jobs(started, head)

@@ -91,18 +91,25 @@ def ensemble_metrics(experiment: Experiment, clips: int = 10, **changes: Any) ->
         ],
         leave_one_out=[
             LeftOut(
-                task="retrieval", metric="map@10", without=retrievers[0], dependents=[], value_without=0.375,
-                adds=0.0625, ci95=(-0.0125, 0.1375),
+                task="retrieval",
+                metric="map@10",
+                without=retrievers[0],
+                dependents=[],
+                value_without=0.375,
+                adds=0.0625,
+                ci95=(-0.0125, 0.1375),
             )
         ],
         forward_selection=ForwardSelection(budget=None, latency_budget=None, captioning=[], retrieval=steps),
         fluency_detector=Detection.model_validate(
             {
-                "threshold": 0.9, "captions": 3 * clips, "flagged": 0.125,
+                "threshold": 0.9,
+                "captions": 3 * clips,
+                "flagged": 0.125,
                 "damage": {"remove_verb": {"captions": 24, "precision": None, "recall": 0.75}},
             }
         ),
-    )  # fmt: skip
+    )
     return found.model_copy(update=changes)
 
 

@@ -41,12 +41,18 @@ def _write_features(experiment: Experiment) -> None:
     for split, clips in (("train", 8 * STEPS), ("validation", 12)):
         rows = [
             {
-                "clip_id": str(row), "path": f"/audio/{row}.wav", "freesound_id": "", "youtube_id": "",
-                "audio_sha256": "", "duration_s": 1.0, "captions": [captions[row % len(captions)]],
-                "codes": np.zeros((1, 1), np.int16), "log_mel": np.zeros((1, 1), np.float16),
+                "clip_id": str(row),
+                "path": f"/audio/{row}.wav",
+                "freesound_id": "",
+                "youtube_id": "",
+                "audio_sha256": "",
+                "duration_s": 1.0,
+                "captions": [captions[row % len(captions)]],
+                "codes": np.zeros((1, 1), np.int16),
+                "log_mel": np.zeros((1, 1), np.float16),
             }
             for row in range(clips)
-        ]  # fmt: skip
+        ]
         shard = directory.features("sounds", split) / "00000.parquet"
         write_shard(shard, rows, {"codec": {"name": "none"}}, codebooks=1, mels=1)
     mark_done(directory.features("sounds"), directory.features_inputs())

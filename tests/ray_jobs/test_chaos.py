@@ -38,8 +38,14 @@ class SpotNodes:
         command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--address", self.cluster.address,
                    "--num-cpus=1", '--resources={"spot": 1}', f"--dashboard-agent-listen-port={free_port()}",
                    "--disable-usage-stats"]  # fmt: skip
-        node = psutil.Popen(command, cwd=self.cluster.scratch, env=self.cluster.environment, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+        node = psutil.Popen(
+            command,
+            cwd=self.cluster.scratch,
+            env=self.cluster.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         self.nodes.append(node)
         # Two nodes that start at the same moment on one machine take the same socket.
         for line in node.stdout:

@@ -241,8 +241,13 @@ def test_bundle_works_moved_offline_and_without_ray(smoke_run: Path, tmp_path: P
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     finished = subprocess.run(
         [sys.executable, "-c", BUNDLE_CHECK, str(moved), *map(str, audio)],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert finished.returncode == 0, finished.stderr[-3000:]
     captions = pd.read_csv(smoke_run / "ensemble" / "captions.csv").set_index("file_name")["caption_predicted"]
     # JSON: an undertrained captioner says control characters, too, and some of them end a line.

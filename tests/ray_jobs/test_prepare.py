@@ -251,9 +251,16 @@ def test_evaluation_clips_are_not_trained_on_and_overlaps_are_reported(
         f"corpora={{soundscapes: {{kind: folder, root: {known}, splits: [test]}}, "
         f"other: {{kind: folder, root: {other}, splits: [train]}}}}"
     )
-    prepare.run(load_experiment(SMOKE, [
-        f"storage_path={tmp_path / 'runs'}", corpora, f"exclusions.lists=[{tmp_path / 'excluded.csv'}]",
-    ]))  # fmt: skip
+    prepare.run(
+        load_experiment(
+            SMOKE,
+            [
+                f"storage_path={tmp_path / 'runs'}",
+                corpora,
+                f"exclusions.lists=[{tmp_path / 'excluded.csv'}]",
+            ],
+        )
+    )
     features = tmp_path / "runs" / "smoke" / "features"
     used = pd.concat(pd.read_parquet(shard) for shard in (features / "other" / "train").glob("*.parquet"))
     assert used["clip_id"].tolist() == ["1", "3", "b2"]
@@ -263,8 +270,9 @@ def test_evaluation_clips_are_not_trained_on_and_overlaps_are_reported(
     assert "other: 2 of 5 training clips excluded" in capsys.readouterr().err
     overlap = pd.read_parquet(features / "overlaps.parquet")
     assert overlap[["by", "corpus_a", "clip_a", "corpus_b", "clip_b"]].to_numpy().tolist() in (
-        [["audio_sha256", "soundscapes", "b", "other", "b2"]], [["audio_sha256", "other", "b2", "soundscapes", "b"]],
-    )  # fmt: skip
+        [["audio_sha256", "soundscapes", "b", "other", "b2"]],
+        [["audio_sha256", "other", "b2", "soundscapes", "b"]],
+    )
 
 
 def test_dry_run_says_what_it_would_cost_and_writes_nothing(

@@ -87,9 +87,18 @@ def write_member(experiment: Experiment, path: Path, name: str, rng: np.random.G
     history.to_parquet(path / "history.parquet")
     best = {str(value): number for value, number in history.iloc[4].to_dict().items()}
     MemberMetrics(
-        member=name, kind=kind, split="validation", chosen_by=monitor, epochs=6, best=best, kept_epochs=[5],
-        parameters=1_234_567, seconds=12.0, seed=0, commit="unknown",
-    ).write(path)  # fmt: skip
+        member=name,
+        kind=kind,
+        split="validation",
+        chosen_by=monitor,
+        epochs=6,
+        best=best,
+        kept_epochs=[5],
+        parameters=1_234_567,
+        seconds=12.0,
+        seed=0,
+        commit="unknown",
+    ).write(path)
 
 
 def write_search(experiment: Experiment, directory: RunDirectory, rng: np.random.Generator) -> None:

@@ -21,9 +21,13 @@ def test_a_killed_search_goes_on_without_the_test_split(cluster: RayCluster, smo
     shutil.copytree(smoke_run / "features", run / "features", ignore=shutil.ignore_patterns("test", "train"))
     shutil.copytree(smoke_run / "search" / "retrieval", run / "search" / "retrieval")
     command = [
-        sys.executable, "-u", "-m", "ray_jobs.search", "experiments/smoke.yaml",
+        sys.executable,
+        "-u",
+        "-m",
+        "ray_jobs.search",
+        "experiments/smoke.yaml",
         f"storage_path={tmp_path}",
-    ]  # fmt: skip
+    ]
     environment = cluster.environment | {"RAY_ADDRESS": cluster.address, "ENCLAP_TRACEBACK": "1"}
     first = subprocess.Popen(
         command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

@@ -46,10 +46,18 @@ def prepare(run: RunDirectory, done: bool = True) -> None:
 
 def finish(run: RunDirectory, name: str) -> None:
     MemberMetrics(
-        member=name, kind=run.experiment.members[name].kind, split="validation", chosen_by="map@10", epochs=2,
-        best={"epoch": 2, "seconds": 3.0, "train_loss": 0.5, "map@10": 0.25}, kept_epochs=[2], parameters=100,
-        seconds=6.0, seed=0, commit="unknown",
-    ).write(run.member(name))  # fmt: skip
+        member=name,
+        kind=run.experiment.members[name].kind,
+        split="validation",
+        chosen_by="map@10",
+        epochs=2,
+        best={"epoch": 2, "seconds": 3.0, "train_loss": 0.5, "map@10": 0.25},
+        kept_epochs=[2],
+        parameters=100,
+        seconds=6.0,
+        seed=0,
+        commit="unknown",
+    ).write(run.member(name))
     mark_done(run.member(name), run.member_inputs(name))
 
 
@@ -57,9 +65,14 @@ def begin(run: RunDirectory, name: str, **more: object) -> None:
     """As after four of ten epochs of a minute and a quarter of the fifth, half a minute ago."""
     (run.checkpoints / f"{name}-{run.member_inputs(name)}").mkdir(parents=True)
     progress = MemberProgress(
-        epoch=4, epochs=10, step=25, steps=100, seconds=240.0, updated=time.time() - 30,
+        epoch=4,
+        epochs=10,
+        step=25,
+        steps=100,
+        seconds=240.0,
+        updated=time.time() - 30,
         values={"epoch": 4, "seconds": 60.0, "learning_rate": 1e-3, "train_loss": 1.5, "caption_loss": 2.25},
-    )  # fmt: skip
+    )
     progress.model_copy(update=more).write(run.member(name))
 
 

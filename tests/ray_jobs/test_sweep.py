@@ -54,8 +54,10 @@ def test_bad_sweeps_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"exchange_epochs: found 2, expected less than the 2 epochs"):
         space(load_experiment(smoke, ["sweep.scheduler=pbt"]), "captioner-wide")
     with pytest.raises(ConfigError, match=r"sweep\.trials: found 1"):
-        space(load_experiment(smoke, ["sweep.scheduler=pbt", "sweep.exchange_epochs=1", "sweep.trials=1"]),
-              "captioner-wide")  # fmt: skip
+        space(
+            load_experiment(smoke, ["sweep.scheduler=pbt", "sweep.exchange_epochs=1", "sweep.trials=1"]),
+            "captioner-wide",
+        )
     with pytest.raises(ConfigError, match=r"text_encoder\.name is not a number that could change there; use asha"):
         space(load_experiment(smoke, ["sweep.scheduler=pbt", "sweep.space=text-encoder"]), "retriever-bge")
     with pytest.raises(ConfigError, match="epsilon"):

@@ -19,9 +19,12 @@ from .conftest import ROOT, RayCluster
 from .test_chaos import spot_nodes
 
 SETTINGS = [
-    "sweep.scheduler=pbt", "sweep.trials=2", "sweep.exchange_epochs=1", "members.fluency.training.epochs=2",
+    "sweep.scheduler=pbt",
+    "sweep.trials=2",
+    "sweep.exchange_epochs=1",
+    "members.fluency.training.epochs=2",
     "members.fluency.resources={workers: 2, cpus_per_worker: 0.5}",
-]  # fmt: skip
+]
 
 
 @pytest.mark.timeout(900)
@@ -29,9 +32,15 @@ SETTINGS = [
 def test_a_killed_sweep_goes_on(cluster: RayCluster, smoke_run: Path, tmp_path: Path) -> None:
     shutil.copytree(smoke_run / "features", tmp_path / "smoke" / "features")
     command = [
-        sys.executable, "-u", "-m", "ray_jobs.sweep", "experiments/smoke.yaml", "fluency",
-        f"storage_path={tmp_path}", *SETTINGS,
-    ]  # fmt: skip
+        sys.executable,
+        "-u",
+        "-m",
+        "ray_jobs.sweep",
+        "experiments/smoke.yaml",
+        "fluency",
+        f"storage_path={tmp_path}",
+        *SETTINGS,
+    ]
     environment = cluster.environment | {"RAY_ADDRESS": cluster.address, "ENCLAP_TRACEBACK": "1"}
     sweep = tmp_path / "smoke" / "sweep" / "fluency"
     with spot_nodes(cluster, 4):

@@ -61,9 +61,11 @@ def test_several_rows_a_clip_are_grouped(
     cache = shared_states_cache(captioner.bart, states)
     rows = mask.repeat_interleave(each, 0)
     captioner.bart(
-        decoder_input_ids=torch.zeros(len(rows), 1, dtype=torch.long), encoder_outputs=(rows[:, :, None].float(),),
-        attention_mask=rows, past_key_values=cache,
-    )  # fmt: skip
+        decoder_input_ids=torch.zeros(len(rows), 1, dtype=torch.long),
+        encoder_outputs=(rows[:, :, None].float(),),
+        attention_mask=rows,
+        past_key_values=cache,
+    )
     assert calls == expected * len(captioner.bart.model.decoder.layers)
 
 

@@ -15,8 +15,9 @@ from .test_model import Clips
 def inputs(requires_grad: bool = True) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     shapes = [(2, 3, 7, 5), (2, 3, 9, 5), (2, 3, 9, 5)]
-    return [torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=requires_grad)
-            for shape in shapes]  # fmt: skip
+    return [
+        torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=requires_grad) for shape in shapes
+    ]
 
 
 def seen() -> Tensor:

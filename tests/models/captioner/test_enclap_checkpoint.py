@@ -30,10 +30,18 @@ BASE = {
     "encodec_pad_token_id": 1024, "mcm_loss_scale": 0.7, "label_smoothing": 0.2,
 }  # fmt: skip
 SMALL = BASE | {
-    "d_model": 16, "vocab_size": 100, "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 32,
-    "decoder_ffn_dim": 32, "max_position_embeddings": 40, "d_clap": 8, "num_rvq": 2, "encodec_vocab_size": 70,
+    "d_model": 16,
+    "vocab_size": 100,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "max_position_embeddings": 40,
+    "d_clap": 8,
+    "num_rvq": 2,
+    "encodec_vocab_size": 70,
     "encodec_pad_token_id": 70,
-}  # fmt: skip
+}
 
 
 def published_weights(config: dict) -> State:
@@ -58,8 +66,11 @@ def published_weights(config: dict) -> State:
             norms.append(f"{layer}.final_layer_norm")
         shapes |= {f"{norm}.{kind}": (width,) for norm in norms for kind in ("weight", "bias")}
     size = config["encodec_vocab_size"]
-    shapes |= {"model.encoder.clap_projection.weight": (width, config["d_clap"]),
-               "model.encoder.clap_projection.bias": (width,), "final_logits_bias": (1, words)}  # fmt: skip
+    shapes |= {
+        "model.encoder.clap_projection.weight": (width, config["d_clap"]),
+        "model.encoder.clap_projection.bias": (width,),
+        "final_logits_bias": (1, words),
+    }
     for q in range(config["num_rvq"]):
         shapes[f"model.encoder.embed_encodec.{q}.weight"] = (-(-(size + 1) // 64) * 64, width)
         shapes |= {f"mcm_heads.{q}.weight": (size, width), f"mcm_heads.{q}.bias": (size,)}
@@ -131,8 +142,9 @@ def published_graph(w: State, config: dict, codes: Tensor, clap: Tensor, labels:
     return y @ words.T + w["final_logits_bias"][0], mcm
 
 
-def our_logits(captioner: Captioner, codes: np.ndarray, hidden: Tensor, clap: Tensor, labels: Tensor
-               ) -> tuple[Tensor, Tensor]:  # fmt: skip
+def our_logits(
+    captioner: Captioner, codes: np.ndarray, hidden: Tensor, clap: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor]:
     states, mask = captioner.encode(*captioner.pad_codes([codes]), clap[None], hidden)
     mcm = captioner.mcm_head(states[0, 2:-1]).unflatten(1, (captioner.config.codebooks, -1))
     return captioner.caption_logits(states, mask, labels[None])[0], mcm
@@ -169,20 +181,28 @@ def test_a_member_starts_from_it_and_other_layouts_of_the_files_load(small: Stat
     wrapped = write(tmp_path / "wrapped", SMALL, {f"module.{name}": t for name, t in small.items()}, tokenizer=False)
     bare = write(tmp_path / "bare", SMALL, {}, tokenizer=False)
     (bare / "pytorch_model.bin").unlink()
-    save_file({k: v for k, v in small.items() if "embed_tokens" not in k and k[:7] != "lm_head"},
-              bare / "model.safetensors")  # fmt: skip
+    save_file(
+        {k: v for k, v in small.items() if "embed_tokens" not in k and k[:7] != "lm_head"}, bare / "model.safetensors"
+    )
     found: list[Tensor] = []
     for directory in (plain, wrapped, bare):
-        config = CaptionerConfig(checkpoint=str(directory), language_model=str(tmp_path / "tokenizer"), codebooks=2,
-                                 codebook_size=70, audio_embedding_dim=8, long_clips="pool")  # fmt: skip
+        config = CaptionerConfig(
+            checkpoint=str(directory),
+            language_model=str(tmp_path / "tokenizer"),
+            codebooks=2,
+            codebook_size=70,
+            audio_embedding_dim=8,
+            long_clips="pool",
+        )
         model = Captioner.create(config, []).eval()
         states, _ = model.encode(*model.pad_codes([np.full((9, 2), 69, np.int16)]), torch.ones(1, 8))
         found.append(states)
         torch.testing.assert_close(states, found[0])
         assert torch.equal(model.bart.lm_head.weight, small["model.shared.weight"])
     model.save(tmp_path / "ours")
-    states, _ = Captioner.load(tmp_path / "ours").encode(*model.pad_codes([np.full((9, 2), 69, np.int16)]),
-                                                         torch.ones(1, 8))  # fmt: skip
+    states, _ = Captioner.load(tmp_path / "ours").encode(
+        *model.pad_codes([np.full((9, 2), 69, np.int16)]), torch.ones(1, 8)
+    )
     assert torch.equal(states, found[0])
     from_enclap = Captioner.from_enclap(plain, str(tmp_path / "tokenizer")).config
     assert (from_enclap.mcm_weight, from_enclap.label_smoothing) == (0.7, 0.2)

@@ -42,10 +42,12 @@ def test_layout_is_the_published_one(captioner: Captioner, clips: Clips) -> None
     assert len(found) == frames + 3
     words = captioner.bart.model.encoder.embed_tokens.weight
     positions = captioner.bart.model.encoder.embed_positions.weight[2:]
-    summed = torch.stack([
-        torch.stack([captioner.code_embedding.weight[q * size + codes[0, t, q]] for q in range(3)]).sum(0)
-        for t in range(frames)
-    ])  # fmt: skip
+    summed = torch.stack(
+        [
+            torch.stack([captioner.code_embedding.weight[q * size + codes[0, t, q]] for q in range(3)]).sum(0)
+            for t in range(frames)
+        ]
+    )
     expected = torch.cat([captioner.audio_projection(audio), words[0:1], summed, words[2:3]])
     expected[1:] += positions[: frames + 2]  # row 0 has no position, row n the learned n - 1
     expected = captioner.bart.model.encoder.layernorm_embedding(expected)
@@ -120,8 +122,10 @@ def test_windows_are_clips_of_their_own_side_by_side(captioner: Captioner) -> No
     model = with_settings(captioner, long_clips="windows")
     codes, audio = long_batch()
     states, _ = model.encode(*model.pad_codes(codes[3:]), torch.from_numpy(audio[3:]))
-    parts = [captioner.encode(*captioner.pad_codes([codes[3][at : at + 134]]), torch.from_numpy(audio[3:]))[0][0]
-             for at in (0, 134, 268)]  # fmt: skip
+    parts = [
+        captioner.encode(*captioner.pad_codes([codes[3][at : at + 134]]), torch.from_numpy(audio[3:]))[0][0]
+        for at in (0, 134, 268)
+    ]
     torch.testing.assert_close(states[0], torch.cat(parts), atol=1e-5, rtol=1e-4)
 
 
@@ -147,8 +151,10 @@ def test_masked_codec_modelling_reads_each_frames_own_state(captioner: Captioner
     states, _, columns = model._encode(codes, lengths, torch.zeros(4, 8), hidden)
     frames = states.gather(1, columns[:, :, None].expand(-1, -1, states.shape[2]))
     logits = model.mcm_head(frames).unflatten(2, (3, 16))
-    expected = sum(0.5 ** (q + 1) * cross_entropy(logits[:, :, q][hidden[:, :, q]], codes[:, :, q][hidden[:, :, q]])
-                   for q in range(3))  # fmt: skip
+    expected = sum(
+        0.5 ** (q + 1) * cross_entropy(logits[:, :, q][hidden[:, :, q]], codes[:, :, q][hidden[:, :, q]])
+        for q in range(3)
+    )
     torch.testing.assert_close(model._mcm_loss(states, columns, codes, hidden), expected)
 
 
@@ -235,8 +241,9 @@ def test_captions_follow_barts_conventions(captioner: Captioner) -> None:
 
 
 @pytest.mark.parametrize("kind", ["bart", "mbart", "plbart"])
-def test_language_models_that_fit_load_train_and_speak(captioner: Captioner, clips: Clips, kind: str, tmp_path: Path
-                                                       ) -> None:  # fmt: skip
+def test_language_models_that_fit_load_train_and_speak(
+    captioner: Captioner, clips: Clips, kind: str, tmp_path: Path
+) -> None:
     settings = captioner.config.model_dump() | {"gradient_checkpointing": True}
     published = Captioner.create(CaptionerConfig(**settings | {"language_model": f"random:{kind}"}), CAPTIONS)
     published.bart.config.save_pretrained(tmp_path)
@@ -260,8 +267,9 @@ def test_language_models_that_do_not_fit_are_refused(captioner: Captioner, kind:
         Captioner.create(config, CAPTIONS)
 
 
-def test_gradient_checkpointing_and_eager_attention_change_nothing(captioner: Captioner, clips: Clips, tmp_path: Path
-                                                                   ) -> None:  # fmt: skip
+def test_gradient_checkpointing_and_eager_attention_change_nothing(
+    captioner: Captioner, clips: Clips, tmp_path: Path
+) -> None:
     captioner.save(tmp_path)
     gradients = []
     for settings in ({}, {"gradient_checkpointing": True}, {"attn_implementation": "eager"}):

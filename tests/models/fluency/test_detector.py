@@ -43,9 +43,10 @@ def test_real_captions_have_places_for_every_damage(shared_data: Path) -> None:
         assert np.mean([text is not None for text in damaged]) > least, kind
         assert all(text != caption for text, caption in zip(damaged, captions, strict=True))
     config = TextEncoderConfig(
-        name="random:bert", vocab_size=400,
+        name="random:bert",
+        vocab_size=400,
         sizes={"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16},
-    )  # fmt: skip
+    )
     detector = FluencyDetector.create(FluencyDetectorConfig(text_encoder=config), captions).eval()
     errors = detector.fluency_error(captions)
     middle = float(np.median(errors))

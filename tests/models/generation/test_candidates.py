@@ -47,9 +47,12 @@ def assert_same(found: list[Candidate], expected: list[Candidate]) -> None:
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [4, 2, 0, 3, 1], [2, 2, 1]])
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
 def test_a_clip_has_the_same_captions_in_any_batch(
-    captioner: Captioner, clips: Clips, alone: list[tuple[list[Candidate], list[Candidate]]], order: list[int],
+    captioner: Captioner,
+    clips: Clips,
+    alone: list[tuple[list[Candidate], list[Candidate]]],
+    order: list[int],
     batch_size: int,
-) -> None:  # fmt: skip
+) -> None:
     codes, audio = [clips[0][row] for row in order], clips[1][order]
     sampled, beams = propose_clips(captioner, codes, audio, Decoding(SAMPLING, BEAM, 3), batch_size)
     for at, row in enumerate(order):

@@ -32,9 +32,10 @@ class Plain:
         bart = self.captioner.bart
         start = bart.config.decoder_start_token_id
         hidden = bart.model.decoder(
-            input_ids=torch.tensor([[start, *ids]]), encoder_hidden_states=self.states[None],
+            input_ids=torch.tensor([[start, *ids]]),
+            encoder_hidden_states=self.states[None],
             encoder_attention_mask=self.mask[None],
-        ).last_hidden_state[0]  # fmt: skip
+        ).last_hidden_state[0]
         return (bart.lm_head(hidden[-1]) + bart.final_logits_bias[0]).log_softmax(-1), hidden
 
     def allowed(self, ids: list[int], scores: Tensor) -> Tensor:

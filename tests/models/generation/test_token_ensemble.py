@@ -71,10 +71,12 @@ def test_scores_are_of_the_averaged_distribution(
     for candidates, tokens in ((drawn, generated[0]), (best, generated[1].sequences)):
         for row, candidate in enumerate(candidates):
             labels = tokens[row, None, 1 : candidate.tokens + 2]
-            log_probs = torch.stack([
-                member.caption_logits(states[row, None], mask[row, None], labels).log_softmax(-1)[0]
-                for member, states, mask in zip(members.values(), encoded.states, encoded.masks, strict=True)
-            ])  # fmt: skip
+            log_probs = torch.stack(
+                [
+                    member.caption_logits(states[row, None], mask[row, None], labels).log_softmax(-1)[0]
+                    for member, states, mask in zip(members.values(), encoded.states, encoded.masks, strict=True)
+                ]
+            )
             product = log_probs.mean(0).log_softmax(-1)
             mean = product if average == "log-probabilities" else log_probs.exp().mean(0).log()
             expected = float(mean.gather(1, labels[0][:, None])[1:].mean())

@@ -132,8 +132,15 @@ def test_a_clip_may_have_no_candidate() -> None:
 
 def test_plain_tokens() -> None:
     assert plain_tokens('A dog\'s "high-pitched" bark, twice... and (then) RAIN!') == [
-        "a", "dog's", "high-pitched", "bark", "twice", "and", "then", "rain",
-    ]  # fmt: skip
+        "a",
+        "dog's",
+        "high-pitched",
+        "bark",
+        "twice",
+        "and",
+        "then",
+        "rain",
+    ]
     punctuated = caption_values(["A man is speaking.", "Rain, falls!"], REFERENCES, ["cider_d"])
     np.testing.assert_allclose(punctuated.corpus["cider_d"], 0.9614, atol=5e-5)
 

@@ -4,9 +4,12 @@ import pytest
 
 from models.metrics.diversity import caption_diversity, collapse_warning
 
-VARIED = [f"a {animal} {verb} near the {place}" for animal in ("dog", "cat", "crow", "cow") for verb in
-          ("barks", "walks", "calls") for place in ("road", "river", "barn", "old mill", "gate", "fence", "shed",
-                                                    "church", "pond", "house", "tower")]  # fmt: skip
+VARIED = [
+    f"a {animal} {verb} near the {place}"
+    for animal in ("dog", "cat", "crow", "cow")
+    for verb in ("barks", "walks", "calls")
+    for place in ("road", "river", "barn", "old mill", "gate", "fence", "shed", "church", "pond", "house", "tower")
+]
 
 
 def test_diversity_counts() -> None:

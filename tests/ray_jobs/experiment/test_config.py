@@ -115,13 +115,16 @@ def test_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     encoders = ["features.log_mel={}", "members.retriever-bge.audio_encoder={checkpoint: weights/tiny.pth}"]
     names = ["members.retriever-bert.text_encoder=bert", "members.retriever-roberta.text_encoder=roberta-base"]
     names += ["members.captioner-wide.language_model=bart", "members.captioner-deep.language_model=facebook/bart-base"]
-    experiment = load_experiment(SMOKE, encoders + names)
+    mixtures = "corpora.mixtures={kind: mixtures, root: clotho, pairs: pairs.json}"
+    experiment = load_experiment(SMOKE, [*encoders, *names, mixtures])
     bge, bert, roberta = (member for member in experiment.members.values() if isinstance(member, RetrieverMember))
     assert bge.audio_encoder.checkpoint == str(tmp_path / "weights" / "tiny.pth")
     assert (bert.text_encoder.name, roberta.text_encoder.name) == (str(tmp_path / "bert"), "roberta-base")
     wide, deep = (member for member in experiment.members.values() if isinstance(member, CaptionerMember))
     assert (wide.language_model, deep.language_model) == (str(tmp_path / "bart"), "facebook/bart-base")
     assert experiment.storage_path == str(tmp_path / "runs")
+    mixed = experiment.corpora["mixtures"].model_dump()
+    assert (mixed["root"], mixed["pairs"]) == (str(tmp_path / "clotho"), str(tmp_path / "pairs.json"))
     assert experiment.corpora["soundscapes"].root == str(tmp_path / "data" / "soundscapes-smoke")
 
 

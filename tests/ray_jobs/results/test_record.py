@@ -44,14 +44,48 @@ def test_what_is_written_is_read(experiment: Experiment, tmp_path: Path) -> None
 
 def test_files_have_the_keys_that_users_know(experiment: Experiment, tmp_path: Path) -> None:
     assert list(written(best_sampling(experiment), tmp_path)) == [
-        "candidates", "temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "repetition_penalty",
-        "min_tokens", "max_tokens", "no_repeat_ngram", "static_cache", "objective", "value", *WORTH, "rule", "clips",
-        "trials", "trials_on_all_clips", "generating_s", "trial_s", "elapsed_s", "overhead", "split", "seed",
-    ]  # fmt: skip
+        "candidates",
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "typical_p",
+        "epsilon_cutoff",
+        "repetition_penalty",
+        "min_tokens",
+        "max_tokens",
+        "no_repeat_ngram",
+        "static_cache",
+        "objective",
+        "value",
+        *WORTH,
+        "rule",
+        "clips",
+        "trials",
+        "trials_on_all_clips",
+        "generating_s",
+        "trial_s",
+        "elapsed_s",
+        "overhead",
+        "split",
+        "seed",
+    ]
     assert list(written(best_reranking(experiment), tmp_path)) == [
-        "weights", "normalisation", "fluency_threshold", "captioners", "objective", "value", *WORTH,
-        "within_one_standard_error", "rule", "filtered", "unfiltered", "absent", "split", "seed",
-    ]  # fmt: skip
+        "weights",
+        "normalisation",
+        "fluency_threshold",
+        "captioners",
+        "objective",
+        "value",
+        *WORTH,
+        "within_one_standard_error",
+        "rule",
+        "filtered",
+        "unfiltered",
+        "absent",
+        "split",
+        "seed",
+    ]
     direction = ["weights", "normalisation", "rrf_k", "map@10", *WORTH, "within_one_standard_error", "rule"]
     text_to_audio = best_retrieval(experiment)
     assert list(written(text_to_audio, tmp_path)) == [*direction, "split", "seed"]
@@ -61,10 +95,24 @@ def test_files_have_the_keys_that_users_know(experiment: Experiment, tmp_path: P
     assert list(content["audio-to-text"]) == direction
     assert BestRetrieval.read(tmp_path) == both
     assert list(written(ensemble_metrics(experiment), tmp_path)) == [
-        "corpus", "corpus_kind", "split", "clips", "seed", "commit", "packages", "captioning", "captioning_details",
-        "retrieval", "retrieval_audio_to_text", "retrieval_details", "retrieval_chance_map@10", "comparisons",
-        "leave_one_out", "forward_selection", "fluency_detector",
-    ]  # fmt: skip
+        "corpus",
+        "corpus_kind",
+        "split",
+        "clips",
+        "seed",
+        "commit",
+        "packages",
+        "captioning",
+        "captioning_details",
+        "retrieval",
+        "retrieval_audio_to_text",
+        "retrieval_details",
+        "retrieval_chance_map@10",
+        "comparisons",
+        "leave_one_out",
+        "forward_selection",
+        "fluency_detector",
+    ]
     transport = {"ensemble": {"map@10": 0.5}}
     assert written(ensemble_metrics(experiment, retrieval_transport=transport), tmp_path)["retrieval_transport"]
 

@@ -36,9 +36,12 @@ def hold(tmp_path: Path) -> Iterator[Callable[[], Holder]]:
 
     def start() -> Holder:
         process = subprocess.Popen(
-            [sys.executable, "-c", HOLDER, str(tmp_path / "run"), str(LEASE_S)], cwd=ROOT, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+            [sys.executable, "-c", HOLDER, str(tmp_path / "run"), str(LEASE_S)],
+            cwd=ROOT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         started.append(process)
         assert process.stdout is not None
         while (line := process.stdout.readline()) and line != "held\n":
@@ -123,9 +126,13 @@ def test_an_owner_elsewhere_whose_clock_is_behind_keeps_its_lock(tmp_path: Path,
     os.kill(process.pid, signal.SIGSTOP)
     fake_foreign_owner(run, silent_s=600)
     beat = subprocess.Popen(
-        [sys.executable, "-c", "import os, sys, time\nwhile True:\n os.utime(sys.argv[1], (time.time() - 600,) * 2)\n"
-         " time.sleep(0.3)", str(run / LOCK)]
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            "import os, sys, time\nwhile True:\n os.utime(sys.argv[1], (time.time() - 600,) * 2)\n time.sleep(0.3)",
+            str(run / LOCK),
+        ]
+    )
     try:
         with pytest.raises(RunBusyError, match="elsewhere"), only_writer(run, LEASE_S):
             pass

@@ -257,9 +257,15 @@ def test_a_run_whose_nodes_share_no_disk(
         write_captions(tmp_path, split, scenes)
     (tmp_path / "one.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
     done = cluster.submit(
-        "env", f"ENCLAP_CACHE={tmp_path / 'driver'}", "python", "-c", RUN, str(tmp_path / "one.yaml"),
-        timeout_s=300, environment=CREDENTIALS | {"ENCLAP_CACHE": str(tmp_path / "worker")},
-    )  # fmt: skip
+        "env",
+        f"ENCLAP_CACHE={tmp_path / 'driver'}",
+        "python",
+        "-c",
+        RUN,
+        str(tmp_path / "one.yaml"),
+        timeout_s=300,
+        environment=CREDENTIALS | {"ENCLAP_CACHE": str(tmp_path / "worker")},
+    )
     assert done.returncode == 0, done.stdout[-4000:]
 
     on("third", tmp_path, monkeypatch)

@@ -41,11 +41,19 @@ def state(folder: Path, scratch: str, **settings: Any) -> TrainingState:
     """A training in `folder`, whose checkpoint is kept in `folder / scratch`."""
     config = CodecExperiment.model_validate(
         {
-            "storage_path": str(folder), "model": DAC, "epochs": EPOCHS, "steps_per_epoch": STEPS, "batch_size": 2,
-            "corpus": {"train": 8, "validation": 2, "probe": 0}, "crop_s": 0.2, "projection_epochs": 1,
-            "decoder_epochs": 2, "seed_scenes": 4, **settings,
+            "storage_path": str(folder),
+            "model": DAC,
+            "epochs": EPOCHS,
+            "steps_per_epoch": STEPS,
+            "batch_size": 2,
+            "corpus": {"train": 8, "validation": 2, "probe": 0},
+            "crop_s": 0.2,
+            "projection_epochs": 1,
+            "decoder_epochs": 2,
+            "seed_scenes": 4,
+            **settings,
         }
-    )  # fmt: skip
+    )
     (folder / scratch).mkdir(parents=True, exist_ok=True)
     return TrainingState(make_task(CodecJob.of(config)), folder / scratch, rank=0, world=1, start=None)
 
@@ -116,7 +124,9 @@ def test_a_step_that_diverges_is_not_made(tmp_path: Path) -> None:
 def test_the_learning_rate_falls_to_a_tenth_under_a_warm_up() -> None:
     factor = warm_cosine(total=100, warmup=20, last=0.1)
     assert [factor(step) for step in (0, 9, 19, 49)] == pytest.approx(
-        [share * (0.1 + 0.45 * (1 + math.cos(math.pi * done))) for share, done in
-         ((0.05, 0.01), (0.5, 0.1), (1, 0.2), (1, 0.5))]
-    )  # fmt: skip
+        [
+            share * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
+            for share, done in ((0.05, 0.01), (0.5, 0.1), (1, 0.2), (1, 0.5))
+        ]
+    )
     assert factor(99) == pytest.approx(0.1)

@@ -35,12 +35,18 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
     rng, mels = np.random.default_rng(0), experiment.features.log_mel.n_mels
     rows = [
         {
-            "clip_id": f"c{n}", "path": f"c{n}.wav", "freesound_id": "", "youtube_id": "", "audio_sha256": "",
-            "duration_s": 1.0, "captions": [f"sound number {n} is heard", f"a sound {n}"],
-            "codes": np.zeros((5, 2), np.int16), "log_mel": rng.normal(-40, 20, (40, mels)).astype(np.float16),
+            "clip_id": f"c{n}",
+            "path": f"c{n}.wav",
+            "freesound_id": "",
+            "youtube_id": "",
+            "audio_sha256": "",
+            "duration_s": 1.0,
+            "captions": [f"sound number {n} is heard", f"a sound {n}"],
+            "codes": np.zeros((5, 2), np.int16),
+            "log_mel": rng.normal(-40, 20, (40, mels)).astype(np.float16),
         }
         for n in range(16)
-    ]  # fmt: skip
+    ]
     for split in ("train", "validation"):
         shard = RunDirectory(experiment).features("soundscapes", split) / "00000.parquet"
         write_shard(shard, rows, {"codec": {"codebook_size": 4}, "quarantine": []}, 2, mels)

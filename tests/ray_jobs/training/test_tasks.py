@@ -23,9 +23,17 @@ from ray_jobs.training.tasks.retriever import RetrieverTask
 def job_of(member: AnyMember, log_mel: LogMelConfig) -> MemberJob:
     """The training of a member whose features are set by the test."""
     return MemberJob(
-        name=member.kind, seed=0, inputs="", output=Path(), member=member, train=[], train_weights=None, validation=[],
-        log_mel=log_mel, edges={},
-    )  # fmt: skip
+        name=member.kind,
+        seed=0,
+        inputs="",
+        output=Path(),
+        member=member,
+        train=[],
+        train_weights=None,
+        validation=[],
+        log_mel=log_mel,
+        edges={},
+    )
 
 
 def retriever_batches(epoch: int, **settings: Any) -> list[tuple[torch.Tensor, torch.Tensor, list[str], torch.Tensor]]:
@@ -84,9 +92,14 @@ def small_captioner(init_std: float) -> Captioner:
         "init_std": init_std,
     }  # fmt: skip
     config = CaptionerConfig(
-        language_model="random:bart", sizes=sizes, tokenizer="wordpiece", vocab_size=120, codebooks=3,
-        codebook_size=16, audio_embedding_dim=8,
-    )  # fmt: skip
+        language_model="random:bart",
+        sizes=sizes,
+        tokenizer="wordpiece",
+        vocab_size=120,
+        codebooks=3,
+        codebook_size=16,
+        audio_embedding_dim=8,
+    )
     return Captioner.create(config, [caption for clip in SPOKEN for caption in clip]).eval()
 
 

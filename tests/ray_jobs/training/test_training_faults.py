@@ -104,10 +104,13 @@ def test_the_reason_is_the_line_that_says_most() -> None:
 
 
 def test_a_hung_process_ends_and_says_where_it_hung() -> None:
-    hangs = ("import time\nfrom ray_jobs.training.faults import hang_watchdog\n"
-             "with hang_watchdog(0.5) as alive:\n    alive()\n    time.sleep(60)")  # fmt: skip
-    ended = subprocess.run([sys.executable, "-c", hangs], cwd=ROOT, capture_output=True, text=True, timeout=50,
-                           check=False)  # fmt: skip
+    hangs = (
+        "import time\nfrom ray_jobs.training.faults import hang_watchdog\n"
+        "with hang_watchdog(0.5) as alive:\n    alive()\n    time.sleep(60)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", hangs], cwd=ROOT, capture_output=True, text=True, timeout=50, check=False
+    )
     assert ended.returncode == 1
     assert 'File "<string>", line 5' in ended.stderr
     with hang_watchdog(0.01):

@@ -41,8 +41,11 @@ def test_the_papers_setting_is_first_and_every_point_is_a_setting(name: str, sea
     others = points[1 + ("candidates" in space) :]
     assert len(others) == (NINE_TRIALS[name] if searcher == "grid" else 0)
     for field, domain in space.items() if others else ():
-        ends = domain.categories[::len(domain.categories) - 1] if hasattr(domain, "categories") else (
-            [domain.lower, domain.upper])  # fmt: skip
+        ends = (
+            domain.categories[:: len(domain.categories) - 1]
+            if hasattr(domain, "categories")
+            else ([domain.lower, domain.upper])
+        )
         assert {ends[0], ends[1]} <= {point[field] for point in others}
 
 

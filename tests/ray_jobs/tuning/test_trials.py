@@ -38,15 +38,20 @@ def run(folder: Path, resume_errored: bool = False) -> tune.ResultGrid:
         tune.with_resources(tune.with_parameters(trial, folder=folder), {"cpu": 1}),
         SPACE,
         tune.TuneConfig(
-            metric="value", mode="max", num_samples=3, max_concurrent_trials=1,
+            metric="value",
+            mode="max",
+            num_samples=3,
+            max_concurrent_trials=1,
             search_alg=make_searcher("optuna", POINTS, 0),
         ),
         tune.RunConfig(
-            name="x", storage_path=str(folder / "tune"), verbose=0,
+            name="x",
+            storage_path=str(folder / "tune"),
+            verbose=0,
             callbacks=[TrialLines("search: x", "value", "after {epoch} epochs")],
         ),
         resume_errored,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.usefixtures("local_ray")
