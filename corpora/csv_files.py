@@ -12,6 +12,7 @@ from typing import IO, NamedTuple
 from corpora.table import CorpusError
 from corpora.text import is_unicode
 
+_SINGLE_CAPTION = ("caption", "caption_predicted")  # of queries, and of a Task 6 submission
 _NUMBERED_CAPTION = re.compile(r"caption_(\d+)")
 
 
@@ -107,7 +108,7 @@ def read_csv(path: Path, expected: str, encoding: str = "utf-8-sig") -> CsvTable
 
 
 def read_captions(path: Path) -> list[str]:
-    """Read all captions of a CSV file: those of its columns caption, caption_1, caption_2, ...
+    """Read all captions of a CSV file: those of its columns caption, caption_predicted, caption_1, caption_2, ...
 
     Returns:
         The captions that are not blank, row by row.
@@ -116,13 +117,12 @@ def read_captions(path: Path) -> list[str]:
         CorpusError: if the file or a line of it cannot be read, or it has no captions.
     """
     table = read_csv(path, "a CSV file with captions")
-    captions = table.texts(column for column in table.columns if column.startswith("caption"))
-    found = [text for text in captions if text.strip()]
+    columns = [column for column in table.columns if column in _SINGLE_CAPTION] + numbered_captions(table.columns)
+    if not columns:
+        raise table.unexpected_columns("caption, caption_predicted or caption_1, caption_2, ...")
+    found = [text for text in table.texts(columns) if text.strip()]
     if not found:
-        raise CorpusError(
-            f"{path}: found no captions in columns {', '.join(table.columns) or '(none)'}; expected some in caption or "
-            "caption_1, caption_2, ..."
-        )
+        raise CorpusError(f"{path}: found no captions in {', '.join(columns)}, expected at least one")
     return found
 
 

@@ -169,7 +169,7 @@ def test_the_fluency_filter_is_no_proof_of_itself(
     with pytest.raises(SystemExit) as refused:
         main(["fluency", str(smoke_run / "bundle"), str(table)])
     assert refused.value.code == 2
-    assert "found columns file_name, text, expected caption_1" in capsys.readouterr().err
+    assert "found columns file_name, text; expected caption, caption_predicted" in capsys.readouterr().err
 
 
 def test_submissions(smoke_run: Path) -> None:
