@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray_jobs.run.console import say
+
+if TYPE_CHECKING:
+    import torch
 
 GPU_SHARE = 0.25  # of a GPU: a process that has one to itself often waits for files and CPU
 
@@ -18,6 +21,20 @@ def gpu_share(asked: float | None) -> float:
     if asked is not None:
         return asked
     return GPU_SHARE if ray.cluster_resources().get("GPU") else 0.0
+
+
+def reserved_device() -> torch.device:
+    """Return the GPU that Ray reserved for this task or actor, or the CPU if it reserved none.
+
+    In a process that has not joined Ray nobody shares GPUs out: there it is the GPU that the process sees. A GPU that
+    this machine's torch cannot use, such as a torch without CUDA, is as good as none.
+    """
+    import ray
+
+    from models.device import available_device
+
+    found = available_device()
+    return found if not ray.is_initialized() or ray.get_gpu_ids() else type(found)("cpu")
 
 
 def connect() -> None:
