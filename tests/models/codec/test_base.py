@@ -160,7 +160,8 @@ def test_what_cannot_be_corrected_shares_a_batch_with_its_equals_alone(
 
 def test_float32_is_computed_in_full(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     """TF32 would be used by default in convolutions, and where the user allows it in matrix products."""
-    backends, seen = torch.backends, []
+    backends: Any = torch.backends
+    seen: list[list[str]] = []
     encode = codec._encode
 
     def precisions() -> list[str]:

@@ -36,7 +36,7 @@ def _noise(samples: int, seed: int = 0) -> np.ndarray:
 
 
 @torch.no_grad()
-def _model(settings: dict[str, Any]) -> EncodecModel:
+def random_encodec(settings: dict[str, Any]) -> EncodecModel:
     """Random weights that pass audio on, and codebooks as wide as what they quantize: codes differ between frames."""
     torch.manual_seed(0)
     model = EncodecModel(EncodecConfig(**NARROW, **settings)).eval()
@@ -56,12 +56,12 @@ def _model(settings: dict[str, Any]) -> EncodecModel:
 
 @pytest.fixture(scope="module")
 def model_24khz() -> EncodecModel:
-    return _model(AT_24KHZ)
+    return random_encodec(AT_24KHZ)
 
 
 @pytest.fixture(scope="module")
 def model_48khz() -> EncodecModel:
-    return _model(AT_48KHZ)
+    return random_encodec(AT_48KHZ)
 
 
 def _load(model: EncodecModel, directory: Path, **options: Any) -> Codec:
