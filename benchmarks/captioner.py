@@ -96,7 +96,9 @@ def main() -> None:
 
 def training_steps(layers: int, rounds: int, device: str) -> Claims:
     """Return the claims of seconds of a training step."""
-    ours, plain = (model.to(device) for model in models(layers))
+    ours, plain = models(layers)
+    ours.to(device)
+    plain.to(device)
     claims: Claims = {}
     for corpus, seconds in SECONDS.items():
         rng = np.random.default_rng(0)
