@@ -29,6 +29,7 @@ from ray_jobs.run import storage
 from ray_jobs.run.console import count, say
 from ray_jobs.run.directory import RunDirectory, is_done, mark_done
 from ray_jobs.run.entry import run_command
+from ray_jobs.run.session import check_room, gpu_share
 
 Tables = dict[tuple[str, str], pd.DataFrame]  # by corpus and split
 
@@ -40,7 +41,7 @@ def run(experiment: Experiment, dry_run: bool = False) -> None:
         dry_run: check everything that can be checked without decoding, print an estimate of the cost, write nothing.
 
     Raises:
-        ConfigError: if the codec cannot be loaded.
+        ConfigError: if the codec cannot be loaded, or no node has what an actor takes.
         CorpusError: if a corpus cannot be read, or a split has no usable clip.
     """
     directory = RunDirectory(experiment)
@@ -50,6 +51,8 @@ def run(experiment: Experiment, dry_run: bool = False) -> None:
     say(f"prepare: {count(len(todo), 'corpus', 'corpora')} to prepare, {done} done already")
     if not todo:
         return
+    asked = experiment.prepare
+    check_room(experiment, "prepare (cpus, gpus)", {"CPU": asked.cpus, "GPU": gpu_share(asked.gpus)})
     codec_rate = _codec_sample_rate(experiment)
     if dry_run:
         _dry_run(experiment)
