@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from models.ensemble.candidate_table import VALUE, CandidateTable
+from models.ensemble.candidate_table import VALUE, CandidateTable, ValuedTable
 from models.metrics.retrieval import retrieval_values
 from models.selection.leave_one_out import (
     Added,
@@ -78,24 +78,24 @@ def member_worth(members: TrainedMembers) -> MemberWorth:
 def _captioning(members: TrainedMembers, everybody: Group, budgets: dict[str, Budget]) -> _TaskWorth:
     experiment, directory = members.experiment, members.directory
     objective, options = experiment.search.objective, reranking_options(experiment)
-    known, values = _table(directory.search("reranking") / "candidates.parquet")
+    known = _table(directory.search("reranking") / "candidates.parquet")
     clip_ids = members.features.clip_ids
     frame = pd.read_parquet(directory.ensemble / "candidates.parquet")
     frame = add_values(frame, clip_ids, members.features.captions, [objective])
     # the choice as a metric's column: 1 for the candidate that the ensemble chose
-    table, own = CandidateTable.from_frame(frame.rename(columns={"chosen": VALUE + "chosen"}), clip_ids)
-    solve = cache(lambda group: solve_captioning(group, known, values[objective], options))
+    own = CandidateTable.from_frame(frame.rename(columns={"chosen": VALUE + "chosen"}), clip_ids)
+    solve = cache(lambda group: solve_captioning(group, known.table, known.values[objective], options))
 
     def values_at(chosen: np.ndarray) -> np.ndarray:
-        return np.take_along_axis(own[objective], chosen[:, None], 1)[:, 0]
+        return np.take_along_axis(own.values[objective], chosen[:, None], 1)[:, 0]
 
     def values_of(group: Group) -> np.ndarray:
-        return values_at(choose_captions(group, solve(group)[0], table))
+        return values_at(choose_captions(group, solve(group)[0], own.table))
 
     only = everybody.captioners[0] if len(everybody.captioners) == 1 else None  # without it there would be no caption
     others = [member for member in everybody.members if member != only]
     parts = {name: joint.members for name, joint in experiment.token_ensembles.items()}
-    full = values_at(own["chosen"].argmax(1))
+    full = values_at(own.values["chosen"].argmax(1))
     added = leave_one_out(everybody, others, full, values_of, experiment.seed, parts=parts)
     steps = forward_selection(
         everybody, lambda group: solve(group)[1], _needs(experiment), budgets, everybody.captioners
@@ -121,7 +121,7 @@ def _retrieval(members: TrainedMembers, everybody: Group, budgets: dict[str, Bud
     return _TaskWorth(_left_out("retrieval", "map@10", added), _steps(steps))
 
 
-def _table(path: Path) -> tuple[CandidateTable, dict[str, np.ndarray]]:
+def _table(path: Path) -> ValuedTable:
     frame = pd.read_parquet(path)
     return CandidateTable.from_frame(frame, list(dict.fromkeys(frame["clip_id"])))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from models.ensemble.candidate_table import CandidateTable
+from models.ensemble.candidate_table import CandidateTable, ValuedTable
 from models.ensemble.reranking import Reranking, normalise
 from models.ensemble.scores.base import weight_name
 from models.ensemble.scores.decoder import DECODER
@@ -40,8 +40,8 @@ def search_weights(
     """
     search = experiment.search
     build_all(experiment, sampling, len(clip_ids), candidate_metrics(search))
-    table, values = CandidateStore(experiment, sampling).read(clip_ids, search, len(clip_ids))
-    value = values[search.objective]
+    known = CandidateStore(experiment, sampling).read(clip_ids, search, len(clip_ids))
+    table, value = known.table, known.values[search.objective]
     found = search_reranking(table, value, mixtures(experiment), reranking_options(experiment))
     everyone = found.captioners == experiment.caption_sources()
     reranking = Reranking(
@@ -60,29 +60,29 @@ def search_weights(
         best_value=choice.best_value,
         within_one_standard_error=choice.within,
         rule=search.rule,
-        filtered=_means(reranking, table, values),
-        unfiltered=_means(reranking.model_copy(update={"fluency_threshold": 1.0}), table, values),
+        filtered=_means(reranking, known),
+        unfiltered=_means(reranking.model_copy(update={"fluency_threshold": 1.0}), known),
         absent={metric: reason for metric in BESIDE_THE_FILTER if (reason := missing_parts(metric))},
         split=SPLIT,
         seed=experiment.seed,
     )
     frames = {
         "trials": found.trials.rename(columns={"value": search.objective}),
-        "candidates": table.to_frame(clip_ids, values),
+        "candidates": table.to_frame(clip_ids, known.values),
         "surface": _surface(search, table.of_members(found.captioners), value, found.weights, experiment.seed),
     }
     return SearchOutcome(best, frames)
 
 
-def _means(reranking: Reranking, table: CandidateTable, values: dict[str, np.ndarray]) -> dict[str, float]:
+def _means(reranking: Reranking, known: ValuedTable) -> dict[str, float]:
     """Return the means over clips of the chosen candidates' values, by metric.
 
     The detector that filters candidates cannot prove that filtering helps: all values are given with and without it.
     """
-    chosen = reranking.choose(table)
+    chosen = reranking.choose(known.table)
     clips = np.arange(len(chosen))
-    means = {metric: float(value[clips, chosen].mean()) for metric, value in values.items()}
-    return means | {"fluency_error": float(table.fluency_error[clips, chosen].mean())}
+    means = {metric: float(value[clips, chosen].mean()) for metric, value in known.values.items()}
+    return means | {"fluency_error": float(known.table.fluency_error[clips, chosen].mean())}
 
 
 def _surface(
