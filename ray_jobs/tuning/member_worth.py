@@ -93,10 +93,13 @@ def _captioning(members: TrainedMembers, everybody: Group, budgets: dict[str, Bu
         return values_at(choose_captions(group, solve(group)[0], own.table))
 
     only = everybody.captioners[0] if len(everybody.captioners) == 1 else None  # without it there would be no caption
-    others = [member for member in everybody.members if member != only]
-    parts = {name: joint.members for name, joint in experiment.token_ensembles.items()}
+    dependents = {
+        member: [name for name, joint in experiment.token_ensembles.items() if member in joint.members]
+        for member in everybody.members
+        if member != only
+    }
     full = values_at(own.values["chosen"].argmax(1))
-    added = leave_one_out(everybody, others, full, values_of, experiment.seed, parts=parts)
+    added = leave_one_out(everybody, dependents, full, values_of, experiment.seed)
     steps = forward_selection(
         everybody, lambda group: solve(group)[1], _needs(experiment), budgets, everybody.captioners
     )
@@ -116,7 +119,7 @@ def _retrieval(members: TrainedMembers, everybody: Group, budgets: dict[str, Bud
         return retrieval_values(solve(group.retrievers)[0].join(similarities), target).average_precision
 
     others = alone.retrievers if len(alone.retrievers) > 1 else ()
-    added = leave_one_out(alone, others, values_of(alone), values_of, experiment.seed, groups=target)
+    added = leave_one_out(alone, dict.fromkeys(others, ()), values_of(alone), values_of, experiment.seed, groups=target)
     steps = forward_selection(alone, lambda group: solve(group.retrievers)[1], {}, budgets, alone.retrievers)
     return _TaskWorth(_left_out("retrieval", "map@10", added), _steps(steps))
 

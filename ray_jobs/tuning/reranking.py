@@ -94,12 +94,12 @@ def _surface(
     """
     if not table.encoder_score:
         return pd.DataFrame()
-    encoder, decoder = _encoder_and_decoder(table, weights, search.normalisation)
+    scores = _encoder_and_decoder(table, weights, search.normalisation)
     # the share that was chosen and the paper's, beside an even grid
     chosen = encoder_share(weights, table.encoder_score)
     at = np.unique(np.round([*np.linspace(0, 1, SURFACE_STEPS + 1), ENCODER_WEIGHT, chosen], 9))
     thresholds = np.unique([*THRESHOLDS, search.fluency_threshold])
-    values = reranking_surface(encoder, decoder, table.fluency_error, table.mask, value, at, thresholds)
+    values = reranking_surface(scores, table.fluency_error, table.mask, value, at, thresholds)
     behind = behind_best(values.reshape(-1, values.shape[2]), seed=seed)
     return pd.DataFrame(
         {
@@ -115,10 +115,8 @@ def _surface(
     )
 
 
-def _encoder_and_decoder(
-    table: CandidateTable, weights: dict[str, float], normalisation: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return what the surface weighs against each other, each [C, K], with the part of other scores in both."""
+def _encoder_and_decoder(table: CandidateTable, weights: dict[str, float], normalisation: str) -> np.ndarray:
+    """Return the two scores [2, C, K] that the surface weighs, with the part of all others in both."""
     scores = zip(table.score_names, table.stacked_scores, strict=True)
     scaled = {name: normalise(score, table.mask, normalisation) for name, score in scores}
     decoder = scaled.pop(weight_name(DECODER))
@@ -129,4 +127,4 @@ def _encoder_and_decoder(
     if scaled:
         rest, left = sum(weights[name] * score for name, score in scaled.items()), 1 - sum(weights[n] for n in scaled)
         encoder, decoder = left * encoder + rest, left * decoder + rest
-    return encoder, decoder
+    return np.stack([encoder, decoder])
