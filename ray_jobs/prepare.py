@@ -24,7 +24,7 @@ from models.files import atomic_write, write_json
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.features.files import shard_metadata
-from ray_jobs.features.shards import Shard, encoders, plan_shards, write_shards
+from ray_jobs.features.shards import Shard, plan_shards, write_shards
 from ray_jobs.run import storage
 from ray_jobs.run.console import count, say
 from ray_jobs.run.directory import RunDirectory, is_done, mark_done
@@ -87,7 +87,7 @@ def _dry_run(experiment: Experiment) -> None:
     if there:
         tables, set_aside = _read_tables(experiment, there)
         lost = set_aside.groupby(["corpus", "split"]).size().reindex(list(tables), fill_value=0)
-        show_estimate(tables, lost, experiment.features, encoders(experiment.prepare))
+        show_estimate(tables, lost, experiment.features, experiment.prepare)
 
 
 def _read_tables(experiment: Experiment, corpora: list[str]) -> tuple[Tables, pd.DataFrame]:

@@ -18,7 +18,7 @@ import soundfile
 from ray_jobs import prepare
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.loading import load_experiment
-from ray_jobs.features.shards import ShardEncoder, ShardMaker, ShardReader, plan_shards
+from ray_jobs.features.shards import ShardEncoder, ShardMaker, ShardReader, plan_shards, write_encoded
 
 from .conftest import ROOT
 
@@ -207,8 +207,8 @@ def test_stopped_and_started_again_missing_shards_are_made_with_the_same_bytes(t
     assert not list((target / "train").glob(".*.partial"))
 
 
-def test_two_pools_make_what_one_makes(tmp_path: Path) -> None:
-    """Readers that feed encoders, as on GPUs, against the one actor that does both."""
+def test_three_stages_make_what_one_makes(tmp_path: Path) -> None:
+    """Readers, encoders and writers, as on GPUs, against the one actor that does all."""
     root = tmp_path / "corpus"
     plain_corpus(root, 4)
     features = experiment(root).features
@@ -219,7 +219,7 @@ def test_two_pools_make_what_one_makes(tmp_path: Path) -> None:
         made.append((shard, {"shard": shard.to_json()}))
     ShardMaker(features)(made[0][1])
     encoder = ShardEncoder(features)
-    encoder(ShardReader(features, encoder.codec.sample_rate)(made[1][1]))
+    write_encoded(encoder(ShardReader(features, encoder.codec.sample_rate)(made[1][1])), features)
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
 
