@@ -56,5 +56,5 @@ def pad_log_mels(log_mels: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Te
     lengths = torch.tensor([max(len(log_mel), MIN_FRAMES) for log_mel in log_mels])
     batch = torch.full((len(log_mels), int(lengths.max()), log_mels[0].shape[1]), FLOOR_DB)
     for row, log_mel in zip(batch, log_mels, strict=True):
-        row[: len(log_mel)] = torch.from_numpy(log_mel.astype(np.float32))
+        row[: len(log_mel)] = torch.from_dlpack(log_mel)  # which also takes arrays that are read-only
     return batch, lengths
