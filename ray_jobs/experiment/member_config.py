@@ -36,7 +36,7 @@ class Resources(Settings):
     )
 
     reader_threads: int = Field(2, gt=0, description="threads of a worker that read batches ahead of the training step")
-    read_ahead: int = Field(4, gt=0, description="steps whose batches a worker reads ahead")
+    read_ahead: int = Field(3, gt=0, description="steps whose batches a worker reads ahead")
     feature_cache_gb: float | None = Field(
         None,
         gt=0,

@@ -17,7 +17,7 @@ from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory, require
 
 TABLE = ("clip_id", "path", "captions", "duration_s")
-MAPPED = 1024  # shards that are mapped at the same time; mapping one takes a third of a millisecond
+MAPPED = 256  # shards that are mapped at the same time, several windows; mapping one again takes a quarter of a ms
 THREADS = 32  # a network file system or store answers many requests at the same time
 ATTEMPTS = 5  # to map a shard that other processes may remove from the node's disk
 

@@ -18,7 +18,10 @@ import soundfile
 from ray_jobs import prepare
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.loading import load_experiment
+from ray_jobs.features.dataset import read_features, require_features
+from ray_jobs.features.files import FeaturesError
 from ray_jobs.features.shards import ShardEncoder, ShardMaker, ShardReader, plan_shards
+from ray_jobs.run.directory import RunDirectory
 
 from .conftest import ROOT
 
@@ -205,6 +208,32 @@ def test_stopped_and_started_again_missing_shards_are_made_with_the_same_bytes(t
     assert digests(target / "train") == before
     assert (target / "train" / "00000.arrow").stat().st_mtime_ns == kept
     assert not list((target / "train").glob(".*.partial"))
+
+
+@pytest.mark.parametrize("damage", ["cut off", "of an earlier version"])
+def test_finished_features_that_cannot_be_read_are_made_again(damage: str, tmp_path: Path, local_ray: None) -> None:
+    root = tmp_path / "corpus"
+    plain_corpus(root)
+    chosen = experiment(root, "features.clips_per_shard=4")
+    prepare.run(chosen)
+    train = features_of(root) / "train"
+    before, kept = digests(train), (train / "00000.arrow").stat().st_mtime_ns
+    damaged = train / "00001.arrow"
+    if damage == "cut off":
+        damaged.write_bytes(damaged.read_bytes()[:-10])
+        with pytest.raises(FeaturesError, match=r"train/00001\.arrow: found a file that was cut off"):
+            read_features([train])
+    else:
+        for shard in train.glob("*.arrow"):
+            shard.rename(shard.with_suffix(".parquet"))
+        with pytest.raises(FeaturesError, match=r"features/soundscapes/train: .* earlier version"):
+            require_features(RunDirectory(chosen))
+    prepare.run(chosen)
+    assert digests(train) == before
+    assert not list(train.glob("*.parquet"))
+    if damage == "cut off":
+        assert (train / "00000.arrow").stat().st_mtime_ns == kept
+    require_features(RunDirectory(chosen))
 
 
 def test_two_pools_make_what_one_makes(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_shard_that_another_process_removed_is_fetched_again(split: Path) -> N
     shards = matrices(features).shards
     check(features, 0)
     storage.here(split / "00001.arrow").unlink(missing_ok=True)
-    fetch, removed = shards.cache.fetch, []
+    fetch, removed = shards.cache.fetch, list[Path]()
 
     def fetch_and_lose_once(number: int) -> Path:
         local = fetch(number)
