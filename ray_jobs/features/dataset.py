@@ -17,7 +17,7 @@ from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory, require
 
 TABLE = ("clip_id", "path", "captions", "duration_s")
-MAPPED = 256  # shards that are mapped at the same time, several windows; mapping one again takes a quarter of a ms
+MAPPED = 32_768  # shards that are mapped at the same time: Linux lets a process map 65,530 pieces by default
 THREADS = 32  # a network file system or store answers many requests at the same time
 ATTEMPTS = 5  # to map a shard that other processes may remove from the node's disk
 
@@ -63,11 +63,18 @@ class Features:
 
 
 class OpenShards:
-    """The shards of a corpus, memory-mapped when they are first used; those used last stay mapped."""
+    """The shards of a corpus, memory-mapped: those of a store when they are first used, others all in the beginning.
+
+    Small objects that are made as an epoch goes on would lie between its batches, and keep the memory of batches that
+    are gone from being used again for the next ones.
+    """
 
     def __init__(self, cache: ShardCache) -> None:
         self.cache = cache
         self.get = lru_cache(max(1, cache.capacity) if cache.is_bounded else MAPPED)(self._map)
+        if not cache.is_remote:
+            with ThreadPoolExecutor(THREADS) as threads:
+                list(threads.map(self.get, range(min(len(cache), MAPPED))))
 
     def _map(self, number: int) -> MappedShard:
         for _ in range(ATTEMPTS - 1):

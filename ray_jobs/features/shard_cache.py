@@ -32,12 +32,15 @@ class ShardCache:
     def __init__(self, shards: Sequence[Path], sizes: Sequence[int], limit: int | None) -> None:
         """Take the shards, their sizes in bytes, and the bytes of disk that they may take; None for any number."""
         self._shards, self._limit = shards, limit
-        self._is_remote = bool(shards) and storage.is_remote(shards[0])
-        self.is_bounded = self._is_remote and limit is not None
+        self.is_remote = bool(shards) and storage.is_remote(shards[0])
+        self.is_bounded = self.is_remote and limit is not None
         self.capacity = limit // PARTS // max(sizes) if self.is_bounded and limit is not None else AHEAD
         self._threads = ThreadPoolExecutor(storage.TRANSFERS)
         self._lock = Lock()
         self.expect(range(len(shards)))
+
+    def __len__(self) -> int:
+        return len(self._shards)
 
     def expect(self, order: Sequence[int]) -> None:
         """Say in which order shards are used from now on; each is fetched `capacity` shards before its turn."""
@@ -64,7 +67,7 @@ class ShardCache:
         Raises:
             StoreUnreachableError: if it cannot be fetched.
         """
-        if not self._is_remote:
+        if not self.is_remote:
             return self._shards[number]
         with self._lock:
             coming = self._coming.pop(number, None)

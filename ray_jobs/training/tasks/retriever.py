@@ -68,9 +68,9 @@ class RetrieverTask(MemberTask):
         for clip, rng in self.examples_of(batch):
             captions += draw_captions(self.train.captions[clip], 1, rng)
             log_mels.append(crop(self.train.log_mels[clip], self._member.audio_encoder.max_frames, rng))
-        mixing = self.rng(batch.epoch, *batch.rows)
-        mixed = mix_pairs(*pad_log_mels(log_mels), captions, self._member.mixup_alpha, mixing)
-        return *mixed, torch.from_numpy(batch.clips)
+        padded = pad_log_mels(log_mels, pin_memory=torch.cuda.is_available())
+        mixing = self.rng(batch.epoch, *batch.rows.tolist())
+        return *mix_pairs(*padded, captions, self._member.mixup_alpha, mixing), torch.from_numpy(batch.clips)
 
     def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
         return {"loss": model(*batch, chunk_size=self._member.gradient_cache), "padding": padding_share(batch[1])}
