@@ -12,8 +12,9 @@ from pathlib import Path
 import ray
 
 from ray_jobs.experiment.config import ConfigError, Experiment
+from ray_jobs.features.dataset import require_features
 from ray_jobs.run.console import count, say, show
-from ray_jobs.run.directory import RunDirectory, commit, is_done, require
+from ray_jobs.run.directory import RunDirectory, commit, is_done
 from ray_jobs.run.entry import run_command
 from ray_jobs.training import tracking
 from ray_jobs.training.faults import reason
@@ -48,8 +49,7 @@ def run(experiment: Experiment, plan: bool = False) -> None:
         for shortage in shortages(experiment):
             say(f"not on this cluster: {shortage}", style="yellow")
         return
-    for corpus in experiment.corpora:
-        require(directory.features(corpus), directory.features_inputs(), "prepare", experiment.name)
+    require_features(directory)
     failed = train_members(experiment, directory, todo)
     if failed:
         verb = "is" if len(failed) == 1 else "are"

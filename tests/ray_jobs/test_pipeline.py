@@ -40,8 +40,8 @@ def test_experiment_says_what_the_run_was(smoke_run: Path) -> None:
 
 def test_features(smoke_run: Path) -> None:
     for split, clips in {"train": 48, "validation": 16, "test": 16}.items():
-        shards = sorted((smoke_run / "features" / "soundscapes" / split).glob("*.parquet"))
-        table = pd.concat(pq.read_table(shard).to_pandas() for shard in shards)
+        shards = sorted((smoke_run / "features" / "soundscapes" / split).glob("*.arrow"))
+        table = pd.concat(pd.read_feather(shard) for shard in shards)
         assert len(table) == clips
         assert {"clip_id", "codes", "log_mel", "captions", "duration_s"} <= set(table.columns)
         first = table.iloc[0]
