@@ -25,7 +25,7 @@ import torch
 from claims import Claims, add_device, claim, finish_device, parser, show
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from transformers import BartConfig, BartForConditionalGeneration
+from transformers import AutoModelForSeq2SeqLM, BartConfig
 
 from models.captioner.masked_codec_modelling import span_mask
 from models.captioner.model import Captioner
@@ -49,7 +49,7 @@ class PlainEnclap(nn.Module):
 
     def __init__(self, config: BartConfig) -> None:
         super().__init__()
-        self.bart = BartForConditionalGeneration._from_config(config, attn_implementation="eager")
+        self.bart = AutoModelForSeq2SeqLM.from_config(config, attn_implementation="eager")
         self.tables = nn.ModuleList(nn.Embedding(1088, config.d_model, padding_idx=1024) for _ in range(CODEBOOKS))
         self.heads = nn.ModuleList(nn.Linear(config.d_model, ENTRIES) for _ in range(CODEBOOKS))
         self.projection = nn.Linear(512, config.d_model)
@@ -139,7 +139,7 @@ def models(layers: int) -> tuple[Captioner, PlainEnclap]:
         "attention_dropout": 0.1, "activation_dropout": 0.1, "max_position_embeddings": 1024, "vocab_size": 50_265,
     }  # fmt: skip
     config = CaptionerConfig(codebooks=CODEBOOKS, codebook_size=ENTRIES, audio_embedding_dim=512)
-    bart = BartForConditionalGeneration._from_config(BartConfig(**sizes), attn_implementation="sdpa")
+    bart = AutoModelForSeq2SeqLM.from_config(BartConfig(**sizes), attn_implementation="sdpa")
     ours = Captioner(config, bart, train_tokenizer("bpe", [CAPTION], 400))
     return ours.train(), PlainEnclap(BartConfig(**sizes)).train()
 

@@ -23,7 +23,7 @@ from models.captioner.model import SPECIAL_ROWS, Captioner
 from models.generation.candidates import beam_search, encoded_batches
 from models.metrics.captions import caption_values
 from models.settings import BeamConfig, CaptionerConfig
-from ray_jobs.features.files import Features, read_features
+from ray_jobs.features.dataset import Features, read_features
 from ray_jobs.training.batching import bucketed_batches
 
 MODES = ("crop", "windows", "pool", "interpolate")

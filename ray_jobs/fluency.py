@@ -42,7 +42,7 @@ def run(bundle: Path, tables: list[Path], output: Path | None = None) -> None:
     known = EnsembleMetrics.read(bundle, "export the run again")
     found = {name: detection(detector, texts, threshold, manifest.seed) for name, texts in captions.items()}
     if known.fluency_detector:
-        found = {f"{known.corpus} {known.split}, its own": known.fluency_detector.model_dump(), **found}
+        found = {f"{known.corpus} {known.split}, measured by combine": known.fluency_detector.model_dump(), **found}
     for name, one in found.items():
         for line in _lines(name, one):
             print_data(line)

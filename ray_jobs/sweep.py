@@ -30,6 +30,7 @@ from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 from models.files import write_frame, write_json, write_text
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.fingerprint import fingerprint
+from ray_jobs.features.dataset import require_features
 from ray_jobs.results.member import MemberMetrics
 from ray_jobs.run import storage
 from ray_jobs.run.console import say
@@ -40,7 +41,7 @@ from ray_jobs.training.member_job import MemberJob
 from ray_jobs.training.plan import requests
 from ray_jobs.training.trainer import collect_progress, this_node
 from ray_jobs.tuning.sweep_space import own_value, space, with_settings
-from ray_jobs.tuning.sweep_trial import EXCHANGES, OUTPUT, SCHEDULE, run_trial
+from ray_jobs.tuning.sweep_trial import EXCHANGES, OUTPUT, SCHEDULE, TrialRequest, run_trial
 from ray_jobs.tuning.trials import TrialLines, make_scheduler, make_searcher, plain, run_trials, spell_settings
 from ray_jobs.tuning.worker_groups import ACTOR, FreeStopped, WorkerGroups
 
@@ -57,8 +58,7 @@ def run(experiment: Experiment, member: str) -> None:
     """
     domains = space(experiment, member)
     directory = RunDirectory(experiment)
-    for corpus in experiment.corpora:
-        require(directory.features(corpus), directory.features_inputs(), "prepare", experiment.name)
+    require_features(directory)
     for edge in experiment.members[member].edges():
         require(directory.member(edge), directory.member_inputs(edge), "train", experiment.name)
     check_resources(experiment)
@@ -185,17 +185,9 @@ def _run_trials(
 
 
 def _trainable(experiment: Experiment, member: str, folder: Path, progress: Any, groups: Any) -> Any:
-    """Return the function of a trial, which asks for nothing and stays on this node; arguments as for `run_trial`."""
+    """Return the function of a trial, which asks for nothing and stays on this node; arguments as in `TrialRequest`."""
     return tune.with_resources(
-        tune.with_parameters(
-            run_trial,
-            experiment=experiment,
-            member=member,
-            folder=folder,
-            commit_=commit(),
-            progress=progress,
-            groups=groups,
-        ),
+        tune.with_parameters(run_trial, request=TrialRequest(experiment, member, folder, commit(), progress, groups)),
         tune.PlacementGroupFactory([DRIVER], bundle_label_selector=[this_node()]),
     )
 

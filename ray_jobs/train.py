@@ -6,13 +6,15 @@ Example: enclap train experiments/demo.yaml members.captioner-wide.training.epoc
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import ray
 
 from ray_jobs.experiment.config import ConfigError, Experiment
+from ray_jobs.features.dataset import require_features
 from ray_jobs.run.console import count, say, show
-from ray_jobs.run.directory import RunDirectory, commit, is_done, require
+from ray_jobs.run.directory import RunDirectory, commit, is_done
 from ray_jobs.run.entry import run_command
 from ray_jobs.training import tracking
 from ray_jobs.training.faults import reason
@@ -47,9 +49,8 @@ def run(experiment: Experiment, plan: bool = False) -> None:
         for shortage in shortages(experiment):
             say(f"not on this cluster: {shortage}", style="yellow")
         return
-    for corpus in experiment.corpora:
-        require(directory.features(corpus), directory.features_inputs(), "prepare", experiment.name)
-    failed = _train_all(experiment, directory, todo)
+    require_features(directory)
+    failed = train_members(experiment, directory, todo)
     if failed:
         verb = "is" if len(failed) == 1 else "are"
         listed = "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
@@ -58,8 +59,18 @@ def run(experiment: Experiment, plan: bool = False) -> None:
         )
 
 
-def _train_all(experiment: Experiment, directory: RunDirectory, todo: set[str]) -> dict[str, str]:
-    """Start members as their edges are done and resources are free; return the failed ones with their reasons."""
+def train_members(
+    experiment: Experiment,
+    directory: RunDirectory,
+    todo: set[str],
+    start: Callable[[TrainingRequest, Path], ray.ObjectRef] = start_training,
+) -> dict[str, str]:
+    """Start members as their edges are done and resources are free; return the failed ones with their reasons.
+
+    Args:
+        todo: the members to train; those that are trained are removed.
+        start: starts one training, given the directory of all checkpoints.
+    """
     progress = collect_progress()
     free = _cluster(experiment)
     running: dict[ray.ObjectRef, str] = {}
@@ -77,7 +88,7 @@ def _train_all(experiment: Experiment, directory: RunDirectory, todo: set[str]) 
                 waiting.remove(name)
                 say(f"train: {name} starts")
                 request = TrainingRequest(MemberJob.of(experiment, directory, name), commit(), progress)
-                running[start_training(request, directory.checkpoints)] = name
+                running[start(request, directory.checkpoints)] = name
         for reference in wait_and_say(list(running), progress):
             name = running.pop(reference)
             take(experiment.members[name], free, +1)

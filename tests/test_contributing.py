@@ -294,5 +294,5 @@ def write_features(directory: Any, mels: int) -> None:
         for n in range(16)
     ]
     for split in ("train", "validation"):
-        shard = directory.features("soundscapes", split) / "00000.parquet"
+        shard = directory.features("soundscapes", split) / "00000.arrow"
         write_shard(shard, rows, {"codec": {"codebook_size": 4}, "quarantine": []}, 2, mels)

@@ -84,10 +84,15 @@ def crop(log_mel: np.ndarray, max_frames: int | None, rng: np.random.Generator) 
     return log_mel[start : start + max_frames]
 
 
-def pad_log_mels(log_mels: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-    """Stack log_mels [frames_i, mels] into [B, max frames, mels] float32, and their lengths [B]."""
+def pad_log_mels(log_mels: Sequence[np.ndarray], pin_memory: bool = False) -> tuple[Tensor, Tensor]:
+    """Stack log_mels [frames_i, mels] into [B, max frames, mels] float32, and their lengths [B].
+
+    Args:
+        pin_memory: put the batch where a GPU copies from without waiting; needs a GPU.
+    """
     lengths = torch.tensor([max(len(log_mel), MIN_FRAMES) for log_mel in log_mels])
-    batch = torch.full((len(log_mels), int(lengths.max()), log_mels[0].shape[1]), FLOOR_DB)
+    shape = (len(log_mels), int(lengths.max()), log_mels[0].shape[1])
+    batch = torch.full(shape, FLOOR_DB, pin_memory=pin_memory)
     for row, log_mel in zip(batch, log_mels, strict=True):
-        row[: len(log_mel)] = torch.from_numpy(log_mel.astype(np.float32))
+        row[: len(log_mel)] = torch.from_dlpack(log_mel)  # which also takes arrays that are read-only
     return batch, lengths

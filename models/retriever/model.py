@@ -159,7 +159,8 @@ class Retriever(nn.Module):
         return self.embed_audio(*self._to_device(log_mel, lengths)), self.embed_text(texts)
 
     def _to_device(self, log_mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        return log_mel.to(self.metric.factor.device), lengths.to(self.metric.factor.device)
+        device = self.metric.factor.device
+        return log_mel.to(device, non_blocking=True), lengths.to(device, non_blocking=True)
 
     @torch.inference_mode()
     def audio_embeddings(self, log_mels: Sequence[np.ndarray]) -> np.ndarray:

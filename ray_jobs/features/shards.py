@@ -28,7 +28,7 @@ from corpora.audio import files_of, load_clip
 from models.audio import AudioError
 from ray_jobs.experiment.config import FeaturesConfig, PrepareResources
 from ray_jobs.experiment.fingerprint import fingerprint
-from ray_jobs.features.files import shard_metadata, write_shard
+from ray_jobs.features.files import EARLIER_SHARDS, SHARDS, is_whole, shard_metadata, write_shard
 from ray_jobs.run import storage
 from ray_jobs.run.console import count, say
 from ray_jobs.run.session import gpu_share, reserved_device
@@ -52,25 +52,29 @@ class Shard:
 
     def is_written(self) -> bool:
         path = Path(self.path)
-        return storage.exists(path) and shard_metadata(path)["inputs"] == self.inputs
+        return is_whole(path) and shard_metadata(path)["inputs"] == self.inputs
 
 
 def plan_shards(table: pd.DataFrame, features: FeaturesConfig, target: Path) -> list[Shard]:
-    """Assign the clips of a split to shards, and remove the shards of an earlier, larger version of it."""
+    """Assign the clips of a split to shards, and remove shards that it has no more."""
     clips: list[dict[str, Any]] = table[CLIP_COLUMNS].to_dict("records")  # type: ignore[assignment]
     with ThreadPoolExecutor(STAT_THREADS) as threads:
         stamps = list(threads.map(_stamp, table["path"]))
     size = features.clips_per_shard
     shards = [
         Shard(
-            str(target / f"{at // size:05d}.parquet"),
+            str(target / f"{at // size:05d}.arrow"),
             fingerprint(features, clips[at : at + size], stamps[at : at + size]),
             clips[at : at + size],
         )
         for at in range(0, len(clips), size)
     ]
     wanted = {shard.path for shard in shards}
-    for path in [*storage.listing(target, "*.parquet"), *target.glob(".*.partial")]:
+    for path in [
+        *storage.listing(target, SHARDS),
+        *storage.listing(target, EARLIER_SHARDS),
+        *target.glob(".*.partial"),
+    ]:
         if str(path) not in wanted:
             storage.remove(path)
     return shards

@@ -6,11 +6,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import ray.train
 import ray.train.torch
@@ -26,11 +25,11 @@ from ray_jobs.training.fsdp import Shards, clip_gradients
 from ray_jobs.training.job import TrainingJob, TrainingRequest
 from ray_jobs.training.kept_epochs import KEPT, best_epochs, epochs_without_gain, keep_best
 from ray_jobs.training.optimizer import load_optimizer_state, moving_average
+from ray_jobs.training.reading import pinned, read_ahead
 from ray_jobs.training.tasks.base import Task, Trained, Validation, make_task
 from ray_jobs.training.tracking import Tracking
 
 COUNTED = ("epoch", "step", "totals", "seconds", "history")
-Item = TypeVar("Item")
 
 
 def train_worker(request: TrainingRequest) -> None:
@@ -114,7 +113,7 @@ class TrainingState:
             self.task.begin_epoch(self.model, self.epoch)
         self.parallel.train()
         with hang_watchdog(resources.hang_timeout_s) as alive:
-            for batches in prefetch(self._steps()):
+            for batches in read_ahead(self._steps(), self._read, resources.reader_threads, resources.read_ahead):
                 self._step(batches)
                 self.step += 1
                 if every and self.step % every == 0 and self.step < self.steps:
@@ -146,6 +145,11 @@ class TrainingState:
         for _ in range(self.step, self.steps):
             if step := list(islice(batches, each)):
                 yield step
+
+    def _read(self, batches: list[Any]) -> list[Any]:
+        """Read the batches of a step, which `_steps` only named."""
+        made = [self.task.read(batch) for batch in batches]
+        return pinned(made) if self.device.type == "cuda" else made
 
     def _step(self, batches: list[Any]) -> None:
         """Make one optimizer step on the mean loss of the batches."""
@@ -225,15 +229,6 @@ class TrainingState:
         storage.remove(job.output / MemberProgress.FILE)
         storage.push(job.output)
         mark_done(job.output, job.inputs)
-
-
-def prefetch(items: Iterator[Item]) -> Iterator[Item]:
-    """Yield the same items, making the next one in a thread while the last one is used."""
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = thread.submit(next, items, None)
-            yield item
 
 
 def _lines(job: TrainingJob, epoch: Validation) -> list[str]:

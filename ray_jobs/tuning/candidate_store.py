@@ -15,13 +15,15 @@ import numpy as np
 import pandas as pd
 import ray
 
-from models.ensemble.candidate_table import VALUE, CandidateError, CandidateTable
+from models.ensemble.candidate_table import VALUE, CandidateError, CandidateTable, ValuedTable
 from models.ensemble.scores.registry import score_columns
 from models.files import write_frame
 from models.metrics.captions import CaptionInputError, candidate_values
 from models.settings import SamplingConfig
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.search_config import SearchConfig
+from ray_jobs.features.dataset import find_shards
+from ray_jobs.features.files import read_table
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory
 from ray_jobs.run.session import gpu_share
@@ -57,9 +59,8 @@ LOADED = LoadedMembers()  # in this process: Ray runs many trials and tasks in o
 
 def validation_clip_ids(directory: RunDirectory, experiment: Experiment) -> list[str]:
     """Return the validation clips in the order in which all searches go through them."""
-    shards = storage.listing(directory.features(experiment.target_corpus, SPLIT), "*.parquet")
-    frames = [pd.read_parquet(storage.source(shard), columns=["clip_id"]) for shard in shards]
-    return [clip_id for frame in frames for clip_id in frame["clip_id"]]
+    shards = find_shards(directory.features(experiment.target_corpus, SPLIT))
+    return [clip_id for shard in shards for clip_id in read_table(shard, ["clip_id"]).columns["clip_id"]]
 
 
 def resources(search: SearchConfig) -> dict[str, float]:
@@ -140,9 +141,7 @@ class CandidateStore:
 
         return set(pq.read_schema(storage.source(path)).names)
 
-    def read(
-        self, clip_ids: Sequence[str], search: SearchConfig, clips: int
-    ) -> tuple[CandidateTable, dict[str, np.ndarray]]:
+    def read(self, clip_ids: Sequence[str], search: SearchConfig, clips: int) -> ValuedTable:
         """Return the table of the first `clips` clips, and the values [clips, K] by metric.
 
         Args:

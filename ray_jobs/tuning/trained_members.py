@@ -20,7 +20,7 @@ from models.retriever.model import Retriever
 from models.settings import SamplingConfig
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import CaptionerMember
-from ray_jobs.features.files import read_features
+from ray_jobs.features.dataset import read_features
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory
 from ray_jobs.run.session import reserved_device

@@ -24,7 +24,7 @@ from ray_jobs.experiment.member_config import CaptionerMember, Member, Retriever
 from ray_jobs.training.batching import bucketed_batches, padding_share
 from ray_jobs.training.member_job import MemberJob
 from ray_jobs.training.tasks.base import Validation
-from ray_jobs.training.tasks.member import MemberTask, draw_captions
+from ray_jobs.training.tasks.member import MemberTask, PlannedBatch, draw_captions
 
 LOSS = "caption_loss"
 WATCHED = ("unique_share", "vocabulary", "repetition")
@@ -95,20 +95,28 @@ class CaptionerTask(MemberTask):
     def start_from(self, directory: Path) -> Captioner:
         return Captioner.load(directory, self._settings)
 
-    def batches(self, epoch: int, rank: int, world: int) -> Iterator[tuple[list[np.ndarray], Tensor, list[list[str]]]]:
-        rng, train, each = self.rng(epoch), self.train, self._member.captions_per_clip
+    def batches(self, epoch: int, rank: int, world: int) -> Iterator[PlannedBatch]:
+        rng, train = self.rng(epoch), self.train
+        _ = self.train_embeddings  # computed once, not in every reader's thread
         clips = self.epoch_clips(rng)
-        lengths = [train.durations_s[clip] for clip in clips]
+        lengths = np.asarray(train.durations_s)[clips]
         for rows in bucketed_batches(lengths, self.batch_size, rng, rank, world):
-            batch = clips[rows]
-            captions = [draw_captions(train.captions[clip], each, rng) for clip in batch]
-            yield [train.codes[clip] for clip in batch], torch.from_numpy(self.train_embeddings[batch]), captions
+            yield PlannedBatch(epoch, rows, clips[rows])
+
+    def read(self, batch: PlannedBatch) -> tuple[list[np.ndarray], Tensor, list[list[str]]]:
+        train, each = self.train, self._member.captions_per_clip
+        captions = [draw_captions(train.captions[clip], each, rng) for clip, rng in self.examples_of(batch)]
+        return (
+            [train.codes[clip] for clip in batch.clips],
+            torch.from_numpy(self.train_embeddings[batch.clips]),
+            captions,
+        )
 
     def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
         clips, embeddings, captions = batch
         captioner: Any = getattr(model, "module", model)  # DistributedDataParallel wraps it
         codes, lengths = captioner.pad_codes(clips)
-        losses = model(codes, lengths, embeddings.to(device), captions)
+        losses = model(codes, lengths, embeddings.to(device, non_blocking=True), captions)
         return {**losses, "padding": padding_share(lengths)}
 
     @cached_property

@@ -20,7 +20,7 @@ from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import Member, RetrieverMember
 from ray_jobs.training.batching import bucketed_batches, padding_share
 from ray_jobs.training.tasks.base import Validation
-from ray_jobs.training.tasks.member import MemberTask, draw_captions
+from ray_jobs.training.tasks.member import MemberTask, PlannedBatch, draw_captions
 
 
 class RetrieverTask(MemberTask):
@@ -55,18 +55,22 @@ class RetrieverTask(MemberTask):
     def start_from(self, directory: Path) -> Retriever:
         return Retriever.load(directory, self._settings)
 
-    def batches(self, epoch: int, rank: int, world: int) -> Iterator[tuple[Tensor, Tensor, list[str], Tensor]]:
-        rng, train = self.rng(epoch), self.train
+    def batches(self, epoch: int, rank: int, world: int) -> Iterator[PlannedBatch]:
+        rng, train, most = self.rng(epoch), self.train, self._member.audio_encoder.max_frames
         clips = self.epoch_clips(rng)
-        drawn = [draw_captions(train.captions[clip], 1, rng)[0] for clip in clips]
-        most = self._member.audio_encoder.max_frames
         longest_s = most * self.job.log_mel.hop_length / self.job.log_mel.sample_rate if most else math.inf
-        lengths = [min(train.durations_s[clip], longest_s) for clip in clips]
-        own = np.random.default_rng([self.job.seed, epoch, 1 + rank])  # `rng` must draw alike in all workers
+        lengths = np.minimum(np.asarray(train.durations_s)[clips], longest_s)
         for rows in bucketed_batches(lengths, self.batch_size, rng, rank, world):
-            log_mels = [crop(train.log_mels[clip], most, own) for clip in clips[rows]]
-            mixed = mix_pairs(*pad_log_mels(log_mels), [drawn[row] for row in rows], self._member.mixup_alpha, own)
-            yield *mixed, torch.from_numpy(clips[rows])
+            yield PlannedBatch(epoch, rows, clips[rows])
+
+    def read(self, batch: PlannedBatch) -> tuple[Tensor, Tensor, list[str], Tensor]:
+        log_mels, captions = [], []
+        for clip, rng in self.examples_of(batch):
+            captions += draw_captions(self.train.captions[clip], 1, rng)
+            log_mels.append(crop(self.train.log_mels[clip], self._member.audio_encoder.max_frames, rng))
+        padded = pad_log_mels(log_mels, pin_memory=torch.cuda.is_available())
+        mixing = self.rng(batch.epoch, *batch.rows.tolist())
+        return *mix_pairs(*padded, captions, self._member.mixup_alpha, mixing), torch.from_numpy(batch.clips)
 
     def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
         return {"loss": model(*batch, chunk_size=self._member.gradient_cache), "padding": padding_share(batch[1])}

@@ -15,7 +15,7 @@ from models.settings import SamplingConfig
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.experiment.search_config import SearchConfig
-from ray_jobs.features.files import Features
+from ray_jobs.features.dataset import Features
 from ray_jobs.run.directory import ForbiddenSplitError, RunDirectory
 from ray_jobs.tuning import candidate_store
 from ray_jobs.tuning.candidate_store import CandidateStore, add_values, rung_sizes, shard_slices, validation_directory
@@ -35,7 +35,7 @@ class Members:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment, self.drawn = experiment, list[slice]()
         empty: list = [None] * CLIPS
-        self.features = Features(CLIP_IDS, empty, CAPTIONS, empty, empty, empty, empty, {})
+        self.features = Features(CLIP_IDS, empty, CAPTIONS, empty, empty, empty, empty, empty, {})
 
     def candidates(self, sampling: SamplingConfig, clips: slice) -> CandidateTable:
         self.drawn.append(clips)
@@ -103,7 +103,8 @@ def test_files_from_before_a_score_was_registered_are_made_anew(
     with pytest.raises(CandidateError, match="no column 'length_score'"):
         store.read(CLIP_IDS, members.experiment.search, CLIPS)
     build(store, ["cider_d"])
-    table, values = store.read(CLIP_IDS, members.experiment.search, CLIPS)
+    known = store.read(CLIP_IDS, members.experiment.search, CLIPS)
+    table, values = known.table, known.values
     assert table.score_names[-2:] == ["decoder", "length"]
     assert list(values) == ["cider_d"]
     assert len(members.drawn) == 6
@@ -113,9 +114,11 @@ def test_a_table_is_the_same_from_whatever_files(members: Members, tmp_path: Pat
     search = members.experiment.search
     store = CandidateStore(members.experiment, members.experiment.sampling)
     build(store, ["cider_d", "rouge_l"])
-    table, values = store.read(CLIP_IDS, search, CLIPS)
+    known = store.read(CLIP_IDS, search, CLIPS)
+    table, values = known.table, known.values
     assert table.texts[7] == ["sound 7", "a noise at 0.5"]
-    part, part_values = store.read(CLIP_IDS, search, 12)
+    few = store.read(CLIP_IDS, search, 12)
+    part, part_values = few.table, few.values
     assert part.texts == table.texts[:12]
     # the value of a candidate does not depend on which clips are looked at
     np.testing.assert_array_equal(part_values["cider_d"], values["cider_d"][:12])
