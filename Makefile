@@ -1,4 +1,4 @@
-.PHONY: demo test test-all lint docs clean clean-demo
+.PHONY: demo test test-all test-gpu lint docs clean clean-demo
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3.11
@@ -21,6 +21,9 @@ test: .venv/.installed
 
 test-all: .venv/.installed
 	$(PYTEST)
+
+test-gpu: .venv/.installed
+	$(BIN)/python -m pytest -m gpu -rA
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

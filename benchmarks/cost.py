@@ -16,6 +16,7 @@ audio. The last line compares the hours on 8 and 64 GPUs with those on one; noth
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ ENCODERS = {
 BART_BASE = {"d_model": 768, "encoder_layers": 6, "decoder_layers": 6, "encoder_ffn_dim": 3072,
              "decoder_ffn_dim": 3072, "encoder_attention_heads": 12, "decoder_attention_heads": 12}  # fmt: skip
 BARTS = {"facebook/bart-base": BART_BASE, "facebook/bart-large": {}}  # BartConfig is BART-large by default
+EXPERIMENT = Path(__file__).parents[1] / "experiments" / "dcase2024.yaml"
 WORKERS = {1: 1, 8: 4, 64: 16}  # of a pretraining, by the number of GPUs
 
 
@@ -71,63 +73,87 @@ def main() -> None:
     arguments.add_argument("--price", type=float, default=3.0, help="of a GPU hour, in any currency")
     options = arguments.parse_args()
     speed, speed_float32 = options.mfu * options.peak * 1e12, options.mfu * options.peak_float32 * 1e12
-    path = Path(__file__).parents[1] / "experiments" / "dcase2024.yaml"
-    experiment = load_experiment(path)
-    page, once = Console(width=120), Counted()
-
-    table = Table("member", "GFLOP per clip", "clips per epoch", "steps", "PFLOP", "GPU hours", box=None)
-    step_flops, alone_flops = {}, {}
-    for name, member in experiment.members.items():
-        forward, clips = once.flops(member), clips_of(experiment, name)
-        each = forward * (STEP + bool(getattr(member, "gradient_cache", None)))
-        step_flops[name] = each * clips * member.training.epochs
-        # Work that more workers do not divide, in operations of bfloat16: validation, and embeddings in float32.
-        validation = forward * VALIDATION_CLIPS * member.training.epochs
-        embeddings = once.embedding_flops(experiment, member) * audio_seconds(experiment.training_corpora(name))
-        alone_flops[name] = validation + embeddings * speed / speed_float32
-        steps = clips // member.training.batch_size * member.training.epochs
-        hours = (step_flops[name] + alone_flops[name]) / speed / 3600
-        table.add_row(
-            name, f"{each / 1e9:.0f}", f"{clips:,}", f"{steps:,}", f"{step_flops[name] / 1e15:,.0f}", f"{hours:.1f}"
-        )
-    page.print(table)
-
+    experiment, once, page = load_experiment(EXPERIMENT), Counted(), Console(width=120)
+    work = work_of_members(experiment, once, speed / speed_float32)
+    page.print(table_of_members(experiment, work, speed))
     audio_s = audio_seconds(CLIPS) + VALIDATION_CLIPS * SECONDS["clotho"]  # and test, of as many clips
     prepare_s = once.codec_flops() * audio_s / speed_float32
     page.print(f"\nprepare: {audio_s / 3600:,.0f} h of audio at most, {prepare_s / 3600:.1f} GPU hours\n")
-    table = Table(
-        "GPUs",
-        "workers of a pretraining",
-        "prepare",
-        "train",
-        "longest path",
-        "in total",
-        "GPU hours paid",
-        "cost",
-        box=None,
-    )
-    hours_of: dict[int, float] = {}
-    for gpus, workers in WORKERS.items():
+    times = {gpus: Times.on(gpus, experiment, work, prepare_s, speed) for gpus in WORKERS}
+    page.print(table_of_clusters(times, options.price))
+    hours = {gpus: one.total_s / 3600 for gpus, one in times.items()}
+    show({f"hours_on_{gpus}_gpus": claim(hours[gpus], hours[1], None, "h", less=True) for gpus in (8, 64)})
+
+
+@dataclass(frozen=True)
+class Work:
+    """What training a member takes, in floating-point operations of bfloat16."""
+
+    each: float  # a clip in a training step
+    steps: float  # all steps, which workers share
+    alone: float  # what more workers do not divide: validation, and embeddings, whose float32 counts as much more
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds on a number of GPUs."""
+
+    prepare_s: float
+    train_s: float
+    longest_path_s: float
+
+    @property
+    def total_s(self) -> float:
+        """Return those of prepare and train."""
+        return self.prepare_s + self.train_s
+
+    @classmethod
+    def on(cls, gpus: int, experiment: Experiment, work: dict[str, Work], prepare_s: float, speed: float) -> Times:
+        """Return those on some GPUs, of `prepare_s` seconds on one and members that train at `speed` operations/s."""
         pretraining = [name for name in experiment.members if name.endswith("-pretrained")]
-        run = load_experiment(path, [f"members.{name}.resources.workers={workers}" for name in pretraining])
+        run = load_experiment(EXPERIMENT, [f"members.{name}.resources.workers={WORKERS[gpus]}" for name in pretraining])
         seconds = {
-            name: START_UP_S + (step_flops[name] / member.resources.min_workers + alone_flops[name]) / speed
+            name: START_UP_S + (work[name].steps / member.resources.min_workers + work[name].alone) / speed
             for name, member in run.members.items()
         }
         train_s = max(timetable(run, seconds, {"GPU": gpus, "CPU": 16.0 * gpus}).values())
-        total = prepare_s / gpus + train_s
-        hours_of[gpus] = total / 3600
-        paid = total * gpus / 3600
-        hours = (prepare_s / gpus, train_s, critical_path(run, seconds), total)
-        table.add_row(
-            str(gpus),
-            str(workers),
-            *(f"{s / 3600:.2f} h" for s in hours),
-            f"{paid:.0f}",
-            f"{paid * options.price:,.0f}",
-        )
-    page.print(table)
-    show({f"hours_on_{gpus}_gpus": claim(hours_of[gpus], hours_of[1], None, "h", less=True) for gpus in (8, 64)})
+        return cls(prepare_s / gpus, train_s, critical_path(run, seconds))
+
+
+def work_of_members(experiment: Experiment, once: Counted, float32: float) -> dict[str, Work]:
+    """Return the work of each member; an operation in float32 counts as `float32` of bfloat16."""
+    work = {}
+    for name, member in experiment.members.items():
+        forward, epochs = once.flops(member), member.training.epochs
+        each = forward * (STEP + bool(getattr(member, "gradient_cache", None)))
+        embeddings = once.embedding_flops(experiment, member) * audio_seconds(experiment.training_corpora(name))
+        alone = forward * VALIDATION_CLIPS * epochs + embeddings * float32
+        work[name] = Work(each, each * clips_of(experiment, name) * epochs, alone)
+    return work
+
+
+def table_of_members(experiment: Experiment, work: dict[str, Work], speed: float) -> Table:
+    """Return a row for each member, with its hours on one GPU."""
+    table = Table("member", "GFLOP per clip", "clips per epoch", "steps", "PFLOP", "GPU hours", box=None)
+    for name, member in experiment.members.items():
+        clips, own = clips_of(experiment, name), work[name]
+        steps = clips // member.training.batch_size * member.training.epochs
+        hours = (own.steps + own.alone) / speed / 3600
+        shown = (f"{own.each / 1e9:.0f}", f"{clips:,}", f"{steps:,}", f"{own.steps / 1e15:,.0f}", f"{hours:.1f}")
+        table.add_row(name, *shown)
+    return table
+
+
+def table_of_clusters(times: dict[int, Times], price: float) -> Table:
+    """Return a row for each number of GPUs; `price` is that of a GPU hour."""
+    table = Table("GPUs", "workers of a pretraining", "prepare", "train", "longest path", box=None)
+    for column in ("in total", "GPU hours paid", "cost"):
+        table.add_column(column)
+    for gpus, one in times.items():
+        paid = one.total_s * gpus / 3600
+        hours = (f"{s / 3600:.2f} h" for s in (one.prepare_s, one.train_s, one.longest_path_s, one.total_s))
+        table.add_row(str(gpus), str(WORKERS[gpus]), *hours, f"{paid:.0f}", f"{paid * price:,.0f}")
+    return table
 
 
 class Counted:

@@ -33,11 +33,11 @@ from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group, remove_placement_group
 from timetable import critical_path, timetable, work_bound
 
-from ray_jobs import train
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.run.directory import RunDirectory
-from ray_jobs.training import trainer
+from ray_jobs.train import train_members
 from ray_jobs.training.job import TrainingRequest
+from ray_jobs.training.trainer import this_node
 
 CHAINS, NODE = 16, {"num_cpus": 32, "num_gpus": 4}
 TARGET, DRIVER_PERCENT = 1.15, 5.0
@@ -79,11 +79,11 @@ def measure(start_up_s: float, epoch_s: float) -> Claims:
         directory = RunDirectory(experiment)
         directory.checkpoints.mkdir(parents=True)
         seconds = {name: start_up_s + epoch_s * m.training.epochs for name, m in experiment.members.items()}
-        trainer._fit = stand_in(start_up_s, epoch_s)
+        start = stand_in(start_up_s, epoch_s).options(label_selector=this_node()).remote
         process = psutil.Process()
-        cpu, start = sum(process.cpu_times()[:2]), time.time()
-        failed = train._train_all(experiment, directory, set(experiment.members))
-        makespan = time.time() - start
+        cpu, began = sum(process.cpu_times()[:2]), time.time()
+        failed = train_members(experiment, directory, set(experiment.members), start)
+        makespan = time.time() - began
         percent = 100 * (sum(process.cpu_times()[:2]) - cpu) / makespan
         assert not failed, failed
         spans = {path.stem: json.loads(path.read_text()) for path in directory.checkpoints.glob("*.json")}

@@ -33,7 +33,10 @@ ExperimentFile = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Replace fields of the file: seed=1 search.trials=40"),
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Replace fields of the file: seed=1 members.*.training.epochs=2 members.@captioner.training.batch_size=8",
+    ),
 ]
 Bundle = Annotated[Path, typer.Argument(help="The directory that `enclap export` wrote", show_default=False)]
 AudioPaths = Annotated[list[Path], typer.Argument(help="Audio files, or directories of them", show_default=False)]

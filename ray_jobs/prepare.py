@@ -26,11 +26,12 @@ from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.features.dataset import find_shards
 from ray_jobs.features.files import EARLIER_SHARDS, is_whole, read_table, shard_metadata
-from ray_jobs.features.shards import STAT_THREADS, Shard, encoders, plan_shards, write_shards
+from ray_jobs.features.shards import STAT_THREADS, Shard, plan_shards, write_shards
 from ray_jobs.run import storage
 from ray_jobs.run.console import count, say
 from ray_jobs.run.directory import RunDirectory, is_done, mark_done
 from ray_jobs.run.entry import run_command
+from ray_jobs.run.session import check_room, gpu_share
 
 Tables = dict[tuple[str, str], pd.DataFrame]  # by corpus and split
 
@@ -42,7 +43,7 @@ def run(experiment: Experiment, dry_run: bool = False) -> None:
         dry_run: check everything that can be checked without decoding, print an estimate of the cost, write nothing.
 
     Raises:
-        ConfigError: if the codec cannot be loaded.
+        ConfigError: if the codec cannot be loaded, or no node has what an actor takes.
         CorpusError: if a corpus cannot be read, or a split has no usable clip.
     """
     directory = RunDirectory(experiment)
@@ -51,6 +52,8 @@ def run(experiment: Experiment, dry_run: bool = False) -> None:
     say(f"prepare: {count(len(todo), 'corpus', 'corpora')} to prepare, {done} done already")
     if not todo:
         return
+    asked = experiment.prepare
+    check_room(experiment, "prepare (cpus, gpus)", {"CPU": asked.cpus, "GPU": gpu_share(asked.gpus)})
     codec_rate = _codec_sample_rate(experiment)
     if dry_run:
         _dry_run(experiment)
@@ -85,7 +88,7 @@ def _dry_run(experiment: Experiment) -> None:
     if there:
         tables, set_aside = _read_tables(experiment, there)
         lost = set_aside.groupby(["corpus", "split"]).size().reindex(list(tables), fill_value=0)
-        show_estimate(tables, lost, experiment.features, encoders(experiment.prepare))
+        show_estimate(tables, lost, experiment.features, experiment.prepare)
 
 
 def _read_tables(experiment: Experiment, corpora: list[str]) -> tuple[Tables, pd.DataFrame]:

@@ -15,7 +15,8 @@ from ray_jobs.run import storage
 from ray_jobs.run.console import say
 from ray_jobs.run.directory import RunDirectory, is_done, mark_done, require
 from ray_jobs.run.entry import run_command
-from ray_jobs.tuning.candidate_store import validation_clip_ids, validation_directory
+from ray_jobs.run.session import check_room
+from ray_jobs.tuning.candidate_store import resources, validation_clip_ids, validation_directory
 from ray_jobs.tuning.reranking import search_weights
 from ray_jobs.tuning.retrieval import search_fusion
 from ray_jobs.tuning.sampling import search_sampling
@@ -27,12 +28,14 @@ def run(experiment: Experiment) -> None:
 
     Raises:
         MissingPartError: if the objective needs Java or model files that are not on this machine.
-        ConfigError: if there is no such sampling space.
+        ConfigError: if there is no such sampling space, or no node that a trial fits on.
         NotReadyError: if a member is not trained.
     """
     sampling_space(experiment)
     if reason := missing_parts(experiment.search.objective):
         raise MissingPartError(f"search.objective: {experiment.search.objective}: {reason}")
+    each = {key.upper(): amount for key, amount in resources(experiment.search).items()}
+    check_room(experiment, "search (cpus_per_trial, gpus_per_trial)", each)
     directory = validation_directory(experiment)
     for name in experiment.members:
         require(directory.member(name), directory.member_inputs(name), "train", experiment.name)

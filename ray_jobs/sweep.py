@@ -41,7 +41,7 @@ from ray_jobs.training.member_job import MemberJob
 from ray_jobs.training.plan import requests
 from ray_jobs.training.trainer import collect_progress, this_node
 from ray_jobs.tuning.sweep_space import own_value, space, with_settings
-from ray_jobs.tuning.sweep_trial import EXCHANGES, OUTPUT, SCHEDULE, run_trial
+from ray_jobs.tuning.sweep_trial import EXCHANGES, OUTPUT, SCHEDULE, TrialRequest, run_trial
 from ray_jobs.tuning.trials import TrialLines, make_scheduler, make_searcher, plain, run_trials, spell_settings
 from ray_jobs.tuning.worker_groups import ACTOR, FreeStopped, WorkerGroups
 
@@ -185,17 +185,9 @@ def _run_trials(
 
 
 def _trainable(experiment: Experiment, member: str, folder: Path, progress: Any, groups: Any) -> Any:
-    """Return the function of a trial, which asks for nothing and stays on this node; arguments as for `run_trial`."""
+    """Return the function of a trial, which asks for nothing and stays on this node; arguments as in `TrialRequest`."""
     return tune.with_resources(
-        tune.with_parameters(
-            run_trial,
-            experiment=experiment,
-            member=member,
-            folder=folder,
-            commit_=commit(),
-            progress=progress,
-            groups=groups,
-        ),
+        tune.with_parameters(run_trial, request=TrialRequest(experiment, member, folder, commit(), progress, groups)),
         tune.PlacementGroupFactory([DRIVER], bundle_label_selector=[this_node()]),
     )
 

@@ -6,7 +6,8 @@ Example: enclap train experiments/demo.yaml members.captioner-wide.training.epoc
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import ray
 
@@ -49,7 +50,7 @@ def run(experiment: Experiment, plan: bool = False) -> None:
             say(f"not on this cluster: {shortage}", style="yellow")
         return
     require_features(directory)
-    failed = _train_all(experiment, directory, todo)
+    failed = train_members(experiment, directory, todo)
     if failed:
         verb = "is" if len(failed) == 1 else "are"
         listed = "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
@@ -58,8 +59,18 @@ def run(experiment: Experiment, plan: bool = False) -> None:
         )
 
 
-def _train_all(experiment: Experiment, directory: RunDirectory, todo: set[str]) -> dict[str, str]:
-    """Start members as their edges are done and resources are free; return the failed ones with their reasons."""
+def train_members(
+    experiment: Experiment,
+    directory: RunDirectory,
+    todo: set[str],
+    start: Callable[[TrainingRequest, Path], ray.ObjectRef] = start_training,
+) -> dict[str, str]:
+    """Start members as their edges are done and resources are free; return the failed ones with their reasons.
+
+    Args:
+        todo: the members to train; those that are trained are removed.
+        start: starts one training, given the directory of all checkpoints.
+    """
     progress = collect_progress()
     free = _cluster(experiment)
     running: dict[ray.ObjectRef, str] = {}
@@ -77,7 +88,7 @@ def _train_all(experiment: Experiment, directory: RunDirectory, todo: set[str]) 
                 waiting.remove(name)
                 say(f"train: {name} starts")
                 request = TrainingRequest(MemberJob.of(experiment, directory, name), commit(), progress)
-                running[start_training(request, directory.checkpoints)] = name
+                running[start(request, directory.checkpoints)] = name
         for reference in wait_and_say(list(running), progress):
             name = running.pop(reference)
             take(experiment.members[name], free, +1)

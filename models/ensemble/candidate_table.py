@@ -123,8 +123,8 @@ class CandidateTable:
     @classmethod
     def from_frame(
         cls, frame: pd.DataFrame, clip_ids: Sequence[str], retrievers: Sequence[str] | None = None
-    ) -> tuple[CandidateTable, dict[str, np.ndarray]]:
-        """Return the table and the metrics' values [C, K] of a frame of `to_frame`, clips in the order of `clip_ids`.
+    ) -> ValuedTable:
+        """Return the table and values of a frame of `to_frame`, clips in the order of `clip_ids`.
 
         Args:
             retrievers: with these, the frame must have all registered scores; when left out, those that it has are
@@ -160,7 +160,15 @@ class CandidateTable:
             scores={column: dense(column) for column in scores},
             fluency_error=dense("fluency_error"),
         )
-        return table, {name: dense(VALUE + name) for name in metrics}
+        return ValuedTable(table, {name: dense(VALUE + name) for name in metrics})
+
+
+@dataclass(frozen=True)
+class ValuedTable:
+    """A table of candidates with what each of them is worth."""
+
+    table: CandidateTable
+    values: dict[str, np.ndarray]  # a metric's name to [C, K]; empty where nothing was valued
 
 
 def _check_frame(frame: pd.DataFrame, clip_ids: Sequence[str], numeric: list[str]) -> None:

@@ -81,7 +81,7 @@ def damage(caption: str, rng: np.random.Generator) -> tuple[str, str]:
         damaged = damage_as(names[index], caption, rng)
         if damaged is not None:
             return damaged, names[index]
-    raise AssertionError("a tail fits every caption")
+    raise AssertionError("unreachable: a tail can be added to every caption")
 
 
 def damage_as(kind: str, caption: str, rng: np.random.Generator) -> str | None:

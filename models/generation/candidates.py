@@ -55,6 +55,14 @@ class Decoding:
     seed: int
 
 
+@dataclass(frozen=True)
+class Proposed:
+    """The candidates of one captioner, clip by clip: those of `sample`, and those of `search`."""
+
+    sampled: list[list[Candidate]]
+    searched: list[list[Candidate]]
+
+
 @torch.inference_mode()
 def sample(
     captioner: CaptionSource, states: States, mask: Tensor, sampling: SamplingConfig, seed: int
@@ -73,7 +81,8 @@ def sample(
     uniforms = torch.rand(number, sampling.max_tokens, generator=generator, dtype=torch.float64)
     sampler = InverseTransformSampler(uniforms.to(states.device).repeat(len(states), 1))
     processors = [*_limits(captioner, sampling, states.device), *warpers(sampling), sampler]
-    drawn = _one_path(captioner, states, mask, number, processors, sampling.max_tokens, sampling.static_cache)
+    cache = _cache(captioner, states, sampling.max_tokens if sampling.static_cache else None)
+    drawn = _one_path(captioner, cache, mask, number, processors, sampling.max_tokens)
     return [_distinct(drawn[at : at + number]) for at in range(0, len(drawn), number)]
 
 
@@ -151,7 +160,7 @@ def beam_search(captioner: CaptionSource, states: States, mask: Tensor, beam: Be
     """
     processors = _limits(captioner, beam, states.device)
     if beam.beams == 1:
-        return _one_path(captioner, states, mask, 1, processors, beam.max_tokens)
+        return _one_path(captioner, _cache(captioner, states), mask, 1, processors, beam.max_tokens)
     found = _generate(
         captioner,
         _cache(captioner, states),
@@ -172,17 +181,10 @@ def beam_search(captioner: CaptionSource, states: States, mask: Tensor, beam: Be
 
 
 def _one_path(
-    captioner: CaptionSource,
-    states: States,
-    mask: Tensor,
-    each: int,
-    processors: list[LogitsProcessor],
-    max_tokens: int,
-    static: bool = False,
+    captioner: CaptionSource, cache: Any, mask: Tensor, each: int, processors: list[LogitsProcessor], max_tokens: int
 ) -> list[Candidate]:
     """Return a candidate for each of `each` rows a clip, with scores from the very pass that chose its tokens."""
-    recorder = ScoreRecorder(len(states) * each, captioner.tokenizer.eos_token_id, states.device)
-    cache = _cache(captioner, states, max_tokens if static else None)
+    recorder = ScoreRecorder(len(mask) * each, captioner.tokenizer.eos_token_id, mask.device)
     ids = _generate(captioner, cache, mask, each, [recorder, *processors], max_length=max_tokens, num_beams=1)
     recorder.count(ids)
     return _candidates(captioner, ids, recorder.summed, recorder.tokens)
@@ -275,9 +277,8 @@ def propose(
 
     proposed: dict[str, list[list[Candidate]]] = {}
     for name in filter(is_asked, captioners):
-        proposed[name], proposed[f"{name}/beam"] = propose_clips(
-            captioners[name], clips.codes, clips.audio_embeddings[name], decoding
-        )
+        found = propose_clips(captioners[name], clips.codes, clips.audio_embeddings[name], decoding)
+        proposed |= {name: found.sampled, f"{name}/beam": found.searched}
     for name, config in (token_ensembles or {}).items():
         if not is_asked(name):
             continue
@@ -287,7 +288,8 @@ def propose(
             raise ValueError(f"token_ensembles.{name}: {error}") from error
         batches = joint_batches(joint, clips.codes, clips.audio_embeddings, BATCH)
         encoded = ((rows, states, states.masks[0]) for rows, states in batches)
-        proposed[name], proposed[f"{name}/beam"] = _decode(joint, encoded, len(clips.codes), decoding)
+        found = _decode(joint, encoded, len(clips.codes), decoding)
+        proposed |= {name: found.sampled, f"{name}/beam": found.searched}
     return proposed
 
 
@@ -297,15 +299,12 @@ def propose_clips(
     audio_embeddings: np.ndarray,
     decoding: Decoding,
     batch_size: int = BATCH,
-) -> tuple[list[list[Candidate]], list[list[Candidate]]]:
+) -> Proposed:
     """Sample and search captions of one captioner from one encoder pass over N clips.
 
     Args:
         codes: [T_i, Q] of each clip.
         audio_embeddings: [N, D].
-
-    Returns:
-        The candidates of `sample` and those of `search`, clip by clip.
     """
     encoded = encoded_batches(captioner, codes, audio_embeddings, batch_size)
     return _decode(captioner, encoded, len(codes), decoding)
@@ -313,16 +312,15 @@ def propose_clips(
 
 def _decode(
     captioner: CaptionSource, encoded: Iterable[tuple[np.ndarray, Any, Tensor]], clips: int, decoding: Decoding
-) -> tuple[list[list[Candidate]], list[list[Candidate]]]:
+) -> Proposed:
     """Sample and search batches of clips, given as (rows, states, mask), and put the results in the clips' order."""
-    sampled: list[list[Candidate]] = [[] for _ in range(clips)]
-    beams: list[list[Candidate]] = [[] for _ in range(clips)]
+    proposed = Proposed([[] for _ in range(clips)], [[] for _ in range(clips)])
     for rows, states, mask in encoded:
         draws = sample(captioner, states, mask, decoding.sampling, decoding.seed)
         best = search(captioner, states, mask, decoding.beam)
         for row, draw, found in zip(rows, draws, best, strict=True):
-            sampled[row], beams[row] = draw, found
-    return sampled, beams
+            proposed.sampled[row], proposed.searched[row] = draw, found
+    return proposed
 
 
 def _distinct(candidates: list[Candidate]) -> list[Candidate]:

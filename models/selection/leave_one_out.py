@@ -120,27 +120,25 @@ def solve_retrieval(
 
 def leave_one_out(
     everybody: Group,
-    members: Iterable[str],
+    members: Mapping[str, Sequence[str]],
     full: np.ndarray,
     values_of: Callable[[Group], np.ndarray],
     seed: int,
     groups: np.ndarray | None = None,
-    parts: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Added]:
     """Measure what each of `members` adds.
 
     Args:
+        members: each with its dependents, such as the token ensembles that it is part of, which are left out with it.
         full: [N] values of the ensemble of all members.
         values_of: returns [N] values of the same items by a smaller ensemble.
         groups: as for `paired_bootstrap`.
-        parts: the members that each token ensemble joins; it is left out with any of them.
     """
     added = []
-    for member in members:
-        dependents = [name for name, joined in (parts or {}).items() if member in joined]
+    for member, dependents in members.items():
         without = values_of(everybody.without(member, *dependents))
         comparison = paired_bootstrap(full, without, seed=seed, groups=groups)
-        added.append(Added(member, dependents, float(without.mean()), comparison))
+        added.append(Added(member, list(dependents), float(without.mean()), comparison))
     return added
 
 

@@ -94,5 +94,7 @@ def _check(similarities: dict[str, np.ndarray]) -> None:
     expected = similarities[first].shape
     for name, one in similarities.items():
         if one.shape != expected:
-            raise RerankingInputError(f"{name}: {one.shape} queries and clips, {first} has {expected}")
+            raise RerankingInputError(
+                f"similarity [queries, clips] by {name}: {one.shape}, expected {expected} as by {first}"
+            )
         refuse_non_finite(f"similarity by {name}", one, np.True_, ("query", "clip"))

@@ -47,8 +47,7 @@ def behind_best(values: np.ndarray, resamples: int = 1000, seed: int = 0) -> Beh
 
 
 def reranking_surface(
-    encoder: np.ndarray,
-    decoder: np.ndarray,
+    scores: np.ndarray,
     fluency_error: np.ndarray,
     mask: np.ndarray,
     value: np.ndarray,
@@ -58,11 +57,11 @@ def reranking_surface(
     """Return the value [T, W, C] of each clip's choice under each fluency threshold [T] and encoder weight [W].
 
     Args:
-        encoder, decoder: scores [C, K]; the decoder's weight is 1 minus the encoder's.
+        scores: [2, C, K] of encoder and decoder; the decoder's weight is 1 minus the encoder's.
         fluency_error, mask: [C, K], as for `allowed_candidates`.
         value: [C, K].
     """
-    scores, weightings = np.stack([encoder, decoder]), np.stack([encoder_weights, 1 - encoder_weights], 1)
+    weightings = np.stack([encoder_weights, 1 - encoder_weights], 1)
     return np.stack(
         [chosen_values(scores, allowed_candidates(fluency_error, mask, t), value, weightings) for t in thresholds]
     )

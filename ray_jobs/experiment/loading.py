@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
 from collections.abc import Iterable
 from functools import reduce
 from pathlib import Path
@@ -38,6 +39,9 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
 
 def load_config(path: str | Path, overrides: list[str], schema: type[Schema]) -> Schema:
     """Read a YAML file, apply `key.subkey=value` overrides (values are YAML), and validate it against `schema`.
+
+    An override may reach several members: `members.*.training.epochs=1` all, `members.captioner-*.training.epochs=1`
+    those whose names fit, `members.@captioner.training.epochs=1` those of a kind. Overrides apply in their order.
 
     Raises:
         ConfigError: naming file and key; for an unknown key also the nearest valid one.
@@ -82,19 +86,41 @@ def _unshared(node: Any) -> Any:
 
 
 def _override(raw: dict[str, Any], override: str) -> None:
-    dotted, separator, value = override.partition("=")
+    """Set the value of `key.subkey=value` in each mapping that the dotted key names."""
+    dotted, separator, text = override.partition("=")
     if not separator or not dotted:
         raise ConfigError(f"{override!r}: expected key=value, for instance seed=1 or features.codebooks=4")
-    *parents, last = dotted.split(".")
-    node = raw
-    for key in parents:
-        node = node.setdefault(key, {})
-        if not isinstance(node, dict):
-            raise ConfigError(f"{override!r}: {key!r} holds a value, not keys")
     try:
-        node[last] = yaml.safe_load(value)
+        value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{override!r}: the value is not YAML: {error}") from error
+    nodes = [raw]
+    for key in (parts := dotted.split("."))[:-1]:
+        nodes = [node.setdefault(name, {}) for node in nodes for name in _named(node, key, override)]
+        if not all(isinstance(node, dict) for node in nodes):
+            raise ConfigError(f"{override!r}: {key!r} holds a value, not keys")
+    for node in nodes:
+        for name in _named(node, parts[-1], override):
+            node[name] = _unshared(value)
+
+
+def _named(node: dict[str, Any], key: str, override: str) -> list[str]:
+    """Return the names in a mapping that a part of an override's key means.
+
+    `@captioner` means all members of that kind, a part with a wildcard (`*`, `captioner-*`) all names that fit it, and
+    any other part itself.
+    """
+    if key.startswith("@"):
+        names = [name for name, value in node.items() if isinstance(value, dict) and value.get("kind") == key[1:]]
+        choices = sorted({str(value["kind"]) for value in node.values() if isinstance(value, dict) and "kind" in value})
+        what = f"of kind {key[1:]!r}"
+    elif set(key) & set("*?["):
+        names, choices, what = fnmatch.filter(node, key), list(node), f"like {key!r}"
+    else:
+        return [key]
+    if not names:
+        raise ConfigError(f"{override!r}: there is nothing {what}; there are: {', '.join(choices) or 'none'}")
+    return names
 
 
 def _kinds(union: Any) -> set[str]:

@@ -107,7 +107,7 @@ def _scores(frame: pd.DataFrame) -> dict[str, str]:
 
 def _alone(frame: pd.DataFrame, reranking: Reranking, captioners: list[str]) -> dict[str, str]:
     """Return the caption that each captioner alone would have given of a clip, reranked."""
-    table, _ = CandidateTable.from_frame(frame, [frame["clip_id"].iloc[0]])
+    table = CandidateTable.from_frame(frame, [frame["clip_id"].iloc[0]]).table
     own = {name: table.of_captioner(name) for name in captioners}
     return {name: table.texts[0][int(reranking.choose(t)[0])] for name, t in own.items() if t.mask.any()}
 

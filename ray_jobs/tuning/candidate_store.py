@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import ray
 
-from models.ensemble.candidate_table import VALUE, CandidateError, CandidateTable
+from models.ensemble.candidate_table import VALUE, CandidateError, CandidateTable, ValuedTable
 from models.ensemble.scores.registry import score_columns
 from models.files import write_frame
 from models.metrics.captions import CaptionInputError, candidate_values
@@ -141,9 +141,7 @@ class CandidateStore:
 
         return set(pq.read_schema(storage.source(path)).names)
 
-    def read(
-        self, clip_ids: Sequence[str], search: SearchConfig, clips: int
-    ) -> tuple[CandidateTable, dict[str, np.ndarray]]:
+    def read(self, clip_ids: Sequence[str], search: SearchConfig, clips: int) -> ValuedTable:
         """Return the table of the first `clips` clips, and the values [clips, K] by metric.
 
         Args:

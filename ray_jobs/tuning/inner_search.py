@@ -21,7 +21,7 @@ def mixtures(experiment: Experiment) -> list[list[str]]:
 
 def solve(experiment: Experiment, store: CandidateStore, clip_ids: list[str], clips: int) -> RerankingFound:
     """Search the weights by the objective on the first `clips` clips of a sampling setting."""
-    table, values = store.read(clip_ids, experiment.search, clips)
+    known = store.read(clip_ids, experiment.search, clips)
     return search_reranking(
-        table, values[experiment.search.objective], mixtures(experiment), reranking_options(experiment)
+        known.table, known.values[experiment.search.objective], mixtures(experiment), reranking_options(experiment)
     )

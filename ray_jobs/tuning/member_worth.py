@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from models.ensemble.candidate_table import VALUE, CandidateTable
+from models.ensemble.candidate_table import VALUE, CandidateTable, ValuedTable
 from models.metrics.retrieval import retrieval_values
 from models.selection.leave_one_out import (
     Added,
@@ -78,25 +78,28 @@ def member_worth(members: TrainedMembers) -> MemberWorth:
 def _captioning(members: TrainedMembers, everybody: Group, budgets: dict[str, Budget]) -> _TaskWorth:
     experiment, directory = members.experiment, members.directory
     objective, options = experiment.search.objective, reranking_options(experiment)
-    known, values = _table(directory.search("reranking") / "candidates.parquet")
+    known = _table(directory.search("reranking") / "candidates.parquet")
     clip_ids = members.features.clip_ids
     frame = pd.read_parquet(directory.ensemble / "candidates.parquet")
     frame = add_values(frame, clip_ids, members.features.captions, [objective])
     # the choice as a metric's column: 1 for the candidate that the ensemble chose
-    table, own = CandidateTable.from_frame(frame.rename(columns={"chosen": VALUE + "chosen"}), clip_ids)
-    solve = cache(lambda group: solve_captioning(group, known, values[objective], options))
+    own = CandidateTable.from_frame(frame.rename(columns={"chosen": VALUE + "chosen"}), clip_ids)
+    solve = cache(lambda group: solve_captioning(group, known.table, known.values[objective], options))
 
     def values_at(chosen: np.ndarray) -> np.ndarray:
-        return np.take_along_axis(own[objective], chosen[:, None], 1)[:, 0]
+        return np.take_along_axis(own.values[objective], chosen[:, None], 1)[:, 0]
 
     def values_of(group: Group) -> np.ndarray:
-        return values_at(choose_captions(group, solve(group)[0], table))
+        return values_at(choose_captions(group, solve(group)[0], own.table))
 
     only = everybody.captioners[0] if len(everybody.captioners) == 1 else None  # without it there would be no caption
-    others = [member for member in everybody.members if member != only]
-    parts = {name: joint.members for name, joint in experiment.token_ensembles.items()}
-    full = values_at(own["chosen"].argmax(1))
-    added = leave_one_out(everybody, others, full, values_of, experiment.seed, parts=parts)
+    dependents = {
+        member: [name for name, joint in experiment.token_ensembles.items() if member in joint.members]
+        for member in everybody.members
+        if member != only
+    }
+    full = values_at(own.values["chosen"].argmax(1))
+    added = leave_one_out(everybody, dependents, full, values_of, experiment.seed)
     steps = forward_selection(
         everybody, lambda group: solve(group)[1], _needs(experiment), budgets, everybody.captioners
     )
@@ -116,12 +119,12 @@ def _retrieval(members: TrainedMembers, everybody: Group, budgets: dict[str, Bud
         return retrieval_values(solve(group.retrievers)[0].join(similarities), target).average_precision
 
     others = alone.retrievers if len(alone.retrievers) > 1 else ()
-    added = leave_one_out(alone, others, values_of(alone), values_of, experiment.seed, groups=target)
+    added = leave_one_out(alone, dict.fromkeys(others, ()), values_of(alone), values_of, experiment.seed, groups=target)
     steps = forward_selection(alone, lambda group: solve(group.retrievers)[1], {}, budgets, alone.retrievers)
     return _TaskWorth(_left_out("retrieval", "map@10", added), _steps(steps))
 
 
-def _table(path: Path) -> tuple[CandidateTable, dict[str, np.ndarray]]:
+def _table(path: Path) -> ValuedTable:
     frame = pd.read_parquet(path)
     return CandidateTable.from_frame(frame, list(dict.fromkeys(frame["clip_id"])))
 

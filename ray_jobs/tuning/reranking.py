@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from models.ensemble.candidate_table import CandidateTable
+from models.ensemble.candidate_table import CandidateTable, ValuedTable
 from models.ensemble.reranking import Reranking, normalise
 from models.ensemble.scores.base import weight_name
 from models.ensemble.scores.decoder import DECODER
@@ -40,8 +40,8 @@ def search_weights(
     """
     search = experiment.search
     build_all(experiment, sampling, len(clip_ids), candidate_metrics(search))
-    table, values = CandidateStore(experiment, sampling).read(clip_ids, search, len(clip_ids))
-    value = values[search.objective]
+    known = CandidateStore(experiment, sampling).read(clip_ids, search, len(clip_ids))
+    table, value = known.table, known.values[search.objective]
     found = search_reranking(table, value, mixtures(experiment), reranking_options(experiment))
     everyone = found.captioners == experiment.caption_sources()
     reranking = Reranking(
@@ -60,29 +60,29 @@ def search_weights(
         best_value=choice.best_value,
         within_one_standard_error=choice.within,
         rule=search.rule,
-        filtered=_means(reranking, table, values),
-        unfiltered=_means(reranking.model_copy(update={"fluency_threshold": 1.0}), table, values),
+        filtered=_means(reranking, known),
+        unfiltered=_means(reranking.model_copy(update={"fluency_threshold": 1.0}), known),
         absent={metric: reason for metric in BESIDE_THE_FILTER if (reason := missing_parts(metric))},
         split=SPLIT,
         seed=experiment.seed,
     )
     frames = {
         "trials": found.trials.rename(columns={"value": search.objective}),
-        "candidates": table.to_frame(clip_ids, values),
+        "candidates": table.to_frame(clip_ids, known.values),
         "surface": _surface(search, table.of_members(found.captioners), value, found.weights, experiment.seed),
     }
     return SearchOutcome(best, frames)
 
 
-def _means(reranking: Reranking, table: CandidateTable, values: dict[str, np.ndarray]) -> dict[str, float]:
+def _means(reranking: Reranking, known: ValuedTable) -> dict[str, float]:
     """Return the means over clips of the chosen candidates' values, by metric.
 
     The detector that filters candidates cannot prove that filtering helps: all values are given with and without it.
     """
-    chosen = reranking.choose(table)
+    chosen = reranking.choose(known.table)
     clips = np.arange(len(chosen))
-    means = {metric: float(value[clips, chosen].mean()) for metric, value in values.items()}
-    return means | {"fluency_error": float(table.fluency_error[clips, chosen].mean())}
+    means = {metric: float(value[clips, chosen].mean()) for metric, value in known.values.items()}
+    return means | {"fluency_error": float(known.table.fluency_error[clips, chosen].mean())}
 
 
 def _surface(
@@ -94,12 +94,12 @@ def _surface(
     """
     if not table.encoder_score:
         return pd.DataFrame()
-    encoder, decoder = _encoder_and_decoder(table, weights, search.normalisation)
+    scores = _encoder_and_decoder(table, weights, search.normalisation)
     # the share that was chosen and the paper's, beside an even grid
     chosen = encoder_share(weights, table.encoder_score)
     at = np.unique(np.round([*np.linspace(0, 1, SURFACE_STEPS + 1), ENCODER_WEIGHT, chosen], 9))
     thresholds = np.unique([*THRESHOLDS, search.fluency_threshold])
-    values = reranking_surface(encoder, decoder, table.fluency_error, table.mask, value, at, thresholds)
+    values = reranking_surface(scores, table.fluency_error, table.mask, value, at, thresholds)
     behind = behind_best(values.reshape(-1, values.shape[2]), seed=seed)
     return pd.DataFrame(
         {
@@ -115,10 +115,8 @@ def _surface(
     )
 
 
-def _encoder_and_decoder(
-    table: CandidateTable, weights: dict[str, float], normalisation: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return what the surface weighs against each other, each [C, K], with the part of other scores in both."""
+def _encoder_and_decoder(table: CandidateTable, weights: dict[str, float], normalisation: str) -> np.ndarray:
+    """Return the two scores [2, C, K] that the surface weighs, with the part of all others in both."""
     scores = zip(table.score_names, table.stacked_scores, strict=True)
     scaled = {name: normalise(score, table.mask, normalisation) for name, score in scores}
     decoder = scaled.pop(weight_name(DECODER))
@@ -129,4 +127,4 @@ def _encoder_and_decoder(
     if scaled:
         rest, left = sum(weights[name] * score for name, score in scaled.items()), 1 - sum(weights[n] for n in scaled)
         encoder, decoder = left * encoder + rest, left * decoder + rest
-    return encoder, decoder
+    return np.stack([encoder, decoder])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,19 @@ SCHEDULE, OUTPUT, EXCHANGES = "schedule", "output", "exchanges"
 KEPT_FOR_TUNE = 3  # checkpoints: one waits in the queue, the trainer waits with the next, and a third is being copied
 
 
-def run_trial(
-    config: dict[str, Any], experiment: Experiment, member: str, folder: Path, commit_: str, progress: Any, groups: Any
-) -> None:
+@dataclass(frozen=True)
+class TrialRequest:
+    """What all trials of a sweep have in common."""
+
+    experiment: Experiment
+    member: str
+    folder: Path  # of the trials, for models and checkpoints
+    commit: str
+    progress: Any  # the actor that collects lines for the terminal
+    groups: Any  # the actor `WorkerGroups`
+
+
+def run_trial(config: dict[str, Any], request: TrialRequest) -> None:
     """Train the member with these settings and report every epoch to Tune.
 
     Ray's own `TuneReportCallback` reports metrics alone, and population-based training would have no weights to hand
@@ -39,29 +49,26 @@ def run_trial(
 
     Args:
         config: values of the member's fields, by dotted path.
-        folder: of the sweep's trials, for models and checkpoints.
-        progress: the actor that collects lines for the terminal.
-        groups: the actor `WorkerGroups`.
     """
-    experiment = with_settings(experiment, member, config)
-    job = MemberJob.of(experiment, RunDirectory(experiment), member)
+    experiment = with_settings(request.experiment, request.member, config)
+    job = MemberJob.of(experiment, RunDirectory(experiment), request.member)
     is_population, every = experiment.sweep.scheduler == "pbt", experiment.sweep.exchange_epochs
     epochs = job.member.training.epochs
     start = tune.get_checkpoint()
     schedule = _schedule(start, config)
     inputs = fingerprint(job.inputs, start.path) if start else job.inputs
-    job = replace(job, inputs=inputs, output=folder / "members" / inputs, tracking=())
+    job = replace(job, inputs=inputs, output=request.folder / "members" / inputs, tracking=())
     reports = Queue(1, actor_options={"num_cpus": 0, "label_selector": this_node()})
     failures = list[Exception]()
-    trial = tune.get_context().get_trial_id()
+    trial, groups = tune.get_context().get_trial_id(), request.groups
 
-    def registered_work(request: TrainingRequest) -> None:
+    def registered_work(training: TrainingRequest) -> None:
         register_workers(groups, trial)
-        work(request)
+        work(training)
 
     trainer = make_trainer(
-        TrainingRequest(job, commit_, progress, start),
-        folder / "checkpoints",
+        TrainingRequest(job, request.commit, request.progress, start),
+        request.folder / "checkpoints",
         [_Reports(reports)],
         keep=KEPT_FOR_TUNE if is_population else 1,
         worker=registered_work,

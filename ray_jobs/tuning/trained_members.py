@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from models.captioner.model import Captioner, conditioning
 from models.ensemble.candidate_table import CandidateTable, score_candidates
@@ -24,6 +23,7 @@ from ray_jobs.experiment.member_config import CaptionerMember
 from ray_jobs.features.dataset import read_features
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory
+from ray_jobs.run.session import reserved_device
 
 
 class TrainedMembers:
@@ -40,7 +40,7 @@ class TrainedMembers:
         self.experiment, self.split, self.embeddings = experiment, split, embeddings
         self.directory = directory or RunDirectory(experiment)
         self.features = read_features([self.directory.features(experiment.target_corpus, split)])
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = reserved_device()
 
     @cached_property
     def retrievers(self) -> dict[str, Retriever]:

@@ -64,7 +64,8 @@ def test_members(smoke_run: Path, name: str) -> None:
     wanted = load_experiment(ROOT / "experiments" / "smoke.yaml").members[name].training.epochs
     assert len(history) == record["epochs"] == wanted
     assert np.isfinite(history["train_loss"]).all()
-    if name.startswith("captioner"):  # the others' loss depends on the batch more than on so few steps
+    # the others' loss depends on the batch more than on so few steps: training/test_tasks.py has that they learn
+    if name.startswith("captioner"):
         assert history["train_loss"].is_monotonic_decreasing
     monitored = history[record["chosen_by"]]
     best = monitored.idxmin() if record["chosen_by"] == "caption_loss" else monitored.idxmax()

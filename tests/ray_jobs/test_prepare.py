@@ -20,7 +20,7 @@ from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.features.dataset import read_features, require_features
 from ray_jobs.features.files import FeaturesError
-from ray_jobs.features.shards import ShardEncoder, ShardMaker, ShardReader, plan_shards
+from ray_jobs.features.shards import ShardEncoder, ShardMaker, ShardReader, plan_shards, write_encoded
 from ray_jobs.run.directory import RunDirectory
 
 from .conftest import ROOT
@@ -236,8 +236,8 @@ def test_finished_features_that_cannot_be_read_are_made_again(damage: str, tmp_p
     require_features(RunDirectory(chosen))
 
 
-def test_two_pools_make_what_one_makes(tmp_path: Path) -> None:
-    """Readers that feed encoders, as on GPUs, against the one actor that does both."""
+def test_three_stages_make_what_one_makes(tmp_path: Path) -> None:
+    """Readers, encoders and writers, as on GPUs, against the one actor that does all."""
     root = tmp_path / "corpus"
     plain_corpus(root, 4)
     features = experiment(root).features
@@ -248,7 +248,7 @@ def test_two_pools_make_what_one_makes(tmp_path: Path) -> None:
         made.append((shard, {"shard": shard.to_json()}))
     ShardMaker(features)(made[0][1])
     encoder = ShardEncoder(features)
-    encoder(ShardReader(features, encoder.codec.sample_rate)(made[1][1]))
+    write_encoded(encoder(ShardReader(features, encoder.codec.sample_rate)(made[1][1])), features)
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
 

@@ -61,11 +61,12 @@ def test_a_frame_holds_the_whole_table() -> None:
     table = scored()
     values = {"cider_d": np.array([[0.1, 0.2, 0.0], [0.3, 0.4, 0.5]])}
     frame = table.to_frame(["x", "y"], values)
-    again, found = CandidateTable.from_frame(frame, ["x", "y"])
+    known = CandidateTable.from_frame(frame, ["x", "y"])
+    again, found = known.table, known.values
     assert (again.texts, again.captioners, again.tokens) == (table.texts, table.captioners, table.tokens)
     np.testing.assert_array_equal(again.stacked_scores, table.stacked_scores)
     np.testing.assert_array_equal(found["cider_d"], values["cider_d"])
-    turned, _ = CandidateTable.from_frame(frame, ["y", "x"])
+    turned = CandidateTable.from_frame(frame, ["y", "x"]).table
     assert turned.texts == table.texts[::-1]
     np.testing.assert_array_equal(turned.decoder_score, table.decoder_score[::-1])
 
@@ -99,4 +100,4 @@ def test_a_clip_of_one_candidate_is_a_table_too() -> None:
     alone = {"one": [[Candidate("a dog", -1.0, 3)]]}
     table = score_candidates(alone, {"l": Lengths()}, {"l": np.ones((1, 1))}, None)  # type: ignore[dict-item]
     assert table.mask.tolist() == [[True]]
-    assert CandidateTable.from_frame(table.to_frame(["x"]), ["x"])[0].texts == [["a dog"]]
+    assert CandidateTable.from_frame(table.to_frame(["x"]), ["x"]).table.texts == [["a dog"]]

@@ -115,7 +115,7 @@ def test_it_is_in_files_and_read_from_them(registered: None) -> None:
     frame = table.to_frame(CLIP_IDS)
     assert list(frame)[4:] == ["decoder_score", "encoder_score/bge", "length_score", "fluency_error"]
     for retrievers in (None, ["bge"]):
-        again, _ = CandidateTable.from_frame(frame, CLIP_IDS, retrievers)
+        again = CandidateTable.from_frame(frame, CLIP_IDS, retrievers).table
         assert list(again.scores) == ["encoder_score/bge", "decoder_score", "length_score"]
         np.testing.assert_array_equal(again.stacked_scores, table.stacked_scores)
 
@@ -131,7 +131,7 @@ def test_the_other_scores_and_their_weights_stay_as_they_were(monkeypatch: pytes
     np.testing.assert_array_equal(reranking.totals(after), reranking.totals(before))
     # files from before it load, and are refused by name where the score is needed
     frame = before.to_frame(CLIP_IDS)
-    again, _ = CandidateTable.from_frame(frame, CLIP_IDS)
+    again = CandidateTable.from_frame(frame, CLIP_IDS).table
     assert again.score_names == ["bge", "decoder"]
     with pytest.raises(CandidateError, match=r"no column 'length_score'; found clip_id, .*decoder_score"):
         CandidateTable.from_frame(frame, CLIP_IDS, ["bge"])

@@ -22,7 +22,7 @@ BEAM = BeamConfig(beams=4, min_tokens=4, max_tokens=12)
 def sample_clips(
     captioner: Captioner, codes: list[np.ndarray], audio: np.ndarray, sampling: SamplingConfig, seed: int
 ) -> list[list[Candidate]]:
-    return propose_clips(captioner, codes, audio, Decoding(sampling, BEAM, seed))[0]
+    return propose_clips(captioner, codes, audio, Decoding(sampling, BEAM, seed)).sampled
 
 
 def strategy(**changes: float) -> SamplingConfig:
@@ -54,10 +54,10 @@ def test_a_clip_has_the_same_captions_in_any_batch(
     batch_size: int,
 ) -> None:
     codes, audio = [clips[0][row] for row in order], clips[1][order]
-    sampled, beams = propose_clips(captioner, codes, audio, Decoding(SAMPLING, BEAM, 3), batch_size)
+    proposed = propose_clips(captioner, codes, audio, Decoding(SAMPLING, BEAM, 3), batch_size)
     for at, row in enumerate(order):
-        assert_same(sampled[at], alone[row][0])
-        assert_same(beams[at], alone[row][1])
+        assert_same(proposed.sampled[at], alone[row][0])
+        assert_same(proposed.searched[at], alone[row][1])
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def alone(captioner: Captioner, clips: Clips) -> list[tuple[list[Candidate], lis
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_strategies_do_not_depend_on_the_batch(captioner: Captioner, clips: Clips, name: str) -> None:
     decoding = Decoding(STRATEGIES[name], BEAM, 1)
-    together, apart = (propose_clips(captioner, *clips, decoding, size)[0] for size in (5, 1))
+    together, apart = (propose_clips(captioner, *clips, decoding, size).sampled for size in (5, 1))
     plain = sample_clips(captioner, *clips, SAMPLING, seed=1)
     for found, expected in zip(together, apart, strict=True):
         assert_same(found, expected)
@@ -188,7 +188,7 @@ def test_distribution_is_the_models(captioner: Captioner, clips: Clips) -> None:
 
 
 def beams_of(captioner: Captioner, clips: Clips, beam: BeamConfig) -> list[Candidate]:
-    return [one for (one,) in propose_clips(captioner, *clips, Decoding(SAMPLING, beam, 0))[1]]
+    return [one for (one,) in propose_clips(captioner, *clips, Decoding(SAMPLING, beam, 0)).searched]
 
 
 def test_beam_is_at_least_as_likely_as_greedy(captioner: Captioner, clips: Clips) -> None:

@@ -54,7 +54,9 @@ def test_audio_to_text_has_weights_of_its_own() -> None:
 def test_retrievers_of_other_clips_and_missing_similarities_are_named() -> None:
     known, target = similarities()
     queries, clips = known["a"].shape
-    with pytest.raises(RerankingInputError, match=rf"b: \({queries}, {clips - 1}\) queries and clips, a has"):
+    with pytest.raises(
+        RerankingInputError, match=rf"by b: \({queries}, {clips - 1}\), expected \({queries}, {clips}\) as by a"
+    ):
         search_retrieval(known | {"b": known["b"][:, 1:]}, target, RetrievalOptions())
     known["poor"][3, 2] = np.nan
     with pytest.raises(NonFiniteScoreError, match="similarity by poor of query 3, clip 2"):

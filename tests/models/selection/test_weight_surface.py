@@ -13,12 +13,13 @@ def test_every_cell_is_what_select_gives() -> None:
     mask = rng.random((15, 6)) < 0.8
     mask[:, 0] = True
     weights, thresholds = np.array([0.0, 0.3, 1.0]), np.array([0.2, 0.9])
-    surface = reranking_surface(encoder, decoder, error, mask, value, weights, thresholds)
+    scores = np.stack([encoder, decoder])
+    surface = reranking_surface(scores, error, mask, value, weights, thresholds)
     assert surface.shape == (2, 3, 15)
     for t, threshold in enumerate(thresholds):
         for w, weight in enumerate(weights):
             pair = np.array([weight, 1 - weight])
-            chosen = select(np.stack([encoder, decoder]), pair, error, mask, threshold)
+            chosen = select(scores, pair, error, mask, threshold)
             np.testing.assert_array_equal(surface[t, w], value[np.arange(15), chosen])
 
 

@@ -50,9 +50,25 @@ def test_overrides_reach_any_field() -> None:
     assert experiment.members["fluency"].training.epochs == 9
 
 
+def test_an_override_reaches_all_members_those_of_a_kind_or_those_of_a_name() -> None:
+    overrides = ["members.*.training.epochs=1", "members.@captioner.training.epochs=2"]
+    overrides += ["members.captioner-w*.training.epochs=3", "members.*.resources.custom={fast: 1}"]
+    members = load_experiment(SMOKE, overrides).members
+    expected = {"captioner-wide": 3, "captioner-deep": 2}
+    assert {name: member.training.epochs for name, member in members.items()} == {
+        name: expected.get(name, 1) for name in members
+    }
+    members["fluency"].resources.custom.clear()
+    assert members["captioner-wide"].resources.custom == {"fast": 1}, "a mapping is not shared between members"
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("members.@captoiner.seed=1", "nothing of kind 'captoiner'; there are: captioner, fluency-detector, retriever"),
+        ("members.capt?.seed=1", "nothing like 'capt.'; there are: retriever-bge, "),
+        ("members.*.training.epohcs=1", "members.retriever-bge.training.epohcs'; did you mean 'epochs'"),
+        ("members.*.kind.of=1", "'kind' holds a value, not keys"),
         ("serach.trials=3", "unknown key 'serach'; did you mean 'search'?"),
         ("members.fluency.training.epohcs=3", "members.fluency.training.epohcs'; did you mean 'epochs'?"),
         ("members.captioner-deep.audio_embedding=fluency", "'fluency' is not a retriever"),

@@ -14,14 +14,18 @@ from models.generation.candidates import beam_search, encoded_batches
 from models.metrics import captions as metrics
 from models.metrics.captions import MissingPartError, caption_values
 from models.settings import BeamConfig, CaptionerConfig, LogMelConfig
+from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.experiment.member_config import AnyMember, CaptionerMember, RetrieverMember
 from ray_jobs.features.dataset import Features
 from ray_jobs.features.files import write_shard
 from ray_jobs.training.member_job import MemberJob
 from ray_jobs.training.reading import read_ahead
-from ray_jobs.training.tasks.base import make_task
+from ray_jobs.training.tasks.base import Task, make_task
 from ray_jobs.training.tasks.captioner import CaptionerTask
+from ray_jobs.training.tasks.member import MemberTask
 from ray_jobs.training.tasks.retriever import RetrieverTask
+
+SMOKE = Path(__file__).parents[3] / "experiments" / "smoke.yaml"
 
 
 def job_of(member: AnyMember, log_mel: LogMelConfig) -> MemberJob:
@@ -151,6 +155,49 @@ def test_padding_is_among_the_values_of_a_step() -> None:
     losses = task.loss(small_captioner(0.5).train(), batch, torch.device("cpu"))
     assert float(losses["padding"]) == pytest.approx(1 - np.mean(lengths) / max(lengths))
     assert {"loss", "caption_loss", "mcm_loss", "padding"} == set(losses)
+
+
+# --- every kind ----------------------------------------------------------------------------------------------------
+
+
+def losses_of_epochs(task: Task, model: torch.nn.Module, epochs: int) -> list[float]:
+    """Train on the task's own batches with its own loss; the mean loss of each epoch."""
+    optimizer, means = torch.optim.AdamW(model.parameters(), 3e-3), []
+    for epoch in range(epochs):
+        losses = []
+        for batch in map(task.read, task.batches(epoch, 0, 1)):
+            loss = task.loss(model.train(), batch, torch.device("cpu"))["loss"]
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(float(loss.detach()))
+        means.append(float(np.mean(losses)))
+    return means
+
+
+def smoke_task(name: str) -> MemberTask:
+    """The task of a member of experiments/smoke.yaml, over 24 clips that differ in spectrum and captions."""
+    experiment = load_experiment(SMOKE)
+    task = make_task(job_of(experiment.members[name], experiment.features.log_mel))
+    assert isinstance(task, MemberTask)
+    rng, names = np.random.default_rng(0), [str(n) for n in range(24)]
+    log_mels = [(rng.normal(size=64) + 0.1 * rng.normal(size=(64, 64))).astype(np.float16) for _ in names]
+    captions = [SPOKEN[n % 12] for n in range(24)]
+    task.train = Features(names, names, captions, [2.0] * 24, log_mels, log_mels, [0] * 24, [0] * 24, {})
+    return task
+
+
+@pytest.mark.parametrize("name", ["retriever-roberta", "fluency"])
+def test_members_learn_from_their_batches(name: str) -> None:
+    torch.manual_seed(0)
+    task = smoke_task(name)
+    losses = losses_of_epochs(task, task.new_model(), 40)
+    assert np.mean(losses[-3:]) < 0.8 * losses[0]
+
+
+def test_a_captioner_learns_from_its_batches() -> None:
+    losses = losses_of_epochs(captioner_task(), small_captioner(0.02), 10)
+    assert np.mean(losses[-3:]) < 0.8 * losses[0]
 
 
 # --- the order of an epoch -----------------------------------------------------------------------------------------

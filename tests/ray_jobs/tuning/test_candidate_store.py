@@ -103,7 +103,8 @@ def test_files_from_before_a_score_was_registered_are_made_anew(
     with pytest.raises(CandidateError, match="no column 'length_score'"):
         store.read(CLIP_IDS, members.experiment.search, CLIPS)
     build(store, ["cider_d"])
-    table, values = store.read(CLIP_IDS, members.experiment.search, CLIPS)
+    known = store.read(CLIP_IDS, members.experiment.search, CLIPS)
+    table, values = known.table, known.values
     assert table.score_names[-2:] == ["decoder", "length"]
     assert list(values) == ["cider_d"]
     assert len(members.drawn) == 6
@@ -113,9 +114,11 @@ def test_a_table_is_the_same_from_whatever_files(members: Members, tmp_path: Pat
     search = members.experiment.search
     store = CandidateStore(members.experiment, members.experiment.sampling)
     build(store, ["cider_d", "rouge_l"])
-    table, values = store.read(CLIP_IDS, search, CLIPS)
+    known = store.read(CLIP_IDS, search, CLIPS)
+    table, values = known.table, known.values
     assert table.texts[7] == ["sound 7", "a noise at 0.5"]
-    part, part_values = store.read(CLIP_IDS, search, 12)
+    few = store.read(CLIP_IDS, search, 12)
+    part, part_values = few.table, few.values
     assert part.texts == table.texts[:12]
     # the value of a candidate does not depend on which clips are looked at
     np.testing.assert_array_equal(part_values["cider_d"], values["cider_d"][:12])

@@ -70,6 +70,15 @@ def test_a_grid_has_about_as_many_points_as_trials() -> None:
     assert len(first_points(wide, sampling_space(wide))) <= 2 + 2 ** len(SPACES["wide"])
 
 
+def test_a_setting_of_the_grid_that_is_tried_first_is_not_tried_again() -> None:
+    at_a_corner = ["search.searcher=grid", "search.trials=4", "sampling.temperature=0.2", "sampling.top_p=0.7"]
+    experiment = load_experiment(SMOKE, at_a_corner)
+    points = first_points(experiment, sampling_space(experiment))
+    assert points[1] == {"temperature": 0.2, "top_p": 0.7}, "the experiment's own"
+    assert [point for point in points if point == points[1]] == [points[1]]
+    assert len(points) == 1 + 2 * 2, "the paper's setting, and the four corners"
+
+
 def test_whole_numbers_stay_whole() -> None:
     experiment = load_experiment(SMOKE, ["search.sampling_space=wide"])
     own = experiment.sampling.model_dump()
