@@ -8,7 +8,7 @@ from ..conftest import ROOT
 
 
 def test_fields_that_were_added_leave_the_fingerprint_of_members_as_it_was() -> None:
-    assert ADDED_TO_TRAINING == {field: Training.model_fields[field].default for field in ADDED_TO_TRAINING}
+    assert {field: Training.model_fields[field].default for field in ADDED_TO_TRAINING} == ADDED_TO_TRAINING
 
     def inputs(*overrides: str) -> str:
         return RunDirectory(load_experiment(ROOT / "experiments" / "smoke.yaml", [*overrides])).member_inputs("fluency")
