@@ -240,9 +240,12 @@ def test_an_epoch_is_what_its_weights_say_in_windows_of_shards(tmp_path: Path) -
 
 def test_a_clip_that_is_drawn_often_comes_once_in_each_pass_through_its_shard(tmp_path: Path) -> None:
     task = weighted_task(tmp_path, shuffle_clips=1)
-    rows = task.epoch_clips(task.rng(0))
-    small = rows[rows >= 40].reshape(3, 8)
-    assert np.sort(small).tolist() == [list(range(40, 48))] * 3
+    apart = 0
+    for epoch in range(5):
+        rows = task.epoch_clips(task.rng(epoch))
+        assert np.sort(rows[rows >= 40].reshape(3, 8)).tolist() == [list(range(40, 48))] * 3
+        apart += int(np.ptp(np.flatnonzero(rows >= 40))) > 23
+    assert apart >= 3, "the passes do not follow each other"
 
 
 def test_a_window_reads_few_shards(tmp_path: Path) -> None:
