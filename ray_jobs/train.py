@@ -13,6 +13,7 @@ import ray
 
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.features.dataset import require_features
+from ray_jobs.features.embeddings import are_there, embedded_splits, weights_checksum
 from ray_jobs.run.console import count, say, show
 from ray_jobs.run.directory import RunDirectory, commit, is_done
 from ray_jobs.run.entry import run_command
@@ -38,7 +39,7 @@ def run(experiment: Experiment, plan: bool = False) -> None:
     tracking.check(experiment)
     if not plan:
         check_resources(experiment)
-    todo = {n for n in experiment.members if not is_done(directory.member(n), directory.member_inputs(n))}
+    todo = {name for name in experiment.members if not is_trained(experiment, directory, name)}
     say(f"train: {count(len(todo), 'member')} to train, {len(experiment.members) - len(todo)} done already")
     if plan:
         from ray_jobs.training.memory import training_state_bytes
@@ -57,6 +58,16 @@ def run(experiment: Experiment, plan: bool = False) -> None:
         raise MembersFailedError(
             f"{count(len(failed), 'member')} {verb} not trained:\n{listed}\nThe same command resumes them."
         )
+
+
+def is_trained(experiment: Experiment, directory: RunDirectory, name: str) -> bool:
+    """Return whether a member is trained and, of a retriever, whether the embeddings that others read are there."""
+    if not is_done(directory.member(name), directory.member_inputs(name)):
+        return False
+    if experiment.members[name].kind != "retriever":
+        return True
+    weights = weights_checksum(directory.member(name))
+    return are_there(embedded_splits(experiment, directory, name), name, weights)
 
 
 def train_members(

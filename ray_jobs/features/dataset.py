@@ -101,17 +101,18 @@ class StoredMatrices(Sequence[np.ndarray]):
         return self.shards.get(int(self._of_clip[at])).matrix(self.column, self._rows[at])
 
 
-def read_features(directories: list[Path], cache_bytes: int | None = None) -> Features:
+def read_features(directories: list[Path], cache_bytes: int | None = None, shards: slice = slice(None)) -> Features:
     """Read the clips of the given splits; their codes and log-mels are memory-mapped, and fetched when they are used.
 
     Args:
         cache_bytes: of this node's disk that features of a store may take; if none, they stay once they are fetched.
+        shards: of each split, which are read.
 
     Raises:
         FeaturesError: if there is no clip, a shard is cut off or of an earlier version, or the shards come from
             different codecs.
     """
-    found = [(origin, shard) for origin, folder in enumerate(directories) for shard in find_shards(folder)]
+    found = [(origin, shard) for origin, folder in enumerate(directories) for shard in find_shards(folder)[shards]]
     with ThreadPoolExecutor(THREADS) as threads:
         tables = list(threads.map(lambda one: read_table(one[1], TABLE), found))
     paths = [shard for _, shard in found]
@@ -120,7 +121,7 @@ def read_features(directories: list[Path], cache_bytes: int | None = None) -> Fe
     if not sum(counts):
         listed = ", ".join(storage.uri(directory) for directory in directories)
         raise FeaturesError(f"no clips in {listed}; expected feature shards made by `enclap prepare`")
-    shards = OpenShards(ShardCache(paths, [table.size for table in tables], cache_bytes))
+    open_shards = OpenShards(ShardCache(paths, [table.size for table in tables], cache_bytes))
     of_clip = np.repeat(np.arange(len(found)), counts)
     rows = np.concatenate([np.arange(count) for count in counts])
     return Features(
@@ -128,8 +129,8 @@ def read_features(directories: list[Path], cache_bytes: int | None = None) -> Fe
         paths=_joined(tables, "path"),
         captions=_joined(tables, "captions"),
         durations_s=_joined(tables, "duration_s"),
-        codes=StoredMatrices("codes", shards, of_clip, rows),
-        log_mels=StoredMatrices("log_mel", shards, of_clip, rows),
+        codes=StoredMatrices("codes", open_shards, of_clip, rows),
+        log_mels=StoredMatrices("log_mel", open_shards, of_clip, rows),
         origins=np.repeat([origin for origin, _ in found], counts).tolist(),
         shards=of_clip.tolist(),
         codec=codec,

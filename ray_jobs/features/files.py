@@ -63,8 +63,8 @@ def shard_metadata(path: Path) -> dict[str, Any]:
         FeaturesError: if the file was cut off.
         FileNotFoundError: if there is none.
     """
-    with _opened(path, _source(path)) as file:
-        return _metadata(file)
+    with opened(path, source_of(path)) as file:
+        return metadata_of(file)
 
 
 def is_whole(path: Path) -> bool:
@@ -91,13 +91,13 @@ def read_table(path: Path, columns: Sequence[str]) -> ShardTable:
     Raises:
         FeaturesError: if the file was cut off.
     """
-    with _source(path) as source:
-        with _opened(path, source) as file:
+    with source_of(path) as source:
+        with opened(path, source) as file:
             numbers = [file.schema.get_field_index(column) for column in columns]
-        with _opened(path, source, pa.ipc.IpcReadOptions(included_fields=numbers)) as file:
+        with opened(path, source, pa.ipc.IpcReadOptions(included_fields=numbers)) as file:
             batch = file.get_batch(0)
             read = {column: batch[column].to_pylist() for column in columns}
-            return ShardTable(read, _metadata(file), source.size())
+            return ShardTable(read, metadata_of(file), source.size())
 
 
 class MappedShard:
@@ -107,7 +107,7 @@ class MappedShard:
     """
 
     def __init__(self, path: Path) -> None:
-        with pa.memory_map(str(path)) as source, _opened(path, source) as file:
+        with pa.memory_map(str(path)) as source, opened(path, source) as file:
             batch = file.get_batch(0)
         self._columns = {name: _Matrices.of(batch[name]) for name in MATRICES}
 
@@ -132,14 +132,14 @@ class _Matrices:
         return self.values[self.offsets[row] : self.offsets[row + 1]]
 
 
-def _source(path: Path) -> pa.NativeFile:
+def source_of(path: Path) -> pa.NativeFile:
     """Open a file, here or in the store; of a mapped file only the parts that are used are read."""
     found = storage.source(path)
     return pa.memory_map(str(found)) if isinstance(found, Path) else found
 
 
 @contextmanager
-def _opened(path: Path, source: pa.NativeFile, options: pa.ipc.IpcReadOptions | None = None) -> Iterator[Any]:
+def opened(path: Path, source: pa.NativeFile, options: pa.ipc.IpcReadOptions | None = None) -> Iterator[Any]:
     """Open a shard for reading.
 
     Raises:
@@ -156,7 +156,8 @@ def _opened(path: Path, source: pa.NativeFile, options: pa.ipc.IpcReadOptions | 
         yield file
 
 
-def _metadata(file: pa.ipc.RecordBatchFileReader) -> dict[str, Any]:
+def metadata_of(file: pa.ipc.RecordBatchFileReader) -> dict[str, Any]:
+    """Return the metadata that was recorded in a file's schema."""
     return json.loads(file.schema.metadata[METADATA])
 
 

@@ -28,6 +28,7 @@ from corpora.audio import files_of, load_clip
 from models.audio import AudioError
 from ray_jobs.experiment.config import FeaturesConfig, PrepareResources
 from ray_jobs.experiment.fingerprint import fingerprint
+from ray_jobs.features.embeddings import remove_embeddings
 from ray_jobs.features.files import EARLIER_SHARDS, SHARDS, is_whole, shard_metadata, write_shard
 from ray_jobs.run import storage
 from ray_jobs.run.console import count, say
@@ -97,6 +98,8 @@ def write_shards(shards: list[Shard], features: FeaturesConfig, codec_rate: int,
     say(f"prepare: {len(todo)} shards of {clips} clips to make, {len(shards) - len(todo)} done already")
     if not todo:
         return
+    for split in {Path(shard.path).parent for shard in todo}:
+        remove_embeddings(split)
     seconds, load = 0.0, EncoderLoad()
     with tqdm(total=clips, unit=" clips", desc="prepare", mininterval=1 if sys.stderr.isatty() else LOG_S) as bar:
         for made in make_shards(todo, features, codec_rate, resources):

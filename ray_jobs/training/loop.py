@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import nn
 
 from ray_jobs.results.member import MemberProgress
 from ray_jobs.run import storage
-from ray_jobs.run.directory import mark_done
+from ray_jobs.run.directory import is_done, mark_done
 from ray_jobs.training.faults import LossIsNaNError, actionable_errors, hang_watchdog
 from ray_jobs.training.fsdp import Shards, clip_gradients
 from ray_jobs.training.job import TrainingJob, TrainingRequest
@@ -33,19 +33,35 @@ COUNTED = ("epoch", "step", "totals", "seconds", "history")
 
 
 def train_worker(request: TrainingRequest) -> None:
-    """Train from the last checkpoint on, or from another training's where there is none, and publish the result."""
+    """Train from the last checkpoint on, or from another training's where there is none, and publish the result.
+
+    A training that was published is not repeated: what is left is done (`Task.finish`).
+    """
     job = request.job.on_this_node()
     context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+
+    def say(line: str) -> None:
+        if request.progress:
+            ray.get(request.progress.push.remote(line))
+
+    if not broadcast_from_rank_zero(is_done(job.output, job.inputs)):
+        _train(request, job, rank, world, say)
+    broadcast_from_rank_zero(None)  # the result is published
+    make_task(job).finish(rank, world, say)
+
+
+def _train(request: TrainingRequest, job: TrainingJob, rank: int, world: int, say: Callable[[str], None]) -> None:
     task = make_task(job)
     with tempfile.TemporaryDirectory() as scratch, actionable_errors(job, task.memory_remedy, Path(scratch)):
-        state = TrainingState(task, Path(scratch), context.get_world_rank(), context.get_world_size(), request.start)
-        tracking = Tracking(job, state.epoch, state.world) if state.rank == 0 else None
+        state = TrainingState(task, Path(scratch), rank, world, request.start)
+        tracking = Tracking(job, state.epoch, world) if rank == 0 else None
         while state.epoch < job.training.epochs and not state.is_stale():
             epoch = state.run_epoch()
             if tracking:
                 tracking.log(epoch)
-                if request.progress:
-                    ray.get([request.progress.push.remote(line) for line in _lines(job, epoch)])
+                for line in _lines(job, epoch):
+                    say(line)
         if tracking:
             tracking.close()
             state.publish(request.commit)

@@ -49,8 +49,7 @@ class LoadedMembers:
         if self._members is None or self._members.experiment != experiment:
             self._members = None  # so that two experiments' members are never loaded together
             directory = validation_directory(experiment)
-            embeddings = directory.search("candidates") / f"audio-{directory.members_inputs()}.npz"
-            self._members = TrainedMembers(experiment, SPLIT, directory, embeddings)
+            self._members = TrainedMembers(experiment, SPLIT, directory)
         return self._members
 
 

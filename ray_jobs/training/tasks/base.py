@@ -112,6 +112,13 @@ class Task(ABC):
     def publish(self, trained: Trained, commit: str) -> None:
         """Write the result into the job's output directory."""
 
+    def finish(self, rank: int, world: int, say: Callable[[str], None]) -> None:
+        """Do one worker's share of what is left when the result is published; by default nothing.
+
+        It is done again by every worker of a training that was interrupted in it, and skips what is there.
+        """
+        return
+
     @property
     @abstractmethod
     def memory_remedy(self) -> str:

@@ -17,10 +17,11 @@ from models.codec.base import load_codec
 from models.generation.candidates import beam_search
 from models.metrics.captions import MissingPartError, caption_values, missing_parts
 from models.metrics.diversity import caption_diversity, collapse_warning
-from models.retriever.model import Retriever
 from models.settings import BeamConfig, CaptionerConfig, CaptionerSettings
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import CaptionerMember, Member, RetrieverMember
+from ray_jobs.features.dataset import Features
+from ray_jobs.features.embeddings import Embeddings, read_embeddings, weights_checksum
 from ray_jobs.training.batching import bucketed_batches, padding_share
 from ray_jobs.training.member_job import MemberJob
 from ray_jobs.training.tasks.base import Validation
@@ -47,17 +48,20 @@ class CaptionerTask(MemberTask):
             raise MissingPartError(f"{job.key('monitor')}: {self.monitor}: {reason}")
 
     @cached_property
-    def retrievers(self) -> list[Retriever]:
-        return [Retriever.load(self.job.edges[name]) for name in self._member.retrievers()]
-
-    @cached_property
-    def train_embeddings(self) -> np.ndarray:
-        return np.concatenate([retriever.audio_embeddings(self.train.log_mels) for retriever in self.retrievers], 1)
+    def train_embeddings(self) -> list[Embeddings]:
+        """Return the embeddings of the training clips, of each retriever that is read."""
+        return self._embeddings(self.job.train, self.train)
 
     @cached_property
     def validation_embeddings(self) -> np.ndarray:
-        log_mels = self.validation.log_mels
-        return np.concatenate([retriever.audio_embeddings(log_mels) for retriever in self.retrievers], 1)
+        """Return what is read beside the codes of the validation clips, [clips, all retrievers' D]."""
+        return side_by_side(self._embeddings(self.job.validation, self.validation), slice(None))
+
+    def _embeddings(self, splits: list[Path], features: Features) -> list[Embeddings]:
+        return [
+            read_embeddings(splits, name, weights_checksum(self.job.edges[name]), features.clip_ids)
+            for name in self._member.retrievers()
+        ]
 
     @property
     def _member(self) -> CaptionerMember:
@@ -73,7 +77,7 @@ class CaptionerTask(MemberTask):
             CaptionerConfig,
             codebooks=self.train.codes[0].shape[1],
             codebook_size=self.train.codec["codebook_size"],
-            audio_embedding_dim=sum(retriever.config.joint_dim for retriever in self.retrievers),
+            audio_embedding_dim=self.validation_embeddings.shape[1],
         )
         return Captioner.create(config, self.all_captions)
 
@@ -97,7 +101,7 @@ class CaptionerTask(MemberTask):
 
     def batches(self, epoch: int, rank: int, world: int) -> Iterator[PlannedBatch]:
         rng, train = self.rng(epoch), self.train
-        _ = self.train_embeddings  # computed once, not in every reader's thread
+        _ = self.train_embeddings  # opened once, not in every reader's thread
         clips = self.epoch_clips(rng)
         lengths = np.asarray(train.durations_s)[clips]
         for rows in bucketed_batches(lengths, self.batch_size, rng, rank, world):
@@ -108,7 +112,7 @@ class CaptionerTask(MemberTask):
         captions = [draw_captions(train.captions[clip], each, rng) for clip, rng in self.examples_of(batch)]
         return (
             [train.codes[clip] for clip in batch.clips],
-            torch.from_numpy(self.train_embeddings[batch.clips]),
+            torch.from_numpy(side_by_side(self.train_embeddings, batch.clips)),
             captions,
         )
 
@@ -162,3 +166,8 @@ class CaptionerTask(MemberTask):
         if reason := scores.absent.get(self.monitor):
             raise MissingPartError(f"{self.job.key('monitor')}: {self.monitor}: {reason}")
         return scores.corpus[self.monitor]
+
+
+def side_by_side(embeddings: list[Embeddings], clips: slice | np.ndarray) -> np.ndarray:
+    """Return some clips' embeddings by all retrievers, [clips, sum of D]."""
+    return np.concatenate([one[clips] for one in embeddings], 1)

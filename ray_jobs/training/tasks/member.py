@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from models.files import write_frame
+from models.files import sha256_of, write_frame
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import Member
 from ray_jobs.features.dataset import Features, read_features
@@ -135,6 +135,7 @@ class MemberTask(Task):
             best=trained.best,
             kept_epochs=trained.epochs,
             parameters=trained.parameters,
+            weights=sha256_of(output / "model.safetensors"),
             seconds=float(history["seconds"].sum()),
             seed=self.job.seed,
             commit=commit,

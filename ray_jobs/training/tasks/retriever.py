@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray.train.torch
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +21,8 @@ from models.retriever.model import Retriever
 from models.settings import RetrieverConfig, RetrieverSettings
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import Member, RetrieverMember
+from ray_jobs.features.embeddings import weights_checksum, write_embeddings
+from ray_jobs.run import storage
 from ray_jobs.training.batching import bucketed_batches, padding_share
 from ray_jobs.training.tasks.base import Validation
 from ray_jobs.training.tasks.member import MemberTask, PlannedBatch, draw_captions
@@ -80,3 +85,17 @@ class RetrieverTask(MemberTask):
         queries, target = flatten_captions(self.validation.captions)
         audio = model.audio_embeddings(self.validation.log_mels)
         return Validation(retrieval_values(model.similarity(model.text_embeddings(queries), audio), target).corpus)
+
+    def finish(self, rank: int, world: int, say: Callable[[str], None]) -> None:
+        """Make the audio embeddings that captioners and searches read."""
+        weights, start = weights_checksum(self.job.output), time.monotonic()
+        clips = sum(
+            write_embeddings(split, self.job.name, weights, lambda: self._published, slice(rank, None, world))
+            for split in self.job.embedded
+        )
+        if clips:
+            say(f"{self.job.name}  audio embeddings of {clips:,} clips in {time.monotonic() - start:.1f} s")
+
+    @cached_property
+    def _published(self) -> Retriever:
+        return Retriever.load(storage.pull(self.job.output)).to(ray.train.torch.get_device())

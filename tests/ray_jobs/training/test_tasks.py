@@ -17,6 +17,7 @@ from models.settings import BeamConfig, CaptionerConfig, LogMelConfig
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.experiment.member_config import AnyMember, CaptionerMember, RetrieverMember
 from ray_jobs.features.dataset import Features
+from ray_jobs.features.embeddings import Embeddings
 from ray_jobs.features.files import write_shard
 from ray_jobs.training.member_job import MemberJob
 from ray_jobs.training.reading import read_ahead
@@ -39,6 +40,7 @@ def job_of(member: AnyMember, log_mel: LogMelConfig) -> MemberJob:
         train=[],
         train_weights=None,
         validation=[],
+        embedded=[],
         log_mel=log_mel,
         edges={},
     )
@@ -88,7 +90,8 @@ def captioner_task(**settings: Any) -> CaptionerTask:
     names = [str(n) for n in range(CLIPS)]
     features = Features(names, names, SPOKEN, [len(c) / 25 for c in codes], codes, codes, [0] * CLIPS, [0] * CLIPS, {})
     task.train = task.validation = features
-    task.train_embeddings = task.validation_embeddings = rng.normal(size=(CLIPS, 8)).astype(np.float32)
+    task.validation_embeddings = rng.normal(size=(CLIPS, 8)).astype(np.float32)
+    task.train_embeddings = [Embeddings([task.validation_embeddings])]
     return task
 
 
