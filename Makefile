@@ -1,4 +1,4 @@
-.PHONY: demo test test-all test-gpu lint docs clean clean-demo
+.PHONY: demo rehearsal test test-all test-gpu lint docs clean clean-demo
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3.11
@@ -15,6 +15,10 @@ PACKAGES := benchmarks corpora models ray_jobs tests tune_spaces
 
 demo: .venv/.installed
 	$(BIN)/enclap pipeline experiments/demo.yaml
+
+# experiments/dcase2024.yaml at its published sizes, with random weights and a few clips; needs 15 GiB of disk.
+rehearsal: .venv/.installed
+	$(BIN)/python benchmarks/rehearsal.py
 
 test: .venv/.installed
 	$(PYTEST) -m "not slow"
