@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from pydantic import BaseModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .files import CheckpointError, atomic_write, write_json
+from .records import check_fields, parse_object
 
+Config = TypeVar("Config", bound=BaseModel)
+REMEDY = "copy the member again from where it was trained, or remove its directory and train it again"
 SHOWN = 5  # misfits in a message
 
 
@@ -31,32 +35,50 @@ def save_member(model: nn.Module, directory: str | Path, kind: str, config: Base
     write_json(directory / "config.json", {"kind": kind, **config.model_dump(mode="json")})
 
 
-def read_config(directory: str | Path, kind: str) -> dict[str, Any]:
-    """Read the fields of `config.json` in the directory of a member, whose kind must be the given one.
+def read_config(schema: type[Config], directory: str | Path, kind: str) -> Config:
+    """Read `config.json` in the directory of a member, whose kind must be the given one.
 
     Raises:
-        CheckpointError: if the file is missing or of another kind.
+        CheckpointError: if the file is missing, damaged or of another kind; naming the fields that do not fit.
     """
     path = Path(directory) / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected the directory of a trained {kind}")
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    found = config.pop("kind", None)
+    fields = parse_object(path.read_bytes(), path, REMEDY)
+    found = fields.pop("kind", None)
     if found != kind:
         raise CheckpointError(f"{path}: kind is {found!r}, expected {kind!r}")
-    return config
+    return check_fields(schema, fields, path, REMEDY)
+
+
+@contextmanager
+def naming(directory: Path) -> Iterator[None]:
+    """Name the directory of a member's layout or tokenizer where transformers cannot read it.
+
+    Raises:
+        CheckpointError: in place of any error.
+    """
+    try:
+        yield
+    except Exception as error:  # the tokenizers library raises no narrower class
+        said = (str(error).strip() or repr(error)).splitlines()[0]
+        raise CheckpointError(f"{directory}: cannot be read ({said}); {REMEDY}") from error
 
 
 def load_weights(model: nn.Module, directory: str | Path) -> None:
     """Fill `model` from `model.safetensors` in `directory`; every tensor must be there in its shape, and no other.
 
     Raises:
-        CheckpointError: if the file is missing; naming the tensors that do not fit (`tensor_misfits`).
+        CheckpointError: if the file is missing or damaged; naming the tensors that do not fit (`tensor_misfits`).
     """
     path = Path(directory) / "model.safetensors"
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
-    found, wanted = load_file(path), model.state_dict()
+    try:
+        found = load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: damaged ({error}); {REMEDY}") from error
+    wanted = model.state_dict()
     stored = {wanted[name].data_ptr() for name in found if name in wanted}
     tied = {name for name, tensor in wanted.items() if tensor.data_ptr() in stored}
     if misfits := tensor_misfits(found, wanted, optional=tied):

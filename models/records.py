@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,26 +23,53 @@ class RecordError(CheckpointError):
     """
 
 
-def parse_record(schema: type[Schema], text: str, path: Path | str, remedy: str, format: int | None = None) -> Schema:
-    """Return a JSON text as an instance of a pydantic model.
+def parse_record(
+    schema: type[Schema], content: bytes | str, path: Path | str, remedy: str, format: int | None = None
+) -> Schema:
+    """Return the content of a JSON file as an instance of a pydantic model.
 
     Args:
+        content: text, or bytes in UTF-8.
         path: of the file, for the message.
         remedy: what the user can do, for the message.
         format: the only value of the file's `format` that this version reads, where it has one.
 
     Raises:
-        RecordError: if the text is not JSON or of another format, or a field is missing, unknown or of another type.
+        RecordError: if the content is not UTF-8, not a JSON object or of another format, or a field is missing, unknown
+            or of another type.
+    """
+    fields = parse_object(content, path, remedy)
+    if format is not None and fields.get("format") != format:
+        found = fields.get("format")
+        raise RecordError(f"{path}: format {found!r}, this version reads format {format}; {remedy}")
+    return check_fields(schema, fields, path, remedy)
+
+
+def parse_object(content: bytes | str, path: Path | str, remedy: str) -> dict[str, Any]:
+    """Return the content of a JSON file that holds an object.
+
+    Raises:
+        RecordError: if the content is not UTF-8 or not a JSON object.
     """
     try:
-        content = json.loads(text)
+        found = json.loads(content if isinstance(content, str) else content.decode())
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{path}: not UTF-8 ({error}); {remedy}") from error
     except json.JSONDecodeError as error:
         raise RecordError(f"{path}: not JSON ({error}); {remedy}") from error
-    found = content.get("format") if isinstance(content, dict) else None
-    if format is not None and found != format:
-        raise RecordError(f"{path}: format {found!r}, this version reads format {format}; {remedy}")
+    if not isinstance(found, dict):
+        raise RecordError(f"{path}: found {_shortened(found)}, expected a JSON object; {remedy}")
+    return found
+
+
+def check_fields(schema: type[Schema], fields: Mapping[str, Any], path: Path | str, remedy: str) -> Schema:
+    """Return the fields of a JSON object as an instance of a pydantic model.
+
+    Raises:
+        RecordError: if a field is missing, unknown or of another type.
+    """
     try:
-        return schema.model_validate(content)
+        return schema.model_validate(dict(fields))
     except ValidationError as error:
         problems = [_explain(problem) for problem in error.errors()]
         more = [f"{len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
@@ -54,7 +82,11 @@ def _explain(problem: Any) -> str:
         return f"field {field!r} is missing"
     if problem["type"] == "extra_forbidden":
         return f"found field {field!r}, which this version does not know"
-    found = repr(problem["input"])
-    shown = found if len(found) <= LONGEST else f"{found[:LONGEST]}..."
+    shown = _shortened(problem["input"])
     expected = problem["msg"].removeprefix("Value error, ")
     return f"{field}: found {shown}, expected: {expected}" if field else f"{expected} (found {shown})"
+
+
+def _shortened(value: Any) -> str:
+    found = repr(value)
+    return found if len(found) <= LONGEST else f"{found[:LONGEST]}..."

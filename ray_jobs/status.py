@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 from rich.table import Column, Table
@@ -165,7 +166,7 @@ def _corpus(directory: RunDirectory, name: str, alive: bool) -> Part:
     if state == "waiting" and any(shards.values()):
         state = "running" if alive else "stopped"
     quarantine = target / "quarantine.parquet"
-    lost = pq.read_metadata(storage.source(quarantine)).num_rows if storage.exists(quarantine) else None
+    lost = _rows(quarantine) if storage.exists(quarantine) else None
     return Part(name, state, {"shards": shards, "quarantined": lost})
 
 
@@ -215,17 +216,23 @@ def _with_values(status: MemberStatus, values: Mapping[str, float]) -> MemberSta
     return replace(status, train_loss=values.get("train_loss"), validation=shown)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(storage.read_text(path))
-
-
 def _search(directory: RunDirectory, what: str) -> Part:
     path = directory.search(what)
     state = _state(path, directory.search_inputs())
     if state != "done":
         return Part(what, state, {})
     found = BEST[what].read(path).model_dump(by_alias=True, include={"objective", "value", "map_at_10"})
-    return Part(what, state, found | {"trials": pq.read_metadata(storage.source(path / "trials.parquet")).num_rows})
+    return Part(what, state, found | {"trials": _rows(path / "trials.parquet")})
+
+
+def _rows(path: Path) -> int | str:
+    """Return the number of rows of a Parquet file, or that it cannot be read."""
+    try:
+        return int(pq.read_metadata(storage.source(path)).num_rows)
+    except FileNotFoundError:
+        return f"unknown: {path.name} is missing"
+    except (OSError, pa.ArrowException):
+        return f"unknown: {path.name} is damaged"
 
 
 # --- the terminal --------------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ class ClipLength(nn.Module):
 
     @classmethod
     def load(cls, directory: Path) -> ClipLength:
-        model = cls(ClipLengthConfig.model_validate(read_config(directory, KIND)))
+        model = cls(read_config(ClipLengthConfig, directory, KIND))
         load_weights(model, directory)
         return model.eval()
 

@@ -8,7 +8,6 @@ for all codebooks.
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from pickle import UnpicklingError
@@ -22,6 +21,7 @@ from transformers import BartConfig
 
 from ..checkpoint import tensor_misfits
 from ..files import CheckpointError
+from ..records import parse_object
 
 FIELDS = {"codebooks": "num_rvq", "codebook_size": "encodec_vocab_size", "audio_embedding_dim": "d_clap"}
 DEFAULTS = {"num_rvq": 16, "encodec_vocab_size": 1024, "d_clap": 512, "mcm_loss_scale": 0.7, "label_smoothing": 0.2}
@@ -117,7 +117,7 @@ def _read_config(directory: str | Path) -> dict[str, Any]:
     path = Path(directory) / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected a checkpoint directory of EnCLAP's scripts")
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    config = parse_object(path.read_bytes(), path, "download the checkpoint again")
     if config.get("model_type", "bart") != "bart":
         raise CheckpointError(f"{path}: model_type is {config['model_type']!r}, expected 'bart'")
     return config

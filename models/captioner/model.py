@@ -27,7 +27,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
-from ..checkpoint import load_weights, read_config, save_member
+from ..checkpoint import load_weights, naming, read_config, save_member
 from ..settings import RANDOM, CaptionerConfig, CaptionerSettings
 from ..tokenization import train_tokenizer, untrained_tokenizer
 from .attention import use_captioner_attention
@@ -156,10 +156,12 @@ class Captioner(nn.Module):
     @classmethod
     def load(cls, directory: str | Path, settings: CaptionerSettings | None = None) -> Captioner:
         """Load what `save` wrote, under other `settings` if given; no network."""
-        config = CaptionerConfig.model_validate(read_config(directory, cls.kind))
+        config = read_config(CaptionerConfig, directory, cls.kind)
         config = config.model_copy(update=dict(settings)) if settings else config
         layout = Path(directory) / "language_model"
-        model = cls(config, _untrained(AutoConfig.from_pretrained(layout)), AutoTokenizer.from_pretrained(layout))
+        with naming(layout):
+            architecture, tokenizer = AutoConfig.from_pretrained(layout), AutoTokenizer.from_pretrained(layout)
+        model = cls(config, _untrained(architecture), tokenizer)
         load_weights(model, directory)
         return model.eval()
 

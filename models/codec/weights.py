@@ -95,7 +95,7 @@ def read_own(path: Path) -> tuple[dict[str, Any], State]:
     try:
         record, state = json.loads(beside.read_text(encoding="utf-8")), load_file(path)
         _, expected = record["kwargs"], record["weights_sha256"]
-    except (OSError, SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise CodecError(f"not a codec with {beside.name} beside it: {error!r}") from error
     found = weights_sha256(state)
     if found != expected:
@@ -139,7 +139,7 @@ def read_transformers(directory: Path) -> tuple[dict[str, Any], State]:
     try:
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         return config, plain_names(load_file(directory / "model.safetensors"))
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise CodecError(f"expected config.json and model.safetensors of transformers: {error!r}") from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,10 @@ from huggingface_hub.errors import EntryNotFoundError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
+from ..checkpoint import naming
 from ..device import batches_by_length
 from ..files import CheckpointError
+from ..records import parse_object
 from ..settings import RANDOM, TextEncoderConfig
 from ..tokenization import train_tokenizer, untrained_tokenizer
 
@@ -82,9 +83,14 @@ class TextEncoder(nn.Module):
 
     @classmethod
     def empty(cls, config: TextEncoderConfig, directory: Path) -> TextEncoder:
-        """Build the architecture and tokenizer that `save_layout` wrote into `directory`, with random weights."""
-        model = AutoModel.from_config(AutoConfig.from_pretrained(directory))
-        return cls(model, AutoTokenizer.from_pretrained(directory), config)
+        """Build the architecture and tokenizer that `save_layout` wrote into `directory`, with random weights.
+
+        Raises:
+            CheckpointError: if files are missing or damaged.
+        """
+        with naming(directory):
+            architecture, tokenizer = AutoConfig.from_pretrained(directory), AutoTokenizer.from_pretrained(directory)
+        return cls(AutoModel.from_config(architecture), tokenizer, config)
 
     def continue_training(self, config: TextEncoderConfig) -> None:
         """Continue training under the settings of `config`; pooling stays as it is where `config` gives none.
@@ -187,7 +193,7 @@ def _trained_pooling(name: str, model_type: str) -> str:
     path = None if name.startswith(RANDOM) else _pooling_file(name)
     if path is None:
         return "cls" if model_type == "bert" else "mean"
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = parse_object(path.read_bytes(), path, "download the checkpoint again")
     found = content.get("pooling_mode", [short for long, short in LEGACY_POOLING.items() if content.get(long)])
     modes = found if isinstance(found, list) else [found]
     if modes not in (["cls"], ["mean"]):

@@ -26,6 +26,8 @@ from .candidate_table import CandidateTable, score_candidates
 from .index import LARGE, RECORD, AudioIndex
 from .reranking import Reranking
 from .retrieval_fusion import RetrievalFusion
+from .scores.base import weight_name
+from .scores.registry import score_columns
 
 FORMAT = 1
 MANIFEST = "bundle.json"
@@ -255,10 +257,18 @@ def read_manifest(bundle: Path) -> BundleManifest:
     """Read bundle.json.
 
     Raises:
-        CheckpointError: if it is missing, damaged, or of a format that this version does not read.
+        CheckpointError: if it is missing, damaged, or of a format that this version does not read; naming a score that
+            it weighs and this version does not have.
     """
     path = bundle / MANIFEST
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected a bundle made by `enclap export`")
     remedy = "export the run again with this version, or load the bundle with the version that made it"
-    return parse_record(BundleManifest, path.read_text(encoding="utf-8"), path, remedy, FORMAT)
+    manifest = parse_record(BundleManifest, path.read_bytes(), path, remedy, FORMAT)
+    known = [weight_name(column) for column in score_columns(manifest.retrievers)]
+    if unknown := [name for name in manifest.reranking.weights if name not in known]:
+        raise CheckpointError(
+            f"{path}: reranking.weights: found {', '.join(unknown)}, expected scores of this version and bundle: "
+            f"{', '.join(known)}; {remedy}"
+        )
+    return manifest

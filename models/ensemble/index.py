@@ -166,7 +166,7 @@ class AudioIndex:
         if not path.is_file():
             raise CheckpointError(f"{path}: no such file; expected an index that was saved")
         again = "index the files again"
-        record = parse_record(IndexRecord, path.read_text(encoding="utf-8"), path, again, FORMAT)
+        record = parse_record(IndexRecord, path.read_bytes(), path, again, FORMAT)
         if record.retrievers != provenance:
             differing = sorted(
                 n for n in {*record.retrievers, *provenance} if record.retrievers.get(n) != provenance.get(n)

@@ -42,7 +42,7 @@ class FluencyDetector(nn.Module):
     @classmethod
     def load(cls, directory: str | Path, settings: FluencyDetectorConfig | None = None) -> FluencyDetector:
         """Load what `save` wrote, under other `settings` if given; no network."""
-        config = FluencyDetectorConfig.model_validate(read_config(directory, cls.kind))
+        config = read_config(FluencyDetectorConfig, directory, cls.kind)
         model = cls(config, TextEncoder.empty(config.text_encoder, Path(directory) / "text_encoder"))
         load_weights(model, directory)
         if settings:

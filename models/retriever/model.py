@@ -71,7 +71,7 @@ class Retriever(nn.Module):
         Raises:
             CheckpointError: if files are missing, or the weights are not of the architecture in `settings`.
         """
-        saved = RetrieverConfig.model_validate(read_config(directory, cls.kind))
+        saved = read_config(RetrieverConfig, directory, cls.kind)
         config = RetrieverConfig(log_mel=saved.log_mel, **dict(settings)) if settings else saved
         text_encoder = TextEncoder.empty(saved.text_encoder, Path(directory) / "text_encoder")
         model = cls(config, AudioEncoder(config.audio_encoder, config.log_mel.n_mels), text_encoder)

@@ -10,7 +10,7 @@ from typing import Any
 class Journal:
     """A file of JSON lines, each a key and a value; `done` has those of an interrupted run.
 
-    A last line that a killed run wrote only in part is dropped.
+    A last line that a killed run wrote only in part is dropped, and so is all from a line on that cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -20,8 +20,11 @@ class Journal:
         for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
             if not line.endswith(b"\n"):  # the run was killed while it was writing
                 break
-            key, value = json.loads(line)
-            self.done[key] = value
+            try:
+                key, value = json.loads(line)
+                self.done[key] = value
+            except (TypeError, ValueError):  # zeros, where the machine went down before the disk had the line
+                break
             whole += len(line)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("ab")

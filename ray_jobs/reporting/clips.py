@@ -21,6 +21,8 @@ from models.metrics.captions import candidate_values
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.features.dataset import Features, read_features
 from ray_jobs.results.best import BestReranking
+from ray_jobs.results.metrics import EnsembleMetrics
+from ray_jobs.results.table import read_table
 from ray_jobs.run.directory import RunDirectory
 
 CLIPS, CANDIDATES, RETRIEVED = 8, 5, 5  # shown: clips, and of each clip candidates and retrieved files
@@ -61,7 +63,8 @@ class ShownClip:
 def shown_clips(experiment: Experiment, directory: RunDirectory) -> list[ShownClip]:
     """Return the clips with the highest and the lowest CIDEr-D of the ensemble's caption, and some drawn at random."""
     features = read_features([directory.features(experiment.target_corpus, "test")])
-    candidates = dict(list(pd.read_parquet(directory.ensemble / "candidates.parquet").groupby("clip_id", sort=False)))
+    table = read_table(directory.ensemble / "candidates.parquet", EnsembleMetrics.COMMAND)
+    candidates = dict(list(table.groupby("clip_id", sort=False)))
     captions = [candidates[clip_id].query("chosen")["caption"].iloc[0] for clip_id in features.clip_ids]
     values = np.concatenate(candidate_values([[text] for text in captions], features.captions, "cider_d"))
     rankings = pd.read_csv(directory.ensemble / "retrieval.csv", dtype=str, keep_default_na=False)

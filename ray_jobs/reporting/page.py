@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.reporting.charts import label
@@ -17,6 +16,7 @@ from ray_jobs.reporting.searches import searches
 from ray_jobs.reporting.systems import chance, forests, summaries, tables
 from ray_jobs.results.best import BestReranking
 from ray_jobs.results.metrics import EnsembleMetrics
+from ray_jobs.results.table import read_table
 from ray_jobs.run.directory import RunDirectory
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -61,5 +61,5 @@ def number(value: Any, sign: str = "") -> str:
 
 
 def _quarantine(features: Path) -> dict[str, Any]:
-    frame = pd.read_parquet(features / "quarantine.parquet")
+    frame = read_table(features / "quarantine.parquet", "prepare")
     return {"count": len(frame), "rows": frame.head(QUARANTINED).to_dict("records")}

@@ -12,7 +12,8 @@ from models.selection.reranking_weights import ENCODER_WEIGHT, MIXTURE, encoder_
 from models.settings import SamplingConfig
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.reporting.charts import EDGE, THEME, chart, figure, label
-from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling
+from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling, SearchRecord
+from ray_jobs.results.table import read_table
 from ray_jobs.run.directory import RunDirectory
 from tune_spaces.sampling import SPACES
 
@@ -36,7 +37,7 @@ def searches(experiment: Experiment, directory: RunDirectory) -> list[dict[str, 
 
 
 def _frame(path: Path, name: str) -> pd.DataFrame:
-    return pd.read_parquet(path / f"{name}.parquet").rename(columns=EARLIER_COLUMNS)
+    return read_table(path / f"{name}.parquet", SearchRecord.COMMAND).rename(columns=EARLIER_COLUMNS)
 
 
 def _sampling(experiment: Experiment, path: Path) -> dict[str, Any]:

@@ -43,15 +43,15 @@ class ResultRecord(ResultPart):
             remedy: what the user can do about a file that cannot be read, where running the command again is not it.
 
         Raises:
-            RecordError: if it is missing, or of another version or edited so that a field does not fit.
+            RecordError: if it is missing, damaged, or of another version or edited so that a field does not fit.
         """
         path = storage.uri(directory / cls.FILE)
         remedy = remedy or f"remove {storage.uri(directory)} and run `enclap {cls.COMMAND}` again"
         try:
-            text = storage.read_text(directory / cls.FILE)
+            content = storage.read_bytes(directory / cls.FILE)
         except FileNotFoundError as error:
             raise RecordError(f"{path}: no such file; {remedy}") from error
-        record = parse_record(cls, text, path, remedy)
+        record = parse_record(cls, content, path, remedy)
         # defaults are those of a configuration: a setting that the file does not name was not what was chosen
         for name, field in cls.model_fields.items():
             if name not in record.model_fields_set and field.exclude_if is None:

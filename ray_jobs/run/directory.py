@@ -130,9 +130,16 @@ class RunDirectory:
 
 
 def is_done(directory: Path, inputs: str) -> bool:
-    """Return whether `directory` holds the finished result of these inputs."""
+    """Return whether `directory` holds the finished result of these inputs.
+
+    A marker that cannot be read, such as one cut by a full disk, marks nothing: the work is done again.
+    """
     marker = directory / MARKER
-    return storage.exists(marker) and json.loads(storage.read_text(marker)).get("inputs") == inputs
+    try:
+        content = json.loads(storage.read_bytes(marker))
+    except (FileNotFoundError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("inputs") == inputs
 
 
 def mark_done(directory: Path, inputs: str, **details: Any) -> None:

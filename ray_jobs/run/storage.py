@@ -132,17 +132,28 @@ def source(path: Path) -> Any:
     return path if at is None else at[0].open_input_file(at[1])
 
 
-def read_text(path: Path) -> str:
-    """Return the text of a file.
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file.
 
     Raises:
         FileNotFoundError: if there is no such file.
     """
     at = _remote(path)
     if at is None:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes()
     with at[0].open_input_stream(at[1]) as file:
-        return file.read().decode()
+        content: bytes = file.read()
+    return content
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        UnicodeDecodeError: if it is not UTF-8.
+    """
+    return read_bytes(path).decode()
 
 
 def written_at(path: Path) -> float | None:

@@ -103,7 +103,8 @@ class CandidateStore:
     def build(self, clips: slice, metrics: Sequence[str]) -> float:
         """Make what is missing of a file; return the seconds that drawing and scoring took.
 
-        A file from before a score was registered is made anew: its candidates are drawn from the same seed.
+        A file from before a score was registered, or a damaged one, is made anew: its candidates are drawn from the
+        same seed.
         """
         if self.is_there(clips, metrics):
             return 0.0
@@ -132,13 +133,17 @@ class CandidateStore:
         return set(score_columns(self.experiment.of_kind("retriever")))
 
     def _columns(self, clips: slice) -> set[str]:
-        """Return the columns of the file of some clips; none where it is not there."""
+        """Return the columns of the file of some clips; none where it is not there or damaged."""
         path = self.path(clips)
         if not storage.exists(path):
             return set()
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        return set(pq.read_schema(storage.source(path)).names)
+        try:
+            return set(pq.read_schema(storage.source(path)).names)
+        except pa.ArrowInvalid:
+            return set()
 
     def read(self, clip_ids: Sequence[str], search: SearchConfig, clips: int) -> ValuedTable:
         """Return the table of the first `clips` clips, and the values [clips, K] by metric.
@@ -190,9 +195,14 @@ def build_remotely(experiment: Experiment, sampling: SamplingConfig, clips: slic
 
 
 def build_all(experiment: Experiment, sampling: SamplingConfig, clips: int, metrics: Sequence[str]) -> None:
-    """Make what is missing of a setting's candidates of all clips, in as many tasks at a time as the cluster holds."""
+    """Make what is missing of a setting's candidates of the first `clips` clips.
+
+    The tasks run at the same time, as many as the cluster holds.
+    """
     store = CandidateStore(experiment, sampling)
     missing = [part for part in shard_slices(clips, experiment.search) if not store.is_there(part, metrics)]
+    if not missing:
+        return
     share = resources(experiment.search)
     task = build_remotely.options(num_cpus=share["cpu"], num_gpus=share["gpu"])
     ray.get([task.remote(experiment, sampling, part, metrics) for part in missing])

@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from models.ensemble.candidate_table import VALUE, CandidateTable, ValuedTable
 from models.metrics.retrieval import retrieval_values
@@ -27,9 +26,10 @@ from models.selection.leave_one_out import (
 )
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import CaptionerMember
-from ray_jobs.results.best import BestSampling
+from ray_jobs.results.best import BestReranking, BestSampling
 from ray_jobs.results.member import MemberMetrics
-from ray_jobs.results.metrics import ForwardSelection, LeftOut, SelectionStep, Task
+from ray_jobs.results.metrics import EnsembleMetrics, ForwardSelection, LeftOut, SelectionStep, Task
+from ray_jobs.results.table import read_table
 from ray_jobs.tuning.candidate_store import add_values
 from ray_jobs.tuning.inner_search import reranking_options
 from ray_jobs.tuning.retrieval import retrieval_options, split_target
@@ -80,7 +80,7 @@ def _captioning(members: TrainedMembers, everybody: Group, budgets: dict[str, Bu
     objective, options = experiment.search.objective, reranking_options(experiment)
     known = _table(directory.search("reranking") / "candidates.parquet")
     clip_ids = members.features.clip_ids
-    frame = pd.read_parquet(directory.ensemble / "candidates.parquet")
+    frame = read_table(directory.ensemble / "candidates.parquet", EnsembleMetrics.COMMAND)
     frame = add_values(frame, clip_ids, members.features.captions, [objective])
     # the choice as a metric's column: 1 for the candidate that the ensemble chose
     own = CandidateTable.from_frame(frame.rename(columns={"chosen": VALUE + "chosen"}), clip_ids)
@@ -125,7 +125,7 @@ def _retrieval(members: TrainedMembers, everybody: Group, budgets: dict[str, Bud
 
 
 def _table(path: Path) -> ValuedTable:
-    frame = pd.read_parquet(path)
+    frame = read_table(path, BestReranking.COMMAND)
     return CandidateTable.from_frame(frame, list(dict.fromkeys(frame["clip_id"])))
 
 

@@ -22,7 +22,7 @@ from ray_jobs.experiment.config import Experiment
 from ray_jobs.results.best import BestSampling, SearchOutcome
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory
-from ray_jobs.tuning.candidate_store import SPLIT, CandidateStore, resources, rung_sizes, shard_slices
+from ray_jobs.tuning.candidate_store import SPLIT, CandidateStore, build_all, resources, rung_sizes, shard_slices
 from ray_jobs.tuning.inner_search import solve
 from ray_jobs.tuning.sampling_space import (
     distance,
@@ -56,6 +56,8 @@ def search_sampling(
     held_out = []
     for _, trial in finished.iterrows():
         store = CandidateStore(experiment, setting(experiment, trial.to_dict()))
+        # a trial that ended before a score was registered, or lost its files, has not drawn all that is read here
+        build_all(experiment, store.sampling, clips, [search.objective])
         held_out.append(solve(experiment, store, clip_ids, clips).choice.held_out)
     values = np.array(held_out)
     far = np.array([distance(experiment, space, trial) for trial in finished.to_dict("records")])

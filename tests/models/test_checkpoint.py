@@ -20,6 +20,12 @@ class Empty(BaseModel):
     """A config without fields."""
 
 
+class Sized(BaseModel):
+    """A config with a field."""
+
+    size: int
+
+
 class Tied(nn.Module):
     """Two names for one tensor, and one more."""
 
@@ -64,8 +70,40 @@ def test_tied_weights_are_stored_once_and_loaded_under_both_names(tmp_path: Path
 
 def test_another_kind_of_member_is_refused(tmp_path: Path) -> None:
     save_member(Tied(), tmp_path, "tied", Empty())
-    assert read_config(tmp_path, "tied") == {}
+    assert read_config(Empty, tmp_path, "tied") == Empty()
     with pytest.raises(CheckpointError, match="kind is 'tied', expected 'captioner'"):
-        read_config(tmp_path, "captioner")
+        read_config(Empty, tmp_path, "captioner")
     with pytest.raises(CheckpointError, match="expected the directory of a trained captioner"):
-        read_config(tmp_path / "absent", "captioner")
+        read_config(Empty, tmp_path / "absent", "captioner")
+
+
+@pytest.mark.parametrize("kept", [0, 4, 60, -1], ids=["empty", "in the length", "in the header", "in the tensors"])
+def test_weights_that_are_cut_are_refused(tmp_path: Path, kept: int) -> None:
+    save_member(Tied(), tmp_path, "tied", Empty())
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: damaged \(.*\); .*train it again"):
+        load_weights(Tied(), tmp_path)
+
+
+def test_weights_that_are_something_else_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n" * 9)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: damaged"):
+        load_weights(Tied(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b'{"kind": "sized", ', "not JSON"),
+        (b"", "not JSON"),
+        (b'{"kind": "sized", "size": "\xff"}', "not UTF-8"),
+        (b"[1, 2]", r"found \[1, 2\], expected a JSON object"),
+        (b'{"kind": "sized", "size": "wide"}', "size: found 'wide', expected: Input should be a valid integer"),
+        (b'{"kind": "sized"}', "field 'size' is missing"),
+    ],
+)
+def test_a_config_that_is_damaged_or_does_not_fit_is_refused(tmp_path: Path, content: bytes, problem: str) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"config\.json: {problem}.*; .*train it again"):
+        read_config(Sized, tmp_path, "sized")

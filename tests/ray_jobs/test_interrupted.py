@@ -120,3 +120,13 @@ def test_a_journal_drops_a_line_that_was_cut_short(tmp_path: Path) -> None:
         assert Journal(path).done == kept.done
     journal.remove()
     assert not journal.path.exists()
+
+
+@pytest.mark.parametrize("damage", [b"\0" * 20, b"\xff\xfe", b"3", b"[1]", b'[["a"], 1]'])
+def test_a_journal_goes_on_from_before_a_line_that_cannot_be_read(tmp_path: Path, damage: bytes) -> None:
+    whole = b'["a.wav", 1]\n'
+    (tmp_path / "journal").write_bytes(whole + damage + b'\n["b.wav", 2]\n')
+    journal = Journal(tmp_path / "journal")
+    assert journal.done == {"a.wav": 1}
+    journal.add("b.wav", 3)
+    assert (tmp_path / "journal").read_bytes() == whole + b'["b.wav", 3]\n'

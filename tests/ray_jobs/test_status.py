@@ -14,7 +14,7 @@ import pytest
 from ray_jobs import cli
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.results.member import MemberMetrics, MemberProgress
-from ray_jobs.run.directory import RunDirectory, mark_done
+from ray_jobs.run.directory import MARKER, RunDirectory, is_done, mark_done
 from ray_jobs.run.lock import LEASE_S, LOCK, only_writer
 from ray_jobs.status import MemberStatus, Part, read_status
 
@@ -178,6 +178,35 @@ def test_searching_until_done(run: RunDirectory) -> None:
     for path in (run.ensemble, run.bundle, run.report):
         mark_done(path, inputs)
     assert {part.state for part in read_status(run.root).results} == {"done"}
+
+
+@pytest.mark.parametrize("content", [b'{"inputs": "', b"\xff", b"null", b""])
+def test_a_marker_that_cannot_be_read_marks_nothing(run: RunDirectory, content: bytes) -> None:
+    finish(run, "retriever-bge")
+    assert is_done(run.member("retriever-bge"), run.member_inputs("retriever-bge"))
+    (run.member("retriever-bge") / MARKER).write_bytes(content)
+    assert not is_done(run.member("retriever-bge"), run.member_inputs("retriever-bge"))
+    assert member(run, "retriever-bge").state == "outdated"
+
+
+def test_tables_that_cannot_be_read_are_shown_as_such(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare(run)
+    (run.features("soundscapes") / "quarantine.parquet").write_bytes(b"PAR1")
+    for what, best in (("retrieval", best_retrieval), ("sampling", best_sampling)):
+        best(run.experiment).write(run.search(what))
+        mark_done(run.search(what), run.search_inputs())
+    pd.DataFrame({"cider_d": [0.4, 0.5]}).to_parquet(run.search("sampling") / "trials.parquet")
+    os.truncate(run.search("sampling") / "trials.parquet", 100)
+    status = read_status(run.root)
+    assert status.corpora[0].details["quarantined"] == "unknown: quarantine.parquet is damaged"
+    assert [part.details["trials"] for part in status.searches[:2]] == [
+        "unknown: trials.parquet is missing",
+        "unknown: trials.parquet is damaged",
+    ]
+    with pytest.raises(SystemExit) as error:
+        cli.main(["status", str(run.root)])
+    assert error.value.code == 0
+    assert "trials unknown: trials.parquet is missing" in capsys.readouterr().out
 
 
 def test_the_command(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:

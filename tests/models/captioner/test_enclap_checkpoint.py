@@ -240,3 +240,7 @@ def test_other_codes_unreadable_files_and_other_models_are_refused(small: State,
     (directory / "config.json").write_text(json.dumps(SMALL | {"scale_embedding": True}))
     with pytest.raises(CheckpointError, match="scale_embedding"):
         Captioner.from_enclap(directory)
+    for content, problem in ((b"[]", "expected a JSON object"), (b"{", "not JSON"), (b"\xff", "not UTF-8")):
+        (directory / "config.json").write_bytes(content)
+        with pytest.raises(CheckpointError, match=rf"config\.json: .*{problem}.*; download the checkpoint again"):
+            Captioner.from_enclap(directory)

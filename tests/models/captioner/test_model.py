@@ -328,6 +328,17 @@ def test_files_round_trip(captioner: Captioner, clips: Clips, tmp_path: Path) ->
     assert loaded.bart.lm_head.weight.data_ptr() == loaded.bart.model.encoder.embed_tokens.weight.data_ptr()
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("content", [b'{"model', b"\xff\xfe"])
+def test_a_damaged_layout_is_refused_with_its_directory(
+    captioner: Captioner, tmp_path: Path, name: str, content: bytes
+) -> None:
+    captioner.save(tmp_path)
+    (tmp_path / "language_model" / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"language_model: cannot be read \(.*\); copy the member again"):
+        Captioner.load(tmp_path)
+
+
 def test_a_missing_tensor_is_named(captioner: Captioner, tmp_path: Path) -> None:
     captioner.save(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")

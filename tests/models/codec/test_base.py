@@ -96,7 +96,12 @@ def test_files_that_are_no_codec_are_refused(codec: Codec, tmp_path: Path) -> No
     codec.save(tmp_path / "changed.safetensors")
     state = load_file(tmp_path / "changed.safetensors")
     save_file({key: tensor * 1.01 for key, tensor in state.items()}, tmp_path / "changed.safetensors")
-    for name in ("alone.safetensors", "empty", "absent.pth", "changed.safetensors"):
+    codec.save(tmp_path / "cut.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "cut.safetensors").read_bytes()[:-1])
+    codec.save(tmp_path / "recoded.safetensors")
+    (tmp_path / "recoded.json").write_bytes((tmp_path / "recoded.json").read_bytes().decode().encode("utf-16"))
+    damaged = ("alone.safetensors", "cut.safetensors", "recoded.safetensors", "changed.safetensors")
+    for name in (*damaged, "empty", "absent.pth"):
         with pytest.raises(CodecError, match=name):
             load_codec(tmp_path / name)
     with pytest.raises(CodecError, match=r"weights of sha256 .*, expected .* as in changed\.json"):

@@ -128,6 +128,15 @@ def test_a_detector_keeps_the_pooling_that_was_found(tmp_path: Path) -> None:
     np.testing.assert_allclose(loaded.fluency_error(CAPTIONS), detector.fluency_error(CAPTIONS), atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_a_damaged_layout_is_refused_with_its_directory(tmp_path: Path, name: str) -> None:
+    published = str(published_text_encoder(tmp_path / "published", "bert"))
+    FluencyDetector.create(FluencyDetectorConfig.model_validate({"text_encoder": published}), []).save(tmp_path)
+    (tmp_path / "text_encoder" / name).write_text('{"model_type": ')
+    with pytest.raises(CheckpointError, match=r"text_encoder: cannot be read \(.*\); copy the member again"):
+        FluencyDetector.load(tmp_path)
+
+
 def test_random_weights_must_be_trained() -> None:
     for finetuning in ("frozen", "lora"):
         with pytest.raises(ValueError, match="leaves the random weights of 'random:bert' untrained"):

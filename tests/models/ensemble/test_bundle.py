@@ -59,6 +59,11 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         Ensemble.load(tmp_path)
     with pytest.raises(CheckpointError, match="not JSON"):
         Ensemble.load(write(tmp_path, "{"))
+    with pytest.raises(CheckpointError, match=r"found \[\], expected a JSON object"):
+        Ensemble.load(write(tmp_path, []))
+    (tmp_path / MANIFEST).write_bytes(manifest().model_dump_json().encode("utf-16"))
+    with pytest.raises(CheckpointError, match=r"bundle\.json: not UTF-8 .*; export the run again"):
+        Ensemble.load(tmp_path)
     content = manifest().model_dump()
     wrong = content | {"codebooks": "four", "colour": 1}
     del wrong["seed"]
@@ -81,6 +86,16 @@ def test_everything_that_computes_is_on_the_device(tmp_path: Path, monkeypatch: 
         tensors = [*model.parameters(), *model.buffers()]
         assert tensors
         assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
+def test_a_score_that_this_version_lacks_is_named_with_those_it_has(tmp_path: Path) -> None:
+    weighs = manifest().model_copy(update={"reranking": Reranking(weights={"bge": 0.5, "decoder": 0.2, "length": 0.3})})
+    with pytest.raises(CheckpointError) as refused:
+        Ensemble.load(write(tmp_path, weighs.model_dump_json()))
+    assert str(refused.value).startswith(
+        f"{tmp_path / MANIFEST}: reranking.weights: found length, expected scores of this version and bundle: "
+        "bge, decoder; export the run again"
+    )
 
 
 def test_candidates_come_with_their_scores_best_first() -> None:

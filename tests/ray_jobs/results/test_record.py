@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from models.errors import InputError
@@ -12,6 +14,7 @@ from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling, DirectionWeights
 from ray_jobs.results.metrics import EnsembleMetrics, LeftOut
 from ray_jobs.results.record import ResultRecord
+from ray_jobs.results.table import read_table
 
 from ..conftest import ROOT
 from ..example_results import best_reranking, best_retrieval, best_sampling, ensemble_metrics
@@ -165,3 +168,20 @@ def test_what_is_missing_or_not_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "best.json").write_text('{"weights": ', encoding="utf-8")
     with pytest.raises(InputError, match=r"best\.json: not JSON"):
         BestReranking.read(tmp_path)
+    (tmp_path / "best.json").write_bytes(b'{"rule": "\xe9"}')
+    with pytest.raises(InputError, match=r"best\.json: not UTF-8 .*; remove .* and run `enclap search` again"):
+        BestReranking.read(tmp_path)
+
+
+def test_a_table_that_is_cut_or_missing_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "history.parquet"
+    with pytest.raises(InputError, match=r"history\.parquet: no such file; remove .* and run `enclap train` again"):
+        read_table(path, "train")
+    frame = pd.DataFrame({"epoch": range(100), "train_loss": np.linspace(5, 1, 100)})
+    frame.to_parquet(path)
+    pd.testing.assert_frame_equal(read_table(path, "train"), frame)
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:100], whole[len(whole) // 2 :], whole[:4] + bytes(300) + whole[304:]):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"history\.parquet: damaged .*run `enclap train` again"):
+            read_table(path, "train")

@@ -17,7 +17,7 @@ from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.experiment.search_config import SearchConfig
 from ray_jobs.features.dataset import Features
 from ray_jobs.run.directory import ForbiddenSplitError, RunDirectory
-from ray_jobs.tuning import candidate_store
+from ray_jobs.tuning import candidate_store, sampling
 from ray_jobs.tuning.candidate_store import CandidateStore, add_values, rung_sizes, shard_slices, validation_directory
 from ray_jobs.tuning.trained_members import TrainedMembers
 
@@ -108,6 +108,47 @@ def test_files_from_before_a_score_was_registered_are_made_anew(
     assert table.score_names[-2:] == ["decoder", "length"]
     assert list(values) == ["cider_d"]
     assert len(members.drawn) == 6
+
+
+class InThisProcess:
+    """Stands for the task `build_remotely`: runs it at once, with the members of this process."""
+
+    def options(self, **_: float) -> "InThisProcess":
+        return self
+
+    def remote(self, experiment: Experiment, setting: SamplingConfig, clips: slice, metrics: list[str]) -> float:
+        return CandidateStore(experiment, setting).build(clips, metrics)
+
+
+def test_a_score_registered_after_all_trials_ended_is_added_to_their_candidates(
+    members: Members, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune starts no trial again that has ended, so that nobody else would draw what is missing."""
+    monkeypatch.setattr(candidate_store, "build_remotely", InThisProcess())
+    monkeypatch.setattr(candidate_store, "gpu_share", lambda share: share)
+    monkeypatch.setattr(candidate_store.ray, "get", list)
+    e = members.experiment
+    values = {e.search.objective: 0.5, "in_sample": 0.5, "clips": 12, "seconds": 1.0, "started": 0.0, "pid": 1}
+    settings = {"config/temperature": e.sampling.temperature, "config/top_p": e.sampling.top_p}
+    ended = pd.DataFrame([{**settings, **values, "generating_s": 1.0}])
+    monkeypatch.setattr(sampling, "_run_trials", lambda *_: ended)
+    build(CandidateStore(e, e.sampling), [e.search.objective])
+    drawn = len(members.drawn)
+    length = type("Length", (DecoderScore,), {"name": "length"})()
+    monkeypatch.setattr(registry, "SCORES", (*registry.SCORES, length))
+    outcome = sampling.search_sampling(e, validation_directory(e), CLIP_IDS)
+    assert (outcome.best.trials_on_all_clips, outcome.best.temperature) == (1, e.sampling.temperature)
+    assert members.drawn[drawn:] == [slice(0, 4), slice(4, 12)], "the clips that the trials saw, and no more"
+
+
+def test_a_damaged_file_is_made_anew(members: Members) -> None:
+    store = CandidateStore(members.experiment, members.experiment.sampling)
+    build(store, ["cider_d"])
+    whole = store.path(slice(0, 4)).read_bytes()
+    store.path(slice(0, 4)).write_bytes(whole[: len(whole) // 2])
+    build(store, ["cider_d"])
+    assert members.drawn[3:] == [slice(0, 4)]
+    assert store.path(slice(0, 4)).read_bytes() == whole
 
 
 def test_a_table_is_the_same_from_whatever_files(members: Members, tmp_path: Path) -> None:
