@@ -11,8 +11,8 @@ CPU cores beside each GPU, and the price of a GPU hour. Nothing here has been ti
 
 Clips are as long as they can be: 10 s for pretrained retrievers (max_frames), 22.5 s (the middle of Clotho's range) for
 finetuned ones, the 11.85 s that BART's positions hold for captioners. The search draws candidates of all validation
-clips for every setting, where in truth poor settings end early. Not included: downloads, metrics, combine. The last line
-compares the hours on 8 and 64 GPUs with those on one; nothing is claimed about them.
+clips for every setting, where in truth poor settings end early. Not included: downloads, metrics, combine. The last
+line compares the hours on 8 and 64 GPUs with those on one; nothing is claimed about them.
 """
 
 from __future__ import annotations
