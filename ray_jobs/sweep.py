@@ -27,7 +27,7 @@ import yaml
 from ray import tune
 from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 
-from models.files import write_frame, write_json, write_text
+from models.files import atomic_directory, write_frame, write_json, write_text
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.results.member import MemberMetrics
@@ -123,7 +123,8 @@ def _write(
         },
     )
     if OUTPUT in best:
-        shutil.copytree(storage.pull(Path(best[OUTPUT])), target / "model", dirs_exist_ok=True)
+        with atomic_directory(target / "model") as partial_model:
+            shutil.copytree(storage.pull(Path(best[OUTPUT])), partial_model, dirs_exist_ok=True)
     storage.push(target)
 
 
