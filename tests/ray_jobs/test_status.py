@@ -13,7 +13,7 @@ import pytest
 
 from ray_jobs import cli
 from ray_jobs.experiment.loading import load_experiment
-from ray_jobs.results.member import MemberMetrics, MemberProgress
+from ray_jobs.results.member import MemberMetrics, MemberProgress, note_failure
 from ray_jobs.run.directory import MARKER, RunDirectory, is_done, mark_done
 from ray_jobs.run.lock import LEASE_S, LOCK, only_writer
 from ray_jobs.status import MemberStatus, Part, read_status
@@ -140,11 +140,11 @@ def test_before_the_first_epoch_is_done(run: RunDirectory) -> None:
 
 def test_a_training_that_failed_before_its_first_checkpoint(run: RunDirectory) -> None:
     (run.checkpoints / f"captioner-wide-{run.member_inputs('captioner-wide')}").mkdir(parents=True)
-    run.note_failure("captioner-wide", "out of memory")
+    note_failure(run.member("captioner-wide"), 10, "out of memory")
     wide = member(run, "captioner-wide")
     assert (wide.state, wide.note, wide.epoch) == ("failed", "out of memory", None)
     begin(run, "captioner-deep")
-    run.note_failure("captioner-deep", "loss nan")
+    note_failure(run.member("captioner-deep"), 10, "loss nan")
     deep = member(run, "captioner-deep")
     assert (deep.state, deep.note, deep.epoch) == ("failed", "loss nan", 4), "the last epoch is kept"
 
