@@ -21,7 +21,7 @@ from rich.text import Text
 
 from models.records import RecordError, parse_record
 from ray_jobs.experiment.config import ConfigError, Experiment
-from ray_jobs.results.best import BEST
+from ray_jobs.results.best import BEST, BestSweep
 from ray_jobs.results.member import MemberMetrics, MemberProgress
 from ray_jobs.run import storage
 from ray_jobs.run.console import console, messages, show, spell_duration
@@ -74,6 +74,7 @@ class RunStatus:
     members: list[MemberStatus]
     searches: list[Part]
     results: list[Part]
+    sweeps: list[Part]  # by member; only those that are done, under whatever settings
 
     @property
     def needs_help(self) -> bool:
@@ -123,6 +124,7 @@ def read_status(root: Path | str) -> RunStatus:
         members=members,
         searches=searches,
         results=results,
+        sweeps=_sweeps(directory),
     )
 
 
@@ -224,6 +226,13 @@ def _search(directory: RunDirectory, what: str) -> Part:
     return Part(what, state, found | {"trials": _rows(path / "trials.parquet")})
 
 
+def _sweeps(directory: RunDirectory) -> list[Part]:
+    paths = {name: directory.sweep(name) for name in directory.experiment.members}
+    done = {name: BestSweep.read(path) for name, path in paths.items() if storage.exists(path / MARKER)}
+    shown = {"chosen_by", "value", "own_value", "trials"}
+    return [Part(name, "done", best.model_dump(include=shown)) for name, best in done.items()]
+
+
 def _rows(path: Path) -> int | str:
     """Return the number of rows of a Parquet file, or that it cannot be read."""
     try:
@@ -257,6 +266,7 @@ def _show(status: RunStatus) -> None:
     for table in (
         _parts("corpus", status.corpora),
         members,
+        *([_parts("sweep", status.sweeps)] if status.sweeps else []),
         _parts("search", status.searches),
         _parts("result", status.results),
     ):

@@ -47,6 +47,9 @@ class RunDirectory:
     def member(self, name: str) -> Path:
         return self.root / "members" / name
 
+    def sweep(self, member: str) -> Path:
+        return self.root / "sweep" / member
+
     def search(self, what: str) -> Path:
         return self.root / "search" / what
 

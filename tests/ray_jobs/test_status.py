@@ -11,8 +11,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from models.records import RecordError
 from ray_jobs import cli
 from ray_jobs.experiment.loading import load_experiment
+from ray_jobs.results.best import BestSweep
 from ray_jobs.results.member import MemberMetrics, MemberProgress, note_failure
 from ray_jobs.run.directory import MARKER, RunDirectory, is_done, mark_done
 from ray_jobs.run.lock import LEASE_S, LOCK, only_writer
@@ -178,6 +180,32 @@ def test_searching_until_done(run: RunDirectory) -> None:
     for path in (run.ensemble, run.bundle, run.report):
         mark_done(path, inputs)
     assert {part.state for part in read_status(run.root).results} == {"done"}
+
+
+def test_sweeps_are_shown_once_they_are_done(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    best = BestSweep(
+        member="fluency",
+        settings={"training.learning_rate": 0.01},
+        chosen_by="f1",
+        value=0.75,
+        own_value=None,
+        trials=4,
+        split="validation",
+        seed=0,
+        commit="unknown",
+    )
+    best.write(run.sweep("fluency"))
+    assert read_status(run.root).sweeps == []
+    mark_done(run.sweep("fluency"), "of whatever settings")
+    (sweep,) = read_status(run.root).sweeps
+    assert (sweep.name, sweep.state) == ("fluency", "done")
+    assert sweep.details == {"chosen_by": "f1", "value": 0.75, "own_value": None, "trials": 4}
+    with pytest.raises(SystemExit):
+        cli.main(["status", str(run.root)])
+    assert "chosen_by f1  value 0.750  trials 4" in capsys.readouterr().out
+    (run.sweep("fluency") / "best.json").write_text("{")
+    with pytest.raises(RecordError, match=r"best\.json: not JSON .*run `enclap sweep` again"):
+        read_status(run.root)
 
 
 @pytest.mark.parametrize("content", [b'{"inputs": "', b"\xff", b"null", b""])
