@@ -1,4 +1,4 @@
-.PHONY: demo test test-all lint docs clean clean-demo
+.PHONY: demo rehearsal test test-all test-gpu lint docs clean clean-demo
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3.11
@@ -16,11 +16,18 @@ PACKAGES := benchmarks corpora models ray_jobs tests tune_spaces
 demo: .venv/.installed
 	$(BIN)/enclap pipeline experiments/demo.yaml
 
+# experiments/dcase2024.yaml at its published sizes, with random weights and a few clips; needs 15 GiB of disk.
+rehearsal: .venv/.installed
+	$(BIN)/python benchmarks/rehearsal.py
+
 test: .venv/.installed
 	$(PYTEST) -m "not slow"
 
 test-all: .venv/.installed
 	$(PYTEST)
+
+test-gpu: .venv/.installed
+	$(BIN)/python -m pytest -m gpu -rA
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """30 sampled candidates per clip with both scores, against generate() per clip and a second scoring pass.
 
-    python benchmarks/candidates.py [--clips 16] [--rounds 3] [--threads 2]
+    python benchmarks/candidates.py [--clips 16] [--rounds 3] [--threads 2] [--device cuda]
 
 `candidates`: seconds per clip from codes to candidates with decoder score and encoder score, nucleus sampling at
 temperature 0.5 and top_p 0.95, no repeated trigram, at most 22 tokens; clips of 5 to 10 s as DAC codes at 44.1 kHz (9
@@ -20,7 +20,7 @@ from copy import deepcopy
 
 import numpy as np
 import torch
-from claims import Claims, claim, in_turns, parser, show
+from claims import Claims, add_device, claim, in_turns, parser, show
 from numpy.typing import NDArray
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -50,14 +50,15 @@ def main() -> None:
     arguments.add_argument("--clips", type=int, default=16)
     arguments.add_argument("--rounds", type=int, default=3, help="of each side, taken in turns, after one to warm up")
     arguments.add_argument("--threads", type=int, default=2)
+    add_device(arguments)
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
-    show(candidates(options.clips, options.rounds))
+    show(candidates(options.clips, options.rounds, options.device))
 
 
-def candidates(number: int, rounds: int) -> Claims:
+def candidates(number: int, rounds: int, device: str) -> Claims:
     """Return the claim of seconds per clip."""
-    captioner, retriever = models()
+    captioner, retriever = models(device)
     plain = deepcopy(captioner)
     rng = np.random.default_rng(0)
     frames = (FRAMES_A_SECOND * rng.uniform(5, 10, number)).astype(int)
@@ -80,8 +81,9 @@ def ours(captioner: Captioner, retriever: Retriever, clips: Clips) -> None:
 @torch.inference_mode()
 def baseline(captioner: Captioner, retriever: Retriever, clips: Clips) -> None:
     """Generate, score by the decoder and score by the retriever, clip by clip."""
+    device = captioner.mcm_head.weight.device
     for codes, audio in zip(*clips, strict=True):
-        states, mask = captioner.encode(*captioner.pad_codes([codes]), torch.from_numpy(audio[None]))
+        states, mask = captioner.encode(*captioner.pad_codes([codes]), torch.from_numpy(audio[None]).to(device))
         ids = captioner.bart.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
             attention_mask=mask,
@@ -101,7 +103,7 @@ def baseline(captioner: Captioner, retriever: Retriever, clips: Clips) -> None:
         retriever.similarity(retriever.text_embeddings(texts), audio[None])
 
 
-def models() -> tuple[Captioner, Retriever]:
+def models(device: str) -> tuple[Captioner, Retriever]:
     """Return a captioner and a retriever with random weights; the built-in corpus's captions train their tokenizers."""
     torch.manual_seed(0)
     captions = [caption for scene in sample_scenes({"train": 400}, seed=0)["train"] for caption in describe(scene)]
@@ -124,7 +126,8 @@ def models() -> tuple[Captioner, Retriever]:
         joint_dim=EMBEDDING,
         log_mel=LogMelConfig(),
     )
-    return Captioner.create(captioner, captions).eval(), Retriever.create(retriever, captions).eval()
+    pair = Captioner.create(captioner, captions), Retriever.create(retriever, captions)
+    return pair[0].eval().to(device), pair[1].eval().to(device)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The captioner against a plain implementation of EnCLAP's graph.
 
-    python benchmarks/captioner.py [--layers 6] [--rounds 5] [--threads 2]
+    python benchmarks/captioner.py [--layers 6] [--rounds 5] [--threads 2] [--device cuda]
 
 `training_step_clotho`, `training_step_audiocaps`: forward and backward of 4 clips with one caption each, at the width,
 vocabulary and dropouts of BART-base, on DAC 44.1 kHz codes (9 codebooks) of 15 to 30 s and of 10 s, in float32. Clips
@@ -22,7 +22,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from claims import Claims, claim, parser, show
+from claims import Claims, add_device, claim, finish_device, parser, show
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSeq2SeqLM, BartConfig
@@ -58,9 +58,9 @@ class PlainEnclap(nn.Module):
 
     def forward(self, codes: Tensor, lengths: Tensor, audio: Tensor, labels: Tensor) -> Tensor:
         hidden = span_mask(lengths, codes.shape[1], CODEBOOKS, 0.15, 10)
-        valid = torch.arange(codes.shape[1]) < lengths[:, None]
+        valid = torch.arange(codes.shape[1], device=codes.device) < lengths[:, None]
         ids = codes.masked_fill(hidden | ~valid[:, :, None], 1024)
-        frames = torch.zeros(*codes.shape[:2], self.projection.out_features)
+        frames = torch.zeros(*codes.shape[:2], self.projection.out_features, device=codes.device)
         for q, table in enumerate(self.tables):
             frames = frames + table(ids[:, :, q])
         words = self.bart.model.shared.weight
@@ -68,9 +68,9 @@ class PlainEnclap(nn.Module):
         x = torch.cat([self.projection(audio)[:, None], ends[0][:, None], frames, ends[1][:, None]], 1)
         learned = self.positions(x[:, :, 0])
         x = x + torch.cat([torch.zeros_like(learned[:, :1]), learned[:, :-1]], 1)
-        mask = torch.cat([torch.ones(len(codes), 2).bool(), valid, torch.ones(len(codes), 1).bool()], 1).long()
+        mask = torch.cat([valid.new_ones(len(codes), 2), valid, valid.new_ones(len(codes), 1)], 1).long()
         states = self.bart.model.encoder(inputs_embeds=x, attention_mask=mask).last_hidden_state
-        loss = torch.zeros(())
+        loss = torch.zeros((), device=codes.device)
         for q, head in enumerate(self.heads):
             target = codes[:, :, q].masked_fill(~hidden[:, :, q], -100)
             loss = loss + 0.5 ** (q + 1) * cross_entropy(head(states)[:, 2:-1].flatten(0, 1), target.flatten())
@@ -85,23 +85,26 @@ def main() -> None:
         "--rounds", type=int, default=5, help="steps of each side, taken in turns, after one to warm up"
     )
     arguments.add_argument("--threads", type=int, default=2)
+    add_device(arguments)
     arguments.add_argument("--long-clips", action="store_true", help="also print what a 30 s clip costs in each mode")
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     if options.long_clips:
-        print_long_clips(options.layers)
-    show(training_steps(options.layers, options.rounds))
+        print_long_clips(options.layers, options.device)
+    show(training_steps(options.layers, options.rounds, options.device))
 
 
-def training_steps(layers: int, rounds: int) -> Claims:
+def training_steps(layers: int, rounds: int, device: str) -> Claims:
     """Return the claims of seconds of a training step."""
     ours, plain = models(layers)
+    ours.to(device)
+    plain.to(device)
     claims: Claims = {}
     for corpus, seconds in SECONDS.items():
         rng = np.random.default_rng(0)
         clips = [rng.integers(0, ENTRIES, (round(s * FRAMES_A_SECOND), CODEBOOKS)).astype(np.int16) for s in seconds]
         codes, lengths = ours.pad_codes(clips)
-        audio, captions = torch.randn(4, 512), [[CAPTION]] * 4
+        audio, captions = torch.randn(4, 512).to(device), [[CAPTION]] * 4
         labels = ours.labels([CAPTION] * 4)
         found, ratio = in_turns(
             lambda: ours(codes, lengths, audio, captions)["loss"],  # noqa: B023 called before the next clips
@@ -113,16 +116,17 @@ def training_steps(layers: int, rounds: int) -> Claims:
 
 
 @torch.inference_mode()
-def print_long_clips(layers: int) -> None:
+def print_long_clips(layers: int, device: str) -> None:
     """Print encoder rows and seconds of one clip of 30 s; says nothing about the quality of the captions."""
-    model = models(layers)[0].eval()
+    model = models(layers)[0].eval().to(device)
     clip = np.random.default_rng(0).integers(0, ENTRIES, (round(30 * FRAMES_A_SECOND), CODEBOOKS)).astype(np.int16)
     for mode in ("crop", "windows", "pool", "interpolate"):
         model.config = model.config.model_copy(update={"long_clips": mode})
         taken = []
         for _ in range(3):
             start = time.perf_counter()
-            states, _ = model.encode(*model.pad_codes([clip]), torch.zeros(1, 512))
+            states, _ = model.encode(*model.pad_codes([clip]), torch.zeros(1, 512).to(device))
+            finish_device()
             taken.append(time.perf_counter() - start)
         print(f"long_clips: {mode:>12}  {states.shape[1]} rows  {min(taken):.3f} s")
 
@@ -149,8 +153,10 @@ def in_turns(ours: Callable[[], Tensor], baseline: Callable[[], Tensor], rounds:
     for number in range(rounds + 1):
         pair = {}
         for side in ((ours, baseline), (baseline, ours))[number % 2]:
+            finish_device()
             start = time.perf_counter()
             side().backward()
+            finish_device()
             pair[side] = time.perf_counter() - start
         found.append((pair[ours], pair[baseline] / pair[ours]))
     seconds, ratios = zip(*found[1:], strict=True)

@@ -50,6 +50,21 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
+def add_device(arguments: argparse.ArgumentParser) -> None:
+    """Add the option --device, of both sides: by default the GPU if there is one."""
+    import torch  # late: not all benchmarks need it
+
+    arguments.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="of both sides")
+
+
+def finish_device() -> None:
+    """Wait for a GPU to finish what it was given, which goes on after a call returns."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
 def in_turns(sides: Sequence[Callable[[], object]], rounds: int) -> list[float]:
     """Return the median seconds of each side, after one call of each to warm up.
 
@@ -58,8 +73,10 @@ def in_turns(sides: Sequence[Callable[[], object]], rounds: int) -> list[float]:
     taken: list[list[float]] = [[] for _ in sides]
     for number in range(rounds + 1):
         for side, seconds in zip(sides, taken, strict=True):
+            finish_device()
             start = time.perf_counter()
             side()
+            finish_device()
             if number:
                 seconds.append(time.perf_counter() - start)
     return [statistics.median(one) for one in taken]

@@ -1,20 +1,25 @@
 """Time and money that experiments/dcase2024.yaml takes on 1, 8 and 64 GPUs; docs/cost.md shows what this prints.
 
-    python benchmarks/cost.py [--peak 989] [--peak-float32 67] [--mfu 0.3] [--price 3]
+    python benchmarks/cost.py [--mfu 0.3] [--generation-mfu 0.02] [--cpus 16] [--price 3]
 
 Counted: the floating-point operations of a forward pass, with torch's FlopCounterMode on models of the published sizes
 with random weights. A backward pass has twice as many (torch counts those of grouped convolutions many times over, so
-they are not used), and cached gradients take a second forward pass. Taken from the corpora's papers: numbers of clips.
-Assumed, and so options: the accelerator's peak in TFLOP/s (by default an H100 SXM's, dense bfloat16 and plain float32),
-the share of it that training reaches (MFU), and the price of a GPU hour. Nothing here has been timed on a GPU.
+they are not used), and cached gradients take a second forward pass. Measured, here: decoding and resampling on a CPU
+core. Taken from the corpora's papers: numbers of clips. Assumed, and so options: the accelerator's peak in TFLOP/s (by
+default an H100 SXM's, dense bfloat16 and plain float32), the shares of it that training and generation reach (MFU), the
+CPU cores beside each GPU, and the price of a GPU hour. Nothing here has been timed on a GPU.
 
 Clips are as long as they can be: 10 s for pretrained retrievers (max_frames), 22.5 s (the middle of Clotho's range) for
-finetuned ones, the 11.85 s that BART's positions hold for captioners. Not included: search, combine, downloads, reading
-audio. The last line compares the hours on 8 and 64 GPUs with those on one; nothing is claimed about them.
+finetuned ones, the 11.85 s that BART's positions hold for captioners. The search draws candidates of all validation
+clips for every setting, where in truth poor settings end early. Not included: downloads, metrics, combine. The last line
+compares the hours on 8 and 64 GPUs with those on one; nothing is claimed about them.
 """
 
 from __future__ import annotations
 
+import statistics
+import tempfile
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +27,7 @@ from typing import Any
 
 import dac
 import numpy as np
+import soundfile
 import torch
 from claims import claim, parser, show
 from rich.console import Console
@@ -30,19 +36,21 @@ from timetable import critical_path, timetable
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForSeq2SeqLM, BartConfig
 
+from corpora.audio import load_clip
 from models.captioner.model import Captioner
 from models.fluency.detector import FluencyDetector
 from models.retriever.model import Retriever
 from models.settings import (
     CaptionerConfig,
     FluencyDetectorConfig,
+    LogMelConfig,
     RetrieverConfig,
     TextEncoderConfig,
 )
 from models.tokenization import train_tokenizer
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.loading import load_experiment
-from ray_jobs.experiment.member_config import AnyMember, CaptionerMember, RetrieverMember
+from ray_jobs.experiment.member_config import AnyMember, CaptionerMember, FluencyDetectorMember, RetrieverMember
 
 # Clips and captions of the training splits: Clotho v2.1 (arXiv 1910.09387), AudioCaps v1, WavCaps (arXiv 2303.17395)
 CLIPS = {"clotho": 3839, "audiocaps": 49_838, "wavcaps": 403_050}
@@ -52,6 +60,7 @@ VALIDATION_CLIPS = 1045
 STEP = 3  # forward passes that a training step costs
 START_UP_S = 60.0  # of a trainer (processes, imports, weights, features); assumed
 CODES_A_SECOND = 44_100 / 512
+FRAMES = int(11.85 * CODES_A_SECOND)  # of a clip that fills BART's positions
 CAPTION = "a dog barks twice while rain falls on the roof and wind blows in the distance"
 ENCODERS = {
     "BAAI/bge-base-en-v1.5": ("bert", {}),  # BERT-base is what transformers' BertConfig is by default
@@ -70,6 +79,8 @@ def main() -> None:
     arguments.add_argument("--peak", type=float, default=989.0, help="TFLOP/s in bfloat16")
     arguments.add_argument("--peak-float32", type=float, default=67.0, help="TFLOP/s in float32: prepare, embeddings")
     arguments.add_argument("--mfu", type=float, default=0.3, help="share of the peak that is reached")
+    arguments.add_argument("--generation-mfu", type=float, default=0.02, help="the same of drawing candidates")
+    arguments.add_argument("--cpus", type=float, default=16, help="CPU cores beside each GPU")
     arguments.add_argument("--price", type=float, default=3.0, help="of a GPU hour, in any currency")
     options = arguments.parse_args()
     speed, speed_float32 = options.mfu * options.peak * 1e12, options.mfu * options.peak_float32 * 1e12
@@ -77,9 +88,15 @@ def main() -> None:
     work = work_of_members(experiment, once, speed / speed_float32)
     page.print(table_of_members(experiment, work, speed))
     audio_s = audio_seconds(CLIPS) + VALIDATION_CLIPS * SECONDS["clotho"]  # and test, of as many clips
-    prepare_s = once.codec_flops() * audio_s / speed_float32
-    page.print(f"\nprepare: {audio_s / 3600:,.0f} h of audio at most, {prepare_s / 3600:.1f} GPU hours\n")
-    times = {gpus: Times.on(gpus, experiment, work, prepare_s, speed) for gpus in WORKERS}
+    prepare = Prepare(once.codec_flops() * audio_s / speed_float32, decoding_seconds() * audio_s)
+    search_s = once.search_flops(experiment) / (options.generation_mfu * options.peak * 1e12)
+    page.print(
+        f"\nprepare: {audio_s / 3600:,.0f} h of audio at most: {prepare.gpu_s / 3600:.1f} GPU hours, and "
+        f"{prepare.core_s / 3600:.0f} hours of a CPU core to decode and resample (measured here)\n"
+        f"search: {experiment.search.trials} settings, {search_s / 3600:.1f} GPU hours\n"
+    )
+    cluster = Cluster(prepare, search_s, speed, options.cpus)
+    times = {gpus: cluster.times(gpus, experiment, work) for gpus in WORKERS}
     page.print(table_of_clusters(times, options.price))
     hours = {gpus: one.total_s / 3600 for gpus, one in times.items()}
     show({f"hours_on_{gpus}_gpus": claim(hours[gpus], hours[1], None, "h", less=True) for gpus in (8, 64)})
@@ -90,8 +107,16 @@ class Work:
     """What training a member takes, in floating-point operations of bfloat16."""
 
     each: float  # a clip in a training step
-    steps: float  # all steps, which workers share
-    alone: float  # what more workers do not divide: validation, and embeddings, whose float32 counts as much more
+    steps: float  # all steps, and a retriever's embeddings, whose float32 counts as much more: workers share them
+    alone: float  # what more workers do not divide: validation
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """What preparing all corpora takes."""
+
+    gpu_s: float  # of one GPU that encodes
+    core_s: float  # of one CPU core that decodes and resamples
 
 
 @dataclass(frozen=True)
@@ -101,23 +126,35 @@ class Times:
     prepare_s: float
     train_s: float
     longest_path_s: float
+    search_s: float
 
     @property
     def total_s(self) -> float:
-        """Return those of prepare and train."""
-        return self.prepare_s + self.train_s
+        """Return those of all jobs."""
+        return self.prepare_s + self.train_s + self.search_s
 
-    @classmethod
-    def on(cls, gpus: int, experiment: Experiment, work: dict[str, Work], prepare_s: float, speed: float) -> Times:
-        """Return those on some GPUs, of `prepare_s` seconds on one and members that train at `speed` operations/s."""
+
+@dataclass(frozen=True)
+class Cluster:
+    """GPUs of one speed, and what does not depend on their number."""
+
+    prepare: Prepare
+    search_s: float  # on one GPU
+    speed: float  # operations of bfloat16 in a second of a GPU in training
+    cpus: float  # cores beside each GPU
+
+    def times(self, gpus: int, experiment: Experiment, work: dict[str, Work]) -> Times:
+        """Return the seconds on some GPUs."""
         pretraining = [name for name in experiment.members if name.endswith("-pretrained")]
         run = load_experiment(EXPERIMENT, [f"members.{name}.resources.workers={WORKERS[gpus]}" for name in pretraining])
-        seconds = {
-            name: START_UP_S + (work[name].steps / member.resources.min_workers + work[name].alone) / speed
-            for name, member in run.members.items()
-        }
-        train_s = max(timetable(run, seconds, {"GPU": gpus, "CPU": 16.0 * gpus}).values())
-        return cls(prepare_s / gpus, train_s, critical_path(run, seconds))
+        seconds = {}
+        for name, member in run.members.items():
+            shared = work[name].steps / member.resources.min_workers
+            seconds[name] = START_UP_S + (shared + work[name].alone) / self.speed
+        train_s = max(timetable(run, seconds, {"GPU": gpus, "CPU": self.cpus * gpus}).values())
+        # readers feed encoders: the slower of the two sets the time
+        prepare_s = max(self.prepare.gpu_s, self.prepare.core_s / self.cpus) / gpus
+        return Times(prepare_s, train_s, critical_path(run, seconds), self.search_s / gpus)
 
 
 def work_of_members(experiment: Experiment, once: Counted, float32: float) -> dict[str, Work]:
@@ -126,9 +163,9 @@ def work_of_members(experiment: Experiment, once: Counted, float32: float) -> di
     for name, member in experiment.members.items():
         forward, epochs = once.flops(member), member.training.epochs
         each = forward * (STEP + bool(getattr(member, "gradient_cache", None)))
-        embeddings = once.embedding_flops(experiment, member) * audio_seconds(experiment.training_corpora(name))
-        alone = forward * VALIDATION_CLIPS * epochs + embeddings * float32
-        work[name] = Work(each, each * clips_of(experiment, name) * epochs, alone)
+        embeddings = once.embedding_flops(member) * audio_seconds(corpora_of_readers(experiment, name)) * float32
+        steps = each * clips_of(experiment, name) * epochs + embeddings
+        work[name] = Work(each, steps, forward * VALIDATION_CLIPS * epochs)
     return work
 
 
@@ -146,12 +183,14 @@ def table_of_members(experiment: Experiment, work: dict[str, Work], speed: float
 
 def table_of_clusters(times: dict[int, Times], price: float) -> Table:
     """Return a row for each number of GPUs; `price` is that of a GPU hour."""
-    table = Table("GPUs", "workers of a pretraining", "prepare", "train", "longest path", box=None)
+    table = Table("GPUs", "workers of a pretraining", "prepare", "train", "longest path", "search", box=None)
     for column in ("in total", "GPU hours paid", "cost"):
         table.add_column(column)
     for gpus, one in times.items():
         paid = one.total_s * gpus / 3600
-        hours = (f"{s / 3600:.2f} h" for s in (one.prepare_s, one.train_s, one.longest_path_s, one.total_s))
+        hours = (
+            f"{s / 3600:.2f} h" for s in (one.prepare_s, one.train_s, one.longest_path_s, one.search_s, one.total_s)
+        )
         table.add_row(str(gpus), str(WORKERS[gpus]), *hours, f"{paid:.0f}", f"{paid * price:,.0f}")
     return table
 
@@ -174,11 +213,21 @@ class Counted:
             return self._once(key, lambda: captioner_flops(member))
         return self._once("fluency", lambda: fluency_flops(member.text_encoder))
 
-    def embedding_flops(self, experiment: Experiment, member: AnyMember) -> float:
-        """Return those of a second of audio, embedded by the retrievers that a captioner reads."""
-        retrievers = member.retrievers() if isinstance(member, CaptionerMember) else []
-        read = [experiment.members[name] for name in retrievers]
-        return sum(self._once("embedding", lambda: embedding_flops(r)) for r in read if isinstance(r, RetrieverMember))  # noqa: B023
+    def embedding_flops(self, member: AnyMember) -> float:
+        """Return those of a second of audio that a retriever embeds; of other members none."""
+        return self._once("embedding", lambda: embedding_flops(member)) if isinstance(member, RetrieverMember) else 0.0
+
+    def search_flops(self, experiment: Experiment) -> float:
+        """Return those of drawing and scoring the candidates of all validation clips, for every setting."""
+        drawn, members = 0.0, experiment.ensemble().values()
+        for member in members:
+            if isinstance(member, CaptionerMember):
+                key = f"{member.language_model} {experiment.sampling.candidates} candidates"
+                drawn += self._once(key, lambda: generation_flops(member, experiment.sampling.candidates))  # noqa: B023
+        texts = experiment.sampling.candidates * len(experiment.of_kind("captioner"))
+        readers = len(experiment.of_kind("retriever")) + len(experiment.of_kind("fluency-detector"))
+        fluency = next(member for member in members if isinstance(member, FluencyDetectorMember))
+        return (drawn + texts * readers * self.flops(fluency)) * VALIDATION_CLIPS * experiment.search.trials
 
     def codec_flops(self) -> float:
         """Return those of encoding a second of audio with DAC at 44.1 kHz, of Descript's default sizes."""
@@ -224,16 +273,32 @@ def retriever(member: RetrieverMember) -> Retriever:
 
 
 def captioner_flops(member: CaptionerMember) -> float:
-    """Return the operations of a clip that fills all positions; attention by matrix products, which can be counted."""
+    """Return the operations of a clip that fills all positions."""
+    model = captioner(member)
+    codes, lengths = model.pad_codes([np.zeros((FRAMES, 9), np.int16)])
+    captions = [[CAPTION] * member.captions_per_clip]
+    return count(lambda: model(codes, lengths, torch.randn(1, 1024), captions))
+
+
+def generation_flops(member: CaptionerMember, candidates: int) -> float:
+    """Return the operations of a clip's candidates: one pass of the encoder, and the decoder's over their tokens."""
+    model = captioner(member).eval()
+    codes, lengths = model.pad_codes([np.zeros((FRAMES, 9), np.int16)])
+
+    def generate() -> None:
+        states, mask = model.encode(codes, lengths, torch.randn(1, 1024))
+        model.log_likelihood(states.expand(candidates, -1, -1), mask.expand(candidates, -1), [CAPTION] * candidates)
+
+    return count(generate)
+
+
+def captioner(member: CaptionerMember) -> Captioner:
+    """Return the model of a member at its published size; attention by matrix products, which can be counted."""
     shapes = {"codebooks": 9, "codebook_size": 1024, "audio_embedding_dim": 1024}
     config = member.convert(CaptionerConfig, attn_implementation="eager", **shapes)
     bart_config = BartConfig(**BARTS[member.language_model], vocab_size=50_265)
     bart = AutoModelForSeq2SeqLM.from_config(bart_config, attn_implementation="eager")
-    model = Captioner(config, bart, train_tokenizer("bpe", [CAPTION], 400)).train()
-    frames = int(11.85 * CODES_A_SECOND)
-    codes, lengths = model.pad_codes([np.zeros((frames, 9), np.int16)])
-    captions = [[CAPTION] * member.captions_per_clip]
-    return count(lambda: model(codes, lengths, torch.randn(1, 1024), captions))
+    return Captioner(config, bart, train_tokenizer("bpe", [CAPTION], 400)).train()
 
 
 def fluency_flops(text_encoder: TextEncoderConfig) -> float:
@@ -248,6 +313,30 @@ def of_published_size(config: TextEncoderConfig) -> TextEncoderConfig:
     kind, sizes = ENCODERS[config.name]
     found: dict[str, Any] = {"name": f"random:{kind}", "sizes": sizes, "pooling": "cls", "vocab_size": 400}
     return TextEncoderConfig(**found)
+
+
+def decoding_seconds(clips: int = 12, duration_s: float = 10.0) -> float:
+    """Measure the seconds of one core that a second of audio takes to decode and resample, at both sample rates.
+
+    FLAC at 32 kHz, as WavCaps has it; the median of some clips of noise, which compress little.
+    """
+    taken = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.flac"
+        noise = np.random.default_rng(0).normal(size=int(32_000 * duration_s)) * 0.1
+        soundfile.write(path, noise.clip(-1, 1), 32_000)
+        for _ in range(clips):
+            start = time.process_time()
+            for rate in (44_100, LogMelConfig().sample_rate):
+                load_clip(path, rate)
+            taken.append((time.process_time() - start) / duration_s)
+    return statistics.median(taken[1:])
+
+
+def corpora_of_readers(experiment: Experiment, retriever: str) -> list[str]:
+    """Return the corpora that a retriever's captioners train on."""
+    readers = [name for name, member in experiment.members.items() if retriever in member.retrievers()]
+    return sorted({corpus for name in readers for corpus in experiment.training_corpora(name)})
 
 
 def clips_of(experiment: Experiment, name: str) -> int:

@@ -23,7 +23,7 @@ from models.captioner.model import SPECIAL_ROWS, Captioner
 from models.generation.candidates import beam_search, encoded_batches
 from models.metrics.captions import caption_values
 from models.settings import BeamConfig, CaptionerConfig
-from ray_jobs.features.files import Features, read_features
+from ray_jobs.features.dataset import Features, read_features
 from ray_jobs.training.batching import bucketed_batches
 
 MODES = ("crop", "windows", "pool", "interpolate")
@@ -87,7 +87,9 @@ def fit(model: Captioner, train: Features, epochs: int) -> None:
     model.train()
     rng = np.random.default_rng(0)
     for _ in range(epochs):
-        for rows in bucketed_batches(train.durations_s, BATCH, rng):
+        order = rng.permutation(len(train))
+        for places in bucketed_batches(np.asarray(train.durations_s)[order], BATCH, rng):
+            rows = order[places]
             captions = [[str(one) for one in rng.choice(train.captions[row], 2)] for row in rows]
             codes, lengths = model.pad_codes([train.codes[row] for row in rows])
             model(codes, lengths, torch.zeros(len(rows), 1), captions)["loss"].backward()

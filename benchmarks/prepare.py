@@ -1,10 +1,10 @@
 """prepare against a plain loop over the codec's own package, one file at a time.
 
-    python benchmarks/prepare.py [--clips 320] [--growth]
+    python benchmarks/prepare.py [--clips 320] [--growth] [--device cuda]
 
 Baseline: what a first script does: read a file, mix down and resample with audiotools, `dac.DAC.preprocess` and
 `encode` with the same weights and as many threads as there are cores, and write the codes as EnCLAP's own scripts do,
-`np.save` of int64 [T, Q]. It computes no log_mel and keeps no captions; ours does both.
+`np.save` of int64 [T, Q], on a GPU with the model there. It computes no log_mel and keeps no captions; ours does both.
 
 Ours: `ray_jobs.features.shards.make_shards`, as `enclap prepare` calls it, on the same files. Both sides run in turns.
 `throughput` is measured from the moment when every actor has finished its first shard; the start before that (actors,
@@ -24,11 +24,11 @@ import dac
 import numpy as np
 import pandas as pd
 import psutil
-import pyarrow.parquet as pq
+import pyarrow as pa
 import ray
 import torch
 from audiotools import AudioSignal
-from claims import Claims, claim, parser, show
+from claims import Claims, add_device, claim, parser, show
 
 from corpora.folder import read_folder
 from corpora.soundscapes.render import write_captions, write_clip
@@ -54,6 +54,7 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--clips", type=int, default=320, help="per round")
     arguments.add_argument("--growth", action="store_true", help="also measure memory with 200 and 2,000 clips")
+    add_device(arguments)
     options = arguments.parse_args()
     if options.clips < FEWEST_CLIPS:
         arguments.error(f"--clips {options.clips}: fewer than {FEWEST_CLIPS} leave too few shards for a steady state")
@@ -62,7 +63,7 @@ def main() -> None:
         table = render(root / "audio", max(options.clips, 2000 if options.growth else 0))
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         ray.data.DataContext.get_current().enable_progress_bars = False
-        claims = throughput(table.head(options.clips), root)
+        claims = throughput(table.head(options.clips), root, options.device)
         if options.growth:
             claims |= growth(table, root)
         ray.shutdown()
@@ -81,40 +82,41 @@ def render(root: Path, clips: int) -> pd.DataFrame:
     return repeated.head(clips)
 
 
-def throughput(table: pd.DataFrame, root: Path) -> Claims:
+def throughput(table: pd.DataFrame, root: Path, device: str) -> Claims:
     """Return the claims of clips per second in steady state, and of bytes of codes."""
     ours, baseline = [], []
     for number in range(ROUNDS):
-        baseline.append(plain_loop(table, root / f"npy-{number}"))
-        start, rate = our_rate(table, root / f"parquet-{number}")
+        baseline.append(plain_loop(table, root / f"npy-{number}", device))
+        start, rate = our_rate(table, root / f"shards-{number}", device)
         ours.append(rate)
         print(f"round {number + 1}: ours {rate:.2f} clips/s after {start:.1f} s of start, baseline {baseline[-1]:.2f}")
     plain = sum(path.stat().st_size for path in (root / "npy-0").iterdir())
     return {
         "throughput": claim(float(np.median(ours)), float(np.median(baseline)), 1.3, "clips/s"),
-        "bytes": claim(codes_bytes(root / "parquet-0") / len(table), plain / len(table), 5, "bytes/clip", less=True),
+        "bytes": claim(codes_bytes(root / "shards-0") / len(table), plain / len(table), 4, "bytes/clip", less=True),
     }
 
 
-def plain_loop(table: pd.DataFrame, target: Path) -> float:
+def plain_loop(table: pd.DataFrame, target: Path, device: str) -> float:
     """Return the baseline's clips per second."""
     record, state = read_own(find_weights(CODEC))
     model = dac.DAC(**asdict(DacArguments.known(record["kwargs"])))
     model.load_state_dict(state)
-    model.eval()
+    model.eval().to(device)
     target.mkdir()
     start = time.perf_counter()
     for row in table.itertuples():
         signal = AudioSignal(row.path).to_mono().resample(model.sample_rate)
         with torch.no_grad():
-            _, codes, *_ = model.encode(model.preprocess(signal.audio_data, signal.sample_rate))
-        np.save(target / f"{row.clip_id}.npy", codes[0].T.numpy())
+            audio = signal.audio_data.to(device)
+            _, codes, *_ = model.encode(model.preprocess(audio, signal.sample_rate))
+        np.save(target / f"{row.clip_id}.npy", codes[0].T.cpu().numpy())
     return len(table) / (time.perf_counter() - start)
 
 
-def our_rate(table: pd.DataFrame, target: Path) -> tuple[float, float]:
+def our_rate(table: pd.DataFrame, target: Path, device: str) -> tuple[float, float]:
     """Return seconds until every actor has finished a shard, and clips per second from then on."""
-    resources = PrepareResources()
+    resources = PrepareResources(gpus=0 if device == "cpu" else None)
     start, finished = time.perf_counter(), []
     clips = []
     for made in make_shards(shards_of(table, target), FEATURES, 16_000, resources):
@@ -131,14 +133,9 @@ def shards_of(table: pd.DataFrame, target: Path) -> list[Shard]:
 
 
 def codes_bytes(folder: Path) -> int:
-    """Return the compressed size of the column `codes` in all shards, in bytes."""
-    total = 0
-    for shard in folder.glob("*.parquet"):
-        metadata = pq.read_metadata(shard)
-        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-        columns = [group.column(number) for group in groups for number in range(metadata.num_columns)]
-        total += sum(c.total_compressed_size for c in columns if c.path_in_schema.startswith("codes."))
-    return total
+    """Return the size of the column `codes` in all shards, in bytes."""
+    shards = [pa.ipc.open_file(shard).read_all() for shard in folder.glob("*.arrow")]
+    return sum(shard["codes"].nbytes for shard in shards)
 
 
 def growth(table: pd.DataFrame, root: Path) -> Claims:

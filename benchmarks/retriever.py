@@ -1,13 +1,14 @@
 """The retriever's loss and metrics against plain code.
 
-    python benchmarks/retriever.py [--rounds 5] [--plot scaling.png]
+    python benchmarks/retriever.py [--rounds 5] [--plot scaling.png] [--device cuda]
 
 `loss_time`, `loss_memory`: the m-LTM loss, forward and backward, of 256 pairs of 1,024 dimensions with a diagonal
 metric, on embeddings that match about as well as half-way through training. Baseline: the formulation of the reference
 code, pair by pair, so that tensors of 256 x 256 x 1,024 arise, and POT's `ot.sinkhorn` with its own settings (at most
 1,000 iterations, threshold 1e-9), which autograd differentiates. Both give the same value and gradient, which is
 checked. Memory is the growth of a fresh process's highest resident size in one step, after its inputs and libraries
-have been loaded (by a step on 8 pairs), as the kernel counts it (VmHWM, reset before; Linux).
+have been loaded (by a step on 8 pairs), as the kernel counts it (VmHWM, reset before; Linux), or on a GPU as PyTorch
+counts what it allocates there.
 
 `metrics`: mAP@10 and recalls of 5,225 captions over 1,045 clips. Baseline: a loop over captions, each sorted by NumPy.
 
@@ -26,7 +27,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import ot
 import torch
-from claims import claim, in_turns, parser, show
+from claims import add_device, claim, in_turns, parser, show
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -44,58 +45,61 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--rounds", type=int, default=5, help="of each side, taken in turns, after one to warm up")
     arguments.add_argument("--plot", type=Path, help="draw the time by batch size into this file")
+    add_device(arguments)
     options = arguments.parse_args()
-    check_agreement()
-    inputs = pairs(PAIRS)
+    device: str = options.device
+    check_agreement(device)
+    inputs = pairs(PAIRS, device)
     ours, baseline = in_turns([lambda: our_step(*inputs), lambda: plain_step(*inputs)], options.rounds)
     claims = {"loss_time": claim(ours, baseline, 15, "s", less=True)}
-    claims["loss_memory"] = claim(peak_mib(our_step), peak_mib(plain_step), 50, "MiB", less=True)
+    claims["loss_memory"] = claim(peak_mib(our_step, device), peak_mib(plain_step, device), 50, "MiB", less=True)
     similarity, target = ranking()
     assert retrieval_values(similarity, target).corpus == plain_metrics(similarity, target)
     ours, baseline = in_turns(
         [lambda: retrieval_values(similarity, target), lambda: plain_metrics(similarity, target)], options.rounds
     )
     claims["metrics"] = claim(ours, baseline, 20, "s", less=True)
-    print_parts(options.rounds)
-    print_scaling(options.plot)
+    print_parts(options.rounds, device)
+    print_scaling(options.plot, device)
     show(claims)
 
 
 # --- loss ----------------------------------------------------------------------------------------------------------
 
 
-def pairs(number: int) -> tuple[Tensor, Tensor]:
+def pairs(number: int, device: str) -> tuple[Tensor, Tensor]:
     """Return unit embeddings of pairs; the loss of 256 is 5.7, between 5.5 (log B) and 11.1."""
     rng = torch.Generator().manual_seed(0)
     audio = torch.randn(number, WIDTH, generator=rng)
     text = audio + 2 * torch.randn(number, WIDTH, generator=rng)
-    return normalize(audio, dim=-1).requires_grad_(), normalize(text, dim=-1).requires_grad_()
+    audio, text = (normalize(rows, dim=-1).to(device) for rows in (audio, text))
+    return audio.requires_grad_(), text.requires_grad_()
 
 
 def our_step(audio: Tensor, text: Tensor, form: str = "diagonal") -> Tensor:
-    metric = MahalanobisMetric(WIDTH, form)
+    metric = MahalanobisMetric(WIDTH, form).to(audio.device)
     loss = m_ltm_loss(metric(audio), metric(text), EPSILON)
     loss.backward()
     return loss.detach()
 
 
 def plain_step(audio: Tensor, text: Tensor) -> Tensor:
-    metric = torch.ones(WIDTH, requires_grad=True)
+    metric = torch.ones(WIDTH, device=audio.device, requires_grad=True)
     difference = audio[:, None] - text[None]
     distance = torch.einsum("ijk,ijk,k->ij", difference, difference, metric).sqrt()
     cost = distance / distance.max()
-    uniform = torch.full((len(audio),), 1 / len(audio))
+    uniform = torch.full((len(audio),), 1 / len(audio), device=audio.device)
     plan = ot.sinkhorn(uniform, uniform, cost, EPSILON, numItermax=1000, stopThr=1e-9, warn=False)
     loss = -plan.diagonal().log().mean()
     loss.backward()
     return loss.detach()
 
 
-def check_agreement() -> None:
+def check_agreement(device: str) -> None:
     """Raise AssertionError unless both sides give the same loss and gradient."""
     values, gradients = [], []
     for step in (our_step, plain_step):
-        audio, text = pairs(PAIRS)
+        audio, text = pairs(PAIRS, device)
         values.append(step(audio, text))
         assert audio.grad is not None
         gradients.append(audio.grad)
@@ -103,15 +107,20 @@ def check_agreement() -> None:
     torch.testing.assert_close(*gradients, atol=1e-3 * float(gradients[1].abs().max()), rtol=0)
 
 
-def peak_mib(step: Step) -> float:
-    """Return the growth of the highest resident size in one step of a fresh process."""
+def peak_mib(step: Step, device: str) -> float:
+    """Return the growth of the highest memory in one step of a fresh process: its resident size, or the GPU's."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_growth_of_one, (step,))
+        return pool.apply(_growth_of_one, (step, device))
 
 
-def _growth_of_one(step: Step) -> float:
-    step(*pairs(8))
-    inputs = pairs(PAIRS)
+def _growth_of_one(step: Step, device: str) -> float:
+    step(*pairs(8, device))
+    inputs = pairs(PAIRS, device)
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        allocated = torch.cuda.memory_allocated()
+        step(*inputs)
+        return (torch.cuda.max_memory_allocated() - allocated) / 2**20
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before = _highest_kib()
@@ -126,9 +135,9 @@ def _highest_kib() -> int:
     return int(found[1])
 
 
-def print_parts(rounds: int) -> None:
+def print_parts(rounds: int, device: str) -> None:
     """Print what bounds our loss: arithmetic of the matrix products, or memory traffic of the sweeps."""
-    audio, text = pairs(PAIRS)
+    audio, text = pairs(PAIRS, device)
     with torch.no_grad():
         cost = pairwise_distance(audio, text)
         cost /= cost.max()
@@ -144,17 +153,17 @@ def print_parts(rounds: int) -> None:
     sweeps = plan.sweeps * 2 * 8 * PAIRS**2 / 1e9
     notes = ["", "", f"{products / seconds[2]:.0f} GFLOP/s of 3 matrix products, {products:.2f} GFLOP"]
     notes.append(f"{plan.sweeps} sweeps read {sweeps:.2f} GB in float64, {sweeps / seconds[3]:.1f} GB/s")
-    print(f"loss of {PAIRS} pairs, {torch.get_num_threads()} threads:")
+    print(f"loss of {PAIRS} pairs, {torch.get_num_threads()} threads, on {device}:")
     for (name, _, _), taken, note in zip(parts, seconds, notes, strict=True):
         print(f"{name:>24} {1e3 * taken:7.1f} ms  {note}")
 
 
-def print_scaling(plot: Path | None) -> None:
+def print_scaling(plot: Path | None, device: str) -> None:
     """Print, and draw if asked to, the time by batch size."""
     print(f"{'pairs':>6} {'ours, s':>10} {'baseline, s':>12}")
     ours, baseline = [], []
     for number in BATCHES:
-        inputs = pairs(number)
+        inputs = pairs(number, device)
         ours.append(in_turns([lambda: our_step(*inputs)], 1)[0])  # noqa: B023
         if number <= LARGEST_BASELINE:
             baseline.append(in_turns([lambda: plain_step(*inputs)], 1)[0])  # noqa: B023

@@ -97,7 +97,7 @@ def write_run(experiment: Experiment, clips: int) -> None:
                 "log_mel": rng.normal(-40, 15, (frames, log_mel.n_mels)).astype(np.float16),
             }
         )
-    shard = directory.features(experiment.target_corpus, "validation") / "00000.parquet"
+    shard = directory.features(experiment.target_corpus, "validation") / "00000.arrow"
     metadata = {"codec": {"codebook_size": ENTRIES}, "quarantine": []}
     write_shard(shard, rows, metadata, CODEBOOKS, experiment.features.log_mel.n_mels)
     torch.manual_seed(0)

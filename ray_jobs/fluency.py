@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from corpora.csv_files import read_captions
+from models.device import available_device
 from models.ensemble.bundle import read_manifest
 from models.files import CheckpointError, write_json
 from models.fluency.detector import FluencyDetector, detection
@@ -36,7 +37,7 @@ def run(bundle: Path, tables: list[Path], output: Path | None = None) -> None:
     manifest = read_manifest(bundle)
     if not manifest.fluency_detector:
         raise CheckpointError(f"{bundle}: the ensemble has no fluency detector")
-    detector = FluencyDetector.load(bundle / "members" / manifest.fluency_detector)
+    detector = FluencyDetector.load(bundle / "members" / manifest.fluency_detector).to(available_device())
     threshold = manifest.reranking.fluency_threshold
     known = EnsembleMetrics.read(bundle, "export the run again")
     found = {name: detection(detector, texts, threshold, manifest.seed) for name, texts in captions.items()}

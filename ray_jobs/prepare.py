@@ -5,6 +5,7 @@ Example: enclap prepare experiments/demo.yaml --dry-run
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from corpora.table import QUARANTINE_COLUMNS, CorpusError
 from models.files import atomic_write, write_json
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.fingerprint import fingerprint
-from ray_jobs.features.files import shard_metadata
-from ray_jobs.features.shards import Shard, encoders, plan_shards, write_shards
+from ray_jobs.features.dataset import find_shards
+from ray_jobs.features.files import EARLIER_SHARDS, is_whole, read_table, shard_metadata
+from ray_jobs.features.shards import STAT_THREADS, Shard, plan_shards, write_shards
 from ray_jobs.run import storage
 from ray_jobs.run.console import count, say
 from ray_jobs.run.directory import RunDirectory, is_done, mark_done
@@ -45,8 +47,7 @@ def run(experiment: Experiment, dry_run: bool = False) -> None:
         CorpusError: if a corpus cannot be read, or a split has no usable clip.
     """
     directory = RunDirectory(experiment)
-    inputs = directory.features_inputs()
-    todo = [name for name in experiment.corpora if not is_done(directory.features(name), inputs)]
+    todo = [name for name in experiment.corpora if not _is_prepared(name, experiment, directory)]
     done = len(experiment.corpora) - len(todo)
     say(f"prepare: {count(len(todo), 'corpus', 'corpora')} to prepare, {done} done already")
     if not todo:
@@ -71,7 +72,7 @@ def run(experiment: Experiment, dry_run: bool = False) -> None:
     write_shards(everything, experiment.features, codec_rate, experiment.prepare)
     for name in todo:
         own = {split: of_split for (corpus, split), of_split in shards.items() if corpus == name}
-        _finish(name, set_aside[set_aside["corpus"] == name], own, directory, inputs)
+        _finish(name, set_aside[set_aside["corpus"] == name], own, directory)
     _report_overlaps(list(tables), directory)
 
 
@@ -87,7 +88,7 @@ def _dry_run(experiment: Experiment) -> None:
     if there:
         tables, set_aside = _read_tables(experiment, there)
         lost = set_aside.groupby(["corpus", "split"]).size().reindex(list(tables), fill_value=0)
-        show_estimate(tables, lost, experiment.features, encoders(experiment.prepare))
+        show_estimate(tables, lost, experiment.features, experiment.prepare)
 
 
 def _read_tables(experiment: Experiment, corpora: list[str]) -> tuple[Tables, pd.DataFrame]:
@@ -136,9 +137,18 @@ def _codec_sample_rate(experiment: Experiment) -> int:
         raise ConfigError(f"features.codec: {error}") from error
 
 
-def _finish(
-    name: str, set_aside: pd.DataFrame, shards: dict[str, list[Shard]], directory: RunDirectory, inputs: str
-) -> None:
+def _is_prepared(name: str, experiment: Experiment, directory: RunDirectory) -> bool:
+    """Return whether a corpus's features are there, none of them cut off or in the form of an earlier version."""
+    if not is_done(directory.features(name), directory.features_inputs()):
+        return False
+    folders = [directory.features(name, split) for split in experiment.corpora[name].splits]
+    if any(storage.listing(folder, EARLIER_SHARDS) for folder in folders):
+        return False
+    with ThreadPoolExecutor(STAT_THREADS) as threads:
+        return all(threads.map(is_whole, (shard for folder in folders for shard in find_shards(folder))))
+
+
+def _finish(name: str, set_aside: pd.DataFrame, shards: dict[str, list[Shard]], directory: RunDirectory) -> None:
     """Write the corpus's quarantine and, if every split has clips, mark it done."""
     target, columns = directory.features(name), list(QUARANTINE_COLUMNS)
     rows = [row for of in shards.values() for shard in of for row in shard_metadata(Path(shard.path))["quarantine"]]
@@ -148,19 +158,18 @@ def _finish(
         first = rejected.iloc[0]
         say(f"prepare: {name}: {len(rejected)} clips quarantined, the first: {first.reason}", style="yellow")
     for split, of in shards.items():
-        if not any(pq.read_metadata(storage.source(Path(shard.path))).num_rows for shard in of):
+        if not any(read_table(Path(shard.path), ["clip_id"]).columns["clip_id"] for shard in of):
             raise CorpusError(f"{name}/{split}: no usable clip; {target / 'quarantine.parquet'} says why for each")
-    mark_done(target, inputs)
+    mark_done(target, directory.features_inputs())
 
 
 def _report_overlaps(splits: list[tuple[str, str]], directory: RunDirectory) -> None:
     """Write features/overlaps.parquet: the clips that two splits or corpora share, by id or by equal samples."""
     identities = []
     for corpus, split in splits:
-        for shard in storage.listing(directory.features(corpus, split), "*.parquet"):
-            columns = ["clip_id", "freesound_id", "youtube_id", "audio_sha256"]
-            table = pq.read_table(storage.source(shard), columns=columns).to_pandas()
-            identities.append(table.assign(corpus=corpus, split=split))
+        for shard in find_shards(directory.features(corpus, split)):
+            table = read_table(shard, ["clip_id", "freesound_id", "youtube_id", "audio_sha256"])
+            identities.append(pd.DataFrame(table.columns).assign(corpus=corpus, split=split))
     overlaps = find_overlaps(pd.concat(identities, ignore_index=True))
     _write_strings(overlaps, directory.root / "features" / "overlaps.parquet")
     if len(overlaps):

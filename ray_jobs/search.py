@@ -34,11 +34,11 @@ def run(experiment: Experiment) -> None:
     sampling_space(experiment)
     if reason := missing_parts(experiment.search.objective):
         raise MissingPartError(f"search.objective: {experiment.search.objective}: {reason}")
-    each = {key.upper(): amount for key, amount in resources(experiment.search).items()}
-    check_room(experiment, "search (cpus_per_trial, gpus_per_trial)", each)
     directory = validation_directory(experiment)
     for name in experiment.members:
         require(directory.member(name), directory.member_inputs(name), "train", experiment.name)
+    each = {key.upper(): amount for key, amount in resources(experiment.search).items()}
+    check_room(experiment, "search (cpus_per_trial, gpus_per_trial)", each)
     clip_ids = validation_clip_ids(directory, experiment)
     for what in ("retrieval", "sampling", "reranking"):
         target = directory.search(what)

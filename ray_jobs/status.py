@@ -21,6 +21,7 @@ from rich.text import Text
 
 from models.records import RecordError, parse_record
 from ray_jobs.experiment.config import ConfigError, Experiment
+from ray_jobs.features.files import SHARDS
 from ray_jobs.results.best import BEST, BestSweep
 from ray_jobs.results.member import MemberMetrics, MemberProgress
 from ray_jobs.run import storage
@@ -163,7 +164,7 @@ def _corpus(directory: RunDirectory, name: str, alive: bool) -> Part:
     target = directory.features(name)
     state = _state(target, directory.features_inputs())
     splits = directory.experiment.corpora[name].splits
-    shards = {split: len(storage.listing(target / split, "*.parquet")) for split in splits}
+    shards = {split: len(storage.listing(target / split, SHARDS)) for split in splits}
     if state == "waiting" and any(shards.values()):
         state = "running" if alive else "stopped"
     quarantine = target / "quarantine.parquet"

@@ -30,6 +30,7 @@ from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 from models.files import atomic_directory, write_frame, write_text
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.fingerprint import fingerprint
+from ray_jobs.features.dataset import require_features
 from ray_jobs.results.best import BestSweep
 from ray_jobs.results.member import MemberMetrics
 from ray_jobs.run import storage
@@ -58,8 +59,7 @@ def run(experiment: Experiment, member: str) -> None:
     """
     domains = space(experiment, member)
     directory = RunDirectory(experiment)
-    for corpus in experiment.corpora:
-        require(directory.features(corpus), directory.features_inputs(), "prepare", experiment.name)
+    require_features(directory)
     for edge in experiment.members[member].edges():
         require(directory.member(edge), directory.member_inputs(edge), "train", experiment.name)
     check_resources(experiment)

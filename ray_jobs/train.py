@@ -12,9 +12,11 @@ from pathlib import Path
 import ray
 
 from ray_jobs.experiment.config import ConfigError, Experiment
+from ray_jobs.features.dataset import require_features
+from ray_jobs.features.embeddings import are_there, embedded_splits, weights_checksum
 from ray_jobs.results.member import note_failure
 from ray_jobs.run.console import count, say, show
-from ray_jobs.run.directory import RunDirectory, commit, is_done, require
+from ray_jobs.run.directory import RunDirectory, commit, is_done
 from ray_jobs.run.entry import run_command
 from ray_jobs.training import tracking
 from ray_jobs.training.faults import reason
@@ -38,7 +40,7 @@ def run(experiment: Experiment, plan: bool = False) -> None:
     tracking.check(experiment)
     if not plan:
         check_resources(experiment)
-    todo = {n for n in experiment.members if not is_done(directory.member(n), directory.member_inputs(n))}
+    todo = {name for name in experiment.members if not is_trained(experiment, directory, name)}
     say(f"train: {count(len(todo), 'member')} to train, {len(experiment.members) - len(todo)} done already")
     if plan:
         from ray_jobs.training.memory import training_state_bytes
@@ -49,8 +51,7 @@ def run(experiment: Experiment, plan: bool = False) -> None:
         for shortage in shortages(experiment):
             say(f"not on this cluster: {shortage}", style="yellow")
         return
-    for corpus in experiment.corpora:
-        require(directory.features(corpus), directory.features_inputs(), "prepare", experiment.name)
+    require_features(directory)
     failed = train_members(experiment, directory, todo)
     if failed:
         verb = "is" if len(failed) == 1 else "are"
@@ -58,6 +59,16 @@ def run(experiment: Experiment, plan: bool = False) -> None:
         raise MembersFailedError(
             f"{count(len(failed), 'member')} {verb} not trained:\n{listed}\nThe same command resumes them."
         )
+
+
+def is_trained(experiment: Experiment, directory: RunDirectory, name: str) -> bool:
+    """Return whether a member is trained and, of a retriever, whether the embeddings that others read are there."""
+    if not is_done(directory.member(name), directory.member_inputs(name)):
+        return False
+    if experiment.members[name].kind != "retriever":
+        return True
+    weights = weights_checksum(directory.member(name))
+    return are_there(embedded_splits(experiment, directory, name), name, weights)
 
 
 def train_members(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -74,7 +74,7 @@ class LoudnessCodec(Codec):
     def rules(self) -> dict[str, str]:
         return {"padding": "zeros to a whole frame", "chunking": "none"}
 
-    def _encode(self, batch: Tensor, kept: int) -> Tensor:
+    def _encode(self, batch: Tensor, lengths: Sequence[int], kept: int) -> Tensor:
         frames = nn.functional.pad(batch, (0, -batch.shape[1] % self.hop_length)).unflatten(1, (-1, self.hop_length))
         loudness = (frames.abs().mean(2) / self.model.step).clamp(0, 15)
         return torch.stack([loudness, frames.mean(2) > 0], 2).long()[..., : self.n_codebooks]
@@ -294,5 +294,5 @@ def write_features(directory: Any, mels: int) -> None:
         for n in range(16)
     ]
     for split in ("train", "validation"):
-        shard = directory.features("soundscapes", split) / "00000.parquet"
+        shard = directory.features("soundscapes", split) / "00000.arrow"
         write_shard(shard, rows, {"codec": {"codebook_size": 4}, "quarantine": []}, 2, mels)

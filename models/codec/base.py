@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from pkgutil import resolve_name
@@ -20,7 +19,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
+from ..device import batches_by_length, full_precision
 from .weights import (
     CodecError,
     State,
@@ -113,8 +115,13 @@ class Codec(ABC):
         """Describe `padding` at a clip's ends and `chunking`, both of which change codes; for the record."""
 
     @abstractmethod
-    def _encode(self, batch: Tensor, kept: int) -> Tensor:
-        """Encode waveforms [B, samples] of equal length as codes [B, T, Q], in windows of `kept` frames if at all."""
+    def _encode(self, batch: Tensor, lengths: Sequence[int], kept: int) -> Tensor:
+        """Encode waveforms [B, samples] as codes [B, T, Q], in windows of `kept` frames if at all.
+
+        Args:
+            lengths: samples of each clip, all equal unless `unequal_from` is set. A shorter one is followed by zeros,
+                and has the first ceil(length / hop_length) frames of its row; what follows them does not count.
+        """
 
     def save(self, path: str | Path, **details: Any) -> None:
         """Write `path` (.safetensors, all codebooks) and beside it a .json of the model's arguments and `details`."""
@@ -130,6 +137,17 @@ class Codec(ABC):
         """Move the model to a device, and return self."""
         self.model.to(device)
         return self
+
+    @property
+    def device(self) -> torch.device:
+        """The device that encodes."""
+        device: torch.device = next(self.model.parameters()).device
+        return device
+
+    @property
+    def unequal_from(self) -> int | None:
+        """Frames from which on a clip may share a batch with clips of other lengths; None if only equal ones may."""
+        return None
 
     def keep_codebooks(self, n_codebooks: int) -> Codec:
         """Return the codes of the first `n_codebooks` codebooks only from now on.
@@ -175,17 +193,25 @@ class Codec(ABC):
         }
 
     @torch.inference_mode()
-    def encode(self, waveforms: Sequence[np.ndarray | Tensor], chunk_s: float | None = None) -> list[np.ndarray]:
+    def encode(
+        self,
+        waveforms: Sequence[np.ndarray | Tensor],
+        chunk_s: float | None = None,
+        batch_s: float | None = None,
+    ) -> list[np.ndarray]:
         """Encode mono waveforms, each as if it were alone.
 
-        On a GPU clips of equal length share a batch. Others never do: padding beyond a clip's own would change its last
-        frames, because the encoder's inner layers have biases, so that padding is not silent to the next layer. On a
-        CPU each clip is encoded alone: batches are no faster there, but round differently, which could change a code.
+        Codes are those of the clip alone in any batch and in any pieces, but for rounding. Clips that share a batch are
+        of similar length. Right-padding alone would change a clip's last frames, because the encoder's inner layers
+        have biases, so that padding is not silent to the next layer: see `unequal.py`. On a CPU each clip is encoded
+        alone: batches are no faster there, but round differently, which could change a code.
 
         Args:
             waveforms: float32 [samples] each, at `sample_rate`.
             chunk_s: clips longer than this many seconds are encoded piece by piece, with enough context for the same
                 codes; None for pieces that take a bounded amount of memory.
+            batch_s: seconds of audio in a batch, padding included; None for batches that take a bounded amount of a
+                GPU's memory, and of single clips on a CPU.
 
         Returns:
             Codes [T, Q] int16 each, T = ceil(samples / hop_length) (EnCodec at 48 kHz: see encodec.py).
@@ -195,17 +221,31 @@ class Codec(ABC):
         """
         ready = [self._pad(_checked(position, waveform)) for position, waveform in enumerate(waveforms)]
         codes: list[np.ndarray] = [np.empty(0, np.int16)] * len(ready)
-        device = next(self.model.parameters()).device
-        samples_at_once = (CPU_VALUES if device.type == "cpu" else GPU_VALUES) // self._width
+        on_cpu = self.device.type == "cpu"
+        samples_at_once = (CPU_VALUES if on_cpu else GPU_VALUES) // self._width
         kept = round((samples_at_once if chunk_s is None else chunk_s * self.sample_rate) / self.hop_length)
-        limit = 0 if device.type == "cpu" else samples_at_once
-        with _full_precision():
-            for positions in _batches([len(samples) for samples in ready], limit):
-                batch = torch.stack([ready[position] for position in positions]).to(device)
-                found = self._encode(batch, max(1, kept)).cpu().numpy().astype(np.int16)
-                for position, of_clip in zip(positions, found, strict=True):
-                    codes[position] = of_clip
+        budget = (0 if on_cpu else samples_at_once) if batch_s is None else round(batch_s * self.sample_rate)
+        with full_precision():
+            for positions in self._batches([len(samples) for samples in ready], budget):
+                lengths = [len(ready[position]) for position in positions]
+                batch = pad_sequence([ready[position] for position in positions], batch_first=True)
+                if min(lengths) < max(lengths):
+                    batch = pad(batch, (0, -batch.shape[1] % self.hop_length))
+                found = self._encode(batch.to(self.device), lengths, max(1, kept)).cpu().numpy().astype(np.int16)
+                for position, length, of_clip in zip(positions, lengths, found, strict=True):
+                    frames = len(of_clip) if length == max(lengths) else -(-length // self.hop_length)
+                    codes[position] = of_clip[:frames]
         return codes
+
+    def _batches(self, lengths: list[int], budget: int) -> Iterator[list[int]]:
+        """Yield the positions of clips that share a batch: of equal length, or of any where `unequal_from` allows."""
+        least = math.inf if self.unequal_from is None else self.unequal_from * self.hop_length
+        groups: dict[int, list[int]] = {}
+        for position, length in enumerate(lengths):
+            groups.setdefault(0 if length >= least else length, []).append(position)
+        for group in groups.values():
+            for batch in batches_by_length([lengths[position] for position in group], budget):
+                yield [group[row] for row in batch]
 
     def _pad(self, samples: Tensor) -> Tensor:
         """Prepare a clip [samples] for the model."""
@@ -272,20 +312,3 @@ def _checked(position: int, waveform: np.ndarray | Tensor) -> Tensor:
     if not bool(torch.isfinite(samples).all()):
         raise CodecError(f"waveform {position}: holds NaN or infinity")
     return samples
-
-
-def _full_precision() -> AbstractContextManager[None]:
-    """Compute convolutions in float32: by default GPUs use TF32, whose 10 bits would change many codes."""
-    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False, fp32_precision="ieee")
-
-
-def _batches(lengths: list[int], limit: int) -> list[list[int]]:
-    """Group positions of equal length into batches of at most `limit` samples, or of one clip."""
-    groups: dict[int, list[int]] = {}
-    for position, length in enumerate(lengths):
-        groups.setdefault(length, []).append(position)
-    batches = []
-    for length, positions in groups.items():
-        size = max(1, limit // length)
-        batches += [positions[at : at + size] for at in range(0, len(positions), size)]
-    return batches

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from torch.nn.functional import normalize, pad
 from torch.nn.utils import parametrize, remove_weight_norm
 
 from .base import Codec
+from .unequal import corrected_ends, zero_after_end
 from .weights import CodecError, State, fill, plain_names
 from .windows import Convolution, receptive_field, windows
 
@@ -112,6 +114,11 @@ class DacCodec(Codec):
         """
         return {"padding": "zeros on the right up to a multiple of the hop", "chunking": "none"}
 
+    @property
+    def unequal_from(self) -> int | None:
+        """Return 1: clips of any lengths may share a batch."""
+        return 1
+
     @torch.inference_mode()
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Reconstruct a waveform from codes [T, Q]: float32 [about T * hop_length samples] at `sample_rate`.
@@ -124,8 +131,7 @@ class DacCodec(Codec):
             raise CodecError(f"codes: found shape {codes.shape}, expected [T, 1 to {self._all_codebooks}]")
         if codes.min() < 0 or codes.max() >= self.codebook_size:
             raise CodecError(f"codes: found {codes.min()} to {codes.max()}, expected 0 to {self.codebook_size - 1}")
-        device = next(self.model.parameters()).device
-        indices = torch.from_numpy(codes.astype(np.int64)).T[None].to(device)
+        indices = torch.from_numpy(codes.astype(np.int64)).T[None].to(self.device)
         quantized = self.model.quantizer.from_codes(indices)[0]
         waveform: Tensor = self.model.decoder(quantized)[0, 0]
         return waveform.cpu().numpy()
@@ -133,12 +139,16 @@ class DacCodec(Codec):
     def _pad(self, samples: Tensor) -> Tensor:
         return pad(samples, (0, -len(samples) % self.hop_length))
 
-    def _encode(self, batch: Tensor, kept: int) -> Tensor:
+    def _encode(self, batch: Tensor, lengths: Sequence[int], kept: int) -> Tensor:
         convolutions = [module for module in self.model.encoder.modules() if isinstance(module, nn.Conv1d)]
         field = receptive_field(_extent(convolution) for convolution in convolutions)
+        wide = [convolution for convolution in convolutions if convolution.kernel_size[0] > 1]
         pieces = []
         for window in windows(batch.shape[1], kept, field):
-            latents = self.model.encoder(batch[:, None, window.start : window.stop])
+            samples = window.stop - window.start
+            own = [min(max(length - window.start, 0), samples) for length in lengths]
+            with corrected_ends(wide, own, samples, zero_after_end):
+                latents = self.model.encoder(batch[:, None, window.start : window.stop])
             pieces.append(self._quantize(latents[..., window.frames]))
         return torch.cat(pieces, 1)
 

@@ -13,7 +13,7 @@ frames: T is the sum over chunks of ceil(samples of the chunk / 320).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from transformers import EncodecConfig, EncodecModel
 from transformers.models.encodec.modeling_encodec import EncodecConv1d, EncodecLSTM
 
 from .base import Codec
+from .unequal import corrected_ends
 from .weights import CodecError, State, fill
 from .windows import Convolution, receptive_field, windows
 
@@ -81,25 +82,49 @@ class EncodecCodec(Codec):
         frames = -(-config.chunk_length // config.hop_length)
         return float(frames * config.sampling_rate / config.chunk_stride)
 
-    def _encode(self, batch: Tensor, kept: int) -> Tensor:
+    @property
+    def unequal_from(self) -> int | None:
+        """Return the fewest frames of a clip that shares a batch; None where a layer's norm is over the whole clip.
+
+        A shorter clip than a layer's padding is not reflected but padded with zeros first.
+        """
+        if self.model.config.chunk_length is not None:
+            return None
+        convolutions = [module for module in self.model.encoder.modules() if isinstance(module, EncodecConv1d)]
+        return 1 + max(int(convolution.padding_total) for convolution in convolutions)
+
+    def _encode(self, batch: Tensor, lengths: Sequence[int], kept: int) -> Tensor:
         chunked = self.model.config.chunk_length is not None
-        latents = self._chunks(batch) if chunked else self._windows(batch, kept)
+        latents = self._chunks(batch, kept) if chunked else self._windows(batch, lengths, kept)
         codes = torch.cat([self.model.quantizer.encode(piece, self._bandwidth()) for piece in latents], 2)
         return codes[: self.n_codebooks].permute(1, 2, 0)  # from [Q, B, T]
 
-    def _chunks(self, batch: Tensor) -> Iterator[Tensor]:
-        """Yield the latents [B, D, T] of each chunk of waveforms [B, samples], as in EncodecModel.encode.
+    def _chunks(self, batch: Tensor, kept: int) -> Iterator[Tensor]:
+        """Yield the latents [B, D, T] of waveforms [B, samples] chunk by chunk, as in EncodecModel.encode.
 
-        EncodecModel.encode itself fails on a clip whose last chunk but one is a little shorter than the others.
+        EncodecModel.encode itself fails on a clip whose last chunk but one is a little shorter than the others. On a
+        GPU whole chunks are encoded together, as many as `kept` frames are.
         """
         config = self.model.config
-        for start in range(0, batch.shape[1], config.chunk_stride):
-            chunk = batch[:, None, start : start + config.chunk_length]
-            if config.normalize:
-                chunk = chunk / (chunk.square().mean(-1, keepdim=True).sqrt() + 1e-8)
-            yield self.model.encoder(chunk.expand(-1, config.audio_channels, -1))
+        stride, length = config.chunk_stride, config.chunk_length
+        whole = max(0, (batch.shape[1] - length) // stride + 1)
+        together = 1 if batch.device.type == "cpu" else max(1, kept * config.hop_length // length)
+        for first in range(0, whole, together):
+            chunks = batch[:, first * stride :].unfold(1, length, stride)[:, :together]
+            latents = self._chunk_latents(chunks.flatten(0, 1)).unflatten(0, chunks.shape[:2])
+            yield from latents.unbind(1)
+        for start in range(whole * stride, batch.shape[1], stride):
+            yield self._chunk_latents(batch[:, start : start + length])
 
-    def _windows(self, batch: Tensor, kept: int) -> Iterator[Tensor]:
+    def _chunk_latents(self, chunks: Tensor) -> Tensor:
+        """Return the latents [B, D, T] of chunks [B, samples], each divided by its loudness if the model does so."""
+        x = chunks[:, None]
+        if self.model.config.normalize:
+            x = x / (x.square().mean(-1, keepdim=True).sqrt() + 1e-8)
+        latents: Tensor = self.model.encoder(x.expand(-1, self.model.config.audio_channels, -1))
+        return latents
+
+    def _windows(self, batch: Tensor, lengths: Sequence[int], kept: int) -> Iterator[Tensor]:
         """Yield the latents of waveforms [B, samples] in pieces [B, D, `kept` frames].
 
         The convolutions before the LSTM run on windows. The state of the LSTM, and the frames that the last convolution
@@ -108,12 +133,17 @@ class EncodecCodec(Codec):
         layers = list(self.model.encoder.layers)
         at = next(index for index, layer in enumerate(layers) if isinstance(layer, EncodecLSTM))
         front, lstm, activation, last = nn.Sequential(*layers[:at]), layers[at].lstm, layers[at + 1], layers[at + 2]
-        field = receptive_field(_extent(module) for module in front.modules() if isinstance(module, EncodecConv1d))
+        convolutions = [module for module in front.modules() if isinstance(module, EncodecConv1d)]
+        field = receptive_field(_extent(module) for module in convolutions)
+        strided = [convolution for convolution in convolutions if int(convolution.stride) > 1]
         lookback = int(last.padding_total)
         state, before = None, None
         # The last convolution reflects the clip's beginning, all of which the first piece has to hold.
         for window in windows(batch.shape[1], max(kept, lookback + 1), field):
-            features = front(batch[:, None, window.start : window.stop])[..., window.frames].permute(2, 0, 1)
+            samples = window.stop - window.start
+            own = [min(max(length - window.start, 0), samples) for length in lengths]
+            with corrected_ends(strided, own, samples, _reflect_at_end):
+                features = front(batch[:, None, window.start : window.stop])[..., window.frames].permute(2, 0, 1)
             output, state = lstm(features, state)
             hidden = activation((output + features).permute(1, 2, 0))
             if before is None:
@@ -139,3 +169,15 @@ def _fold(model: nn.Module) -> None:
 
 def _extent(convolution: EncodecConv1d) -> Convolution:
     return Convolution(int(convolution.kernel_size), int(convolution.stride), int(convolution.padding_total))
+
+
+def _reflect_at_end(convolution: EncodecConv1d, x: Tensor, ends: list[int]) -> None:
+    """Fill x [B, channels, steps] after each clip's end up to a multiple of the stride, as EncodecConv1d would.
+
+    The model is causal: what else follows a clip does not change its frames.
+    """
+    stride = int(convolution.stride)
+    for row, end in zip(x, ends, strict=True):
+        missing = -end % stride
+        if 0 < missing < end:  # a clip of fewer steps ends before the frames that are kept
+            row[:, end : end + missing] = row[:, end - 1 - missing : end - 1].flip(-1)

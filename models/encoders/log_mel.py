@@ -7,11 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torchaudio
+from torch import Tensor
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
+from ..device import batches_by_length, full_precision
 from ..settings import LogMelConfig
 
 FLOOR = 1e-10
 FLOOR_DB = -100.0  # 10 log10(FLOOR): silence, and so padding
+GPU_SAMPLES = 2**24  # of a batch, padding included: 500 s at 32 kHz, whose spectrum takes 200 MiB
 MIN_FRAMES = 32  # the encoder's strides leave nothing of fewer; shorter clips are padded with silence
 
 
@@ -29,18 +34,46 @@ class LogMel(torch.nn.Module):
             f_min=config.f_min,
             f_max=config.f_max,
             power=2.0,
+            center=False,  # each clip is reflected at its own ends
             norm="slaney",
             mel_scale="slaney",
         )
 
-    @torch.inference_mode()
     def forward(self, waveform: np.ndarray) -> np.ndarray:
         """Compute log_mel [frames, n_mels], float16, of a mono waveform [samples] at `config.sample_rate`."""
-        # Reflection at the ends needs more samples than half a window.
-        shortest = self.config.n_fft // 2 + 1
-        padded = np.pad(waveform, (0, max(0, shortest - len(waveform))))
-        power: torch.Tensor = self.mel(torch.from_numpy(np.ascontiguousarray(padded, dtype=np.float32)))
-        return (10 * power.clamp_min(FLOOR).log10()).T.half().numpy()
+        return self.of_clips([waveform])[0]
+
+    @torch.inference_mode()
+    def of_clips(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Compute log_mels [frames_i, n_mels], float16, of mono waveforms [samples_i] at `config.sample_rate`.
+
+        On a GPU clips of similar length share a batch, on a CPU each is alone. A frame's values are the same but for
+        rounding: they depend on the n_fft samples around it alone.
+        """
+        reflected = [self._reflected(waveform) for waveform in waveforms]
+        device = self.mel.mel_scale.fb.device
+        budget = 0 if device.type == "cpu" else GPU_SAMPLES
+        log_mels: list[np.ndarray] = [np.empty(0, np.float16)] * len(reflected)
+        with full_precision():
+            for positions in batches_by_length([len(samples) for samples in reflected], budget):
+                batch = pad_sequence([reflected[position] for position in positions], batch_first=True)
+                found = self.decibels(batch.to(device)).half().cpu().numpy()
+                for position, log_mel in zip(positions, found, strict=True):
+                    frames = (len(reflected[position]) - self.config.n_fft) // self.config.hop_length + 1
+                    log_mels[position] = log_mel[:frames]
+        return log_mels
+
+    def decibels(self, reflected: Tensor) -> Tensor:
+        """Compute log_mel [B, frames, n_mels] of waveforms [B, samples] with n_fft / 2 more samples at both ends."""
+        power: Tensor = self.mel(reflected)
+        return (10 * power.clamp_min(FLOOR).log10()).transpose(1, 2)
+
+    def _reflected(self, waveform: np.ndarray) -> Tensor:
+        """Reflect a waveform [samples] at both ends by half a window, after padding one that is too short for that."""
+        half = self.config.n_fft // 2
+        padded = np.pad(waveform, (0, max(0, half + 1 - len(waveform))))
+        samples = torch.from_numpy(np.ascontiguousarray(padded, dtype=np.float32))
+        return pad(samples[None], (half, half), mode="reflect")[0]
 
 
 def crop(log_mel: np.ndarray, max_frames: int | None, rng: np.random.Generator) -> np.ndarray:
@@ -51,10 +84,15 @@ def crop(log_mel: np.ndarray, max_frames: int | None, rng: np.random.Generator) 
     return log_mel[start : start + max_frames]
 
 
-def pad_log_mels(log_mels: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Stack log_mels [frames_i, mels] into [B, max frames, mels] float32, and their lengths [B]."""
+def pad_log_mels(log_mels: Sequence[np.ndarray], pin_memory: bool = False) -> tuple[Tensor, Tensor]:
+    """Stack log_mels [frames_i, mels] into [B, max frames, mels] float32, and their lengths [B].
+
+    Args:
+        pin_memory: put the batch where a GPU copies from without waiting; needs a GPU.
+    """
     lengths = torch.tensor([max(len(log_mel), MIN_FRAMES) for log_mel in log_mels])
-    batch = torch.full((len(log_mels), int(lengths.max()), log_mels[0].shape[1]), FLOOR_DB)
+    shape = (len(log_mels), int(lengths.max()), log_mels[0].shape[1])
+    batch = torch.full(shape, FLOOR_DB, pin_memory=pin_memory)
     for row, log_mel in zip(batch, log_mels, strict=True):
-        row[: len(log_mel)] = torch.from_numpy(log_mel.astype(np.float32))
+        row[: len(log_mel)] = torch.from_dlpack(log_mel)  # which also takes arrays that are read-only
     return batch, lengths

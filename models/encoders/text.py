@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from ..checkpoint import naming
+from ..device import batches_by_length
 from ..files import CheckpointError
 from ..records import parse_object
 from ..settings import RANDOM, TextEncoderConfig
@@ -20,6 +21,14 @@ from ..tokenization import train_tokenizer, untrained_tokenizer
 
 POOLING_FILE = "1_Pooling/config.json"  # of sentence-transformers, where BGE and its like say how they were trained
 LEGACY_POOLING = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}  # before its version 5.5
+
+
+CHARACTERS = 2**15  # of a batch of texts, padding included: about 500 captions
+
+
+def text_batches(texts: Sequence[str]) -> Iterator[list[int]]:
+    """Yield batches of positions of texts that are about equally long."""
+    return batches_by_length([len(text) for text in texts], CHARACTERS)
 
 
 class TextEncoder(nn.Module):

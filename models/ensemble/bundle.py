@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..audio import load_audio
 from ..captioner.model import Captioner, conditioning
 from ..codec.base import load_codec
+from ..device import available_device
 from ..encoders.log_mel import LogMel
 from ..files import CheckpointError, sha256_of
 from ..fluency.detector import FluencyDetector
@@ -90,11 +91,11 @@ class Clip:
 class Ensemble:
     """The members of a bundle, and the index of the files that it searches. Made by `Ensemble.load`."""
 
-    def __init__(self, manifest: BundleManifest, directory: Path, device: str) -> None:
+    def __init__(self, manifest: BundleManifest, directory: Path, device: str | torch.device) -> None:
         self.manifest = manifest
         members = directory / "members"
-        self.codec = load_codec(directory / "codec" / "codec.safetensors", manifest.codebooks)
-        self.log_mel = LogMel(manifest.log_mel)
+        self.codec = load_codec(directory / "codec" / "codec.safetensors", manifest.codebooks).to(device)
+        self.log_mel = LogMel(manifest.log_mel).to(device)
         self.retrievers = {name: Retriever.load(members / name).to(device) for name in manifest.retrievers}
         self.captioners = {name: Captioner.load(members / name).to(device) for name in manifest.captioners}
         detector = manifest.fluency_detector
@@ -110,7 +111,7 @@ class Ensemble:
             CheckpointError: if the directory is not a bundle, or one that this version cannot read.
         """
         manifest = read_manifest(Path(directory))
-        ensemble = cls(manifest, Path(directory), device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        ensemble = cls(manifest, Path(directory), device or available_device())
         if (Path(directory) / INDEX / RECORD).is_file():
             ensemble.load_index(Path(directory) / INDEX)
         return ensemble
@@ -212,7 +213,8 @@ class Ensemble:
         """
         longest = self.manifest.max_duration_s
         waveforms = [load_audio(Path(path), self.codec.sample_rate, longest) for path in paths]
-        log_mels = [self.log_mel(load_audio(Path(path), self.manifest.log_mel.sample_rate, longest)) for path in paths]
+        heard = [load_audio(Path(path), self.manifest.log_mel.sample_rate, longest) for path in paths]
+        log_mels = self.log_mel.of_clips(heard)
         return [Clip(*row) for row in zip(self.codec.encode(waveforms), log_mels, strict=True)]
 
     def caption_clips(self, clips: Sequence[Clip], seed: int | None = None) -> list[Caption]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ..checkpoint import load_weights, read_config, save_member
-from ..encoders.text import TextEncoder
+from ..encoders.text import TextEncoder, text_batches
 from ..settings import FluencyDetectorConfig
 from .damage import DAMAGES, damage_as
 
@@ -65,10 +65,12 @@ class FluencyDetector(nn.Module):
         return found[:, 0]
 
     @torch.inference_mode()
-    def fluency_error(self, texts: list[str], batch_size: int = 256) -> np.ndarray:
+    def fluency_error(self, texts: list[str]) -> np.ndarray:
         """Return the probability [N] that each text is damaged, float32."""
-        batches = [self.logits(texts[at : at + batch_size]).sigmoid() for at in range(0, len(texts), batch_size)]
-        return torch.cat(batches).float().cpu().numpy()
+        errors = np.empty(len(texts), np.float32)
+        for rows in text_batches(texts):
+            errors[rows] = self.logits([texts[row] for row in rows]).sigmoid().float().cpu().numpy()
+        return errors
 
 
 class ErrorEstimator(Protocol):

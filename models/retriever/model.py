@@ -13,16 +13,18 @@ from torch.nn.functional import normalize
 from torch.utils.checkpoint import checkpoint
 
 from ..checkpoint import load_weights, read_config, save_member
+from ..device import batches_by_length
 from ..distributed import gather_rows
 from ..encoders.audio import AudioEncoder
 from ..encoders.log_mel import pad_log_mels
-from ..encoders.text import TextEncoder
+from ..encoders.text import TextEncoder, text_batches
 from ..settings import RetrieverConfig, RetrieverSettings
 from .contrastive import nt_xent_loss, triplet_loss
 from .optimal_transport import MahalanobisMetric, m_ltm_loss, pairwise_distance
 
 PAIRS_AT_ONCE = 65_536
 LARGEST_SCALE = 100.0  # of the similarities in nt-xent, as in CLIP
+CPU_FRAMES, GPU_FRAMES = 2**15, 2**18  # of log_mels in a batch, padding included: 32 clips of 10 s, and 256
 SORTED_AT_ONCE = 1024  # clips that are sorted by length together: more need not be in memory
 
 
@@ -157,26 +159,28 @@ class Retriever(nn.Module):
         return self.embed_audio(*self._to_device(log_mel, lengths)), self.embed_text(texts)
 
     def _to_device(self, log_mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        return log_mel.to(self.metric.factor.device), lengths.to(self.metric.factor.device)
+        device = self.metric.factor.device
+        return log_mel.to(device, non_blocking=True), lengths.to(device, non_blocking=True)
 
     @torch.inference_mode()
-    def audio_embeddings(self, log_mels: Sequence[np.ndarray], batch_size: int = 32) -> np.ndarray:
+    def audio_embeddings(self, log_mels: Sequence[np.ndarray]) -> np.ndarray:
         """Return the `audio_embedding` of N clips, [N, joint_dim] float32, from log_mels [frames_i, mels]."""
         embeddings = np.empty((len(log_mels), self.config.joint_dim), np.float32)
+        budget = CPU_FRAMES if self.metric.factor.device.type == "cpu" else GPU_FRAMES
         for at in range(0, len(log_mels), SORTED_AT_ONCE):
             some = [log_mels[row] for row in range(at, min(at + SORTED_AT_ONCE, len(log_mels)))]
-            by_length = np.argsort([len(log_mel) for log_mel in some], kind="stable")
-            for start in range(0, len(some), batch_size):
-                rows = by_length[start : start + batch_size]
+            for rows in batches_by_length([len(log_mel) for log_mel in some], budget):
                 batch = self.embed_audio(*self._to_device(*pad_log_mels([some[row] for row in rows])))
-                embeddings[at + rows] = batch.float().cpu().numpy()
+                embeddings[at + np.array(rows)] = batch.float().cpu().numpy()
         return embeddings
 
     @torch.inference_mode()
-    def text_embeddings(self, texts: list[str], batch_size: int = 256) -> np.ndarray:
+    def text_embeddings(self, texts: list[str]) -> np.ndarray:
         """Return the caption embeddings of N texts, [N, joint_dim] float32."""
-        batches = [self.embed_text(texts[at : at + batch_size]) for at in range(0, len(texts), batch_size)]
-        return torch.cat(batches).float().cpu().numpy()
+        embeddings = np.empty((len(texts), self.config.joint_dim), np.float32)
+        for rows in text_batches(texts):
+            embeddings[rows] = self.embed_text([texts[row] for row in rows]).float().cpu().numpy()
+        return embeddings
 
     @torch.inference_mode()
     def under_metric(self, embeddings: np.ndarray) -> np.ndarray:

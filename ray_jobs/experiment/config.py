@@ -28,7 +28,7 @@ class FeaturesConfig(Settings):
     codebooks: int | None = Field(None, gt=0, description="number of codebooks kept, the first ones; if none, all")
     log_mel: LogMelConfig = LogMelConfig()
     max_duration_s: float = Field(30.0, gt=0, description="longer clips are cut to their first seconds")
-    clips_per_shard: int = Field(64, gt=0, description="clips per Parquet file of features")
+    clips_per_shard: int = Field(64, gt=0, description="clips per file of features")
 
 
 class PrepareResources(Settings):

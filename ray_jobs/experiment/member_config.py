@@ -35,6 +35,15 @@ class Resources(Settings):
         description="kill a worker whose step takes longer, in seconds, and count it as failed; if none, wait",
     )
 
+    reader_threads: int = Field(2, gt=0, description="threads of a worker that read batches ahead of the training step")
+    read_ahead: int = Field(3, gt=0, description="steps whose batches a worker reads ahead")
+    feature_cache_gb: float | None = Field(
+        None,
+        gt=0,
+        description="for a run in an object store: gigabytes of a node's disk that training features may take; those "
+        "not in use are removed and fetched again. If none, all that were fetched stay",
+    )
+
     @property
     def min_workers(self) -> int:
         """Return the number of workers without which the member does not start."""
@@ -72,6 +81,12 @@ class Training(Settings):
 
     epochs: int = Field(gt=0, description="passes over the training clips")
     batch_size: int = Field(64, gt=1, description="clips per optimizer step, whatever the number of workers")
+    shuffle_clips: int = Field(
+        4096,
+        gt=0,
+        description="clips among which an epoch is shuffled freely; its files, 64 clips each, are in random order, and "
+        "those of as many clips are read at a time",
+    )
     accumulate: int = Field(1, gt=0, description="parts that a batch is computed in, one by one, to fit memory")
     learning_rate: float = Field(gt=0, description="highest learning rate of the schedule")
     layer_decay: float = Field(

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import ray
 from rich.filesize import decimal
 from rich.table import Table
 from tqdm import tqdm
 
 from corpora.audio import clip_duration
 from models.audio import AudioError
-from ray_jobs.experiment.config import FeaturesConfig
-from ray_jobs.features.shards import STAT_THREADS, ShardMaker, plan_shards
+from ray_jobs.experiment.config import FeaturesConfig, PrepareResources
+from ray_jobs.features.shards import STAT_THREADS, ShardMaker, encoders, plan_shards
 from ray_jobs.run.console import count, say, show
+from ray_jobs.run.session import gpu_share
 
 SAMPLE_CLIPS = 8  # from which time and size are estimated
 
@@ -31,7 +33,10 @@ class Cost:
 
 
 def show_estimate(
-    tables: dict[tuple[str, str], pd.DataFrame], set_aside: pd.Series, features: FeaturesConfig, workers: int
+    tables: dict[tuple[str, str], pd.DataFrame],
+    set_aside: pd.Series,
+    features: FeaturesConfig,
+    resources: PrepareResources,
 ) -> None:
     """Print what `prepare` would do, by corpus and split, from the header of every file and a measured sample.
 
@@ -41,7 +46,10 @@ def show_estimate(
     """
     durations = {key: _durations(table, features.max_duration_s, key) for key, table in tables.items()}
     largest = max(durations, key=lambda key: durations[key].notna().sum())
-    cost = _measure(tables[largest][durations[largest].notna().to_numpy()].head(SAMPLE_CLIPS), features)
+    sample, workers = tables[largest][durations[largest].notna().to_numpy()].head(SAMPLE_CLIPS), encoders(resources)
+    # With what `prepare` reserves for an encoder: a GPU is many times as fast as the CPU of this process.
+    measure = ray.remote(num_cpus=resources.cpus, num_gpus=gpu_share(resources.gpus))(_measure)
+    cost: Cost = ray.get(measure.remote(sample, features))
     page = Table("corpus", "split", "clips", "set aside", "audio", "features", "time", title="prepare --dry-run")
     for key, known in durations.items():
         lost = int(set_aside[key]) + int(known.isna().sum())
@@ -51,7 +59,7 @@ def show_estimate(
     page.add_row("all", "", f"{everything.notna().sum():,}", "", *_amounts(everything.sum(), cost, workers))
     show(page)
     say(
-        f"time: {count(workers, 'worker')}, each as fast as one was here on {SAMPLE_CLIPS} clips; set aside: by "
+        f"time: {count(workers, 'worker')}, each as fast as one was on {SAMPLE_CLIPS} clips; set aside: by "
         "captions and headers, without what only decoding shows; nothing was written"
     )
 

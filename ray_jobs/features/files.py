@@ -1,79 +1,33 @@
-"""Read and write feature shards: Parquet files of clips with codes, log-mels and captions."""
+"""Write and read one feature shard: an Arrow IPC file of clips with codes, log-mels and captions.
+
+The file is not compressed: its matrices are memory-mapped and read as views, at the speed of memory, in any order
+(benchmarks/loader.py has the figures). A file without its footer was cut off; Arrow refuses it.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from models.errors import InputError
 from models.files import atomic_write
 from ray_jobs.run import storage
 
 METADATA = b"enclap"
-CLIPS_PER_GROUP = 8  # clips in a row group, the smallest part of a file that can be read
-GROUPS_KEPT = 32  # in memory, the last ones read
-IN_MEMORY_BYTES = 4 << 30  # larger features are not kept in memory but read when needed
+MATRICES = ("codes", "log_mel")
+SHARDS = "*.arrow"  # the feature shards in a split's directory
+EARLIER_SHARDS = "*.parquet"  # those of an earlier version, which are made again
 
 
 class FeaturesError(InputError, ValueError):
-    """Feature shards cannot be used; the message names the directory, what was found and what was expected."""
-
-
-@dataclass
-class Features:
-    """The clips of one or several splits; item i of each list belongs to clip i."""
-
-    clip_ids: list[str]
-    paths: list[str]
-    captions: list[list[str]]
-    durations_s: list[float]
-    codes: Sequence[np.ndarray]  # [T_i, Q] int16
-    log_mels: Sequence[np.ndarray]  # [frames_i, mels] float16
-    origins: list[int]  # index of the directory that each clip is from
-    codec: dict[str, Any]  # provenance of the codes
-
-    def __len__(self) -> int:
-        return len(self.clip_ids)
-
-    @property
-    def file_names(self) -> list[str]:
-        """Return the file names of clips for submissions; for a row of a Parquet file its clip_id."""
-        pairs = zip(self.clip_ids, self.paths, strict=True)
-        return [clip_id if ".parquet#" in path else Path(path).name for clip_id, path in pairs]
-
-    def head(self, clips: int | None) -> Features:
-        """Return the first `clips` clips; all of them for None."""
-        lists = {f.name: getattr(self, f.name)[:clips] for f in fields(self) if f.name != "codec"}
-        return replace(self, **lists)
-
-
-class StoredMatrices(Sequence[np.ndarray]):
-    """One column of many shards, read on access: a corpus may be larger than memory."""
-
-    def __init__(self, column: str, cells: list[tuple[Path, int]]) -> None:
-        self.column, self.cells = column, cells  # shard of each clip, and its row there
-        self._group = lru_cache(GROUPS_KEPT)(self._read)
-
-    def __len__(self) -> int:
-        return len(self.cells)
-
-    def __getitem__(self, at: Any) -> Any:
-        if isinstance(at, slice):
-            return StoredMatrices(self.column, self.cells[at])
-        shard, row = self.cells[at]
-        return self._group(shard, row // CLIPS_PER_GROUP)[row % CLIPS_PER_GROUP]
-
-    def _read(self, shard: Path, group: int) -> list[np.ndarray]:
-        with pq.ParquetFile(shard) as file:
-            return _matrices(file.read_row_group(group, columns=[self.column])[self.column])
+    """Feature shards cannot be used; the message names file or directory, what was found and what was expected."""
 
 
 def write_shard(path: Path, clips: list[dict[str, Any]], metadata: dict[str, Any], codebooks: int, mels: int) -> None:
@@ -92,77 +46,119 @@ def write_shard(path: Path, clips: list[dict[str, Any]], metadata: dict[str, Any
         },
         metadata={METADATA: json.dumps(metadata).encode()},
     )
-    nested = ("codes", "log_mel")
     arrays = [
         _nested([clip[field.name] for clip in clips], field.type)
-        if field.name in nested
+        if field.name in MATRICES
         else pa.array([clip[field.name] for clip in clips], field.type)
         for field in schema
     ]
-    with atomic_write(path) as partial:
-        pq.write_table(
-            pa.Table.from_arrays(arrays, schema=schema),
-            partial,
-            compression="zstd",
-            row_group_size=CLIPS_PER_GROUP,
-            use_dictionary=["codes.list.element.list.element"],  # ten bits a code; log-mels have no repeated values
-        )
+    with atomic_write(path) as partial, pa.ipc.new_file(partial, schema) as file:
+        file.write_batch(pa.record_batch(arrays, schema=schema))
 
 
 def shard_metadata(path: Path) -> dict[str, Any]:
-    """Return the metadata that `write_shard` recorded in a shard."""
-    return json.loads(pq.read_schema(storage.source(path)).metadata[METADATA])
-
-
-def read_features(directories: list[Path], in_memory_bytes: int = IN_MEMORY_BYTES) -> Features:
-    """Read all shards of the given splits; codes and log-mels larger than `in_memory_bytes` stay in their files.
+    """Return the metadata that `write_shard` recorded in a shard.
 
     Raises:
-        FeaturesError: if there is no clip, or if the shards come from different codecs.
+        FeaturesError: if the file was cut off.
+        FileNotFoundError: if there is none.
     """
-    directories = [storage.pull(directory) for directory in directories]
-    found = [(origin, shard) for origin, folder in enumerate(directories) for shard in sorted(folder.glob("*.parquet"))]
-    codec = _one_codec([shard for _, shard in found])
-    layouts = [pq.read_metadata(shard) for _, shard in found]
-    stored = sum(_uncompressed_bytes(layout) for layout in layouts) > in_memory_bytes
-    columns = ["clip_id", "path", "captions", "duration_s"] + ([] if stored else ["codes", "log_mel"])
-    features = Features([], [], [], [], [], [], [], codec)
-    codes: list[np.ndarray] = []
-    log_mels: list[np.ndarray] = []
-    for origin, shard in found:
-        table = pq.read_table(shard, columns=columns)
-        features.clip_ids += table["clip_id"].to_pylist()
-        features.paths += table["path"].to_pylist()
-        features.captions += table["captions"].to_pylist()
-        features.durations_s += table["duration_s"].to_pylist()
-        features.origins += [origin] * table.num_rows
-        if not stored:
-            codes += _matrices(table["codes"])
-            log_mels += _matrices(table["log_mel"])
-    if not len(features):
-        listed = ", ".join(str(directory) for directory in directories)
-        raise FeaturesError(f"no clips in {listed}; expected feature shards made by `enclap prepare`")
-    if not stored:
-        return replace(features, codes=codes, log_mels=log_mels)
-    cells = [(shard, row) for (_, shard), layout in zip(found, layouts) for row in range(layout.num_rows)]
-    return replace(features, codes=StoredMatrices("codes", cells), log_mels=StoredMatrices("log_mel", cells))
+    with opened(path, source_of(path)) as file:
+        return metadata_of(file)
 
 
-def _one_codec(shards: list[Path]) -> dict[str, Any]:
-    """Return the provenance of the codes, which must be the same in all shards."""
-    codecs = [shard_metadata(shard)["codec"] for shard in shards]
-    for shard, codec in zip(shards, codecs, strict=True):
-        if codec != codecs[0]:
-            differing = [key for key in {**codecs[0], **codec} if codec.get(key) != codecs[0].get(key)]
-            values = "; ".join(f"{key} {codec.get(key)!r}, there {codecs[0].get(key)!r}" for key in differing)
-            raise FeaturesError(
-                f"{shard}: codes of another codec than in {shards[0]}: {values}; prepare both with one codec"
-            )
-    return codecs[0] if codecs else {}
+def is_whole(path: Path) -> bool:
+    """Return whether a shard is there to its end."""
+    try:
+        shard_metadata(path)
+    except (FeaturesError, FileNotFoundError):
+        return False
+    return True
 
 
-def _uncompressed_bytes(layout: pq.FileMetaData) -> int:
-    return sum(layout.row_group(group).total_byte_size for group in range(layout.num_row_groups))
+@dataclass(frozen=True)
+class ShardTable:
+    """Some columns of a shard as lists, and what else is known of it."""
+
+    columns: dict[str, list[Any]]
+    metadata: dict[str, Any]
+    size: int  # of the file, in bytes
+
+
+def read_table(path: Path, columns: Sequence[str]) -> ShardTable:
+    """Read some columns of a shard, and no other part of the file: from a store, little is transferred.
+
+    Raises:
+        FeaturesError: if the file was cut off.
+    """
+    with source_of(path) as source:
+        with opened(path, source) as file:
+            numbers = [file.schema.get_field_index(column) for column in columns]
+        with opened(path, source, pa.ipc.IpcReadOptions(included_fields=numbers)) as file:
+            batch = file.get_batch(0)
+            read = {column: batch[column].to_pylist() for column in columns}
+            return ShardTable(read, metadata_of(file), source.size())
+
+
+class MappedShard:
+    """The matrices of a shard on this node, memory-mapped: nothing is read before it is used, and nothing copied.
+
+    Views keep the mapping alive, even of a file that is removed; no file stays open.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with pa.memory_map(str(path)) as source, opened(path, source) as file:
+            batch = file.get_batch(0)
+        self._columns = {name: _Matrices.of(batch[name]) for name in MATRICES}
+
+    def matrix(self, column: str, row: int) -> np.ndarray:
+        """Return a clip's `codes` [T, Q] int16 or `log_mel` [frames, mels] float16: a view, not to be written to."""
+        return self._columns[column][row]
+
+
+@dataclass(frozen=True)
+class _Matrices:
+    """A column of matrices: all rows of all of them, and where each begins."""
+
+    values: np.ndarray  # [rows of all clips, width]
+    offsets: np.ndarray  # [clips + 1]
+
+    @classmethod
+    def of(cls, column: pa.Array) -> _Matrices:
+        flat = column.values.values.to_numpy(zero_copy_only=True)
+        return cls(flat.reshape(-1, column.type.value_type.list_size), column.offsets.to_numpy())
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+
+def source_of(path: Path) -> pa.NativeFile:
+    """Open a file, here or in the store; of a mapped file only the parts that are used are read."""
+    found = storage.source(path)
+    return pa.memory_map(str(found)) if isinstance(found, Path) else found
+
+
+@contextmanager
+def opened(path: Path, source: pa.NativeFile, options: pa.ipc.IpcReadOptions | None = None) -> Iterator[Any]:
+    """Open a shard for reading.
+
+    Raises:
+        FeaturesError: if its footer is missing.
+    """
+    try:
+        file = pa.ipc.open_file(source, options=options)
+    except pa.ArrowInvalid as error:
+        raise FeaturesError(
+            f"{storage.uri(path)}: found a file that was cut off ({error}), expected a whole Arrow IPC file; "
+            "`enclap prepare` makes it again"
+        ) from error
+    with file:
+        yield file
+
+
+def metadata_of(file: pa.ipc.RecordBatchFileReader) -> dict[str, Any]:
+    """Return the metadata that was recorded in a file's schema."""
+    return json.loads(file.schema.metadata[METADATA])
 
 
 def _nested(matrices: list[np.ndarray], kind: pa.DataType) -> pa.Array:
@@ -172,14 +168,3 @@ def _nested(matrices: list[np.ndarray], kind: pa.DataType) -> pa.Array:
     flat = np.concatenate([matrix.reshape(-1) for matrix in matrices]) if matrices else np.empty(0)
     values = pa.array(flat.astype(kind.value_type.value_type.to_pandas_dtype()), kind.value_type.value_type)
     return pa.ListArray.from_arrays(offsets, pa.FixedSizeListArray.from_arrays(values, width)).cast(kind)
-
-
-def _matrices(column: pa.ChunkedArray) -> list[np.ndarray]:
-    """Convert a column of `_nested` back to matrices, which are views of the column's memory."""
-    matrices: list[np.ndarray] = []
-    for array in column.chunks:
-        width = array.type.value_type.list_size
-        flat = array.flatten().flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
-        ends = np.cumsum(pa.compute.list_value_length(array).to_numpy(zero_copy_only=False))
-        matrices += np.split(flat, ends[:-1].astype(int)) if len(array) else []
-    return matrices

@@ -19,7 +19,7 @@ from models.ensemble.scores.base import weight_name
 from models.ensemble.scores.registry import columns_among
 from models.metrics.captions import candidate_values
 from ray_jobs.experiment.config import Experiment
-from ray_jobs.features.files import Features, read_features
+from ray_jobs.features.dataset import Features, read_features
 from ray_jobs.results.best import BestReranking
 from ray_jobs.results.metrics import EnsembleMetrics
 from ray_jobs.results.table import read_table

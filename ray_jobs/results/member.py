@@ -27,6 +27,7 @@ class MemberMetrics(ResultRecord):
     best: Values  # of the best epoch
     kept_epochs: list[int]  # numbers of the epochs whose models are kept, best first
     parameters: int
+    weights: str | None = omitted_when_none()  # SHA-256 of model.safetensors; earlier versions did not record it
     seconds: float  # of training, without validation
     seed: int
     commit: str

@@ -20,6 +20,7 @@ from ray_jobs.run import storage
 
 PACKAGES = ("ray", "torch", "transformers", "timm", "descript-audio-codec", "aac-metrics", "numpy", "pandas", "pyarrow")
 MARKER = ".done.json"
+ADDED_TO_TRAINING = {"shuffle_clips": 4096}  # after version 0.1, with their defaults, which fingerprints leave out
 
 
 class NotReadyError(InputError):
@@ -93,6 +94,9 @@ class RunDirectory:
     def member_inputs(self, name: str) -> str:
         member = self.experiment.members[name]
         settings = member.model_dump(mode="json", exclude={"resources"})
+        for field, default in ADDED_TO_TRAINING.items():  # members that were trained before stay valid
+            if settings["training"][field] == default:
+                del settings["training"][field]
         edges = [self.member_inputs(edge) for edge in member.edges()]
         return fingerprint(settings, self.experiment.seed, self.features_inputs(), edges)
 

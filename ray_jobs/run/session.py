@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.run.console import say
+
+if TYPE_CHECKING:
+    import torch
 
 GPU_SHARE = 0.25  # of a GPU: a process that has one to itself often waits for files and CPU
 
@@ -39,6 +42,20 @@ def check_room(experiment: Experiment, asks: str, each: dict[str, float]) -> Non
     wanted = ", ".join(f"{amount:g} {key}" for key, amount in each.items() if amount)
     most = ", ".join(f"{max(node.get(key, 0.0) for node in nodes):g} {key}" for key, amount in each.items() if amount)
     raise ConfigError(f"{asks} asks for {wanted} on one node, the cluster's nodes have at most {most}; lower it")
+
+
+def reserved_device() -> torch.device:
+    """Return the GPU that Ray reserved for this task or actor, or the CPU if it reserved none.
+
+    In a process that has not joined Ray nobody shares GPUs out: there it is the GPU that the process sees. A GPU that
+    this machine's torch cannot use, such as a torch without CUDA, is as good as none.
+    """
+    import ray
+
+    from models.device import available_device
+
+    found = available_device()
+    return found if not ray.is_initialized() or ray.get_gpu_ids() else type(found)("cpu")
 
 
 def connect() -> None:

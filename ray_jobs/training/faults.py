@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
+from ray_jobs.features.shard_cache import StoreUnreachableError
 from ray_jobs.training.job import TrainingJob
 
 STDERR = 2  # the worker's own log
@@ -29,7 +30,7 @@ class MemberOutOfMemoryError(RuntimeError):
     """A batch does not fit into the accelerator's or the node's memory."""
 
 
-NAMED = (LossIsNaNError, DiskFullError, MemberOutOfMemoryError)
+NAMED = (LossIsNaNError, DiskFullError, MemberOutOfMemoryError, StoreUnreachableError)
 
 
 @contextmanager

@@ -5,12 +5,11 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import ray.train
 import ray.train.torch
@@ -20,33 +19,49 @@ from torch import nn
 
 from ray_jobs.results.member import MemberProgress
 from ray_jobs.run import storage
-from ray_jobs.run.directory import mark_done
+from ray_jobs.run.directory import is_done, mark_done
 from ray_jobs.training.faults import LossIsNaNError, actionable_errors, hang_watchdog
 from ray_jobs.training.fsdp import Shards, clip_gradients
 from ray_jobs.training.job import TrainingJob, TrainingRequest
 from ray_jobs.training.kept_epochs import KEPT, best_epochs, epochs_without_gain, keep_best
 from ray_jobs.training.optimizer import load_optimizer_state, moving_average
+from ray_jobs.training.reading import pinned, read_ahead
 from ray_jobs.training.tasks.base import Task, Trained, Validation, make_task
 from ray_jobs.training.tracking import Tracking
 
 COUNTED = ("epoch", "step", "totals", "seconds", "history")
-Item = TypeVar("Item")
 
 
 def train_worker(request: TrainingRequest) -> None:
-    """Train from the last checkpoint on, or from another training's where there is none, and publish the result."""
+    """Train from the last checkpoint on, or from another training's where there is none, and publish the result.
+
+    A training that was published is not repeated: what is left is done (`Task.finish`).
+    """
     job = request.job.on_this_node()
     context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+
+    def say(line: str) -> None:
+        if request.progress:
+            ray.get(request.progress.push.remote(line))
+
+    if not broadcast_from_rank_zero(is_done(job.output, job.inputs)):
+        _train(request, job, rank, world, say)
+    broadcast_from_rank_zero(None)  # the result is published
+    make_task(job).finish(rank, world, say)
+
+
+def _train(request: TrainingRequest, job: TrainingJob, rank: int, world: int, say: Callable[[str], None]) -> None:
     task = make_task(job)
     with tempfile.TemporaryDirectory() as scratch, actionable_errors(job, task.memory_remedy, Path(scratch)):
-        state = TrainingState(task, Path(scratch), context.get_world_rank(), context.get_world_size(), request.start)
-        tracking = Tracking(job, state.epoch, state.world) if state.rank == 0 else None
+        state = TrainingState(task, Path(scratch), rank, world, request.start)
+        tracking = Tracking(job, state.epoch, world) if rank == 0 else None
         while state.epoch < job.training.epochs and not state.is_stale():
             epoch = state.run_epoch()
             if tracking:
                 tracking.log(epoch)
-                if request.progress:
-                    ray.get([request.progress.push.remote(line) for line in _lines(job, epoch)])
+                for line in _lines(job, epoch):
+                    say(line)
         if tracking:
             tracking.close()
             state.publish(request.commit)
@@ -114,7 +129,7 @@ class TrainingState:
             self.task.begin_epoch(self.model, self.epoch)
         self.parallel.train()
         with hang_watchdog(resources.hang_timeout_s) as alive:
-            for batches in prefetch(self._steps()):
+            for batches in read_ahead(self._steps(), self._read, resources.reader_threads, resources.read_ahead):
                 self._step(batches)
                 self.step += 1
                 if every and self.step % every == 0 and self.step < self.steps:
@@ -146,6 +161,11 @@ class TrainingState:
         for _ in range(self.step, self.steps):
             if step := list(islice(batches, each)):
                 yield step
+
+    def _read(self, batches: list[Any]) -> list[Any]:
+        """Read the batches of a step, which `_steps` only named."""
+        made = [self.task.read(batch) for batch in batches]
+        return pinned(made) if self.device.type == "cuda" else made
 
     def _step(self, batches: list[Any]) -> None:
         """Make one optimizer step on the mean loss of the batches."""
@@ -225,15 +245,6 @@ class TrainingState:
         storage.remove(job.output / MemberProgress.FILE)
         storage.push(job.output)
         mark_done(job.output, job.inputs)
-
-
-def prefetch(items: Iterator[Item]) -> Iterator[Item]:
-    """Yield the same items, making the next one in a thread while the last one is used."""
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = thread.submit(next, items, None)
-            yield item
 
 
 def _lines(job: TrainingJob, epoch: Validation) -> list[str]:

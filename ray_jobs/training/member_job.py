@@ -10,6 +10,7 @@ from models.settings import LogMelConfig
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.experiment.member_config import AnyMember, Resources, Training
+from ray_jobs.features.embeddings import embedded_splits
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory
 from ray_jobs.training.job import TrainingJob
@@ -23,6 +24,7 @@ class MemberJob(TrainingJob):
     train: list[Path]  # directories of feature shards
     train_weights: list[float] | None  # the share of each in an epoch; None: every clip once
     validation: list[Path]
+    embedded: list[Path]  # directories of the splits whose audio embeddings are made of a retriever's best weights
     log_mel: LogMelConfig
     edges: dict[str, Path]  # name and directory of each member that this one reads or starts from
 
@@ -40,6 +42,7 @@ class MemberJob(TrainingJob):
             train=[directory.features(corpus, "train") for corpus in corpora],
             train_weights=[member.corpora[corpus] for corpus in corpora] if isinstance(member.corpora, dict) else None,
             validation=[directory.features(experiment.target_corpus, "validation")],
+            embedded=embedded_splits(experiment, directory, name) if member.kind == "retriever" else [],
             log_mel=experiment.features.log_mel,
             output=directory.member(name),
             edges={edge: directory.member(edge) for edge in member.edges()},

@@ -22,6 +22,8 @@ from models.metrics.captions import CaptionInputError, candidate_values
 from models.settings import SamplingConfig
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.search_config import SearchConfig
+from ray_jobs.features.dataset import find_shards
+from ray_jobs.features.files import read_table
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory
 from ray_jobs.run.session import gpu_share
@@ -47,8 +49,7 @@ class LoadedMembers:
         if self._members is None or self._members.experiment != experiment:
             self._members = None  # so that two experiments' members are never loaded together
             directory = validation_directory(experiment)
-            embeddings = directory.search("candidates") / f"audio-{directory.members_inputs()}.npz"
-            self._members = TrainedMembers(experiment, SPLIT, directory, embeddings)
+            self._members = TrainedMembers(experiment, SPLIT, directory)
         return self._members
 
 
@@ -57,9 +58,8 @@ LOADED = LoadedMembers()  # in this process: Ray runs many trials and tasks in o
 
 def validation_clip_ids(directory: RunDirectory, experiment: Experiment) -> list[str]:
     """Return the validation clips in the order in which all searches go through them."""
-    shards = storage.listing(directory.features(experiment.target_corpus, SPLIT), "*.parquet")
-    frames = [pd.read_parquet(storage.source(shard), columns=["clip_id"]) for shard in shards]
-    return [clip_id for frame in frames for clip_id in frame["clip_id"]]
+    shards = find_shards(directory.features(experiment.target_corpus, SPLIT))
+    return [clip_id for shard in shards for clip_id in read_table(shard, ["clip_id"]).columns["clip_id"]]
 
 
 def resources(search: SearchConfig) -> dict[str, float]:

@@ -9,11 +9,9 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from models.captioner.model import Captioner, conditioning
 from models.ensemble.candidate_table import CandidateTable, score_candidates
-from models.files import write_arrays
 from models.fluency.detector import FluencyDetector
 from models.generation.candidates import Candidate, ClipInputs, Decoding, propose
 from models.metrics.retrieval import flatten_captions
@@ -21,9 +19,11 @@ from models.retriever.model import Retriever
 from models.settings import SamplingConfig
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import CaptionerMember
-from ray_jobs.features.files import read_features
+from ray_jobs.features.dataset import read_features
+from ray_jobs.features.embeddings import read_embeddings, weights_checksum, write_embeddings
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory
+from ray_jobs.run.session import reserved_device
 
 
 class TrainedMembers:
@@ -31,16 +31,13 @@ class TrainedMembers:
 
     Args:
         directory: the run directory; a job that must not see some splits gives one that refuses them (`RunDirectory`).
-        embeddings: a file that keeps audio_embeddings for other processes; nothing is kept when left out.
     """
 
-    def __init__(
-        self, experiment: Experiment, split: str, directory: RunDirectory | None = None, embeddings: Path | None = None
-    ) -> None:
-        self.experiment, self.split, self.embeddings = experiment, split, embeddings
+    def __init__(self, experiment: Experiment, split: str, directory: RunDirectory | None = None) -> None:
+        self.experiment, self.split = experiment, split
         self.directory = directory or RunDirectory(experiment)
         self.features = read_features([self.directory.features(experiment.target_corpus, split)])
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = reserved_device()
 
     @cached_property
     def retrievers(self) -> dict[str, Retriever]:
@@ -58,13 +55,14 @@ class TrainedMembers:
     @cached_property
     def audio_embeddings(self) -> dict[str, np.ndarray]:
         """Return the embeddings [clips, D] by retriever."""
-        if self.embeddings and self.embeddings.is_file():
-            with np.load(self.embeddings) as kept:
-                return {name: kept[name] for name in kept.files}
-        computed = {name: model.audio_embeddings(self.features.log_mels) for name, model in self.retrievers.items()}
-        if self.embeddings:
-            write_arrays(self.embeddings, computed)
-        return computed
+        return {name: self._embeddings(name) for name in self.retrievers}
+
+    def _embeddings(self, retriever: str) -> np.ndarray:
+        """Return all embeddings of the split by a retriever, after making those that training has not made."""
+        split = self.directory.features(self.experiment.target_corpus, self.split)
+        weights = weights_checksum(self.directory.member(retriever))
+        write_embeddings(split, retriever, weights, lambda: self.retrievers[retriever])
+        return read_embeddings([split], retriever, weights, self.features.clip_ids)[:]
 
     def candidates(self, sampling: SamplingConfig, clips: slice = slice(None)) -> CandidateTable:
         """Return all captioners' scored candidates of some clips (all when left out), sampled and by beam search."""

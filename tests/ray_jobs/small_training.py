@@ -53,6 +53,6 @@ def _write_features(experiment: Experiment) -> None:
             }
             for row in range(clips)
         ]
-        shard = directory.features("sounds", split) / "00000.parquet"
+        shard = directory.features("sounds", split) / "00000.arrow"
         write_shard(shard, rows, {"codec": {"name": "none"}}, codebooks=1, mels=1)
     mark_done(directory.features("sounds"), directory.features_inputs())

@@ -77,15 +77,15 @@ def test_one_bad_clip_is_quarantined_and_the_rest_goes_on(folder: Path, local_ra
     quarantine = pd.read_parquet(features / "quarantine.parquet").set_index("clip_id")["reason"]
     assert set(quarantine.index) == {"train0", "train1", "test0"}
     assert "train0.wav" in quarantine["train0"]
-    assert pd.read_parquet(features / "train" / "00000.parquet")["clip_id"].tolist() == ["train2"]
-    assert len(pd.read_parquet(features / "test" / "00000.parquet")) == 2
+    assert pd.read_feather(features / "train" / "00000.arrow")["clip_id"].tolist() == ["train2"]
+    assert len(pd.read_feather(features / "test" / "00000.arrow")) == 2
     # A mended file is taken up by the same command; what was good is not made again.
-    kept = (features / "validation" / "00000.parquet").stat().st_mtime_ns
+    kept = (features / "validation" / "00000.arrow").stat().st_mtime_ns
     soundfile.write(folder / "train" / "train0.wav", np.sin(np.arange(16_000) / 9), 16_000)
     (features / ".done.json").unlink()
     prepare.run(experiment(folder))
-    assert pd.read_parquet(features / "train" / "00000.parquet")["clip_id"].tolist() == ["train0", "train2"]
-    assert (features / "validation" / "00000.parquet").stat().st_mtime_ns == kept
+    assert pd.read_feather(features / "train" / "00000.arrow")["clip_id"].tolist() == ["train0", "train2"]
+    assert (features / "validation" / "00000.arrow").stat().st_mtime_ns == kept
 
 
 def test_a_split_without_usable_clips(folder: Path, local_ray: None) -> None:

@@ -40,8 +40,8 @@ def test_experiment_says_what_the_run_was(smoke_run: Path) -> None:
 
 def test_features(smoke_run: Path) -> None:
     for split, clips in {"train": 48, "validation": 16, "test": 16}.items():
-        shards = sorted((smoke_run / "features" / "soundscapes" / split).glob("*.parquet"))
-        table = pd.concat(pq.read_table(shard).to_pandas() for shard in shards)
+        shards = sorted((smoke_run / "features" / "soundscapes" / split).glob("*.arrow"))
+        table = pd.concat(pd.read_feather(shard) for shard in shards)
         assert len(table) == clips
         assert {"clip_id", "codes", "log_mel", "captions", "duration_s"} <= set(table.columns)
         first = table.iloc[0]
@@ -317,6 +317,31 @@ def test_submitted_again_nothing_is_redone(smoke_run: Path, cluster: RayCluster)
     assert "Captioning, soundscapes test, 16 clips" in finished.stdout
     after = {path: path.stat().st_mtime_ns for path in smoke_run.rglob("*") if path.is_file()}
     assert after == before
+
+
+def test_missing_embeddings_are_made_again_without_training(smoke_run: Path, cluster: RayCluster) -> None:
+    """Captioners, search and combine read what the retriever's workers have made, and nobody embeds a split again."""
+    features, member = smoke_run / "features" / "soundscapes", smoke_run / "members" / "retriever-bge"
+    (kept,) = (features / "train" / "embeddings" / "retriever-bge").iterdir()
+    before = pd.read_feather(kept), (member / "model.safetensors").stat().st_mtime_ns
+    assert before[0]["clip_id"].is_unique
+    assert len(before[0]) == 48
+    assert {path.parent.parent.parent.name for path in features.glob("*/embeddings/*/*.arrow")} == {
+        "train",
+        "validation",
+        "test",
+    }
+    kept.unlink()
+    arguments = pipeline(smoke_run.parent)
+    arguments[2] = "ray_jobs.train"
+    finished = cluster.submit(*arguments, timeout_s=300)
+    assert finished.returncode == 0, finished.stdout
+    assert "1 member to train, 5 done already" in finished.stdout
+    assert "retriever-bge  audio embeddings of 48 clips" in finished.stdout
+    assert (member / "model.safetensors").stat().st_mtime_ns == before[1]
+    after = pd.read_feather(kept)
+    assert after["clip_id"].equals(before[0]["clip_id"])
+    assert np.allclose(np.stack(after["audio_embedding"].tolist()), np.stack(before[0]["audio_embedding"].tolist()))
 
 
 def test_a_failing_member_fails_alone_and_is_named(smoke_run: Path, cluster: RayCluster) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
+import pyarrow as pa
 import pytest
 import ray
 import soundfile
@@ -18,7 +18,10 @@ import soundfile
 from ray_jobs import prepare
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.loading import load_experiment
-from ray_jobs.features.shards import ShardEncoder, ShardMaker, ShardReader, plan_shards
+from ray_jobs.features.dataset import read_features, require_features
+from ray_jobs.features.files import FeaturesError
+from ray_jobs.features.shards import ShardEncoder, ShardMaker, ShardReader, plan_shards, write_encoded
+from ray_jobs.run.directory import RunDirectory
 
 from .conftest import ROOT
 
@@ -160,7 +163,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Path:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_each_file_is_used_or_set_aside_with_a_reason(prepared: Path, case: Case) -> None:
-    used = pd.concat(pd.read_parquet(shard) for shard in prepared.glob("train/*.parquet"))
+    used = pd.concat(pd.read_feather(shard) for shard in prepared.glob("train/*.arrow"))
     clips = used[used["path"].str.endswith("/" + case.name)]
     quarantine = pd.read_parquet(prepared / "quarantine.parquet")
     reasons = quarantine.loc[quarantine["path"].str.endswith(case.name), "reason"]
@@ -185,7 +188,7 @@ def plain_corpus(root: Path, clips: int = 10) -> None:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.parquet"))}
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.arrow"))}
 
 
 def test_stopped_and_started_again_missing_shards_are_made_with_the_same_bytes(tmp_path: Path, local_ray: None) -> None:
@@ -196,19 +199,45 @@ def test_stopped_and_started_again_missing_shards_are_made_with_the_same_bytes(t
     target = features_of(root)
     before = digests(target / "train")
     assert len(before) == 3
-    kept = (target / "train" / "00000.parquet").stat().st_mtime_ns
-    for lost in ("00001.parquet", "00002.parquet"):
+    kept = (target / "train" / "00000.arrow").stat().st_mtime_ns
+    for lost in ("00001.arrow", "00002.arrow"):
         (target / "train" / lost).unlink()
-    (target / "train" / ".00001.parquet.1.partial").write_bytes(b"half")
+    (target / "train" / ".00001.arrow.1.partial").write_bytes(b"half")
     (target / ".done.json").unlink()
     prepare.run(chosen)
     assert digests(target / "train") == before
-    assert (target / "train" / "00000.parquet").stat().st_mtime_ns == kept
+    assert (target / "train" / "00000.arrow").stat().st_mtime_ns == kept
     assert not list((target / "train").glob(".*.partial"))
 
 
-def test_two_pools_make_what_one_makes(tmp_path: Path) -> None:
-    """Readers that feed encoders, as on GPUs, against the one actor that does both."""
+@pytest.mark.parametrize("damage", ["cut off", "of an earlier version"])
+def test_finished_features_that_cannot_be_read_are_made_again(damage: str, tmp_path: Path, local_ray: None) -> None:
+    root = tmp_path / "corpus"
+    plain_corpus(root)
+    chosen = experiment(root, "features.clips_per_shard=4")
+    prepare.run(chosen)
+    train = features_of(root) / "train"
+    before, kept = digests(train), (train / "00000.arrow").stat().st_mtime_ns
+    damaged = train / "00001.arrow"
+    if damage == "cut off":
+        damaged.write_bytes(damaged.read_bytes()[:-10])
+        with pytest.raises(FeaturesError, match=r"train/00001\.arrow: found a file that was cut off"):
+            read_features([train])
+    else:
+        for shard in train.glob("*.arrow"):
+            shard.rename(shard.with_suffix(".parquet"))
+        with pytest.raises(FeaturesError, match=r"features/soundscapes/train: .* earlier version"):
+            require_features(RunDirectory(chosen))
+    prepare.run(chosen)
+    assert digests(train) == before
+    assert not list(train.glob("*.parquet"))
+    if damage == "cut off":
+        assert (train / "00000.arrow").stat().st_mtime_ns == kept
+    require_features(RunDirectory(chosen))
+
+
+def test_three_stages_make_what_one_makes(tmp_path: Path) -> None:
+    """Readers, encoders and writers, as on GPUs, against the one actor that does all."""
     root = tmp_path / "corpus"
     plain_corpus(root, 4)
     features = experiment(root).features
@@ -219,20 +248,17 @@ def test_two_pools_make_what_one_makes(tmp_path: Path) -> None:
         made.append((shard, {"shard": shard.to_json()}))
     ShardMaker(features)(made[0][1])
     encoder = ShardEncoder(features)
-    encoder(ShardReader(features, encoder.codec.sample_rate)(made[1][1]))
+    write_encoded(encoder(ShardReader(features, encoder.codec.sample_rate)(made[1][1])), features)
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
 
-def test_codes_take_a_fifth_of_the_int64_files_that_enclap_writes(prepared: Path) -> None:
-    shards = sorted(prepared.glob("train/*.parquet"))
+def test_codes_take_a_quarter_of_the_int64_files_that_enclap_writes(prepared: Path) -> None:
     stored = plain = 0
-    for shard in shards:
-        metadata = pq.read_metadata(shard)
-        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-        chunks = [group.column(number) for group in groups for number in range(metadata.num_columns)]
-        stored += sum(chunk.total_compressed_size for chunk in chunks if chunk.path_in_schema.startswith("codes."))
-        plain += sum(8 * len(codes) * len(codes[0]) + 128 for codes in pd.read_parquet(shard)["codes"])
-    assert stored * 5 <= plain
+    for shard in prepared.glob("train/*.arrow"):
+        codes = pa.ipc.open_file(shard).read_all()["codes"].combine_chunks()
+        stored += codes.nbytes
+        plain += sum(8 * len(one) * len(one[0]) + 128 for one in codes.to_pylist())
+    assert 0 < stored * 4 <= plain
 
 
 def test_evaluation_clips_are_not_trained_on_and_overlaps_are_reported(
@@ -262,7 +288,7 @@ def test_evaluation_clips_are_not_trained_on_and_overlaps_are_reported(
         )
     )
     features = tmp_path / "runs" / "smoke" / "features"
-    used = pd.concat(pd.read_parquet(shard) for shard in (features / "other" / "train").glob("*.parquet"))
+    used = pd.concat(pd.read_feather(shard) for shard in (features / "other" / "train").glob("*.arrow"))
     assert used["clip_id"].tolist() == ["1", "3", "b2"]
     reasons = pd.read_parquet(features / "other" / "quarantine.parquet").set_index("clip_id")["reason"]
     assert reasons["0"] == "excluded from training: Freesound id 7 is in soundscapes/test"

@@ -72,7 +72,7 @@ def write_features(
         rows.append({**ids, "path": str(path), "captions": texts, "duration_s": 1.0, **arrays})
     (directory.root / "audio" / f"clip {len(captions) - 1}.wav").unlink()
     features = directory.features(experiment.target_corpus)
-    write_shard(features / "test" / "00000.parquet", rows, {"codec": {"name": "x"}, "quarantine": []}, 2, mels)
+    write_shard(features / "test" / "00000.arrow", rows, {"codec": {"name": "x"}, "quarantine": []}, 2, mels)
     bad = [(f"bad-{n}", f"/x/bad-{n}.wav", "cannot be decoded as audio <b>") for n in range(23)]
     pd.DataFrame(bad, columns=["clip_id", "path", "reason"]).to_parquet(features / "quarantine.parquet")
 

@@ -40,7 +40,7 @@ def prepare(run: RunDirectory, done: bool = True) -> None:
     for split, shards in {"train": 3, "validation": 1, "test": 1}.items():
         (features / split).mkdir(parents=True)
         for number in range(shards):
-            (features / split / f"{number:05d}.parquet").touch()
+            (features / split / f"{number:05d}.arrow").touch()
     if done:
         pd.DataFrame({"clip_id": ["a", "b"]}).to_parquet(features / "quarantine.parquet")
         mark_done(features, run.features_inputs())

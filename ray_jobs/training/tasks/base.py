@@ -83,7 +83,18 @@ class Task(ABC):
 
     @abstractmethod
     def batches(self, epoch: int, rank: int, world: int) -> Iterator[Any]:
-        """Yield one worker's share of every batch of an epoch: the same batches for the same seed and epoch."""
+        """Yield one worker's share of every batch of an epoch: the same batches for the same seed and epoch.
+
+        Yield what says which batch it is, if it takes long to read: a training that is resumed goes through the
+        batches before its step.
+        """
+
+    def read(self, batch: Any) -> Any:
+        """Return what `loss` takes, given what `batches` yielded: by default the same.
+
+        This runs in several threads, for batches to come, and must depend on nothing but the batch.
+        """
+        return batch
 
     def seed_step(self, epoch: int, step: int, rank: int) -> None:
         """Seed torch for a step: by default from all that names it, so that a resumed training repeats its draws."""
@@ -100,6 +111,13 @@ class Task(ABC):
     @abstractmethod
     def publish(self, trained: Trained, commit: str) -> None:
         """Write the result into the job's output directory."""
+
+    def finish(self, rank: int, world: int, say: Callable[[str], None]) -> None:
+        """Do one worker's share of what is left when the result is published; by default nothing.
+
+        It is done again by every worker of a training that was interrupted in it, and skips what is there.
+        """
+        return
 
     @property
     @abstractmethod

@@ -17,14 +17,15 @@ from models.codec.base import load_codec
 from models.generation.candidates import beam_search
 from models.metrics.captions import MissingPartError, caption_values, missing_parts
 from models.metrics.diversity import caption_diversity, collapse_warning
-from models.retriever.model import Retriever
 from models.settings import BeamConfig, CaptionerConfig, CaptionerSettings
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import CaptionerMember, Member, RetrieverMember
+from ray_jobs.features.dataset import Features
+from ray_jobs.features.embeddings import Embeddings, read_embeddings, weights_checksum
 from ray_jobs.training.batching import bucketed_batches, padding_share
 from ray_jobs.training.member_job import MemberJob
 from ray_jobs.training.tasks.base import Validation
-from ray_jobs.training.tasks.member import MemberTask, draw_captions
+from ray_jobs.training.tasks.member import MemberTask, PlannedBatch, draw_captions
 
 LOSS = "caption_loss"
 WATCHED = ("unique_share", "vocabulary", "repetition")
@@ -47,17 +48,20 @@ class CaptionerTask(MemberTask):
             raise MissingPartError(f"{job.key('monitor')}: {self.monitor}: {reason}")
 
     @cached_property
-    def retrievers(self) -> list[Retriever]:
-        return [Retriever.load(self.job.edges[name]) for name in self._member.retrievers()]
-
-    @cached_property
-    def train_embeddings(self) -> np.ndarray:
-        return np.concatenate([retriever.audio_embeddings(self.train.log_mels) for retriever in self.retrievers], 1)
+    def train_embeddings(self) -> list[Embeddings]:
+        """Return the embeddings of the training clips, of each retriever that is read."""
+        return self._embeddings(self.job.train, self.train)
 
     @cached_property
     def validation_embeddings(self) -> np.ndarray:
-        log_mels = self.validation.log_mels
-        return np.concatenate([retriever.audio_embeddings(log_mels) for retriever in self.retrievers], 1)
+        """Return what is read beside the codes of the validation clips, [clips, all retrievers' D]."""
+        return side_by_side(self._embeddings(self.job.validation, self.validation), slice(None))
+
+    def _embeddings(self, splits: list[Path], features: Features) -> list[Embeddings]:
+        return [
+            read_embeddings(splits, name, weights_checksum(self.job.edges[name]), features.clip_ids)
+            for name in self._member.retrievers()
+        ]
 
     @property
     def _member(self) -> CaptionerMember:
@@ -73,7 +77,7 @@ class CaptionerTask(MemberTask):
             CaptionerConfig,
             codebooks=self.train.codes[0].shape[1],
             codebook_size=self.train.codec["codebook_size"],
-            audio_embedding_dim=sum(retriever.config.joint_dim for retriever in self.retrievers),
+            audio_embedding_dim=self.validation_embeddings.shape[1],
         )
         return Captioner.create(config, self.all_captions)
 
@@ -95,20 +99,28 @@ class CaptionerTask(MemberTask):
     def start_from(self, directory: Path) -> Captioner:
         return Captioner.load(directory, self._settings)
 
-    def batches(self, epoch: int, rank: int, world: int) -> Iterator[tuple[list[np.ndarray], Tensor, list[list[str]]]]:
-        rng, train, each = self.rng(epoch), self.train, self._member.captions_per_clip
+    def batches(self, epoch: int, rank: int, world: int) -> Iterator[PlannedBatch]:
+        rng, train = self.rng(epoch), self.train
+        _ = self.train_embeddings  # opened once, not in every reader's thread
         clips = self.epoch_clips(rng)
-        lengths = [train.durations_s[clip] for clip in clips]
+        lengths = np.asarray(train.durations_s)[clips]
         for rows in bucketed_batches(lengths, self.batch_size, rng, rank, world):
-            batch = clips[rows]
-            captions = [draw_captions(train.captions[clip], each, rng) for clip in batch]
-            yield [train.codes[clip] for clip in batch], torch.from_numpy(self.train_embeddings[batch]), captions
+            yield PlannedBatch(epoch, rows, clips[rows])
+
+    def read(self, batch: PlannedBatch) -> tuple[list[np.ndarray], Tensor, list[list[str]]]:
+        train, each = self.train, self._member.captions_per_clip
+        captions = [draw_captions(train.captions[clip], each, rng) for clip, rng in self.examples_of(batch)]
+        return (
+            [train.codes[clip] for clip in batch.clips],
+            torch.from_numpy(side_by_side(self.train_embeddings, batch.clips)),
+            captions,
+        )
 
     def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
         clips, embeddings, captions = batch
         captioner: Any = getattr(model, "module", model)  # DistributedDataParallel wraps it
         codes, lengths = captioner.pad_codes(clips)
-        losses = model(codes, lengths, embeddings.to(device), captions)
+        losses = model(codes, lengths, embeddings.to(device, non_blocking=True), captions)
         return {**losses, "padding": padding_share(lengths)}
 
     @cached_property
@@ -154,3 +166,8 @@ class CaptionerTask(MemberTask):
         if reason := scores.absent.get(self.monitor):
             raise MissingPartError(f"{self.job.key('monitor')}: {self.monitor}: {reason}")
         return scores.corpus[self.monitor]
+
+
+def side_by_side(embeddings: list[Embeddings], clips: slice | np.ndarray) -> np.ndarray:
+    """Return some clips' embeddings by all retrievers, [clips, sum of D]."""
+    return np.concatenate([one[clips] for one in embeddings], 1)

@@ -50,9 +50,10 @@ class FluencyTask(MemberTask):
     def batches(self, epoch: int, rank: int, world: int) -> Iterator[list[tuple[str, int]]]:
         rng = self.rng(epoch)
         examples = build_examples(self.all_captions, rng)
-        lengths = [len(text) for text, _ in examples]
+        order = rng.permutation(len(examples))
+        lengths = [len(examples[row][0]) for row in order]
         for rows in bucketed_batches(lengths, self.batch_size, rng, rank, world):
-            yield [examples[row] for row in rows]
+            yield [examples[row] for row in order[rows]]
 
     def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
         damaged = torch.tensor([float(label) for _, label in batch], device=device)

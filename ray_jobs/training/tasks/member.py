@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -11,15 +13,24 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from models.files import write_frame
+from models.files import sha256_of, write_frame
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import Member
-from ray_jobs.features.files import Features, read_features
+from ray_jobs.features.dataset import Features, read_features
 from ray_jobs.results.member import MemberMetrics
-from ray_jobs.training.batching import draw_by_weight
+from ray_jobs.training.batching import draw_by_weight, shuffle_in_windows, times_before
 from ray_jobs.training.kept_epochs import KEPT
 from ray_jobs.training.member_job import MemberJob
 from ray_jobs.training.tasks.base import Task, Trained
+
+
+@dataclass(frozen=True)
+class PlannedBatch:
+    """One worker's share of a batch, before it is read."""
+
+    epoch: int
+    rows: np.ndarray  # [B], places in the order of the epoch
+    clips: np.ndarray  # [B], rows of `MemberTask.train`
 
 
 class MemberTask(Task):
@@ -36,7 +47,8 @@ class MemberTask(Task):
 
     @cached_property
     def train(self) -> Features:
-        return read_features(self.job.train)
+        gigabytes = self.job.resources.feature_cache_gb
+        return read_features(self.job.train, None if gigabytes is None else int(gigabytes * 1e9))
 
     @cached_property
     def validation(self) -> Features:
@@ -78,14 +90,33 @@ class MemberTask(Task):
         return len(self.train)
 
     def epoch_clips(self, rng: np.random.Generator) -> np.ndarray:
-        """Return the rows of `train` that an epoch goes through, in no particular order."""
-        if self.job.train_weights is None:
-            return np.arange(len(self.train))
-        return draw_by_weight(np.asarray(self.train.origins), self.job.train_weights, rng)
+        """Return the rows of `train` that an epoch goes through, in their order.
 
-    def rng(self, epoch: int) -> np.random.Generator:
-        """Return an epoch's random numbers; they depend on seed and epoch alone, so resuming needs no state of them."""
-        return np.random.default_rng([self.job.seed, epoch])
+        A clip that is drawn several times comes once in each of as many orders of its shard.
+        """
+        shards, window = np.asarray(self.train.shards), self.job.training.shuffle_clips
+        if self.job.train_weights is None:
+            rows = np.arange(len(self.train))
+        else:
+            rows = draw_by_weight(np.asarray(self.train.origins), self.job.train_weights, rng)
+        rows = rows[shuffle_in_windows(shards[rows] + times_before(rows) * (1 + shards.max()), window, rng)]
+        windows = [shards[rows[at : at + window]] for at in range(0, len(rows), window)]
+        setting = self.job.key("resources.feature_cache_gb")
+        self.train.check_cache(max(len(np.unique(one)) for one in windows), setting)
+        self.train.expect(rows)
+        return rows
+
+    def rng(self, epoch: int, *what: int) -> np.random.Generator:
+        """Return the random numbers of an epoch, or of something in it, such as one of its examples.
+
+        They depend on seed and numbers alone, so resuming needs no state of them.
+        """
+        return np.random.default_rng([self.job.seed, epoch, *(1 + number for number in what)])
+
+    def examples_of(self, batch: PlannedBatch) -> Iterator[tuple[int, np.random.Generator]]:
+        """Yield each clip of a batch with random numbers of its own: the same on whatever worker it is."""
+        for row, clip in zip(batch.rows.tolist(), batch.clips.tolist(), strict=True):
+            yield clip, self.rng(batch.epoch, row)
 
     def publish(self, trained: Trained, commit: str) -> None:
         """Write the best epoch's model, the other kept epochs, history.parquet and metrics.json."""
@@ -104,6 +135,7 @@ class MemberTask(Task):
             best=trained.best,
             kept_epochs=trained.epochs,
             parameters=trained.parameters,
+            weights=sha256_of(output / "model.safetensors"),
             seconds=float(history["seconds"].sum()),
             seed=self.job.seed,
             commit=commit,

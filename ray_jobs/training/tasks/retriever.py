@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray.train.torch
 import torch
 from torch import Tensor, nn
 
@@ -18,9 +21,11 @@ from models.retriever.model import Retriever
 from models.settings import RetrieverConfig, RetrieverSettings
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import Member, RetrieverMember
+from ray_jobs.features.embeddings import weights_checksum, write_embeddings
+from ray_jobs.run import storage
 from ray_jobs.training.batching import bucketed_batches, padding_share
 from ray_jobs.training.tasks.base import Validation
-from ray_jobs.training.tasks.member import MemberTask, draw_captions
+from ray_jobs.training.tasks.member import MemberTask, PlannedBatch, draw_captions
 
 
 class RetrieverTask(MemberTask):
@@ -55,18 +60,22 @@ class RetrieverTask(MemberTask):
     def start_from(self, directory: Path) -> Retriever:
         return Retriever.load(directory, self._settings)
 
-    def batches(self, epoch: int, rank: int, world: int) -> Iterator[tuple[Tensor, Tensor, list[str], Tensor]]:
-        rng, train = self.rng(epoch), self.train
+    def batches(self, epoch: int, rank: int, world: int) -> Iterator[PlannedBatch]:
+        rng, train, most = self.rng(epoch), self.train, self._member.audio_encoder.max_frames
         clips = self.epoch_clips(rng)
-        drawn = [draw_captions(train.captions[clip], 1, rng)[0] for clip in clips]
-        most = self._member.audio_encoder.max_frames
         longest_s = most * self.job.log_mel.hop_length / self.job.log_mel.sample_rate if most else math.inf
-        lengths = [min(train.durations_s[clip], longest_s) for clip in clips]
-        own = np.random.default_rng([self.job.seed, epoch, 1 + rank])  # `rng` must draw alike in all workers
+        lengths = np.minimum(np.asarray(train.durations_s)[clips], longest_s)
         for rows in bucketed_batches(lengths, self.batch_size, rng, rank, world):
-            log_mels = [crop(train.log_mels[clip], most, own) for clip in clips[rows]]
-            mixed = mix_pairs(*pad_log_mels(log_mels), [drawn[row] for row in rows], self._member.mixup_alpha, own)
-            yield *mixed, torch.from_numpy(clips[rows])
+            yield PlannedBatch(epoch, rows, clips[rows])
+
+    def read(self, batch: PlannedBatch) -> tuple[Tensor, Tensor, list[str], Tensor]:
+        log_mels, captions = [], []
+        for clip, rng in self.examples_of(batch):
+            captions += draw_captions(self.train.captions[clip], 1, rng)
+            log_mels.append(crop(self.train.log_mels[clip], self._member.audio_encoder.max_frames, rng))
+        padded = pad_log_mels(log_mels, pin_memory=torch.cuda.is_available())
+        mixing = self.rng(batch.epoch, *batch.rows.tolist())
+        return *mix_pairs(*padded, captions, self._member.mixup_alpha, mixing), torch.from_numpy(batch.clips)
 
     def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
         return {"loss": model(*batch, chunk_size=self._member.gradient_cache), "padding": padding_share(batch[1])}
@@ -76,3 +85,17 @@ class RetrieverTask(MemberTask):
         queries, target = flatten_captions(self.validation.captions)
         audio = model.audio_embeddings(self.validation.log_mels)
         return Validation(retrieval_values(model.similarity(model.text_embeddings(queries), audio), target).corpus)
+
+    def finish(self, rank: int, world: int, say: Callable[[str], None]) -> None:
+        """Make the audio embeddings that captioners and searches read."""
+        weights, start = weights_checksum(self.job.output), time.monotonic()
+        clips = sum(
+            write_embeddings(split, self.job.name, weights, lambda: self._published, slice(rank, None, world))
+            for split in self.job.embedded
+        )
+        if clips:
+            say(f"{self.job.name}  audio embeddings of {clips:,} clips in {time.monotonic() - start:.1f} s")
+
+    @cached_property
+    def _published(self) -> Retriever:
+        return Retriever.load(storage.pull(self.job.output)).to(ray.train.torch.get_device())

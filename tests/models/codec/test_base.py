@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import dac
 import numpy as np
@@ -13,7 +14,6 @@ from safetensors.torch import load_file, save_file
 
 from corpora.soundscapes.render import render
 from corpora.soundscapes.sampling import sample_scenes
-from models.codec import base as codec_module
 from models.codec import weights as codec_files
 from models.codec.base import Codec, load_codec
 from models.codec.dac import DacCodec
@@ -122,12 +122,23 @@ def test_a_list_of_waveforms_gives_the_codes_of_each_clip_alone(codec: Codec) ->
     assert [len(codes) for codes in together] == [100, 100, 200, 100, 4, 101]
 
 
-def test_a_batch_of_equal_lengths_gives_the_codes_of_each_clip_alone(codec: Codec) -> None:
-    waveforms = [_noise(3200, seed) for seed in range(4)]
-    with torch.inference_mode():
-        together = codec._encode(torch.from_numpy(np.stack(waveforms)), kept=1000)
-    for codes, alone in zip(together, codec.encode(waveforms), strict=True):
-        assert_same_but_for_rounding(codes.numpy(), alone)
+@pytest.mark.parametrize("chunk_s", [None, 0.05])
+@pytest.mark.parametrize("lengths", [[3200] * 4, [3200, 100, 3233, 6400, 1, 4001]])
+def test_a_batch_gives_the_codes_of_each_clip_alone(codec: Codec, lengths: list[int], chunk_s: float | None) -> None:
+    """As on a GPU: clips of other lengths in one batch, and that in pieces."""
+    waveforms = [_noise(samples, seed) for seed, samples in enumerate(lengths)]
+    together = codec.encode(waveforms, chunk_s, batch_s=60)
+    alone = [codec.encode([waveform])[0] for waveform in waveforms]
+    assert [len(codes) for codes in together] == [len(codes) for codes in alone]
+    assert_same_but_for_rounding(np.concatenate(together), np.concatenate(alone))
+
+
+def test_a_batch_at_the_shipped_size_gives_the_codes_of_each_clip_alone(
+    shipped: Codec, scenes: list[np.ndarray]
+) -> None:
+    clips = [scene[: len(scene) - 997 * row] for row, scene in enumerate(scenes[:5])]
+    for codes, waveform in zip(shipped.encode(clips, batch_s=600), clips, strict=True):
+        assert_same_but_for_rounding(codes, shipped.encode([waveform])[0])
 
 
 def test_padding_to_a_longer_clip_would_change_the_last_frames(codec: Codec) -> None:
@@ -138,9 +149,44 @@ def test_padding_to_a_longer_clip_would_change_the_last_frames(codec: Codec) -> 
     assert not same[90:].all()
 
 
-def test_only_equal_lengths_share_a_batch() -> None:
-    assert codec_module._batches([10, 20, 10, 10, 20], limit=20) == [[0, 2], [3], [1], [4]]
-    assert codec_module._batches([10, 10], limit=0) == [[0], [1]]
+def test_a_batch_holds_its_budget_of_similar_lengths(codec: Codec) -> None:
+    lengths = [HOP * frames for frames in (10, 20, 10, 9, 20, 70)]
+    assert list(codec._batches(lengths, budget=40 * HOP)) == [[3, 0, 2], [1, 4], [5]]
+    assert list(codec._batches([HOP, HOP], budget=0)) == [[0], [1]]
+
+
+def test_what_cannot_be_corrected_shares_a_batch_with_its_equals_alone(
+    codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DacCodec, "unequal_from", 2)
+    assert list(codec._batches([10, 20, 2 * HOP, 10, 3 * HOP], budget=1000)) == [[0, 3], [1], [2, 4]]
+    monkeypatch.setattr(DacCodec, "unequal_from", None)
+    assert list(codec._batches([10, 20, 10], budget=1000)) == [[0, 2], [1]]
+
+
+def test_float32_is_computed_in_full(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TF32 would be used by default in convolutions, and where the user allows it in matrix products."""
+    backends: Any = torch.backends
+    seen: list[list[str]] = []
+    encode = codec._encode
+
+    def precisions() -> list[str]:
+        return [one.fp32_precision for one in (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)]
+
+    def spy(*arguments: Any) -> torch.Tensor:
+        seen.append(precisions())
+        return encode(*arguments)
+
+    monkeypatch.setattr(codec, "_encode", spy)
+    allowed = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        before = precisions()
+        codec.encode([_noise(100)])
+        assert seen == [["ieee"] * 3]
+        assert precisions() == before == ["tf32"] * 3
+    finally:
+        torch.set_float32_matmul_precision(allowed)
 
 
 @pytest.mark.parametrize("chunk_s", [0.03, 0.1, 0.4])

@@ -36,7 +36,7 @@ def _noise(samples: int, seed: int = 0) -> np.ndarray:
 
 
 @torch.no_grad()
-def _model(settings: dict[str, Any]) -> EncodecModel:
+def random_encodec(settings: dict[str, Any]) -> EncodecModel:
     """Random weights that pass audio on, and codebooks as wide as what they quantize: codes differ between frames."""
     torch.manual_seed(0)
     model = EncodecModel(EncodecConfig(**NARROW, **settings)).eval()
@@ -56,12 +56,12 @@ def _model(settings: dict[str, Any]) -> EncodecModel:
 
 @pytest.fixture(scope="module")
 def model_24khz() -> EncodecModel:
-    return _model(AT_24KHZ)
+    return random_encodec(AT_24KHZ)
 
 
 @pytest.fixture(scope="module")
 def model_48khz() -> EncodecModel:
-    return _model(AT_48KHZ)
+    return random_encodec(AT_48KHZ)
 
 
 def _load(model: EncodecModel, directory: Path, **options: Any) -> Codec:
@@ -113,16 +113,25 @@ def test_48khz_where_the_last_chunk_lies_in_the_one_before(
     assert len(codes) == sum(-(-chunk // 320) for chunk in chunks)
 
 
-def test_clips_of_equal_length_in_a_batch_give_the_codes_of_each_alone(
-    model_24khz: EncodecModel, model_48khz: EncodecModel, tmp_path: Path
+@pytest.mark.parametrize("chunk_s", [None, 0.25])
+@pytest.mark.parametrize("lengths", [[50_000] * 3, [50_000, 50_001, 3200, 47_999, 3001, 400, 1, 24_000]])
+def test_a_batch_gives_the_codes_of_each_clip_alone(
+    model_24khz: EncodecModel, model_48khz: EncodecModel, tmp_path: Path, lengths: list[int], chunk_s: float | None
 ) -> None:
     for number, model in enumerate((model_24khz, model_48khz)):
         codec = _load(model, tmp_path / str(number))
-        waveforms = [_noise(50_000, seed) for seed in range(3)]
-        with torch.inference_mode():
-            together = codec._encode(torch.from_numpy(np.stack(waveforms)), kept=60)
-        for codes, alone in zip(together, codec.encode(waveforms), strict=True):
-            assert_same_but_for_rounding(codes.numpy(), alone)
+        waveforms = [_noise(samples, seed) for seed, samples in enumerate(lengths)]
+        together = codec.encode(waveforms, chunk_s, batch_s=60)
+        alone = [codec.encode([waveform])[0] for waveform in waveforms]
+        assert [len(codes) for codes in together] == [len(codes) for codes in alone]
+        assert_same_but_for_rounding(np.concatenate(together), np.concatenate(alone))
+
+
+def test_only_clips_that_every_layer_can_reflect_share_a_batch(
+    model_24khz: EncodecModel, model_48khz: EncodecModel, tmp_path: Path
+) -> None:
+    assert _load(model_24khz, tmp_path / "24").unequal_from == 9  # the widest layer pads with 8 steps
+    assert _load(model_48khz, tmp_path / "48").unequal_from is None
 
 
 def test_codebooks_between_bandwidths_are_the_first_of_the_next(model_24khz: EncodecModel, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from published_weights import DEPTHS, DIMS, audioset_convnext, audioset_convnext_shapes
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import conv2d, gelu, linear, pad
@@ -13,47 +14,13 @@ from models.files import CheckpointError
 from models.retriever.model import Retriever
 from models.settings import AudioEncoderConfig, LogMelConfig, RetrieverConfig, TextEncoderConfig
 
-DIMS, DEPTHS = (96, 192, 384, 768), (3, 3, 9, 3)
 State = dict[str, Tensor]
-
-
-def published_shapes() -> dict[str, tuple[int, ...]]:
-    """Of every trained tensor, as the first ConvNeXt code names them."""
-    shapes: dict[str, tuple[int, ...]] = {"bn0.weight": (224,), "bn0.bias": (224,)}
-    for i, dim in enumerate(DIMS):
-        shapes[f"downsample_layers.{i}.{0 if i == 0 else 1}.weight"] = (
-            (96, 1, 4, 4) if i == 0 else (dim, dim // 2, 2, 2)
-        )
-        shapes[f"downsample_layers.{i}.{0 if i == 0 else 1}.bias"] = (dim,)
-        norm = f"downsample_layers.{i}.{1 if i == 0 else 0}"
-        shapes |= {f"{norm}.weight": (DIMS[max(0, i - 1)],), f"{norm}.bias": (DIMS[max(0, i - 1)],)}
-        for j in range(DEPTHS[i]):
-            block = f"stages.{i}.{j}"
-            shapes |= {
-                f"{block}.gamma": (dim,),
-                f"{block}.dwconv.weight": (dim, 1, 7, 7),
-                f"{block}.dwconv.bias": (dim,),
-            }
-            shapes |= {f"{block}.norm.weight": (dim,), f"{block}.norm.bias": (dim,)}
-            shapes |= {f"{block}.pwconv1.weight": (4 * dim, dim), f"{block}.pwconv1.bias": (4 * dim,)}
-            shapes |= {f"{block}.pwconv2.weight": (dim, 4 * dim), f"{block}.pwconv2.bias": (dim,)}
-    shapes |= {"norm.weight": (768,), "norm.bias": (768,)}
-    return shapes | {"head_audioset.weight": (527, 768), "head_audioset.bias": (527,)}
 
 
 @pytest.fixture(scope="module")
 def weights() -> State:
     torch.manual_seed(0)
-    state = {
-        name: torch.randn(shape) * (0.05 if len(shape) > 1 else 0.2) + (name.endswith(("gamma", "norm.weight")))
-        for name, shape in published_shapes().items()
-    }
-    state["bn0.running_mean"], state["bn0.running_var"] = 5 * torch.randn(224) - 40, 100 * torch.rand(224) + 1
-    state["bn0.num_batches_tracked"] = torch.tensor(12345)
-    state["spectrogram_extractor.stft.conv_real.weight"] = torch.randn(513, 1, 1024)
-    state["spectrogram_extractor.stft.conv_imag.weight"] = torch.randn(513, 1, 1024)
-    state["logmel_extractor.melW"] = torch.rand(513, 224)
-    return state
+    return audioset_convnext()
 
 
 def normalised(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -93,7 +60,7 @@ def published_embedding(w: State, log_mel: Tensor) -> tuple[Tensor, list[tuple[i
 
 
 def test_the_count_of_parameters_is_the_published_one(weights: State) -> None:
-    shapes = published_shapes()
+    shapes = audioset_convnext_shapes()
     assert sum(weights[name].numel() for name in shapes) == 28_222_767
     frozen = sum(tensor.numel() for name, tensor in weights.items() if "extractor" in name)
     assert 28_222_767 + frozen == 29_388_303

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import torch
+import torchaudio
 from transformers.audio_utils import mel_filter_bank
 
 from models.encoders.log_mel import LogMel, crop
@@ -18,6 +20,38 @@ def test_the_default_is_the_front_end_of_the_audioset_convnext() -> None:
     assert found.shape == (101, 224)
     expected = 10 * np.log10(np.maximum(power @ filters, 1e-10))
     np.testing.assert_allclose(found, expected, atol=0.05)  # decibels; float16 has steps of 0.03 there
+
+
+def _clips() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.normal(0, 0.1, samples).astype(np.float32) for samples in (9000, 32_000, 100, 513, 31_999, 1)]
+
+
+def test_a_clip_alone_has_the_values_of_torchaudio() -> None:
+    config = LogMelConfig()
+    mel = torchaudio.transforms.MelSpectrogram(
+        sample_rate=config.sample_rate,
+        n_fft=config.n_fft,
+        hop_length=config.hop_length,
+        n_mels=config.n_mels,
+        f_min=config.f_min,
+        f_max=config.f_max,
+        norm="slaney",
+        mel_scale="slaney",
+    )
+    for waveform in _clips()[:2]:
+        expected = (10 * mel(torch.from_numpy(waveform)).clamp_min(1e-10).log10()).T.half().numpy()
+        assert np.array_equal(LogMel(config)(waveform), expected)
+
+
+def test_a_batch_has_the_values_of_each_clip_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: clips of other lengths in one batch. A product of other sizes may round a value to its neighbour."""
+    log_mel, clips = LogMel(LogMelConfig()), _clips()
+    alone = [log_mel(waveform) for waveform in clips]
+    monkeypatch.setattr("models.encoders.log_mel.batches_by_length", lambda lengths, _: [range(len(lengths))])
+    for together, expected in zip(log_mel.of_clips(clips), alone, strict=True):
+        assert together.dtype == np.float16
+        np.testing.assert_array_max_ulp(together, expected, maxulp=1, dtype=np.float16)
 
 
 @pytest.mark.parametrize("frames", [31, 32])

@@ -7,11 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from models.ensemble import Ensemble, Reranking, RetrievalFusion, ScoredCandidate
+from models.captioner.model import Captioner
+from models.codec.base import load_codec
+from models.ensemble import Ensemble, Reranking, RetrievalFusion, ScoredCandidate, bundle
 from models.ensemble.bundle import MANIFEST, BundleManifest, read_manifest
 from models.ensemble.candidate_table import CandidateTable
 from models.files import CheckpointError
+from models.fluency.detector import FluencyDetector
+from models.retriever.model import Retriever
 from models.settings import BeamConfig, LogMelConfig, SamplingConfig
 
 
@@ -67,6 +72,20 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     assert "codebooks: found 'four', expected: Input should be a valid integer" in str(refused.value)
     assert "found field 'colour', which this version does not know" in str(refused.value)
     assert "field 'seed' is missing" in str(refused.value)
+
+
+def test_everything_that_computes_is_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (Retriever, Captioner, FluencyDetector):
+        monkeypatch.setattr(kind, "load", lambda _: torch.nn.Linear(1, 1))
+    monkeypatch.setattr(bundle, "load_codec", lambda *_: load_codec("dac-soundscapes-16khz"))
+    whole = manifest().model_copy(update={"fluency_detector": "fluency"})
+    ensemble = Ensemble.load(write(tmp_path, whole.model_dump_json()), device="meta")
+    models = [ensemble.codec.model, ensemble.log_mel, ensemble.detector]
+    models += [*ensemble.retrievers.values(), *ensemble.captioners.values()]
+    for model in models:
+        tensors = [*model.parameters(), *model.buffers()]
+        assert tensors
+        assert {tensor.device.type for tensor in tensors} == {"meta"}
 
 
 def test_a_score_that_this_version_lacks_is_named_with_those_it_has(tmp_path: Path) -> None:

@@ -1,73 +1,105 @@
-"""Feature shards: what goes in comes out; codecs do not mix."""
+"""A shard: what goes in comes out, as views of the file; one that was cut off is named."""
 
+import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import psutil
+import pyarrow as pa
 import pytest
 
-from ray_jobs.features.files import FeaturesError, StoredMatrices, read_features, write_shard
+from ray_jobs.features.files import FeaturesError, MappedShard, is_whole, read_table, shard_metadata, write_shard
+
+from .clips import clips, write
 
 
-def clips(number: int, seed: int = 0) -> list[dict[str, Any]]:
-    rng = np.random.default_rng(seed)
-    return [
-        {
-            "clip_id": f"clip-{seed}-{row}",
-            "path": f"/audio/{row}.wav",
-            "freesound_id": str(row),
-            "youtube_id": "",
-            "audio_sha256": f"{row:064x}",
-            "duration_s": 1.5 + row,
-            "captions": [f"caption {row}", 'ä, "quoted"'],
-            "codes": rng.integers(0, 1024, (5 + row, 3)).astype(np.int16),
-            "log_mel": rng.normal(size=(7 + 2 * row, 4)).astype(np.float16),
-        }
-        for row in range(number)
-    ]
-
-
-def test_round_trip_over_shards(tmp_path: Path) -> None:
-    written = [clips(3), clips(2, seed=1)]
-    for number, shard in enumerate(written):
-        write_shard(tmp_path / f"{number:05d}.parquet", shard, {"codec": {"name": "x"}}, codebooks=3, mels=4)
-    write_shard(tmp_path / "00002.parquet", [], {"codec": {"name": "x"}}, codebooks=3, mels=4)
-    found = read_features([tmp_path])
-    expected = written[0] + written[1]
-    assert found.clip_ids == [clip["clip_id"] for clip in expected]
-    assert found.captions == [clip["captions"] for clip in expected]
-    for row, clip in enumerate(expected):
-        assert found.codes[row].dtype == np.int16
-        np.testing.assert_array_equal(found.codes[row], clip["codes"])
-        np.testing.assert_array_equal(found.log_mels[row], clip["log_mel"])
-    assert len(found.head(2)) == 2
-    assert found.file_names == ["0.wav", "1.wav", "2.wav", "0.wav", "1.wav"]
-    found.paths[1] = "/corpus/test.parquet#1"
-    assert found.file_names[1] == found.clip_ids[1]
+def test_round_trip(tmp_path: Path) -> None:
+    written, shard = clips(5), tmp_path / "00000.arrow"
+    metadata = {"inputs": "1", "codec": {"name": "x"}, "quarantine": [["bad", "/audio/bad.wav", "silent"]]}
+    write_shard(shard, written, metadata, codebooks=3, mels=4)
+    assert shard_metadata(shard) == metadata
+    columns = [name for name in written[0] if name not in ("codes", "log_mel")]
+    table = read_table(shard, columns)
+    assert table.columns == {name: [clip[name] for clip in written] for name in columns}
+    assert (table.metadata, table.size) == (metadata, shard.stat().st_size)
+    mapped = MappedShard(shard)
+    for row, clip in enumerate(written):
+        for column in ("codes", "log_mel"):
+            found = mapped.matrix(column, row)
+            assert found.dtype == clip[column].dtype
+            np.testing.assert_array_equal(found, clip[column])
+    assert pa.ipc.open_file(shard).read_all()["codes"].to_pylist() == [clip["codes"].tolist() for clip in written]
     assert not list(tmp_path.glob(".*"))
 
 
-def test_features_larger_than_the_memory_stay_in_their_files(tmp_path: Path) -> None:
-    for number in range(3):
-        write_shard(tmp_path / f"{number}.parquet", clips(20, number), {"codec": {}}, codebooks=3, mels=4)
-    there, stored = read_features([tmp_path]), read_features([tmp_path], in_memory_bytes=0)
-    assert isinstance(there.codes, list)
-    assert isinstance(stored.codes, StoredMatrices)
-    assert stored.clip_ids == there.clip_ids
-    for part, whole in ((stored, there), (stored.head(25), there.head(25))):
-        assert len(part.codes) == len(part.log_mels) == len(whole)
-        for row in np.random.default_rng(0).permutation(len(whole)):
-            np.testing.assert_array_equal(part.codes[row], whole.codes[row])
-            np.testing.assert_array_equal(part.log_mels[row], whole.log_mels[row])
+def test_a_shard_all_of_whose_clips_were_set_aside(tmp_path: Path) -> None:
+    write(tmp_path / "00000.arrow", [])
+    assert read_table(tmp_path / "00000.arrow", ["clip_id"]).columns == {"clip_id": []}
 
 
-def test_codes_of_different_codecs_are_refused(tmp_path: Path) -> None:
-    for number, name in enumerate(["dac-44khz", "dac-16khz"]):
-        write_shard(tmp_path / f"{number:05d}.parquet", clips(2), {"codec": {"name": name}}, codebooks=3, mels=4)
-    with pytest.raises(FeaturesError, match=r"dac-16khz.*dac-44khz"):
-        read_features([tmp_path])
+def test_matrices_are_views_of_the_mapped_file(tmp_path: Path) -> None:
+    """Opening a shard of 64 MB and looking at a corner of it takes hardly any memory, and no open file."""
+    long = clips(1)[0] | {"log_mel": np.ones((8 << 20, 4), np.float16)}
+    write(tmp_path / "00000.arrow", [long])
+    process = psutil.Process()
+    opened, before = process.num_fds(), process.memory_info().rss
+    mapped = MappedShard(tmp_path / "00000.arrow")
+    view = mapped.matrix("log_mel", 0)
+    assert view[-1].tolist() == [1, 1, 1, 1]
+    assert process.memory_info().rss - before < 16 << 20
+    assert process.num_fds() == opened
+    assert np.shares_memory(view, mapped.matrix("log_mel", 0))
+    assert not view.flags.owndata
+    assert not view.flags.writeable
+    os.remove(tmp_path / "00000.arrow")
+    del mapped
+    assert view[0].tolist() == [1, 1, 1, 1], "a removed file stays as long as it is used"
 
 
-def test_no_clips_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FeaturesError, match="no clips"):
-        read_features([tmp_path])
+@pytest.mark.parametrize("kept", [0, 1, 100, 0.5, -1])
+def test_a_shard_that_was_cut_off_is_named(tmp_path: Path, kept: float) -> None:
+    shard = tmp_path / "00000.arrow"
+    write(shard, clips(4))
+    assert is_whole(shard)
+    content = shard.read_bytes()
+    shard.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
+    assert not is_whole(shard)
+    for read in (shard_metadata, MappedShard, lambda path: read_table(path, ["clip_id"])):
+        with pytest.raises(FeaturesError, match=r"00000\.arrow: found a file that was cut off .*`enclap prepare`"):
+            read(shard)
+    assert not is_whole(tmp_path / "00001.arrow")
+
+
+def test_a_table_is_read_without_the_matrices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a store only the bytes of the columns asked for are transferred."""
+    shard = tmp_path / "00000.arrow"
+    write(shard, [clips(1)[0] | {"log_mel": np.ones((1 << 20, 4), np.float16)}])
+    read = 0
+
+    class Counting:
+        """An open file of a store that counts what is read."""
+
+        def __init__(self) -> None:
+            self.file, self.closed = shard.open("rb"), False
+
+        def read(self, size: int = -1) -> bytes:
+            nonlocal read
+            found = self.file.read(size)
+            read += len(found)
+            return found
+
+        def seek(self, *to: int) -> int:
+            return self.file.seek(*to)
+
+        def tell(self) -> int:
+            return self.file.tell()
+
+        def close(self) -> None:
+            self.closed = True
+
+        readable = seekable = lambda self: True
+        writable = lambda self: False  # noqa: E731
+
+    monkeypatch.setattr("ray_jobs.features.files.storage.source", lambda path: pa.PythonFile(Counting(), "r"))
+    assert read_table(shard, ["clip_id", "captions"]).columns["clip_id"] == ["clip-0-0"]
+    assert 0 < read < 64 << 10 < shard.stat().st_size

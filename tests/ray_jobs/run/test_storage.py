@@ -100,7 +100,7 @@ def test_done_is_what_the_store_says(store: str, tmp_path: Path, monkeypatch: py
     directory = smoke(store)
     features = directory.features("soundscapes")
     (features / "train").mkdir(parents=True)
-    (features / "train" / "00000.parquet").write_bytes(b"clips")
+    (features / "train" / "00000.arrow").write_bytes(b"clips")
     storage.push(features)
     on("worker", tmp_path, monkeypatch)
     assert not is_done(features, "these")
@@ -112,8 +112,8 @@ def test_done_is_what_the_store_says(store: str, tmp_path: Path, monkeypatch: py
     assert is_done(storage.here(features), "these")
     assert not is_done(storage.here(features), "others")
     assert not storage.here(features).exists(), "nothing was copied to find it out"
-    assert storage.listing(features / "train", "*.parquet") == [features / "train" / "00000.parquet"]
-    assert storage.source(features / "train" / "00000.parquet").read() == b"clips"
+    assert storage.listing(features / "train", "*.arrow") == [features / "train" / "00000.arrow"]
+    assert storage.source(features / "train" / "00000.arrow").read() == b"clips"
 
 
 def test_a_directory_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +281,7 @@ def test_a_run_whose_nodes_share_no_disk(
     assert not storage.exists(root / store_lease.LOCK)
 
     def weights(node: str) -> list[Path]:
-        return list((tmp_path / node).rglob("*.safetensors")) + list((tmp_path / node).rglob("00000.parquet"))
+        return list((tmp_path / node).rglob("*.safetensors")) + list((tmp_path / node).rglob("00000.arrow"))
 
     assert not weights("driver"), "the driver has no use for them"
     assert len(weights("worker")) == 3

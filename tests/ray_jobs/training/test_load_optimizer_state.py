@@ -48,7 +48,7 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
         for n in range(16)
     ]
     for split in ("train", "validation"):
-        shard = RunDirectory(experiment).features("soundscapes", split) / "00000.parquet"
+        shard = RunDirectory(experiment).features("soundscapes", split) / "00000.arrow"
         write_shard(shard, rows, {"codec": {"codebook_size": 4}, "quarantine": []}, 2, mels)
     return experiment
 

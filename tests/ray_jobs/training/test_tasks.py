@@ -1,5 +1,7 @@
 """What members' tasks read in training, and what they are validated by."""
 
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,11 @@ from models.metrics.captions import MissingPartError, caption_values
 from models.settings import BeamConfig, CaptionerConfig, LogMelConfig
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.experiment.member_config import AnyMember, CaptionerMember, RetrieverMember
-from ray_jobs.features.files import Features
+from ray_jobs.features.dataset import Features
+from ray_jobs.features.embeddings import Embeddings
+from ray_jobs.features.files import write_shard
 from ray_jobs.training.member_job import MemberJob
+from ray_jobs.training.reading import read_ahead
 from ray_jobs.training.tasks.base import Task, make_task
 from ray_jobs.training.tasks.captioner import CaptionerTask
 from ray_jobs.training.tasks.member import MemberTask
@@ -35,6 +40,7 @@ def job_of(member: AnyMember, log_mel: LogMelConfig) -> MemberJob:
         train=[],
         train_weights=None,
         validation=[],
+        embedded=[],
         log_mel=log_mel,
         edges={},
     )
@@ -47,8 +53,8 @@ def retriever_batches(epoch: int, **settings: Any) -> list[tuple[torch.Tensor, t
     task = RetrieverTask(job_of(member, LogMelConfig(n_mels=3)))
     clips = [np.full((40 + 10 * n, 3), n, np.float16) for n in range(16)]
     names = [str(n) for n in range(16)]
-    task.train = Features(names, names, [[name] for name in names], [1.0] * 16, clips, clips, [0] * 16, {})
-    return list(task.batches(epoch, 0, 1))
+    task.train = Features(names, names, [[name] for name in names], [1.0] * 16, clips, clips, [0] * 16, [0] * 16, {})
+    return [task.read(batch) for batch in task.batches(epoch, 0, 1)]
 
 
 def test_a_retriever_reads_stretches_and_mixtures_in_training() -> None:
@@ -82,9 +88,10 @@ def captioner_task(**settings: Any) -> CaptionerTask:
     rng = np.random.default_rng(0)
     codes = [rng.integers(0, 16, (20 + 2 * n, 3)).astype(np.int16) for n in range(CLIPS)]
     names = [str(n) for n in range(CLIPS)]
-    features = Features(names, names, SPOKEN, [len(c) / 25 for c in codes], codes, codes, [0] * CLIPS, {})
+    features = Features(names, names, SPOKEN, [len(c) / 25 for c in codes], codes, codes, [0] * CLIPS, [0] * CLIPS, {})
     task.train = task.validation = features
-    task.train_embeddings = task.validation_embeddings = rng.normal(size=(CLIPS, 8)).astype(np.float32)
+    task.validation_embeddings = rng.normal(size=(CLIPS, 8)).astype(np.float32)
+    task.train_embeddings = [Embeddings([task.validation_embeddings])]
     return task
 
 
@@ -146,7 +153,7 @@ def test_a_metric_that_cannot_be_computed_is_refused_before_training(
 
 def test_padding_is_among_the_values_of_a_step() -> None:
     task = captioner_task()
-    batch = next(task.batches(0, 0, 1))
+    batch = task.read(next(task.batches(0, 0, 1)))
     lengths = [len(codes) for codes in batch[0]]
     losses = task.loss(small_captioner(0.5).train(), batch, torch.device("cpu"))
     assert float(losses["padding"]) == pytest.approx(1 - np.mean(lengths) / max(lengths))
@@ -161,7 +168,7 @@ def losses_of_epochs(task: Task, model: torch.nn.Module, epochs: int) -> list[fl
     optimizer, means = torch.optim.AdamW(model.parameters(), 3e-3), []
     for epoch in range(epochs):
         losses = []
-        for batch in task.batches(epoch, 0, 1):
+        for batch in map(task.read, task.batches(epoch, 0, 1)):
             loss = task.loss(model.train(), batch, torch.device("cpu"))["loss"]
             loss.backward()
             optimizer.step()
@@ -179,7 +186,7 @@ def smoke_task(name: str) -> MemberTask:
     rng, names = np.random.default_rng(0), [str(n) for n in range(24)]
     log_mels = [(rng.normal(size=64) + 0.1 * rng.normal(size=(64, 64))).astype(np.float16) for _ in names]
     captions = [SPOKEN[n % 12] for n in range(24)]
-    task.train = Features(names, names, captions, [2.0] * 24, log_mels, log_mels, [0] * 24, {})
+    task.train = Features(names, names, captions, [2.0] * 24, log_mels, log_mels, [0] * 24, [0] * 24, {})
     return task
 
 
@@ -194,3 +201,85 @@ def test_members_learn_from_their_batches(name: str) -> None:
 def test_a_captioner_learns_from_its_batches() -> None:
     losses = losses_of_epochs(captioner_task(), small_captioner(0.02), 10)
     assert np.mean(losses[-3:]) < 0.8 * losses[0]
+
+
+# --- the order of an epoch -----------------------------------------------------------------------------------------
+
+
+def weighted_task(folder: Path, **training: Any) -> RetrieverTask:
+    """A task over two corpora in files, of 40 and 8 clips in shards of 8, that make equal parts of an epoch."""
+    for corpus, number in (("large", 40), ("small", 8)):
+        rows = [
+            {
+                **dict.fromkeys(("clip_id", "path", "freesound_id", "youtube_id", "audio_sha256"), f"{corpus}{n}"),
+                "duration_s": 1.0 + n % 5,
+                "captions": [f"{corpus} {n} {word}" for word in ("sounds", "fades", "returns")],
+                "codes": np.zeros((1, 1), np.int16),
+                "log_mel": np.random.default_rng(n).normal(size=(50 + n, 3)).astype(np.float16),
+            }
+            for n in range(number)
+        ]
+        for at in range(0, number, 8):
+            shard = folder / corpus / f"{at // 8:05d}.arrow"
+            write_shard(shard, rows[at : at + 8], {"codec": {}}, codebooks=1, mels=3)
+    raw = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "shuffle_clips": 16, **training}
+    member = RetrieverMember.model_validate({"kind": "retriever", "training": raw, "audio_encoder": {"max_frames": 48}})
+    job = job_of(member, LogMelConfig(n_mels=3))
+    return RetrieverTask(replace(job, train=[folder / "large", folder / "small"], train_weights=[1.0, 1.0]))
+
+
+def epoch_of(task: RetrieverTask, epoch: int, rank: int = 0, world: int = 1) -> list[Any]:
+    return [task.read(batch) for batch in task.batches(epoch, rank, world)]
+
+
+def test_an_epoch_is_what_its_weights_say_in_windows_of_shards(tmp_path: Path) -> None:
+    task = weighted_task(tmp_path)
+    rows = task.epoch_clips(task.rng(0))
+    assert np.bincount(np.asarray(task.train.origins)[rows]).tolist() == [24, 24]
+    assert np.bincount(rows, minlength=48)[40:].tolist() == [3] * 8, "all clips of the small corpus, three times"
+    assert not np.array_equal(rows, task.epoch_clips(task.rng(1)))
+    assert np.array_equal(rows, weighted_task(tmp_path).epoch_clips(task.rng(0)))
+
+
+def test_a_clip_that_is_drawn_often_comes_once_in_each_pass_through_its_shard(tmp_path: Path) -> None:
+    task = weighted_task(tmp_path, shuffle_clips=1)
+    apart = 0
+    for epoch in range(5):
+        rows = task.epoch_clips(task.rng(epoch))
+        assert np.sort(rows[rows >= 40].reshape(3, 8)).tolist() == [list(range(40, 48))] * 3
+        apart += int(np.ptp(np.flatnonzero(rows >= 40))) > 23
+    assert apart >= 3, "the passes do not follow each other"
+
+
+def test_a_window_reads_few_shards(tmp_path: Path) -> None:
+    task = weighted_task(tmp_path)
+    task.job = replace(task.job, train_weights=None)
+    rows = task.epoch_clips(task.rng(0))
+    assert sorted(rows) == list(range(48))
+    assert [len(set(np.asarray(task.train.shards)[rows[at : at + 16]])) for at in range(0, 48, 16)] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_any_number_of_workers_reads_the_same_batches(tmp_path: Path, world: int) -> None:
+    """The same clips, captions and stretches of them, in the same steps."""
+    task = weighted_task(tmp_path)
+    workers = [epoch_of(task, 2, rank, world) for rank in range(world)]
+    for step, (log_mels, lengths, captions, clips) in enumerate(epoch_of(task, 2)):
+        for rank, (own, own_lengths, own_captions, own_clips) in enumerate(worker[step] for worker in workers):
+            assert own_clips.tolist() == clips[rank::world].tolist()
+            assert own_captions == captions[rank::world]
+            assert own_lengths.tolist() == lengths[rank::world].tolist()
+            assert torch.equal(own, log_mels[rank::world, : own.shape[1]])
+
+
+def test_a_batch_is_the_same_without_those_before_it_and_in_any_thread(tmp_path: Path) -> None:
+    """So a training that is resumed at a step reads on from it."""
+    whole = epoch_of(weighted_task(tmp_path), 1)
+    task = weighted_task(tmp_path)
+    plans = list(islice(task.batches(1, 0, 1), 3, None))
+    resumed = list(read_ahead(plans, task.read, threads=3, ahead=4))
+    assert len(resumed) == len(whole) - 3
+    for batch, expected in zip(resumed, whole[3:], strict=True):
+        assert torch.equal(batch[0], expected[0])
+        assert batch[2] == expected[2]
+        assert torch.equal(batch[3], expected[3])

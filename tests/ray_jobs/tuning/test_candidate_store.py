@@ -15,7 +15,7 @@ from models.settings import SamplingConfig
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.experiment.search_config import SearchConfig
-from ray_jobs.features.files import Features
+from ray_jobs.features.dataset import Features
 from ray_jobs.run.directory import ForbiddenSplitError, RunDirectory
 from ray_jobs.tuning import candidate_store, sampling
 from ray_jobs.tuning.candidate_store import CandidateStore, add_values, rung_sizes, shard_slices, validation_directory
@@ -35,7 +35,7 @@ class Members:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment, self.drawn = experiment, list[slice]()
         empty: list = [None] * CLIPS
-        self.features = Features(CLIP_IDS, empty, CAPTIONS, empty, empty, empty, empty, {})
+        self.features = Features(CLIP_IDS, empty, CAPTIONS, empty, empty, empty, empty, empty, {})
 
     def candidates(self, sampling: SamplingConfig, clips: slice) -> CandidateTable:
         self.drawn.append(clips)
