@@ -143,7 +143,7 @@ def _read_experiment(root: str) -> Experiment:
         record = yaml.safe_load(storage.read_text(file))
     except OSError as error:
         raise ConfigError(f"{storage.uri(file)}: no such file; expected a run directory such as runs/demo") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{storage.uri(file)}: not YAML: {error}") from error
     if not isinstance(record, dict) or "experiment" not in record:
         raise ConfigError(f"{storage.uri(file)}: found no key 'experiment', expected what `enclap prepare` writes")

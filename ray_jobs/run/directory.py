@@ -79,7 +79,7 @@ class RunDirectory:
             "provenance": {"commit": commit(), "seed": self.experiment.seed, "packages": package_versions()},
         }
         text, path = yaml.safe_dump(record, sort_keys=False, allow_unicode=True), self.root / "experiment.yaml"
-        if storage.exists(path) and storage.read_text(path) == text:
+        if storage.exists(path) and storage.read_bytes(path) == text.encode():
             return
         write_text(path, text)
         storage.push(path)

@@ -13,6 +13,7 @@ import pytest
 
 from models.records import RecordError
 from ray_jobs import cli
+from ray_jobs.experiment.config import ConfigError
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.results.best import BestSweep
 from ray_jobs.results.member import MemberMetrics, MemberProgress, note_failure
@@ -235,6 +236,17 @@ def test_tables_that_cannot_be_read_are_shown_as_such(run: RunDirectory, capsys:
         cli.main(["status", str(run.root)])
     assert error.value.code == 0
     assert "trials unknown: trials.parquet is missing" in capsys.readouterr().out
+
+
+def test_an_experiment_that_cannot_be_read_is_named_and_written_anew(run: RunDirectory) -> None:
+    path = run.root / "experiment.yaml"
+    whole = path.read_bytes()
+    for damaged, problem in ((b"a: [", "not YAML"), (b"a: \xff", "not YAML"), (b"", "found no key 'experiment'")):
+        path.write_bytes(damaged)
+        with pytest.raises(ConfigError, match=rf"experiment\.yaml: {problem}"):
+            read_status(run.root)
+        run.write_experiment()
+        assert path.read_bytes() == whole
 
 
 def test_the_command(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
