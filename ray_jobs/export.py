@@ -10,7 +10,7 @@ from pathlib import Path
 
 from models.codec.base import Codec, load_codec
 from models.ensemble.bundle import MANIFEST, BundleManifest
-from models.files import sha256_of
+from models.files import atomic_directory, sha256_of
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import CaptionerMember
 from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling
@@ -45,19 +45,20 @@ def run(experiment: Experiment) -> None:
     metrics = EnsembleMetrics.read(directory.ensemble)
     codec = load_codec(experiment.features.codec, experiment.features.codebooks)
     manifest = _manifest(experiment, directory, codec)
-    partial = directory.root / ".bundle.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    for name in experiment.ensemble():
-        # Further kept epochs and the logs are not needed to load a member.
-        member = storage.pull(directory.member(name))
-        shutil.copytree(member, partial / "members" / name, ignore=shutil.ignore_patterns(KEPT, LOG, "wandb"))
-    codec.save(partial / "codec" / "codec.safetensors")
-    (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    metrics.write(partial)
-    (partial / "NOTICE").write_text(NOTICE, encoding="utf-8")
-    (partial / "SHA256SUMS").write_text(_checksums(partial), encoding="utf-8")
-    storage.remove(directory.bundle)
-    partial.replace(directory.bundle)
+    for leftover in [*directory.root.glob(".bundle*.partial"), *directory.root.glob(".bundle.*.old")]:
+        shutil.rmtree(leftover)  # of a killed export: this one holds the run's lock
+    with atomic_directory(directory.bundle) as partial:
+        for name in experiment.ensemble():
+            # Further kept epochs and the logs are not needed to load a member.
+            member = storage.pull(directory.member(name))
+            shutil.copytree(member, partial / "members" / name, ignore=shutil.ignore_patterns(KEPT, LOG, "wandb"))
+        codec.save(partial / "codec" / "codec.safetensors")
+        (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        metrics.write(partial)
+        (partial / "NOTICE").write_text(NOTICE, encoding="utf-8")
+        (partial / "SHA256SUMS").write_text(_checksums(partial), encoding="utf-8")
+        if storage.is_remote(directory.bundle):
+            storage.remove(directory.bundle)  # a push leaves files there that the new bundle lacks
     storage.push(directory.bundle)
     mark_done(directory.bundle, directory.search_inputs())
     size = sum(path.stat().st_size for path in directory.bundle.rglob("*") if path.is_file())

@@ -22,7 +22,7 @@ from rich.text import Text
 from models.records import RecordError, parse_record
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.features.files import SHARDS
-from ray_jobs.results.best import BEST
+from ray_jobs.results.best import BEST, BestSweep
 from ray_jobs.results.member import MemberMetrics, MemberProgress
 from ray_jobs.run import storage
 from ray_jobs.run.console import console, messages, show, spell_duration
@@ -75,6 +75,7 @@ class RunStatus:
     members: list[MemberStatus]
     searches: list[Part]
     results: list[Part]
+    sweeps: list[Part]  # by member; only those that are done, under whatever settings
 
     @property
     def needs_help(self) -> bool:
@@ -124,6 +125,7 @@ def read_status(root: Path | str) -> RunStatus:
         members=members,
         searches=searches,
         results=results,
+        sweeps=_sweeps(directory),
     )
 
 
@@ -141,7 +143,7 @@ def _read_experiment(root: str) -> Experiment:
         record = yaml.safe_load(storage.read_text(file))
     except OSError as error:
         raise ConfigError(f"{storage.uri(file)}: no such file; expected a run directory such as runs/demo") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{storage.uri(file)}: not YAML: {error}") from error
     if not isinstance(record, dict) or "experiment" not in record:
         raise ConfigError(f"{storage.uri(file)}: found no key 'experiment', expected what `enclap prepare` writes")
@@ -225,6 +227,13 @@ def _search(directory: RunDirectory, what: str) -> Part:
     return Part(what, state, found | {"trials": _rows(path / "trials.parquet")})
 
 
+def _sweeps(directory: RunDirectory) -> list[Part]:
+    paths = {name: directory.sweep(name) for name in directory.experiment.members}
+    done = {name: BestSweep.read(path) for name, path in paths.items() if storage.exists(path / MARKER)}
+    shown = {"chosen_by", "value", "own_value", "trials"}
+    return [Part(name, "done", best.model_dump(include=shown)) for name, best in done.items()]
+
+
 def _rows(path: Path) -> int | str:
     """Return the number of rows of a Parquet file, or that it cannot be read."""
     try:
@@ -258,6 +267,7 @@ def _show(status: RunStatus) -> None:
     for table in (
         _parts("corpus", status.corpora),
         members,
+        *([_parts("sweep", status.sweeps)] if status.sweeps else []),
         _parts("search", status.searches),
         _parts("result", status.results),
     ):

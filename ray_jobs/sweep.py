@@ -27,10 +27,11 @@ import yaml
 from ray import tune
 from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 
-from models.files import write_frame, write_json, write_text
+from models.files import atomic_directory, write_frame, write_text
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.features.dataset import require_features
+from ray_jobs.results.best import BestSweep
 from ray_jobs.results.member import MemberMetrics
 from ray_jobs.run import storage
 from ray_jobs.run.console import say
@@ -67,7 +68,7 @@ def run(experiment: Experiment, member: str) -> None:
             f"sweep.trials: a population is trained side by side, and of {experiment.sweep.trials} trials only "
             f"{_concurrent(experiment, member)} find room; lower it or members.{member}.resources"
         )
-    target = directory.root / "sweep" / member
+    target = directory.sweep(member)
     inputs = fingerprint(directory.member_inputs(member), experiment.sweep, sorted(domains))
     if is_done(target, inputs):
         say(f"sweep: {member} is done already")
@@ -75,12 +76,12 @@ def run(experiment: Experiment, member: str) -> None:
     monitor, sign = _monitor(experiment, directory, member)
     trials = _run_trials(experiment, directory, member, domains, (monitor, "max" if sign > 0 else "min"), inputs)
     order = (sign * trials[monitor]).fillna(-float("inf"))
-    best = trials.iloc[int(order.to_numpy().argmax())]
-    settings = {field: plain(best[field]) for field in domains}
-    _write(target, experiment, member, trials, best, settings, monitor)
+    best_trial = trials.iloc[int(order.to_numpy().argmax())]
+    best = _best(experiment, member, list(domains), trials, best_trial, monitor)
+    _write(target, experiment, best, trials, best_trial)
     mark_done(target, inputs)
     storage.remove(target / "runs")
-    say(f"sweep: {member}: {monitor} {best[monitor]:.4g} with {spell_settings(settings)}")
+    say(f"sweep: {member}: {monitor} {best.value:.4g} with {spell_settings(best.settings)}")
     say(f"sweep: `enclap train {target / 'best.yaml'}` trains it")
 
 
@@ -92,38 +93,34 @@ def _monitor(experiment: Experiment, directory: RunDirectory, member: str) -> tu
     return task.monitor, task.sign
 
 
-def _write(
-    target: Path,
-    experiment: Experiment,
-    member: str,
-    trials: pd.DataFrame,
-    best: pd.Series,
-    settings: dict[str, Any],
-    monitor: str,
-) -> None:
+def _best(
+    experiment: Experiment, member: str, fields: list[str], trials: pd.DataFrame, best_trial: pd.Series, monitor: str
+) -> BestSweep:
+    own = trials.loc[trials["own"], monitor]
+    return BestSweep(
+        member=member,
+        settings={field: plain(best_trial[field]) for field in fields},
+        chosen_by=monitor,
+        value=float(best_trial[monitor]),
+        own_value=float(own.iloc[0]) if len(own) else None,
+        trials=len(trials),
+        split="validation",
+        seed=experiment.seed,
+        commit=commit(),
+        schedule=json.loads(best_trial[SCHEDULE]) if SCHEDULE in best_trial else None,
+    )
+
+
+def _write(target: Path, experiment: Experiment, best: BestSweep, trials: pd.DataFrame, best_trial: pd.Series) -> None:
     """Write all trials and the best one's settings, and the model of a population."""
     write_frame(target / "trials.parquet", trials)
-    found = with_settings(experiment, member, settings)
+    found = with_settings(experiment, best.member, best.settings)
     text = yaml.safe_dump(found.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     write_text(target / "best.yaml", text)
-    own = trials.loc[trials["own"], monitor]
-    write_json(
-        target / "best.json",
-        {
-            "member": member,
-            "settings": settings,
-            "chosen_by": monitor,
-            "value": float(best[monitor]),
-            "own_value": float(own.iloc[0]) if len(own) else None,
-            "trials": len(trials),
-            "split": "validation",
-            "seed": experiment.seed,
-            "commit": commit(),
-            **({SCHEDULE: json.loads(best[SCHEDULE])} if SCHEDULE in best else {}),
-        },
-    )
-    if OUTPUT in best:
-        shutil.copytree(storage.pull(Path(best[OUTPUT])), target / "model", dirs_exist_ok=True)
+    best.write(target)
+    if OUTPUT in best_trial:
+        with atomic_directory(target / "model") as model:
+            shutil.copytree(storage.pull(Path(best_trial[OUTPUT])), model, dirs_exist_ok=True)
     storage.push(target)
 
 
@@ -140,7 +137,7 @@ def _run_trials(
 ) -> pd.DataFrame:
     """Return a row for each trial with its best epoch; a sweep that was interrupted goes on where it was."""
     sweep, (monitor, mode) = experiment.sweep, metric
-    folder = directory.root / "sweep" / member / "runs"
+    folder = directory.sweep(member) / "runs"
     own = {field: own_value(experiment, member, field) for field in domains}
     name = f"sweep: {member}"
     say(f"{name}: {sweep.trials} trials over {', '.join(domains)}")

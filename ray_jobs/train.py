@@ -14,6 +14,7 @@ import ray
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.features.dataset import require_features
 from ray_jobs.features.embeddings import are_there, embedded_splits, weights_checksum
+from ray_jobs.results.member import note_failure
 from ray_jobs.run.console import count, say, show
 from ray_jobs.run.directory import RunDirectory, commit, is_done
 from ray_jobs.run.entry import run_command
@@ -108,7 +109,7 @@ def train_members(
             except ray.exceptions.RayError as error:
                 failed[name] = reason(error)
                 say(f"train: {name} failed: {failed[name]}", style="red")
-                directory.note_failure(name, failed[name])
+                note_failure(directory.member(name), experiment.members[name].training.epochs, failed[name])
             else:
                 todo.discard(name)
                 say(f"train: {name} is done", style="green")

@@ -139,6 +139,11 @@ def test_no_module_imports_itself_in_a_circle(house: dict[str, list[Import]]) ->
         pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
+def test_a_run_does_not_know_the_results_that_are_kept_in_it(house: dict[str, list[Import]]) -> None:
+    """ray_jobs.results reads and writes by ray_jobs.run; the two would otherwise import each other."""
+    assert not [str(one) for one in of_room(house, "ray_jobs.run") if within(one.name, {"ray_jobs.results"})]
+
+
 def test_models_can_be_shipped_under_another_name(house: dict[str, list[Import]]) -> None:
     """Every import of a file of models/ from another is relative."""
     assert not [str(one) for one in of_room(house, "models") if within(one.name, {"models"}) and not one.relative]

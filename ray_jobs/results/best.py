@@ -1,4 +1,4 @@
-"""search/<sampling|reranking|retrieval>/best.json: what each search chose, and what the choice is worth.
+"""best.json in search/<sampling|reranking|retrieval>/ and sweep/<member>/: what was chosen, and what that is worth.
 
 Each model is the setting that was chosen with what is known of it, so that a file is read field by field.
 """
@@ -6,7 +6,7 @@ Each model is the setting that was chosen with what is known of it, so that a fi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import Field
 
@@ -95,6 +95,31 @@ class BestRetrieval(SearchRecord, DirectionWeights):
     def fusion(self) -> RetrievalFusion:
         """Return the text-to-audio weights alone."""
         return self.convert(RetrievalFusion)
+
+
+class ScheduledSettings(ResultPart):
+    """Training settings from an epoch on, of weights that a population trained."""
+
+    after_epoch: int
+    settings: dict[str, Any]
+
+
+class BestSweep(ResultRecord):
+    """sweep/<member>/best.json: the training settings that a sweep found."""
+
+    FILE: ClassVar[str] = "best.json"
+    COMMAND: ClassVar[str] = "sweep"
+
+    member: str
+    settings: dict[str, Any]  # by field, such as `training.learning_rate`; of the best epoch
+    chosen_by: str  # name of the validation value
+    value: float
+    own_value: float | None  # of the settings in the experiment; None where their trial failed
+    trials: int
+    split: Literal["validation"]
+    seed: int
+    commit: str
+    schedule: list[ScheduledSettings] | None = omitted_when_none()  # of a population
 
 
 BEST: dict[str, type[SearchRecord]] = {

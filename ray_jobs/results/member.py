@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import ClassVar, Literal, TypeAlias
 
 from ray_jobs.results.record import ResultRecord, omitted_when_none
+from ray_jobs.run import storage
+from ray_jobs.run.log import tell
 
 Values: TypeAlias = dict[str, int | float]  # of an epoch, by name
 
@@ -43,3 +47,19 @@ class MemberProgress(ResultRecord):
     seconds: float  # of training in all finished epochs, without validation
     updated: float  # in seconds since 1970
     error: str | None = omitted_when_none()  # why training ended
+
+
+def note_failure(member: Path, epochs: int, reason: str) -> None:
+    """Write why a member's training ended into its progress.json, which keeps the last epoch, and its log.
+
+    Args:
+        member: its directory.
+        epochs: wanted, for the progress of a training that failed before its first checkpoint.
+    """
+    if storage.exists(member / MemberProgress.FILE):
+        progress = MemberProgress.read(member)
+    else:
+        progress = MemberProgress(epoch=0, epochs=epochs, step=0, steps=0, values={}, seconds=0.0, updated=time.time())
+    progress.model_copy(update={"error": reason}).write(member)
+    storage.push(member / MemberProgress.FILE)
+    tell(member, "failed", error=reason)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,7 @@ from models.files import write_json, write_text
 from models.settings import SamplingConfig
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.fingerprint import fingerprint
-from ray_jobs.results.member import MemberProgress
 from ray_jobs.run import storage
-from ray_jobs.run.log import tell
 
 PACKAGES = ("ray", "torch", "transformers", "timm", "descript-audio-codec", "aac-metrics", "numpy", "pandas", "pyarrow")
 MARKER = ".done.json"
@@ -51,6 +48,9 @@ class RunDirectory:
     def member(self, name: str) -> Path:
         return self.root / "members" / name
 
+    def sweep(self, member: str) -> Path:
+        return self.root / "sweep" / member
+
     def search(self, what: str) -> Path:
         return self.root / "search" / what
 
@@ -79,24 +79,10 @@ class RunDirectory:
             "provenance": {"commit": commit(), "seed": self.experiment.seed, "packages": package_versions()},
         }
         text, path = yaml.safe_dump(record, sort_keys=False, allow_unicode=True), self.root / "experiment.yaml"
-        if storage.exists(path) and storage.read_text(path) == text:
+        if storage.exists(path) and storage.read_bytes(path) == text.encode():
             return
         write_text(path, text)
         storage.push(path)
-
-    def note_failure(self, name: str, reason: str) -> None:
-        """Write why a member's training ended into its progress.json, which keeps the last epoch, and its log."""
-        member = self.member(name)
-        if storage.exists(member / MemberProgress.FILE):
-            progress = MemberProgress.read(member)
-        else:
-            epochs = self.experiment.members[name].training.epochs
-            progress = MemberProgress(
-                epoch=0, epochs=epochs, step=0, steps=0, values={}, seconds=0.0, updated=time.time()
-            )
-        progress.model_copy(update={"error": reason}).write(member)
-        storage.push(member / MemberProgress.FILE)
-        tell(member, "failed", error=reason)
 
     # Fingerprints of all that a result depends on; they decide what a job may skip.
 

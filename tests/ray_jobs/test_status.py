@@ -11,9 +11,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from models.records import RecordError
 from ray_jobs import cli
+from ray_jobs.experiment.config import ConfigError
 from ray_jobs.experiment.loading import load_experiment
-from ray_jobs.results.member import MemberMetrics, MemberProgress
+from ray_jobs.results.best import BestSweep
+from ray_jobs.results.member import MemberMetrics, MemberProgress, note_failure
 from ray_jobs.run.directory import MARKER, RunDirectory, is_done, mark_done
 from ray_jobs.run.lock import LEASE_S, LOCK, only_writer
 from ray_jobs.status import MemberStatus, Part, read_status
@@ -140,11 +143,11 @@ def test_before_the_first_epoch_is_done(run: RunDirectory) -> None:
 
 def test_a_training_that_failed_before_its_first_checkpoint(run: RunDirectory) -> None:
     (run.checkpoints / f"captioner-wide-{run.member_inputs('captioner-wide')}").mkdir(parents=True)
-    run.note_failure("captioner-wide", "out of memory")
+    note_failure(run.member("captioner-wide"), 10, "out of memory")
     wide = member(run, "captioner-wide")
     assert (wide.state, wide.note, wide.epoch) == ("failed", "out of memory", None)
     begin(run, "captioner-deep")
-    run.note_failure("captioner-deep", "loss nan")
+    note_failure(run.member("captioner-deep"), 10, "loss nan")
     deep = member(run, "captioner-deep")
     assert (deep.state, deep.note, deep.epoch) == ("failed", "loss nan", 4), "the last epoch is kept"
 
@@ -180,6 +183,32 @@ def test_searching_until_done(run: RunDirectory) -> None:
     assert {part.state for part in read_status(run.root).results} == {"done"}
 
 
+def test_sweeps_are_shown_once_they_are_done(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    best = BestSweep(
+        member="fluency",
+        settings={"training.learning_rate": 0.01},
+        chosen_by="f1",
+        value=0.75,
+        own_value=None,
+        trials=4,
+        split="validation",
+        seed=0,
+        commit="unknown",
+    )
+    best.write(run.sweep("fluency"))
+    assert read_status(run.root).sweeps == []
+    mark_done(run.sweep("fluency"), "of whatever settings")
+    (sweep,) = read_status(run.root).sweeps
+    assert (sweep.name, sweep.state) == ("fluency", "done")
+    assert sweep.details == {"chosen_by": "f1", "value": 0.75, "own_value": None, "trials": 4}
+    with pytest.raises(SystemExit):
+        cli.main(["status", str(run.root)])
+    assert "chosen_by f1  value 0.750  trials 4" in capsys.readouterr().out
+    (run.sweep("fluency") / "best.json").write_text("{")
+    with pytest.raises(RecordError, match=r"best\.json: not JSON .*run `enclap sweep` again"):
+        read_status(run.root)
+
+
 @pytest.mark.parametrize("content", [b'{"inputs": "', b"\xff", b"null", b""])
 def test_a_marker_that_cannot_be_read_marks_nothing(run: RunDirectory, content: bytes) -> None:
     finish(run, "retriever-bge")
@@ -207,6 +236,17 @@ def test_tables_that_cannot_be_read_are_shown_as_such(run: RunDirectory, capsys:
         cli.main(["status", str(run.root)])
     assert error.value.code == 0
     assert "trials unknown: trials.parquet is missing" in capsys.readouterr().out
+
+
+def test_an_experiment_that_cannot_be_read_is_named_and_written_anew(run: RunDirectory) -> None:
+    path = run.root / "experiment.yaml"
+    whole = path.read_bytes()
+    for damaged, problem in ((b"a: [", "not YAML"), (b"a: \xff", "not YAML"), (b"", "found no key 'experiment'")):
+        path.write_bytes(damaged)
+        with pytest.raises(ConfigError, match=rf"experiment\.yaml: {problem}"):
+            read_status(run.root)
+        run.write_experiment()
+        assert path.read_bytes() == whole
 
 
 def test_the_command(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,18 @@
 """The settings that a sweep varies, and the experiment it writes; no Ray."""
 
+import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
+from ray_jobs import sweep
 from ray_jobs.experiment.config import ConfigError
 from ray_jobs.experiment.loading import load_experiment
+from ray_jobs.results.best import BestSweep
 from ray_jobs.tuning.sweep_space import own_value, space, with_settings
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -62,3 +68,32 @@ def test_bad_sweeps_are_named(tmp_path: Path) -> None:
         space(load_experiment(smoke, ["sweep.scheduler=pbt", "sweep.space=text-encoder"]), "retriever-bge")
     with pytest.raises(ConfigError, match="epsilon"):
         with_settings(load_experiment(smoke), "retriever-bge", {"epsilon": -1.0})
+
+
+KEYS = ["member", "settings", "chosen_by", "value", "own_value", "trials", "split", "seed", "commit"]
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own trial", "own trial failed"])
+@pytest.mark.parametrize("population", [False, True])
+def test_what_was_found_is_read_as_it_was_written(tmp_path: Path, own: bool, population: bool) -> None:
+    experiment = load_experiment(EXPERIMENTS / "smoke.yaml", ["seed=3"])
+    rate = "training.learning_rate"
+    trials = pd.DataFrame({rate: np.array([0.001, 0.02]), "f1": np.array([0.5, 0.75]), "own": [own, False]})
+    schedule: list[dict[str, Any]] = [{"after_epoch": 0, "settings": {rate: 0.001}}]
+    if population:
+        (tmp_path / "trained").mkdir()
+        (tmp_path / "trained" / "model.safetensors").touch()
+        trials = trials.assign(schedule=json.dumps(schedule), output=str(tmp_path / "trained"))
+    target = tmp_path / "sweep"
+    best = sweep._best(experiment, "fluency", [rate], trials, trials.iloc[1], "f1")
+    sweep._write(target, experiment, best, trials, trials.iloc[1])
+    assert BestSweep.read(target) == best
+    content = json.loads((target / "best.json").read_text(encoding="utf-8"))
+    assert list(content) == [*KEYS, *(["schedule"] if population else [])]
+    assert (content["member"], content["settings"], content["chosen_by"]) == ("fluency", {rate: 0.02}, "f1")
+    assert (content["value"], content["own_value"], content["trials"]) == (0.75, 0.5 if own else None, 2)
+    assert (content["split"], content["seed"]) == ("validation", 3)
+    assert content.get("schedule") == (schedule if population else None)
+    assert (target / "model" / "model.safetensors").is_file() == population
+    trained = load_experiment(target / "best.yaml").members["fluency"]
+    assert trained.training.learning_rate == 0.02

@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from ray_jobs.experiment.config import ConfigError
 from ray_jobs.experiment.loading import load_experiment
+from ray_jobs.results.member import note_failure
 from ray_jobs.run.directory import RunDirectory
 from ray_jobs.run.log import LOG
 from ray_jobs.training import tracking
@@ -66,7 +67,7 @@ def test_the_log_and_the_curves_are_always_there(job: MemberJob) -> None:
 
 def test_the_reason_of_a_failure_is_in_the_log(job: MemberJob, tmp_path: Path) -> None:
     experiment = load_experiment(ROOT / "experiments" / "smoke.yaml", [f"storage_path={tmp_path}"])
-    RunDirectory(experiment).note_failure("retriever-bge", "loss nan")
+    note_failure(RunDirectory(experiment).member("retriever-bge"), 2, "loss nan")
     assert [(line["event"], line["error"]) for line in log(job)] == [("failed", "loss nan")]
 
 

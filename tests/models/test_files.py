@@ -1,0 +1,95 @@
+"""Files and directories are replaced whole or not at all."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from models.files import atomic_directory, atomic_write, write_frame, write_json
+
+
+class Stopped(BaseException):
+    """Stands for Ctrl+C, which is no Exception."""
+
+
+def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    with atomic_write(path) as partial:
+        partial.write_text("old")
+        assert not path.exists()
+    with atomic_write(path) as partial:
+        partial.write_text("ne")
+        assert path.read_text() == "old"
+        assert str(os.getpid()) in partial.name, "two processes do not write into each other's file"
+        partial.write_text("new")
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [OSError, Stopped])
+@pytest.mark.parametrize("written", ["", "ne"])
+def test_after_an_error_the_old_file_is_all_there_is(tmp_path: Path, error: type[BaseException], written: str) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fail() -> None:
+        with atomic_write(path) as partial:
+            if written:
+                partial.write_text(written)
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
+    write_json(tmp_path / "record.json", {"old": True})
+    write_frame(tmp_path / "table.parquet", pd.DataFrame({"old": [True]}))
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "record.json", {"new": object()})
+    with pytest.raises(Exception, match="object"):
+        write_frame(tmp_path / "table.parquet", pd.DataFrame({"new": [object()]}))
+    assert (tmp_path / "record.json").read_text() == '{\n  "old": true\n}\n'
+    assert list(pd.read_parquet(tmp_path / "table.parquet")) == ["old"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["record.json", "table.parquet"]
+
+
+def test_readers_see_the_old_directory_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "bundle"
+    with atomic_directory(path) as partial:
+        (partial / "a").write_text("old")
+        assert not path.exists()
+    killed = path.with_name(partial.name)  # a process with this id was killed here before
+    killed.mkdir()
+    (killed / "b").write_text("of the killed one")
+    with atomic_directory(path) as partial:
+        assert partial.parent == path.parent, "a rename stays within a file system"
+        assert str(os.getpid()) in partial.name
+        (partial / "c").write_text("new")
+        assert [file.name for file in path.iterdir()] == ["a"]
+    assert [file.name for file in path.iterdir()] == ["c"]
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [OSError, Stopped])
+def test_after_an_error_the_old_directory_is_all_there_is(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "bundle"
+    path.mkdir()
+    (path / "a").write_text("old")
+
+    def fail() -> None:
+        with atomic_directory(path) as partial:
+            (partial / "a").write_text("ne")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    # the new directory goes, so that it cannot take the old one's place
+    with pytest.raises(FileNotFoundError), atomic_directory(path) as partial:
+        shutil.rmtree(partial)
+    assert (path / "a").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,59 @@
+"""The bundle of a run is replaced whole: an export that fails or is killed leaves the one before."""
+
+from pathlib import Path
+
+import pytest
+
+from ray_jobs import export
+from ray_jobs.experiment.loading import load_experiment
+from ray_jobs.results.metrics import EnsembleMetrics
+from ray_jobs.run.directory import MARKER, RunDirectory, mark_done
+
+from .conftest import ROOT
+from .example_results import ensemble_metrics
+
+
+class Manifest:
+    """Stands for the manifest, which needs trained members."""
+
+    def model_dump_json(self, indent: int) -> str:
+        return "{}"
+
+
+class Codec:
+    """Stands for the codec, and fails to be written where it is told to."""
+
+    fails = False
+
+    def save(self, path: Path) -> None:
+        path.parent.mkdir()
+        path.write_text("codec")
+        if self.fails:
+            raise OSError("no space left on device")
+
+
+def test_a_bundle_stays_until_the_next_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = load_experiment(ROOT / "experiments" / "smoke.yaml", [f"storage_path={tmp_path}"])
+    run, codec = RunDirectory(experiment), Codec()
+    for name in experiment.members:
+        run.member(name).mkdir(parents=True)
+    ensemble_metrics(experiment).write(run.ensemble)
+    mark_done(run.ensemble, run.search_inputs())
+    monkeypatch.setattr(export, "load_codec", lambda *_: codec)
+    monkeypatch.setattr(export, "_manifest", lambda *_: Manifest())
+    export.run(experiment)
+    made = {"members", "codec", "bundle.json", "NOTICE", "SHA256SUMS", EnsembleMetrics.FILE, MARKER}
+    assert {path.name for path in run.bundle.iterdir()} == made
+    # a bundle of other settings, and what two killed exports left
+    mark_done(run.bundle, "others")
+    (run.bundle / "of the old one").touch()
+    (run.root / ".bundle.partial").mkdir()
+    (run.root / ".bundle.1.partial" / "members").mkdir(parents=True)
+    codec.fails = True
+    with pytest.raises(OSError, match="no space"):
+        export.run(experiment)
+    assert {path.name for path in run.bundle.iterdir()} == made | {"of the old one"}
+    assert not list(run.root.glob(".bundle*"))
+    codec.fails = False
+    export.run(experiment)
+    assert {path.name for path in run.bundle.iterdir()} == made
