@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import torch
 from pydantic import BaseModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -63,6 +64,23 @@ def naming(directory: Path) -> Iterator[None]:
     except Exception as error:  # the tokenizers library raises no narrower class
         said = (str(error).strip() or repr(error)).splitlines()[0]
         raise CheckpointError(f"{directory}: cannot be read ({said}); {REMEDY}") from error
+
+
+def read_tensors(path: Path, mapped: bool = False) -> Any:
+    """Read a file of tensors: safetensors by its suffix, else what `torch.save` wrote, without running code in it.
+
+    Args:
+        mapped: leave what `torch.save` wrote on disk until it is used.
+
+    Raises:
+        CheckpointError: if the file is damaged, or of neither kind.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error:  # torch raises a dozen classes, depending on which bytes are wrong
+        raise CheckpointError(f"{path}: cannot be read as weights: {error}") from error
 
 
 def load_weights(model: nn.Module, directory: str | Path) -> None:

@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import BartConfig
 
-from ..checkpoint import tensor_misfits
+from ..checkpoint import read_tensors, tensor_misfits
 from ..files import CheckpointError
 from ..records import parse_object
 
@@ -128,11 +125,7 @@ def _read_weights(directory: str | Path) -> tuple[Path, dict[str, Tensor]]:
     if not paths:
         raise CheckpointError(f"{directory}: found neither {' nor '.join(WEIGHTS)}")
     path = paths[0]
-    try:
-        binary = path.suffix == ".bin"
-        found = torch.load(path, map_location="cpu", weights_only=True) if binary else load_file(path)
-    except (SafetensorError, UnpicklingError, EOFError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: cannot be read as weights: {error}") from error
+    found = read_tensors(path)
     # Saved from several GPUs, every name begins with the wrapper's.
     prefix = "module." if all(name.startswith("module.") for name in found) else ""
     return path, {name.removeprefix(prefix): tensor for name, tensor in found.items()}

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..checkpoint import tensor_misfits
+from ..checkpoint import read_tensors, tensor_misfits
 from ..errors import InputError
-from ..files import atomic_write, write_json
+from ..files import CheckpointError, atomic_write, write_json
 
 State = dict[str, Tensor]  # weights by name; weight norm as weight_g and weight_v
 
@@ -124,9 +122,9 @@ def read_official(path: Path) -> tuple[dict[str, Any], State]:
     """
     try:
         # Mapped, not read: weights that are never used (the decoder's, in feature extraction) take no memory.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = read_tensors(path, mapped=True)
         return dict(content["metadata"]["kwargs"]), dict(content["state_dict"])
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
+    except (CheckpointError, KeyError, TypeError, ValueError) as error:
         raise CodecError(f"not a DAC weights file of descript's releases: {error!r}") from error
 
 

@@ -10,14 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..checkpoint import tensor_misfits
+from ..checkpoint import read_tensors, tensor_misfits
 from ..files import CheckpointError
 
 # The log-mel front end is our own (log_mel.py), and a retriever has no use for the tagger's 527 classes.
@@ -57,12 +53,9 @@ def load_audioset_weights(encoder: nn.Module, path: str | Path) -> None:
 def _read(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected the published ConvNeXt-Tiny AudioSet weights")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, EOFError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: cannot be read as weights: {error}") from error
+    content = read_tensors(path)
+    if path.suffix == ".safetensors":
+        return dict(content)
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise CheckpointError(f"{path}: found {type(content).__name__}, expected a dictionary with tensors in 'model'")
     weights: dict[str, Tensor] = content["model"]

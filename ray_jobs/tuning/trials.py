@@ -38,17 +38,21 @@ def run_trials(
     path, filesystem = f"{run_config.storage_path}/{run_config.name}", run_config.storage_filesystem
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # optuna's notes on its own experimental features
+        tuner = None
         if tune.Tuner.can_restore(path, filesystem):
-            say(f"{name} goes on where it was stopped")
-            tuner = tune.Tuner.restore(
-                path,
-                trainable,
-                resume_unfinished=True,
-                resume_errored=resume_errored,
-                param_space=space,
-                storage_filesystem=filesystem,
-            )
-        else:
+            try:
+                tuner = tune.Tuner.restore(
+                    path,
+                    trainable,
+                    resume_unfinished=True,
+                    resume_errored=resume_errored,
+                    param_space=space,
+                    storage_filesystem=filesystem,
+                )
+                say(f"{name} goes on where it was stopped")
+            except Exception as error:  # Tune writes its state in place: one that was cut off fails in many ways
+                say(f"{name} starts anew: its state in {path} cannot be read ({error!r})", style="yellow")
+        if tuner is None:
             tuner = tune.Tuner(trainable, param_space=space, tune_config=tune_config, run_config=run_config)
         return tuner.fit()
 

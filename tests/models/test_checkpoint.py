@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pydantic import BaseModel
 from safetensors.torch import load_file
 from torch import nn
 
-from models.checkpoint import load_weights, read_config, save_member, tensor_misfits
+from models.checkpoint import load_weights, read_config, read_tensors, save_member, tensor_misfits
 from models.files import CheckpointError
 
 WANTED = {f"layer.{number}": torch.empty(2, 3, device="meta") for number in range(8)}
@@ -107,3 +108,23 @@ def test_a_config_that_is_damaged_or_does_not_fit_is_refused(tmp_path: Path, con
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(CheckpointError, match=rf"config\.json: {problem}.*; .*train it again"):
         read_config(Sized, tmp_path, "sized")
+
+
+def test_a_damaged_file_of_torch_is_named_wherever_the_damage_is(tmp_path: Path) -> None:
+    """Torch raises another class of error for nearly every place."""
+    path = tmp_path / "weights.pth"
+    torch.save({"model": {"a": torch.arange(64.0), "b": torch.ones(3, 3)}}, path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = []
+    for _ in range(300):
+        content = bytearray(whole)
+        for place in rng.integers(0, len(whole), 3):
+            content[place] = rng.integers(256)
+        path.write_bytes(content)
+        try:
+            read_tensors(path)  # numbers may be damaged without a trace
+        except CheckpointError as error:
+            refused.append(str(error))
+    assert len(refused) > 50
+    assert all(said.startswith(f"{path}: cannot be read as weights: ") for said in refused)

@@ -75,6 +75,20 @@ def test_an_interrupted_search_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
     assert [path.name for path in tmp_path.glob("0.*")] == ["0.75"], "what had ended is not run again"
 
 
+@pytest.mark.usefixtures("local_ray")
+def test_a_search_whose_state_was_cut_off_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tune writes its state in place, so a killed search can leave half of it."""
+    said: list[str] = []
+    monkeypatch.setattr(trials, "say", lambda message, style="": said.append(message))
+    (tmp_path / "mended").touch()
+    run(tmp_path)
+    (state,) = (tmp_path / "tune").glob("*/tuner.pkl")
+    state.write_bytes(state.read_bytes()[:20])
+    said.clear()
+    assert len(run(tmp_path)) == 3
+    assert said[0].startswith(f"search: x starts anew: its state in {state.parent} cannot be read (")
+
+
 def test_only_asha_stops_trials() -> None:
     assert type(make_scheduler("none", "epoch", 1, 9, 3)) is FIFOScheduler
     assert isinstance(make_scheduler("asha", "epoch", 1, 9, 3), ASHAScheduler)
