@@ -55,12 +55,13 @@ class MemberStatus:
     state: State
     epochs: int
     epoch: int | None = None  # finished
-    step: int | None = None  # of the present epoch, at its last checkpoint
+    step: int | None = None  # of the present epoch, when progress was written last
     steps: int | None = None
     train_loss: float | None = None
     validation: dict[str, float] = field(default_factory=dict)  # of the last epoch; of the best one when done
     seconds_per_epoch: float | None = None  # of training, without validation
     eta_s: float | None = None
+    speed: dict[str, float] | None = None  # of the last ten seconds: `ray_jobs.results.member.Speed`
     note: str = ""
 
 
@@ -190,7 +191,7 @@ def _member(directory: RunDirectory, name: str, alive: bool) -> MemberStatus:
 
 
 def _with_progress(status: MemberStatus, path: Path) -> MemberStatus:
-    """Add what progress.json says, which is written with every checkpoint."""
+    """Add what progress.json says, which is written every ten seconds."""
     try:
         progress = MemberProgress.read(path)
     except RecordError:
@@ -204,6 +205,9 @@ def _with_progress(status: MemberStatus, path: Path) -> MemberStatus:
     status = replace(_with_values(status, progress.values), epoch=progress.epoch)
     if progress.step:
         status = replace(status, step=progress.step, steps=progress.steps)
+    if progress.speed and status.state == "running":
+        shown = f"{progress.speed.clips_per_s:,.1f} clips/s, {progress.speed.waiting:.0%} waiting for data"
+        status = replace(status, speed=progress.speed.model_dump(), note=shown)
     if not progress.epoch:
         return status
     each = progress.seconds / progress.epoch

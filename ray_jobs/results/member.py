@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import ClassVar, Literal, TypeAlias
 
-from ray_jobs.results.record import ResultRecord, omitted_when_none
+from ray_jobs.results.record import ResultPart, ResultRecord, omitted_when_none
 from ray_jobs.run import storage
 from ray_jobs.run.log import tell
 
@@ -33,8 +33,19 @@ class MemberMetrics(ResultRecord):
     commit: str
 
 
+class Speed(ResultPart):
+    """A training's last ten seconds or so."""
+
+    loss: float  # mean of the steps
+    clips_per_s: float  # of all workers
+    tokens_per_s: float | None = omitted_when_none()  # frames that the models read, of all workers
+    waiting: float  # share of the time in which the first worker waited for data
+    epoch_left_s: float  # until the epoch's end, without validation
+    mfu: float | None = omitted_when_none()  # share of the device's peak, where that is known
+
+
 class MemberProgress(ResultRecord):
-    """The progress of a training, written with every checkpoint and when the training fails."""
+    """The progress of a training, written every ten seconds, with every checkpoint and when the training fails."""
 
     FILE: ClassVar[str] = "progress.json"
     COMMAND: ClassVar[str] = "train"
@@ -46,6 +57,7 @@ class MemberProgress(ResultRecord):
     values: Values  # of the last finished epoch
     seconds: float  # of training in all finished epochs, without validation
     updated: float  # in seconds since 1970
+    speed: Speed | None = omitted_when_none()  # in the present epoch
     error: str | None = omitted_when_none()  # why training ended
 
 

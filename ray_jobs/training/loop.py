@@ -17,8 +17,9 @@ import torch
 from ray.train.collective import broadcast_from_rank_zero
 from torch import nn
 
-from ray_jobs.results.member import MemberProgress
+from ray_jobs.results.member import MemberProgress, Speed
 from ray_jobs.run import storage
+from ray_jobs.run.console import spell_duration
 from ray_jobs.run.directory import is_done, mark_done
 from ray_jobs.training.faults import LossIsNaNError, actionable_errors, hang_watchdog
 from ray_jobs.training.fsdp import Shards, clip_gradients
@@ -26,6 +27,7 @@ from ray_jobs.training.job import TrainingJob, TrainingRequest
 from ray_jobs.training.kept_epochs import KEPT, best_epochs, epochs_without_gain, keep_best
 from ray_jobs.training.optimizer import load_optimizer_state, moving_average
 from ray_jobs.training.reading import pinned, read_ahead
+from ray_jobs.training.step_meter import StepMeter, peak_flops, spell
 from ray_jobs.training.tasks.base import Task, Trained, Validation, make_task
 from ray_jobs.training.tracking import Tracking
 
@@ -57,7 +59,7 @@ def _train(request: TrainingRequest, job: TrainingJob, rank: int, world: int, sa
         state = TrainingState(task, Path(scratch), rank, world, request.start)
         tracking = Tracking(job, state.epoch, world) if rank == 0 else None
         while state.epoch < job.training.epochs and not state.is_stale():
-            epoch = state.run_epoch()
+            epoch = state.run_epoch(say)
             if tracking:
                 tracking.log(epoch)
                 for line in _lines(job, epoch):
@@ -121,17 +123,25 @@ class TrainingState:
             return False
         return broadcast_from_rank_zero(epochs_without_gain(self._scores()) >= self.training.patience)
 
-    def run_epoch(self) -> Validation:
-        """Train one epoch, or the rest of an interrupted one, validate, and return the values to log."""
+    def run_epoch(self, say: Callable[[str], None] = lambda _: None) -> Validation:
+        """Train one epoch, or the rest of an interrupted one, validate, and return the values to log.
+
+        Args:
+            say: is told every ten seconds how it goes, by the first worker.
+        """
         resources = self.task.job.resources
         every, start = resources.checkpoint_steps, time.monotonic()
         if self.step == 0:
             self.task.begin_epoch(self.model, self.epoch)
         self.parallel.train()
+        peak = peak_flops(self.device) if self.training.precision == "bfloat16" else None
+        self.meter = StepMeter(range(self.step, self.steps), self.training.batch_size, self.world, peak)
         with hang_watchdog(resources.hang_timeout_s) as alive:
-            for batches in read_ahead(self._steps(), self._read, resources.reader_threads, resources.read_ahead):
+            coming = read_ahead(self._steps(), self._read, resources.reader_threads, resources.read_ahead)
+            for batches in self.meter.waiting_for(coming):
                 self._step(batches)
                 self.step += 1
+                self._tell_speed(say)
                 if every and self.step % every == 0 and self.step < self.steps:
                     self.seconds, start = self.seconds + time.monotonic() - start, time.monotonic()
                     self._report({"epoch": self.epoch, "step": self.step})
@@ -154,6 +164,14 @@ class TrainingState:
         self._report(values)
         return Validation(values, warnings)
 
+    def _tell_speed(self, say: Callable[[str], None]) -> None:
+        """Say and write how fast the epoch goes, if the last time is ten seconds ago."""
+        if self.rank or not (speed := self.meter.reading()):
+            return
+        self._write_progress(speed)
+        at = f"epoch {self.epoch + 1}/{self.training.epochs}  step {self.step}/{self.steps}"
+        say(f"{self.task.job.name}  {at}  {spell(speed)}  {spell_duration(speed.epoch_left_s)} left")
+
     def _steps(self) -> Iterator[list[Any]]:
         """Yield the batches of each remaining step of this epoch."""
         each = self.training.accumulate
@@ -171,16 +189,23 @@ class TrainingState:
         """Make one optimizer step on the mean loss of the batches."""
         self.task.seed_step(self.epoch, self.step, self.rank)
         self.optimizer.zero_grad(set_to_none=True)
+        tokens, mean_loss = 0, 0.0
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
             if self.shards:
                 self.shards.model.set_requires_gradient_sync(last)
             with nullcontext() if last or self.world == 1 or self.shards else self.parallel.no_sync():  # type: ignore[operator]
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bfloat16"):
+                own = self.task.tokens(batch)
+                with (
+                    torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bfloat16"),
+                    self.meter.counting_operations(own),
+                ):
                     losses = self.task.loss(self.parallel, batch, self.device)
                 (losses["loss"] / len(batches)).backward()
+                tokens += own
             for key, value in losses.items():
                 self.totals[key] = self.totals.get(key, 0.0) + float(value.detach()) / len(batches)
+            mean_loss += float(losses["loss"].detach()) / len(batches)
         norm = clip_gradients(self.model, self.training.clip_norm)
         if not torch.isfinite(norm):
             raise LossIsNaNError(
@@ -191,6 +216,7 @@ class TrainingState:
         self.schedule.step()
         if self.average:
             self.average.update_parameters(self.model)
+        self.meter.count(tokens, mean_loss)
 
     def _scores(self) -> list[float]:
         """Return a score of each epoch; the highest is the best."""
@@ -218,7 +244,7 @@ class TrainingState:
         name = f"epoch_{self.epoch:05d}_step_{self.step:07d}"
         ray.train.report(values, checkpoint=checkpoint, checkpoint_dir_name=name)
 
-    def _write_progress(self) -> None:
+    def _write_progress(self, speed: Speed | None = None) -> None:
         """Write progress.json, for `enclap status` in another terminal."""
         output = self.task.job.output
         MemberProgress(
@@ -229,6 +255,7 @@ class TrainingState:
             values=self.history[-1] if self.history else {},
             seconds=sum(values["seconds"] for values in self.history),
             updated=time.time(),
+            speed=speed,
         ).write(output)
         storage.push(output / MemberProgress.FILE)
 

@@ -96,6 +96,10 @@ class Task(ABC):
         """
         return batch
 
+    def tokens(self, batch: Any) -> int:
+        """Return the number of tokens or frames of a read batch, for the training's speed; 0 where they say nothing."""
+        return 0
+
     def seed_step(self, epoch: int, step: int, rank: int) -> None:
         """Seed torch for a step: by default from all that names it, so that a resumed training repeats its draws."""
         torch.manual_seed(int(fingerprint(self.job.seed, epoch, step, rank), 16) % 2**63)

@@ -116,6 +116,9 @@ class CaptionerTask(MemberTask):
             captions,
         )
 
+    def tokens(self, batch: Any) -> int:
+        return sum(len(codes) for codes in batch[0])
+
     def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
         clips, embeddings, captions = batch
         captioner: Any = getattr(model, "module", model)  # DistributedDataParallel wraps it

@@ -77,6 +77,9 @@ class RetrieverTask(MemberTask):
         mixing = self.rng(batch.epoch, *batch.rows.tolist())
         return *mix_pairs(*padded, captions, self._member.mixup_alpha, mixing), torch.from_numpy(batch.clips)
 
+    def tokens(self, batch: Any) -> int:
+        return int(batch[1].sum())
+
     def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
         return {"loss": model(*batch, chunk_size=self._member.gradient_cache), "padding": padding_share(batch[1])}
 

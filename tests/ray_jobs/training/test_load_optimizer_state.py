@@ -11,7 +11,9 @@ import torch
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.features.files import write_shard
+from ray_jobs.results.member import MemberProgress
 from ray_jobs.run.directory import RunDirectory
+from ray_jobs.training import step_meter
 from ray_jobs.training.loop import TrainingState
 from ray_jobs.training.member_job import MemberJob
 from ray_jobs.training.optimizer import lr_lambda
@@ -82,3 +84,23 @@ def test_weights_and_moments_are_the_others_settings_are_the_own(experiment: Exp
     heir.run_epoch()
     assert [values["epoch"] for values in heir.history] == [1, 2]
     assert heir.history[1]["learning_rate"] == pytest.approx(3e-3 * at(4))
+
+
+def test_an_epoch_tells_how_fast_it_goes(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_meter, "EVERY_S", 0.0)
+    said: list[str] = []
+    training = state(experiment, tmp_path / "own")
+    training.run_epoch(said.append)
+    assert [line.split("  loss")[0] for line in said] == [f"{MEMBER}  epoch 1/3  step {step}/2" for step in (1, 2)]
+    assert all(" clips/s  " in line and "waiting for data" in line and line.endswith(" left") for line in said)
+    second = training.task.job.output
+    training.steps = 3  # an epoch that ends before the last step is told of: progress.json is as the last line wrote it
+    monkeypatch.setattr(training, "_report", lambda values: None)
+    training.run_epoch(said.append)
+    progress = MemberProgress.read(second)
+    assert (progress.epoch, progress.step) == (1, 2)
+    assert progress.speed
+    assert progress.speed.tokens_per_s
+    assert 0 <= progress.speed.waiting <= 1

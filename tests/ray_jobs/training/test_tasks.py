@@ -203,6 +203,29 @@ def test_a_captioner_learns_from_its_batches() -> None:
     assert np.mean(losses[-3:]) < 0.8 * losses[0]
 
 
+@pytest.mark.parametrize("name", ["retriever-roberta", "fluency", "captioner"])
+def test_a_step_in_bfloat16_is_that_of_float32_but_for_rounding(name: str) -> None:
+    """Weights and their gradients stay float32, and the gradient points the same way."""
+    torch.manual_seed(0)
+    task = captioner_task() if name == "captioner" else smoke_task(name)
+    model = (small_captioner(0.1) if name == "captioner" else task.new_model()).eval()  # without dropout
+    batch = task.read(next(task.batches(0, 0, 1)))
+    losses, gradients = [], []
+    for dtype in (torch.float32, torch.bfloat16):
+        model.zero_grad()
+        task.seed_step(0, 0, 0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            loss = task.loss(model, batch, torch.device("cpu"))["loss"]
+        loss.backward()
+        own = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        assert {gradient.dtype for gradient in own} == {torch.float32}
+        losses.append(float(loss.detach()))
+        gradients.append(torch.cat([gradient.flatten() for gradient in own]))
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert losses[1] != losses[0], "nothing was computed in bfloat16"
+    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.98
+
+
 # --- the order of an epoch -----------------------------------------------------------------------------------------
 
 
