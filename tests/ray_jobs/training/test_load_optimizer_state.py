@@ -55,9 +55,9 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
     return experiment
 
 
-def state(experiment: Experiment, scratch: Path, start: Path | None = None) -> TrainingState:
+def state(experiment: Experiment, scratch: Path, start: Path | None = None, member: str = MEMBER) -> TrainingState:
     scratch.mkdir()
-    task = make_task(MemberJob.of(experiment, RunDirectory(experiment), MEMBER))
+    task = make_task(MemberJob.of(experiment, RunDirectory(experiment), member))
     return TrainingState(task, scratch, rank=0, world=1, start=ray.train.Checkpoint(str(start)) if start else None)
 
 
@@ -104,3 +104,22 @@ def test_an_epoch_tells_how_fast_it_goes(
     assert progress.speed
     assert progress.speed.tokens_per_s
     assert 0 <= progress.speed.waiting <= 1
+
+
+def test_a_batch_in_parts_makes_the_step_of_the_whole(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradients of parts are summed to the mean of the whole: for a loss that is a mean over texts, exactly that."""
+    moved = []
+    for parts in (1, 4):
+        training = state(experiment, tmp_path / f"in-{parts}", member="fluency")
+        training.meter = step_meter.StepMeter(range(2), clips=16)
+        monkeypatch.setattr(training, "optimizer", torch.optim.SGD(training.model.parameters(), 1.0))
+        training.parallel.eval()  # without dropout
+        before = [parameter.detach().clone() for parameter in training.model.parameters()]
+        batch = next(training.task.batches(0, 0, 1))[:16]
+        training._step([batch[part::parts] for part in range(parts)])
+        moved.append([new.detach() - old for new, old in zip(training.model.parameters(), before, strict=True)])
+    assert any(float(one.abs().max()) > 1e-3 for one in moved[0])
+    for whole, summed in zip(*moved, strict=True):
+        torch.testing.assert_close(summed, whole, atol=1e-6, rtol=1e-4)
