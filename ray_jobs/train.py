@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import ray
+from rich.filesize import decimal
 
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.features.dataset import require_features
@@ -22,7 +23,7 @@ from ray_jobs.training import tracking
 from ray_jobs.training.faults import reason
 from ray_jobs.training.job import TrainingRequest
 from ray_jobs.training.member_job import MemberJob
-from ray_jobs.training.plan import by_critical_path, enlarged, fits, requests, room, table, take
+from ray_jobs.training.plan import Need, by_critical_path, enlarged, fits, requests, room, table, take
 from ray_jobs.training.trainer import collect_progress, start_training, wait_and_say
 
 
@@ -43,13 +44,7 @@ def run(experiment: Experiment, plan: bool = False) -> None:
     todo = {name for name in experiment.members if not is_trained(experiment, directory, name)}
     say(f"train: {count(len(todo), 'member')} to train, {len(experiment.members) - len(todo)} done already")
     if plan:
-        from ray_jobs.training.memory import training_state_bytes
-
-        memory = {name: training_state_bytes(experiment, name) for name in todo}
-        show(table(experiment, todo, enlarged(_cluster(experiment), experiment), memory))
-        say("memory: weights, gradients and AdamW's state per worker, without activations; unknown: not on this disk")
-        for shortage in shortages(experiment):
-            say(f"not on this cluster: {shortage}", style="yellow")
+        show_plan(experiment, todo)
         return
     require_features(directory)
     failed = train_members(experiment, directory, todo)
@@ -59,6 +54,31 @@ def run(experiment: Experiment, plan: bool = False) -> None:
         raise MembersFailedError(
             f"{count(len(failed), 'member')} {verb} not trained:\n{listed}\nThe same command resumes them."
         )
+
+
+def show_plan(experiment: Experiment, names: set[str]) -> None:
+    """Print which members run when, what a worker of each needs, and whether there is that."""
+    from ray_jobs.training.memory import device_bytes, task_of, worker_memory
+
+    memory = {name: worker_memory(experiment, name) for name in sorted(names)}
+    needs = {}
+    for name, known in memory.items():
+        device = device_bytes(experiment.members[name])
+        needs[name] = Need(known.state, known.activations, device) if known else Need(device=device)
+    show(table(experiment, names, enlarged(_cluster(experiment), experiment), needs))
+    say(
+        "weights: with gradients and AdamW's state; activations: of the longest clips in the largest batch, estimated; "
+        "unknown: neither on this disk nor a published model whose sizes are known, or a GPU that neither "
+        "resources.accelerator_type nor this machine tells of"
+    )
+    if scratch := max((known.scratch for known in memory.values() if known), default=0):
+        say(f"temporary directory of a worker (TMPDIR): up to {decimal(scratch)} for copies of its checkpoints")
+    for name, need in needs.items():
+        if need.fits is False:
+            advice = task_of(experiment.members[name]).memory_advice(name)
+            say(f"{name} does not fit its device: {advice}", style="yellow")
+    for shortage in shortages(experiment):
+        say(f"not on this cluster: {shortage}", style="yellow")
 
 
 def is_trained(experiment: Experiment, directory: RunDirectory, name: str) -> bool:

@@ -68,6 +68,11 @@ class ClipLengthTask(MemberTask):
     def new_model(self) -> ClipLength:
         return ClipLength(self.job.member.convert(ClipLengthConfig, mels=self.job.log_mel.n_mels))
 
+    @classmethod
+    def example_step(cls, model: Any, experiment: Experiment, member: Any) -> Tensor:
+        loss: Tensor = model(torch.zeros(cls.clips_at_once(member), experiment.features.log_mel.n_mels)).sum()
+        return loss
+
     def load(self, directory: Path) -> ClipLength:
         return ClipLength.load(directory)
 

@@ -233,7 +233,7 @@ def test_a_kind_of_member_is_settings_a_task_and_a_line(monkeypatch: pytest.Monk
     from ray_jobs.run.directory import RunDirectory, is_done
     from ray_jobs.training.loop import TrainingState
     from ray_jobs.training.member_job import MemberJob
-    from ray_jobs.training.memory import training_state_bytes
+    from ray_jobs.training.memory import Memory, worker_memory
     from ray_jobs.training.tasks.base import make_task
     from ray_jobs.tuning.sweep_space import space
 
@@ -255,7 +255,9 @@ def test_a_kind_of_member_is_settings_a_task_and_a_line(monkeypatch: pytest.Monk
     assert experiment.of_kind("clip-length") == ["words"]
     assert list(space(experiment, "words")) == ["training.learning_rate"]
     parameters = 64 * 8 + 8 + 8 + 1
-    assert training_state_bytes(experiment, "words") == 4 * 4 * parameters
+    memory = worker_memory(experiment, "words")
+    assert isinstance(memory, Memory)
+    assert memory.state == 4 * 4 * parameters
 
     directory = RunDirectory(experiment)
     write_features(directory, experiment.features.log_mel.n_mels)

@@ -28,6 +28,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from ..checkpoint import load_weights, naming, read_config, save_member
+from ..published import local_architecture
 from ..settings import RANDOM, CaptionerConfig, CaptionerSettings
 from ..tokenization import train_tokenizer, untrained_tokenizer
 from .attention import use_captioner_attention
@@ -352,7 +353,7 @@ def _architecture(config: CaptionerConfig, local_files_only: bool = False) -> An
     if name.startswith(RANDOM):
         _check_family(name, name.removeprefix(RANDOM))
         return AutoConfig.for_model(name.removeprefix(RANDOM), **{**config.sizes, "vocab_size": config.vocab_size})
-    found = AutoConfig.from_pretrained(name, local_files_only=local_files_only)
+    found = local_architecture(name) if local_files_only else AutoConfig.from_pretrained(name)
     _check_family(name, found.model_type)
     return found
 

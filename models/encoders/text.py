@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokeniz
 from ..checkpoint import naming
 from ..device import batches_by_length
 from ..files import CheckpointError
+from ..published import local_architecture
 from ..records import parse_object
 from ..settings import RANDOM, TextEncoderConfig
 from ..tokenization import train_tokenizer, untrained_tokenizer
@@ -77,7 +78,7 @@ class TextEncoder(nn.Module):
         if config.name.startswith(RANDOM):
             architecture = _random_architecture(config, tokenizer, config.vocab_size)
         else:
-            architecture = AutoConfig.from_pretrained(config.name, local_files_only=True)
+            architecture = local_architecture(config.name)
         with torch.device("meta"):
             return cls(AutoModel.from_config(architecture), tokenizer, config)
 

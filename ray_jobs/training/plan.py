@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from rich.filesize import decimal
 from rich.table import Column, Table
 
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import AnyMember
+
+USABLE = 0.95  # share of a device's memory that tensors get; libraries and the allocator take the rest
 
 
 def requests(member: AnyMember) -> dict[str, float]:
@@ -66,24 +70,48 @@ def waves(experiment: Experiment, names: set[str], cluster: dict[str, float]) ->
     return found
 
 
-def table(experiment: Experiment, names: set[str], cluster: dict[str, float], memory: dict[str, int | None]) -> Table:
+@dataclass(frozen=True)
+class Need:
+    """What a worker of a member needs of its device, in bytes, and what the device has; None if unknown."""
+
+    state: int | None = None
+    activations: int | None = None
+    device: int | None = None
+
+    @property
+    def fits(self) -> bool | None:
+        """Return whether it fits; None if that is unknown."""
+        if self.state is None or self.activations is None or self.device is None:
+            return None
+        return self.state + self.activations <= self.device * USABLE
+
+    def cells(self) -> tuple[str, str, str]:
+        """Return state, activations and the verdict as shown in the plan."""
+        sizes = ("unknown" if size is None else decimal(size) for size in (self.state, self.activations))
+        if self.fits is None:
+            return *sizes, "unknown"  # type: ignore[return-value]
+        verdict = "fits" if self.fits else "too small"
+        return *sizes, f"{verdict}: {decimal(self.device or 0)}"  # type: ignore[return-value]
+
+
+def table(experiment: Experiment, names: set[str], cluster: dict[str, float], needs: dict[str, Need]) -> Table:
     """Return the plan as a table; members of one wave run together.
 
     Args:
-        memory: of a worker of each member, in bytes; None if unknown.
+        needs: of a worker of each member.
     """
-    titles = ("wave", "member", "kind", "starts after", "workers", "per worker", "memory", "epochs")
+    titles = ("wave", "member", "kind", "starts after", "workers", "per worker", "weights", "activations", "device",
+              "epochs")  # fmt: skip
     shown = Table(*(Column(title, overflow="fold") for title in titles), box=None)  # names stay whole
     for number, wave in enumerate(waves(experiment, names, cluster), 1):
         for name in wave:
             member = experiment.members[name]
-            r, taken = member.resources, memory[name]
+            r = member.resources
             workers = "-".join(str(count) for count in sorted({r.worker_range[0], r.worker_range[-1]}))
             each = ", ".join(
                 key if key.startswith("accelerator_type:") else f"{amount:g} {key}"
                 for key, amount in r.per_worker().items()
             )
-            size = "unknown" if taken is None else decimal(taken)
             edges, epochs = ", ".join(member.edges()), str(member.training.epochs)
-            shown.add_row(str(number), name, member.kind, edges, workers, each, size, epochs)
+            shown.add_row(str(number), name, member.kind, edges, workers, each, *needs[name].cells(), epochs)
     return shown

@@ -80,6 +80,7 @@ class Task(ABC):
         An epoch that is resumed in its middle is not begun again.
         """
         return
+        return
 
     @abstractmethod
     def batches(self, epoch: int, rank: int, world: int) -> Iterator[Any]:

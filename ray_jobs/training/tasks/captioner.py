@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.captioner.model import Captioner
-from models.codec.base import load_codec
+from models.codec.shape import codec_shape
 from models.generation.candidates import beam_search
 from models.metrics.captions import MissingPartError, caption_values, missing_parts
 from models.metrics.diversity import caption_diversity, collapse_warning
@@ -25,7 +25,7 @@ from ray_jobs.features.embeddings import Embeddings, read_embeddings, weights_ch
 from ray_jobs.training.batching import bucketed_batches, padding_share
 from ray_jobs.training.member_job import MemberJob
 from ray_jobs.training.tasks.base import Validation
-from ray_jobs.training.tasks.member import MemberTask, PlannedBatch, draw_captions
+from ray_jobs.training.tasks.member import LONGEST_CAPTION, MemberTask, PlannedBatch, draw_captions
 
 LOSS = "caption_loss"
 WATCHED = ("unique_share", "vocabulary", "repetition")
@@ -83,15 +83,26 @@ class CaptionerTask(MemberTask):
 
     @classmethod
     def layout(cls, experiment: Experiment, member: Member) -> Captioner:
-        codec = load_codec(experiment.features.codec, experiment.features.codebooks)
+        codec = codec_shape(experiment.features.codec, experiment.features.codebooks)
         retrievers = [experiment.members[name] for name in member.retrievers()]
         config = member.convert(
             CaptionerConfig,
-            codebooks=codec.n_codebooks,
+            codebooks=codec.codebooks,
             codebook_size=codec.codebook_size,
             audio_embedding_dim=sum(r.joint_dim for r in retrievers if isinstance(r, RetrieverMember)),
         )
         return Captioner.layout(config)
+
+    @classmethod
+    def example_step(cls, model: Any, experiment: Experiment, member: Any) -> Tensor:
+        features, clips = experiment.features, cls.clips_at_once(member)
+        longest = int(features.max_duration_s * codec_shape(features.codec, features.codebooks).frames_per_s)
+        frames = min(longest, model.max_frames)
+        codes = torch.zeros(clips, frames, model.config.codebooks, dtype=torch.long)
+        embeddings = torch.zeros(clips, model.config.audio_embedding_dim)
+        captions = [[LONGEST_CAPTION] * member.captions_per_clip] * clips
+        loss: Tensor = model(codes, torch.full((clips,), frames), embeddings, captions)["loss"]
+        return loss
 
     def load(self, directory: Path) -> Captioner:
         return Captioner.load(directory)

@@ -17,7 +17,7 @@ from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import FluencyDetectorMember, Member
 from ray_jobs.training.batching import bucketed_batches
 from ray_jobs.training.tasks.base import Validation
-from ray_jobs.training.tasks.member import MemberTask
+from ray_jobs.training.tasks.member import LONGEST_CAPTION, MemberTask
 
 
 class FluencyTask(MemberTask):
@@ -37,6 +37,12 @@ class FluencyTask(MemberTask):
     @classmethod
     def layout(cls, experiment: Experiment, member: Member) -> FluencyDetector:
         return FluencyDetector.layout(member.convert(FluencyDetectorConfig))
+
+    @classmethod
+    def example_step(cls, model: Any, experiment: Experiment, member: Any) -> Tensor:
+        texts = cls.clips_at_once(member)
+        loss: Tensor = model([LONGEST_CAPTION] * texts, torch.zeros(texts))
+        return loss
 
     def load(self, directory: Path) -> FluencyDetector:
         return FluencyDetector.load(directory)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from torch import nn
+from torch import Tensor, nn
 
 from models.files import sha256_of, write_frame
 from ray_jobs.experiment.config import Experiment
@@ -22,6 +22,8 @@ from ray_jobs.training.batching import draw_by_weight, shuffle_in_windows, times
 from ray_jobs.training.kept_epochs import KEPT
 from ray_jobs.training.member_job import MemberJob
 from ray_jobs.training.tasks.base import Task, Trained
+
+LONGEST_CAPTION = " ".join(["a"] * 30)  # for estimates: most captions of the published corpora have fewer words
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,20 @@ class MemberTask(Task):
         Raises:
             InputError, OSError: if the sizes are those of a checkpoint or codec that is not on this disk.
         """
+
+    @classmethod
+    @abstractmethod
+    def example_step(cls, model: Any, experiment: Experiment, member: Any) -> Tensor:
+        """Run a forward pass of the largest batch, or part of one, that a worker computes at a time.
+
+        Args:
+            model: as `layout` returns it, perhaps of fake tensors: nothing may depend on numbers.
+        """
+
+    @staticmethod
+    def clips_at_once(member: Member) -> int:
+        """Return the clips of a worker's batch, or of the part of it that is computed at a time."""
+        return member.training.batch_size // member.training.accumulate // member.resources.min_workers
 
     def steps_per_epoch(self) -> int:
         return max(1, self.examples() // self.job.training.batch_size)
@@ -143,8 +159,13 @@ class MemberTask(Task):
 
     @property
     def memory_remedy(self) -> str:
-        others = [*self.saves_memory[1:], "training.precision: bfloat16", "more resources.workers"]
-        return f"set {self.job.key(self.saves_memory[0])}, or {', '.join(others)}"
+        return self.memory_advice(self.job.name)
+
+    @classmethod
+    def memory_advice(cls, name: str) -> str:
+        """Return which settings of a member of this name take less memory."""
+        others = [*cls.saves_memory[1:], "training.precision: bfloat16", "more resources.workers"]
+        return f"set members.{name}.{cls.saves_memory[0]}, or {', '.join(others)}"
 
 
 def draw_captions(captions: list[str], number: int, rng: np.random.Generator) -> list[str]:

@@ -25,7 +25,7 @@ from ray_jobs.features.embeddings import weights_checksum, write_embeddings
 from ray_jobs.run import storage
 from ray_jobs.training.batching import bucketed_batches, padding_share
 from ray_jobs.training.tasks.base import Validation
-from ray_jobs.training.tasks.member import MemberTask, PlannedBatch, draw_captions
+from ray_jobs.training.tasks.member import LONGEST_CAPTION, MemberTask, PlannedBatch, draw_captions
 
 
 class RetrieverTask(MemberTask):
@@ -53,6 +53,17 @@ class RetrieverTask(MemberTask):
     @classmethod
     def layout(cls, experiment: Experiment, member: Member) -> Retriever:
         return Retriever.layout(member.convert(RetrieverConfig, log_mel=experiment.features.log_mel))
+
+    @classmethod
+    def example_step(cls, model: Any, experiment: Experiment, member: Any) -> Tensor:
+        front_end = experiment.features.log_mel
+        pairs = min(cls.clips_at_once(member), member.gradient_cache or 10**9)
+        longest = int(experiment.features.max_duration_s * front_end.sample_rate / front_end.hop_length)
+        frames = min(longest, member.audio_encoder.max_frames or longest)
+        audio = model.embed_audio(torch.zeros(pairs, frames, front_end.n_mels), torch.full((pairs,), frames))
+        text = model.embed_text([LONGEST_CAPTION] * pairs)  # beside both encoders, the loss takes next to nothing
+        embeddings: Tensor = model.metric(audio) + model.metric(text)
+        return embeddings
 
     def load(self, directory: Path) -> Retriever:
         return Retriever.load(directory)

@@ -2,8 +2,10 @@
 
 import io
 
+import psutil
 import pytest
 import ray
+import torch
 from rich.console import Console
 
 from models.retriever.model import Retriever
@@ -12,8 +14,8 @@ from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.experiment.member_config import RetrieverMember
 from ray_jobs.train import check_resources, shortages
-from ray_jobs.training.memory import layout, training_state_bytes
-from ray_jobs.training.plan import by_critical_path, enlarged, fits, requests, room, table, take, waves
+from ray_jobs.training.memory import device_bytes, layout, worker_memory
+from ray_jobs.training.plan import Need, by_critical_path, enlarged, fits, requests, room, table, take, waves
 
 from ..conftest import ROOT
 
@@ -57,9 +59,16 @@ def test_what_a_worker_takes_by_rays_names() -> None:
     assert room(member.resources.per_worker(), [node, node | {"nvme": 5.0}, {"CPU": 64.0}]) == 3
     shown = Console(width=200, record=True, file=io.StringIO())
     experiment = smoke(f"members.fluency.resources={resources}")
-    shown.print(table(experiment, {"fluency"}, dict.fromkeys(node, 9.0), {"fluency": 12_000_000}))
+    shown.print(
+        table(
+            experiment, {"fluency"}, dict.fromkeys(node, 9.0), {"fluency": Need(12_000_000, 3_000_000, 80_000_000_000)}
+        )
+    )
     row = " ".join(shown.export_text().splitlines()[1].split())
-    assert row == "1 fluency fluency-detector 1-2 1 CPU, 0.5 GPU, 3 nvme, accelerator_type:H100 12.0 MB 1"
+    assert (
+        row
+        == "1 fluency fluency-detector 1-2 1 CPU, 0.5 GPU, 3 nvme, accelerator_type:H100 12.0 MB 3.0 MB fits: 80.0 GB 1"
+    )
 
 
 def test_members_that_no_node_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,8 +95,15 @@ def test_what_finds_no_room_is_planned_and_named(monkeypatch: pytest.MonkeyPatch
     assert {name for wave in planned for name in wave} == set(experiment.members)
 
 
+def state_bytes(experiment: Experiment, name: str) -> int:
+    memory = worker_memory(experiment, name)
+    assert memory
+    return memory.state
+
+
 def test_memory_is_that_of_the_model_that_is_made() -> None:
-    experiment = smoke("members.retriever-roberta.text_encoder=roberta-base")
+    elsewhere = "members.retriever-roberta.text_encoder=somebody/encoder"
+    experiment = smoke(elsewhere)
     member = experiment.members["retriever-bge"]
     assert isinstance(member, RetrieverMember)
     config = member.convert(RetrieverConfig, log_mel=experiment.features.log_mel)
@@ -96,10 +112,59 @@ def test_memory_is_that_of_the_model_that_is_made() -> None:
     parameters = sum(p.numel() for p in made.parameters()) + words * 64
     laid_out = layout(experiment, "retriever-bge")
     assert {p.device.type for p in laid_out.parameters()} == {"meta"}
-    assert training_state_bytes(experiment, "retriever-bge") == 4 * 5 * parameters, "with a moving average"
+    assert state_bytes(experiment, "retriever-bge") == 4 * 5 * parameters, "with a moving average"
     captioner = sum(p.numel() for p in layout(experiment, "captioner-wide").parameters())
-    assert training_state_bytes(experiment, "captioner-wide") == 4 * 4 * captioner
-    assert training_state_bytes(experiment, "retriever-roberta") is None, "its sizes are on the hub"
+    assert state_bytes(experiment, "captioner-wide") == 4 * 4 * captioner
+    assert worker_memory(experiment, "retriever-roberta") is None, "its sizes are on the hub"
+
+
+def test_the_published_recipe_is_planned_without_a_file_of_it() -> None:
+    experiment = load_experiment(ROOT / "experiments" / "dcase2024.yaml")
+    found = {
+        name: worker_memory(experiment, name) for name in ("captioner-large-pretrained", "retriever-bge", "fluency")
+    }
+    large, retriever, fluency = found.values()
+    assert large
+    assert retriever
+    assert fluency
+    weights = 406_291_456 + 9 * 1024 * 1024  # BART-large as published, and an embedding of every code
+    assert large.state == pytest.approx(4 * 5 * weights, rel=0.03), "of four workers, with buckets of gradients"
+    assert fluency.state == pytest.approx(4 * 4 * 109_482_240, rel=0.01), "BERT-base as published"
+    assert 20e9 < large.activations < 80e9, "64 clips of 1,000 positions"
+    assert large.scratch == pytest.approx(8.2e9, rel=0.05), "a worker was seen to take 8.5 GB"
+    assert 5e9 < retriever.activations < 60e9, "64 pairs of 30 s at a time"
+
+
+@pytest.mark.parametrize(
+    ("name", "less"),
+    [
+        ("captioner-wide", "members.captioner-wide.gradient_checkpointing=true"),
+        ("captioner-wide", "members.captioner-wide.training.accumulate=4"),
+        ("retriever-bge", "members.retriever-bge.gradient_cache=8"),
+        ("retriever-bge", "members.retriever-bge.audio_encoder.max_frames=100"),
+        ("fluency", "members.fluency.training.precision=bfloat16"),
+    ],
+)
+def test_settings_that_save_memory_do_so_in_the_estimate(name: str, less: str) -> None:
+    before, after = (worker_memory(experiment, name) for experiment in (smoke(), smoke(less)))
+    assert before
+    assert after
+    assert after.activations < 0.9 * before.activations
+    assert after.state == before.state
+
+
+def test_a_device_is_known_by_its_name_or_by_being_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fluency(resources: str) -> int | None:
+        return device_bytes(smoke(f"members.fluency.resources={resources}").members["fluency"])
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert fluency("{gpus_per_worker: 1, accelerator_type: H100}") == 80e9
+    assert fluency("{gpus_per_worker: 0.5, accelerator_type: H100}") == 40e9
+    assert fluency("{gpus_per_worker: 1}") is None
+    assert fluency("{}") == psutil.virtual_memory().total
+    assert Need(state=60, activations=30, device=100).fits
+    assert not Need(state=60, activations=39, device=100).fits, "libraries take some"
+    assert Need(state=60, activations=30).fits is None
 
 
 def test_waves_keep_edges_and_resources() -> None:
