@@ -23,7 +23,7 @@ from models.records import RecordError, parse_record
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.features.files import SHARDS
 from ray_jobs.results.best import BEST, BestSweep
-from ray_jobs.results.member import MemberMetrics, MemberProgress
+from ray_jobs.results.member import NOT_VALIDATION, MemberMetrics, MemberProgress
 from ray_jobs.run import storage
 from ray_jobs.run.console import console, messages, show, spell_duration
 from ray_jobs.run.directory import MARKER, RunDirectory, is_done
@@ -32,7 +32,6 @@ from ray_jobs.run.lock import LEASE_S, Owner, heartbeat_age_s, read_owner
 
 # outdated: made from other settings, so the next job makes it again. stopped: begun, and no job works on it.
 State = Literal["waiting", "running", "stopped", "failed", "outdated", "done"]
-NOT_VALIDATION = ("epoch", "seconds", "learning_rate")
 FOLDED = ("validation", "")  # titles of columns that may be long
 STYLES = {"done": "green", "running": "bold", "failed": "red", "stopped": "yellow", "outdated": "yellow"}
 

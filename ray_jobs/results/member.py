@@ -11,6 +11,8 @@ from ray_jobs.run import storage
 from ray_jobs.run.log import tell
 
 Values: TypeAlias = dict[str, int | float]  # of an epoch, by name
+SPEED = ("seconds", "clips_per_s", "waiting")  # values of an epoch that differ whenever it is trained
+NOT_VALIDATION = ("epoch", "learning_rate", *SPEED)
 
 
 class MemberMetrics(ResultRecord):

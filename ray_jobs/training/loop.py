@@ -15,9 +15,9 @@ import ray.train
 import ray.train.torch
 import torch
 from ray.train.collective import broadcast_from_rank_zero
-from torch import nn
+from torch import Tensor, nn
 
-from ray_jobs.results.member import MemberProgress, Speed
+from ray_jobs.results.member import NOT_VALIDATION, MemberProgress, Speed
 from ray_jobs.run import storage
 from ray_jobs.run.console import spell_duration
 from ray_jobs.run.directory import is_done, mark_done
@@ -90,7 +90,7 @@ class TrainingState:
         self.optimizer = task.optimizer(self.model)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, task.lr_lambda())
         self.epoch, self.step, self.seconds = 0, 0, 0.0
-        self.totals: dict[str, float] = {}
+        self.totals: dict[str, float | Tensor] = {}  # on the device, so that no step waits for it
         self.history: list[dict[str, float]] = []
         if saved:
             self._restore(saved, is_own=bool(own))
@@ -146,11 +146,14 @@ class TrainingState:
                     self.seconds, start = self.seconds + time.monotonic() - start, time.monotonic()
                     self._report({"epoch": self.epoch, "step": self.step})
                 alive()  # not before: reading the first batch may take long
+        seconds = self.seconds + time.monotonic() - start
         values = {
             "epoch": self.epoch + 1,
-            "seconds": self.seconds + time.monotonic() - start,
+            "seconds": seconds,
+            "clips_per_s": self.step * self.training.batch_size / seconds,
+            "waiting": self.meter.waiting,
             "learning_rate": float(self.schedule.get_last_lr()[0]),
-            **{f"train_{key}": total / self.step for key, total in self.totals.items()},
+            **{f"train_{key}": float(total) / self.step for key, total in self.totals.items()},
         }
         self.epoch, self.step, self.totals, self.seconds = self.epoch + 1, 0, {}, 0.0
         warnings = list[str]()
@@ -189,7 +192,7 @@ class TrainingState:
         """Make one optimizer step on the mean loss of the batches."""
         self.task.seed_step(self.epoch, self.step, self.rank)
         self.optimizer.zero_grad(set_to_none=True)
-        tokens, mean_loss = 0, 0.0
+        tokens, before = 0, self.totals.get("loss", 0.0)
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
             if self.shards:
@@ -204,8 +207,7 @@ class TrainingState:
                 (losses["loss"] / len(batches)).backward()
                 tokens += own
             for key, value in losses.items():
-                self.totals[key] = self.totals.get(key, 0.0) + float(value.detach()) / len(batches)
-            mean_loss += float(losses["loss"].detach()) / len(batches)
+                self.totals[key] = self.totals.get(key, 0.0) + value.detach().double() / len(batches)
         norm = clip_gradients(self.model, self.training.clip_norm)
         if not torch.isfinite(norm):
             raise LossIsNaNError(
@@ -216,7 +218,7 @@ class TrainingState:
         self.schedule.step()
         if self.average:
             self.average.update_parameters(self.model)
-        self.meter.count(tokens, mean_loss)
+        self.meter.count(tokens, self.totals["loss"] - before)
 
     def _scores(self) -> list[float]:
         """Return a score of each epoch; the highest is the best."""
@@ -236,6 +238,7 @@ class TrainingState:
                 "schedule": self.schedule.state_dict(),
                 "average": self.average.state_dict() if self.average else None,
                 **{field: getattr(self, field) for field in COUNTED},
+                "totals": {key: float(total) for key, total in self.totals.items()},
             },
             self.scratch / "training.pt",
         )
@@ -277,7 +280,7 @@ class TrainingState:
 def _lines(job: TrainingJob, epoch: Validation) -> list[str]:
     """Return what the user is shown of an epoch."""
     values = epoch.values
-    shown = {k: v for k, v in values.items() if k not in ("epoch", "seconds", "learning_rate")}
+    shown = {k: v for k, v in values.items() if k not in NOT_VALIDATION}
     numbers = "  ".join(f"{key} {value:.3f}" for key, value in shown.items())
     line = f"{job.name}  epoch {values['epoch']}/{job.training.epochs}  {numbers}  ({values['seconds']:.1f} s)"
     return [line, *(f"{job.name}  {warning}" for warning in epoch.warnings)]

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ray_jobs.results.member import Speed
@@ -50,11 +51,18 @@ class StepMeter:
         self.step, self.steps = steps.start, steps.stop
         self.clips, self.workers, self.peak, self.clock = clips, workers, peak, clock
         self.flops_per_token: float | None = None
+        self._created, self._waited_before = clock(), 0.0
         self._begin()
 
     def _begin(self) -> None:
         self._start, self._first = self.clock(), self.step
-        self._waited, self._tokens, self._loss = 0.0, 0, 0.0
+        self._waited, self._tokens = 0.0, 0
+        self._loss: float | Tensor = 0.0
+
+    @property
+    def waiting(self) -> float:
+        """Return the share of the time spent waiting for data since the meter was made."""
+        return (self._waited_before + self._waited) / max(self.clock() - self._created, 1e-9)
 
     def waiting_for(self, items: Iterable[Item]) -> Iterator[Item]:
         """Yield the same items, and count the time that passes before each as waiting."""
@@ -78,8 +86,11 @@ class StepMeter:
             yield
         self.flops_per_token = FORWARDS * counter.get_total_flops() / tokens
 
-    def count(self, tokens: int, loss: float) -> None:
-        """Count a finished step: the tokens that this worker's model read in it, and its loss."""
+    def count(self, tokens: int, loss: float | Tensor) -> None:
+        """Count a finished step: the tokens that this worker's model read in it, and its loss.
+
+        A loss on the device is read with the next reading: reading it now would wait for the device.
+        """
         self.step += 1
         self._tokens += tokens
         self._loss += loss
@@ -91,13 +102,14 @@ class StepMeter:
             return None
         per_token = self.flops_per_token
         speed = Speed(
-            loss=self._loss / steps,
+            loss=float(self._loss) / steps,
             clips_per_s=steps * self.clips / elapsed,
             tokens_per_s=self._tokens * self.workers / elapsed if self._tokens else None,
             waiting=self._waited / elapsed,
             epoch_left_s=(self.steps - self.step) * elapsed / steps,
             mfu=self._tokens * per_token / elapsed / self.peak if per_token and self.peak else None,
         )
+        self._waited_before += self._waited
         self._begin()
         return speed
 

@@ -18,6 +18,8 @@ import pandas as pd
 import psutil
 import pytest
 
+from ray_jobs.results.member import SPEED
+
 from .conftest import ROOT, RayCluster, free_port
 from .small_training import MEMBER, STEPS, write_experiment
 
@@ -152,5 +154,5 @@ def weights(experiment: Path) -> bytes:
 
 def history(experiment: Path) -> list[dict[str, float]]:
     frame = pd.read_parquet(experiment.parent / "small" / "members" / MEMBER / "history.parquet")
-    rows = frame.drop(columns="seconds").to_dict("records")
+    rows = frame.drop(columns=list(SPEED)).to_dict("records")
     return [{str(column): value for column, value in row.items()} for row in rows]

@@ -12,6 +12,8 @@ import pandas as pd
 import psutil
 import yaml
 
+from ray_jobs.results.member import SPEED
+
 from ..conftest import ROOT, RayCluster
 
 MEMBER = "retriever-bge"
@@ -53,7 +55,7 @@ def _is_of(process: psutil.Process, cluster: RayCluster) -> bool:
 
 def trained(run: Path) -> tuple[bytes, pd.DataFrame]:
     member = run / "members" / MEMBER
-    history = pd.read_parquet(member / "history.parquet").drop(columns="seconds")
+    history = pd.read_parquet(member / "history.parquet").drop(columns=list(SPEED))
     return (member / "model.safetensors").read_bytes(), history
 
 

@@ -123,3 +123,27 @@ def test_a_batch_in_parts_makes_the_step_of_the_whole(
     assert any(float(one.abs().max()) > 1e-3 for one in moved[0])
     for whole, summed in zip(*moved, strict=True):
         torch.testing.assert_close(summed, whole, atol=1e-6, rtol=1e-4)
+
+
+def test_a_step_waits_for_the_device_no_more_than_it_must(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each number read from a GPU waits for all that was asked of it; values are read at the end of the epoch."""
+    training = state(experiment, tmp_path / "own", member="fluency")  # whose loss reads no numbers itself
+    step, read, reads = training._step, torch.Tensor.__float__, list[torch.Tensor]()
+
+    def counted(tensor: torch.Tensor) -> float:
+        reads.append(tensor)
+        return read(tensor)
+
+    def watched(batches: list[object]) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.Tensor, "__float__", counted)
+            step(batches)
+
+    monkeypatch.setattr(training, "_step", watched)
+    values = training.run_epoch().values
+    assert not reads
+    assert isinstance(values["train_loss"], float)
+    assert values["clips_per_s"] == pytest.approx(training.steps * training.training.batch_size / values["seconds"])
+    assert 0 <= values["waiting"] <= 1

@@ -43,6 +43,7 @@ def test_a_reading_every_ten_seconds_of_what_happened_since_the_last() -> None:
     again = meter.reading()
     assert again
     assert again.loss == pytest.approx(10.5), "items 10 and 11 alone"
+    assert meter.waiting == pytest.approx(3 / 22), "of all 12 items, over 22 seconds"
 
 
 def test_the_share_of_the_peak_is_that_of_three_forward_passes() -> None:
