@@ -38,6 +38,7 @@ def make_step(name: str, precision: str) -> None:
     """Make one real step, and print by how many bytes this process grew at its peak."""
     experiment = experiment_of(name, precision)
     member, empty = experiment.members[name], layout(experiment, name)
+    warm_up()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     model = empty.to_empty(device="cpu").train()
     with torch.no_grad():
@@ -47,10 +48,18 @@ def make_step(name: str, precision: str) -> None:
     for _ in range(2):  # AdamW's state is there from the second on
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
             loss = task_of(member).example_step(model, experiment, member).float().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=False)
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+
+
+def warm_up() -> None:
+    """Make a step of a tiny model: what torch imports and sets up for it is no memory of the model."""
+    layer = torch.nn.Linear(8, 8)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.randn(2, 8)).sum().backward()
+    optimizer.step()
 
 
 def measured(name: str, precision: str) -> int:

@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import pandas as pd
 import ray
@@ -21,15 +22,25 @@ from ray_jobs.features.shards import STAT_THREADS, ShardMaker, encoders, plan_sh
 from ray_jobs.run.console import count, say, show
 from ray_jobs.run.session import gpu_share
 
-SAMPLE_CLIPS = 8  # from which time and size are estimated
+SAMPLE_CLIPS = 64  # of each worker, at most, from which time and size are estimated
+GROUP = 4  # clips, the first of which only warm up
+ENOUGH_S = 20.0  # of measuring; a group that has begun is finished
+WORKERS = 8  # that measure at the same time, at most: they share caches and memory as in `prepare`
 
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of one second of audio: seconds of one worker, and bytes of features."""
+    """The cost of one second of audio: seconds of one worker, and bytes of features; and how many clips showed it."""
 
     seconds: float
     bytes: float
+    clips: int = 0
+
+    @classmethod
+    def mean(cls, costs: list[Cost]) -> Cost:
+        """Return the mean of what several workers measured, and all their clips."""
+        seconds, size = (fmean(values) for values in zip(*((cost.seconds, cost.bytes) for cost in costs), strict=True))
+        return cls(seconds, size, sum(cost.clips for cost in costs))
 
 
 def show_estimate(
@@ -46,10 +57,12 @@ def show_estimate(
     """
     durations = {key: _durations(table, features.max_duration_s, key) for key, table in tables.items()}
     largest = max(durations, key=lambda key: durations[key].notna().sum())
-    sample, workers = tables[largest][durations[largest].notna().to_numpy()].head(SAMPLE_CLIPS), encoders(resources)
+    usable, workers = tables[largest][durations[largest].notna().to_numpy()], encoders(resources)
     # With what `prepare` reserves for an encoder: a GPU is many times as fast as the CPU of this process.
     measure = ray.remote(num_cpus=resources.cpus, num_gpus=gpu_share(resources.gpus))(_measure)
-    cost: Cost = ray.get(measure.remote(sample, features))
+    samples = [_sample(usable, seed) for seed in range(min(workers, WORKERS))]
+    measured = ray.get([measure.remote(sample, features) for sample in samples if len(sample)])
+    cost = Cost.mean(measured or [Cost(0.0, 0.0)])
     page = Table("corpus", "split", "clips", "set aside", "audio", "features", "time", title="prepare --dry-run")
     for key, known in durations.items():
         lost = int(set_aside[key]) + int(known.isna().sum())
@@ -59,8 +72,9 @@ def show_estimate(
     page.add_row("all", "", f"{everything.notna().sum():,}", "", *_amounts(everything.sum(), cost, workers))
     show(page)
     say(
-        f"time: {count(workers, 'worker')}, each as fast as one was on {SAMPLE_CLIPS} clips; set aside: by "
-        "captions and headers, without what only decoding shows; nothing was written"
+        f"time: {count(workers, 'worker')}, each as fast as {len(samples)} were side by side on {cost.clips} clips, "
+        "without the half minute in which they start; set aside: by captions and headers, without what only decoding "
+        "shows; nothing was written"
     )
 
 
@@ -80,16 +94,29 @@ def _durations(table: pd.DataFrame, longest_s: float, key: tuple[str, str]) -> p
         return pd.Series(list(bar), dtype=float)
 
 
+def _sample(clips: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Draw the clips that a worker measures; where there are fewer, all of them, more than once if need be."""
+    few = 0 < len(clips) < 2 * GROUP
+    return clips.sample(2 * GROUP if few else min(len(clips), SAMPLE_CLIPS), replace=few, random_state=seed)
+
+
 def _measure(clips: pd.DataFrame, features: FeaturesConfig) -> Cost:
-    """Measure the cost of one shard of the clips, written to a temporary directory."""
-    maker = ShardMaker(features)
+    """Measure the cost of clips, group by group, in shards that are written to a temporary directory."""
+    maker, elapsed, audio_s, size, measured = ShardMaker(features), 0.0, 0.0, 0, 0
     with tempfile.TemporaryDirectory() as scratch:
-        (shard,) = plan_shards(clips, features.model_copy(update={"clips_per_shard": len(clips)}), Path(scratch))
-        start = time.monotonic()
-        made = maker({"shard": shard.to_json()})
-        elapsed = time.monotonic() - start
-        size = Path(shard.path).stat().st_size
-    return Cost(elapsed / made["seconds"], size / made["seconds"])
+        small = features.model_copy(update={"clips_per_shard": GROUP})
+        for number, shard in enumerate(plan_shards(clips, small, Path(scratch))):
+            start = time.monotonic()
+            made = maker({"shard": shard.to_json()})
+            if number == 0:  # threads, caches and kernels get ready
+                continue
+            elapsed += time.monotonic() - start
+            audio_s += made["seconds"]
+            size += Path(shard.path).stat().st_size
+            measured += made["clips"]
+            if elapsed > ENOUGH_S:
+                break
+    return Cost(elapsed / audio_s, size / audio_s, measured)
 
 
 def _amounts(audio_s: float, cost: Cost, workers: int) -> tuple[str, str, str]:

@@ -79,7 +79,7 @@ def task_of(member: AnyMember) -> type[MemberTask]:
 
 
 def activation_bytes(experiment: Experiment, name: str, model: nn.Module) -> int:
-    """Return the bytes that a forward pass of a worker's largest batch saves for the backward pass.
+    """Return the bytes that a forward pass of a worker's largest batch saves for the backward pass, which takes some itself.
 
     Args:
         model: as `layout` returns it, which is changed.
@@ -99,7 +99,8 @@ def activation_bytes(experiment: Experiment, name: str, model: nn.Module) -> int
             torch.autocast("cpu", torch.bfloat16, enabled=member.training.precision == "bfloat16"),
         ):
             task_of(member).example_step(model, experiment, member)
-        return sum(size for storage, size in saved.items() if storage not in own)
+        sizes = [size for storage, size in saved.items() if storage not in own]
+        return sum(sizes) + 2 * max(sizes, default=0)  # and the gradient of the largest, with what computing it takes
 
 
 def _materialise(model: nn.Module) -> None:

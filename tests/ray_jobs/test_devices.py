@@ -6,6 +6,7 @@ The GPU is one that Ray was told of: on this machine there need not be any.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,29 @@ def test_a_dry_run_is_measured_on_what_an_encoder_reserves(
     set_aside = clips.assign(corpus="a", split="test").groupby(["corpus", "split"]).size()
     dry_run.show_estimate({("a", "test"): clips}, set_aside, FEATURES, PrepareResources())
     assert {cost.seconds for cost in costs} == {1}
+
+
+def test_what_warms_up_is_not_measured(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each group of four clips has 10 s of audio; the first takes a minute, the others two seconds each."""
+    now, calls = [0.0], [0]
+    monkeypatch.setattr(dry_run.time, "monotonic", lambda: now[0])
+
+    class Maker:
+        def __init__(self, features: FeaturesConfig) -> None: ...
+
+        def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+            calls[0] += 1
+            now[0] += 60 if calls[0] == 1 else 2
+            shard = Shard(**json.loads(row["shard"]))
+            Path(shard.path).write_bytes(bytes(500))
+            return {"clips": len(shard.clips), "seconds": 10.0}
+
+    monkeypatch.setattr(dry_run, "ShardMaker", Maker)
+    clips = read_folder(corpus, "test").clips
+    many = clips.sample(60, replace=True, random_state=0)
+    assert dry_run._measure(many, FEATURES) == dry_run.Cost(0.2, 50.0, 44), "11 groups are more than 20 s"
+    calls[0] = 0
+    assert dry_run._measure(dry_run._sample(clips, 0), FEATURES).seconds == 0.2, "few clips are measured, too"
 
 
 def test_an_encoder_puts_codec_and_log_mels_on_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
