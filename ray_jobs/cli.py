@@ -38,6 +38,13 @@ Overrides = Annotated[
         help="Replace fields of the file: seed=1 members.*.training.epochs=2 members.@captioner.training.batch_size=8",
     ),
 ]
+CodecFile = Annotated[
+    Path,
+    typer.Argument(metavar="FILE", help="The codec's training, such as experiments/codec.yaml", show_default=False),
+]
+CodecOverrides = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Replace fields of the file: epochs=16 seed=1")
+]
 Bundle = Annotated[Path, typer.Argument(help="The directory that `enclap export` wrote", show_default=False)]
 AudioPaths = Annotated[list[Path], typer.Argument(help="Audio files, or directories of them", show_default=False)]
 
@@ -147,7 +154,7 @@ def status(
 
 
 @app.command("train-codec")
-def train_codec(experiment: ExperimentFile, overrides: Overrides = None) -> None:
+def train_codec(experiment: CodecFile, overrides: CodecOverrides = None) -> None:
     """Train the small DAC that comes with the project, on the built-in corpus.
 
     Example: [bold]enclap train-codec experiments/codec.yaml epochs=16[/bold]

@@ -33,6 +33,8 @@ from ray_jobs.run.directory import RunDirectory, is_done, mark_done
 from ray_jobs.run.entry import run_command
 from ray_jobs.run.session import check_room, gpu_share
 
+SHOWN = 5  # clips of a split whose reasons a dry run says
+
 Tables = dict[tuple[str, str], pd.DataFrame]  # by corpus and split
 
 
@@ -87,6 +89,11 @@ def _dry_run(experiment: Experiment) -> None:
             there.append(name)
     if there:
         tables, set_aside = _read_tables(experiment, there)
+        for key, rows in set_aside.groupby(["corpus", "split"]):
+            for reason in rows["reason"].head(SHOWN):
+                say(f"{'/'.join(map(str, key))}: set aside: {reason}", style="yellow")
+            if len(rows) > SHOWN:
+                say(f"{'/'.join(map(str, key))}: and {len(rows) - SHOWN} more", style="yellow")
         lost = set_aside.groupby(["corpus", "split"]).size().reindex(list(tables), fill_value=0)
         show_estimate(tables, lost, experiment.features, experiment.prepare)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,6 @@ import numpy as np
 import pandas as pd
 import ray
 import ray.data
-from tqdm import tqdm
 
 from corpora.audio import files_of, load_clip
 from models.audio import AudioError
@@ -31,13 +29,12 @@ from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.features.embeddings import remove_embeddings
 from ray_jobs.features.files import EARLIER_SHARDS, SHARDS, is_whole, shard_metadata, write_shard
 from ray_jobs.run import storage
-from ray_jobs.run.console import count, say
+from ray_jobs.run.console import count, progress_bar, say
 from ray_jobs.run.session import gpu_share, reserved_device
 
 CLIP_COLUMNS = ["clip_id", "path", "captions", "freesound_id", "youtube_id"]
 STAT_THREADS = 32  # a network file system answers many requests at the same time
 WAITING = 2  # shards that wait in memory at each encoder
-LOG_S = 10.0  # seconds between the progress bar's lines where no terminal redraws it
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ def write_shards(shards: list[Shard], features: FeaturesConfig, codec_rate: int,
     for split in {Path(shard.path).parent for shard in todo}:
         remove_embeddings(split)
     seconds, load = 0.0, EncoderLoad()
-    with tqdm(total=clips, unit=" clips", desc="prepare", mininterval=1 if sys.stderr.isatty() else LOG_S) as bar:
+    with progress_bar(clips, "clips", "prepare") as bar:
         for made in make_shards(todo, features, codec_rate, resources):
             seconds += made["seconds"]
             load.add(made)

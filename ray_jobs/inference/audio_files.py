@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.progress import track
-
 from models.audio import AudioError
 from models.ensemble.bundle import Clip, Ensemble
-from ray_jobs.run.console import messages, say
+from ray_jobs.run.console import progress_bar, say
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus"}
 
@@ -44,16 +42,18 @@ def read_in_batches(
     """
     good = before
     starts = range(0, len(paths), batch_size)
-    for at in track(starts, "reading and computing", console=messages, disable=len(starts) < 2, transient=True):
-        readable, clips = [], []
-        for path in paths[at : at + batch_size]:
-            try:
-                clips += ensemble.read([path])
-                readable.append(path)
-            except AudioError as error:
-                say(f"left out: {error}", style="yellow")
-        good += len(readable)
-        if readable:
-            yield readable, clips
+    with progress_bar(len(paths), "files", "reading and computing", shown=len(starts) > 1) as bar:
+        for at in starts:
+            readable, clips = [], []
+            for path in paths[at : at + batch_size]:
+                try:
+                    clips += ensemble.read([path])
+                    readable.append(path)
+                except AudioError as error:
+                    say(f"left out: {error}", style="yellow")
+            good += len(readable)
+            if readable:
+                yield readable, clips
+            bar.update(len(paths[at : at + batch_size]))
     if not good:
         raise AudioError(f"none of {len(paths)} files could be read; the first is {paths[0]}")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from tqdm import tqdm
 
 # Names, captions and messages are printed as they are: rich would read [brackets] and :colons: in them as its own.
 AS_IT_IS: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": True}
+LOG_S = 10.0  # seconds between the lines of a progress bar where no terminal redraws it
 PIPE_WIDTH = 10_000  # characters; rich takes 80 where there is no terminal, and cuts cells
 console = Console(**AS_IT_IS)  # results, which may be piped
 messages = Console(**AS_IT_IS, stderr=True)
@@ -30,6 +33,13 @@ def say(message: str, style: str = "") -> None:
 def count(number: int, noun: str, plural: str | None = None) -> str:
     """Return a number with its noun: 1 member, 2 members."""
     return f"{number} {noun}" if number == 1 else f"{number} {plural or noun + 's'}"
+
+
+def progress_bar(total: int, unit: str, what: str, shown: bool = True) -> Any:
+    """Return a tqdm bar on stderr: redrawn in a terminal, and a line every ten seconds in a log."""
+    terminal = sys.stderr.isatty()
+    interval = 1.0 if terminal else LOG_S
+    return tqdm(total=total, unit=f" {unit}", desc=what, mininterval=interval, leave=not terminal, disable=not shown)
 
 
 def spell_duration(seconds: float) -> str:

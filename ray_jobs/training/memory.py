@@ -79,7 +79,7 @@ def task_of(member: AnyMember) -> type[MemberTask]:
 
 
 def activation_bytes(experiment: Experiment, name: str, model: nn.Module) -> int:
-    """Return the bytes that a forward pass of a worker's largest batch saves for the backward pass, which takes some itself.
+    """Return the bytes of what a forward pass of a worker's largest batch saves, and of the backward pass's start.
 
     Args:
         model: as `layout` returns it, which is changed.
