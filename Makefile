@@ -16,7 +16,7 @@ PACKAGES := benchmarks corpora models ray_jobs tests tune_spaces
 demo: .venv/.installed
 	$(BIN)/enclap pipeline experiments/demo.yaml
 
-# experiments/dcase2024.yaml at its published sizes, with random weights and a few clips; needs 15 GiB of disk.
+# experiments/dcase2024.yaml at its published sizes, with random weights and a few clips; needs 26 GiB of disk.
 rehearsal: .venv/.installed
 	$(BIN)/python benchmarks/rehearsal.py
 

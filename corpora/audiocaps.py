@@ -30,6 +30,8 @@ _AUDIO = (".", "audio", "waveforms", "audio_32000Hz", "AUDIOCAPS/audio_32000Hz")
 class AudioCapsCorpus(CorpusSettings):
     """AudioCaps: `root` holds `train.csv`, `val.csv` and `test.csv`, and the audio in `train/`, `val/` and `test/`."""
 
+    licence = "the captions are MIT, the audio is YouTube's"
+
     kind: Literal["audiocaps"]
     splits: list[Split] = Field(min_length=1, description="splits that are used")
     captions_folder: str | None = Field(

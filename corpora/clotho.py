@@ -27,6 +27,8 @@ class ClothoCorpus(CorpusSettings):
     aac-datasets' folder `CLOTHO_v2.1`, or the folder that it lies in, is understood, too.
     """
 
+    licence = "academic and non-commercial"
+
     kind: Literal["clotho"]
     splits: list[Split] = Field(min_length=1, description="splits that are used")
 

@@ -29,6 +29,8 @@ _AUDIO = ("Audio", "audio", "waveforms", "WavCaps/Audio", ".")
 class WavCapsCorpus(CorpusSettings):
     """WavCaps: `root` holds `json_files/<source>/*_final.json` as published, and FLAC files in `Audio/<source>/`."""
 
+    licence = "for academic use"
+
     kind: Literal["wavcaps"]
     splits: list[Literal["train"]] = Field(["train"], min_length=1, description="splits that are used; it has one")
     sources: list[Source] = Field(list(get_args(Source)), min_length=1, description="sources that are used")

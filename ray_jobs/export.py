@@ -23,10 +23,11 @@ from ray_jobs.run.entry import run_command
 from ray_jobs.run.log import LOG
 from ray_jobs.training.kept_epochs import KEPT
 
-NOTICE = """Weights in this directory were trained by enclap-ensemble from the corpora and checkpoints named in
-bundle.json under provenance. Their licences apply: the published DAC weights are MIT; Clotho's licence is academic and
-non-commercial; of AudioCaps the captions are MIT and the audio is YouTube's; WavCaps is for academic use. Weights
-trained on the built-in synthetic corpus alone carry no third-party data.
+NOTICE = """Weights in this directory were trained by enclap-ensemble from the corpora below and from the checkpoints
+that bundle.json names under provenance. Their licences apply.
+
+{corpora}
+- the codec {codec}: the published DAC weights are MIT; those trained on the built-in corpus carry no third-party data
 """
 
 
@@ -55,7 +56,7 @@ def run(experiment: Experiment) -> None:
         codec.save(partial / "codec" / "codec.safetensors")
         (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         metrics.write(partial)
-        (partial / "NOTICE").write_text(NOTICE, encoding="utf-8")
+        (partial / "NOTICE").write_text(_notice(experiment), encoding="utf-8")
         (partial / "SHA256SUMS").write_text(_checksums(partial), encoding="utf-8")
         if storage.is_remote(directory.bundle):
             storage.remove(directory.bundle)  # a push leaves files there that the new bundle lacks
@@ -65,6 +66,12 @@ def run(experiment: Experiment) -> None:
     say(f"export: {directory.bundle} ({size / 2**20:.1f} MiB)")
     if storage.is_remote(directory.bundle):
         say(f"export: kept at {storage.uri(directory.bundle)}")
+
+
+def _notice(experiment: Experiment) -> str:
+    """Return the licence notes of what the weights were trained on."""
+    corpora = "\n".join(f"- {name} ({corpus.kind}): {corpus.licence}" for name, corpus in experiment.corpora.items())
+    return NOTICE.format(corpora=corpora, codec=experiment.features.codec)
 
 
 def _manifest(experiment: Experiment, directory: RunDirectory, codec: Codec) -> BundleManifest:

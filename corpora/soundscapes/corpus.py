@@ -14,6 +14,8 @@ from corpora.table import CorpusTable
 class SoundscapesCorpus(CorpusSettings):
     """The built-in synthetic corpus, rendered into `root` on first use."""
 
+    licence = "synthetic, made by this project: no third-party data"
+
     kind: Literal["soundscapes"]
     splits: dict[Split, Annotated[int, Field(ge=2)]] = Field(description="number of clips of each split")
     seed: int = Field(0, description="seed of all scenes")

@@ -44,6 +44,9 @@ def test_a_bundle_stays_until_the_next_is_whole(tmp_path: Path, monkeypatch: pyt
     export.run(experiment)
     made = {"members", "codec", "bundle.json", "NOTICE", "SHA256SUMS", EnsembleMetrics.FILE, MARKER}
     assert {path.name for path in run.bundle.iterdir()} == made
+    notice = (run.bundle / "NOTICE").read_text()
+    assert "- soundscapes (soundscapes): synthetic" in notice
+    assert "Clotho" not in notice, "the run did not see it"
     # a bundle of other settings, and what two killed exports left
     mark_done(run.bundle, "others")
     (run.bundle / "of the old one").touch()
