@@ -9,6 +9,7 @@ import os
 import sys
 import warnings
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,6 +48,20 @@ CodecOverrides = Annotated[
 ]
 Bundle = Annotated[Path, typer.Argument(help="The directory that `enclap export` wrote", show_default=False)]
 AudioPaths = Annotated[list[Path], typer.Argument(help="Audio files, or directories of them", show_default=False)]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"enclap-ensemble {version('enclap-ensemble')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit")
+    ] = False,
+) -> None: ...
 
 
 @app.command()
