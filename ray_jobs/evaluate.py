@@ -92,11 +92,13 @@ def _index_and_caption(ensemble: Ensemble, paths: list[Path]) -> list[str]:
 def _retrieval(ensemble: Ensemble, references: list[list[str]], relevance: Path | None) -> dict[str, dict[str, float]]:
     """Return the values of each direction, and those of a relevance file, by their keys in the JSON file."""
     queries, target = flatten_captions(references)
-    values = {"retrieval": _text_to_audio(ensemble, queries, target[:, None])}
+    texts = ensemble.texts_under_metric(queries)
+    values = {"retrieval": _text_to_audio(ensemble, texts, target[:, None])}
     if relevance:
         names = [Path(path).name for path in ensemble.audio_index.paths]
-        values["retrieval_relevance"] = _text_to_audio(ensemble, *read_relevance(relevance, names))
-    return values | {"retrieval_audio_to_text": _audio_to_text(ensemble, queries, target)}
+        captions, right = read_relevance(relevance, names)
+        values["retrieval_relevance"] = _text_to_audio(ensemble, ensemble.texts_under_metric(captions), right)
+    return values | {"retrieval_audio_to_text": _audio_to_text(ensemble, texts, target)}
 
 
 def read_relevance(path: Path, names: list[str]) -> tuple[list[str], np.ndarray]:
@@ -122,16 +124,14 @@ def read_relevance(path: Path, names: list[str]) -> tuple[list[str], np.ndarray]
     return list(of_caption), right
 
 
-def _text_to_audio(ensemble: Ensemble, queries: list[str], right: np.ndarray) -> dict[str, float]:
-    clips = ensemble.audio_index.embeddings
-    block = _block(ensemble, ensemble.texts_under_metric(queries), clips)
+def _text_to_audio(ensemble: Ensemble, texts: dict[str, np.ndarray], right: np.ndarray) -> dict[str, float]:
+    block = _block(ensemble, texts, ensemble.audio_index.embeddings)
     return retrieval_values_in_blocks(block, right, len(ensemble.audio_index)).corpus
 
 
-def _audio_to_text(ensemble: Ensemble, queries: list[str], target: np.ndarray) -> dict[str, float]:
-    clips = ensemble.audio_index.embeddings
-    block = _block(ensemble, clips, ensemble.texts_under_metric(queries))
-    return retrieval_values_in_blocks(block, relevant_of(target, len(ensemble.audio_index)), len(queries)).corpus
+def _audio_to_text(ensemble: Ensemble, texts: dict[str, np.ndarray], target: np.ndarray) -> dict[str, float]:
+    block = _block(ensemble, ensemble.audio_index.embeddings, texts)
+    return retrieval_values_in_blocks(block, relevant_of(target, len(ensemble.audio_index)), len(target)).corpus
 
 
 def _block(ensemble: Ensemble, asked: dict[str, np.ndarray], answers: dict[str, np.ndarray]) -> Block:

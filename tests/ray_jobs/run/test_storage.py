@@ -284,4 +284,4 @@ def test_a_run_whose_nodes_share_no_disk(
         return list((tmp_path / node).rglob("*.safetensors")) + list((tmp_path / node).rglob("00000.arrow"))
 
     assert not weights("driver"), "the driver has no use for them"
-    assert len(weights("worker")) == 3
+    assert len(weights("worker")) == 4, "the model, the shards of two splits, the embeddings of validation"
