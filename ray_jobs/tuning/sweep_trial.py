@@ -14,6 +14,8 @@ from ray.util.queue import Queue
 
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.fingerprint import fingerprint
+from ray_jobs.results.table import read_table
+from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory
 from ray_jobs.training.job import TrainingRequest
 from ray_jobs.training.member_job import MemberJob
@@ -82,6 +84,8 @@ def run_trial(config: dict[str, Any], request: TrialRequest) -> None:
         reports.put(None)
 
     threading.Thread(target=fit, daemon=True).start()  # a daemon: Tune stops a trial by ending its process
+    said = json.dumps(schedule)
+    epoch = 0
     while report := reports.get():
         metrics, kept = report
         epoch, checkpoint = metrics["epoch"], None
@@ -89,10 +93,14 @@ def run_trial(config: dict[str, Any], request: TrialRequest) -> None:
             checkpoint = tune.Checkpoint(kept.path, kept.filesystem)
             checkpoint.update_metadata({SCHEDULE: schedule, "epoch": epoch})
         exchanges = epoch // every if checkpoint else 0
-        more = {SCHEDULE: json.dumps(schedule), OUTPUT: str(job.output), EXCHANGES: exchanges}
+        more = {SCHEDULE: said, OUTPUT: str(job.output), EXCHANGES: exchanges}
         tune.report({**metrics, **more}, checkpoint=checkpoint)
     if failures:
         raise failures[0]
+    if not epoch:  # the training was published, and the sweep was killed before it could tell Tune
+        history = read_table(storage.pull(job.output) / "history.parquet", "sweep")
+        last = {str(key): value for key, value in history.iloc[-1].items()}
+        tune.report({**last, SCHEDULE: said, OUTPUT: str(job.output), EXCHANGES: 0})
 
 
 def _schedule(start: tune.Checkpoint | None, config: dict[str, Any]) -> list[dict[str, Any]]:
