@@ -34,11 +34,12 @@ from rich.console import Console
 from rich.table import Table
 from timetable import critical_path, timetable
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForSeq2SeqLM, BartConfig
+from transformers import AutoModelForSeq2SeqLM
 
 from corpora.audio import load_clip
 from models.captioner.model import Captioner
 from models.fluency.detector import FluencyDetector
+from models.published import LANGUAGE_MODELS, published_architecture
 from models.retriever.model import Retriever
 from models.settings import (
     CaptionerConfig,
@@ -62,14 +63,6 @@ START_UP_S = 60.0  # of a trainer (processes, imports, weights, features); assum
 CODES_A_SECOND = 44_100 / 512
 FRAMES = int(11.85 * CODES_A_SECOND)  # of a clip that fills BART's positions
 CAPTION = "a dog barks twice while rain falls on the roof and wind blows in the distance"
-ENCODERS = {
-    "BAAI/bge-base-en-v1.5": ("bert", {}),  # BERT-base is what transformers' BertConfig is by default
-    "bert-base-uncased": ("bert", {}),
-    "roberta-base": ("roberta", {"max_position_embeddings": 514, "type_vocab_size": 1}),
-}
-BART_BASE = {"d_model": 768, "encoder_layers": 6, "decoder_layers": 6, "encoder_ffn_dim": 3072,
-             "decoder_ffn_dim": 3072, "encoder_attention_heads": 12, "decoder_attention_heads": 12}  # fmt: skip
-BARTS = {"facebook/bart-base": BART_BASE, "facebook/bart-large": {}}  # BartConfig is BART-large by default
 EXPERIMENT = Path(__file__).parents[1] / "experiments" / "dcase2024.yaml"
 WORKERS = {1: 1, 8: 4, 64: 16}  # of a pretraining, by the number of GPUs
 
@@ -296,8 +289,8 @@ def captioner(member: CaptionerMember) -> Captioner:
     """Return the model of a member at its published size; attention by matrix products, which can be counted."""
     shapes = {"codebooks": 9, "codebook_size": 1024, "audio_embedding_dim": 1024}
     config = member.convert(CaptionerConfig, attn_implementation="eager", **shapes)
-    bart_config = BartConfig(**BARTS[member.language_model], vocab_size=50_265)
-    bart = AutoModelForSeq2SeqLM.from_config(bart_config, attn_implementation="eager")
+    architecture = published_architecture(member.language_model)
+    bart = AutoModelForSeq2SeqLM.from_config(architecture, attn_implementation="eager")
     return Captioner(config, bart, train_tokenizer("bpe", [CAPTION], 400)).train()
 
 
@@ -310,7 +303,8 @@ def fluency_flops(text_encoder: TextEncoderConfig) -> float:
 
 def of_published_size(config: TextEncoderConfig) -> TextEncoderConfig:
     """Return a text encoder with random weights; looking up its vocabulary costs no operations."""
-    kind, sizes = ENCODERS[config.name]
+    sizes = {key: size for key, size in LANGUAGE_MODELS[config.name].items() if key not in ("model_type", "vocab_size")}
+    kind = LANGUAGE_MODELS[config.name]["model_type"]
     found: dict[str, Any] = {"name": f"random:{kind}", "sizes": sizes, "pooling": "cls", "vocab_size": 400}
     return TextEncoderConfig(**found)
 

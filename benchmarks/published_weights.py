@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import dac
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
+from transformers import AutoModel, AutoModelForSeq2SeqLM
 
 from models.codec.weights import plain_names
+from models.published import published_architecture
 from models.tokenization import train_tokenizer
 
 DIMS, DEPTHS = (96, 192, 384, 768), (3, 3, 9, 3)  # of ConvNeXt-Tiny
-# Sizes of config.json as published; what is not named has the same value by default in transformers.
-LANGUAGE_MODELS: dict[str, dict[str, Any]] = {
-    "bart-base": {"model_type": "bart", "d_model": 768, "encoder_layers": 6, "decoder_layers": 6,
-                  "encoder_attention_heads": 12, "decoder_attention_heads": 12, "encoder_ffn_dim": 3072,
-                  "decoder_ffn_dim": 3072, "vocab_size": 50_265},
-    "bart-large": {"model_type": "bart", "vocab_size": 50_265},
-    "bert-base-uncased": {"model_type": "bert"},
-    "bge-base-en-v1.5": {"model_type": "bert"},
-    "roberta-base": {"model_type": "roberta", "vocab_size": 50_265, "max_position_embeddings": 514,
-                     "type_vocab_size": 1, "layer_norm_eps": 1e-5},
-}  # fmt: skip
 
 
-def write_language_model(folder: Path, name: str, captions: list[str]) -> Path:
-    """Write `folder/name` as transformers saves it; the tokenizer is of the published kind, trained on captions."""
-    sizes = dict(LANGUAGE_MODELS[name])
-    kind = sizes.pop("model_type")
-    config = AutoConfig.for_model(kind, **sizes)
-    made = AutoModelForSeq2SeqLM if kind == "bart" else AutoModel
-    made.from_config(config).save_pretrained(folder / name)
-    train_tokenizer("wordpiece" if kind == "bert" else "bpe", captions, 1000).save_pretrained(folder / name)
-    return folder / name
+def write_language_model(folder: Path, name: str, captions: list[str]) -> None:
+    """Write a model of the hub as transformers saves it; the tokenizer is of its kind, trained on captions."""
+    config = published_architecture(name)
+    made = AutoModelForSeq2SeqLM if config.model_type == "bart" else AutoModel
+    made.from_config(config).save_pretrained(folder)
+    train_tokenizer("wordpiece" if config.model_type == "bert" else "bpe", captions, 1000).save_pretrained(folder)
 
 
 def write_dac(path: Path) -> Path:

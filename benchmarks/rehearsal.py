@@ -24,7 +24,9 @@ from pathlib import Path
 import psutil
 from claims import Claims, claim, parser, show
 from published_corpora import write_corpora
-from published_weights import LANGUAGE_MODELS, write_audioset_convnext, write_dac, write_language_model
+from published_weights import write_audioset_convnext, write_dac, write_language_model
+
+from models.published import LANGUAGE_MODELS
 
 ROOT = Path(__file__).parents[1]
 MINUTES, GIB = 40.0, 14.0  # what the rehearsal may take
@@ -123,7 +125,7 @@ def rehearse(folder: Path, cost: Cost) -> None:
         (folder / "weights").mkdir(parents=True)
         captions = write_corpora(folder / "corpora", DURATION_S)
         for name in LANGUAGE_MODELS:
-            write_language_model(folder / "weights", name, captions)
+            write_language_model(folder / "weights" / Path(name).name, name, captions)
         write_dac(folder / "weights" / "weights_44khz_8kbps_0.0.1.pth")
         write_audioset_convnext(folder / "weights" / "convnext_tiny_465mAP_BL_AC_70kit.pth")
     short = overrides(folder)

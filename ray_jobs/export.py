@@ -14,7 +14,7 @@ from models.files import atomic_directory, sha256_of
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import CaptionerMember
 from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling
-from ray_jobs.results.member import MemberMetrics
+from ray_jobs.results.member import MemberMetrics, checked_weights
 from ray_jobs.results.metrics import EnsembleMetrics
 from ray_jobs.run import storage
 from ray_jobs.run.console import say
@@ -52,7 +52,8 @@ def run(experiment: Experiment) -> None:
         for name in experiment.ensemble():
             # Further kept epochs and the logs are not needed to load a member.
             member = storage.pull(directory.member(name))
-            shutil.copytree(member, partial / "members" / name, ignore=shutil.ignore_patterns(KEPT, LOG, "wandb"))
+            ignored = shutil.ignore_patterns(KEPT, LOG, "wandb", ".*")
+            shutil.copytree(member, partial / "members" / name, ignore=ignored)
         codec.save(partial / "codec" / "codec.safetensors")
         (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         metrics.write(partial)
@@ -75,6 +76,8 @@ def _notice(experiment: Experiment) -> str:
 
 
 def _manifest(experiment: Experiment, directory: RunDirectory, codec: Codec) -> BundleManifest:
+    for name in experiment.ensemble():
+        checked_weights(directory.member(name))
     detectors = experiment.of_kind("fluency-detector")
     captioners = {n: m.audio_embedding for n, m in experiment.ensemble().items() if isinstance(m, CaptionerMember)}
     return BundleManifest(

@@ -24,8 +24,8 @@ from corpora.table import QUARANTINE_COLUMNS, CorpusError
 from models.files import atomic_write, write_json
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.fingerprint import fingerprint
-from ray_jobs.features.dataset import find_shards
-from ray_jobs.features.files import EARLIER_SHARDS, is_whole, read_table, shard_metadata
+from ray_jobs.features.dataset import RECORD, find_shards, recorded_shards
+from ray_jobs.features.files import EARLIER_SHARDS, inputs_of_whole, read_table, shard_metadata
 from ray_jobs.features.shards import STAT_THREADS, Shard, plan_shards, write_shards
 from ray_jobs.run import storage
 from ray_jobs.run.console import count, say
@@ -145,14 +145,19 @@ def _codec_sample_rate(experiment: Experiment) -> int:
 
 
 def _is_prepared(name: str, experiment: Experiment, directory: RunDirectory) -> bool:
-    """Return whether a corpus's features are there, none of them cut off or in the form of an earlier version."""
+    """Return whether a corpus's features are there: those that were made, whole, and in today's form."""
     if not is_done(directory.features(name), directory.features_inputs()):
         return False
-    folders = [directory.features(name, split) for split in experiment.corpora[name].splits]
-    if any(storage.listing(folder, EARLIER_SHARDS) for folder in folders):
-        return False
-    with ThreadPoolExecutor(STAT_THREADS) as threads:
-        return all(threads.map(is_whole, (shard for folder in folders for shard in find_shards(folder))))
+    for split in experiment.corpora[name].splits:
+        folder = directory.features(name, split)
+        if storage.listing(folder, EARLIER_SHARDS):
+            return False
+        shards = find_shards(folder)
+        with ThreadPoolExecutor(STAT_THREADS) as threads:
+            found = dict(zip([shard.name for shard in shards], threads.map(inputs_of_whole, shards), strict=True))
+        if None in found.values() or recorded_shards(folder) not in (None, found):
+            return False
+    return True
 
 
 def _finish(name: str, set_aside: pd.DataFrame, shards: dict[str, list[Shard]], directory: RunDirectory) -> None:
@@ -167,7 +172,8 @@ def _finish(name: str, set_aside: pd.DataFrame, shards: dict[str, list[Shard]], 
     for split, of in shards.items():
         if not any(read_table(Path(shard.path), ["clip_id"]).columns["clip_id"] for shard in of):
             raise CorpusError(f"{name}/{split}: no usable clip; {target / 'quarantine.parquet'} says why for each")
-    mark_done(target, directory.features_inputs())
+    record = {split: {Path(shard.path).name: shard.inputs for shard in of} for split, of in shards.items()}
+    mark_done(target, directory.features_inputs(), **{RECORD: record})
 
 
 def _report_overlaps(splits: list[tuple[str, str]], directory: RunDirectory) -> None:

@@ -75,6 +75,21 @@ def _written(name: ast.expr) -> str:
     return name.value.partition(":")[0] if isinstance(name, ast.Constant) and isinstance(name.value, str) else ""
 
 
+def hidden_imports(source: str) -> list[str]:
+    """Return the lines of a file that could import what `imports` does not see: loaders renamed, and code in texts."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [getattr(node, "module", "") or "", *(alias.name for alias in node.names)]
+            renamed = any(alias.asname not in (None, alias.name) for alias in node.names)
+            hidden = "runpy" in names or (renamed and bool({"importlib", "import_module", "resolve_name"} & {*names}))
+        else:
+            hidden = isinstance(node, ast.Call) and ast.unparse(node.func) in ("exec", "eval")
+        if hidden:
+            found.append(ast.unparse(node).splitlines()[0])
+    return found
+
+
 @pytest.fixture(scope="module")
 def house() -> dict[str, list[Import]]:
     """All modules with what they import; that of a lazy package is its `__init__.py` and its stub together."""
@@ -111,6 +126,28 @@ def of_room(house: dict[str, list[Import]], room: str) -> list[Import]:
 )
 def test_every_way_to_import_is_seen(line: str, name: str) -> None:
     assert name in [one.name for one in imports(line, "models")]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from importlib import import_module as load",
+        "import importlib as loader",
+        "import runpy",
+        "exec('import ray')",
+        "eval('__import__(name)')",
+        "from runpy import run_path",
+    ],
+)
+def test_ways_to_import_past_these_tests_are_found(line: str) -> None:
+    assert hidden_imports(line)
+
+
+def test_no_file_imports_past_these_tests() -> None:
+    rooms = (*MAY_IMPORT, "benchmarks", "docs")
+    files = [path for room in rooms for path in (ROOT / room).rglob("*.py")]
+    found = [f"{path.relative_to(ROOT)}: {line}" for path in files for line in hidden_imports(path.read_text("utf-8"))]
+    assert not found
 
 
 @pytest.mark.parametrize("room", MAY_IMPORT)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from ..settings import Settings
 from .score_arrays import RerankingInputError, refuse_empty, refuse_non_finite, safe_divide, weighted_sum
@@ -108,7 +108,9 @@ def select(
 class Reranking(Settings):
     """How one candidate is chosen: filter by fluency_error, then take the highest weighted sum of scores."""
 
-    weights: dict[str, float] = Field(description="of each retriever's encoder_score, of `decoder`, of other scores")
+    weights: dict[str, FiniteFloat] = Field(
+        description="of each retriever's encoder_score, of `decoder`, of other scores"
+    )
     normalisation: str = "none"
     fluency_threshold: float = 0.9
     captioners: list[str] | None = Field(None, description="whose candidates are eligible; all when left out")

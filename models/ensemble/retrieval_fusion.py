@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from ..settings import Settings
 from .score_arrays import RerankingInputError, refuse_non_finite, safe_divide, weighted_sum
@@ -63,7 +63,7 @@ def refuse_non_finite_similarities(similarities: Sequence[np.ndarray]) -> None:
 class RetrievalFusion(Settings):
     """How retrievers' similarities are joined."""
 
-    weights: dict[str, float]
+    weights: dict[str, FiniteFloat]
     normalisation: str = "none"
     rrf_k: float = Field(RRF_K, description="constant of normalisation `rrf`")
 

@@ -84,8 +84,8 @@ class Training(Settings):
     shuffle_clips: int = Field(
         4096,
         gt=0,
-        description="clips among which an epoch is shuffled freely; its files, 64 clips each, are in random order, and "
-        "those of as many clips are read at a time",
+        description="clips among which an epoch is shuffled freely; its files are in random order, and those of as "
+        "many clips are read at a time",
     )
     accumulate: int = Field(1, gt=0, description="parts that a batch is computed in, one by one, to fit memory")
     learning_rate: float = Field(gt=0, description="highest learning rate of the schedule")

@@ -14,11 +14,12 @@ import numpy as np
 from ray_jobs.features.files import EARLIER_SHARDS, SHARDS, FeaturesError, MappedShard, ShardTable, read_table
 from ray_jobs.features.shard_cache import ShardCache
 from ray_jobs.run import storage
-from ray_jobs.run.directory import RunDirectory, require
+from ray_jobs.run.directory import RunDirectory, marker, require
 
 TABLE = ("clip_id", "path", "captions", "duration_s")
 MAPPED = 32_768  # shards that are mapped at the same time: Linux lets a process map 65,530 pieces by default
 THREADS = 32  # a network file system or store answers many requests at the same time
+RECORD = "shards"  # in a corpus's marker: the shards of each split
 ATTEMPTS = 5  # to map a shard that other processes may remove from the node's disk
 
 
@@ -109,13 +110,17 @@ def read_features(directories: list[Path], cache_bytes: int | None = None, shard
         shards: of each split, which are read.
 
     Raises:
-        FeaturesError: if there is no clip, a shard is cut off or of an earlier version, or the shards come from
-            different codecs.
+        FeaturesError: if there is no clip, a shard is damaged, of an earlier version or not the one that was made, or
+            the shards come from different codecs.
     """
     found = [(origin, shard) for origin, folder in enumerate(directories) for shard in find_shards(folder)[shards]]
     with ThreadPoolExecutor(THREADS) as threads:
         tables = list(threads.map(lambda one: read_table(one[1], TABLE), found))
     paths = [shard for _, shard in found]
+    if shards == slice(None):
+        for origin, folder in enumerate(directories):
+            own = [(path, table) for (of, path), table in zip(found, tables, strict=True) if of == origin]
+            _refuse_others(folder, {path.name: table.metadata.get("inputs") for path, table in own})
     codec = _one_codec(paths, tables)
     counts = [len(table.columns["clip_id"]) for table in tables]
     if not sum(counts):
@@ -150,6 +155,30 @@ def find_shards(directory: Path) -> list[Path]:
             f"{SHARDS}; run `enclap prepare`, which makes them again"
         )
     return shards
+
+
+def recorded_shards(split: Path) -> dict[str, str] | None:
+    """Return what `prepare` made of a split: the fingerprint of each shard's inputs, by its name.
+
+    Returns:
+        None where it is not recorded, as by earlier versions.
+    """
+    found: dict[str, str] | None = marker(split.parent).get(RECORD, {}).get(split.name)
+    return found
+
+
+def _refuse_others(split: Path, found: dict[str, Any]) -> None:
+    """Refuse shards that are missing, or that other clips or settings made, such as a copy of another split's.
+
+    Raises:
+        FeaturesError: naming the first of them.
+    """
+    made = recorded_shards(split)
+    if made is None or made == found:
+        return
+    name = next(name for name in sorted({*made, *found}) if made.get(name) != found.get(name))
+    what = "is missing" if name not in found else "is not the file that was made"
+    raise FeaturesError(f"{storage.uri(split / name)}: {what}; `enclap prepare` makes it again")
 
 
 def require_features(directory: RunDirectory) -> None:

@@ -116,7 +116,7 @@ def _measure(clips: pd.DataFrame, features: FeaturesConfig) -> Cost:
             measured += made["clips"]
             if elapsed > ENOUGH_S:
                 break
-    return Cost(elapsed / audio_s, size / audio_s, measured)
+    return Cost(elapsed / audio_s, size / audio_s, measured) if audio_s else Cost(0.0, 0.0)
 
 
 def _amounts(audio_s: float, cost: Cost, workers: int) -> tuple[str, str, str]:

@@ -1,8 +1,9 @@
 """Keep a retriever's audio embeddings of a split beside its features: made once, read by whoever needs them.
 
 `features/<corpus>/<split>/embeddings/<retriever>/*.arrow`, each file for 64 feature shards, with the checksum of the
-weights that it was made with. So a training that was interrupted goes on where it was, and embeddings of other weights
-are never taken for these.
+weights and the fingerprints of the shards that it was made from. So a training that was interrupted goes on where it
+was, and embeddings of other weights or other clips are never taken for these. Whoever loads the weights checks that
+they are the recorded ones (`ray_jobs.results.member.checked_weights`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import pyarrow as pa
 
 from models.files import atomic_write, sha256_of
 from ray_jobs.experiment.config import Experiment
-from ray_jobs.features.dataset import THREADS, find_shards, read_features
+from ray_jobs.features.dataset import THREADS, find_shards, read_features, recorded_shards
 from ray_jobs.features.files import METADATA, FeaturesError, metadata_of, opened, source_of
 from ray_jobs.results.member import MemberMetrics
 from ray_jobs.run import storage
@@ -28,6 +29,7 @@ from ray_jobs.run.directory import RunDirectory
 if TYPE_CHECKING:
     from models.retriever.model import Retriever
 
+COLUMNS = ("clip_id", "audio_embedding")
 FOLDER = "embeddings"  # in a split's directory
 SHARDS_PER_FILE = 64
 
@@ -73,11 +75,6 @@ def write_embeddings(
         if not part.is_there(weights):
             clips += part.write(load(), weights)
     return clips
-
-
-def remove_embeddings(split: Path) -> None:
-    """Remove all embeddings of a split whose features change."""
-    storage.remove(split / FOLDER)
 
 
 class Embeddings:
@@ -136,15 +133,15 @@ class _Part:
     path: Path
     split: Path
     shards: slice  # of the split's shards
-    names: list[str]
+    inputs: dict[str, str]  # of each of these shards, by its name
 
     def is_there(self, weights: str) -> bool:
         if not storage.exists(self.path):
             return False
         try:
             with source_of(self.path) as source, opened(self.path, source) as file:
-                return metadata_of(file) == self._key(weights)
-        except FeaturesError:  # cut off
+                return metadata_of(file) == self._key(weights) and file.schema.names == list(COLUMNS)
+        except FeaturesError:  # damaged
             return False
 
     def write(self, retriever: Retriever, weights: str) -> int:
@@ -153,7 +150,7 @@ class _Part:
         kind = pa.list_(pa.float32(), embeddings.shape[1])
         column = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.astype(np.float32).ravel()), type=kind)
         schema = pa.schema(
-            {"clip_id": pa.string(), "audio_embedding": kind},
+            dict(zip(COLUMNS, (pa.string(), kind), strict=True)),
             metadata={METADATA: json.dumps(self._key(weights)).encode()},
         )
         local = storage.here(self.path)
@@ -167,15 +164,19 @@ class _Part:
         path = storage.pull(self.path)
         with pa.memory_map(str(path)) as source, opened(path, source) as file:
             batch = file.get_batch(0)
-        column = batch["audio_embedding"]
-        flat = column.values.to_numpy(zero_copy_only=True)
-        return batch["clip_id"].to_pylist(), flat.reshape(-1, column.type.list_size)
+            clip_ids, column = (batch[name] for name in COLUMNS)
+            flat = column.values.to_numpy(zero_copy_only=True)
+            return clip_ids.to_pylist(), flat.reshape(len(clip_ids), -1)
 
     def _key(self, weights: str) -> dict[str, object]:
-        return {"weights": weights, "shards": self.names}
+        return {"weights": weights, "shards": self.inputs}
 
 
 def _parts(split: Path, retriever: str) -> list[_Part]:
-    names, folder = [shard.name for shard in find_shards(split)], split / FOLDER / retriever
-    each = [slice(at, at + SHARDS_PER_FILE) for at in range(0, len(names), SHARDS_PER_FILE)]
-    return [_Part(folder / f"{n:05d}.arrow", split, shards, names[shards]) for n, shards in enumerate(each)]
+    made, names = recorded_shards(split) or {}, [shard.name for shard in find_shards(split)]
+    parts = []
+    for number, at in enumerate(range(0, len(names), SHARDS_PER_FILE)):
+        shards = slice(at, at + SHARDS_PER_FILE)
+        inputs = {name: made.get(name, "") for name in names[shards]}
+        parts.append(_Part(split / FOLDER / retriever / f"{number:05d}.arrow", split, shards, inputs))
+    return parts

@@ -1,7 +1,7 @@
 """Write and read one feature shard: an Arrow IPC file of clips with codes, log-mels and captions.
 
 The file is not compressed: its matrices are memory-mapped and read as views, at the speed of memory, in any order
-(benchmarks/loader.py has the figures). A file without its footer was cut off; Arrow refuses it.
+(benchmarks/loader.py has the figures). A file without its footer was cut off.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from ray_jobs.run import storage
 
 METADATA = b"enclap"
 MATRICES = ("codes", "log_mel")
+COLUMNS = ("clip_id", "path", "freesound_id", "youtube_id", "audio_sha256", "duration_s", "captions", *MATRICES)
+DAMAGE = (pa.ArrowException, AttributeError, LookupError, TypeError, ValueError)  # what wrong bytes make Arrow raise
 SHARDS = "*.arrow"  # the feature shards in a split's directory
 EARLIER_SHARDS = "*.parquet"  # those of an earlier version, which are made again
 
@@ -60,20 +62,28 @@ def shard_metadata(path: Path) -> dict[str, Any]:
     """Return the metadata that `write_shard` recorded in a shard.
 
     Raises:
-        FeaturesError: if the file was cut off.
+        FeaturesError: if the file is damaged.
         FileNotFoundError: if there is none.
     """
-    with opened(path, source_of(path)) as file:
+    with source_of(path) as source, opened(path, source) as file:
         return metadata_of(file)
 
 
-def is_whole(path: Path) -> bool:
-    """Return whether a shard is there to its end."""
+def inputs_of_whole(path: Path) -> str | None:
+    """Return the fingerprint of what a shard was made from; None if it is missing or damaged.
+
+    Damage is a wrong layout. Wrong numbers in a right layout are not looked for: that would read all features.
+    """
     try:
-        shard_metadata(path)
+        with source_of(path) as source, opened(path, source) as file:
+            inputs: str = metadata_of(file)["inputs"]
+            if not set(COLUMNS) <= set(file.schema.names):
+                return None
+            if isinstance(source, pa.MemoryMappedFile):  # a file of a store would be transferred
+                file.get_batch(0).validate()
+            return inputs
     except (FeaturesError, FileNotFoundError):
-        return False
-    return True
+        return None
 
 
 @dataclass(frozen=True)
@@ -89,11 +99,11 @@ def read_table(path: Path, columns: Sequence[str]) -> ShardTable:
     """Read some columns of a shard, and no other part of the file: from a store, little is transferred.
 
     Raises:
-        FeaturesError: if the file was cut off.
+        FeaturesError: if the file is damaged.
     """
     with source_of(path) as source:
         with opened(path, source) as file:
-            numbers = [file.schema.get_field_index(column) for column in columns]
+            numbers = [file.schema.names.index(column) for column in columns]
         with opened(path, source, pa.ipc.IpcReadOptions(included_fields=numbers)) as file:
             batch = file.get_batch(0)
             read = {column: batch[column].to_pylist() for column in columns}
@@ -109,7 +119,7 @@ class MappedShard:
     def __init__(self, path: Path) -> None:
         with pa.memory_map(str(path)) as source, opened(path, source) as file:
             batch = file.get_batch(0)
-        self._columns = {name: _Matrices.of(batch[name]) for name in MATRICES}
+            self._columns = {name: _Matrices.of(batch[name]) for name in MATRICES}
 
     def matrix(self, column: str, row: int) -> np.ndarray:
         """Return a clip's `codes` [T, Q] int16 or `log_mel` [frames, mels] float16: a view, not to be written to."""
@@ -133,27 +143,38 @@ class _Matrices:
 
 
 def source_of(path: Path) -> pa.NativeFile:
-    """Open a file, here or in the store; of a mapped file only the parts that are used are read."""
+    """Open a file, here or in the store; of a mapped file only the parts that are used are read.
+
+    Raises:
+        FeaturesError: if it is a directory.
+        FileNotFoundError: if there is none.
+    """
     found = storage.source(path)
+    if isinstance(found, Path) and found.is_dir():
+        raise FeaturesError(f"{storage.uri(path)}: found a directory, expected an Arrow IPC file; remove it")
     return pa.memory_map(str(found)) if isinstance(found, Path) else found
 
 
 @contextmanager
 def opened(path: Path, source: pa.NativeFile, options: pa.ipc.IpcReadOptions | None = None) -> Iterator[Any]:
-    """Open a shard for reading.
+    """Open a file of one record batch for reading.
 
     Raises:
-        FeaturesError: if its footer is missing.
+        FeaturesError: if the file was cut off or is damaged, also where that shows while it is read.
     """
+    # Of a file here, Arrow's OSError says that it is damaged; of one in a store, that the store cannot be reached.
+    damage = (*DAMAGE, OSError) if isinstance(source, pa.MemoryMappedFile) else DAMAGE
     try:
-        file = pa.ipc.open_file(source, options=options)
-    except pa.ArrowInvalid as error:
+        with pa.ipc.open_file(source, options=options) as file:
+            if file.num_record_batches != 1:
+                raise ValueError(f"{file.num_record_batches} record batches")
+            yield file
+    except damage as error:
+        said = " ".join(str(error).split())
         raise FeaturesError(
-            f"{storage.uri(path)}: found a file that was cut off ({error}), expected a whole Arrow IPC file; "
-            "`enclap prepare` makes it again"
+            f"{storage.uri(path)}: found a file that was cut off or damaged ({said}), expected a whole Arrow IPC file "
+            "of one batch; `enclap prepare` makes it again"
         ) from error
-    with file:
-        yield file
 
 
 def metadata_of(file: pa.ipc.RecordBatchFileReader) -> dict[str, Any]:

@@ -26,8 +26,7 @@ from corpora.audio import files_of, load_clip
 from models.audio import AudioError
 from ray_jobs.experiment.config import FeaturesConfig, PrepareResources
 from ray_jobs.experiment.fingerprint import fingerprint
-from ray_jobs.features.embeddings import remove_embeddings
-from ray_jobs.features.files import EARLIER_SHARDS, SHARDS, is_whole, shard_metadata, write_shard
+from ray_jobs.features.files import EARLIER_SHARDS, SHARDS, inputs_of_whole, write_shard
 from ray_jobs.run import storage
 from ray_jobs.run.console import count, progress_bar, say
 from ray_jobs.run.session import gpu_share, reserved_device
@@ -49,8 +48,7 @@ class Shard:
         return json.dumps(asdict(self))
 
     def is_written(self) -> bool:
-        path = Path(self.path)
-        return is_whole(path) and shard_metadata(path)["inputs"] == self.inputs
+        return inputs_of_whole(Path(self.path)) == self.inputs
 
 
 def plan_shards(table: pd.DataFrame, features: FeaturesConfig, target: Path) -> list[Shard]:
@@ -95,8 +93,6 @@ def write_shards(shards: list[Shard], features: FeaturesConfig, codec_rate: int,
     say(f"prepare: {len(todo)} shards of {clips} clips to make, {len(shards) - len(todo)} done already")
     if not todo:
         return
-    for split in {Path(shard.path).parent for shard in todo}:
-        remove_embeddings(split)
     seconds, load = 0.0, EncoderLoad()
     with progress_bar(clips, "clips", "prepare") as bar:
         for made in make_shards(todo, features, codec_rate, resources):

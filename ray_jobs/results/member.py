@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import ClassVar, Literal, TypeAlias
 
+from models.files import sha256_of
+from models.records import RecordError
 from ray_jobs.results.record import ResultPart, ResultRecord, omitted_when_none
 from ray_jobs.run import storage
 from ray_jobs.run.log import tell
@@ -61,6 +63,24 @@ class MemberProgress(ResultRecord):
     updated: float  # in seconds since 1970
     speed: Speed | None = omitted_when_none()  # in the present epoch
     error: str | None = omitted_when_none()  # why training ended
+
+
+def checked_weights(member: Path) -> Path:
+    """Return the directory of a trained member on this node, after checking that its weights are the recorded ones.
+
+    Raises:
+        RecordError: if model.safetensors is another file than training wrote.
+        FileNotFoundError: if it is missing.
+    """
+    recorded, local = MemberMetrics.read(member).weights, storage.pull(member)
+    weights = local / "model.safetensors"
+    if recorded and (found := sha256_of(weights)) != recorded:
+        raise RecordError(
+            f"{storage.uri(member / weights.name)}: found SHA-256 {found[:12]}, expected {recorded[:12]} as in "
+            f"{MemberMetrics.FILE}; copy the file that was trained, or remove {storage.uri(member)} and run "
+            f"`enclap {MemberMetrics.COMMAND}` again"
+        )
+    return local
 
 
 def note_failure(member: Path, epochs: int, reason: str) -> None:

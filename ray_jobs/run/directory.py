@@ -120,12 +120,16 @@ def is_done(directory: Path, inputs: str) -> bool:
 
     A marker that cannot be read, such as one cut by a full disk, marks nothing: the work is done again.
     """
-    marker = directory / MARKER
+    return marker(directory).get("inputs") == inputs
+
+
+def marker(directory: Path) -> dict[str, Any]:
+    """Return what `mark_done` wrote of a directory; nothing where that is missing or cannot be read."""
     try:
-        content = json.loads(storage.read_bytes(marker))
-    except (FileNotFoundError, ValueError):
-        return False
-    return isinstance(content, dict) and content.get("inputs") == inputs
+        content = json.loads(storage.read_bytes(directory / MARKER))
+    except (FileNotFoundError, IsADirectoryError, RecursionError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def mark_done(directory: Path, inputs: str, **details: Any) -> None:

@@ -47,26 +47,27 @@ def train_worker(request: TrainingRequest) -> None:
         if request.progress:
             ray.get(request.progress.push.remote(line))
 
-    if not broadcast_from_rank_zero(is_done(job.output, job.inputs)):
-        _train(request, job, rank, world, say)
-    broadcast_from_rank_zero(None)  # the result is published
-    make_task(job).finish(rank, world, say)
-
-
-def _train(request: TrainingRequest, job: TrainingJob, rank: int, world: int, say: Callable[[str], None]) -> None:
     task = make_task(job)
     with tempfile.TemporaryDirectory() as scratch, actionable_errors(job, task.memory_remedy, Path(scratch)):
-        state = TrainingState(task, Path(scratch), rank, world, request.start)
-        tracking = Tracking(job, state.epoch, world) if rank == 0 else None
-        while state.epoch < job.training.epochs and not state.is_stale():
-            epoch = state.run_epoch(say)
-            if tracking:
-                tracking.log(epoch)
-                for line in _lines(job, epoch):
-                    say(line)
+        if not broadcast_from_rank_zero(is_done(job.output, job.inputs)):
+            _train(TrainingState(task, Path(scratch), rank, world, request.start), request.commit, say)
+        broadcast_from_rank_zero(None)  # the result is published
+        task.finish(rank, world, say)
+
+
+def _train(state: TrainingState, commit: str, say: Callable[[str], None]) -> None:
+    """Train all epochs that are left, and publish the result."""
+    job = state.task.job
+    tracking = Tracking(job, state.epoch, state.world) if state.rank == 0 else None
+    while state.epoch < job.training.epochs and not state.is_stale():
+        epoch = state.run_epoch(say)
         if tracking:
-            tracking.close()
-            state.publish(request.commit)
+            tracking.log(epoch)
+            for line in _lines(job, epoch):
+                say(line)
+    if tracking:
+        tracking.close()
+        state.publish(commit)
 
 
 class TrainingState:

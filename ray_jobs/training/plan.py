@@ -85,13 +85,11 @@ class Need:
             return None
         return self.state + self.activations <= self.device * USABLE
 
-    def cells(self) -> tuple[str, str, str]:
+    def cells(self) -> list[str]:
         """Return state, activations and the verdict as shown in the plan."""
-        sizes = ("unknown" if size is None else decimal(size) for size in (self.state, self.activations))
-        if self.fits is None:
-            return *sizes, "unknown"  # type: ignore[return-value]
-        verdict = "fits" if self.fits else "too small"
-        return *sizes, f"{verdict}: {decimal(self.device or 0)}"  # type: ignore[return-value]
+        sizes = ["unknown" if size is None else decimal(size) for size in (self.state, self.activations, self.device)]
+        verdicts = {None: "unknown", True: f"fits: {sizes[2]}", False: f"too small: {sizes[2]}"}
+        return [*sizes[:2], verdicts[self.fits]]
 
 
 def table(experiment: Experiment, names: set[str], cluster: dict[str, float], needs: dict[str, Need]) -> Table:

@@ -21,7 +21,7 @@ from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import CaptionerMember
 from ray_jobs.features.dataset import read_features
 from ray_jobs.features.embeddings import read_embeddings, weights_checksum, write_embeddings
-from ray_jobs.run import storage
+from ray_jobs.results.member import checked_weights
 from ray_jobs.run.directory import RunDirectory
 from ray_jobs.run.session import reserved_device
 
@@ -129,4 +129,4 @@ class TrainedMembers:
         return conditioning(self.audio_embeddings, member.audio_embedding)
 
     def _path(self, name: str) -> Path:
-        return storage.pull(self.directory.member(name))
+        return checked_weights(self.directory.member(name))

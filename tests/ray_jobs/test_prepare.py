@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -210,7 +211,7 @@ def test_stopped_and_started_again_missing_shards_are_made_with_the_same_bytes(t
     assert not list((target / "train").glob(".*.partial"))
 
 
-@pytest.mark.parametrize("damage", ["cut off", "of an earlier version"])
+@pytest.mark.parametrize("damage", ["cut off", "of an earlier version", "missing", "of other clips"])
 def test_finished_features_that_cannot_be_read_are_made_again(damage: str, tmp_path: Path, local_ray: None) -> None:
     root = tmp_path / "corpus"
     plain_corpus(root)
@@ -223,6 +224,14 @@ def test_finished_features_that_cannot_be_read_are_made_again(damage: str, tmp_p
         damaged.write_bytes(damaged.read_bytes()[:-10])
         with pytest.raises(FeaturesError, match=r"train/00001\.arrow: found a file that was cut off"):
             read_features([train])
+    elif damage == "missing":
+        damaged.unlink()
+        with pytest.raises(FeaturesError, match=r"train/00001\.arrow: is missing; `enclap prepare` makes it again"):
+            read_features([train])
+    elif damage == "of other clips":
+        shutil.copy(train / "00002.arrow", damaged)
+        with pytest.raises(FeaturesError, match=r"train/00001\.arrow: is not the file that was made; `enclap prepare`"):
+            read_features([train])
     else:
         for shard in train.glob("*.arrow"):
             shard.rename(shard.with_suffix(".parquet"))
@@ -231,7 +240,7 @@ def test_finished_features_that_cannot_be_read_are_made_again(damage: str, tmp_p
     prepare.run(chosen)
     assert digests(train) == before
     assert not list(train.glob("*.parquet"))
-    if damage == "cut off":
+    if damage != "of an earlier version":
         assert (train / "00000.arrow").stat().st_mtime_ns == kept
     require_features(RunDirectory(chosen))
 

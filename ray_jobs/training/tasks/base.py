@@ -80,7 +80,6 @@ class Task(ABC):
         An epoch that is resumed in its middle is not begun again.
         """
         return
-        return
 
     @abstractmethod
     def batches(self, epoch: int, rank: int, world: int) -> Iterator[Any]:

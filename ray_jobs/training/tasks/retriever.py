@@ -22,7 +22,7 @@ from models.settings import RetrieverConfig, RetrieverSettings
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import Member, RetrieverMember
 from ray_jobs.features.embeddings import weights_checksum, write_embeddings
-from ray_jobs.run import storage
+from ray_jobs.results.member import checked_weights
 from ray_jobs.training.batching import bucketed_batches, padding_share
 from ray_jobs.training.tasks.base import Validation
 from ray_jobs.training.tasks.member import LONGEST_CAPTION, MemberTask, PlannedBatch, draw_captions
@@ -112,4 +112,4 @@ class RetrieverTask(MemberTask):
 
     @cached_property
     def _published(self) -> Retriever:
-        return Retriever.load(storage.pull(self.job.output)).to(ray.train.torch.get_device())
+        return Retriever.load(checked_weights(self.job.output)).to(ray.train.torch.get_device())

@@ -29,4 +29,4 @@ def clips(number: int, seed: int = 0) -> list[dict[str, Any]]:
 
 def write(path: Path, written: list[dict[str, Any]], codec: str = "x") -> None:
     """One shard of `clips`."""
-    write_shard(path, written, {"codec": {"name": codec}}, codebooks=3, mels=4)
+    write_shard(path, written, {"codec": {"name": codec}, "inputs": path.name}, codebooks=3, mels=4)

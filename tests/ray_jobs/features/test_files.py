@@ -1,6 +1,7 @@
 """A shard: what goes in comes out, as views of the file; one that was cut off is named."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import psutil
 import pyarrow as pa
 import pytest
 
-from ray_jobs.features.files import FeaturesError, MappedShard, is_whole, read_table, shard_metadata, write_shard
+from ray_jobs.features.files import FeaturesError, MappedShard, inputs_of_whole, read_table, shard_metadata, write_shard
 
 from .clips import clips, write
 
@@ -60,14 +61,51 @@ def test_matrices_are_views_of_the_mapped_file(tmp_path: Path) -> None:
 def test_a_shard_that_was_cut_off_is_named(tmp_path: Path, kept: float) -> None:
     shard = tmp_path / "00000.arrow"
     write(shard, clips(4))
-    assert is_whole(shard)
+    assert inputs_of_whole(shard) == "00000.arrow"
     content = shard.read_bytes()
     shard.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
-    assert not is_whole(shard)
+    assert inputs_of_whole(shard) is None
     for read in (shard_metadata, MappedShard, lambda path: read_table(path, ["clip_id"])):
         with pytest.raises(FeaturesError, match=r"00000\.arrow: found a file that was cut off .*`enclap prepare`"):
             read(shard)
-    assert not is_whole(tmp_path / "00001.arrow")
+    assert inputs_of_whole(tmp_path / "00001.arrow") is None
+
+
+def rewrite(shard: Path, change: Callable[[pa.Table], list[pa.Table]]) -> None:
+    """Write what `change` makes of a shard in its place, a batch each."""
+    table = pa.ipc.open_file(shard).read_all()
+    parts = change(table)
+    with pa.ipc.new_file(shard, parts[0].schema if parts else table.schema) as file:
+        for part in parts:
+            file.write_table(part)
+
+
+def overwrite(shard: Path, start: int, content: bytes) -> None:
+    whole = bytearray(shard.read_bytes())
+    whole[start : start + len(content)] = content
+    shard.write_bytes(whole)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "footer": lambda shard: overwrite(shard, shard.stat().st_size - 300, b"\xff" * 280),
+    "zeros": lambda shard: overwrite(shard, 8, bytes(shard.stat().st_size - 18)),
+    "no metadata": lambda shard: rewrite(shard, lambda table: [table.replace_schema_metadata(None)]),
+    "metadata": lambda shard: rewrite(shard, lambda table: [table.replace_schema_metadata({"enclap": b"{"})]),
+    "no column": lambda shard: rewrite(shard, lambda table: [table.drop_columns(["codes"])]),
+    "no batch": lambda shard: rewrite(shard, lambda table: []),
+    "two batches": lambda shard: rewrite(shard, lambda table: [table.slice(0, 2), table.slice(2)]),
+    "directory": lambda shard: shard.rename(shard.with_name("moved")) and shard.mkdir(),  # type: ignore[func-returns-value]
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_shard_is_made_again_and_not_read(damage: str, tmp_path: Path) -> None:
+    shard = tmp_path / "00000.arrow"
+    write(shard, clips(4))
+    DAMAGES[damage](shard)
+    assert inputs_of_whole(shard) is None
+    with pytest.raises(FeaturesError, match=r"00000\.arrow: found a (file that was cut off or damaged|directory)"):
+        read_table(shard, ["clip_id", "codes"])
 
 
 def test_a_table_is_read_without_the_matrices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

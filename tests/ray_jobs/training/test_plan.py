@@ -7,7 +7,9 @@ import pytest
 import ray
 import torch
 from rich.console import Console
+from transformers import AutoModel
 
+from models.published import published_architecture
 from models.retriever.model import Retriever
 from models.settings import RetrieverConfig
 from ray_jobs.experiment.config import ConfigError, Experiment
@@ -116,6 +118,22 @@ def test_memory_is_that_of_the_model_that_is_made() -> None:
     captioner = sum(p.numel() for p in layout(experiment, "captioner-wide").parameters())
     assert state_bytes(experiment, "captioner-wide") == 4 * 4 * captioner
     assert worker_memory(experiment, "retriever-roberta") is None, "its sizes are on the hub"
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("facebook/bart-base", 139_420_416),
+        ("facebook/bart-large", 406_291_456),
+        ("bert-base-uncased", 109_482_240),
+        ("BAAI/bge-base-en-v1.5", 109_482_240),
+        ("roberta-base", 124_645_632),
+    ],
+)
+def test_published_models_have_their_published_sizes(name: str, parameters: int) -> None:
+    with torch.device("meta"):
+        model = AutoModel.from_config(published_architecture(name))
+    assert sum(p.numel() for p in model.parameters()) == parameters
 
 
 def test_the_published_recipe_is_planned_without_a_file_of_it() -> None:
