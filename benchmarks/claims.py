@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TypedDict
 
 
@@ -63,6 +66,31 @@ def finish_device() -> None:
 
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
+
+
+@contextmanager
+def peak_memory() -> Iterator[dict[str, int]]:
+    """Yield the highest anonymous (`RssAnon`) and mapped memory (`RssFile`) of this process meanwhile, in KiB; Linux.
+
+    The system takes back pages of mapped files where memory is needed.
+    """
+    peak, ended = {"RssAnon": 0, "RssFile": 0}, threading.Event()
+
+    def watch() -> None:
+        while not ended.is_set():
+            for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+                name, _, value = line.partition(":")
+                if name in peak:
+                    peak[name] = max(peak[name], int(value.split()[0]))
+            time.sleep(0.02)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def in_turns(sides: Sequence[Callable[[], object]], rounds: int) -> list[float]:

@@ -28,8 +28,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -39,7 +37,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from claims import Claims, claim, in_turns, parser, show
+from claims import Claims, claim, in_turns, parser, peak_memory, show
 
 from models.encoders.log_mel import pad_log_mels
 from ray_jobs.experiment.member_config import Resources, Training
@@ -246,24 +244,11 @@ def growth(root: Path) -> Claims:
 
 def memory_of_epochs(folder: Path, epochs: int) -> dict[str, float]:
     """Read epochs in batches; return GB of features, and MiB of memory at its highest."""
-    peak, stop = {"RssAnon": 0, "RssFile": 0}, threading.Event()
-
-    def watch() -> None:
-        while not stop.is_set():
-            for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-                name, _, value = line.partition(":")
-                if name in peak:
-                    peak[name] = max(peak[name], int(value.split()[0]))
-            time.sleep(0.05)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    features = read_features([folder])
-    for number in range(epochs):
-        order = shuffle_in_windows(np.asarray(features.shards), WINDOW, np.random.default_rng(number))
-        read_batches(features, order, SMALL_BATCH)
-    stop.set()
-    watcher.join()
+    with peak_memory() as peak:
+        features = read_features([folder])
+        for number in range(epochs):
+            order = shuffle_in_windows(np.asarray(features.shards), WINDOW, np.random.default_rng(number))
+            read_batches(features, order, SMALL_BATCH)
     size = sum(path.stat().st_size for path in folder.iterdir())
     return {"features": size / 1e9, "anonymous": peak["RssAnon"] / 1024, "mapped": peak["RssFile"] / 1024}
 

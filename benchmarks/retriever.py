@@ -190,13 +190,13 @@ def ranking() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 
 
 def plain_metrics(similarity: NDArray[np.float32], target: NDArray[np.int64]) -> dict[str, float]:
-    precision, ranks = [], []
+    ranks = []
     for row, right in zip(similarity, target, strict=True):
         rank = int(np.flatnonzero(np.argsort(-row) == right)[0]) + 1
         ranks.append(rank)
-        precision.append(1 / rank if rank <= 10 else 0.0)
+    precision = {f"map@{k}": float(np.mean([1 / rank if rank <= k else 0.0 for rank in ranks])) for k in (10, 16)}
     recalls = {f"r@{k}": float(np.mean([rank <= k for rank in ranks])) for k in (1, 5, 10)}
-    return {"map@10": float(np.mean(precision)), **recalls, "median_rank": float(np.median(ranks))}
+    return {**precision, **recalls, "median_rank": float(np.median(ranks))}
 
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ def read_folder(root: str | Path, split: str, num_splits: int = 1) -> CorpusTabl
 
     Args:
         root: the folder.
-        split: its captions are read from `<split>.csv`, else from captions.csv, both in UTF-8.
+        split: its captions are read from `<split>.csv`, else from `clotho_captions_<split>.csv`, else from
+            captions.csv, all in UTF-8.
         num_splits: how many splits of the folder are in use; captions.csv without a column `split` can serve only one.
 
     Raises:
@@ -44,7 +45,8 @@ def read_folder(root: str | Path, split: str, num_splits: int = 1) -> CorpusTabl
     """
     folder = Path(root).absolute()
     own, common = folder / f"{split}.csv", folder / "captions.csv"
-    file = own if own.exists() or not common.exists() else common
+    published = folder / f"clotho_captions_{split}.csv"
+    file = next((file for file in (own, published, common) if file.exists()), own)
     table = read_csv(file, f"{split}.csv, or captions.csv for all splits, in this folder")
     captions = table.clip_captions()
     lines = _of_split(table, split, num_splits) if file == common else table.lines

@@ -24,16 +24,22 @@ from corpora.settings import CorpusSettings
 from corpora.table import CorpusError, CorpusTable
 
 MAX_RATIO_DB = 5.0  # as in Wu et al.'s code: uniform between -5 and 5 dB
+_EXPECTED_REJECTED = '[{"idx": [number of the pair, place of the caption]}, ...]'
 _EXPECTED = '{"dataset": [{"audio_files": ["a.wav", "b.wav"], "chatgpt_mixups": ["...", ...]}, ...]}'
 
 
 class MixturesCorpus(CorpusSettings):
     """Pairs of the training clips in `root`, played together."""
 
-    paths = ("root", "pairs")
+    paths = ("root", "pairs", "rejected")
 
     kind: Literal["mixtures"]
     pairs: str = Field(description="JSON file of the pairs and their captions, in the form that Wu et al. publish")
+    rejected: str | None = Field(
+        None,
+        description='JSON file of the captions that are left out, in the form that Wu et al. publish: `[{"idx": [3, 0]}]` '
+        "rejects the first caption of the fourth pair",
+    )
     layout: Literal["clotho", "folder"] = Field(
         "clotho", description="what `root` holds: Clotho, or your own recordings in the folder layout"
     )
@@ -46,7 +52,7 @@ class MixturesCorpus(CorpusSettings):
         `path` is that of a `Mixture`; `freesound_id` and `youtube_id` have the ids of both clips, separated by a blank.
 
         Raises:
-            CorpusError: if the file is missing or has another form, or if the clips cannot be read.
+            CorpusError: if a file is missing or has another form, or if the clips cannot be read.
         """
         if self.layout == "clotho":
             table = ClothoCorpus(kind="clotho", root=self.root, splits=["train"]).read("train")
@@ -58,9 +64,12 @@ class MixturesCorpus(CorpusSettings):
         file = Path(self.pairs).absolute()
         known = zip(clips["path"], clips["freesound_id"], clips["youtube_id"], strict=True)
         by_name = {Path(clip[0]).name: clip for clip in known}
-        for number, item in enumerate(_load(file)):
+        items = _load(file)
+        rejected = _load_rejected(Path(self.rejected).absolute(), len(items)) if self.rejected else set()
+        for number, item in enumerate(items):
             origin, clip_id = f"{file.name} item {number}", f"mixture-{number}"
             names, captions = _fields(item)
+            captions = [caption for place, caption in enumerate(captions) if (number, place) not in rejected]
             if len(names) != 2:
                 yield Row(origin, clip_id, [], clip_id, reason="expected two audio_files, and a list chatgpt_mixups")
                 continue
@@ -82,6 +91,26 @@ def _load(file: Path) -> list[Any]:
     if not isinstance(items, list) or not items:
         raise CorpusError(f"{file}: found another form, or no items; expected {_EXPECTED}")
     return items
+
+
+def _load_rejected(file: Path, items: int) -> set[tuple[int, int]]:
+    """Return the captions that a file rejects, as (number of the pair, place of the caption).
+
+    Raises:
+        CorpusError: if the file is missing or has another form, or names a pair that is not there.
+    """
+    content = read_json(file, _EXPECTED_REJECTED)
+    if not isinstance(content, list):
+        raise CorpusError(f"{file}: found {type(content).__name__}; expected {_EXPECTED_REJECTED}")
+    rejected = set()
+    for number, entry in enumerate(content):
+        idx = entry.get("idx") if isinstance(entry, dict) else None
+        if not isinstance(idx, list) or len(idx) != 2 or not all(type(place) is int and place >= 0 for place in idx):
+            raise CorpusError(f"{file}: entry {number}: idx: found {idx!r}; expected {_EXPECTED_REJECTED}")
+        if idx[0] >= items:
+            raise CorpusError(f"{file}: entry {number}: idx: found pair {idx[0]}, but there are {items} pairs")
+        rejected.add((idx[0], idx[1]))
+    return rejected
 
 
 def _fields(item: Any) -> tuple[list[str], list[object]]:

@@ -11,7 +11,7 @@ import warnings
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -246,21 +246,28 @@ def evaluate(
     bundle: Bundle,
     root: Annotated[
         Path,
-        typer.Argument(help="A corpus with Clotho's columns: ROOT/SPLIT.csv and ROOT/SPLIT/*.wav", show_default=False),
+        typer.Argument(help="Clotho, or a folder of its columns: ROOT/SPLIT.csv, ROOT/SPLIT/*.wav", show_default=False),
     ],
     split: Annotated[str, typer.Argument(help="The split to evaluate on")] = "test",
     output: Annotated[
         Path | None, typer.Option(help="Write the values to this JSON file, those of each clip to Parquet beside it")
     ] = None,
     relevance: Annotated[
-        Path | None, typer.Option(help="A CSV file of caption,file_name, for captions that fit several clips")
+        Path | None,
+        typer.Option(help="A CSV file of the clips that are right for a query: DCASE 2025's, or caption,file_name"),
     ] = None,
+    ap_over: Annotated[
+        Literal["cutoff", "all"],
+        typer.Option(help="Average precision at k of a query with more than k right clips is over k, or all of them"),
+    ] = "cutoff",
 ) -> None:
     """Compute captioning and retrieval metrics of an exported ensemble on a corpus.
 
     Example: [bold]enclap evaluate runs/demo/bundle data/soundscapes-demo test[/bold]
+
+    Example: [bold]enclap evaluate BUNDLE data/clotho evaluation --relevance metadata_eval.csv[/bold]
     """
-    _job("evaluate").run(bundle, root, split, output, relevance)
+    _job("evaluate").run(bundle, root, split, output, relevance, ap_over)
 
 
 @app.command()

@@ -5,78 +5,123 @@ Example: enclap evaluate runs/demo/bundle data/soundscapes-demo test
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import numpy as np
 import pandas as pd
 
-from corpora.csv_files import read_csv
 from corpora.folder import read_folder
-from corpora.table import CorpusError
-from models.ensemble.bundle import Ensemble
+from corpora.relevance import read_relevance
+from corpora.table import CorpusError, CorpusTable
+from models.ensemble.bundle import BundleManifest, Ensemble
 from models.ensemble.index import AudioIndex
 from models.files import write_frame, write_json
-from models.metrics.captions import best_preprocessing, caption_values
-from models.metrics.retrieval import NONE, Block, flatten_captions, relevant_of, retrieval_values_in_blocks
-from models.retriever.model import negative_distances
+from models.metrics.captions import CaptionScores, best_preprocessing, caption_values
+from models.metrics.retrieval import ApOver, flatten_captions, relevant_of
 from ray_jobs.inference.audio_files import read_in_batches
 from ray_jobs.inference.output import print_data
-from ray_jobs.run.console import say
+from ray_jobs.inference.ranking import embed_texts, padded, ranking_values, rows_of
+from ray_jobs.run.console import count, say
 from ray_jobs.run.directory import commit, package_versions
 from ray_jobs.run.entry import run_command
 
+Values = dict[str, dict[str, float]]
 
-def run(bundle: Path, root: Path, split: str, output: Path | None, relevance: Path | None = None) -> None:
+
+@dataclass(frozen=True)
+class Relevance:
+    """The files that are right for each of some queries, and how average precision counts them."""
+
+    path: Path | None = None
+    right: dict[str, dict[str, int]] = field(default_factory=dict)  # by query: names of files, and the line of each
+    ap_over: ApOver = "cutoff"
+
+    @classmethod
+    def read(cls, path: Path, ap_over: ApOver, table: CorpusTable) -> Relevance:
+        """Read a relevance file of a corpus.
+
+        Raises:
+            CorpusError: as of `read_relevance`, or a line names a file that is not in the split.
+        """
+        right = read_relevance(path)
+        known = {Path(file).name for file in (*table.clips["path"], *table.quarantine["path"])}
+        for names in right.values():
+            for name, line in names.items():
+                if name not in known:
+                    raise CorpusError(f"{path}, line {line}: {name!r} is not among the {len(known)} clips of the split")
+        return cls(path, right, ap_over)
+
+
+def run(
+    bundle: Path, root: Path, split: str, output: Path | None, relevance: Path | None = None, ap_over: ApOver = "cutoff"
+) -> None:
     """Caption every clip, rank clips for every caption and captions for every clip, and print the values.
 
     Args:
         root: the corpus, with ROOT/SPLIT.csv and ROOT/SPLIT/*.wav.
         output: for the values as JSON, and beside it, as Parquet, those of single clips.
-        relevance: CSV of caption,file_name, a row for each of the clips that are right for a caption.
+        relevance: a file that says which clips are right for a query (`corpora.relevance`).
+        ap_over: what average precision is divided by, of queries with more right clips than the cut-off.
 
     Raises:
         CorpusError: the corpus has no usable clip, or the relevance file does not fit it.
         CheckpointError: the bundle cannot be loaded.
     """
     table = _usable_clips(root, split)
+    right = Relevance.read(relevance, ap_over, table) if relevance else Relevance()
     ensemble = Ensemble.load(bundle)
-    predicted = _index_and_caption(ensemble, [Path(path) for path in table["path"]])
-    captioned = table.set_index("path").loc[ensemble.audio_index.paths]
+    predicted = _index_and_caption(ensemble, [Path(path) for path in table.clips["path"]])
+    captioned = table.clips.set_index("path").loc[ensemble.audio_index.paths]
     references = captioned["captions"].tolist()
+    retrieval = _retrieval(ensemble, references, right)
+    manifest = ensemble.manifest
+    del ensemble  # CIDEr-D of 100,000 clips takes as much memory as the models and the embeddings
     captioning = caption_values(predicted, references, preprocessing=best_preprocessing())
-    retrieval = _retrieval(ensemble, references, relevance)
-    for what, found in {"captioning": captioning.corpus, **retrieval}.items():
-        print_data(what.replace("_", " "))
-        for name, value in found.items():
-            print_data(f"  {name:12s} {value:.4f}")
-    for line in captioning.absences:
-        say(f"not computed: {line}", style="dim")
+    _print({"captioning": captioning.corpus, **retrieval}, right, captioning.absences)
     if output:
-        values = {
-            "corpus": str(root),
-            "split": split,
-            "clips": len(references),
-            "captioning": captioning.corpus,
-            "captioning_details": captioning.details,
-            **retrieval,
-            "seed": ensemble.manifest.seed,
-            "commit": commit(),
-            "bundle_commit": ensemble.manifest.provenance["commit"],
-            "packages": package_versions(),
-        }
-        write_json(output, values)
+        write_json(output, _record(root, split, captioning, retrieval, right, manifest) | {"clips": len(references)})
         of_clips = pd.DataFrame({"clip_id": captioned["clip_id"].tolist(), "caption": predicted})
         write_frame(output.with_suffix(".parquet"), of_clips.join(captioning.per_clip))
         say(f"evaluate: {output} and, clip by clip, {output.with_suffix('.parquet')}")
 
 
-def _usable_clips(root: Path, split: str) -> pd.DataFrame:
+def _print(values: Values, relevance: Relevance, absences: list[str]) -> None:
+    for what, found in values.items():
+        over = f", average precision over {relevance.ap_over}" if what == "retrieval_relevance" else ""
+        print_data(what.replace("_", " ") + over)
+        for name, value in found.items():
+            print_data(f"  {name:12s} {value:.4f}")
+    for line in absences:
+        say(f"not computed: {line}", style="dim")
+
+
+def _record(
+    root: Path, split: str, captioning: CaptionScores, retrieval: Values, relevance: Relevance, manifest: BundleManifest
+) -> dict[str, object]:
+    """Return what the JSON file holds."""
+    queries = {"relevance": str(relevance.path), "ap_over": relevance.ap_over} if relevance.path else {}
+    return {
+        "corpus": str(root),
+        "split": split,
+        "captioning": captioning.corpus,
+        "captioning_details": captioning.details,
+        **retrieval,
+        **queries,
+        "seed": manifest.seed,
+        "commit": commit(),
+        "bundle_commit": manifest.provenance["commit"],
+        "packages": package_versions(),
+    }
+
+
+def _usable_clips(root: Path, split: str) -> CorpusTable:
     table = read_folder(root.resolve(), split)
     for row in table.quarantine.itertuples():
         say(f"left out: {row.clip_id}: {row.reason}", style="yellow")
     if table.clips.empty:
         raise CorpusError(f"{root}/{split}: no usable clips")
-    return table.clips
+    return table
 
 
 def _index_and_caption(ensemble: Ensemble, paths: list[Path]) -> list[str]:
@@ -89,55 +134,21 @@ def _index_and_caption(ensemble: Ensemble, paths: list[Path]) -> list[str]:
     return captions
 
 
-def _retrieval(ensemble: Ensemble, references: list[list[str]], relevance: Path | None) -> dict[str, dict[str, float]]:
+def _retrieval(ensemble: Ensemble, references: list[list[str]], relevance: Relevance) -> Values:
     """Return the values of each direction, and those of a relevance file, by their keys in the JSON file."""
     queries, target = flatten_captions(references)
-    texts = ensemble.texts_under_metric(queries)
-    values = {"retrieval": _text_to_audio(ensemble, texts, target[:, None])}
-    if relevance:
-        names = [Path(path).name for path in ensemble.audio_index.paths]
-        captions, right = read_relevance(relevance, names)
-        values["retrieval_relevance"] = _text_to_audio(ensemble, ensemble.texts_under_metric(captions), right)
-    return values | {"retrieval_audio_to_text": _audio_to_text(ensemble, texts, target)}
-
-
-def read_relevance(path: Path, names: list[str]) -> tuple[list[str], np.ndarray]:
-    """Read a relevance file: its captions, and for each the rows [Q, R] of `names` that are right, padded with NONE.
-
-    Raises:
-        CorpusError: a column or all rows are missing, or a row names a file that is not in `names`.
-    """
-    table = read_csv(path, "a CSV file of caption,file_name")
-    table.require("caption", "file_name")
-    row_of = {name: row for row, name in enumerate(names)}
-    of_caption: dict[str, list[int]] = {}
-    for line in table.usable_lines():
-        caption, name = line.cells["caption"], line.cells["file_name"]
-        if name not in row_of:
-            raise CorpusError(f"{path}, line {line.number}: {name!r} is not among the {len(names)} clips of the split")
-        rows = of_caption.setdefault(caption, [])
-        if row_of[name] not in rows:
-            rows.append(row_of[name])
-    right = np.full((len(of_caption), max(map(len, of_caption.values()))), NONE)
-    for row, found in zip(right, of_caption.values(), strict=True):
-        row[: len(found)] = found
-    return list(of_caption), right
-
-
-def _text_to_audio(ensemble: Ensemble, texts: dict[str, np.ndarray], right: np.ndarray) -> dict[str, float]:
-    block = _block(ensemble, texts, ensemble.audio_index.embeddings)
-    return retrieval_values_in_blocks(block, right, len(ensemble.audio_index)).corpus
-
-
-def _audio_to_text(ensemble: Ensemble, texts: dict[str, np.ndarray], target: np.ndarray) -> dict[str, float]:
-    block = _block(ensemble, ensemble.audio_index.embeddings, texts)
-    return retrieval_values_in_blocks(block, relevant_of(target, len(ensemble.audio_index)), len(target)).corpus
-
-
-def _block(ensemble: Ensemble, asked: dict[str, np.ndarray], answers: dict[str, np.ndarray]) -> Block:
-    """Return the fused similarity of some rows of `asked` to all `answers`, both by retriever under its metric."""
-    join = ensemble.manifest.retrieval.join
-    return lambda rows: join({name: negative_distances(asked[name][rows], answers[name]) for name in asked})
+    clips, fusion, device = ensemble.audio_index.embeddings, ensemble.manifest.retrieval, ensemble.device
+    with TemporaryDirectory(prefix="enclap-evaluate-") as folder:
+        texts = embed_texts(ensemble.texts_under_metric, queries, Path(folder))
+        values = {"retrieval": ranking_values(fusion, texts, clips, target[:, None], device)}
+        if right := rows_of(relevance.right, [Path(path).name for path in ensemble.audio_index.paths]):
+            asked = ensemble.texts_under_metric(list(right))
+            rows = padded(right.values())
+            values["retrieval_relevance"] = ranking_values(fusion, asked, clips, rows, device, relevance.ap_over)
+        if lost := len(relevance.right) - len(right):
+            say(f"left out: {count(lost, 'query', 'queries')} whose clips could not be read", style="yellow")
+        backwards = relevant_of(target, len(references))
+        return values | {"retrieval_audio_to_text": ranking_values(fusion, clips, texts, backwards, device)}
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ class Ensemble:
     """The members of a bundle, and the index of the files that it searches. Made by `Ensemble.load`."""
 
     def __init__(self, manifest: BundleManifest, directory: Path, device: str | torch.device) -> None:
-        self.manifest = manifest
+        self.manifest, self.device = manifest, torch.device(device)
         members = directory / "members"
         self.codec = load_codec(directory / "codec" / "codec.safetensors", manifest.codebooks).to(device)
         self.log_mel = LogMel(manifest.log_mel).to(device)

@@ -79,11 +79,11 @@ class AudioIndex:
             return
         last = {path: row for row, path in enumerate(self._paths)}
         rows = sorted(last.values())
-        joined = {name: np.concatenate(chunks) for name, chunks in self._chunks.items()}
+        for name, chunks in self._chunks.items():  # one retriever at a time, so that little is there twice
+            self._chunks[name] = [np.concatenate(chunks)]
         if len(rows) < len(self._paths):
-            joined = {name: embeddings[rows] for name, embeddings in joined.items()}
+            self._chunks = {name: [embeddings[rows]] for name, (embeddings,) in self._chunks.items()}
         self._paths = [self._paths[row] for row in rows]
-        self._chunks = {name: [embeddings] for name, embeddings in joined.items()}
         self._merged = True
 
     def similarities(self, texts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

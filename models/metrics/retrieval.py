@@ -1,10 +1,12 @@
-"""Retrieval values of queries with one or many right items: mAP@10, recall at 1, 5 and 10, median rank.
+"""Retrieval values of queries with one or many right items: mAP@10 and @16, recall at 1, 5 and 10, median rank.
 
-Definitions. R@k is the share of queries with any right item among the first k. Average precision at 10 is the sum of
-precision@p over the positions p <= 10 of right items, divided by min(number of right items, 10); with one right item
-that is 1 / rank (DCASE Task 8). From audio to text the five captions of a clip are its right items: R@k is any-of-five
-and the average precision is over all of them, as in m-LTM's and WavCaps' code, not found / 5. The median rank is that
-of the best right item. Ties count against the system everywhere; NaN is an error.
+Definitions. R@k is the share of queries with any right item among the first k. Average precision at k is the sum of
+precision@p over the positions p <= k of right items, divided by min(number of right items, k), or by the number of
+right items (`ApOver`). With one right item both are 1 / rank: DCASE 2024 Task 8, which ranks systems by mAP@10. DCASE
+2025 Task 6 ranks them by mAP@16 of up to twelve right items, where both are the same, too. From audio to text the five
+captions of a clip are its right items: R@k is any-of-five and the average precision is over all of them, as in m-LTM's
+and WavCaps' code, not found / 5. The median rank is that of the best right item. Ties count against the system
+everywhere; NaN is an error.
 
 Nothing here needs the whole similarity matrix: it is asked for in blocks of rows.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,9 +23,12 @@ import torch
 from ..retriever.optimal_transport import log_plan
 
 Block = Callable[[slice], np.ndarray]  # the similarity of some queries, [rows, N]
+ApOver = Literal["cutoff", "all"]  # what average precision at k is divided by: min(right items, k), or all right items
 
 CUTOFF = 10
-MAX_COMPARED_CELLS = 1 << 22  # similarities compared at a time: 4 MiB of booleans
+LATER_CUTOFF = 16  # of DCASE 2025
+# A block of 128 MiB in float32. With fewer rows a product with many items does little but read their embeddings.
+BLOCK_CELLS = 1 << 25
 NONE = -1  # fills rows of `relevant`
 
 
@@ -44,7 +50,7 @@ class RetrievalScores:
 
     ranks: np.ndarray  # [Q] int64, of the best right item, 1 is best
     average_precision: np.ndarray  # [Q], at 10
-    corpus: dict[str, float]  # map@10, r@1, r@5, r@10 in 0..1; median_rank
+    corpus: dict[str, float]  # map@10, map@16, r@1, r@5, r@10 in 0..1; median_rank
 
 
 def flatten_captions(captions: Sequence[Sequence[str]]) -> tuple[list[str], np.ndarray]:
@@ -73,27 +79,28 @@ def retrieval_values(similarity: np.ndarray, target: np.ndarray) -> RetrievalSco
 
 
 def retrieval_values_in_blocks(
-    block: Block, relevant: np.ndarray, items: int, block_cells: int | None = None
+    block: Block, relevant: np.ndarray, items: int, block_cells: int | None = None, ap_over: ApOver = "cutoff"
 ) -> RetrievalScores:
     """Compute the values of queries that have one or many right items, with one block of similarities in memory.
 
-    100,000 clips and 500,000 captions of 256 float32 numbers take 0.6 GB as embeddings and 200 GB as a matrix. Here a
-    block has `block_cells` numbers, and computing it holds about four such arrays at once.
+    The matrix of 100,000 clips and 500,000 captions would take 200 GB. Here a block has `block_cells` numbers, and
+    computing and ranking it holds a few such arrays at once.
 
     Args:
         block: gives the similarity [rows, N] of a slice of the queries.
         relevant: [Q, R] int, the right items of each query, in any order, at least one; rows are padded with NONE.
         items: N.
         block_cells: rows * N at most, but at least one row.
+        ap_over: of queries with more right items than the cut-off.
 
     Raises:
         RetrievalInputError: a query without right item, an item twice or outside 0..N-1, a block of another shape.
         NanSimilarityError: naming the first such query and item.
     """
     _check_relevant(relevant, items)
-    rows = max(1, (block_cells or MAX_COMPARED_CELLS) // items)
+    rows = max(1, (block_cells or BLOCK_CELLS) // items)
     ranks = np.empty(len(relevant), np.int64)
-    precision = np.empty(len(relevant))
+    precision = {cutoff: np.empty(len(relevant)) for cutoff in (CUTOFF, LATER_CUTOFF)}
     for start in range(0, len(relevant), rows):
         some = slice(start, min(start + rows, len(relevant)))
         similarity = block(some)
@@ -102,13 +109,14 @@ def retrieval_values_in_blocks(
         _refuse_nan(similarity, start)
         positions = _positions(similarity, relevant[some])
         ranks[some] = positions[:, 0]
-        precision[some] = _average_precision_of_many(positions, relevant[some])
+        for cutoff, values in precision.items():
+            values[some] = _average_precision_of_many(positions, relevant[some], cutoff, ap_over)
     corpus = {
-        "map@10": float(precision.mean()),
+        **{f"map@{cutoff}": float(values.mean()) for cutoff, values in precision.items()},
         **{f"r@{k}": float((ranks <= k).mean()) for k in (1, 5, 10)},
         "median_rank": float(np.median(ranks)),
     }
-    return RetrievalScores(ranks, precision, corpus)
+    return RetrievalScores(ranks, precision[CUTOFF], corpus)
 
 
 def relevant_of(target: np.ndarray, items: int) -> np.ndarray:
@@ -173,12 +181,12 @@ def _positions(similarity: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     return np.where(absent, similarity.shape[1] + 1, positions)
 
 
-def _average_precision_of_many(positions: np.ndarray, relevant: np.ndarray) -> np.ndarray:
-    """Return the average precision at 10, [rows]."""
+def _average_precision_of_many(positions: np.ndarray, relevant: np.ndarray, cutoff: int, ap_over: ApOver) -> np.ndarray:
+    """Return the average precision at a cut-off, [rows]."""
     hits = np.arange(1, positions.shape[1] + 1)
     counts = np.count_nonzero(relevant != NONE, axis=1)
-    found = np.where((positions <= CUTOFF) & (hits <= counts[:, None]), hits / positions, 0.0)
-    precision: np.ndarray = found.sum(axis=1) / np.minimum(counts, CUTOFF)
+    found = np.where((positions <= cutoff) & (hits <= counts[:, None]), hits / positions, 0.0)
+    precision: np.ndarray = found.sum(axis=1) / (counts if ap_over == "all" else np.minimum(counts, cutoff))
     return precision
 
 

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from torch.utils.checkpoint import checkpoint
 
 from ..checkpoint import load_weights, read_config, save_member
-from ..device import batches_by_length
+from ..device import batches_by_length, full_precision
 from ..distributed import gather_rows
 from ..encoders.audio import AudioEncoder
 from ..encoders.log_mel import pad_log_mels
@@ -204,9 +204,12 @@ class Retriever(nn.Module):
         return np.concatenate(found) if found else np.empty(0, np.float32)
 
 
-def negative_distances(texts: np.ndarray, clips: np.ndarray) -> np.ndarray:
-    """Return the similarity [texts, clips] of embeddings from `Retriever.under_metric`."""
-    return -pairwise_distance(torch.from_numpy(texts), torch.from_numpy(clips)).numpy()
+@torch.inference_mode()
+def negative_distances(texts: np.ndarray, clips: np.ndarray, device: torch.device | str = "cpu") -> np.ndarray:
+    """Return the similarity [texts, clips] of embeddings from `Retriever.under_metric`, computed on a device."""
+    with full_precision():
+        distances = pairwise_distance(torch.from_numpy(texts).to(device), torch.from_numpy(clips).to(device))
+        return distances.neg_().cpu().numpy()
 
 
 def _projection(dim: int, config: RetrieverConfig) -> nn.Module:

@@ -44,6 +44,13 @@ def test_accepts_a_byte_order_mark_and_semicolons(tmp_path: Path) -> None:
     assert read_folder(tmp_path, "test").clips["captions"].tolist() == [["hello, you"]]
 
 
+def test_reads_a_split_of_clotho_under_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "evaluation").mkdir()
+    touch(tmp_path / "evaluation", ("a b.wav",))
+    write_csv(tmp_path / "clotho_captions_evaluation.csv", ["file_name", "caption_1"], ["a b.wav", "one"])
+    assert read_folder(tmp_path, "evaluation").clips["captions"].tolist() == [["one"]]
+
+
 def test_orders_captions_by_number_and_drops_blank_ones(tmp_path: Path) -> None:
     _write(tmp_path, "file_name,caption_10,caption_2,caption_1\na.wav,ten, two ,one\nb.wav,ten, \n", ("a.wav", "b.wav"))
     assert read_folder(tmp_path, "test").clips["captions"].tolist() == [["one", "two", "ten"], ["ten"]]

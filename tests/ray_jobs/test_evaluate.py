@@ -1,34 +1,65 @@
-"""Relevance files: captions that several clips are right for."""
+"""What evaluate does beyond the pipeline's test: relevance files, and corpora too large for memory."""
 
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from corpora.table import CorpusError
-from ray_jobs.evaluate import read_relevance
+from corpora.table import QUARANTINE_COLUMNS, CorpusError, CorpusTable, clip_frame
+from models.ensemble.retrieval_fusion import RetrievalFusion
+from models.metrics.retrieval import NONE, flatten_captions, relevant_of, retrieval_values, retrieval_values_in_blocks
+from models.retriever.model import negative_distances
+from ray_jobs.evaluate import Relevance
+from ray_jobs.inference import ranking
+from ray_jobs.inference.ranking import embed_texts, padded, ranking_values, rows_of
 
-NAMES = ["a.wav", "b, c.wav", "d.wav"]
+FUSION = RetrievalFusion(weights={"a": 0.7, "b": 0.3})
 
 
-def test_captions_and_their_clips(tmp_path: Path) -> None:
+def split_of(names: list[str], set_aside: list[str]) -> CorpusTable:
+    clips = clip_frame([(name, f"/audio/{name}", ["rain"], "", "") for name in names])
+    lost = [(name, f"/audio/{name}", "empty") for name in set_aside]
+    return CorpusTable(clips, pd.DataFrame(lost, columns=list(QUARANTINE_COLUMNS)))
+
+
+def test_a_relevance_file_is_checked_before_anything_is_computed(tmp_path: Path) -> None:
     path = tmp_path / "relevance.csv"
-    path.write_text('caption,file_name\nrain,d.wav\n"a dog, far",a.wav\nrain,"b, c.wav"\nrain,d.wav\n')
-    queries, right = read_relevance(path, NAMES)
-    assert queries == ["rain", "a dog, far"]
-    assert right.tolist() == [[2, 1], [0, -1]]
+    path.write_text("query,audio_filenames\nrain,\"['d.wav', 'lost.wav']\"\ndog,['a.wav']\n")
+    found = Relevance.read(path, "all", split_of(["a.wav", "d.wav"], ["lost.wav"]))
+    assert list(found.right) == ["rain", "dog"]
+    with pytest.raises(CorpusError, match=r"line 2: 'lost\.wav' is not among the 2 clips of the split"):
+        Relevance.read(path, "all", split_of(["a.wav", "d.wav"], []))
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("caption,clip\nrain,a.wav\n", "found columns caption, clip; expected caption, file_name"),
-        ("caption,file_name\n", "no rows"),
-        ("caption,file_name\nrain,e.wav\n", "line 2: 'e.wav' is not among the 3 clips"),
-        ("", "expected caption, file_name"),
-    ],
-)
-def test_files_that_do_not_fit(content: str, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "relevance.csv"
-    path.write_text(content)
-    with pytest.raises(CorpusError, match=message):
-        read_relevance(path, NAMES)
+def test_queries_whose_clips_could_not_be_read_are_left_out() -> None:
+    right = {"rain": {"d.wav": 1, "a.wav": 1}, "dog": {"lost.wav": 2}, "sea": {"b.wav": 3, "lost.wav": 3}}
+    rows = rows_of(right, ["a.wav", "b.wav", "d.wav"])
+    assert rows == {"rain": [2, 0], "sea": [1]}
+    assert padded(rows.values()).tolist() == [[2, 0], [1, NONE]]
+
+
+def test_in_parts_as_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    captions = [[f"{clip} {number}" for number in range(5)] for clip in range(30)]
+    queries, target = flatten_captions(captions)
+    of_text = {name: dict(zip(queries, rng.normal(size=(150, 16)).astype(np.float32))) for name in "ab"}
+    clips = {name: rng.normal(size=(30, 16)).astype(np.float32) for name in "ab"}
+    asked: list[int] = []
+
+    def embed(texts: list[str]) -> dict[str, np.ndarray]:
+        asked.append(len(texts))
+        return {name: np.stack([rows[text] for text in texts]) for name, rows in of_text.items()}
+
+    whole = embed(queries)
+    asked.clear()
+    monkeypatch.setattr(ranking, "TEXTS_AT_ONCE", 64)
+    monkeypatch.setattr("models.metrics.retrieval.BLOCK_CELLS", 400)
+    texts = embed_texts(embed, queries, tmp_path)
+    assert asked == [64, 64, 22]
+    assert all(isinstance(rows, np.memmap) for rows in texts.values())
+    similarity = FUSION.join({name: negative_distances(whole[name], clips[name]) for name in "ab"})
+    forwards = ranking_values(FUSION, texts, clips, target[:, None])
+    assert forwards == retrieval_values(similarity, target).corpus
+    backwards = retrieval_values_in_blocks(lambda rows: similarity.T[rows], relevant_of(target, 30), 150)
+    assert ranking_values(FUSION, clips, texts, relevant_of(target, 30)) == pytest.approx(backwards.corpus)

@@ -299,11 +299,15 @@ def test_commands_on_the_bundle(smoke_run: Path, tmp_path: Path, capfd: pytest.C
     done = enclap("retrieve", bundle, "rain", audio / "test", "--top-k", "3")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.strip().splitlines()) == 3
-    values = tmp_path / "values.json"
-    done = enclap("evaluate", bundle, audio, "test", "--output", values)
+    values, relevance = tmp_path / "values.json", tmp_path / "relevance.csv"
+    relevance.write_text("query,audio_filenames\na dog barks,\"['test-00000.flac', 'test-00001.flac']\"\n")
+    done = enclap("evaluate", bundle, audio, "test", "--output", values, "--relevance", relevance, "--ap-over", "all")
     assert done.returncode == 0, done.stderr
+    assert "retrieval relevance, average precision over all" in done.stdout
     evaluated, combined = json.loads(values.read_text()), metrics(smoke_run)
     assert evaluated["retrieval"]["map@10"] == pytest.approx(combined["retrieval"]["ensemble"]["map@10"], abs=1e-3)
+    assert 0 < evaluated["retrieval_relevance"]["map@10"] <= evaluated["retrieval_relevance"]["map@16"]
+    assert evaluated["ap_over"] == "all"
     clips = pd.read_parquet(tmp_path / "values.parquet")
     assert clips["cider_d"].mean() == pytest.approx(evaluated["captioning"]["cider_d"])
     assert clips["clip_id"].is_unique

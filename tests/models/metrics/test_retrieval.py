@@ -6,6 +6,7 @@ import torch
 
 from models.metrics.retrieval import (
     NONE,
+    ApOver,
     NanSimilarityError,
     RetrievalInputError,
     chance_map10,
@@ -20,7 +21,7 @@ from models.retriever.optimal_transport import log_plan
 
 def test_identity_is_perfect() -> None:
     corpus = retrieval_values(np.eye(20), np.arange(20)).corpus
-    assert corpus == {"map@10": 1.0, "r@1": 1.0, "r@5": 1.0, "r@10": 1.0, "median_rank": 1.0}
+    assert corpus == {"map@10": 1.0, "map@16": 1.0, "r@1": 1.0, "r@5": 1.0, "r@10": 1.0, "median_rank": 1.0}
 
 
 def test_ranks_by_hand() -> None:
@@ -28,7 +29,8 @@ def test_ranks_by_hand() -> None:
     scores = retrieval_values(similarity, np.array([0, 4, 9, 10]))
     assert scores.ranks.tolist() == [1, 5, 10, 11]
     np.testing.assert_allclose(scores.average_precision, [1, 0.2, 0.1, 0])
-    assert scores.corpus == pytest.approx({"map@10": 0.325, "r@1": 0.25, "r@5": 0.5, "r@10": 0.75, "median_rank": 7.5})
+    recalls = {"r@1": 0.25, "r@5": 0.5, "r@10": 0.75, "median_rank": 7.5}
+    assert scores.corpus == pytest.approx({"map@10": 0.325, "map@16": 0.325 + 1 / 11 / 4, **recalls})
 
 
 def test_ties_count_against_the_system() -> None:
@@ -53,7 +55,7 @@ def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     similarity, target = rng.normal(size=(101, 30)), rng.integers(30, size=101)
     whole = retrieval_values(similarity, target)
-    monkeypatch.setattr("models.metrics.retrieval.MAX_COMPARED_CELLS", 70)
+    monkeypatch.setattr("models.metrics.retrieval.BLOCK_CELLS", 70)
     np.testing.assert_array_equal(retrieval_values(similarity, target).ranks, whole.ranks)
 
 
@@ -65,28 +67,32 @@ def test_chance() -> None:
     assert found == pytest.approx(chance_map10(50), rel=0.05)
 
 
-def plain_values(similarity: np.ndarray, relevant: list[list[int]]) -> tuple[list[int], list[float]]:
-    """Rank of the best right item and AP@10, by sorting each row, the right items last among equals."""
+def plain_values(
+    similarity: np.ndarray, relevant: list[list[int]], cutoff: int, over_all: bool
+) -> tuple[list[int], list[float]]:
+    """Rank of the best right item and AP at a cut-off, by sorting each row, the right items last among equals."""
     ranks, precisions = [], []
     for row, right in zip(similarity.tolist(), relevant, strict=True):
         order = sorted(range(len(row)), key=lambda item: (-row[item], item in right))
         positions = [place for place, item in enumerate(order, 1) if item in right]
         ranks.append(positions[0])
-        hits = [number / place for number, place in enumerate(positions, 1) if place <= 10]
-        precisions.append(sum(hits) / min(len(right), 10))
+        hits = [number / place for number, place in enumerate(positions, 1) if place <= cutoff]
+        precisions.append(sum(hits) / (len(right) if over_all else min(len(right), cutoff)))
     return ranks, precisions
 
 
+@pytest.mark.parametrize("ap_over", ["cutoff", "all"])
 @pytest.mark.parametrize("levels", [3, 1000])
-def test_many_right_items_agree_with_sorting(levels: int) -> None:
+def test_many_right_items_agree_with_sorting(levels: int, ap_over: ApOver) -> None:
     rng = np.random.default_rng(levels)
     similarity = rng.integers(levels, size=(60, 40)).astype(np.float32)
-    relevant = [rng.choice(40, rng.integers(1, 14), replace=False).tolist() for _ in range(60)]
-    padded = np.array([right + [NONE] * (13 - len(right)) for right in relevant])
-    found = retrieval_values_in_blocks(lambda rows: similarity[rows], padded, 40, block_cells=300)
-    ranks, precisions = plain_values(similarity, relevant)
+    relevant = [rng.choice(40, rng.integers(1, 20), replace=False).tolist() for _ in range(60)]
+    padded = np.array([right + [NONE] * (19 - len(right)) for right in relevant])
+    found = retrieval_values_in_blocks(lambda rows: similarity[rows], padded, 40, block_cells=300, ap_over=ap_over)
+    ranks, precisions = plain_values(similarity, relevant, 10, ap_over == "all")
     assert found.ranks.tolist() == ranks
     np.testing.assert_allclose(found.average_precision, precisions)
+    assert found.corpus["map@16"] == pytest.approx(np.mean(plain_values(similarity, relevant, 16, ap_over == "all")[1]))
 
 
 def test_one_right_item_among_many_is_the_same_as_one() -> None:
