@@ -12,7 +12,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
-from ..checkpoint import naming
+from ..checkpoint import naming, plain_data
 from ..device import batches_by_length
 from ..files import CheckpointError
 from ..published import local_architecture
@@ -159,7 +159,8 @@ def _pretrained(name: str) -> Any:
 
     transformers itself only warns, and draws them at random.
     """
-    model, report = AutoModel.from_pretrained(name, output_loading_info=True)
+    with plain_data(name):
+        model, report = AutoModel.from_pretrained(name, output_loading_info=True)
     # A masked language model was published without the pooler, whose output is not read here.
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     if missing:
