@@ -67,8 +67,8 @@ def read_config(schema: type[Config], directory: str | Path, kind: str) -> Confi
 
 
 @contextmanager
-def naming(directory: Path) -> Iterator[None]:
-    """Name the directory of a member's layout or tokenizer where transformers cannot read it.
+def naming(source: str | Path, remedy: str = REMEDY) -> Iterator[None]:
+    """Name the directory or hub id of a layout or tokenizer, by default a member's, where transformers cannot read it.
 
     Raises:
         CheckpointError: in place of any error.
@@ -77,7 +77,7 @@ def naming(directory: Path) -> Iterator[None]:
         yield
     except Exception as error:  # the tokenizers library raises no narrower class
         said = (str(error).strip() or repr(error)).splitlines()[0]
-        raise CheckpointError(f"{directory}: cannot be read ({said}); {REMEDY}") from error
+        raise CheckpointError(f"{source}: cannot be read ({said}); {remedy}") from error
 
 
 def read_tensors(path: Path, mapped: bool = False) -> Any:

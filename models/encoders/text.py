@@ -93,6 +93,18 @@ class TextEncoder(nn.Module):
             architecture, tokenizer = AutoConfig.from_pretrained(directory), AutoTokenizer.from_pretrained(directory)
         return cls(AutoModel.from_config(architecture), tokenizer, config)
 
+    @classmethod
+    def unfilled(cls, config: TextEncoderConfig) -> TextEncoder:
+        """Build the named encoder with random weights, to be filled from another file.
+
+        Raises:
+            CheckpointError: if its config or tokenizer cannot be read.
+        """
+        with naming(config.name, "expected a hub id, or a directory with config.json and a tokenizer"):
+            architecture = AutoConfig.from_pretrained(config.name)
+            tokenizer = AutoTokenizer.from_pretrained(config.name)
+        return cls(AutoModel.from_config(architecture), tokenizer, config)
+
     def continue_training(self, config: TextEncoderConfig) -> None:
         """Continue training under the settings of `config`; pooling stays as it is where `config` gives none.
 
