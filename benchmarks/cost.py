@@ -154,11 +154,11 @@ def work_of_members(experiment: Experiment, once: Counted, float32: float) -> di
     """Return the work of each member; an operation in float32 counts as `float32` of bfloat16."""
     work = {}
     for name, member in experiment.members.items():
-        forward, epochs = once.flops(member), member.training.epochs
+        forward, epochs = once.flops(member), member.epochs
         each = forward * (STEP + bool(getattr(member, "gradient_cache", None)))
         embeddings = once.embedding_flops(member) * audio_seconds(corpora_of_readers(experiment, name)) * float32
         steps = each * clips_of(experiment, name) * epochs + embeddings
-        work[name] = Work(each, steps, forward * VALIDATION_CLIPS * epochs)
+        work[name] = Work(each, steps, forward * VALIDATION_CLIPS * max(1, epochs))
     return work
 
 
@@ -166,8 +166,8 @@ def table_of_members(experiment: Experiment, work: dict[str, Work], speed: float
     """Return a row for each member, with its hours on one GPU."""
     table = Table("member", "GFLOP per clip", "clips per epoch", "steps", "PFLOP", "GPU hours", box=None)
     for name, member in experiment.members.items():
-        clips, own = clips_of(experiment, name), work[name]
-        steps = clips // member.training.batch_size * member.training.epochs
+        clips, own, training = clips_of(experiment, name), work[name], member.training
+        steps = clips // training.batch_size * training.epochs if training else 0
         hours = (own.steps + own.alone) / speed / 3600
         shown = (f"{own.each / 1e9:.0f}", f"{clips:,}", f"{steps:,}", f"{own.steps / 1e15:,.0f}", f"{hours:.1f}")
         table.add_row(name, *shown)

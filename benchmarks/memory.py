@@ -25,7 +25,8 @@ from ray_jobs.training.memory import layout, task_of, worker_memory
 EXPERIMENT = Path(__file__).parents[1] / "experiments" / "dcase2024.yaml"
 MEMBERS = {"captioner-base": "members.captioner-base.training.batch_size=4",
            "retriever-bge": "members.retriever-bge.gradient_cache=4",
-           "fluency": "members.fluency.training.batch_size=64"}  # fmt: skip
+           "fluency": "members.fluency={kind: fluency-detector, text_encoder: bert-base-uncased, training: {epochs: 3, "
+                      "batch_size: 64, learning_rate: 2e-5}}"}  # fmt: skip
 PRECISIONS = ("float32", "bfloat16")
 TARGET = 0.75
 

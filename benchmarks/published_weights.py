@@ -24,6 +24,16 @@ def write_language_model(folder: Path, name: str, captions: list[str]) -> None:
     train_tokenizer("wordpiece" if config.model_type == "bert" else "bpe", captions, 1000).save_pretrained(folder)
 
 
+def write_fense_checker(path: Path, encoder: Path) -> Path:
+    """Write FENSE's file of its error detector; `encoder` is the directory of a BERT as transformers saves it."""
+    bert = AutoModel.from_pretrained(encoder)
+    weights = {f"encoder.{name}": tensor for name, tensor in bert.state_dict().items()}
+    weights["encoder.embeddings.position_ids"] = torch.arange(bert.config.max_position_embeddings)[None]
+    weights |= {"clf.weight": 0.02 * torch.randn(6, bert.config.hidden_size), "clf.bias": torch.zeros(6)}
+    torch.save({"model_type": "bert-base-uncased", "num_classes": 6, "state_dict": weights}, path)
+    return path
+
+
 def write_dac(path: Path) -> Path:
     """Write descript's file of the 44.1 kHz DAC at 8 kbit/s: `{"state_dict": ..., "metadata": {"kwargs": ...}}`."""
     model = dac.DAC()  # whose defaults are those of this release

@@ -24,7 +24,7 @@ from pathlib import Path
 import psutil
 from claims import Claims, claim, parser, show
 from published_corpora import write_corpora
-from published_weights import write_audioset_convnext, write_dac, write_language_model
+from published_weights import write_audioset_convnext, write_dac, write_fense_checker, write_language_model
 
 from models.published import LANGUAGE_MODELS
 
@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[1]
 MINUTES, GIB = 40.0, 14.0  # what the rehearsal may take
 TEXT_ENCODERS = {"retriever-bge*": "bge-base-en-v1.5", "retriever-bert*": "bert-base-uncased",
                  "retriever-roberta*": "roberta-base", "fluency": "bert-base-uncased"}  # fmt: skip
+CHECKER = "echecker_clotho_audiocaps_base.ckpt"
 DURATION_S = 2.0
 
 
@@ -108,6 +109,8 @@ def overrides(folder: Path) -> list[str]:
         f"members.@retriever.audio_encoder.checkpoint={weights / 'convnext_tiny_465mAP_BL_AC_70kit.pth'}",
         *(f"members.{names}.text_encoder={weights / name}" for names, name in TEXT_ENCODERS.items()),
         *(f"members.captioner-{size}*.language_model={weights / f'bart-{size}'}" for size in ("base", "large")),
+        f"members.fluency.checkpoint={weights / CHECKER}",
+        "members.fluency.training=null",
         "members.*.training.epochs=1",
         "members.*.training.batch_size=4",
         "members.*.resources={workers: 1, cpus_per_worker: 2}",  # one member at a time
@@ -126,6 +129,7 @@ def write_inputs(folder: Path) -> None:
     captions = write_corpora(folder / "corpora", DURATION_S)
     for name in LANGUAGE_MODELS:
         write_language_model(folder / "weights" / Path(name).name, name, captions)
+    write_fense_checker(folder / "weights" / CHECKER, folder / "weights" / "bert-base-uncased")
     write_dac(folder / "weights" / "weights_44khz_8kbps_0.0.1.pth")
     write_audioset_convnext(folder / "weights" / "convnext_tiny_465mAP_BL_AC_70kit.pth")
 

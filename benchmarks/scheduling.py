@@ -78,7 +78,7 @@ def measure(start_up_s: float, epoch_s: float) -> Claims:
         experiment = experiment_of_chains(scratch)
         directory = RunDirectory(experiment)
         directory.checkpoints.mkdir(parents=True)
-        seconds = {name: start_up_s + epoch_s * m.training.epochs for name, m in experiment.members.items()}
+        seconds = {name: start_up_s + epoch_s * m.epochs for name, m in experiment.members.items()}
         start = stand_in(start_up_s, epoch_s).options(label_selector=this_node()).remote
         process = psutil.Process()
         cpu, began = sum(process.cpu_times()[:2]), time.time()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from pydantic import BaseModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.serialization import safe_globals
 
 from .files import CheckpointError, atomic_write, write_json
 from .records import check_fields, parse_object
@@ -19,6 +23,16 @@ from .records import check_fields, parse_object
 Config = TypeVar("Config", bound=BaseModel)
 REMEDY = "copy the member again from where it was trained, or remove its directory and train it again"
 SHOWN = 5  # misfits in a message
+# What trainers save beside the tensors, such as the best mAP: the pickles of numpy's numbers and arrays name these two
+# functions, numpy 1 in the first module and numpy 2 in the second, and the types.
+REBUILDERS: dict[str, Any] = {"scalar": np.float64(0).__reduce__()[0], "_reconstruct": np.zeros(0).__reduce__()[0]}
+NUMPY_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    np.ndarray,
+    np.dtype,
+    *(type(np.dtype(code)) for code in "?bhilqBHILQefdFDSU"),  # no objects, which would bring further globals
+    *((function, f"numpy.core.multiarray.{name}") for name, function in REBUILDERS.items()),
+    *((function, f"numpy._core.multiarray.{name}") for name, function in REBUILDERS.items()),
+]
 
 
 def save_member(model: nn.Module, directory: str | Path, kind: str, config: BaseModel) -> None:
@@ -53,8 +67,8 @@ def read_config(schema: type[Config], directory: str | Path, kind: str) -> Confi
 
 
 @contextmanager
-def naming(directory: Path) -> Iterator[None]:
-    """Name the directory of a member's layout or tokenizer where transformers cannot read it.
+def naming(source: str | Path, remedy: str = REMEDY) -> Iterator[None]:
+    """Name the directory or hub id of a layout or tokenizer, by default a member's, where transformers cannot read it.
 
     Raises:
         CheckpointError: in place of any error.
@@ -63,7 +77,7 @@ def naming(directory: Path) -> Iterator[None]:
         yield
     except Exception as error:  # the tokenizers library raises no narrower class
         said = (str(error).strip() or repr(error)).splitlines()[0]
-        raise CheckpointError(f"{directory}: cannot be read ({said}); {REMEDY}") from error
+        raise CheckpointError(f"{source}: cannot be read ({said}); {remedy}") from error
 
 
 def read_tensors(path: Path, mapped: bool = False) -> Any:
@@ -73,14 +87,41 @@ def read_tensors(path: Path, mapped: bool = False) -> Any:
         mapped: leave what `torch.save` wrote on disk until it is used.
 
     Raises:
-        CheckpointError: if the file is damaged, or of neither kind.
+        CheckpointError: if the file is damaged, or of neither kind; naming what is neither a tensor nor plain data.
     """
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with plain_data(path):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except CheckpointError:
+        raise
     except Exception as error:  # torch raises a dozen classes, depending on which bytes are wrong
         raise CheckpointError(f"{path}: cannot be read as weights: {error}") from error
+
+
+@contextmanager
+def plain_data(source: str | Path) -> Iterator[None]:
+    """Let `torch.load(weights_only=True)` read numpy's numbers and arrays, too, and name any other class it refuses.
+
+    It is for published files, by whatever library they are read. Nothing in them is called but what rebuilds tensors,
+    numbers and arrays.
+
+    Raises:
+        CheckpointError: naming the class or function that the file of `source` asks for.
+    """
+    try:
+        with safe_globals(NUMPY_GLOBALS):
+            yield
+    except UnpicklingError as error:
+        refused = re.search(r"(?:GLOBAL |<class ')([\w.]+)", str(error))
+        if not refused:
+            raise
+        raise CheckpointError(
+            f"{source}: cannot be read as weights: found {refused[1]}, expected tensors, numbers, texts, lists and "
+            "dictionaries alone; reading it would run code of the file's choice. If you trust its source, save the "
+            "part that is expected without it: content = torch.load(file, weights_only=False), then torch.save"
+        ) from error
 
 
 def load_weights(model: nn.Module, directory: str | Path) -> None:

@@ -12,7 +12,7 @@ from models.codec.base import Codec, load_codec
 from models.ensemble.bundle import MANIFEST, BundleManifest
 from models.files import atomic_directory, sha256_of
 from ray_jobs.experiment.config import Experiment
-from ray_jobs.experiment.member_config import CaptionerMember
+from ray_jobs.experiment.member_config import CaptionerMember, FluencyDetectorMember
 from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling
 from ray_jobs.results.member import MemberMetrics, checked_weights
 from ray_jobs.results.metrics import EnsembleMetrics
@@ -24,11 +24,11 @@ from ray_jobs.run.log import LOG
 from ray_jobs.training.kept_epochs import KEPT
 
 NOTICE = """Weights in this directory were trained by enclap-ensemble from the corpora below and from the checkpoints
-that bundle.json names under provenance. Their licences apply.
+that bundle.json names under provenance, or are published ones as they were. Their licences apply.
 
 {corpora}
 - the codec {codec}: the published DAC weights are MIT; those trained on the built-in corpus carry no third-party data
-"""
+{published}"""
 
 
 def run(experiment: Experiment) -> None:
@@ -72,7 +72,12 @@ def run(experiment: Experiment) -> None:
 def _notice(experiment: Experiment) -> str:
     """Return the licence notes of what the weights were trained on."""
     corpora = "\n".join(f"- {name} ({corpus.kind}): {corpus.licence}" for name, corpus in experiment.corpora.items())
-    return NOTICE.format(corpora=corpora, codec=experiment.features.codec)
+    published = "".join(
+        f"- {name}: the weights of {Path(member.checkpoint).name} as they were published\n"
+        for name, member in experiment.ensemble().items()
+        if isinstance(member, FluencyDetectorMember) and member.checkpoint
+    )
+    return NOTICE.format(corpora=corpora, codec=experiment.features.codec, published=published)
 
 
 def _manifest(experiment: Experiment, directory: RunDirectory, codec: Codec) -> BundleManifest:

@@ -46,8 +46,13 @@ def run(bundle: Path, tables: list[Path], output: Path | None = None) -> None:
     for name, one in found.items():
         for line in _lines(name, one):
             print_data(line)
-    corpora = {name: corpus["kind"] for name, corpus in manifest.provenance["corpora"].items()}
-    say(f"fluency: the detector was trained on {', '.join(corpora)}; captions of other corpora are out of its domain")
+    is_trained = manifest.provenance["members"][manifest.fluency_detector]["epochs"] > 0
+    corpora = {name: one["kind"] for name, one in manifest.provenance["corpora"].items()} if is_trained else {}
+    if is_trained:
+        names = ", ".join(corpora)
+        say(f"fluency: the detector was trained on {names}; captions of other corpora are out of its domain")
+    else:
+        say("fluency: the detector is a published one, which was not trained on the bundle's corpora")
     if set(corpora.values()) == {SYNTHETIC}:
         say(
             "fluency: that is the built-in synthetic corpus alone; captions that it flags elsewhere are unlike it, and "

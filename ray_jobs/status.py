@@ -32,6 +32,7 @@ from ray_jobs.run.lock import LEASE_S, Owner, heartbeat_age_s, read_owner
 
 # outdated: made from other settings, so the next job makes it again. stopped: begun, and no job works on it.
 State = Literal["waiting", "running", "stopped", "failed", "outdated", "done"]
+AS_PUBLISHED = "published weights, not trained"
 FOLDED = ("validation", "")  # titles of columns that may be long
 STYLES = {"done": "green", "running": "bold", "failed": "red", "stopped": "yellow", "outdated": "yellow"}
 
@@ -174,14 +175,16 @@ def _corpus(directory: RunDirectory, name: str, alive: bool) -> Part:
 
 def _member(directory: RunDirectory, name: str, alive: bool) -> MemberStatus:
     member, path, inputs = directory.experiment.members[name], directory.member(name), directory.member_inputs(name)
-    status = MemberStatus(name, member.kind, _state(path, inputs), member.training.epochs)
+    status = MemberStatus(name, member.kind, _state(path, inputs), member.epochs)
     if status.state == "done":
         metrics = MemberMetrics.read(path)
         return replace(
             _with_values(status, metrics.best),
             epoch=metrics.epochs,
-            seconds_per_epoch=metrics.seconds / metrics.epochs,
-            note=f"best of epoch {metrics.best['epoch']:.0f} by {metrics.chosen_by}",
+            seconds_per_epoch=metrics.seconds / metrics.epochs if metrics.epochs else None,
+            note=f"best of epoch {metrics.best['epoch']:.0f} by {metrics.chosen_by}"
+            if metrics.epochs
+            else AS_PUBLISHED,
         )
     if storage.exists(directory.checkpoints / f"{name}-{inputs}"):
         return _with_progress(replace(status, state="running" if alive else "stopped"), path)
@@ -259,7 +262,7 @@ def _show(status: RunStatus) -> None:
     for m in status.members:
         at = "-" if m.epoch is None else str(m.epoch)
         cells = [
-            f"{at}/{m.epochs}" + (f" + {m.step}/{m.steps}" if m.step else ""),
+            (f"{at}/{m.epochs}" if m.epochs else "-") + (f" + {m.step}/{m.steps}" if m.step else ""),
             "" if m.train_loss is None else f"{m.train_loss:.3f}",
             "".join(f"{key} {value:.3f}" for key, value in list(m.validation.items())[:1]),  # --json has all
             "" if m.seconds_per_epoch is None else f"{m.seconds_per_epoch:.1f} s",

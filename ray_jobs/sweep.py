@@ -212,7 +212,7 @@ def _population(results: tune.ResultGrid, own: dict[str, Any], monitor: str) -> 
 
 
 def _scheduler(experiment: Experiment, member: str, domains: dict[str, Any]) -> TrialScheduler:
-    sweep, epochs = experiment.sweep, experiment.members[member].training.epochs
+    sweep, epochs = experiment.sweep, experiment.members[member].epochs
     if sweep.scheduler == "pbt":
         # not `synch`: there, all others wait without end for a trial that has failed or ended early
         return PopulationBasedTraining(

@@ -129,7 +129,7 @@ def train_members(
             except ray.exceptions.RayError as error:
                 failed[name] = reason(error)
                 say(f"train: {name} failed: {failed[name]}", style="red")
-                note_failure(directory.member(name), experiment.members[name].training.epochs, failed[name])
+                note_failure(directory.member(name), experiment.members[name].epochs, failed[name])
             else:
                 todo.discard(name)
                 say(f"train: {name} is done", style="green")

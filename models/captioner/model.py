@@ -27,7 +27,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
-from ..checkpoint import load_weights, naming, read_config, save_member
+from ..checkpoint import load_weights, naming, plain_data, read_config, save_member
 from ..published import local_architecture
 from ..settings import RANDOM, CaptionerConfig, CaptionerSettings
 from ..tokenization import train_tokenizer, untrained_tokenizer
@@ -118,7 +118,8 @@ class Captioner(nn.Module):
             load_enclap_weights(model, config.checkpoint)
             return model
         if not name.startswith(RANDOM):
-            bart = AutoModelForSeq2SeqLM.from_pretrained(name, config=_architecture(config), dtype=torch.float32)
+            with plain_data(name):
+                bart = AutoModelForSeq2SeqLM.from_pretrained(name, config=_architecture(config), dtype=torch.float32)
             return cls(config, bart, AutoTokenizer.from_pretrained(name))
         architecture = _architecture(config)
         tokenizer = train_tokenizer(config.tokenizer, captions, config.vocab_size)

@@ -17,6 +17,7 @@ from timm.models import group_parameters
 from timm.models.convnext import ConvNeXt
 from torch import Tensor, nn
 
+from ..checkpoint import plain_data
 from ..settings import RANDOM, AudioEncoderConfig
 from .audioset_checkpoint import load_audioset_weights
 
@@ -60,7 +61,9 @@ class AudioEncoder(nn.Module):
         """
         encoder = cls(config, n_mels)
         if config.pretrained:
-            encoder.trunk.load_state_dict(_trunk(config, pretrained=True).state_dict())
+            with plain_data(config.backbone):
+                published = _trunk(config, pretrained=True)
+            encoder.trunk.load_state_dict(published.state_dict())
         if config.checkpoint:
             load_audioset_weights(encoder, config.checkpoint)
         return encoder

@@ -12,7 +12,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
-from ..checkpoint import naming
+from ..checkpoint import naming, plain_data
 from ..device import batches_by_length
 from ..files import CheckpointError
 from ..published import local_architecture
@@ -93,6 +93,18 @@ class TextEncoder(nn.Module):
             architecture, tokenizer = AutoConfig.from_pretrained(directory), AutoTokenizer.from_pretrained(directory)
         return cls(AutoModel.from_config(architecture), tokenizer, config)
 
+    @classmethod
+    def unfilled(cls, config: TextEncoderConfig) -> TextEncoder:
+        """Build the named encoder with random weights, to be filled from another file.
+
+        Raises:
+            CheckpointError: if its config or tokenizer cannot be read.
+        """
+        with naming(config.name, "expected a hub id, or a directory with config.json and a tokenizer"):
+            architecture = AutoConfig.from_pretrained(config.name)
+            tokenizer = AutoTokenizer.from_pretrained(config.name)
+        return cls(AutoModel.from_config(architecture), tokenizer, config)
+
     def continue_training(self, config: TextEncoderConfig) -> None:
         """Continue training under the settings of `config`; pooling stays as it is where `config` gives none.
 
@@ -159,7 +171,8 @@ def _pretrained(name: str) -> Any:
 
     transformers itself only warns, and draws them at random.
     """
-    model, report = AutoModel.from_pretrained(name, output_loading_info=True)
+    with plain_data(name):
+        model, report = AutoModel.from_pretrained(name, output_loading_info=True)
     # A masked language model was published without the pooler, whose output is not read here.
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     if missing:

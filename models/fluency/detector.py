@@ -15,10 +15,14 @@ from ..checkpoint import load_weights, read_config, save_member
 from ..encoders.text import TextEncoder, text_batches
 from ..settings import FluencyDetectorConfig
 from .damage import DAMAGES, damage_as
+from .fense_checkpoint import OUTPUTS, load_fense_weights, plain_words
 
 
 class FluencyDetector(nn.Module):
-    """A text encoder and a linear layer with one output."""
+    """A text encoder and a linear layer with one output, or with the six of FENSE's published detector.
+
+    The published one reads texts without punctuation (`plain_words`), and its last output is the one that counts.
+    """
 
     kind = "fluency-detector"
 
@@ -26,11 +30,23 @@ class FluencyDetector(nn.Module):
         super().__init__()
         self.config = config.model_copy(update={"text_encoder": text_encoder.config})
         self.text_encoder = text_encoder
-        self.head = nn.Linear(text_encoder.dim, 1)
+        self.head = nn.Linear(text_encoder.dim, len(OUTPUTS) if config.checkpoint else 1)
 
     @classmethod
     def create(cls, config: FluencyDetectorConfig, captions: Iterable[str]) -> FluencyDetector:
-        """Build for training; `captions` train the tokenizer of a text encoder from scratch."""
+        """Build for training, or load the published detector that `config` names.
+
+        Args:
+            captions: they train the tokenizer of a text encoder from scratch.
+
+        Raises:
+            CheckpointError: if published weights cannot be loaded.
+        """
+        if config.checkpoint:
+            encoder = config.text_encoder.model_copy(update={"pooling": "cls"})
+            detector = cls(config, TextEncoder.unfilled(encoder))
+            load_fense_weights(detector, config.checkpoint, encoder.name)
+            return detector
         return cls(config, TextEncoder.create(config.text_encoder, captions))
 
     @classmethod
@@ -61,8 +77,10 @@ class FluencyDetector(nn.Module):
 
     def logits(self, texts: list[str]) -> Tensor:
         """Return the values [B] of texts before the sigmoid."""
+        if self.config.checkpoint:
+            texts = [plain_words(text) for text in texts]
         found: Tensor = self.head(self.text_encoder(texts))
-        return found[:, 0]
+        return found[:, -1]
 
     @torch.inference_mode()
     def fluency_error(self, texts: list[str]) -> np.ndarray:

@@ -273,7 +273,10 @@ def _sbert() -> Any:
     """Load SBERT from the cache's directory: given a name, the library would ask the hub."""
     from sentence_transformers import SentenceTransformer
 
-    return SentenceTransformer(_cached_model(SBERT), local_files_only=True)
+    from ..checkpoint import plain_data
+
+    with plain_data(SBERT):
+        return SentenceTransformer(_cached_model(SBERT), local_files_only=True)
 
 
 @lru_cache(maxsize=1)
@@ -285,11 +288,12 @@ def _checker() -> Any:
     import torch
     from aac_metrics.functional.fer import BERTFlatClassifier
 
-    saved = torch.load(_checker_path(), map_location="cpu", weights_only=True)
-    checker = BERTFlatClassifier(_cached_model(CHECKER_BASE), saved["num_classes"])
-    # a buffer that transformers kept in older releases
-    weights = {name: w for name, w in saved["state_dict"].items() if name != "encoder.embeddings.position_ids"}
-    checker.load_state_dict(weights)
+    from ..checkpoint import plain_data
+    from ..fluency.fense_checkpoint import OUTPUTS, read_fense_checkpoint
+
+    with plain_data(CHECKER_BASE):
+        checker = BERTFlatClassifier(_cached_model(CHECKER_BASE), len(OUTPUTS))
+    checker.load_state_dict(read_fense_checkpoint(_checker_path()).weights)
     return checker.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 

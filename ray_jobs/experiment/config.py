@@ -115,6 +115,10 @@ class Experiment(Settings):
     def _check_start(self, name: str, member: AnyMember, before: str) -> None:
         if self.members[before].kind != member.kind:
             raise ValueError(f"members.{name}.init_from: {before!r} is not a {member.kind}")
+        if not self.members[before].training:
+            raise ValueError(
+                f"members.{name}.init_from: {before!r} is published as it is, and not to be trained further"
+            )
         for key, value in self.members[before].weight_identity().items():
             if member.weight_identity()[key] != value:
                 raise ValueError(

@@ -41,7 +41,8 @@ def load_config(path: str | Path, overrides: list[str], schema: type[Schema]) ->
     """Read a YAML file, apply `key.subkey=value` overrides (values are YAML), and validate it against `schema`.
 
     An override may reach several members: `members.*.training.epochs=1` all, `members.captioner-*.training.epochs=1`
-    those whose names fit, `members.@captioner.training.epochs=1` those of a kind. Overrides apply in their order.
+    those whose names fit, `members.@captioner.training.epochs=1` those of a kind. Overrides apply in their order. Those
+    of `training` pass over members that have none, where others have.
 
     Raises:
         ConfigError: naming file and key; for an unknown key also the nearest valid one.
@@ -96,6 +97,8 @@ def _override(raw: dict[str, Any], override: str) -> None:
         raise ConfigError(f"{override!r}: the value is not YAML: {error}") from error
     nodes = [raw]
     for key in (parts := dotted.split("."))[:-1]:
+        if key == "training":  # a published detector is not trained
+            nodes = [node for node in nodes if node.get(key)] or nodes
         nodes = [node.setdefault(name, {}) for node in nodes for name in _named(node, key, override)]
         if not all(isinstance(node, dict) for node in nodes):
             raise ConfigError(f"{override!r}: {key!r} holds a value, not keys")

@@ -160,8 +160,13 @@ class Member(Settings):
         "if empty, all corpora",
     )
     init_from: str | None = Field(None, description="name of another member whose weights to start from")
-    training: Training
+    training: Training | None
     resources: Resources = Resources()
+
+    @property
+    def epochs(self) -> int:
+        """Return the epochs of its training; 0 for published weights that are used as they are."""
+        return self.training.epochs if self.training else 0
 
     def edges(self) -> list[str]:
         """Return the names of members that must be trained first."""
@@ -185,7 +190,7 @@ class Member(Settings):
 
     @model_validator(mode="after")
     def _pieces_are_of_captioners(self) -> Member:
-        if self.training.parallel == "fsdp":
+        if self.training and self.training.parallel == "fsdp":
             if not self.shards:
                 raise ValueError("training.parallel: fsdp is for captioners; leave it out")
             if self.resources.workers == 1:
@@ -194,6 +199,8 @@ class Member(Settings):
 
     @model_validator(mode="after")
     def _batch_divides_evenly(self) -> Member:
+        if not self.training:
+            return self
         size, accumulate = self.training.batch_size, self.training.accumulate
         for workers in self.resources.worker_range:
             if size % (accumulate * workers):
@@ -212,6 +219,7 @@ class RetrieverMember(Member, RetrieverSettings):
     paths_or_names = ("text_encoder.name",)
 
     kind: Literal["retriever"]
+    training: Training
     gradient_cache: int | None = Field(
         None,
         gt=0,
@@ -243,6 +251,7 @@ class CaptionerMember(Member, CaptionerSettings):
     shards = True
 
     kind: Literal["captioner"]
+    training: Training
     audio_embedding: str | Annotated[list[str], Field(min_length=1)] = Field(
         description="name of the retriever whose audio embedding it reads; or of several, whose embeddings stand side "
         "by side"
@@ -283,12 +292,30 @@ class CaptionerMember(Member, CaptionerSettings):
 
 
 class FluencyDetectorMember(Member, FluencyDetectorConfig):
-    """A fluency-error detector, trained on captions and damaged captions."""
+    """A fluency-error detector, trained on captions and damaged captions, or FENSE's published one."""
 
     task = "ray_jobs.training.tasks.fluency:FluencyTask"
+    paths = ("checkpoint",)
     paths_or_names = ("text_encoder.name",)
 
     kind: Literal["fluency-detector"]
+    training: Training | None = Field(
+        None,
+        description="the settings of its training, with AdamW; required unless there is a `checkpoint`, which is not "
+        "trained further",
+    )
+
+    @model_validator(mode="after")
+    def _is_trained_or_published(self) -> FluencyDetectorMember:
+        if not self.checkpoint and not self.training:
+            raise ValueError("training: missing; expected it, or `checkpoint` for FENSE's published detector")
+        for field in ("training", "corpora", "init_from"):
+            if self.checkpoint and getattr(self, field):
+                raise ValueError(
+                    f"{field}: has no effect on the published detector of `checkpoint`, which is used as it is; leave "
+                    f"{field} out, or checkpoint to train a detector"
+                )
+        return self
 
     def weight_identity(self) -> dict[str, str]:
         return {"text_encoder.name": self.text_encoder.name}

@@ -20,12 +20,14 @@ FEW_EPOCHS = 15  # below, each epoch of a curve is marked
 
 
 def shown_members(experiment: Experiment, directory: RunDirectory) -> list[dict[str, Any]]:
-    """Return each member's metrics.json with the chart of its training, in the order of the experiment."""
+    """Return each member's metrics.json with the chart of its training, if any, in the order of the experiment."""
     return [_member(directory.member(name)) for name in experiment.members]
 
 
 def _member(path: Path) -> dict[str, Any]:
     metrics = MemberMetrics.read(path)
+    if not metrics.epochs:
+        return {**metrics.model_dump(), "curve": None}
     history = read_table(path / "history.parquet", MemberMetrics.COMMAND)
     return {**metrics.model_dump(), "curve": _training_curve(history, metrics.chosen_by, metrics.best["epoch"])}
 

@@ -27,7 +27,7 @@ class MemberMetrics(ResultRecord):
     kind: str
     split: Literal["validation"]
     chosen_by: str  # name of the value by which the best epoch is chosen
-    epochs: int  # trained
+    epochs: int  # trained; 0 for published weights that are used as they are, with their values as `best`
     best: Values  # of the best epoch
     kept_epochs: list[int]  # numbers of the epochs whose models are kept, best first
     parameters: int

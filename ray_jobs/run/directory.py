@@ -20,7 +20,9 @@ from ray_jobs.run import storage
 
 PACKAGES = ("ray", "torch", "transformers", "timm", "descript-audio-codec", "aac-metrics", "numpy", "pandas", "pyarrow")
 MARKER = ".done.json"
-ADDED_TO_TRAINING = {"shuffle_clips": 4096}  # after version 0.1, with their defaults, which fingerprints leave out
+# Fields added after version 0.1, with their defaults, which fingerprints leave out.
+ADDED_TO_TRAINING = {"shuffle_clips": 4096}
+ADDED_TO_MEMBERS: dict[str, dict[str, Any]] = {"fluency-detector": {"checkpoint": None}}
 
 
 class NotReadyError(InputError):
@@ -94,9 +96,9 @@ class RunDirectory:
     def member_inputs(self, name: str) -> str:
         member = self.experiment.members[name]
         settings = member.model_dump(mode="json", exclude={"resources"})
-        for field, default in ADDED_TO_TRAINING.items():  # members that were trained before stay valid
-            if settings["training"][field] == default:
-                del settings["training"][field]
+        # members that were trained before stay valid
+        _leave_out(settings, ADDED_TO_MEMBERS.get(member.kind, {}))
+        _leave_out(settings["training"] or {}, ADDED_TO_TRAINING)
         edges = [self.member_inputs(edge) for edge in member.edges()]
         return fingerprint(settings, self.experiment.seed, self.features_inputs(), edges)
 
@@ -113,6 +115,13 @@ class RunDirectory:
         e = self.experiment
         joint = e.model_dump(mode="json", include={"token_ensembles"})
         return fingerprint(self.members_inputs(), e.search, e.sampling, e.beam, joint, e.target_corpus)
+
+
+def _leave_out(settings: dict[str, Any], defaults: dict[str, Any]) -> None:
+    """Remove the fields that have these defaults."""
+    for field, default in defaults.items():
+        if field in settings and settings[field] == default:
+            del settings[field]
 
 
 def is_done(directory: Path, inputs: str) -> bool:

@@ -37,6 +37,11 @@ class TrainingJob(ABC):
         """Return the module and class of the training's `Task`, for `resolve_name`: each brings its heavy imports."""
 
     @property
+    def is_trained(self) -> bool:
+        """Return whether there is anything to train; else what the task creates is published as it is."""
+        return True
+
+    @property
     @abstractmethod
     def training(self) -> Training:
         """Return the settings of the loop."""

@@ -37,6 +37,7 @@ COUNTED = ("epoch", "step", "totals", "seconds", "history")
 def train_worker(request: TrainingRequest) -> None:
     """Train from the last checkpoint on, or from another training's where there is none, and publish the result.
 
+    What is not trained is published as the task creates it.
     A training that was published is not repeated: what is left is done (`Task.finish`).
     """
     job = request.job.on_this_node()
@@ -50,7 +51,10 @@ def train_worker(request: TrainingRequest) -> None:
     task = make_task(job)
     with tempfile.TemporaryDirectory() as scratch, actionable_errors(job, task.memory_remedy, Path(scratch)):
         if not broadcast_from_rank_zero(is_done(job.output, job.inputs)):
-            _train(TrainingState(task, Path(scratch), rank, world, request.start), request.commit, say)
+            if job.is_trained:
+                _train(TrainingState(task, Path(scratch), rank, world, request.start), request.commit, say)
+            elif rank == 0:
+                _publish(task, _untrained(task, Path(scratch)), request.commit)
         broadcast_from_rank_zero(None)  # the result is published
         task.finish(rank, world, say)
 
@@ -264,18 +268,35 @@ class TrainingState:
         storage.push(output / MemberProgress.FILE)
 
     def publish(self, commit: str) -> None:
-        """Put the result where the run directory promises it, and mark it done."""
-        job = self.task.job
+        """Publish the best epochs."""
         trained = Trained(
             kept=self.scratch / KEPT,
             epochs=best_epochs(self._scores(), self.training.keep_epochs),
             history=self.history,
             parameters=sum(parameter.numel() for parameter in self.model.parameters()),
         )
-        self.task.publish(trained, commit)
-        storage.remove(job.output / MemberProgress.FILE)
-        storage.push(job.output)
-        mark_done(job.output, job.inputs)
+        _publish(self.task, trained, commit)
+
+
+def _untrained(task: Task, scratch: Path) -> Trained:
+    """Save the model that the task creates as epoch 0, with its validation values."""
+    model = task.create().to(ray.train.torch.get_device()).eval()
+    model.save(scratch / KEPT / "0")
+    return Trained(
+        kept=scratch / KEPT,
+        epochs=[0],
+        history=[{"epoch": 0, "seconds": 0.0, **task.validate(model).values}],
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+    )
+
+
+def _publish(task: Task, trained: Trained, commit: str) -> None:
+    """Put the result where the run directory promises it, and mark it done."""
+    output = task.job.output
+    task.publish(trained, commit)
+    storage.remove(output / MemberProgress.FILE)
+    storage.push(output)
+    mark_done(output, task.job.inputs)
 
 
 def _lines(job: TrainingJob, epoch: Validation) -> list[str]:

@@ -59,7 +59,12 @@ class MemberJob(TrainingJob):
         return self.member.task
 
     @property
+    def is_trained(self) -> bool:
+        return self.member.training is not None
+
+    @property
     def training(self) -> Training:
+        assert self.member.training, "published weights are not trained"
         return self.member.training
 
     @property

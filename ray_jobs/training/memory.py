@@ -53,6 +53,8 @@ def worker_memory(experiment: Experiment, name: str) -> Memory | None:
         return None
     member = experiment.members[name]
     weights = sum(p.numel() for p in model.parameters())
+    if not member.training:  # loaded, measured and written
+        return Memory(state=FLOAT32 * weights, activations=0, scratch=FLOAT32 * weights)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     copies = 2 if member.training.ema_decay else 1
     gradients = 2 if member.resources.worker_range[-1] > 1 else 1  # DistributedDataParallel sends them from buckets
@@ -85,6 +87,7 @@ def activation_bytes(experiment: Experiment, name: str, model: nn.Module) -> int
         model: as `layout` returns it, which is changed.
     """
     member, saved = experiment.members[name], dict[int, int]()
+    assert member.training
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

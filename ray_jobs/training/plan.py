@@ -48,7 +48,7 @@ def by_critical_path(experiment: Experiment, names: set[str]) -> list[str]:
     def epochs_to_the_end(name: str) -> int:
         if name not in path:
             after = [other for other, member in experiment.members.items() if name in member.edges()]
-            own = experiment.members[name].training.epochs
+            own = experiment.members[name].epochs
             path[name] = own + max(map(epochs_to_the_end, after), default=0)
         return path[name]
 
@@ -110,6 +110,6 @@ def table(experiment: Experiment, names: set[str], cluster: dict[str, float], ne
                 key if key.startswith("accelerator_type:") else f"{amount:g} {key}"
                 for key, amount in r.per_worker().items()
             )
-            edges, epochs = ", ".join(member.edges()), str(member.training.epochs)
+            edges, epochs = ", ".join(member.edges()), str(member.epochs)
             shown.add_row(str(number), name, member.kind, edges, workers, each, *needs[name].cells(), epochs)
     return shown

@@ -21,6 +21,8 @@ def space(experiment: Experiment, member: str) -> dict[str, Any]:
     if member not in experiment.members:
         raise ConfigError(f"sweep: {member!r} is not among members ({', '.join(experiment.members)})")
     settings = experiment.members[member]
+    if not settings.training:
+        raise ConfigError(f"sweep: {member!r} is published as it is (members.{member}.checkpoint); nothing to search")
     name = experiment.sweep.space or settings.kind
     if name not in SPACES:
         raise ConfigError(f"sweep.space: found {name!r}, expected one of {', '.join(SPACES)}")
@@ -43,6 +45,7 @@ def _check_population(experiment: Experiment, member: str, domains: dict[str, An
                 "could change there; use asha"
             )
     sweep, training = experiment.sweep, experiment.members[member].training
+    assert training  # `space` refuses a member without
     if training.parallel == "fsdp":
         raise ConfigError(
             f"sweep.scheduler: pbt hands whole weights on, which members.{member}.training.parallel: fsdp does not have"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +14,14 @@ import torch
 from pydantic import BaseModel
 from safetensors.torch import load_file
 from torch import nn
+from transformers import AutoModel
 
 from models.checkpoint import load_weights, read_config, read_tensors, save_member, tensor_misfits
+from models.encoders.text import TextEncoder
 from models.files import CheckpointError
+from models.settings import TextEncoderConfig
+
+from .conftest import published_text_encoder
 
 WANTED = {f"layer.{number}": torch.empty(2, 3, device="meta") for number in range(8)}
 
@@ -128,3 +137,70 @@ def test_a_damaged_file_of_torch_is_named_wherever_the_damage_is(tmp_path: Path)
             refused.append(str(error))
     assert len(refused) > 50
     assert all(said.startswith(f"{path}: cannot be read as weights: ") for said in refused)
+
+
+# --- what trainers save beside the tensors -------------------------------------------------------------------------
+
+SCALARS = [np.float64(0.471), np.float32(0.5), np.int64(7), np.bool_(True), np.str_("best")]
+
+
+class Calls:
+    """Calls a function when it is unpickled."""
+
+    def __init__(self, function: Callable[[str], Any], argument: str) -> None:
+        self.reduced = function, (argument,)
+
+    def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
+        return self.reduced
+
+
+@pytest.mark.parametrize(
+    ("as_zip", "module"),
+    [(True, "numpy._core.multiarray"), (False, "numpy._core.multiarray"), (False, "numpy.core.multiarray")],
+    ids=["zip", "before torch 1.6", "numpy 1"],
+)
+def test_numpys_numbers_and_arrays_beside_the_tensors_are_read(tmp_path: Path, as_zip: bool, module: str) -> None:
+    path, per_class = tmp_path / "weights.pth", np.linspace(0, 1, 4)
+    content = {"model": {"a": torch.arange(3.0)}, "mAP": SCALARS, "per_class": per_class}
+    torch.save(content, path, _use_new_zipfile_serialization=as_zip)
+    if not as_zip:  # the name is a line of the pickle
+        path.write_bytes(path.read_bytes().replace(b"numpy._core.multiarray", module.encode()))
+    assert module.encode() in path.read_bytes()
+    found = read_tensors(path)
+    assert torch.equal(found["model"]["a"], torch.arange(3.0))
+    assert found["mAP"] == SCALARS
+    assert [type(number) for number in found["mAP"]] == [type(number) for number in SCALARS]
+    assert np.array_equal(found["per_class"], per_class)
+
+
+@pytest.mark.parametrize("as_zip", [True, False], ids=["zip", "before torch 1.6"])
+def test_a_file_that_would_run_code_is_refused_by_the_name_of_the_code(tmp_path: Path, as_zip: bool) -> None:
+    path, made, allowed = tmp_path / "weights.pth", tmp_path / "made", set(torch.serialization.get_safe_globals())
+    for content, name in (
+        (Calls(os.mkdir, str(made)), r"posix\.mkdir"),
+        (Calls(eval, f"__import__('os').mkdir({str(made)!r})"), "eval"),
+        (argparse.Namespace(lr=1), r"argparse\.Namespace"),
+        (np.array([1], dtype=object), r"numpy\.dtypes\.ObjectDType"),
+    ):
+        torch.save({"model": torch.ones(2), "more": content}, path, _use_new_zipfile_serialization=as_zip)
+        with pytest.raises(
+            CheckpointError, match=rf"weights\.pth: cannot be read as weights: found {name}, expected .*torch\.save"
+        ):
+            read_tensors(path)
+    assert not made.exists()
+    assert set(torch.serialization.get_safe_globals()) == allowed, "what is allowed here is allowed nowhere else"
+
+
+def test_an_encoder_of_transformers_is_read_alike(tmp_path: Path) -> None:
+    """transformers reads pytorch_model.bin itself."""
+    directory = published_text_encoder(tmp_path, "bert")
+    state = AutoModel.from_pretrained(directory).state_dict()
+    (directory / "model.safetensors").unlink()
+    config = TextEncoderConfig(name=str(directory))
+    torch.save(state | {"score": Calls(os.mkdir, str(tmp_path / "made"))}, directory / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=rf"{directory}: .* found posix\.mkdir, expected tensors"):
+        TextEncoder.create(config, [])
+    assert not (tmp_path / "made").exists()
+    torch.save(state | {"score": np.float64(0.5)}, directory / "pytorch_model.bin")
+    loaded = TextEncoder.create(config, [])
+    assert torch.equal(loaded.model.get_input_embeddings().weight, state["embeddings.word_embeddings.weight"])

@@ -61,7 +61,7 @@ def test_members(smoke_run: Path, name: str) -> None:
     record = json.loads((directory / "metrics.json").read_text())
     history = pd.read_parquet(directory / "history.parquet")
     assert record["member"] == name
-    wanted = load_experiment(ROOT / "experiments" / "smoke.yaml").members[name].training.epochs
+    wanted = load_experiment(ROOT / "experiments" / "smoke.yaml").members[name].epochs
     assert len(history) == record["epochs"] == wanted
     assert np.isfinite(history["train_loss"]).all()
     # the others' loss depends on the batch more than on so few steps: training/test_tasks.py has that they learn

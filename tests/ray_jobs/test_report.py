@@ -78,22 +78,24 @@ def write_features(
 
 
 def write_member(experiment: Experiment, path: Path, name: str, rng: np.random.Generator) -> None:
-    kind = experiment.members[name].kind
+    kind, epochs = experiment.members[name].kind, 6 if experiment.members[name].epochs else 0
     monitor = {"retriever": "map@10", "captioner": "caption_loss", "fluency-detector": "f1"}[kind]
     history = pd.DataFrame({"epoch": range(1, 7), "seconds": 2.0, "learning_rate": 1e-3})
     history["train_loss"] = 3 / history["epoch"] + rng.uniform(0, 0.2, 6)
     history[monitor] = rng.uniform(0.1, 0.9, 6)
+    if not epochs:  # published weights, with their values alone
+        history = pd.DataFrame({"epoch": [0], "seconds": 0.0, monitor: 0.75})
     path.mkdir(parents=True)
     history.to_parquet(path / "history.parquet")
-    best = {str(value): number for value, number in history.iloc[4].to_dict().items()}
+    best = {str(value): number for value, number in history.iloc[4 if epochs else 0].to_dict().items()}
     MemberMetrics(
         member=name,
         kind=kind,
         split="validation",
         chosen_by=monitor,
-        epochs=6,
+        epochs=epochs,
         best=best,
-        kept_epochs=[5],
+        kept_epochs=[5 if epochs else 0],
         parameters=1_234_567,
         seconds=12.0,
         seed=0,
@@ -293,3 +295,21 @@ def test_numbers() -> None:
 def test_the_best_of_a_column_is_the_lowest_where_less_is_better() -> None:
     values: Systems = {"a": {"map@10": 0.2, "median_rank": 8.0}, "b": {"map@10": 0.3, "median_rank": 4.0}}
     assert systems.table(values).best == {"map@10": {"b"}, "median_rank": {"b"}}
+
+
+def test_a_published_detector_has_its_values_and_no_curve(built: tuple[Experiment, str], tmp_path: Path) -> None:
+    published = "members.fluency={kind: fluency-detector, checkpoint: echecker.ckpt}"
+    experiment = load_experiment(SMOKE, [f"storage_path={tmp_path}", published])
+    write_run(experiment)
+    report.run(experiment)
+    page = (RunDirectory(experiment).report / "index.html").read_text(encoding="utf-8")
+    row = re.search(r"<tr><th[^>]*>fluency</th>.*?</tr>", page, re.DOTALL)
+    assert row
+    assert re.findall(r"<td[^>]*>(.*?)</td>", row[0])[2:4] == ["0", "as published"]
+    assert "0.750" in row[0]
+    curve, note = "<figure><figcaption>fluency</figcaption>", "On the corpus that it was trained on"
+    assert curve not in page
+    assert note not in page
+    assert "published ones, which were not trained in this run" in page
+    assert curve in built[1], "a trained one has them"
+    assert note in built[1]

@@ -37,7 +37,9 @@ def test_the_experiment_that_is_written_can_be_trained(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(found.model_dump(mode="json"), sort_keys=False))
     loaded = load_experiment(path)
     assert loaded == found
-    assert loaded.members["captioner-deep"].training.learning_rate == 0.0123
+    deep = loaded.members["captioner-deep"].training
+    assert deep
+    assert deep.learning_rate == 0.0123
     assert loaded.members["captioner-wide"] == experiment.members["captioner-wide"]
 
 
@@ -96,4 +98,5 @@ def test_what_was_found_is_read_as_it_was_written(tmp_path: Path, own: bool, pop
     assert content.get("schedule") == (schedule if population else None)
     assert (target / "model" / "model.safetensors").is_file() == population
     trained = load_experiment(target / "best.yaml").members["fluency"]
+    assert trained.training
     assert trained.training.learning_rate == 0.02

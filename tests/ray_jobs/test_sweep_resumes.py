@@ -68,5 +68,6 @@ def test_a_killed_sweep_goes_on(cluster: RayCluster, smoke_run: Path, tmp_path: 
     assert (sweep / "model" / "model.safetensors").is_file()
     assert pd.read_parquet(sweep / "model" / "history.parquet")["epoch"].tolist() == [1, 2]
     found = load_experiment(sweep / "best.yaml").members["fluency"]
+    assert found.training
     assert found.training.learning_rate == best["settings"]["training.learning_rate"]
     assert found.training.weight_decay == best["settings"]["training.weight_decay"]

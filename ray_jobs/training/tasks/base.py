@@ -31,13 +31,13 @@ class Trained:
 
     kept: Path  # directory of the kept epochs' models, each under its number
     epochs: list[int]  # their numbers, best first
-    history: list[dict[str, float]]  # values of every epoch
+    history: list[dict[str, float]]  # values of every epoch; of epoch 0 alone where nothing was trained
     parameters: int
 
     @property
     def best(self) -> dict[str, float]:
         """Return the values of the best epoch."""
-        return self.history[self.epochs[0] - 1]
+        return next(values for values in self.history if values["epoch"] == self.epochs[0])
 
 
 class Task(ABC):

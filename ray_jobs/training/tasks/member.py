@@ -91,6 +91,7 @@ class MemberTask(Task):
     @staticmethod
     def clips_at_once(member: Member) -> int:
         """Return the clips of a worker's batch, or of the part of it that is computed at a time."""
+        assert member.training
         return member.training.batch_size // member.training.accumulate // member.resources.min_workers
 
     def steps_per_epoch(self) -> int:
@@ -147,7 +148,7 @@ class MemberTask(Task):
             kind=self.job.kind,
             split="validation",
             chosen_by=self.monitor,
-            epochs=len(history),
+            epochs=int(trained.history[-1]["epoch"]),
             best=trained.best,
             kept_epochs=trained.epochs,
             parameters=trained.parameters,

@@ -47,7 +47,7 @@ def test_overrides_reach_any_field() -> None:
     overrides = ["seed=7", "members.fluency.training.epochs=9", "features.codebooks=2"]
     experiment = load_experiment(SMOKE, overrides)
     assert (experiment.seed, experiment.features.codebooks) == (7, 2)
-    assert experiment.members["fluency"].training.epochs == 9
+    assert experiment.members["fluency"].epochs == 9
 
 
 def test_an_override_reaches_all_members_those_of_a_kind_or_those_of_a_name() -> None:
@@ -55,7 +55,7 @@ def test_an_override_reaches_all_members_those_of_a_kind_or_those_of_a_name() ->
     overrides += ["members.captioner-w*.training.epochs=3", "members.*.resources.custom={fast: 1}"]
     members = load_experiment(SMOKE, overrides).members
     expected = {"captioner-wide": 3, "captioner-deep": 2}
-    assert {name: member.training.epochs for name, member in members.items()} == {
+    assert {name: member.epochs for name, member in members.items()} == {
         name: expected.get(name, 1) for name in members
     }
     members["fluency"].resources.custom.clear()
@@ -147,8 +147,8 @@ def test_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 def test_an_override_of_one_member_leaves_its_anchors_others_alone() -> None:
     deep = "members.captioner-deep.training.epochs=7"
     members = load_experiment(SMOKE, [deep]).members
-    assert members["captioner-deep"].training.epochs == 7
-    assert members["captioner-wide"].training.epochs != 7
+    assert members["captioner-deep"].epochs == 7
+    assert members["captioner-wide"].epochs != 7
 
 
 @pytest.mark.parametrize(

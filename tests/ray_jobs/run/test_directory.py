@@ -1,17 +1,33 @@
 """What a result depends on."""
 
+from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.experiment.loading import load_experiment
-from ray_jobs.experiment.member_config import Training
-from ray_jobs.run.directory import ADDED_TO_TRAINING, RunDirectory
+from ray_jobs.experiment.member_config import FluencyDetectorMember, Training
+from ray_jobs.run.directory import ADDED_TO_MEMBERS, ADDED_TO_TRAINING, RunDirectory
 
 from ..conftest import ROOT
 
 
 def test_fields_that_were_added_leave_the_fingerprint_of_members_as_it_was() -> None:
     assert {field: Training.model_fields[field].default for field in ADDED_TO_TRAINING} == ADDED_TO_TRAINING
+    of_detectors = ADDED_TO_MEMBERS["fluency-detector"]
+    assert {field: FluencyDetectorMember.model_fields[field].default for field in of_detectors} == of_detectors
 
     def inputs(*overrides: str) -> str:
         return RunDirectory(load_experiment(ROOT / "experiments" / "smoke.yaml", [*overrides])).member_inputs("fluency")
 
     assert inputs() == inputs("members.fluency.training.shuffle_clips=4096")
     assert inputs() != inputs("members.fluency.training.shuffle_clips=64")
+    published = "members.fluency={kind: fluency-detector, checkpoint: %s}"
+    assert len({inputs(), inputs(published % "a.ckpt"), inputs(published % "b.ckpt")}) == 3
+
+
+def test_a_detector_of_version_0_1_is_still_known() -> None:
+    """Its settings, written out as that version knew them."""
+    directory = RunDirectory(load_experiment(ROOT / "experiments" / "smoke.yaml"))
+    member = directory.experiment.members["fluency"]
+    settings = member.model_dump(
+        mode="json", exclude={"resources": True, "checkpoint": True, "training": {"shuffle_clips"}}
+    )
+    expected = fingerprint(settings, directory.experiment.seed, directory.features_inputs(), [])
+    assert directory.member_inputs("fluency") == expected

@@ -79,7 +79,9 @@ def test_weights_and_moments_are_the_others_settings_are_the_own(experiment: Exp
     assert torch.equal(mine["state"][0]["exp_avg"], theirs["state"][0]["exp_avg"])
     assert [group["weight_decay"] for group in mine["param_groups"]] == [0.05, 0.0]
     # two steps an epoch, and a cosine over three epochs
-    at = lr_lambda(other.members[MEMBER].training, 2)
+    training = other.members[MEMBER].training
+    assert training
+    at = lr_lambda(training, 2)
     assert mine["param_groups"][0]["lr"] == pytest.approx(3e-3 * at(2))
     heir.run_epoch()
     assert [values["epoch"] for values in heir.history] == [1, 2]
