@@ -83,7 +83,7 @@ def _index_and_caption(ensemble: Ensemble, paths: list[Path]) -> list[str]:
     """Fill the ensemble's index with these files alone, and return their captions in its order."""
     ensemble.audio_index = AudioIndex()
     captions: list[str] = []
-    for readable, clips in read_in_batches(ensemble, paths):
+    for readable, clips in read_in_batches(ensemble, paths, captioning=True):
         ensemble.index_clips(readable, clips)
         captions += [caption.text for caption in ensemble.caption_clips(clips)]
     return captions
@@ -105,10 +105,11 @@ def read_relevance(path: Path, names: list[str]) -> tuple[list[str], np.ndarray]
     """Read a relevance file: its captions, and for each the rows [Q, R] of `names` that are right, padded with NONE.
 
     Raises:
-        CorpusError: a column or all rows are missing, or a row names a file that is not in `names`.
+        CorpusError: a column or all rows are missing, a caption is blank, or a row names a file that is not in `names`.
     """
     table = read_csv(path, "a CSV file of caption,file_name")
     table.require("caption", "file_name")
+    table.refuse_blank("caption")
     row_of = {name: row for row, name in enumerate(names)}
     of_caption: dict[str, list[int]] = {}
     for line in table.usable_lines():

@@ -24,6 +24,7 @@ def test_captions_and_their_clips(tmp_path: Path) -> None:
         ("caption,clip\nrain,a.wav\n", "found columns caption, clip; expected caption, file_name"),
         ("caption,file_name\n", "no rows"),
         ("caption,file_name\nrain,e.wav\n", "line 2: 'e.wav' is not among the 3 clips"),
+        ("caption,file_name\nrain,a.wav\n ,d.wav\n", "line 3: the caption is blank; expected a query"),
         ("", "expected caption, file_name"),
     ],
 )
