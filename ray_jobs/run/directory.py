@@ -20,6 +20,7 @@ from ray_jobs.run import storage
 
 PACKAGES = ("ray", "torch", "transformers", "timm", "descript-audio-codec", "aac-metrics", "numpy", "pandas", "pyarrow")
 MARKER = ".done.json"
+NOT_OF_WEIGHTS = {"resources", "doubtful_pairs"}  # settings of a member that its weights do not depend on
 ADDED_TO_TRAINING = {"shuffle_clips": 4096}  # after version 0.1, with their defaults, which fingerprints leave out
 
 
@@ -93,7 +94,7 @@ class RunDirectory:
 
     def member_inputs(self, name: str) -> str:
         member = self.experiment.members[name]
-        settings = member.model_dump(mode="json", exclude={"resources"})
+        settings = member.model_dump(mode="json", exclude=NOT_OF_WEIGHTS)
         for field, default in ADDED_TO_TRAINING.items():  # members that were trained before stay valid
             if settings["training"][field] == default:
                 del settings["training"][field]

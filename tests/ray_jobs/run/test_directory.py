@@ -15,3 +15,12 @@ def test_fields_that_were_added_leave_the_fingerprint_of_members_as_it_was() -> 
 
     assert inputs() == inputs("members.fluency.training.shuffle_clips=4096")
     assert inputs() != inputs("members.fluency.training.shuffle_clips=64")
+
+
+def test_what_the_weights_do_not_depend_on_leaves_members_trained() -> None:
+    def inputs(*overrides: str) -> str:
+        experiment = load_experiment(ROOT / "experiments" / "smoke.yaml", [*overrides])
+        return RunDirectory(experiment).member_inputs("retriever-bge")
+
+    assert inputs() == inputs("members.*.resources.retries=5", "members.retriever-bge.doubtful_pairs=0.2")
+    assert inputs() != inputs("members.retriever-bge.epsilon=0.5")
