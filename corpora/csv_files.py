@@ -63,6 +63,12 @@ class CsvTable:
                 raise CorpusError(f"{self.path}, line {line.number}: {line.reason}")
         return self.lines
 
+    def refuse_blank(self, column: str) -> None:
+        """Raise CorpusError, naming the line, if a cell of a column of queries is blank."""
+        for line in self.usable_lines():
+            if not line.cells[column].strip():
+                raise CorpusError(f"{self.path}, line {line.number}: the {column} is blank; expected a query")
+
     def texts(self, columns: Iterable[str]) -> list[str]:
         """Return the cells of some columns, line by line, verbatim.
 
@@ -114,16 +120,19 @@ def read_captions(path: Path) -> list[str]:
         The captions that are not blank, row by row.
 
     Raises:
-        CorpusError: if the file or a line of it cannot be read, or it has no captions.
+        CorpusError: if the file or a line of it cannot be read, or a line has no captions.
     """
     table = read_csv(path, "a CSV file with captions")
     columns = [column for column in table.columns if column in _SINGLE_CAPTION] + numbered_captions(table.columns)
     if not columns:
         raise table.unexpected_columns("caption, caption_predicted or caption_1, caption_2, ...")
-    found = [text for text in table.texts(columns) if text.strip()]
-    if not found:
-        raise CorpusError(f"{path}: found no captions in {', '.join(columns)}, expected at least one")
-    return found
+    texts = table.texts(columns)
+    for at, line in enumerate(table.lines):
+        if not any(text.strip() for text in texts[at * len(columns) : (at + 1) * len(columns)]):
+            raise CorpusError(
+                f"{path}, line {line.number}: found no captions in {', '.join(columns)}, expected at least one"
+            )
+    return [text for text in texts if text.strip()]
 
 
 def read_queries(path: Path) -> list[str]:
@@ -134,11 +143,8 @@ def read_queries(path: Path) -> list[str]:
     """
     table = read_csv(path, "a CSV file with queries in a column caption")
     table.require("caption")
-    queries = table.texts(["caption"])
-    for line, query in zip(table.lines, queries, strict=True):
-        if not query.strip():
-            raise CorpusError(f"{path}, line {line.number}: the caption is blank; expected a query")
-    return queries
+    table.refuse_blank("caption")
+    return table.texts(["caption"])
 
 
 def numbered_captions(columns: Iterable[str]) -> list[str]:

@@ -51,7 +51,7 @@ def read_folder(root: str | Path, split: str, num_splits: int = 1) -> CorpusTabl
     captions = table.clip_captions()
     lines = _of_split(table, split, num_splits) if file == common else table.lines
     rows = (Row.from_line(table, line, captions, **ids_of(line.cells)) for line in lines)
-    return split_usable(rows, AudioFolder(folder if file == common else folder / split))
+    return split_usable(rows, AudioFolder(folder if file == common else folder / split), may_be_fewer=True)
 
 
 def _of_split(table: CsvTable, split: str, num_splits: int) -> list[Line]:

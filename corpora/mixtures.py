@@ -37,8 +37,8 @@ class MixturesCorpus(CorpusSettings):
     pairs: str = Field(description="JSON file of the pairs and their captions, in the form that Wu et al. publish")
     rejected: str | None = Field(
         None,
-        description='JSON file of the captions that are left out, in the form that Wu et al. publish: `[{"idx": [3, 0]}]` '
-        "rejects the first caption of the fourth pair",
+        description="JSON file of captions that are left out, in the form that Wu et al. publish: "
+        '`[{"idx": [3, 0]}]` rejects the first caption of the fourth pair',
     )
     layout: Literal["clotho", "folder"] = Field(
         "clotho", description="what `root` holds: Clotho, or your own recordings in the folder layout"

@@ -26,12 +26,10 @@ def read_relevance(path: Path) -> dict[str, dict[str, int]]:
     listed = "audio_filenames" in table.columns
     if not {"query", "audio_filenames"} <= set(table.columns) and not {"caption", "file_name"} <= set(table.columns):
         raise table.unexpected_columns("query, audio_filenames (DCASE 2025) or caption, file_name")
-    lines = table.usable_lines()
-    queries = table.texts(["query" if listed else "caption"])
+    column = "query" if listed else "caption"
+    table.refuse_blank(column)
     right: dict[str, dict[str, int]] = {}
-    for line, query in zip(lines, queries, strict=True):
-        if not query.strip():
-            raise CorpusError(f"{path}, line {line.number}: the query is blank")
+    for line, query in zip(table.lines, table.texts([column]), strict=True):
         names = _listed(path, line) if listed else [line.cells["file_name"]]
         of_query = right.setdefault(query, {})
         for name in names:

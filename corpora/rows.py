@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from corpora.files import AudioFolder, leads_out
 from corpora.ids import known_id, without_suffix
 from corpora.table import QUARANTINE_COLUMNS, CorpusTable, clip_frame
 from corpora.text import is_unicode, printable
+
+logger = logging.getLogger(__name__)
 
 MAX_CAPTION_CHARACTERS = 2_000  # AudioCaps' longest has 210: more is an accident, such as a whole file in one field
 
@@ -59,12 +62,14 @@ def ids_of(cells: Mapping[str, object]) -> dict[str, str]:
     }
 
 
-def split_usable(rows: Iterable[Row], audio: AudioFolder | None) -> CorpusTable:
+def split_usable(rows: Iterable[Row], audio: AudioFolder | None, may_be_fewer: bool = False) -> CorpusTable:
     """Separate the rows that can be used from those that cannot.
 
     Args:
         rows: one for each clip.
         audio: the folder that file names are in; None if every row gives its path.
+        may_be_fewer: clips may have fewer captions than the file has columns: those that are blank at a row's end are
+            no fault. Other blank captions beside a clip's good ones are left out with a warning.
 
     Returns:
         The table. Of rows with the same name, clip_id or path, the first that can be used is taken.
@@ -72,6 +77,7 @@ def split_usable(rows: Iterable[Row], audio: AudioFolder | None) -> CorpusTable:
     usable: dict[str, tuple[str, str, list[str], str, str]] = {}
     names: dict[str, str] = {}  # file names of the usable rows, by clip_id and by path
     set_aside: list[tuple[str, str, str]] = []
+    gaps: list[str] = []  # the origins of rows with blank captions beside good ones
     for row in rows:
         clip_id = row.clip_id or without_suffix(row.file_name)
         path = row.path or (audio.locate(row.file_name) if audio else "")
@@ -82,8 +88,20 @@ def split_usable(rows: Iterable[Row], audio: AudioFolder | None) -> CorpusTable:
             set_aside.append((printable(clip_id), printable(path), f"{row.origin}: {reason}"))
             continue
         names[clip_id] = names[path] = row.file_name
+        if _has_blank(row.captions, may_be_fewer):
+            gaps.append(row.origin)
         usable[clip_id] = (clip_id, path, captions, known_id(row.freesound_id), known_id(row.youtube_id))
+    if gaps:
+        logger.warning("blank captions of %d clips are left out; the first is in %s", len(gaps), printable(gaps[0]))
     return CorpusTable(clip_frame(list(usable.values())), pd.DataFrame(set_aside, columns=list(QUARANTINE_COLUMNS)))
+
+
+def _has_blank(captions: Sequence[object], may_be_fewer: bool) -> bool:
+    """Return whether one of a clip's captions is blank text; with `may_be_fewer`, one before the last that is not."""
+    filled = [bool(text.strip()) for text in captions if isinstance(text, str)]
+    while may_be_fewer and filled and not filled[-1]:
+        filled.pop()
+    return not all(filled)
 
 
 def _reason(row: Row, path: str, captions: list[str], earlier: str | None, audio: AudioFolder | None) -> str:

@@ -1,4 +1,4 @@
-"""Gather a batch that is spread over workers."""
+"""Gather what is spread over workers."""
 
 from __future__ import annotations
 
@@ -17,3 +17,10 @@ def gather_rows(x: Tensor) -> Tensor:
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return x
     return torch.cat(all_gather(x)) if torch.distributed.get_world_size() > 1 else x
+
+
+def sum_over_workers(x: Tensor) -> Tensor:
+    """Return the sum of all workers' x, of one shape; x itself, which is changed in place, and without a gradient."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(x)
+    return x

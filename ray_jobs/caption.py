@@ -73,7 +73,7 @@ def _captions(
     ensemble: Ensemble, paths: list[Path], seed: int | None, before: int
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yield each file that can be read, with its line of `--output`."""
-    for readable, clips in read_in_batches(ensemble, paths, before):
+    for readable, clips in read_in_batches(ensemble, paths, before, captioning=True):
         for path, caption in zip(readable, ensemble.caption_clips(clips, seed), strict=True):
             yield path, {"path": str(path), **asdict(caption)}
 

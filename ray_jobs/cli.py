@@ -168,6 +168,26 @@ def status(
     _job("status").run(run, as_json)
 
 
+@app.command()
+def doctor(
+    experiment: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="An experiment: say what it needs, too", show_default=False),
+    ] = None,
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
+) -> None:
+    """List metrics and optional parts of this machine, what is missing, and the command that gets it.
+
+    Exit codes: 0 all is there that the experiment needs; 1 something of that is missing; 2 no such experiment.
+
+    Example: [bold]enclap doctor[/bold]
+
+    Example: [bold]enclap doctor experiments/demo.yaml[/bold]
+    """
+    _job("doctor").run(_load(experiment, overrides) if experiment else None, as_json)
+
+
 @app.command("train-codec")
 def train_codec(experiment: CodecFile, overrides: CodecOverrides = None) -> None:
     """Train the small DAC that comes with the project, on the built-in corpus.

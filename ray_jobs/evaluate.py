@@ -128,7 +128,7 @@ def _index_and_caption(ensemble: Ensemble, paths: list[Path]) -> list[str]:
     """Fill the ensemble's index with these files alone, and return their captions in its order."""
     ensemble.audio_index = AudioIndex()
     captions: list[str] = []
-    for readable, clips in read_in_batches(ensemble, paths):
+    for readable, clips in read_in_batches(ensemble, paths, captioning=True):
         ensemble.index_clips(readable, clips)
         captions += [caption.text for caption in ensemble.caption_clips(clips)]
     return captions

@@ -11,10 +11,11 @@ from pathlib import Path
 from models.codec.base import Codec, load_codec
 from models.ensemble.bundle import MANIFEST, BundleManifest
 from models.files import atomic_directory, sha256_of
+from models.retriever.collapse import collapse_warnings
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import CaptionerMember, FluencyDetectorMember
 from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling
-from ray_jobs.results.member import MemberMetrics, checked_weights
+from ray_jobs.results.member import DOUBTFUL_PAIRS, MemberMetrics, checked_weights
 from ray_jobs.results.metrics import EnsembleMetrics
 from ray_jobs.run import storage
 from ray_jobs.run.console import say
@@ -50,9 +51,9 @@ def run(experiment: Experiment) -> None:
         shutil.rmtree(leftover)  # of a killed export: this one holds the run's lock
     with atomic_directory(directory.bundle) as partial:
         for name in experiment.ensemble():
-            # Further kept epochs and the logs are not needed to load a member.
+            # Further kept epochs, logs and lists of training clips are not needed to load a member.
             member = storage.pull(directory.member(name))
-            ignored = shutil.ignore_patterns(KEPT, LOG, "wandb", ".*")
+            ignored = shutil.ignore_patterns(KEPT, LOG, DOUBTFUL_PAIRS, "wandb", ".*")
             shutil.copytree(member, partial / "members" / name, ignore=ignored)
         codec.save(partial / "codec" / "codec.safetensors")
         (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -81,8 +82,7 @@ def _notice(experiment: Experiment) -> str:
 
 
 def _manifest(experiment: Experiment, directory: RunDirectory, codec: Codec) -> BundleManifest:
-    for name in experiment.ensemble():
-        checked_weights(directory.member(name))
+    _check_members(experiment, directory)
     detectors = experiment.of_kind("fluency-detector")
     captioners = {n: m.audio_embedding for n, m in experiment.ensemble().items() if isinstance(m, CaptionerMember)}
     return BundleManifest(
@@ -107,6 +107,14 @@ def _manifest(experiment: Experiment, directory: RunDirectory, codec: Codec) -> 
             "members": {name: MemberMetrics.read(directory.member(name)).model_dump() for name in experiment.members},
         },
     )
+
+
+def _check_members(experiment: Experiment, directory: RunDirectory) -> None:
+    """Refuse members whose weights are others than their records say, and warn of retrievers that have collapsed."""
+    for name in experiment.ensemble():
+        checked_weights(directory.member(name))
+        for warning in collapse_warnings(MemberMetrics.read(directory.member(name)).best):
+            say(f"export: {name}: {warning}", style="yellow")
 
 
 def _checksums(root: Path) -> str:

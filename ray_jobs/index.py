@@ -10,6 +10,7 @@ from pathlib import Path
 
 from models.ensemble.bundle import Ensemble
 from models.files import stamp
+from models.retriever.collapse import collapse_warnings, mean_cosines
 from ray_jobs.inference.audio_files import find_audio, read_in_batches
 from ray_jobs.run.console import say
 from ray_jobs.run.entry import run_command
@@ -39,6 +40,9 @@ def run(bundle: Path, paths: list[Path]) -> None:
             ensemble.save_index()
             saved = time.monotonic()
     say(f"index: {len(ensemble.audio_index)} files in {ensemble.save_index()}")
+    for name, embeddings in ensemble.audio_index.embeddings.items():
+        for warning in collapse_warnings(mean_cosines(audio_cosine=embeddings)):
+            say(f"index: {name}: {warning}, unless the recordings are alike", style="yellow")
 
 
 if __name__ == "__main__":

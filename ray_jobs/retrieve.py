@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from corpora.csv_files import read_queries
-from models.ensemble.bundle import Ensemble
+from models.ensemble.bundle import Ensemble, QueryError
 from models.ensemble.index import AudioIndex
-from models.errors import InputError
 from models.submission import LISTED, SubmissionError, write_retrieval
 from ray_jobs.inference.audio_files import find_audio, read_in_batches
 from ray_jobs.inference.output import print_data
@@ -20,10 +19,6 @@ from ray_jobs.run.console import say
 from ray_jobs.run.entry import run_command
 
 QUERIES_AT_A_TIME = 256
-
-
-class QueryError(InputError, ValueError):
-    """A query cannot be answered: it is blank, or there is nothing to search in."""
 
 
 def run(bundle: Path, query: str, paths: list[Path], top_k: int) -> None:

@@ -23,7 +23,7 @@ from ray_jobs.training import tracking
 from ray_jobs.training.faults import reason
 from ray_jobs.training.job import TrainingRequest
 from ray_jobs.training.member_job import MemberJob
-from ray_jobs.training.plan import Need, by_critical_path, enlarged, fits, requests, room, table, take
+from ray_jobs.training.plan import Need, by_critical_path, enlarged, fits, requests, shortage_of, table, take
 from ray_jobs.training.trainer import collect_progress, start_training, wait_and_say
 
 
@@ -158,20 +158,9 @@ def shortages(experiment: Experiment) -> Iterator[str]:
     if experiment.autoscaling:
         return
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    total = ray.cluster_resources()
     for name, member in experiment.members.items():
-        least, each = member.resources.min_workers, member.resources.per_worker()
-        asks = f"members.{name}.resources asks for"
-        missing = [key for key, amount in requests(member).items() if amount > total.get(key, 0.0)]
-        if missing:
-            wanted = requests(member)[missing[0]]
-            yield f"{asks} {wanted:g} {missing[0]}, the cluster has {total.get(missing[0], 0.0):g}"
-        elif room(each, nodes) < least:
-            shown = ", ".join(f"{amount:g} {key}" for key, amount in each.items())
-            yield (
-                f"{asks} {least} workers of {shown}, the cluster's nodes have room for {room(each, nodes)}: a worker "
-                "is on one node"
-            )
+        if lacking := shortage_of(member, nodes):
+            yield f"members.{name}.resources asks for {lacking}"
 
 
 if __name__ == "__main__":

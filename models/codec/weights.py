@@ -35,8 +35,11 @@ class CodecError(InputError, ValueError):
     """A codec cannot be loaded, or cannot encode its input; the message says what was found and expected."""
 
 
-def find_weights(source: str | Path) -> Path:
+def find_weights(source: str | Path, *, local_files_only: bool = False) -> Path:
     """Return the file or directory that a source means (`load_codec` lists the kinds of sources).
+
+    Args:
+        local_files_only: whether a hub id is looked for in the hub's cache alone, without network.
 
     Raises:
         CodecError: if it is missing; the message says which command puts it where.
@@ -49,7 +52,7 @@ def find_weights(source: str | Path) -> Path:
     if path.is_file() or path.is_dir():
         return path
     if HUB_ID.fullmatch(str(source)) and path.suffix not in (".pth", ".safetensors"):
-        return _hub_directory(str(source))
+        return _hub_directory(str(source), local_files_only)
     raise CodecError(
         f"codec {str(source)!r}: no such file or directory; expected a .safetensors or .pth file, a directory of "
         f"transformers, a hub id such as facebook/encodec_24khz, or one of {', '.join([*SHIPPED, *OFFICIAL])}"
@@ -67,12 +70,15 @@ def _official_file(source: str) -> Path:
     return path
 
 
-def _hub_directory(source: str) -> Path:
+def _hub_directory(source: str, local_files_only: bool) -> Path:
     """Return the files of a model of the Hugging Face hub: cached, or downloaded unless HF_HUB_OFFLINE is set."""
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(source, allow_patterns=HUB_FILES))
+        found = Path(snapshot_download(source, allow_patterns=HUB_FILES, local_files_only=local_files_only))
+        if local_files_only and not all((found / name).is_file() for name in HUB_FILES):
+            raise FileNotFoundError("the cache has some files of it alone")
+        return found
     except (OSError, ValueError) as error:  # every error of the hub, of the network and of the file system
         raise CodecError(
             f"{source}: no such directory, and not in the hub's cache. With network access, `hf download {source} "

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..audio import load_audio
+from ..audio import load_audio, read_duration
 from ..captioner.model import Captioner, conditioning
 from ..codec.base import load_codec
 from ..device import available_device
 from ..encoders.log_mel import LogMel
+from ..errors import InputError
 from ..files import CheckpointError, sha256_of
 from ..fluency.detector import FluencyDetector
 from ..generation.candidates import ClipInputs, Decoding, propose
@@ -32,6 +33,10 @@ from .scores.registry import score_columns
 FORMAT = 1
 MANIFEST = "bundle.json"
 INDEX = "index"  # directory in the bundle
+
+
+class QueryError(InputError, ValueError):
+    """A query cannot be answered: it is blank, or there is nothing to search in."""
 
 
 class BundleManifest(BaseModel):
@@ -82,10 +87,11 @@ class Caption:
 
 @dataclass(frozen=True)
 class Clip:
-    """The features of a clip."""
+    """The features of a clip, or of its first `max_duration_s`, which is all that is read of a longer one."""
 
     codes: np.ndarray  # [T, Q] int16
     log_mel: np.ndarray  # [frames, mels]
+    duration_s: float  # of the whole file
 
 
 class Ensemble:
@@ -164,10 +170,8 @@ class Ensemble:
         normalised within a query: that needs all of them.
 
         Raises:
-            ValueError: if the query is blank or nothing is indexed.
+            QueryError: if the query is blank or nothing is indexed.
         """
-        if not query.strip():
-            raise ValueError("the query is blank")
         texts = self.texts_under_metric([query])
         fusion = self.manifest.retrieval
         if len(self.audio_index) >= LARGE and fusion.normalisation == "none":
@@ -184,7 +188,7 @@ class Ensemble:
         """Return the fused similarity [queries, indexed files], files in the order of `audio_index.paths`.
 
         Raises:
-            ValueError: if nothing is indexed.
+            QueryError: if a query is blank or nothing is indexed.
         """
         return self.manifest.retrieval.join(self.audio_index.similarities(self.texts_under_metric(queries)))
 
@@ -192,10 +196,14 @@ class Ensemble:
         """Return the embeddings of texts that the index is compared with, [queries, D] by retriever.
 
         Raises:
-            ValueError: if nothing is indexed.
+            QueryError: if nothing is indexed, or a query is blank; naming its row, from 1 on.
         """
+        for row, query in enumerate(queries, 1):
+            if not query.strip():
+                which = "the query" if len(queries) == 1 else f"query {row} of {len(queries)}"
+                raise QueryError(f"{which} is blank, expected words")
         if not len(self.audio_index):
-            raise ValueError("nothing is indexed; call index(paths) first")
+            raise QueryError("nothing is indexed; call index(paths) first")
         return {
             name: retriever.under_metric(retriever.text_embeddings(queries))
             for name, retriever in self.retrievers.items()
@@ -215,7 +223,18 @@ class Ensemble:
         waveforms = [load_audio(Path(path), self.codec.sample_rate, longest) for path in paths]
         heard = [load_audio(Path(path), self.manifest.log_mel.sample_rate, longest) for path in paths]
         log_mels = self.log_mel.of_clips(heard)
-        return [Clip(*row) for row in zip(self.codec.encode(waveforms), log_mels, strict=True)]
+        durations = [read_duration(path) for path in paths]
+        return [Clip(*row) for row in zip(self.codec.encode(waveforms), log_mels, durations, strict=True)]
+
+    def limits_s(self) -> dict[str, float]:
+        """Return how much of a clip each member hears, from its beginning on, in seconds, by its name.
+
+        Retrievers hear all that is read. A captioner whose `long_clips` is `crop` hears what its position table holds.
+        """
+        read = self.manifest.max_duration_s
+        cropping = {name: model for name, model in self.captioners.items() if model.config.long_clips == "crop"}
+        most = {name: model.max_frames / self.codec.frame_rate for name, model in cropping.items()}
+        return {name: min(read, most.get(name, read)) for name in [*self.retrievers, *self.captioners]}
 
     def caption_clips(self, clips: Sequence[Clip], seed: int | None = None) -> list[Caption]:
         """Caption clips by their features; see `caption`."""

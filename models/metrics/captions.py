@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError, TooFewClipsError
+from ..hub import cached_model
 from .cider_d import cider_d_of_candidates
 from .java_parts import METEOR, PTB_TOKENIZER, java_path, missing_java
 
@@ -42,6 +43,7 @@ DOWNLOAD = "`aac-metrics-download` gets it"
 SBERT = "sentence-transformers/paraphrase-TinyBERT-L6-v2"
 CHECKER = "echecker_clotho_audiocaps_base.ckpt"
 CHECKER_BASE = "bert-base-uncased"
+CHECKER_REMEDY = f"`hf download {CHECKER_BASE}` gets it"
 WORD = re.compile(r"\w+(?:['’-]\w+)*")
 
 
@@ -187,15 +189,37 @@ def missing_parts(metric: str) -> str:
         return "; ".join(filter(None, [_missing_spice(), missing_java()]))
     if metric == "spider_fl":
         return "; ".join(filter(None, map(missing_parts, ("spider", "fer"))))
-    parts = []
-    if metric in ("sbert_sim", "fense") and not _cached_model(SBERT):
-        parts.append(f"{SBERT} is not in the Hugging Face cache ({DOWNLOAD})")
+    parts = [_missing_sbert()] if metric in ("sbert_sim", "fense") else []
     if metric in ("fer", "fense"):
-        if not _checker_path().is_file():
-            parts.append(f"no {_checker_path()} ({DOWNLOAD})")
-        if not _cached_model(CHECKER_BASE):
-            parts.append(f"{CHECKER_BASE} is not in the Hugging Face cache (`hf download {CHECKER_BASE}` gets it)")
-    return "; ".join(parts)
+        parts += [_missing_checker(), _missing_model(CHECKER_BASE, CHECKER_REMEDY)]
+    return "; ".join(filter(None, parts))
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something that metrics need beyond the package's own requirements."""
+
+    name: str
+    where: str  # the place where it is, or would be
+    missing: str  # why it cannot be used and what gets it; empty where it can
+    metrics: str  # that need it
+
+
+def metric_parts() -> list[Part]:
+    """Return all that some metric needs, and whether it is on this machine. No network."""
+    from aac_metrics.utils.globals import get_default_cache_path
+
+    spice = str(Path(get_default_cache_path(), "aac-metrics", "spice"))
+    fluency = "fer, fense, spider_fl"
+    return [
+        Part("Java", java_path(), missing_java(), "meteor, spice, spider, spider_fl; tokens as published (PTB)"),
+        Part("METEOR's jar", METEOR.where(), METEOR.missing(), "meteor"),
+        Part("PTB tokenizer's jar", PTB_TOKENIZER.where(), PTB_TOKENIZER.missing(), "tokens as published"),
+        Part("SPICE's jars", spice, _missing_spice(), "spice, spider, spider_fl"),
+        Part("SBERT", cached_model(SBERT) or "", _missing_sbert(), "sbert_sim, fense"),
+        Part("FENSE's error checker", str(_checker_path()), _missing_checker(), fluency),
+        Part(CHECKER_BASE, cached_model(CHECKER_BASE) or "", _missing_model(CHECKER_BASE, CHECKER_REMEDY), fluency),
+    ]
 
 
 def best_preprocessing() -> Preprocessing:
@@ -218,13 +242,16 @@ def _missing_spice() -> str:
     return ""
 
 
-def _cached_model(name: str) -> str | None:
-    """Return the directory of a model in the Hugging Face cache, None where its weights are not there."""
-    from huggingface_hub import try_to_load_from_cache
+def _missing_sbert() -> str:
+    return _missing_model(SBERT, DOWNLOAD)
 
-    # a configuration alone, as loading a tokenizer leaves it, is not a model
-    files = (try_to_load_from_cache(name, weights) for weights in ("model.safetensors", "pytorch_model.bin"))
-    return next((str(Path(file).parent) for file in files if isinstance(file, str)), None)
+
+def _missing_model(name: str, remedy: str) -> str:
+    return "" if cached_model(name) else f"{name} is not in the Hugging Face cache ({remedy})"
+
+
+def _missing_checker() -> str:
+    return "" if _checker_path().is_file() else f"no {_checker_path()} ({DOWNLOAD})"
 
 
 def _checker_path() -> Path:
@@ -276,7 +303,7 @@ def _sbert() -> Any:
     from ..checkpoint import plain_data
 
     with plain_data(SBERT):
-        return SentenceTransformer(_cached_model(SBERT), local_files_only=True)
+        return SentenceTransformer(cached_model(SBERT), local_files_only=True)
 
 
 @lru_cache(maxsize=1)
@@ -292,7 +319,7 @@ def _checker() -> Any:
     from ..fluency.fense_checkpoint import OUTPUTS, read_fense_checkpoint
 
     with plain_data(CHECKER_BASE):
-        checker = BERTFlatClassifier(_cached_model(CHECKER_BASE), len(OUTPUTS))
+        checker = BERTFlatClassifier(cached_model(CHECKER_BASE), len(OUTPUTS))
     checker.load_state_dict(read_fense_checkpoint(_checker_path()).weights)
     return checker.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -34,6 +34,10 @@ class Jar:
         path = self._cached()
         return "" if path.is_file() or self.packaged() else f"no {path} ({INSTALL})"
 
+    def where(self) -> str:
+        """Return the path of the jar that is run, or where aac-metrics' cache would have it."""
+        return str(self._cached() if self._cached().is_file() else self.packaged() or self._cached())
+
     @contextmanager
     def cache(self) -> Iterator[str]:
         """Yield a `cache_path` for aac-metrics' functions that holds the jar.

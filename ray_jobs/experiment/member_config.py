@@ -226,6 +226,14 @@ class RetrieverMember(Member, RetrieverSettings):
         description="pairs of a worker's batch whose activations are held at the same time (GradCache): a batch of any "
         "size fits, at the price of a second forward pass; if none, all pairs",
     )
+    doubtful_pairs: float = Field(
+        0.01,
+        ge=0,
+        lt=1,
+        description="share of each split's pairs of clip and caption, those that agree least, that are listed in "
+        "`doubtful_pairs.parquet` after the training; that takes one pass of the text encoder over the captions, and "
+        "of the audio encoder over training clips whose embeddings no captioner reads. 0: none",
+    )
 
     @model_validator(mode="after")
     def _pairs_of_a_step_stay_together(self) -> RetrieverMember:

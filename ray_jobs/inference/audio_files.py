@@ -9,6 +9,8 @@ from models.audio import AudioError
 from models.ensemble.bundle import Clip, Ensemble
 from ray_jobs.run.console import progress_bar, say
 
+SHOWN = 5  # files that are named because they are heard in part
+TOLERANCE_S = 0.1  # MP3 headers may or may not count the delay of the codec
 SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus"}
 
 
@@ -29,18 +31,47 @@ def find_audio(paths: list[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+class PartlyHeard:
+    """Says which files some members hear only in part: one by one while they are few, then their number."""
+
+    def __init__(self, limits_s: dict[str, float]) -> None:
+        """Take the seconds of a file that each member hears."""
+        self._limits_s, self._number = limits_s, 0
+
+    def check(self, path: Path, duration_s: float) -> None:
+        """Say how much of a file is heard, if that is not all of it."""
+        least = min(self._limits_s.values())
+        if duration_s <= least + TOLERANCE_S:
+            return
+        self._number += 1
+        if self._number <= SHOWN:
+            names = ", ".join(name for name, limit in self._limits_s.items() if limit == least)
+            whom = "" if least == max(self._limits_s.values()) else f" by {names}"
+            say(f"heard in part{whom}: {path}: the first {least:.1f} s of {duration_s:.1f} s", style="yellow")
+
+    def sum_up(self) -> None:
+        """Say how many files were not named."""
+        if self._number > SHOWN:
+            say(f"heard in part: {self._number - SHOWN} more files", style="yellow")
+
+
 def read_in_batches(
-    ensemble: Ensemble, paths: list[Path], before: int = 0, batch_size: int = 16
+    ensemble: Ensemble, paths: list[Path], before: int = 0, batch_size: int = 16, captioning: bool = False
 ) -> Iterator[tuple[list[Path], list[Clip]]]:
     """Read files in batches with a progress bar; those that cannot be read are reported and left out.
 
+    Files that are longer than what members hear are reported, too.
+
     Args:
         before: number of files that an earlier run has read, and that are not among `paths`.
+        captioning: whether captioners hear the files, and not retrievers alone.
 
     Raises:
         AudioError: no file can be read.
     """
     good = before
+    used = [*ensemble.retrievers, *(ensemble.captioners if captioning else ())]
+    partly = PartlyHeard({name: limit for name, limit in ensemble.limits_s().items() if name in used})
     starts = range(0, len(paths), batch_size)
     with progress_bar(len(paths), "files", "reading and computing", shown=len(starts) > 1) as bar:
         for at in starts:
@@ -49,11 +80,13 @@ def read_in_batches(
                 try:
                     clips += ensemble.read([path])
                     readable.append(path)
+                    partly.check(path, clips[-1].duration_s)
                 except AudioError as error:
                     say(f"left out: {error}", style="yellow")
             good += len(readable)
             if readable:
                 yield readable, clips
             bar.update(len(paths[at : at + batch_size]))
+    partly.sum_up()
     if not good:
         raise AudioError(f"none of {len(paths)} files could be read; the first is {paths[0]}")

@@ -9,8 +9,9 @@ import pandas as pd
 
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.reporting.charts import THEME, chart, figure, label
-from ray_jobs.results.member import MemberMetrics
+from ray_jobs.results.member import DOUBTFUL_PAIRS, MemberMetrics
 from ray_jobs.results.table import read_table
+from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def _member(path: Path) -> dict[str, Any]:
     if not metrics.epochs:
         return {**metrics.model_dump(), "curve": None}
     history = read_table(path / "history.parquet", MemberMetrics.COMMAND)
-    return {**metrics.model_dump(), "curve": _training_curve(history, metrics.chosen_by, metrics.best["epoch"])}
+    curve = _training_curve(history, metrics.chosen_by, metrics.best["epoch"])
+    return {**metrics.model_dump(), "curve": curve, "doubtful": storage.exists(path / DOUBTFUL_PAIRS)}
 
 
 @chart

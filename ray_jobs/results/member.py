@@ -14,6 +14,7 @@ from ray_jobs.run.log import tell
 
 Values: TypeAlias = dict[str, int | float]  # of an epoch, by name
 SPEED = ("seconds", "clips_per_s", "waiting")  # values of an epoch that differ whenever it is trained
+DOUBTFUL_PAIRS = "doubtful_pairs.parquet"  # in a retriever's directory
 NOT_VALIDATION = ("epoch", "learning_rate", *SPEED)
 
 

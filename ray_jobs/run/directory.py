@@ -20,6 +20,7 @@ from ray_jobs.run import storage
 
 PACKAGES = ("ray", "torch", "transformers", "timm", "descript-audio-codec", "aac-metrics", "numpy", "pandas", "pyarrow")
 MARKER = ".done.json"
+NOT_OF_WEIGHTS = {"resources", "doubtful_pairs"}  # settings of a member that its weights do not depend on
 # Fields added after version 0.1, with their defaults, which fingerprints leave out.
 ADDED_TO_TRAINING = {"shuffle_clips": 4096}
 ADDED_TO_MEMBERS: dict[str, dict[str, Any]] = {"fluency-detector": {"checkpoint": None}}
@@ -95,7 +96,7 @@ class RunDirectory:
 
     def member_inputs(self, name: str) -> str:
         member = self.experiment.members[name]
-        settings = member.model_dump(mode="json", exclude={"resources"})
+        settings = member.model_dump(mode="json", exclude=NOT_OF_WEIGHTS)
         # members that were trained before stay valid
         _leave_out(settings, ADDED_TO_MEMBERS.get(member.kind, {}))
         _leave_out(settings["training"] or {}, ADDED_TO_TRAINING)

@@ -23,6 +23,18 @@ def room(each: dict[str, float], nodes: list[dict[str, float]]) -> int:
     return sum(int(min(node.get(key, 0.0) / amount + 1e-6 for key, amount in each.items())) for node in nodes)
 
 
+def shortage_of(member: AnyMember, nodes: list[dict[str, float]]) -> str:
+    """Return what a member asks for and the empty nodes cannot hold, and what there is; empty where they can."""
+    least, each = member.resources.min_workers, member.resources.per_worker()
+    total = {key: sum(node.get(key, 0.0) for node in nodes) for key in each}
+    asked = requests(member)
+    lacking = [f"{asked[key]:g} {key}, the cluster has {total[key]:g}" for key in each if asked[key] > total[key]]
+    if lacking or room(each, nodes) >= least:
+        return "; ".join(lacking)
+    shown = ", ".join(f"{amount:g} {key}" for key, amount in each.items())
+    return f"{least} workers of {shown}, the cluster's nodes have room for {room(each, nodes)}: a worker is on one node"
+
+
 def fits(member: AnyMember, free: dict[str, float]) -> bool:
     """Return whether all workers of a member find room together; they never start in part."""
     return all(free.get(key, 0.0) + 1e-6 >= amount for key, amount in requests(member).items())

@@ -40,10 +40,16 @@ def check(experiment: Experiment) -> None:
         ConfigError: naming the tracker, and what is missing.
     """
     for name in experiment.tracking:
-        if find_spec(name) is None:
-            raise ConfigError(f"tracking: {name} is missing; every node needs `pip install 'enclap-ensemble[{name}]'`")
+        if reason := missing_tracker(name):
+            raise ConfigError(f"tracking: {reason}")
     if "mlflow" in experiment.tracking and "://" in experiment.storage_path and not os.environ.get(MLFLOW_URI):
         raise ConfigError(f"tracking: mlflow needs {MLFLOW_URI} where storage_path is a URI, which holds no database")
+
+
+def missing_tracker(name: str) -> str:
+    """Return that a tracker's package is missing, and what brings it; empty where it is there."""
+    remedy = f"every node needs `pip install 'enclap-ensemble[{name}]'`"
+    return f"{name} is missing; {remedy}" if find_spec(name) is None else ""
 
 
 class Tracking:

@@ -85,6 +85,15 @@ def test_clips_that_cannot_be_used(tmp_path: Path) -> None:
         assert re.search(f"clotho_captions_development.csv {part}", reason)
 
 
+def test_blank_captions_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A published copy had hundreds of empty texts: Clotho's clips have five captions each."""
+    _write(tmp_path, tmp_path)
+    blank = [[*_clip(name)[:5], " "] if at else _clip(name) for at, name in enumerate(NAMES)]
+    write_csv(tmp_path / "clotho_captions_development.csv", CAPTIONS, *blank)
+    assert _corpus(tmp_path).read("train").clips["captions"].map(len).tolist() == [5, 4, 4, 4, 4, 4]
+    assert "blank captions of 5 clips are left out; the first is in clotho_captions_development.csv line" in caplog.text
+
+
 def test_without_metadata_it_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     _write(tmp_path, tmp_path)
     (tmp_path / "clotho_metadata_development.csv").unlink()

@@ -32,7 +32,9 @@ def test_captions_of_one_column(tmp_path: Path, column: str) -> None:
     [
         ("", r"found columns \(none\); expected caption, caption_predicted"),
         ("file_name,text\na.wav,rain\n", "found columns file_name, text; expected caption, caption_predicted"),
-        ("caption_1,caption_2\n , \n", "found no captions in caption_1, caption_2"),
+        ("caption_1,caption_2\n , \n", "line 2: found no captions in caption_1, caption_2"),
+        ("caption_1,caption_2\nrain,\n,\n", "line 3: found no captions in caption_1, caption_2"),
+        ("file_name,caption\na.wav,rain\nb.wav,\n", "line 3: found no captions in caption, expected at least one"),
         ("file_name,caption_id\na.wav,17\n", "found columns file_name, caption_id; expected caption, "),
         ("caption\n", "no rows; expected at least one"),
         ("caption\nrain\na dog, barking\n", "line 3: more fields than the header has columns"),

@@ -56,6 +56,13 @@ def test_orders_captions_by_number_and_drops_blank_ones(tmp_path: Path) -> None:
     assert read_folder(tmp_path, "test").clips["captions"].tolist() == [["one", "two", "ten"], ["ten"]]
 
 
+def test_blank_captions_between_others_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Clips may have fewer captions than the file has columns; a gap is another thing."""
+    _write(tmp_path, "file_name,caption_1,caption_2,caption_3\na.wav,one,,\nb.wav,,two,\n", ("a.wav", "b.wav"))
+    assert read_folder(tmp_path, "test").clips["captions"].tolist() == [["one"], ["two"]]
+    assert "blank captions of 1 clips are left out; the first is in test.csv line 3" in caplog.text
+
+
 @pytest.mark.parametrize("column", ["freesound_id", "sound_id"])
 def test_takes_ids_as_strings(tmp_path: Path, column: str) -> None:
     rows = ["a.wav,one,0123,r1nicOVtvkQ", "b.wav,one,Not found,", "c.wav,one,456.0,nan"]

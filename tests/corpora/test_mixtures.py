@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,25 @@ def test_pairs_of_clotho(tmp_path: Path) -> None:
     parts = ["item 2: 'gone.wav' is not among", "item 3: expected two", "item 4: no caption", "item 5: ", "item 6: "]
     for reason, part in zip(table.quarantine["reason"], parts, strict=True):
         assert f"mixups.json {part}" in reason
+
+
+def test_rejected_captions_are_left_out(tmp_path: Path) -> None:
+    _clotho(tmp_path)
+    items = [_item("dog.wav", "bell.wav", captions=["a", "b", "c"]), _item("bell.wav", "dog.wav")]
+    rejected = tmp_path / "rejected.json"
+    rejected.write_text('[{"idx": [0, 1], "mixup": "b", "error": 0.99}, {"idx": [1, 0]}]')
+    table = _corpus(tmp_path, *items, rejected=str(rejected)).read("train")
+    assert table.clips["captions"].tolist() == [["a", "c"]]
+    assert "mixups.json item 1: no caption" in table.quarantine["reason"].iloc[0]
+    for content, message in {
+        "{}": "found dict",
+        '[{"idx": 3}]': "entry 0: idx: found 3",
+        '[{"idx": [0, true]}]': "entry 0: idx",
+        '[{"idx": [2, 0]}]': "found pair 2, but there are 2 pairs",
+    }.items():
+        rejected.write_text(content)
+        with pytest.raises(CorpusError, match=re.escape(message)):
+            _corpus(tmp_path, *items, rejected=str(rejected)).read("train")
 
 
 def test_a_seed_draws_the_same_and_another_seed_something_else(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from ray_jobs import export
 from ray_jobs.experiment.loading import load_experiment
+from ray_jobs.results.member import MemberMetrics
 from ray_jobs.results.metrics import EnsembleMetrics
 from ray_jobs.run.directory import MARKER, RunDirectory, mark_done
 
@@ -60,3 +61,20 @@ def test_a_bundle_stays_until_the_next_is_whole(tmp_path: Path, monkeypatch: pyt
     codec.fails = False
     export.run(experiment)
     assert {path.name for path in run.bundle.iterdir()} == made
+
+
+def test_a_retriever_that_has_collapsed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = load_experiment(ROOT / "experiments" / "smoke.yaml", [f"storage_path={tmp_path}"])
+    run = RunDirectory(experiment)
+    monkeypatch.setattr(export, "checked_weights", lambda _: None)
+    for number, (name, member) in enumerate(experiment.members.items()):
+        values = {"text_cosine": 0.2, "audio_cosine": 0.97 if number == 0 else 0.2}
+        MemberMetrics(
+            member=name, kind=member.kind, split="validation", chosen_by="map@10", epochs=1, best=values,
+            kept_epochs=[1], parameters=1, seconds=1.0, seed=0, commit="",
+        ).write(run.member(name))  # fmt: skip
+    export._check_members(experiment, run)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"export: {next(iter(experiment.members))}: the embeddings of clips are all but alike" in line

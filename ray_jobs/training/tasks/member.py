@@ -49,8 +49,12 @@ class MemberTask(Task):
 
     @cached_property
     def train(self) -> Features:
+        return read_features(self.job.train, self._cache_bytes)
+
+    @property
+    def _cache_bytes(self) -> int | None:
         gigabytes = self.job.resources.feature_cache_gb
-        return read_features(self.job.train, None if gigabytes is None else int(gigabytes * 1e9))
+        return None if gigabytes is None else int(gigabytes * 1e9)
 
     @cached_property
     def validation(self) -> Features:

@@ -10,21 +10,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import ray.train.torch
 import torch
+from ray.train.collective import broadcast_from_rank_zero
 from torch import Tensor, nn
 
+from models.distributed import sum_over_workers
 from models.encoders.log_mel import crop, pad_log_mels
+from models.files import write_frame
 from models.metrics.retrieval import flatten_captions, retrieval_values
+from models.retriever.collapse import collapse_warnings, mean_cosines
 from models.retriever.mixup import mix_pairs
 from models.retriever.model import Retriever
 from models.settings import RetrieverConfig, RetrieverSettings
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import Member, RetrieverMember
-from ray_jobs.features.embeddings import weights_checksum, write_embeddings
-from ray_jobs.results.member import checked_weights
+from ray_jobs.features.dataset import read_features
+from ray_jobs.features.embeddings import read_embeddings, weights_checksum, write_embeddings
+from ray_jobs.results.member import DOUBTFUL_PAIRS, MemberMetrics, checked_weights
+from ray_jobs.run import storage
 from ray_jobs.training.batching import bucketed_batches, padding_share
-from ray_jobs.training.tasks.base import Validation
+from ray_jobs.training.doubtful_pairs import doubtful_pairs, pair_similarities
+from ray_jobs.training.tasks.base import Trained, Validation
 from ray_jobs.training.tasks.member import LONGEST_CAPTION, MemberTask, PlannedBatch, draw_captions
 
 
@@ -95,13 +103,18 @@ class RetrieverTask(MemberTask):
         return {"loss": model(*batch, chunk_size=self._member.gradient_cache), "padding": padding_share(batch[1])}
 
     def validate(self, model: Retriever) -> Validation:
-        """Compute text-to-audio retrieval of all validation captions among all validation clips."""
+        """Compute text-to-audio retrieval among all validation clips, and how alike captions and clips are."""
         queries, target = flatten_captions(self.validation.captions)
-        audio = model.audio_embeddings(self.validation.log_mels)
-        return Validation(retrieval_values(model.similarity(model.text_embeddings(queries), audio), target).corpus)
+        texts, audio = model.text_embeddings(queries), model.audio_embeddings(self.validation.log_mels)
+        values = retrieval_values(model.similarity(texts, audio), target).corpus
+        return Validation(values | mean_cosines(text_cosine=texts, audio_cosine=audio))
+
+    def publish(self, trained: Trained, commit: str) -> None:
+        storage.remove(self.job.output / DOUBTFUL_PAIRS)  # of other weights
+        super().publish(trained, commit)
 
     def finish(self, rank: int, world: int, say: Callable[[str], None]) -> None:
-        """Make the audio embeddings that captioners and searches read."""
+        """Make the audio embeddings that captioners and searches read, and list the pairs that agree least."""
         weights, start = weights_checksum(self.job.output), time.monotonic()
         clips = sum(
             write_embeddings(split, self.job.name, weights, lambda: self._published, slice(rank, None, world))
@@ -109,6 +122,34 @@ class RetrieverTask(MemberTask):
         )
         if clips:
             say(f"{self.job.name}  audio embeddings of {clips:,} clips in {time.monotonic() - start:.1f} s")
+        if rank == 0:
+            for warning in collapse_warnings(MemberMetrics.read(self.job.output).best):
+                say(f"{self.job.name}  {warning}")
+        wanted = self._member.doubtful_pairs > 0 and not storage.exists(self.job.output / DOUBTFUL_PAIRS)
+        # Every worker does as the first one finds; none goes on before all have written their embeddings.
+        if broadcast_from_rank_zero(wanted) if world > 1 else wanted:
+            self._list_doubtful_pairs(weights, rank, world, say)
+
+    def _list_doubtful_pairs(self, weights: str, rank: int, world: int, say: Callable[[str], None]) -> None:
+        """Write the pairs of training and validation clips and captions that agree least."""
+        device, start = ray.train.torch.get_device(), time.monotonic()
+        found, number = [], 0
+        for split in dict.fromkeys([*self.job.train, *self.job.validation]):
+            clips = read_features([split], self._cache_bytes)
+            embedded = split in self.job.embedded
+            kept = read_embeddings([split], self.job.name, weights, clips.clip_ids) if embedded else None
+            own = pair_similarities(self._published, clips, kept, rank, world)
+            similarity = sum_over_workers(torch.from_numpy(own).to(device)).cpu().numpy()
+            found.append(doubtful_pairs(split, clips, similarity, self._member.doubtful_pairs))
+            number += len(similarity)
+        if rank == 0:
+            path, listed = self.job.output / DOUBTFUL_PAIRS, pd.concat(found, ignore_index=True)
+            write_frame(path, listed)
+            storage.push(path)
+            say(
+                f"{self.job.name}  the {len(listed):,} of {number:,} pairs of clip and caption that agree least, in "
+                f"{storage.uri(path)} ({time.monotonic() - start:.1f} s); of {listed.path[0]}: {listed.caption[0]!r}"
+            )
 
     @cached_property
     def _published(self) -> Retriever:

@@ -12,8 +12,10 @@ import torch
 from models.captioner.model import Captioner
 from models.codec.base import load_codec
 from models.ensemble import Ensemble, Reranking, RetrievalFusion, ScoredCandidate, bundle
-from models.ensemble.bundle import MANIFEST, BundleManifest, read_manifest
+from models.ensemble.bundle import MANIFEST, BundleManifest, QueryError, read_manifest
 from models.ensemble.candidate_table import CandidateTable
+from models.ensemble.index import AudioIndex
+from models.errors import InputError
 from models.files import CheckpointError
 from models.fluency.detector import FluencyDetector
 from models.retriever.model import Retriever
@@ -118,3 +120,14 @@ def test_candidates_come_with_their_scores_best_first() -> None:
         '{"text": "a dog", "captioner": "deep+wide/beam", "score": 0.125, "decoder_score": -1.0, '
         '"encoder_score": {"bge": 0.5}, "fluency_error": 0.25}'
     )
+
+
+def test_blank_queries_are_refused_by_row() -> None:
+    ensemble = Ensemble.__new__(Ensemble)  # refused before any member is asked
+    ensemble.manifest = manifest()
+    ensemble.audio_index = AudioIndex(["a.wav"], {"bge": np.zeros((1, 2), np.float32)})
+    for ask in (ensemble.texts_under_metric, ensemble.similarity):
+        with pytest.raises(InputError, match="query 2 of 3 is blank, expected words"):
+            ask(["rain", " \t", "wind"])
+    with pytest.raises(QueryError, match="the query is blank"):
+        ensemble.retrieve("")

@@ -31,3 +31,12 @@ def test_a_detector_of_version_0_1_is_still_known() -> None:
     )
     expected = fingerprint(settings, directory.experiment.seed, directory.features_inputs(), [])
     assert directory.member_inputs("fluency") == expected
+
+
+def test_what_the_weights_do_not_depend_on_leaves_members_trained() -> None:
+    def inputs(*overrides: str) -> str:
+        experiment = load_experiment(ROOT / "experiments" / "smoke.yaml", [*overrides])
+        return RunDirectory(experiment).member_inputs("retriever-bge")
+
+    assert inputs() == inputs("members.*.resources.retries=5", "members.retriever-bge.doubtful_pairs=0.2")
+    assert inputs() != inputs("members.retriever-bge.epsilon=0.5")

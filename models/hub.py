@@ -1,0 +1,22 @@
+"""Find models of the Hugging Face hub in its cache on this machine, without network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
+
+
+def cached_model(name: str) -> str | None:
+    """Return the directory of a model in the hub's cache, by its id; None where its weights are not there.
+
+    A path is no id, and a configuration alone, as loading a tokenizer leaves it, is not a model.
+    """
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        files = [try_to_load_from_cache(name, weights) for weights in WEIGHTS]
+    except HFValidationError:  # a path, which is no id
+        return None
+    return next((str(Path(file).parent) for file in files if isinstance(file, str)), None)

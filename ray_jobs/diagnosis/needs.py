@@ -1,0 +1,148 @@
+"""List what an experiment needs of this machine, setting by setting."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from corpora.soundscapes.corpus import SoundscapesCorpus
+from models.captioner.enclap_checkpoint import has_tokenizer
+from models.codec.weights import CodecError, find_weights
+from models.hub import cached_model
+from models.metrics.captions import missing_parts
+from models.settings import RANDOM
+from ray_jobs.diagnosis.finding import Finding
+from ray_jobs.diagnosis.machine import package
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.member_config import AnyMember, CaptionerMember, RetrieverMember
+from ray_jobs.training.plan import shortage_of
+
+LOSS = "caption_loss"
+
+
+def needs_of(experiment: Experiment) -> list[Finding]:
+    """Return what an experiment needs and whether it is on this machine; the cluster's nodes are not looked at.
+
+    A model of the hub counts as missing where it is not in the hub's cache: a job would download it, or fail where
+    there is no network.
+    """
+    return [
+        *_corpora(experiment),
+        _codec(experiment.features.codec),
+        *(finding for name, member in experiment.members.items() for finding in _member(name, member)),
+        *_metrics(experiment),
+        *_packages(experiment),
+        *_resources(experiment),
+    ]
+
+
+def _corpora(experiment: Experiment) -> Iterator[Finding]:
+    """Yield the folders and files of the corpora; `enclap prepare --dry-run` reads them."""
+    for name, corpus in experiment.corpora.items():
+        for key in () if isinstance(corpus, SoundscapesCorpus) else corpus.paths:  # which is rendered where it is not
+            if path := getattr(corpus, key):
+                yield _path(f"corpora.{name}.{key}", f"corpus of kind {corpus.kind}", path)
+    for number, path in enumerate(experiment.exclusions.lists):
+        yield _path(f"exclusions.lists.{number}", "clips that must not be trained on", path)
+
+
+def _codec(source: str) -> Finding:
+    try:
+        found, missing = str(find_weights(source, local_files_only=True)), ""
+    except CodecError as error:
+        found, missing = "", str(error)
+    return Finding.of("features.codec", f"codec {source}", found, missing)
+
+
+def _member(name: str, member: AnyMember) -> Iterator[Finding]:
+    """Yield the published weights that a member starts from: none of them where it starts from another member."""
+    if member.init_from:
+        return
+    key = f"members.{name}"
+    for path in member.paths:
+        if value := _setting(member, path):
+            yield _path(f"{key}.{path}", f"weights that {name} starts from", value)
+    for setting in member.paths_or_names:
+        model = str(_setting(member, setting))
+        if not model.startswith(RANDOM) and not _brings_tokenizer(member):
+            yield _model(f"{key}.{setting}", model)
+    if isinstance(member, RetrieverMember) and member.audio_encoder.pretrained:
+        yield _timm(f"{key}.audio_encoder.pretrained", member.audio_encoder.backbone)
+
+
+def _brings_tokenizer(member: AnyMember) -> bool:
+    """Return whether a captioner's checkpoint makes its language model unnecessary."""
+    return isinstance(member, CaptionerMember) and bool(member.checkpoint) and has_tokenizer(str(member.checkpoint))
+
+
+def _model(key: str, model: str) -> Finding:
+    """Return a model of transformers: a directory, or a hub id in the hub's cache."""
+    if Path(model).is_dir() or Path(model).is_absolute():
+        return _path(key, f"model {model}", model)
+    found = cached_model(model)
+    missing = "" if found else f"{model} is neither a directory nor in the Hugging Face cache"
+    return Finding.of(key, f"model {model}", found or model, missing, f"hf download {model}")
+
+
+def _timm(key: str, backbone: str) -> Finding:
+    """Return timm's own weights of a backbone, in the hub's cache."""
+    import timm
+
+    hub_id = timm.get_pretrained_cfg(backbone).hf_hub_id
+    return _model(key, f"timm/{hub_id}" if "/" not in hub_id else hub_id)
+
+
+def _metrics(experiment: Experiment) -> Iterator[Finding]:
+    """Yield the metrics that searches and trainings go by; without their parts these jobs refuse to start."""
+    wanted: dict[str, str] = {"search.objective": experiment.search.objective}
+    for name, member in experiment.members.items():
+        if isinstance(member, CaptionerMember) and member.monitor != LOSS:
+            wanted[f"members.{name}.monitor"] = member.monitor
+    for key, metric in wanted.items():
+        yield Finding.of(key, f"metric {metric}", "all that it needs", missing_parts(metric))
+
+
+def _packages(experiment: Experiment) -> Iterator[Finding]:
+    from ray_jobs.training.tracking import missing_tracker  # brings Ray Train, which takes seconds
+
+    for tracker in experiment.tracking:
+        yield Finding.of("tracking", f"tracker {tracker}", "its package", missing_tracker(tracker))
+    if experiment.search.searcher == "optuna":
+        found = package("optuna", "searcher optuna")
+        yield Finding("search.searcher", found.purpose, found.found, found.is_there, found.command)
+
+
+def _resources(experiment: Experiment) -> Iterator[Finding]:
+    """Yield what members and jobs take, compared with this machine: nothing where a cluster does the work."""
+    import torch
+
+    if experiment.autoscaling or os.environ.get("RAY_ADDRESS"):
+        return
+    machine: dict[str, float] = {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}
+    there = ", ".join(f"{amount:g} {kind}" for kind, amount in machine.items())
+    for name, member in experiment.members.items():
+        types = {key: 1.0 for key in member.resources.per_worker() if key.startswith("accelerator_type:")}
+        lacking = shortage_of(member, [machine | types])
+        key = f"members.{name}.resources"
+        remedy = f"set RAY_ADDRESS to a cluster, or lower {key}"
+        yield Finding.of(key, "what its training takes", there, f"asks for {lacking}" if lacking else "", remedy)
+    for key, share in _gpu_shares(experiment).items():
+        missing = f"asks for {share:g} GPU, this machine has {machine['GPU']:g}" if share > machine["GPU"] else ""
+        yield Finding.of(key, "what each of its processes takes", there, missing, f"lower {key}")
+
+
+def _gpu_shares(experiment: Experiment) -> dict[str, float]:
+    asked = {"prepare.gpus": experiment.prepare.gpus, "search.gpus_per_trial": experiment.search.gpus_per_trial}
+    return {key: share for key, share in asked.items() if share}
+
+
+def _path(key: str, purpose: str, path: str) -> Finding:
+    missing = "" if "://" in path or Path(path).exists() else f"no {path}"
+    return Finding.of(key, purpose, path, missing, f"put it there, or add {key}=PATH to the command")
+
+
+def _setting(member: AnyMember, dotted: str) -> Any:
+    return reduce(getattr, dotted.split("."), member)

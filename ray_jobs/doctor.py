@@ -1,0 +1,69 @@
+"""doctor: list metrics and optional parts of this machine, and what an experiment needs of them.
+
+Example: enclap doctor experiments/demo.yaml
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+
+from rich.table import Column, Table
+
+from ray_jobs.diagnosis.finding import Finding
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.run.console import say, show
+from ray_jobs.run.entry import run_command
+
+SHOWN = 5  # settings of an experiment that lack something, in the message
+
+
+def run(experiment: Experiment | None = None, as_json: bool = False) -> None:
+    """Print what is on this machine and, of an experiment, what it needs; exit with 1 if something of that is missing.
+
+    It uses no network and starts no Ray.
+    """
+    from ray_jobs.diagnosis.machine import parts_of_this_machine
+
+    parts, needs = parts_of_this_machine(), list[Finding]()
+    if experiment:
+        from ray_jobs.diagnosis.needs import needs_of
+
+        needs = needs_of(experiment)
+    if as_json:
+        print(
+            json.dumps({"parts": [asdict(part) for part in parts], "needs": [asdict(need) for need in needs]}, indent=2)
+        )
+    else:
+        show(_table("part", parts))
+        if needs:
+            print()
+            show(_table("setting", needs))
+    if not experiment:
+        return
+    if address := os.environ.get("RAY_ADDRESS"):
+        say(f"doctor: CPUs and GPUs are those of {address}; `enclap train FILE --plan` compares them")
+    missing = [need.name for need in needs if not need.is_there]
+    if missing:
+        say(
+            f"doctor: {experiment.name} lacks {len(missing)} of the {len(needs)} things that it needs: "
+            f"{', '.join(missing[:SHOWN])}{', ...' if len(missing) > SHOWN else ''}",
+            style="red",
+        )
+        sys.exit(1)
+    say(f"doctor: all that {experiment.name} needs is there", style="green")
+
+
+def _table(title: str, findings: list[Finding]) -> Table:
+    columns = [Column(name, overflow="fold") for name in (title, "", "for", "command", "found")]
+    table = Table(*columns, box=None)
+    for finding in findings:
+        state = "there" if finding.is_there else "missing"
+        table.add_row(finding.name, state, finding.purpose, finding.command, finding.found)
+    return table
+
+
+if __name__ == "__main__":
+    run_command("doctor")

@@ -1,0 +1,311 @@
+"""`enclap doctor` names what is missing with the command that gets it, and what an experiment needs of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import soundfile
+import torch
+
+from models.metrics import java_parts
+from models.metrics.captions import CHECKER, CHECKER_BASE, DEFAULT_METRICS, SBERT
+from ray_jobs import cli
+from ray_jobs.diagnosis import machine, needs
+from ray_jobs.training import tracking
+
+from .conftest import ROOT
+
+SMOKE = str(ROOT / "experiments" / "smoke.yaml")
+METRICS_EXTRA = "pip install 'enclap-ensemble[metrics]'"
+BASE = "hf download bert-base-uncased"
+COMMANDS = {  # of all that a machine may lack
+    "Java": METRICS_EXTRA,
+    "METEOR's jar": METRICS_EXTRA,
+    "PTB tokenizer's jar": METRICS_EXTRA,
+    "SPICE's jars": "aac-metrics-download",
+    "SBERT": "aac-metrics-download",
+    "FENSE's error checker": "aac-metrics-download",
+    "bert-base-uncased": BASE,
+    "GPU": "use a machine with an NVIDIA GPU and its driver",
+    "faiss": "pip install faiss-cpu",
+    "optuna": "pip install optuna",
+    "tensorboard": "pip install tensorboard",
+    "mlflow": "pip install 'enclap-ensemble[mlflow]'",
+    "wandb": "pip install 'enclap-ensemble[wandb]'",
+    "libsndfile": "pip install --upgrade soundfile",
+    "meteor": METRICS_EXTRA,
+    "spice": f"aac-metrics-download && {METRICS_EXTRA}",
+    "spider": f"aac-metrics-download && {METRICS_EXTRA}",
+    "spider_fl": f"aac-metrics-download && {METRICS_EXTRA} && {BASE}",
+    "sbert_sim": "aac-metrics-download",
+    "fer": f"aac-metrics-download && {BASE}",
+    "fense": f"aac-metrics-download && {BASE}",
+}
+
+
+@pytest.fixture
+def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine of this project's required packages alone, with empty caches, no Java and no GPU."""
+    for name in ("AAC_METRICS_CACHE_PATH", "FENSE_DATA"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("AAC_METRICS_JAVA_PATH", str(tmp_path / "java"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(java_parts.Jar, "packaged", lambda _: None)
+    monkeypatch.setattr(java_parts, "packaged_java", lambda: None)
+    java_parts._fits.cache_clear()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(machine, "DRIVER_GPUS", tmp_path / "driver")
+    monkeypatch.setattr(machine, "find_spec", lambda _: None)
+    monkeypatch.setattr(tracking, "find_spec", lambda _: None)
+    monkeypatch.setattr(soundfile, "available_formats", lambda: {"WAV": "", "FLAC": "", "OGG": ""})
+    for name in ("CUDA_VISIBLE_DEVICES", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("went to the network"))
+    return tmp_path
+
+
+def doctor(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, dict[str, Any]], str]:
+    """Run the command, and return its exit code, the parts or needs by name, and what it said."""
+    with pytest.raises(SystemExit) as end:
+        cli.main(["doctor", *arguments, "--json"])
+    printed, said = capsys.readouterr()
+    found = json.loads(printed) if printed else {"parts": [], "needs": []}
+    assert {row["name"] for row in found["parts"]} >= set(COMMANDS) | set(DEFAULT_METRICS)
+    rows = found["needs"] if arguments else found["parts"]
+    return int(end.value.code or 0), {row["name"]: row for row in rows}, said
+
+
+def write_cached(hub: Path, model: str, file: str = "model.safetensors") -> None:
+    """Lay a file of a model into the hub's cache."""
+    folder = hub / f"models--{model.replace('/', '--')}"
+    (folder / "snapshots" / "0").mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("0")
+    (folder / "snapshots" / "0" / file).write_text("{}")
+
+
+def test_each_part_that_is_missing_comes_with_its_command(
+    bare_machine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, parts, _ = doctor(capsys)
+    assert code == 0, "no experiment that lacks anything"
+    assert {name: row["command"] for name, row in parts.items() if not row["is_there"]} == COMMANDS
+    assert all(row["found"] and row["purpose"] for row in parts.values())
+    assert "Java 8 to 13" in parts["Java"]["found"]
+    assert str(bare_machine / CHECKER) in parts["FENSE's error checker"]["found"]
+    cli_lines = table_lines(capsys)
+    for name, command in COMMANDS.items():
+        (line,) = [line for line in cli_lines if line.split("  ")[0].strip() == name]
+        assert " missing " in line
+        assert command in line
+
+
+def table_lines(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    with pytest.raises(SystemExit):
+        cli.main(["doctor", *arguments])
+    return [line.strip() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_parts_that_are_there_say_where(
+    bare_machine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    java = bare_machine / "java"
+    java.write_text("#!/bin/sh\necho 'openjdk version \"11.0.13\" 2021-10-19' >&2\n")
+    java.chmod(0o755)
+    (bare_machine / CHECKER).touch()
+    for jar in (java_parts.METEOR, java_parts.PTB_TOKENIZER):
+        (bare_machine / jar.in_cache).parent.mkdir(parents=True)
+        (bare_machine / jar.in_cache).touch()
+    for model in (SBERT, CHECKER_BASE):
+        write_cached(bare_machine / "hub", model)
+    monkeypatch.setattr(machine, "find_spec", lambda _: object())
+    device = SimpleNamespace(name="NVIDIA H100", total_memory=80 * 2**30)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: device)
+    _, parts, _ = doctor(capsys)
+    assert [name for name, row in parts.items() if not row["is_there"]] == [
+        "spice", "spider", "spider_fl", "SPICE's jars", "libsndfile",
+    ]  # fmt: skip
+    assert parts["Java"]["found"] == str(java)
+    assert parts["METEOR's jar"]["found"] == str(bare_machine / java_parts.METEOR.in_cache)
+    assert parts["SBERT"]["found"].startswith(str(bare_machine / "hub"))
+    assert parts["GPU"]["found"].startswith("2: NVIDIA H100 (80 GiB), NVIDIA H100 (80 GiB); CUDA ")
+    assert parts["faiss"]["found"].startswith("faiss-cpu 1.")
+    assert not any(row["command"] for row in parts.values() if row["is_there"])
+
+
+@pytest.mark.parametrize(
+    ("cuda", "visible", "reason", "command"),
+    [
+        (
+            None,
+            None,
+            "the driver has 2, which Ray would reserve; torch .* is built without CUDA",
+            "pip install --force",
+        ),
+        ("12.8", None, "the driver has 2, which Ray would reserve; torch .* sees none", "nvidia-smi"),
+        ("12.8", "", "hidden by CUDA_VISIBLE_DEVICES", "unset CUDA_VISIBLE_DEVICES"),
+    ],
+)
+def test_a_gpu_that_torch_does_not_see(
+    cuda: str | None,
+    visible: str | None,
+    reason: str,
+    command: str,
+    bare_machine: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for number in range(2):
+        (bare_machine / "driver" / str(number)).mkdir(parents=True)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    found = machine.gpu()
+    assert not found.is_there
+    assert found.command.startswith(command)
+    with pytest.raises(AssertionError, match=reason):
+        raise AssertionError(found.found)
+
+
+def test_an_experiment_that_has_all_it_needs(bare_machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The smoke experiment runs on a bare machine: nothing but Optuna is optional in it."""
+    code, found, said = doctor(capsys, SMOKE, "search.searcher=random")
+    assert code == 0
+    assert "all that smoke needs is there" in said
+    assert found["features.codec"]["found"].endswith("dac-soundscapes-16khz.safetensors")
+    assert found["search.objective"]["is_there"]
+    assert all(row["is_there"] for row in found.values())
+
+
+LACKS = [
+    (["search.searcher=optuna"], "search.searcher", "no such Python package", "pip install optuna"),
+    (["search.objective=fense"], "search.objective", CHECKER, f"aac-metrics-download && {BASE}"),
+    (["members.captioner-wide.monitor=meteor"], "members.captioner-wide.monitor", "meteor-1.5.jar", METRICS_EXTRA),
+    (
+        ["features.codec=dac-44khz"],
+        "features.codec",
+        "weights_44khz_8kbps_0.0.1.pth is missing",
+        "python -m dac download --model_type 44khz --model_bitrate 8kbps",
+    ),
+    (
+        ["features.codec=facebook/encodec_24khz"],
+        "features.codec",
+        "not in the hub's cache",
+        "hf download facebook/encodec_24khz config.json model.safetensors",
+    ),
+    (
+        ["members.retriever-bge.text_encoder=BAAI/bge-base-en-v1.5"],
+        "members.retriever-bge.text_encoder.name",
+        "neither a directory nor in the Hugging Face cache",
+        "hf download BAAI/bge-base-en-v1.5",
+    ),
+    (
+        ["members.captioner-wide.language_model=facebook/bart-base"],
+        "members.captioner-wide.language_model",
+        "neither a directory nor in the Hugging Face cache",
+        "hf download facebook/bart-base",
+    ),
+    (
+        ["members.retriever-bge.audio_encoder={backbone: convnext_tiny, pretrained: true}"],
+        "members.retriever-bge.audio_encoder.pretrained",
+        "neither a directory nor in the Hugging Face cache",
+        "hf download timm/convnext_tiny.in12k_ft_in1k",
+    ),
+    (
+        ["corpora.soundscapes={kind: clotho, root: /nowhere/clotho, splits: [train, validation, test]}"],
+        "corpora.soundscapes.root",
+        "no /nowhere/clotho",
+        "put it there, or add corpora.soundscapes.root=PATH to the command",
+    ),
+    (
+        ["exclusions.lists=[/nowhere/list.csv]"],
+        "exclusions.lists.0",
+        "no /nowhere/list.csv",
+        "put it there, or add exclusions.lists.0=PATH to the command",
+    ),
+    (["tracking=[wandb]"], "tracking", "wandb is missing", "pip install 'enclap-ensemble[wandb]'"),
+    (
+        ["members.fluency.resources={gpus_per_worker: 2}"],
+        "members.fluency.resources",
+        "asks for 2 GPU, the cluster has 0",
+        "set RAY_ADDRESS to a cluster, or lower members.fluency.resources",
+    ),
+    (["search.gpus_per_trial=0.5"], "search.gpus_per_trial", "asks for 0.5 GPU", "lower search.gpus_per_trial"),
+    (["prepare.gpus=1"], "prepare.gpus", "asks for 1 GPU", "lower prepare.gpus"),
+]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "reason", "command"), LACKS, ids=[f"{k}-{n}" for n, (_, k, *_) in enumerate(LACKS)]
+)
+def test_a_need_that_is_not_met_is_named(
+    overrides: list[str],
+    key: str,
+    reason: str,
+    command: str,
+    bare_machine: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("models.codec.weights.OFFICIAL_DIRECTORY", bare_machine)
+    code, found, said = doctor(capsys, SMOKE, "search.searcher=random", *overrides)
+    assert code == 1
+    lacking = {name: row for name, row in found.items() if not row["is_there"]}
+    assert list(lacking) == [key]
+    assert reason in lacking[key]["found"]
+    assert lacking[key]["command"] == command
+    assert f"smoke lacks 1 of the {len(found)} things that it needs: {key}" in said
+
+
+def test_needs_are_met_by_the_cache_by_directories_and_by_other_members(
+    bare_machine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_cached(bare_machine / "hub", "facebook/bart-base")
+    write_cached(bare_machine / "hub", "BAAI/bge-base-en-v1.5", "config.json")
+    (bare_machine / "own").mkdir()
+    members = [
+        "members.retriever-bge.text_encoder=BAAI/bge-base-en-v1.5",
+        f"members.retriever-bert.text_encoder={bare_machine}/own",
+        "members.captioner-wide.language_model=facebook/bart-base",
+        f"members.finetuned={{kind: fluency-detector, init_from: fluency, text_encoder: {bare_machine}/gone,"
+        " training: {epochs: 1, learning_rate: 1e-3}}",
+        f"members.fluency.text_encoder.name={bare_machine}/gone",
+    ]
+    code, found, _ = doctor(capsys, SMOKE, "search.searcher=random", *members)
+    assert code == 1
+    lacking = [name for name, row in found.items() if not row["is_there"]]
+    assert f"no {bare_machine}/gone" in found["members.fluency.text_encoder.name"]["found"]
+    assert lacking == ["members.retriever-bge.text_encoder.name", "members.fluency.text_encoder.name"], (
+        "a configuration alone is not a model, and a member that starts from another reads no published weights"
+    )
+
+
+def test_a_cluster_is_not_judged_by_this_machine(
+    bare_machine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    asks = ["search.searcher=random", "members.fluency.resources={gpus_per_worker: 2}", "prepare.gpus=1"]
+    code, found, said = doctor(capsys, SMOKE, *asks)
+    assert code == 0
+    assert "members.fluency.resources" not in found
+    assert "CPUs and GPUs are those of 10.0.0.1:6379; `enclap train FILE --plan` compares them" in said
+
+
+def test_an_experiment_that_cannot_be_used(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["doctor", "experiments/absent.yaml"])
+    assert end.value.code == 2
+    assert "no such file" in capsys.readouterr().err
+
+
+def test_it_starts_no_ray(
+    bare_machine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ray.init", lambda *_, **__: pytest.fail("started Ray"))
+    assert any(line.startswith("search.objective") for line in table_lines(capsys, SMOKE))
+    assert needs.needs_of.__module__ in sys.modules
