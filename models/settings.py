@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 RANDOM = "random:"  # before a model type: random weights, trained from scratch
+EncoderScoring = Literal["cosine", "distance"]  # what a retriever's encoder_score is (`EncoderScore`)
 
 
 Kind = TypeVar("Kind", bound="Settings")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from ..settings import EncoderScoring
 from .score_arrays import NoCandidateError, NonFiniteScoreError, refuse_non_finite
 from .scores.base import ScoringContext, weight_name
 from .scores.decoder import DECODER
@@ -215,6 +216,7 @@ def score_candidates(
     retrievers: dict[str, Retriever],
     audio_embeddings: dict[str, np.ndarray],
     detector: FluencyDetector | None,
+    encoder_score: EncoderScoring = "cosine",
 ) -> CandidateTable:
     """Pool candidates and give them all registered scores.
 
@@ -223,6 +225,7 @@ def score_candidates(
         retrievers: by name; each gives an encoder score, for which each distinct text is embedded once.
         audio_embeddings: by retriever, [C, D].
         detector: gives fluency_error, which is 0 without one.
+        encoder_score: what the encoder score is (`EncoderScore`).
 
     Raises:
         CandidateError: if members propose for or embed different numbers of clips.
@@ -247,6 +250,7 @@ def score_candidates(
         text_of=text_of,
         retrievers=retrievers,
         audio_embeddings=audio_embeddings,
+        encoder_score=encoder_score,
     )
 
     def dense(values: np.ndarray, what: str) -> np.ndarray:

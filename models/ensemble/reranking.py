@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field, FiniteFloat
 
-from ..settings import Settings
+from ..settings import EncoderScoring, Settings
 from .score_arrays import RerankingInputError, refuse_empty, refuse_non_finite, safe_divide, weighted_sum
 
 if TYPE_CHECKING:
@@ -114,6 +114,10 @@ class Reranking(Settings):
     normalisation: str = "none"
     fluency_threshold: float = 0.9
     captioners: list[str] | None = Field(None, description="whose candidates are eligible; all when left out")
+    # Left out of files where it is what there was before there was a choice, so that earlier files mean the same.
+    encoder_score: EncoderScoring = Field(
+        "distance", exclude_if=lambda value: value == "distance", description="the scores that the weights are for"
+    )
 
     def choose(self, table: CandidateTable) -> np.ndarray:
         """Return the index of the chosen candidate of each clip, [C].

@@ -100,6 +100,7 @@ def solve_captioning(
         normalisation=options.normalisation,
         fluency_threshold=threshold,
         captioners=list(group.captioners),
+        encoder_score=options.encoder_score,
     )
     return reranking, found.choice.cross_validated
 

@@ -14,6 +14,7 @@ from ..ensemble.reranking import allowed_candidates, normalise
 from ..ensemble.scores.base import weight_name
 from ..ensemble.scores.decoder import DECODER
 from ..ensemble.scores.encoder import ENCODER
+from ..settings import EncoderScoring
 from .cross_validation import Choice, Rule, cross_validate
 from .weight_search import chosen_values, dense_weight_search, exact_two_score_search, refine, simplex_grid
 
@@ -32,6 +33,7 @@ class RerankingOptions:
     rule: Rule = "one-standard-error"
     folds: int = 5
     seed: int = 0
+    encoder_score: EncoderScoring = "cosine"  # of the table that is searched
 
 
 @dataclass(frozen=True)

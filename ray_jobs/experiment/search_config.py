@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from models.settings import Settings
+from models.settings import EncoderScoring, Settings
 
 
 class SearchConfig(Settings):
@@ -42,6 +42,11 @@ class SearchConfig(Settings):
     )
     clips: int | None = Field(None, ge=3, description="number of validation clips used for sampling; if none, all")
 
+    encoder_score: EncoderScoring = Field(
+        "cosine",
+        description="how candidates are scored by a retriever: by the cosine of its embeddings, as in the paper, or by "
+        "the negative distance under its learned metric, whose scale is undetermined",
+    )
     normalisation: Literal["none", "z", "rank", "softmax"] = Field(
         "none", description="normalisation of each score over a clip's candidates, before they are weighted"
     )

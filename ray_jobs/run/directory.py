@@ -107,7 +107,7 @@ class RunDirectory:
         """Return the fingerprint of the candidates that members propose for validation clips with these parameters."""
         e = self.experiment
         joint = e.model_dump(mode="json", include={"token_ensembles"})
-        return fingerprint(self.members_inputs(), sampling, e.beam, joint, e.target_corpus)
+        return fingerprint(self.members_inputs(), sampling, e.beam, joint, e.target_corpus, e.search.encoder_score)
 
     def search_inputs(self) -> str:
         e = self.experiment

@@ -49,6 +49,7 @@ def search_weights(
         normalisation=search.normalisation,
         fluency_threshold=search.fluency_threshold,
         captioners=None if everyone else found.captioners,
+        encoder_score=search.encoder_score,
     )
     choice = found.choice
     best = reranking.convert(
