@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 RANDOM = "random:"  # before a model type: random weights, trained from scratch
 EncoderScoring = Literal["cosine", "distance"]  # what a retriever's encoder_score is (`EncoderScore`)
+Fallback = Literal["best", "most-fluent"]  # who stays where the fluency filter leaves nobody
 
 
 Kind = TypeVar("Kind", bound="Settings")

@@ -101,6 +101,7 @@ def solve_captioning(
         fluency_threshold=threshold,
         captioners=list(group.captioners),
         encoder_score=options.encoder_score,
+        fallback=options.fallback,
     )
     return reranking, found.choice.cross_validated
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from models.settings import EncoderScoring, Settings
+from models.settings import EncoderScoring, Fallback, Settings
 
 
 class SearchConfig(Settings):
@@ -52,6 +52,11 @@ class SearchConfig(Settings):
     )
     fluency_threshold: float = Field(
         0.9, gt=0, le=1, description="discard candidates whose probability of a fluency error is higher; 1: off"
+    )
+    fallback: Fallback = Field(
+        "best",
+        description="the candidate that is chosen where all of a clip are discarded: the one of the best scores, as "
+        "without the filter, or that of the lowest probability of a fluency error",
     )
     weight_steps: int = Field(
         10, gt=0, description="steps of the grid of reranking weights along each side, where the search is not exact"

@@ -18,6 +18,7 @@ def reranking_options(experiment: Experiment) -> RerankingOptions:
         folds=s.folds,
         seed=experiment.seed,
         encoder_score=s.encoder_score,
+        fallback=s.fallback,
     )
 
 

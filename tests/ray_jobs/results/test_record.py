@@ -79,6 +79,7 @@ def test_files_have_the_keys_that_users_know(experiment: Experiment, tmp_path: P
         "fluency_threshold",
         "captioners",
         "encoder_score",
+        "fallback",
         "objective",
         "value",
         *WORTH,
@@ -136,8 +137,9 @@ def test_a_member_left_out_by_an_earlier_version_is_read(experiment: Experiment,
 
 
 def test_weights_of_an_earlier_version_are_for_its_scores(experiment: Experiment, tmp_path: Path) -> None:
-    edited(best_reranking(experiment), tmp_path, encoder_score="left out")
-    assert BestReranking.read(tmp_path).encoder_score == "distance"
+    edited(best_reranking(experiment), tmp_path, encoder_score="left out", fallback="left out")
+    found = BestReranking.read(tmp_path)
+    assert (found.encoder_score, found.fallback) == ("distance", "most-fluent")
 
 
 @pytest.mark.parametrize(
