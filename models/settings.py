@@ -150,6 +150,11 @@ class RetrieverSettings(Settings):
 
     audio_encoder: AudioEncoderConfig = AudioEncoderConfig()
     text_encoder: TextEncoderConfig = TextEncoderConfig()
+    captions: Literal["normalised", "raw"] = Field(
+        "normalised",
+        description="form in which training captions, queries and candidates are read: in lower case and without "
+        "punctuation, as in m-LTM (arXiv 2405.10084), or as they are",
+    )
     joint_dim: int = Field(1024, gt=0, description="dimensions of the space that audio and text are embedded in")
     hidden_dim: int = Field(2048, gt=0, description="width of the two-layer projections into that space")
     dropout: float = Field(0.2, ge=0, lt=1, description="dropout of the projections")
@@ -199,6 +204,7 @@ class RetrieverSettings(Settings):
 class RetrieverConfig(RetrieverSettings):
     """The settings of a retriever, and the front end of the log-mels that it reads."""
 
+    captions: Literal["normalised", "raw"] = "raw"  # where a member does not say: it is from before there was a choice
     log_mel: LogMelConfig
 
     @model_validator(mode="after")

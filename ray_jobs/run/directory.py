@@ -97,6 +97,8 @@ class RunDirectory:
         for field, default in ADDED_TO_TRAINING.items():  # members that were trained before stay valid
             if settings["training"][field] == default:
                 del settings["training"][field]
+        if settings.get("captions") == "raw":  # as all retrievers read them before there was a choice
+            del settings["captions"]
         edges = [self.member_inputs(edge) for edge in member.edges()]
         return fingerprint(settings, self.experiment.seed, self.features_inputs(), edges)
 
