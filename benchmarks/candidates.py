@@ -40,7 +40,7 @@ from models.settings import (
 )
 
 CODEBOOKS, ENTRIES, FRAMES_A_SECOND = 9, 1024, 44_100 / 512
-SAMPLING = SamplingConfig(candidates=30, temperature=0.5, top_p=0.95, max_tokens=22)
+SAMPLING = SamplingConfig(candidates=30, temperature=0.5, top_p=0.95, top_k=0, max_tokens=22)
 EMBEDDING = 256
 Clips = tuple[list[NDArray[np.int16]], NDArray[np.float32]]  # codes and audio embeddings
 

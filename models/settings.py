@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 RANDOM = "random:"  # before a model type: random weights, trained from scratch
+EncoderScoring = Literal["cosine", "distance"]  # what a retriever's encoder_score is (`EncoderScore`)
+Fallback = Literal["best", "most-fluent"]  # who stays where the fluency filter leaves nobody
 
 
 Kind = TypeVar("Kind", bound="Settings")
@@ -148,6 +150,11 @@ class RetrieverSettings(Settings):
 
     audio_encoder: AudioEncoderConfig = AudioEncoderConfig()
     text_encoder: TextEncoderConfig = TextEncoderConfig()
+    captions: Literal["normalised", "raw"] = Field(
+        "normalised",
+        description="form in which training captions, queries and candidates are read: in lower case and without "
+        "punctuation, as in m-LTM (arXiv 2405.10084), or as they are",
+    )
     joint_dim: int = Field(1024, gt=0, description="dimensions of the space that audio and text are embedded in")
     hidden_dim: int = Field(2048, gt=0, description="width of the two-layer projections into that space")
     dropout: float = Field(0.2, ge=0, lt=1, description="dropout of the projections")
@@ -197,6 +204,7 @@ class RetrieverSettings(Settings):
 class RetrieverConfig(RetrieverSettings):
     """The settings of a retriever, and the front end of the log-mels that it reads."""
 
+    captions: Literal["normalised", "raw"] = "raw"  # where a member does not say: it is from before there was a choice
     log_mel: LogMelConfig
 
     @model_validator(mode="after")
@@ -303,16 +311,27 @@ class FluencyDetectorConfig(Settings):
 class SamplingConfig(Settings):
     """How candidates are sampled.
 
-    The defaults are those of the system that the paper follows (arXiv 2309.17352), where the library's default `top_k`
-    of 50 applied as well; here it is off unless given.
+    The defaults are those of the system whose sampling and reranking the paper follows (arXiv 2309.17352, in its
+    published code); what it does not use is off.
     """
 
-    candidates: int = Field(30, gt=0, description="candidates per captioner and clip")
-    temperature: float = Field(0.5, gt=0, description="divisor of the logits; lower is more conservative")
-    top_p: float = Field(
-        0.95, gt=0, le=1, description="nucleus sampling: the likeliest tokens that reach this probability; 1: off"
+    candidates: int = Field(50, gt=0, description="candidates per captioner and clip; 50 as in arXiv 2309.17352")
+    temperature: float = Field(
+        0.5, gt=0, description="divisor of the logits, lower is more conservative; 0.5 as in arXiv 2309.17352"
     )
-    top_k: int = Field(0, ge=0, description="only this many likeliest tokens; 0: off")
+    top_p: float = Field(
+        0.95,
+        gt=0,
+        le=1,
+        description="nucleus sampling: the likeliest tokens that reach this probability; 0.95 as in arXiv 2309.17352; "
+        "1: off",
+    )
+    top_k: int = Field(
+        50,
+        ge=0,
+        description="only this many likeliest tokens; 50 is the default of transformers' generate(), which arXiv "
+        "2309.17352 leaves as it is; 0: off",
+    )
     min_p: float = Field(
         0.0, ge=0, lt=1, description="only tokens with at least this share of the likeliest one's probability; 0: off"
     )
@@ -321,9 +340,11 @@ class SamplingConfig(Settings):
     repetition_penalty: float = Field(
         1.0, gt=0, description="above 1, makes tokens that were used before less likely; 1: off"
     )
-    min_tokens: int = Field(5, ge=0, description="shortest candidate, in tokens")
-    max_tokens: int = Field(30, gt=2, description="longest candidate, in tokens")
-    no_repeat_ngram: int = Field(3, ge=0, description="no sequence of this many tokens comes twice; 0: off")
+    min_tokens: int = Field(5, ge=0, description="shortest candidate, in tokens; 5 as in arXiv 2309.17352")
+    max_tokens: int = Field(30, gt=2, description="longest candidate, in tokens; 30 as in arXiv 2309.17352")
+    no_repeat_ngram: int = Field(
+        3, ge=0, description="no sequence of this many tokens comes twice; 3 as in arXiv 2309.17352; 0: off"
+    )
     static_cache: bool = Field(
         False,
         description="keep decoder keys and values in tensors of fixed shape, for which transformers compiles on GPUs",

@@ -69,7 +69,7 @@ class ScoredCandidate:
     captioner: str  # `a+b` where both proposed it, `a/beam` where the beam search of `a` did
     score: float  # the weighted sum of the normalised scores
     decoder_score: float  # mean log-likelihood of a token
-    encoder_score: dict[str, float]  # similarity to the audio, by retriever
+    encoder_score: dict[str, float]  # similarity to the audio, by retriever: a cosine, or a negative distance
     fluency_error: float  # probability that the text is damaged
 
 
@@ -245,7 +245,8 @@ class Ensemble:
         decoding = Decoding(manifest.sampling, manifest.beam, manifest.seed if seed is None else seed)
         sources = manifest.reranking.captioners
         proposed = propose(self.captioners, ClipInputs(codes, read), decoding, manifest.token_ensembles, sources)
-        table = score_candidates(proposed, self.retrievers, embeddings, self.detector)
+        encoder_score = manifest.reranking.encoder_score
+        table = score_candidates(proposed, self.retrievers, embeddings, self.detector, encoder_score)
         return self._captions(table)
 
     def _audio_embeddings(self, clips: Sequence[Clip]) -> dict[str, np.ndarray]:

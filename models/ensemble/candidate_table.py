@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from ..normal_form import normal_form
+from ..settings import EncoderScoring
 from .score_arrays import NoCandidateError, NonFiniteScoreError, refuse_non_finite
 from .scores.base import ScoringContext, weight_name
 from .scores.decoder import DECODER
@@ -187,9 +189,10 @@ def _check_frame(frame: pd.DataFrame, clip_ids: Sequence[str], numeric: list[str
 
 
 def pool(by_captioner: dict[str, list[list[Candidate]]]) -> list[list[tuple[str, Candidate]]]:
-    """Join the captioners' candidates clip by clip; a text that several propose is kept once, with its best score.
+    """Join the captioners' candidates clip by clip; of those with the same words one is kept.
 
-    Its captioner is then named `a+b`.
+    Candidates that differ only in case, punctuation and spaces are one: that of the highest decoder_score, as it is
+    written. Its captioner is named `a+b` where both propose it.
 
     Raises:
         CandidateError: if captioners propose for different numbers of clips.
@@ -200,13 +203,14 @@ def pool(by_captioner: dict[str, list[list[Candidate]]]) -> list[list[tuple[str,
     clips = next(iter(counts.values()))
     pooled: list[list[tuple[str, Candidate]]] = []
     for clip in range(clips):
-        by_text: dict[str, tuple[str, Candidate]] = {}
+        by_words: dict[str, tuple[str, Candidate]] = {}
         for name, candidates in by_captioner.items():
             for candidate in candidates[clip]:
-                known = by_text.get(candidate.text)
+                words = normal_form(candidate.text)
+                known = by_words.get(words)
                 better = known[1] if known and known[1].decoder_score >= candidate.decoder_score else candidate
-                by_text[candidate.text] = (f"{known[0]}+{name}" if known else name, better)
-        pooled.append(list(by_text.values()))
+                by_words[words] = (f"{known[0]}+{name}" if known else name, better)
+        pooled.append(list(by_words.values()))
     return pooled
 
 
@@ -215,6 +219,7 @@ def score_candidates(
     retrievers: dict[str, Retriever],
     audio_embeddings: dict[str, np.ndarray],
     detector: FluencyDetector | None,
+    encoder_score: EncoderScoring = "cosine",
 ) -> CandidateTable:
     """Pool candidates and give them all registered scores.
 
@@ -223,6 +228,7 @@ def score_candidates(
         retrievers: by name; each gives an encoder score, for which each distinct text is embedded once.
         audio_embeddings: by retriever, [C, D].
         detector: gives fluency_error, which is 0 without one.
+        encoder_score: what the encoder score is (`EncoderScore`).
 
     Raises:
         CandidateError: if members propose for or embed different numbers of clips.
@@ -247,6 +253,7 @@ def score_candidates(
         text_of=text_of,
         retrievers=retrievers,
         audio_embeddings=audio_embeddings,
+        encoder_score=encoder_score,
     )
 
     def dense(values: np.ndarray, what: str) -> np.ndarray:

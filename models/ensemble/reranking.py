@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field, FiniteFloat
 
-from ..settings import Settings
+from ..settings import EncoderScoring, Fallback, Settings
 from .score_arrays import RerankingInputError, refuse_empty, refuse_non_finite, safe_divide, weighted_sum
 
 if TYPE_CHECKING:
@@ -57,10 +57,13 @@ def normalise(scores: np.ndarray, mask: np.ndarray, method: str) -> np.ndarray:
     return np.where(mask, scaled, 0.0)
 
 
-def allowed_candidates(fluency_error: np.ndarray, mask: np.ndarray, threshold: float = 0.9) -> np.ndarray:
+def allowed_candidates(
+    fluency_error: np.ndarray, mask: np.ndarray, threshold: float = 0.9, fallback: Fallback = "best"
+) -> np.ndarray:
     """Return which candidates are not flagged, [C, K] bool: fluency_error <= threshold (FENSE flags above 0.9).
 
-    Where all candidates of a clip are flagged, the most fluent one stays, so that every clip gets a caption.
+    Where all candidates of a clip are flagged, all of them stay, so that its best-scored one is chosen as if there were
+    no filter; or with `fallback` `most-fluent` the one of the lowest fluency_error alone.
 
     Raises:
         NoCandidateError, NonFiniteScoreError.
@@ -72,12 +75,20 @@ def allowed_candidates(fluency_error: np.ndarray, mask: np.ndarray, threshold: f
     refuse_non_finite("fluency_error", fluency_error, mask)
     allowed = mask & (fluency_error <= threshold)
     emptied = np.flatnonzero(~allowed.any(1))
-    allowed[emptied, np.where(mask, fluency_error, np.inf)[emptied].argmin(1)] = True
+    if fallback == "best":
+        allowed[emptied] = mask[emptied]
+    else:
+        allowed[emptied, np.where(mask, fluency_error, np.inf)[emptied].argmin(1)] = True
     return allowed
 
 
 def select(
-    scores: np.ndarray, weights: np.ndarray, fluency_error: np.ndarray, mask: np.ndarray, threshold: float = 0.9
+    scores: np.ndarray,
+    weights: np.ndarray,
+    fluency_error: np.ndarray,
+    mask: np.ndarray,
+    threshold: float = 0.9,
+    fallback: Fallback = "best",
 ) -> np.ndarray:
     """Choose the candidate of each clip with the highest weighted sum among the allowed ones, the first of equals.
 
@@ -86,6 +97,7 @@ def select(
         weights: [S].
         fluency_error: [C, K] probability of a damaged caption.
         mask: [C, K] bool, True where there is a candidate.
+        threshold, fallback: as for `allowed_candidates`.
 
     Returns:
         Indices [C].
@@ -96,7 +108,7 @@ def select(
     scores, weights, mask = np.asarray(scores, float), np.asarray(weights, float), np.asarray(mask, bool)
     if weights.shape != scores.shape[:1] or scores.shape[1:] != mask.shape:
         raise RerankingInputError(f"scores {scores.shape}, weights {weights.shape}, mask {mask.shape} do not fit")
-    allowed = allowed_candidates(fluency_error, mask, threshold)
+    allowed = allowed_candidates(fluency_error, mask, threshold, fallback)
     for index, score in enumerate(scores):
         refuse_non_finite(f"score {index}", score, mask)
     # masked cells may hold anything, NaN too: they are 0 before the sum and never win after it
@@ -114,6 +126,15 @@ class Reranking(Settings):
     normalisation: str = "none"
     fluency_threshold: float = 0.9
     captioners: list[str] | None = Field(None, description="whose candidates are eligible; all when left out")
+    # Left out of files where it is what there was before there was a choice, so that earlier files mean the same.
+    encoder_score: EncoderScoring = Field(
+        "distance", exclude_if=lambda value: value == "distance", description="the scores that the weights are for"
+    )
+    fallback: Fallback = Field(
+        "most-fluent",
+        exclude_if=lambda value: value == "most-fluent",
+        description="the candidate that is chosen where the filter discards all of a clip",
+    )
 
     def choose(self, table: CandidateTable) -> np.ndarray:
         """Return the index of the chosen candidate of each clip, [C].
@@ -123,7 +144,9 @@ class Reranking(Settings):
         """
         table = self._eligible(table)
         weights = np.array([self.weights[name] for name in table.score_names])
-        return select(self._scaled(table), weights, table.fluency_error, table.mask, self.fluency_threshold)
+        return select(
+            self._scaled(table), weights, table.fluency_error, table.mask, self.fluency_threshold, self.fallback
+        )
 
     def totals(self, table: CandidateTable) -> np.ndarray:
         """Return the weighted sum of each candidate, [C, K]; NaN where its captioner is not among `captioners`."""

@@ -14,6 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ..captioner.model import Captioner
 from ..captioner.shared_cross_attention import shared_states_cache
+from ..normal_form import normal_form
 from ..settings import BeamConfig, SamplingConfig, TokenEnsembleConfig
 from .diverse_search import Prompt, contrastive_search, diverse_beam_search
 from .logits_processors import ForceFirst, InverseTransformSampler, ScoreRecorder, limits, warpers
@@ -324,8 +325,13 @@ def _decode(
 
 
 def _distinct(candidates: list[Candidate]) -> list[Candidate]:
-    """Keep the first candidate of each text, and blank texts only if there is nothing else."""
-    by_text: dict[str, Candidate] = {}
+    """Keep one candidate of those with the same words, and those without words only if there is nothing else.
+
+    It is the one of the highest decoder_score, as it is written, in the place of the first.
+    """
+    by_words: dict[str, Candidate] = {}
     for candidate in candidates:
-        by_text.setdefault(candidate.text, candidate)
-    return [candidate for text, candidate in by_text.items() if text] or candidates[:1]
+        known = by_words.setdefault(normal_form(candidate.text), candidate)
+        if candidate.decoder_score > known.decoder_score:
+            by_words[normal_form(candidate.text)] = candidate
+    return [candidate for words, candidate in by_words.items() if words] or candidates[:1]

@@ -18,6 +18,7 @@ from ..distributed import gather_rows
 from ..encoders.audio import AudioEncoder
 from ..encoders.log_mel import pad_log_mels
 from ..encoders.text import TextEncoder, text_batches
+from ..normal_form import normal_form
 from ..settings import RetrieverConfig, RetrieverSettings
 from .contrastive import nt_xent_loss, triplet_loss
 from .optimal_transport import MahalanobisMetric, m_ltm_loss, pairwise_distance
@@ -52,7 +53,7 @@ class Retriever(nn.Module):
             CheckpointError: if the audio encoder's checkpoint cannot be loaded.
         """
         audio_encoder = AudioEncoder.create(config.audio_encoder, config.log_mel.n_mels)
-        return cls(config, audio_encoder, TextEncoder.create(config.text_encoder, captions))
+        return cls(config, audio_encoder, TextEncoder.create(config.text_encoder, _as_read(config, captions)))
 
     @classmethod
     def layout(cls, config: RetrieverConfig) -> Retriever:
@@ -91,8 +92,11 @@ class Retriever(nn.Module):
         return normalize(self.audio_projection(self.audio_encoder(log_mel, lengths)), dim=-1)
 
     def embed_text(self, texts: list[str]) -> Tensor:
-        """Return unit-length embeddings [B, joint_dim] of B captions."""
-        return normalize(self.text_projection(self.text_encoder(texts)), dim=-1)
+        """Return unit-length embeddings [B, joint_dim] of B texts: captions, queries or candidates.
+
+        All of them are read in the same form (`RetrieverSettings.captions`).
+        """
+        return normalize(self.text_projection(self.text_encoder(_as_read(self.config, texts))), dim=-1)
 
     def forward(
         self,
@@ -210,6 +214,10 @@ def negative_distances(texts: np.ndarray, clips: np.ndarray, device: torch.devic
     with full_precision():
         distances = pairwise_distance(torch.from_numpy(texts).to(device), torch.from_numpy(clips).to(device))
         return distances.neg_().cpu().numpy()
+
+
+def _as_read(config: RetrieverSettings, texts: Iterable[str]) -> list[str]:
+    return [normal_form(text) if config.captions == "normalised" else text for text in texts]
 
 
 def _projection(dim: int, config: RetrieverConfig) -> nn.Module:

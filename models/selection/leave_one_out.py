@@ -100,6 +100,8 @@ def solve_captioning(
         normalisation=options.normalisation,
         fluency_threshold=threshold,
         captioners=list(group.captioners),
+        encoder_score=options.encoder_score,
+        fallback=options.fallback,
     )
     return reranking, found.choice.cross_validated
 

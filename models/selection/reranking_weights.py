@@ -14,6 +14,7 @@ from ..ensemble.reranking import allowed_candidates, normalise
 from ..ensemble.scores.base import weight_name
 from ..ensemble.scores.decoder import DECODER
 from ..ensemble.scores.encoder import ENCODER
+from ..settings import EncoderScoring, Fallback
 from .cross_validation import Choice, Rule, cross_validate
 from .weight_search import chosen_values, dense_weight_search, exact_two_score_search, refine, simplex_grid
 
@@ -32,6 +33,8 @@ class RerankingOptions:
     rule: Rule = "one-standard-error"
     folds: int = 5
     seed: int = 0
+    encoder_score: EncoderScoring = "cosine"  # of the table that is searched
+    fallback: Fallback = "best"
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def search_reranking(
     for group, captioners in enumerate(mixtures):
         mask = table.of_members(captioners).mask
         scores = np.stack([normalise(one, mask, options.normalisation) for one in table.stacked_scores])
-        allowed = allowed_candidates(table.fluency_error, mask, options.fluency_threshold)
+        allowed = allowed_candidates(table.fluency_error, mask, options.fluency_threshold, options.fallback)
         tried = np.concatenate([paper[None], _weightings(scores, allowed, value, options.weight_steps)])
         weightings.append(tried)
         values.append(chosen_values(scores, allowed, value, tried))

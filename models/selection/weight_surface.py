@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..ensemble.reranking import allowed_candidates
 from .weight_search import chosen_values
 
 MAX_RESAMPLED_MEANS = 1 << 22  # settings times resamples held at a time: 32 MiB
@@ -47,21 +47,14 @@ def behind_best(values: np.ndarray, resamples: int = 1000, seed: int = 0) -> Beh
 
 
 def reranking_surface(
-    scores: np.ndarray,
-    fluency_error: np.ndarray,
-    mask: np.ndarray,
-    value: np.ndarray,
-    encoder_weights: np.ndarray,
-    thresholds: np.ndarray,
+    scores: np.ndarray, allowed: Sequence[np.ndarray], value: np.ndarray, encoder_weights: np.ndarray
 ) -> np.ndarray:
-    """Return the value [T, W, C] of each clip's choice under each fluency threshold [T] and encoder weight [W].
+    """Return the value [T, W, C] of each clip's choice under each of T fluency filters and encoder weight [W].
 
     Args:
         scores: [2, C, K] of encoder and decoder; the decoder's weight is 1 minus the encoder's.
-        fluency_error, mask: [C, K], as for `allowed_candidates`.
+        allowed: for each filter [C, K] bool, as `allowed_candidates` gives it.
         value: [C, K].
     """
     weightings = np.stack([encoder_weights, 1 - encoder_weights], 1)
-    return np.stack(
-        [chosen_values(scores, allowed_candidates(fluency_error, mask, t), value, weightings) for t in thresholds]
-    )
+    return np.stack([chosen_values(scores, one, value, weightings) for one in allowed])

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from models.settings import Settings
+from models.settings import EncoderScoring, Fallback, Settings
 
 
 class SearchConfig(Settings):
@@ -42,11 +42,21 @@ class SearchConfig(Settings):
     )
     clips: int | None = Field(None, ge=3, description="number of validation clips used for sampling; if none, all")
 
+    encoder_score: EncoderScoring = Field(
+        "cosine",
+        description="how candidates are scored by a retriever: by the cosine of its embeddings, as in the paper, or by "
+        "the negative distance under its learned metric, whose scale is undetermined",
+    )
     normalisation: Literal["none", "z", "rank", "softmax"] = Field(
         "none", description="normalisation of each score over a clip's candidates, before they are weighted"
     )
     fluency_threshold: float = Field(
         0.9, gt=0, le=1, description="discard candidates whose probability of a fluency error is higher; 1: off"
+    )
+    fallback: Fallback = Field(
+        "best",
+        description="the candidate that is chosen where all of a clip are discarded: the one of the best scores, as "
+        "without the filter, or that of the lowest probability of a fluency error",
     )
     weight_steps: int = Field(
         10, gt=0, description="steps of the grid of reranking weights along each side, where the search is not exact"

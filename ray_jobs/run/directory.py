@@ -21,9 +21,12 @@ from ray_jobs.run import storage
 PACKAGES = ("ray", "torch", "transformers", "timm", "descript-audio-codec", "aac-metrics", "numpy", "pandas", "pyarrow")
 MARKER = ".done.json"
 NOT_OF_WEIGHTS = {"resources", "doubtful_pairs"}  # settings of a member that its weights do not depend on
-# Fields added after version 0.1, with their defaults, which fingerprints leave out.
+# Fields added after version 0.1, with the values that stand for what was before, which fingerprints leave out.
 ADDED_TO_TRAINING = {"shuffle_clips": 4096}
-ADDED_TO_MEMBERS: dict[str, dict[str, Any]] = {"fluency-detector": {"checkpoint": None}}
+ADDED_TO_MEMBERS: dict[str, dict[str, Any]] = {
+    "fluency-detector": {"checkpoint": None},
+    "retriever": {"captions": "raw"},
+}
 
 
 class NotReadyError(InputError):
@@ -110,7 +113,7 @@ class RunDirectory:
         """Return the fingerprint of the candidates that members propose for validation clips with these parameters."""
         e = self.experiment
         joint = e.model_dump(mode="json", include={"token_ensembles"})
-        return fingerprint(self.members_inputs(), sampling, e.beam, joint, e.target_corpus)
+        return fingerprint(self.members_inputs(), sampling, e.beam, joint, e.target_corpus, e.search.encoder_score)
 
     def search_inputs(self) -> str:
         e = self.experiment

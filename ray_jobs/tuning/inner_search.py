@@ -10,7 +10,16 @@ from ray_jobs.tuning.candidate_store import CandidateStore
 def reranking_options(experiment: Experiment) -> RerankingOptions:
     """Return the options of the experiment's reranking searches."""
     s = experiment.search
-    return RerankingOptions(s.normalisation, s.fluency_threshold, s.weight_steps, s.rule, s.folds, experiment.seed)
+    return RerankingOptions(
+        normalisation=s.normalisation,
+        fluency_threshold=s.fluency_threshold,
+        weight_steps=s.weight_steps,
+        rule=s.rule,
+        folds=s.folds,
+        seed=experiment.seed,
+        encoder_score=s.encoder_score,
+        fallback=s.fallback,
+    )
 
 
 def mixtures(experiment: Experiment) -> list[list[str]]:

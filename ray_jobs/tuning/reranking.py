@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from models.ensemble.candidate_table import CandidateTable, ValuedTable
-from models.ensemble.reranking import Reranking, normalise
+from models.ensemble.reranking import Reranking, allowed_candidates, normalise
 from models.ensemble.scores.base import weight_name
 from models.ensemble.scores.decoder import DECODER
 from models.metrics.captions import DEFAULT_METRICS, NOT_OF_CANDIDATES, missing_parts
@@ -49,6 +49,8 @@ def search_weights(
         normalisation=search.normalisation,
         fluency_threshold=search.fluency_threshold,
         captioners=None if everyone else found.captioners,
+        encoder_score=search.encoder_score,
+        fallback=search.fallback,
     )
     choice = found.choice
     best = reranking.convert(
@@ -99,7 +101,8 @@ def _surface(
     chosen = encoder_share(weights, table.encoder_score)
     at = np.unique(np.round([*np.linspace(0, 1, SURFACE_STEPS + 1), ENCODER_WEIGHT, chosen], 9))
     thresholds = np.unique([*THRESHOLDS, search.fluency_threshold])
-    values = reranking_surface(scores, table.fluency_error, table.mask, value, at, thresholds)
+    allowed = [allowed_candidates(table.fluency_error, table.mask, at_most, search.fallback) for at_most in thresholds]
+    values = reranking_surface(scores, allowed, value, at)
     behind = behind_best(values.reshape(-1, values.shape[2]), seed=seed)
     return pd.DataFrame(
         {

@@ -71,7 +71,7 @@ class TrainedMembers:
         inputs = ClipInputs(self.features.codes[clips], read)
         proposed = propose(self.captioners, inputs, Decoding(sampling, e.beam, e.seed), e.token_ensembles)
         embeddings = {name: one[clips] for name, one in self.audio_embeddings.items()}
-        return score_candidates(proposed, self.retrievers, embeddings, self.detector)
+        return score_candidates(proposed, self.retrievers, embeddings, self.detector, e.search.encoder_score)
 
     def queries(self) -> tuple[list[str], np.ndarray]:
         """Return all captions of the split, and the clip that each describes."""

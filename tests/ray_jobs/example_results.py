@@ -38,7 +38,8 @@ def best_reranking(experiment: Experiment, **changes: Any) -> BestReranking:
     means = {"cider_d": 0.41, "fluency_error": 0.1}
     found = {
         "weights": dict.fromkeys(names, 1 / len(names)), "normalisation": "z", "fluency_threshold": 0.9,
-        "captioners": None, "objective": "cider_d", "value": 0.41, "filtered": means, "unfiltered": means,
+        "captioners": None, "encoder_score": "cosine", "fallback": "best", "objective": "cider_d", "value": 0.41,
+        "filtered": means, "unfiltered": means,
         "absent": {"fense": "needs its detector"},
     }  # fmt: skip
     return BestReranking(**(WORTH | WITHIN | found | changes))

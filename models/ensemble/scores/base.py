@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from ...settings import EncoderScoring
+
 if TYPE_CHECKING:  # tables of scores are also read where no model is loaded
     from ...generation.candidates import Candidate
     from ...retriever.model import Retriever
@@ -29,6 +31,7 @@ class ScoringContext:
     text_of: np.ndarray  # [N] int, the candidate's place in `texts`
     retrievers: Mapping[str, Retriever]
     audio_embeddings: Mapping[str, np.ndarray]  # by retriever, [C, D]
+    encoder_score: EncoderScoring = "cosine"
 
     @cached_property
     def text_embeddings(self) -> dict[str, np.ndarray]:

@@ -131,3 +131,17 @@ def test_blank_queries_are_refused_by_row() -> None:
             ask(["rain", " \t", "wind"])
     with pytest.raises(QueryError, match="the query is blank"):
         ensemble.retrieve("")
+
+
+@pytest.mark.parametrize("kind", ["cosine", "distance"])
+def test_captions_are_chosen_by_the_scores_that_the_weights_are_for(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    scored_by: list[str] = []
+    monkeypatch.setattr(bundle, "propose", lambda *_: {})
+    monkeypatch.setattr(bundle, "score_candidates", lambda *arguments: scored_by.append(arguments[-1]))
+    monkeypatch.setattr(Ensemble, "_captions", lambda *_: [])
+    ensemble = Ensemble.__new__(Ensemble)
+    reranking = Reranking.model_validate({"weights": {"bge": 0.75, "decoder": 0.25}, "encoder_score": kind})
+    ensemble.manifest = manifest().model_copy(update={"captioners": {}, "reranking": reranking})
+    ensemble.retrievers, ensemble.captioners, ensemble.detector = {}, {}, None
+    ensemble.caption_clips([])
+    assert scored_by == [kind]

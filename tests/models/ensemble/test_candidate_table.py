@@ -30,6 +30,20 @@ def test_a_text_of_two_captioners_stays_once_with_its_best_score() -> None:
     assert [(name, c.text, c.decoder_score) for name, c in first] == [("one+two", "a dog", -0.7), ("one", "rain", -2.0)]
 
 
+def test_of_texts_with_the_same_words_the_likeliest_stays_as_it_is_written() -> None:
+    proposed = {
+        "one": [[Candidate("A dog barks.", -1.0, 4), Candidate("a dog", -2.0, 3)]],
+        "two": [[Candidate("a dog barks", -0.5, 3), Candidate("rain", -0.1, 2)]],
+        "three": [[Candidate("a  dog, barks", -0.7, 5)]],
+    }
+    (clip,) = pool(proposed)
+    assert [(name, c.text) for name, c in clip] == [
+        ("one+two+three", "a dog barks"),
+        ("one", "a dog"),
+        ("two", "rain"),
+    ]
+
+
 def test_scores_land_in_their_cells() -> None:
     audio = np.array([[1.0], [10.0]])
     table = score_candidates(BY_CAPTIONER, {"lengths": Lengths()}, {"lengths": audio}, None)  # type: ignore[dict-item]

@@ -24,11 +24,13 @@ def test_the_filter_comes_before_the_scores_and_is_strict() -> None:
     assert select(scores, np.ones(1), np.array([[0.95, 0.9, 0.0]]), mask).tolist() == [1]
 
 
-def test_an_emptied_clip_keeps_its_most_fluent_candidate() -> None:
-    error = np.array([[0.99, 0.92, 0.95, 0.0]])
+def test_an_emptied_clip_keeps_its_best_candidate_or_its_most_fluent_one() -> None:
+    error, scores = np.array([[0.99, 0.92, 0.95, 0.0]]), np.array([[[9.0, 1.0, 5.0, 99.0]]])
     mask = np.array([[True, True, True, False]])
-    assert allowed_candidates(error, mask).tolist() == [[False, True, False, False]]
-    assert select(np.array([[[9.0, 1.0, 5.0, 99.0]]]), np.ones(1), error, mask).tolist() == [1]
+    assert allowed_candidates(error, mask).tolist() == [[True, True, True, False]]
+    assert select(scores, np.ones(1), error, mask).tolist() == [0]
+    assert allowed_candidates(error, mask, fallback="most-fluent").tolist() == [[False, True, False, False]]
+    assert select(scores, np.ones(1), error, mask, fallback="most-fluent").tolist() == [1]
 
 
 def test_ties_take_the_first() -> None:

@@ -173,6 +173,13 @@ def test_limits(captioner: Captioner, clips: Clips) -> None:
         assert len({c.text for c in candidates}) == len(candidates)
 
 
+def test_captions_with_the_same_words_are_one_candidate() -> None:
+    drawn = [("A dog barks.", -1.0), (".", -0.1), ("rain", -2.0), ("a dog barks", -0.5), ("a dog, barks", -0.7)]
+    found = generation._distinct([Candidate(text, score, 4) for text, score in drawn])
+    assert [(c.text, c.decoder_score) for c in found] == [("a dog barks", -0.5), ("rain", -2.0)]
+    assert [c.text for c in generation._distinct([Candidate("...", -1.0, 2), Candidate("!", -2.0, 2)])] == ["..."]
+
+
 def test_distribution_is_the_models(captioner: Captioner, clips: Clips) -> None:
     """First words drawn at temperature 1 without truncation come as often as the model says."""
     draws = 16_000

@@ -1,14 +1,18 @@
 """The retriever: training lowers the loss, batches do not matter, files round-trip, for every tokenizer kind."""
 
 import copy
+import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from models.encoders.log_mel import pad_log_mels
+from models.encoders.text import TextEncoder
 from models.files import CheckpointError
 from models.retriever.model import Retriever
 from models.settings import AudioEncoderConfig, LogMelConfig, RetrieverConfig, RetrieverSettings, TextEncoderConfig
@@ -18,7 +22,7 @@ from ..conftest import CAPTIONS, published_text_encoder
 KINDS = [("random:bert", "unigram", "cls"), ("random:bert", "wordpiece", "mean"), ("random:roberta", "bpe", "mean")]
 
 
-def make(name: str, tokenizer: str, pooling: str) -> Retriever:
+def make(name: str, tokenizer: str, pooling: str, **settings: Any) -> Retriever:
     torch.manual_seed(0)
     shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
     sizes = {**shape, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -33,6 +37,7 @@ def make(name: str, tokenizer: str, pooling: str) -> Retriever:
             dropout=0.0,
             epsilon=0.1,
             log_mel=LogMelConfig(n_mels=64),
+            **settings,
         ),
         CAPTIONS,
     )
@@ -177,3 +182,43 @@ def test_pair_similarity_is_a_cell_of_the_matrix(log_mels: list[np.ndarray]) -> 
     texts, clips = np.array([0, 3, 1, 1]), np.array([2, 0, 1, 3])
     pairs = retriever.pair_similarity(text, texts, audio, clips)
     np.testing.assert_allclose(pairs, retriever.similarity(text, audio)[texts, clips], atol=1e-4)
+
+
+WRITTEN = ["A Dog barks, twice; nearby.", "RAIN falls on the roof (while wind blows)!"]
+SAME_WORDS = ["a dog barks twice nearby", "rain falls on the roof while wind blows"]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind[1]}-{kind[2]}")
+def test_all_texts_are_read_in_one_form(
+    kind: tuple[str, str, str], log_mels: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    original = TextEncoder.create
+
+    def recorded(config: TextEncoderConfig, texts: Iterable[str]) -> TextEncoder:
+        read.extend(texts := list(texts))
+        return original(config, texts)
+
+    monkeypatch.setattr(TextEncoder, "create", recorded)
+    monkeypatch.setattr(f"{__name__}.CAPTIONS", [*WRITTEN, *CAPTIONS])
+    retriever = make(*kind, captions="normalised").eval()
+    assert read[:2] == SAME_WORDS, "the tokenizer is trained on them"
+    retriever.save(tmp_path)
+    batch = pad_log_mels(log_mels[:2])
+    for model in (retriever, Retriever.load(tmp_path)):
+        np.testing.assert_array_equal(model.text_embeddings(WRITTEN), model.text_embeddings(SAME_WORDS))
+        assert torch.equal(model(*batch, WRITTEN), model(*batch, SAME_WORDS)), "in training, too"
+
+
+def test_a_retriever_of_before_there_was_a_choice_reads_texts_as_they_are(tmp_path: Path) -> None:
+    retriever = make(*KINDS[2]).eval()
+    retriever.save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    del config["captions"]
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    loaded = Retriever.load(tmp_path)
+    assert loaded.config.captions == "raw"
+    np.testing.assert_array_equal(loaded.text_embeddings(WRITTEN), retriever.text_embeddings(WRITTEN))
+    assert np.abs(loaded.text_embeddings(WRITTEN) - loaded.text_embeddings(SAME_WORDS)).max() > 1e-3
+    new = Retriever.load(tmp_path, RetrieverSettings(**loaded.config.model_dump(exclude={"log_mel", "captions"})))
+    assert new.config.captions == "normalised", "new training reads them as new members do"

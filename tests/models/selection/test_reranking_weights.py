@@ -15,6 +15,7 @@ from models.selection.reranking_weights import (
     paper_weights,
     search_reranking,
 )
+from models.settings import Fallback
 
 from .test_leave_one_out import table
 
@@ -41,16 +42,21 @@ def test_the_encoders_share_is_of_what_they_and_the_decoder_have() -> None:
 @pytest.mark.parametrize("normalisation", ["none", "z", "rank", "softmax"])
 @pytest.mark.parametrize("retrievers", [0, 1, 2])
 @pytest.mark.parametrize("captioners", [["one", "two"], ["one"]])
+@pytest.mark.parametrize("fallback", ["best", "most-fluent"])
 def test_every_trial_is_what_the_bundle_would_choose(
-    normalisation: str, retrievers: int, captioners: list[str]
+    normalisation: str, retrievers: int, captioners: list[str], fallback: Fallback
 ) -> None:
     known, value = table(clips=25)
+    error = np.random.default_rng(2).random(known.mask.shape)
+    error[:10] = 0.91 + 0.09 * error[:10]  # the filter empties these clips
+    known = replace(known, fluency_error=error)
     known = known.without_retrievers(["good", "noise"][retrievers:])
-    found = search_reranking(known, value, [captioners], RerankingOptions(normalisation, 0.9, 4))
+    options = RerankingOptions(normalisation, 0.9, 4, fallback=fallback)
+    found = search_reranking(known, value, [captioners], options)
     clips = np.arange(len(value))
     for trial in found.trials.sample(min(8, len(found.trials)), random_state=0).to_dict("records"):
         weights = {name: trial[name] for name in known.score_names}
-        reranking = Reranking(weights=weights, normalisation=normalisation, captioners=captioners)
+        reranking = Reranking(weights=weights, normalisation=normalisation, captioners=captioners, fallback=fallback)
         assert value[clips, reranking.choose(known)].mean() == pytest.approx(trial["value"])
     assert sum(found.weights.values()) == pytest.approx(1)
 

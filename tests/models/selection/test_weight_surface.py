@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from models.ensemble.reranking import select
+from models.ensemble.reranking import allowed_candidates, select
 from models.metrics.bootstrap import paired_bootstrap
 from models.selection.weight_surface import behind_best, reranking_surface
 
@@ -14,7 +14,7 @@ def test_every_cell_is_what_select_gives() -> None:
     mask[:, 0] = True
     weights, thresholds = np.array([0.0, 0.3, 1.0]), np.array([0.2, 0.9])
     scores = np.stack([encoder, decoder])
-    surface = reranking_surface(scores, error, mask, value, weights, thresholds)
+    surface = reranking_surface(scores, [allowed_candidates(error, mask, t) for t in thresholds], value, weights)
     assert surface.shape == (2, 3, 15)
     for t, threshold in enumerate(thresholds):
         for w, weight in enumerate(weights):

@@ -78,6 +78,8 @@ def test_files_have_the_keys_that_users_know(experiment: Experiment, tmp_path: P
         "normalisation",
         "fluency_threshold",
         "captioners",
+        "encoder_score",
+        "fallback",
         "objective",
         "value",
         *WORTH,
@@ -132,6 +134,12 @@ def test_a_member_left_out_by_an_earlier_version_is_read(experiment: Experiment,
     along[0]["along"] = ["joint"]
     edited(ensemble_metrics(experiment), tmp_path, leave_one_out=along)
     assert EnsembleMetrics.read(tmp_path).leave_one_out == [LeftOut(**(rows[0] | {"dependents": ["joint"]}))]
+
+
+def test_weights_of_an_earlier_version_are_for_its_scores(experiment: Experiment, tmp_path: Path) -> None:
+    edited(best_reranking(experiment), tmp_path, encoder_score="left out", fallback="left out")
+    found = BestReranking.read(tmp_path)
+    assert (found.encoder_score, found.fallback) == ("distance", "most-fluent")
 
 
 @pytest.mark.parametrize(

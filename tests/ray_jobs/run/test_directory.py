@@ -40,3 +40,17 @@ def test_what_the_weights_do_not_depend_on_leaves_members_trained() -> None:
 
     assert inputs() == inputs("members.*.resources.retries=5", "members.retriever-bge.doubtful_pairs=0.2")
     assert inputs() != inputs("members.retriever-bge.epsilon=0.5")
+
+
+def test_retrievers_that_read_raw_captions_stay_valid() -> None:
+    raw, normalised = (
+        load_experiment(ROOT / "experiments" / "smoke.yaml", [f"members.@retriever.captions={form}"])
+        for form in ("raw", "normalised")
+    )
+    (name, *_) = raw.of_kind("retriever")
+    before = raw.members[name].model_dump(mode="json", exclude={"resources", "doubtful_pairs", "captions"})
+    del before["training"]["shuffle_clips"]
+    assert RunDirectory(raw).member_inputs(name) == fingerprint(
+        before, raw.seed, RunDirectory(raw).features_inputs(), []
+    )
+    assert RunDirectory(raw).member_inputs(name) != RunDirectory(normalised).member_inputs(name)

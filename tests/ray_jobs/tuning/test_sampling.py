@@ -31,7 +31,7 @@ def test_the_papers_setting_is_first_and_every_point_is_a_setting(name: str, sea
     points = first_points(experiment, space)
     paper = setting(experiment, points[0])
     assert (paper.temperature, paper.top_p) == (0.5, 0.95)
-    assert (paper.candidates == 30) == ("candidates" in space)
+    assert (paper.candidates == 50) == ("candidates" in space)
     # where the paper's setting is not the experiment's own, that is the second
     own = points["candidates" in space]
     assert setting(experiment, own) == experiment.sampling
