@@ -23,12 +23,14 @@ SPLIT_NAMES: dict[str, tuple[str, ...]] = {
 class CorpusSettings(BaseModel, ABC):
     """A corpus in an experiment file: unknown keys are errors.
 
-    `paths` are its settings that are paths; `licence` is what a bundle's NOTICE says of weights trained on it.
+    `paths` are its settings that are paths; `licence` is what a bundle's NOTICE says of weights trained on it;
+    `overlaps` names the test sets that have clips of it, which is what exclusion lists are for.
     """
 
     model_config = ConfigDict(extra="forbid")
     paths: ClassVar[tuple[str, ...]] = ("root",)
     licence: ClassVar[str] = "see the corpus's own licence"
+    overlaps: ClassVar[str] = ""
 
     root: str = Field(description="folder of the corpus, absolute on a cluster")
 

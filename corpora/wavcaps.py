@@ -30,6 +30,7 @@ class WavCapsCorpus(CorpusSettings):
     """WavCaps: `root` holds `json_files/<source>/*_final.json` as published, and FLAC files in `Audio/<source>/`."""
 
     licence = "for academic use"
+    overlaps = "Clotho's and AudioCaps' test sets"
 
     kind: Literal["wavcaps"]
     splits: list[Literal["train"]] = Field(["train"], min_length=1, description="splits that are used; it has one")

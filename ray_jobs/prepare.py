@@ -121,6 +121,8 @@ def _exclude(experiment: Experiment, tables: Tables) -> Tables:
         found.append(find_evaluation_ids(tables))
         lists += [file for corpus in experiment.corpora.values() for file in corpus.exclusion_lists()]
     exclusions = Exclusions.union([*found, *(read_exclusions(file) for file in lists)])
+    for warning in experiment.missing_exclusions():
+        say(f"prepare: {warning}", style="yellow")
     if lists:
         say(f"prepare: exclusion lists: {', '.join(map(str, lists))}")
     taken: Tables = {}

@@ -32,6 +32,8 @@ def run(experiment: Experiment) -> None:
         NotReadyError: if a member is not trained.
     """
     sampling_space(experiment)
+    if experiment.search.passed_over:
+        say(f"search.objective: {experiment.search.passed_over}", style="yellow")
     if reason := missing_parts(experiment.search.objective):
         raise MissingPartError(f"search.objective: {experiment.search.objective}: {reason}")
     directory = validation_directory(experiment)

@@ -12,7 +12,9 @@ from pathlib import Path
 import ray
 from rich.filesize import decimal
 
+from models.metrics.captions import missing_parts
 from ray_jobs.experiment.config import ConfigError, Experiment
+from ray_jobs.experiment.member_config import CaptionerMember
 from ray_jobs.features.dataset import require_features
 from ray_jobs.features.embeddings import are_there, embedded_splits, weights_checksum
 from ray_jobs.results.member import note_failure
@@ -43,6 +45,8 @@ def run(experiment: Experiment, plan: bool = False) -> None:
         check_resources(experiment)
     todo = {name for name in experiment.members if not is_trained(experiment, directory, name)}
     say(f"train: {count(len(todo), 'member')} to train, {len(experiment.members) - len(todo)} done already")
+    for warning in warnings_of(experiment, todo):
+        say(f"train: {warning}", style="yellow")
     if plan:
         show_plan(experiment, todo)
         return
@@ -54,6 +58,16 @@ def run(experiment: Experiment, plan: bool = False) -> None:
         raise MembersFailedError(
             f"{count(len(failed), 'member')} {verb} not trained:\n{listed}\nThe same command resumes them."
         )
+
+
+def warnings_of(experiment: Experiment, todo: set[str]) -> list[str]:
+    """Return what is better known before these members are trained."""
+    found = experiment.missing_exclusions() if todo else []
+    for name in sorted(todo):
+        member = experiment.members[name]
+        if isinstance(member, CaptionerMember) and member.fallback_monitor and (lacks := missing_parts(member.monitor)):
+            found.append(f"members.{name}.monitor: {member.fallback_monitor} instead of {member.monitor}: {lacks}")
+    return found
 
 
 def show_plan(experiment: Experiment, names: set[str]) -> None:

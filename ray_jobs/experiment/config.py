@@ -149,6 +149,18 @@ class Experiment(Settings):
                 raise ValueError(f"members wait for each other in a circle: {circle}")
             done |= ready
 
+    def missing_exclusions(self) -> list[str]:
+        """Return a warning for each corpus that shares clips with test sets, where there is no exclusion list."""
+        lists = list(self.exclusions.lists)
+        if self.exclusions.evaluation_clips:
+            lists += [str(file) for corpus in self.corpora.values() for file in corpus.exclusion_lists()]
+        return [
+            f"corpora.{name}: clips of {corpus.overlaps} are in it, and no list excludes them: put "
+            f"blacklist_exclude_test_ac.json into {corpus.root}, or name lists in exclusions.lists"
+            for name, corpus in self.corpora.items()
+            if corpus.overlaps and not lists
+        ]
+
     def ensemble(self) -> dict[str, AnyMember]:
         """Return the members that are combined: all but those that others only start from (pretraining)."""
         starts = {member.init_from for member in self.members.values()}

@@ -250,6 +250,11 @@ class RetrieverMember(Member, RetrieverSettings):
         self.audio_encoder.check_front_end(log_mel)
 
 
+Monitor = Literal[
+    "caption_loss", "bleu_4", "rouge_l", "meteor", "cider_d", "spice", "spider", "spider_fl", "sbert_sim", "fense"
+]
+
+
 class CaptionerMember(Member, CaptionerSettings):
     """A captioner: a BART that reads codec codes and a retriever's audio embedding."""
 
@@ -267,17 +272,25 @@ class CaptionerMember(Member, CaptionerSettings):
     captions_per_clip: int = Field(
         1, gt=0, description="captions per clip in a training step, computed from one pass of the encoder"
     )
-    monitor: Literal[
-        "caption_loss", "bleu_4", "rouge_l", "meteor", "cider_d", "spice", "spider", "spider_fl", "sbert_sim", "fense"
-    ] = Field(
+    monitor: Monitor = Field(
         "caption_loss",
         description="validation value that chooses the epoch; all but the first are of generated captions, and some "
         "need Java or model files",
+    )
+    fallback_monitor: Monitor | None = Field(
+        None,
+        description="the value in its place where Java or model files of `monitor` are missing; if none, an error",
     )
     validation_clips: int | None = Field(
         None, gt=1, description="number of validation clips that are captioned for `monitor`; if none, all"
     )
     validation_beams: int = Field(1, gt=0, description="beams of these captions; 1: greedy")
+    watched_clips: int = Field(
+        32,
+        ge=0,
+        description="number of validation clips that are captioned greedily after every epoch to see whether captions "
+        "collapse, where `monitor` captions none; 0: none",
+    )
 
     def weight_identity(self) -> dict[str, str]:
         return {"language_model": self.language_model}

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from models.settings import EncoderScoring, Fallback, Settings
+
+Objective = Literal[
+    "cider_d", "rouge_l", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "spice", "sbert_sim", "fense"
+]
 
 
 class SearchConfig(Settings):
     """The settings of `enclap search`, which chooses sampling, reranking and retrieval weights on validation clips."""
 
-    objective: Literal[
-        "cider_d", "rouge_l", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "spice", "sbert_sim", "fense"
-    ] = Field("cider_d", description="metric that sampling and reranking maximise; some need Java or model files")
+    objective: Objective = Field(
+        "cider_d", description="metric that sampling and reranking maximise; some need Java or model files"
+    )
+    fallback_objective: Objective | None = Field(
+        None,
+        description="the metric in its place where Java or model files of `objective` are missing; if none, an error",
+    )
     rule: Literal["one-standard-error", "best"] = Field(
         "one-standard-error",
         description="setting that is chosen: the one of the highest mean, or the simplest within one standard error of "
@@ -23,6 +31,8 @@ class SearchConfig(Settings):
     folds: int = Field(
         5, ge=2, description="folds of the validation clips, to estimate a choice on clips it was not made on"
     )
+
+    _passed_over: str = PrivateAttr("")
 
     sampling_space: str = Field(
         "nucleus", description="fields of `sampling` that vary: a name in tune_spaces/sampling.py"
@@ -97,6 +107,21 @@ class SearchConfig(Settings):
         ge=0,
         description="share of a GPU per sampling trial, to draw candidates; if none, 0.25 where there are GPUs",
     )
+
+    def choose_objective(self) -> None:
+        """Replace `objective` by `fallback_objective` where this machine lacks parts of it; see `passed_over`."""
+        if self.fallback_objective is None or self.passed_over:
+            return
+        from models.metrics.captions import missing_parts
+
+        if (reason := missing_parts(self.objective)) and self.objective != self.fallback_objective:
+            self._passed_over = f"{self.fallback_objective} instead of {self.objective}: {reason}"
+            self.objective = self.fallback_objective
+
+    @property
+    def passed_over(self) -> str:
+        """Return which objective `choose_objective` has replaced by which, and why; empty if none."""
+        return self._passed_over
 
     @model_validator(mode="after")
     def _text_to_audio_is_searched(self) -> SearchConfig:

@@ -42,10 +42,21 @@ class CaptionerTask(MemberTask):
 
     def __init__(self, job: MemberJob) -> None:
         super().__init__(job)
-        self.monitor = self._member.monitor
+        self.monitor = self._available_monitor()
         self.sign = -1 if self.monitor == LOSS else 1
-        if self.monitor != LOSS and (reason := missing_parts(self.monitor)):
-            raise MissingPartError(f"{job.key('monitor')}: {self.monitor}: {reason}")
+
+    def _available_monitor(self) -> str:
+        """Return the monitored value, or the fallback where this machine cannot compute it.
+
+        Raises:
+            MissingPartError: if it can compute neither.
+        """
+        monitor, fallback = self._member.monitor, self._member.fallback_monitor
+        if not (reason := _missing(monitor)):
+            return monitor
+        if fallback is None or _missing(fallback):
+            raise MissingPartError(f"{self.job.key('monitor')}: {monitor}: {reason}")
+        return fallback
 
     @cached_property
     def train_embeddings(self) -> list[Embeddings]:
@@ -140,16 +151,15 @@ class CaptionerTask(MemberTask):
     @cached_property
     def described(self) -> np.ndarray:
         """Return the rows of the validation clips that are captioned: ascending, spread over the split."""
-        if self.monitor == LOSS:
-            return np.zeros(0, int)
         clips = len(self.validation)
-        return np.arange(clips)[:: math.ceil(clips / (self._member.validation_clips or clips))]
+        wanted = self._member.watched_clips if self.monitor == LOSS else self._member.validation_clips or clips
+        return np.arange(clips)[:: math.ceil(clips / wanted)] if wanted else np.zeros(0, int)
 
     @torch.inference_mode()
     def validate(self, model: Captioner) -> Validation:
         """Compute `caption_loss`: the negative log-likelihood of references per token, without label smoothing.
 
-        Where a metric is monitored, also its value on generated captions, and how much these differ.
+        Where clips are captioned (`described`), also how much the captions differ, and the monitored metric.
         """
         summed, counted, clips = 0.0, 0, self.validation
         beam, said = BeamConfig(beams=self._member.validation_beams), list[str]()
@@ -171,7 +181,8 @@ class CaptionerTask(MemberTask):
             return Validation(loss)
         diversity = caption_diversity(said)
         warning = collapse_warning(diversity)
-        values = loss | {self.monitor: self._monitored(said)} | {key: diversity[key] for key in WATCHED}
+        monitored = {} if self.monitor == LOSS else {self.monitor: self._monitored(said)}
+        values = loss | monitored | {key: diversity[key] for key in WATCHED}
         return Validation(values, [warning] if warning else [])
 
     def _monitored(self, said: list[str]) -> float:
@@ -180,6 +191,11 @@ class CaptionerTask(MemberTask):
         if reason := scores.absent.get(self.monitor):
             raise MissingPartError(f"{self.job.key('monitor')}: {self.monitor}: {reason}")
         return scores.corpus[self.monitor]
+
+
+def _missing(monitor: str) -> str:
+    """Return why a monitored value cannot be computed on this machine; empty where it can."""
+    return "" if monitor == LOSS else missing_parts(monitor)
 
 
 def side_by_side(embeddings: list[Embeddings], clips: slice | np.ndarray) -> np.ndarray:

@@ -129,15 +129,21 @@ def test_a_captioner_is_monitored_by_what_it_says(monitor: str, clips: int | Non
     assert values[monitor] == pytest.approx(expected.corpus[monitor], abs=1e-6)
     assert values[monitor] > 0
     assert values["unique_share"] == len({said[row] for row in rows}) / len(rows)
-    by_loss = captioner_task()
-    assert (by_loss.monitor, by_loss.sign) == ("caption_loss", -1)
-    assert by_loss.validate(model).values == {"caption_loss": values["caption_loss"]}, "no caption is generated for it"
 
 
-def test_a_collapse_is_reported_as_long_as_it_lasts() -> None:
-    task = captioner_task(monitor="rouge_l")
+def test_by_default_a_few_clips_are_captioned_to_see_a_collapse() -> None:
+    task, model = captioner_task(), small_captioner(0.5)
+    assert (task.monitor, task.sign, len(task.described)) == ("caption_loss", -1, 20)
+    assert set(task.validate(model).values) == {"caption_loss", "unique_share", "vocabulary", "repetition"}
+    unwatched = captioner_task(watched_clips=0).validate(model)
+    assert set(unwatched.values) == {"caption_loss"}, "no caption is generated"
+
+
+@pytest.mark.parametrize("settings", [{"monitor": "rouge_l"}, {}])
+def test_a_collapse_is_reported_as_long_as_it_lasts(settings: dict[str, str]) -> None:
+    task = captioner_task(**settings)
     collapsed = task.validate(small_captioner(1e-6))
-    assert collapsed.values["unique_share"] == 1 / CLIPS
+    assert collapsed.values["unique_share"] == 1 / len(task.described)
     assert any("look collapsed" in warning for warning in collapsed.warnings)
     healthy = task.validate(small_captioner(0.5))
     assert not any("of the captions differ" in warning for warning in healthy.warnings)
@@ -149,6 +155,7 @@ def test_a_metric_that_cannot_be_computed_is_refused_before_training(
     monkeypatch.setenv("FENSE_DATA", str(tmp_path))
     with pytest.raises(MissingPartError, match=rf"members\.captioner\.monitor: fense: .*{metrics.CHECKER}"):
         captioner_task(monitor="fense")
+    assert captioner_task(monitor="fense", fallback_monitor="cider_d").monitor == "cider_d"
 
 
 def test_padding_is_among_the_values_of_a_step() -> None:

@@ -1,0 +1,57 @@
+"""What is said before training and search where the recipe's metrics or exclusion lists are missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from models.metrics import captions
+from ray_jobs import train
+from ray_jobs.experiment.loading import load_experiment
+from ray_jobs.run.directory import RunDirectory
+
+RECIPE = Path(__file__).parents[2] / "experiments" / "dcase2024.yaml"
+
+
+@pytest.fixture(autouse=True)
+def without_fense(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Look for FENSE's detector in an empty folder, and return it."""
+    monkeypatch.setenv("FENSE_DATA", str(tmp_path))
+    return tmp_path
+
+
+def test_the_objective_falls_back_and_the_search_is_then_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = load_experiment(RECIPE)
+    assert experiment.search.objective == "cider_d"
+    assert "cider_d instead of fense" in experiment.search.passed_over
+    assert captions.CHECKER in experiment.search.passed_over
+    poor = RunDirectory(experiment).search_inputs()
+    monkeypatch.setattr(captions, "missing_parts", lambda metric: "")
+    experiment = load_experiment(RECIPE)
+    assert (experiment.search.objective, experiment.search.passed_over) == ("fense", "")
+    assert RunDirectory(experiment).search_inputs() != poor
+
+
+def test_without_a_fallback_the_objective_stays() -> None:
+    assert load_experiment(RECIPE, ["search.fallback_objective=null"]).search.objective == "fense"
+
+
+def test_a_monitor_that_falls_back_is_said_before_training() -> None:
+    experiment = load_experiment(RECIPE)
+    (line,) = train.warnings_of(experiment, {"captioner-large", "fluency"})[1:]
+    assert line.startswith("members.captioner-large.monitor: cider_d instead of fense: ")
+    assert captions.CHECKER in line
+
+
+def test_wavcaps_without_an_exclusion_list_is_said_before_training(tmp_path: Path) -> None:
+    root = f"corpora.wavcaps.root={tmp_path}"
+    (warning,) = load_experiment(RECIPE, [root]).missing_exclusions()
+    assert warning.startswith("corpora.wavcaps: clips of Clotho's and AudioCaps' test sets are in it, and no list")
+    assert train.warnings_of(load_experiment(RECIPE, [root]), {"fluency"}) == [warning]
+    assert train.warnings_of(load_experiment(RECIPE, [root]), set()) == []
+    assert not load_experiment(RECIPE, [root, "exclusions.lists=[ids.csv]"]).missing_exclusions()
+    (tmp_path / "blacklist_exclude_test_ac.json").write_text("{}")
+    assert not load_experiment(RECIPE, [root]).missing_exclusions()
+    ignored = load_experiment(RECIPE, [root, "exclusions.evaluation_clips=false"])
+    assert len(ignored.missing_exclusions()) == 1, "the lists in the folder are then not read"
