@@ -308,6 +308,18 @@ class FluencyDetectorConfig(Settings):
         return self
 
 
+def _check_length(settings: SamplingConfig | BeamConfig) -> None:
+    """Check that captions can end."""
+    if settings.min_tokens > settings.max_tokens:
+        raise ValueError(
+            f"min_tokens: found {settings.min_tokens}, expected at most max_tokens ({settings.max_tokens})"
+        )
+    if settings.no_repeat_ngram == 1:
+        raise ValueError(
+            "no_repeat_ngram: found 1, expected 0 or at least 2; BART's captions start with EOS, so none could end"
+        )
+
+
 class SamplingConfig(Settings):
     """How candidates are sampled.
 
@@ -350,6 +362,11 @@ class SamplingConfig(Settings):
         description="keep decoder keys and values in tensors of fixed shape, for which transformers compiles on GPUs",
     )
 
+    @model_validator(mode="after")
+    def _captions_can_end(self) -> SamplingConfig:
+        _check_length(self)
+        return self
+
 
 class BeamConfig(Settings):
     """The search that runs beside sampling: EnCLAP's beam search, diverse beam search or contrastive search."""
@@ -381,6 +398,7 @@ class BeamConfig(Settings):
 
     @model_validator(mode="after")
     def _one_kind_of_search(self) -> BeamConfig:
+        _check_length(self)
         if self.beams % self.groups:
             raise ValueError(f"groups: {self.groups} does not divide beams ({self.beams})")
         if self.penalty_alpha and self.beams > 1:

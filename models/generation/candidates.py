@@ -17,7 +17,7 @@ from ..captioner.shared_cross_attention import shared_states_cache
 from ..normal_form import normal_form
 from ..settings import BeamConfig, SamplingConfig, TokenEnsembleConfig
 from .diverse_search import Prompt, contrastive_search, diverse_beam_search
-from .logits_processors import ForceFirst, InverseTransformSampler, ScoreRecorder, limits, warpers
+from .logits_processors import EndAt, ForceFirst, InverseTransformSampler, ScoreRecorder, limits, warpers
 from .token_ensemble import JointCache, JointCaptioner, JointStates, joint_batches
 
 BATCH = 16  # clips
@@ -27,7 +27,11 @@ States = Tensor | JointStates  # JointStates of a JointCaptioner
 
 @dataclass(frozen=True)
 class Candidate:
-    """A caption, its decoder_score (mean log-likelihood of a token, EOS counted and BOS not) and number of tokens."""
+    """A caption, its decoder_score (mean log-likelihood of a token, EOS counted and BOS not) and number of tokens.
+
+    A caption that was cut at `max_tokens` counts EOS, too: n tokens t_1 ... t_n have the decoder_score
+    (log p(t_1) + ... + log p(t_n) + log p(EOS | t_1 ... t_n)) / (n + 1), whether or not the model had ended there.
+    """
 
     text: str
     decoder_score: float
@@ -168,7 +172,7 @@ def beam_search(captioner: CaptionSource, states: States, mask: Tensor, beam: Be
         mask,
         1,
         processors,
-        max_length=beam.max_tokens,
+        max_length=beam.max_tokens + 1,
         num_beams=beam.beams,
         early_stopping=True,
         length_penalty=1.0,
@@ -186,7 +190,7 @@ def _one_path(
 ) -> list[Candidate]:
     """Return a candidate for each of `each` rows a clip, with scores from the very pass that chose its tokens."""
     recorder = ScoreRecorder(len(mask) * each, captioner.tokenizer.eos_token_id, mask.device)
-    ids = _generate(captioner, cache, mask, each, [recorder, *processors], max_length=max_tokens, num_beams=1)
+    ids = _generate(captioner, cache, mask, each, [recorder, *processors], max_length=max_tokens + 1, num_beams=1)
     recorder.count(ids)
     return _candidates(captioner, ids, recorder.summed, recorder.tokens)
 
@@ -221,7 +225,11 @@ def _limits(
     captioner: CaptionSource, config: SamplingConfig | BeamConfig, device: torch.device
 ) -> list[LogitsProcessor]:
     bos, eos = captioner.ends
-    return [ForceFirst(bos), *limits(config.min_tokens, config.no_repeat_ngram, eos, device)]
+    return [
+        ForceFirst(bos),
+        *limits(config.min_tokens, config.no_repeat_ngram, eos, device),
+        EndAt(config.max_tokens, eos),
+    ]
 
 
 def _candidates(captioner: CaptionSource, ids: Tensor, summed: Tensor, tokens: Tensor) -> list[Candidate]:

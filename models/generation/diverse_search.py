@@ -39,7 +39,7 @@ class Prompt:
 
     Attributes:
         tokens: [steps], the same for each of `clips` clips.
-        limit: sets the scores of forbidden tokens to -inf.
+        limit: sets the scores of forbidden tokens to -inf, after `max_tokens` those of all but EOS.
         eos: ends a caption.
         pad: fills up the captions that ended.
     """
@@ -78,7 +78,7 @@ class _Group:
         """[clips], true where as many ended as there are beams: the search is over."""
         return self.values.isfinite().all(1)
 
-    def extend(self, log_probs: Tensor, penalty: Tensor, last: bool) -> tuple[Tensor, Tensor]:
+    def extend(self, log_probs: Tensor, penalty: Tensor) -> tuple[Tensor, Tensor]:
         """Choose the next tokens by log_probs [clips, n, vocabulary] minus the penalty [clips, vocabulary].
 
         Returns:
@@ -90,7 +90,7 @@ class _Group:
         order = (sums - penalty.repeat(1, beams)).topk(2 * beams, 1).indices
         sums, parents, tokens = sums.gather(1, order), order // words, order % words
         ids = torch.cat([_take(self.running, parents), tokens[:, :, None]], 2)
-        ends = (tokens == self.eos) | last
+        ends = tokens == self.eos
         self._collect(ids, sums.masked_fill(~ends, -torch.inf)[:, :beams])
         stay = (ends * 2 * beams + torch.arange(2 * beams, device=ends.device)).argsort(1)[:, :beams]
         self.running, self.summed = _take(ids, stay), sums.gather(1, stay).masked_fill(ends.gather(1, stay), -torch.inf)
@@ -123,15 +123,14 @@ def diverse_beam_search(decoder: Decoder, prompt: Prompt, beam: BeamConfig) -> F
     clips, each = prompt.clips, beam.beams // beam.groups
     found = [_Group(prompt, each) for _ in range(beam.groups)]
     log_probs, _ = decoder(prompt.tokens.expand(clips * beam.beams, -1))
-    for length in range(len(prompt.tokens) + 1, beam.max_tokens + 1):
+    for length in range(len(prompt.tokens), beam.max_tokens + 1):
         ids = torch.stack([group.running for group in found], 1).flatten(0, 2)
         allowed = prompt.limit(ids, log_probs).view(clips, beam.groups, each, -1)
         taken = torch.zeros_like(allowed[:, 0, 0])
         tokens, parents = [], []
         for number, group in enumerate(found):
             searching = ~group.full
-            last, penalty = length == beam.max_tokens, beam.diversity_penalty * taken
-            token, parent = group.extend(allowed[:, number], penalty, last)
+            token, parent = group.extend(allowed[:, number], beam.diversity_penalty * taken)
             taken.scatter_add_(1, token, searching[:, None].expand_as(token).to(taken.dtype))
             tokens.append(token)
             parents.append(parent + number * each)
@@ -167,7 +166,7 @@ def contrastive_search(decoder: Decoder, prompt: Prompt, beam: BeamConfig) -> Fo
     summed = torch.zeros(clips, device=ids.device)
     tokens, open_ = torch.zeros_like(summed, dtype=torch.long), torch.ones_like(summed, dtype=torch.bool)
     first = torch.arange(clips, device=ids.device)
-    while ids.shape[1] < beam.max_tokens and bool(open_.any()):
+    while ids.shape[1] <= beam.max_tokens and bool(open_.any()):
         likeliest = prompt.limit(ids, log_probs).softmax(-1).topk(top_k, 1)
         following, states = decoder(likeliest.indices.view(-1, 1))
         states = normalize(states.float(), dim=-1).view(clips, top_k, -1)

@@ -23,6 +23,9 @@ from ..settings import SamplingConfig
 class ScoreRecorder(LogitsProcessor):
     """Processor that sums the model's own log-likelihoods of the chosen tokens, before others change them.
 
+    Tokens are those after BOS, the first EOS included: log p(t_1) + ... + log p(t_n) + log p(EOS). For a caption that
+    `EndAt` cuts, n is all that `max_tokens` has room for, and log p(EOS) that of ending there.
+
     It must be the first processor; at every step it sees the token that was chosen at the step before.
     """
 
@@ -60,6 +63,23 @@ class ForceFirst(LogitsProcessor):
         forced = torch.full_like(scores, -torch.inf)
         forced[:, self.token] = 0.0
         return forced
+
+
+class EndAt(LogitsProcessor):
+    """Processor that ends every caption that has grown to `length` tokens, the start token counted: EOS must follow.
+
+    EOS keeps its score, so that a caption that is cut pays for it as one that ends by itself does.
+    """
+
+    def __init__(self, length: int, eos: int) -> None:
+        self.length, self.eos = length, eos
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if input_ids.shape[1] < self.length:
+            return scores
+        ended = torch.full_like(scores, -torch.inf)
+        ended[:, self.eos] = scores[:, self.eos]
+        return ended
 
 
 class InverseTransformSampler(LogitsProcessor):

@@ -39,7 +39,7 @@ class Plain:
         return (bart.lm_head(hidden[-1]) + bart.final_logits_bias[0]).log_softmax(-1), hidden
 
     def allowed(self, ids: list[int], scores: Tensor) -> Tensor:
-        """Without EOS too early, and without a pair of tokens that was said before (the start token counts)."""
+        """Without EOS too early, or all else too late, and no pair of tokens twice (the start token counts)."""
         eos, said = self.captioner.ends[1], [self.captioner.bart.config.decoder_start_token_id, *ids]
         out = scores.clone()
         if len(said) < LIMITS["min_tokens"]:
@@ -47,6 +47,8 @@ class Plain:
         for before, after in pairwise(said):
             if before == said[-1]:
                 out[after] = -torch.inf
+        if len(said) == LIMITS["max_tokens"]:
+            out[torch.arange(len(out)) != eos] = -torch.inf
         return out
 
     def diverse(self, config: BeamConfig) -> list[tuple[list[int], float]]:
@@ -54,7 +56,7 @@ class Plain:
         (bos, eos), each = self.captioner.ends, config.beams // config.groups
         running = [[([bos], 0.0)] for _ in range(config.groups)]
         ended: list[list[tuple[float, list[int], float]]] = [[] for _ in range(config.groups)]
-        for length in range(3, config.max_tokens + 1):
+        for _ in range(2, config.max_tokens + 1):
             taken: list[int] = []
             for group in range(config.groups):
                 if len(ended[group]) >= each:
@@ -65,7 +67,7 @@ class Plain:
                         bent = total + value - config.diversity_penalty * taken.count(token)
                         found.append((bent, [*ids, token], total + value))
                 found.sort(key=lambda one: -one[0])
-                ends = [one for one in found[:each] if one[1][-1] == eos or length == config.max_tokens]
+                ends = [one for one in found[:each] if one[1][-1] == eos]
                 ended[group] += [(total / len(ids), ids, total) for _, ids, total in ends]
                 running[group] = [(ids, total) for _, ids, total in found if ids[-1] != eos][:each]
                 taken += [ids[-1] for ids, _ in running[group]]
@@ -74,7 +76,7 @@ class Plain:
     def contrastive(self, config: BeamConfig) -> tuple[list[int], float]:
         """The caption and its summed log-likelihood."""
         ids, total = [self.captioner.ends[0]], 0.0
-        while len(ids) + 1 < config.max_tokens and ids[-1] != self.captioner.ends[1]:
+        while len(ids) < config.max_tokens and ids[-1] != self.captioner.ends[1]:
             log_probs, context = self.read(ids)
             probabilities, tokens = self.allowed(ids, log_probs).softmax(-1).topk(config.top_k)
             scores = []
