@@ -68,8 +68,8 @@ class ForceFirst(LogitsProcessor):
 class EndAt(LogitsProcessor):
     """Processor that ends every caption that has grown to `length` tokens, the start token counted: EOS must follow.
 
-    EOS keeps its score, so that a caption that is cut pays for it as one that ends by itself does. With `free` it has the
-    score 0, as transformers' `forced_eos_token_id` gives it, and `score` holds what the model gave it [rows].
+    EOS keeps its score, so that a caption that is cut pays for it as one that ends by itself does. With `free` it has
+    the score 0, as transformers' `forced_eos_token_id` gives it, and `score` holds what the model gave it [rows].
     """
 
     def __init__(self, length: int, eos: int, free: bool = False) -> None:
