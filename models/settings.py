@@ -369,7 +369,11 @@ class SamplingConfig(Settings):
 
 
 class BeamConfig(Settings):
-    """The search that runs beside sampling: EnCLAP's beam search, diverse beam search or contrastive search."""
+    """The search that runs beside sampling: beam search, diverse beam search or contrastive search.
+
+    A plain `enclap` stands for exactly EnCLAP's beam search (arXiv 2401.17690, in its published code): 4 beams until 4
+    captions ended, no three tokens twice, no least length, and at most 50 tokens, the last of which is a forced EOS.
+    """
 
     beams: int = Field(4, gt=0, description="number of beams; 1: greedy")
     groups: int = Field(
@@ -396,6 +400,21 @@ class BeamConfig(Settings):
     max_tokens: int = Field(50, gt=2, description="longest caption, in tokens")
     no_repeat_ngram: int = Field(3, ge=0, description="no sequence of this many tokens comes twice; 0: off")
 
+    forced_eos: bool = Field(
+        False,
+        description="beam search: the last of `max_tokens` tokens is EOS, which costs the beams nothing, as in EnCLAP; "
+        "if false, EOS follows them and counts as any other token",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_alone(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value != "enclap":
+            raise ValueError(f"found {value!r}, expected `enclap` or fields such as `beams`")
+        return {"beams": 4, "min_tokens": 0, "max_tokens": 50, "no_repeat_ngram": 3, "forced_eos": True}
+
     @model_validator(mode="after")
     def _one_kind_of_search(self) -> BeamConfig:
         _check_length(self)
@@ -403,6 +422,8 @@ class BeamConfig(Settings):
             raise ValueError(f"groups: {self.groups} does not divide beams ({self.beams})")
         if self.penalty_alpha and self.beams > 1:
             raise ValueError(f"penalty_alpha: contrastive search needs beams: 1, found {self.beams}")
+        if self.forced_eos and (self.groups > 1 or self.penalty_alpha):
+            raise ValueError("forced_eos: is for beam search alone, with neither groups nor penalty_alpha")
         for name, used, needed in (
             ("diversity_penalty", self.groups > 1, "groups above 1"),
             ("top_k", self.penalty_alpha > 0, "penalty_alpha above 0"),

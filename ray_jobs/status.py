@@ -150,9 +150,23 @@ def _read_experiment(root: str) -> Experiment:
         raise ConfigError(f"{storage.uri(file)}: found no key 'experiment', expected what `enclap prepare` writes")
     commit = (record.get("provenance") or {}).get("commit", "unknown")
     remedy = f"commit {commit} of the project wrote it: read it with that one, or run the experiment again with this"
-    experiment = parse_record(Experiment, json.dumps(record["experiment"]), storage.uri(file), remedy)
+    recorded = json.dumps(_as_it_was(record["experiment"]))
+    experiment = parse_record(Experiment, recorded, storage.uri(file), remedy)
     experiment.storage_path, experiment.name = storage_path, name
     return experiment
+
+
+def _as_it_was(recorded: Any) -> Any:
+    """Return a recorded experiment; one from before `captions` could be set has retrievers that read raw captions."""
+    members = recorded.get("members") if isinstance(recorded, dict) else None
+    if not isinstance(members, dict):
+        return recorded
+    before = {
+        name: {"captions": "raw", **member}
+        for name, member in members.items()
+        if isinstance(member, dict) and member.get("kind") == "retriever"
+    }
+    return {**recorded, "members": members | before}
 
 
 def _state(path: Path, inputs: str) -> State:

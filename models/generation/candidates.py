@@ -85,9 +85,10 @@ def sample(
     generator = torch.Generator().manual_seed(seed)
     uniforms = torch.rand(number, sampling.max_tokens, generator=generator, dtype=torch.float64)
     sampler = InverseTransformSampler(uniforms.to(states.device).repeat(len(states), 1))
-    processors = [*_limits(captioner, sampling, states.device), *warpers(sampling), sampler]
+    end = _end(captioner, sampling)
+    processors = [*_limits(captioner, sampling, states.device), end, *warpers(sampling), sampler]
     cache = _cache(captioner, states, sampling.max_tokens if sampling.static_cache else None)
-    drawn = _one_path(captioner, cache, mask, number, processors, sampling.max_tokens)
+    drawn = _one_path(captioner, cache, mask, number, processors, end.length + 1)
     return [_distinct(drawn[at : at + number]) for at in range(0, len(drawn), number)]
 
 
@@ -139,7 +140,7 @@ def search(captioner: CaptionSource, states: States, mask: Tensor, beam: BeamCon
     prompt = Prompt(
         torch.tensor([start, bos], device=states.device),
         clips=len(states),
-        limit=LogitsProcessorList(_limits(captioner, beam, states.device)),
+        limit=LogitsProcessorList([*_limits(captioner, beam, states.device), _end(captioner, beam)]),
         eos=eos,
         pad=captioner.tokenizer.pad_token_id,
     )
@@ -163,16 +164,17 @@ def beam_search(captioner: CaptionSource, states: States, mask: Tensor, beam: Be
         states: [B, T, width] encoder states; of a `JointCaptioner` those of every member.
         mask: [B, T]; of a `JointCaptioner` the first member's.
     """
-    processors = _limits(captioner, beam, states.device)
+    end = _end(captioner, beam)
+    processors = [*_limits(captioner, beam, states.device), end]
     if beam.beams == 1:
-        return _one_path(captioner, _cache(captioner, states), mask, 1, processors, beam.max_tokens)
+        return _one_path(captioner, _cache(captioner, states), mask, 1, processors, end.length + 1)
     found = _generate(
         captioner,
         _cache(captioner, states),
         mask,
         1,
         processors,
-        max_length=beam.max_tokens + 1,
+        max_length=end.length + 1,
         num_beams=beam.beams,
         early_stopping=True,
         length_penalty=1.0,
@@ -182,15 +184,19 @@ def beam_search(captioner: CaptionSource, states: States, mask: Tensor, beam: Be
     # What the beams sum up is the model's own log-likelihood: BOS is forced at no cost, and limits only forbid. The sum
     # was divided by the number of tokens with BOS.
     steps = (found.beam_indices >= 0).sum(1)
-    return _candidates(captioner, found.sequences, found.sequences_scores * steps, steps - 1)
+    summed = found.sequences_scores * steps
+    if end.free and end.score is not None:  # the beams did not pay for an EOS that was forced; its scores are by beam
+        last = found.beam_indices[:, -1].clamp_min(0).long()
+        summed = summed + torch.where(steps == end.length, end.score[last], 0.0)
+    return _candidates(captioner, found.sequences, summed, steps - 1)
 
 
 def _one_path(
-    captioner: CaptionSource, cache: Any, mask: Tensor, each: int, processors: list[LogitsProcessor], max_tokens: int
+    captioner: CaptionSource, cache: Any, mask: Tensor, each: int, processors: list[LogitsProcessor], longest: int
 ) -> list[Candidate]:
     """Return a candidate for each of `each` rows a clip, with scores from the very pass that chose its tokens."""
     recorder = ScoreRecorder(len(mask) * each, captioner.tokenizer.eos_token_id, mask.device)
-    ids = _generate(captioner, cache, mask, each, [recorder, *processors], max_length=max_tokens + 1, num_beams=1)
+    ids = _generate(captioner, cache, mask, each, [recorder, *processors], max_length=longest, num_beams=1)
     recorder.count(ids)
     return _candidates(captioner, ids, recorder.summed, recorder.tokens)
 
@@ -225,11 +231,13 @@ def _limits(
     captioner: CaptionSource, config: SamplingConfig | BeamConfig, device: torch.device
 ) -> list[LogitsProcessor]:
     bos, eos = captioner.ends
-    return [
-        ForceFirst(bos),
-        *limits(config.min_tokens, config.no_repeat_ngram, eos, device),
-        EndAt(config.max_tokens, eos),
-    ]
+    return [ForceFirst(bos), *limits(config.min_tokens, config.no_repeat_ngram, eos, device)]
+
+
+def _end(captioner: CaptionSource, config: SamplingConfig | BeamConfig) -> EndAt:
+    """Return the processor that ends captions of `max_tokens`, after them or by the last of them."""
+    forced = isinstance(config, BeamConfig) and config.forced_eos
+    return EndAt(config.max_tokens - forced, captioner.ends[1], free=forced)
 
 
 def _candidates(captioner: CaptionSource, ids: Tensor, summed: Tensor, tokens: Tensor) -> list[Candidate]:

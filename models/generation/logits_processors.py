@@ -68,17 +68,20 @@ class ForceFirst(LogitsProcessor):
 class EndAt(LogitsProcessor):
     """Processor that ends every caption that has grown to `length` tokens, the start token counted: EOS must follow.
 
-    EOS keeps its score, so that a caption that is cut pays for it as one that ends by itself does.
+    EOS keeps its score, so that a caption that is cut pays for it as one that ends by itself does. With `free` it has
+    the score 0, as transformers' `forced_eos_token_id` gives it, and `score` holds what the model gave it [rows].
     """
 
-    def __init__(self, length: int, eos: int) -> None:
-        self.length, self.eos = length, eos
+    def __init__(self, length: int, eos: int, free: bool = False) -> None:
+        self.length, self.eos, self.free = length, eos, free
+        self.score: Tensor | None = None
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         if input_ids.shape[1] < self.length:
             return scores
         ended = torch.full_like(scores, -torch.inf)
-        ended[:, self.eos] = scores[:, self.eos]
+        self.score = scores[:, self.eos].clone()
+        ended[:, self.eos] = 0.0 if self.free else self.score
         return ended
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutput
 
 from models.captioner.model import Captioner
 from models.generation import candidates as generation
@@ -19,10 +20,12 @@ from .test_diverse_search import Plain
 
 Clips = tuple[list[np.ndarray], np.ndarray]
 LONGEST = 9
-WAYS = {
+WAYS: dict[str, SamplingConfig | BeamConfig] = {
     "sample": SamplingConfig(candidates=6, temperature=1.0, top_k=0, min_tokens=3, max_tokens=LONGEST),
     "greedy": BeamConfig(beams=1, min_tokens=3, max_tokens=LONGEST),
     "beam": BeamConfig(beams=4, min_tokens=3, max_tokens=LONGEST),
+    "forced": BeamConfig(beams=4, min_tokens=3, max_tokens=LONGEST, forced_eos=True),
+    "forced greedy": BeamConfig(beams=1, min_tokens=3, max_tokens=LONGEST, forced_eos=True),
     "diverse": BeamConfig(beams=4, groups=2, min_tokens=3, max_tokens=LONGEST),
     "contrastive": BeamConfig(beams=1, penalty_alpha=0.4, min_tokens=3, max_tokens=LONGEST),
 }
@@ -67,6 +70,7 @@ def test_the_score_is_that_of_every_step_and_of_ending(
         search(*source, mask, config)
     ((ids, candidates),) = found
     eos, each, cut = endless.ends[1], len(ids) // len(states), 0
+    longest = LONGEST - way.startswith("forced")  # without the start token
     for row, candidate in enumerate(candidates):
         tokens = ids[row, 1:].tolist()  # from BOS on
         tokens = tokens[: tokens.index(eos) + 1]
@@ -74,9 +78,50 @@ def test_the_score_is_that_of_every_step_and_of_ending(
         steps = [float(plain.read(tokens[:at])[0][tokens[at]]) for at in range(1, len(tokens))]
         assert candidate.tokens == len(steps)
         assert candidate.decoder_score == pytest.approx(sum(steps) / len(steps), abs=1e-4)
-        cut += len(tokens) == LONGEST
-        assert len(tokens) <= LONGEST, "start token, BOS, words up to max_tokens, and EOS"
+        assert len(tokens) <= longest
+        cut += len(tokens) == longest
     assert cut, "some are cut here"
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("bias", [0.0, -2.5, 1.0])
+def test_the_preset_is_enclaps_beam_search(
+    endless: Captioner, clips: Clips, found: list[tuple[Tensor, list[Candidate]]], bias: float
+) -> None:
+    """As transformers' generate() searches by the generation config of BART, and at most 50 tokens."""
+    bos, eos = endless.ends
+    endless.bart.final_logits_bias[0, eos] += 2.5 + bias
+    _, states, mask = next(encoded_batches(endless, *clips, 16))
+    preset = BeamConfig.model_validate("enclap")
+    search(endless, states, mask, preset)
+    expected = endless.bart.generate(
+        encoder_outputs=BaseModelOutput(last_hidden_state=states),
+        attention_mask=mask,
+        num_beams=4,
+        do_sample=False,
+        early_stopping=True,
+        no_repeat_ngram_size=3,
+        max_length=50,
+        forced_bos_token_id=bos,
+        forced_eos_token_id=eos,
+    )
+    assert found[0][0].tolist() == expected.tolist()
+    if bias < 0:
+        assert expected.shape[1] == 50, "some are cut here"
+        assert set(expected[expected[:, -1] != endless.tokenizer.pad_token_id][:, -1].tolist()) == {eos}
+
+
+@pytest.mark.parametrize(
+    ("beam", "message"),
+    [
+        ("clap", "found 'clap', expected `enclap` or fields"),
+        ({"beams": 4, "groups": 2, "forced_eos": True}, "forced_eos: is for beam search alone"),
+        ({"beams": 1, "penalty_alpha": 0.5, "forced_eos": True}, "forced_eos: is for beam search alone"),
+    ],
+)
+def test_what_is_no_such_search_is_refused(beam: Any, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        BeamConfig.model_validate(beam)
 
 
 @pytest.mark.parametrize("config", [SamplingConfig, BeamConfig])
