@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from corpora.table import CorpusError
-from corpora.text import is_unicode
+from corpora.text import WORD, is_unicode
 
 _SINGLE_CAPTION = ("caption", "caption_predicted")  # of queries, and of a Task 6 submission
 _NUMBERED_CAPTION = re.compile(r"caption_(\d+)")
@@ -66,7 +66,7 @@ class CsvTable:
     def refuse_blank(self, column: str) -> None:
         """Raise CorpusError, naming the line, if a cell of a column of queries is blank."""
         for line in self.usable_lines():
-            if not line.cells[column].strip():
+            if not WORD.search(line.cells[column]):
                 raise CorpusError(f"{self.path}, line {line.number}: the {column} is blank; expected a query")
 
     def texts(self, columns: Iterable[str]) -> list[str]:
@@ -128,11 +128,11 @@ def read_captions(path: Path) -> list[str]:
         raise table.unexpected_columns("caption, caption_predicted or caption_1, caption_2, ...")
     texts = table.texts(columns)
     for at, line in enumerate(table.lines):
-        if not any(text.strip() for text in texts[at * len(columns) : (at + 1) * len(columns)]):
+        if not any(WORD.search(text) for text in texts[at * len(columns) : (at + 1) * len(columns)]):
             raise CorpusError(
                 f"{path}, line {line.number}: found no captions in {', '.join(columns)}, expected at least one"
             )
-    return [text for text in texts if text.strip()]
+    return [text for text in texts if WORD.search(text)]
 
 
 def read_queries(path: Path) -> list[str]:
@@ -143,8 +143,9 @@ def read_queries(path: Path) -> list[str]:
     """
     table = read_csv(path, "a CSV file with queries in a column caption")
     table.require("caption")
+    queries = table.texts(["caption"])
     table.refuse_blank("caption")
-    return table.texts(["caption"])
+    return queries
 
 
 def numbered_captions(columns: Iterable[str]) -> list[str]:

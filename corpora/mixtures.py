@@ -37,6 +37,7 @@ class MixturesCorpus(CorpusSettings):
     pairs: str = Field(description="JSON file of the pairs and their captions, in the form that Wu et al. publish")
     rejected: str | None = Field(
         None,
+        exclude_if=lambda value: value is None,  # what was prepared before there was this field stays valid
         description="JSON file of captions that are left out, in the form that Wu et al. publish: "
         '`[{"idx": [3, 0]}]` rejects the first caption of the fourth pair',
     )

@@ -27,9 +27,10 @@ def read_relevance(path: Path) -> dict[str, dict[str, int]]:
     if not {"query", "audio_filenames"} <= set(table.columns) and not {"caption", "file_name"} <= set(table.columns):
         raise table.unexpected_columns("query, audio_filenames (DCASE 2025) or caption, file_name")
     column = "query" if listed else "caption"
+    queries = table.texts([column])
     table.refuse_blank(column)
     right: dict[str, dict[str, int]] = {}
-    for line, query in zip(table.lines, table.texts([column]), strict=True):
+    for line, query in zip(table.lines, queries, strict=True):
         names = _listed(path, line) if listed else [line.cells["file_name"]]
         of_query = right.setdefault(query, {})
         for name in names:

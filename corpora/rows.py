@@ -12,7 +12,7 @@ from corpora.csv_files import CsvTable, Line
 from corpora.files import AudioFolder, leads_out
 from corpora.ids import known_id, without_suffix
 from corpora.table import QUARANTINE_COLUMNS, CorpusTable, clip_frame
-from corpora.text import is_unicode, printable
+from corpora.text import WORD, is_unicode, printable
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def split_usable(rows: Iterable[Row], audio: AudioFolder | None, may_be_fewer: b
     for row in rows:
         clip_id = row.clip_id or without_suffix(row.file_name)
         path = row.path or (audio.locate(row.file_name) if audio else "")
-        captions = [text.strip() for text in row.captions if isinstance(text, str) and text.strip()]
+        captions = [text.strip() for text in row.captions if isinstance(text, str) and WORD.search(text)]
         earlier = names.get(clip_id) or names.get(path)
         reason = row.reason or _reason(row, path, captions, earlier, audio)
         if reason:
@@ -98,7 +98,7 @@ def split_usable(rows: Iterable[Row], audio: AudioFolder | None, may_be_fewer: b
 
 def _has_blank(captions: Sequence[object], may_be_fewer: bool) -> bool:
     """Return whether one of a clip's captions is blank text; with `may_be_fewer`, one before the last that is not."""
-    filled = [bool(text.strip()) for text in captions if isinstance(text, str)]
+    filled = [bool(WORD.search(text)) for text in captions if isinstance(text, str)]
     while may_be_fewer and filled and not filled[-1]:
         filled.pop()
     return not all(filled)

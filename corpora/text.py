@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+WORD = re.compile(r"\w")  # what a caption or a query has at least one of: "..." says nothing
+
 
 def is_unicode(text: str) -> bool:
     """Return False for text with lone surrogates: bytes of a file that are not UTF-8, or a broken escape in JSON."""

@@ -94,6 +94,7 @@ def run(experiment: Experiment) -> None:
     if is_done(directory.ensemble, directory.search_inputs()):
         say("combine: done already")
         return
+    experiment.search.choose_objective(BestReranking.read(directory.search("reranking")).objective)
     say("combine: candidates of the test split")
     gpus = resources(experiment.search)["gpu"]
     combined = ray.remote(num_cpus=1, num_gpus=gpus)(_combine).remote(experiment.model_dump_json(), commit())

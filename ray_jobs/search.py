@@ -32,11 +32,11 @@ def run(experiment: Experiment) -> None:
         NotReadyError: if a member is not trained.
     """
     sampling_space(experiment)
-    if experiment.search.passed_over:
-        say(f"search.objective: {experiment.search.passed_over}", style="yellow")
+    directory = validation_directory(experiment)
+    if replaced := experiment.search.choose_objective(_recorded_objective(directory)):
+        say(f"search.objective: {replaced}", style="yellow")
     if reason := missing_parts(experiment.search.objective):
         raise MissingPartError(f"search.objective: {experiment.search.objective}: {reason}")
-    directory = validation_directory(experiment)
     for name in experiment.members:
         require(directory.member(name), directory.member_inputs(name), "train", experiment.name)
     each = {key.upper(): amount for key, amount in resources(experiment.search).items()}
@@ -57,6 +57,12 @@ def run(experiment: Experiment) -> None:
         if isinstance(outcome.best, BestReranking):
             for metric, reason in outcome.best.absent.items():
                 say(f"search: {metric} beside the fluency filter: not computed: {reason}", style="dim")
+
+
+def _recorded_objective(directory: RunDirectory) -> Any:
+    """Return the objective that the sampling of this search was chosen by; None where it is still to be searched."""
+    sampling = directory.search("sampling")
+    return BestSampling.read(sampling).objective if is_done(sampling, directory.search_inputs()) else None
 
 
 def _search(what: str, experiment: Experiment, directory: RunDirectory, clip_ids: list[str]) -> SearchOutcome[Any]:

@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..files import CheckpointError, sha256_of
 from ..fluency.detector import FluencyDetector
 from ..generation.candidates import ClipInputs, Decoding, propose
+from ..normal_form import normal_form
 from ..records import parse_record
 from ..retriever.model import Retriever
 from ..settings import BeamConfig, LogMelConfig, SamplingConfig, TokenEnsembleConfig
@@ -199,7 +200,7 @@ class Ensemble:
             QueryError: if nothing is indexed, or a query is blank; naming its row, from 1 on.
         """
         for row, query in enumerate(queries, 1):
-            if not query.strip():
+            if not normal_form(query):
                 which = "the query" if len(queries) == 1 else f"query {row} of {len(queries)}"
                 raise QueryError(f"{which} is blank, expected words")
         if not len(self.audio_index):

@@ -97,12 +97,17 @@ def _timm(key: str, backbone: str) -> Finding:
 
 def _metrics(experiment: Experiment) -> Iterator[Finding]:
     """Yield the metrics that searches and trainings go by; without their parts these jobs refuse to start."""
-    wanted: dict[str, str] = {"search.objective": experiment.search.objective}
+    search = experiment.search
+    wanted: dict[str, tuple[str, str | None]] = {"search.objective": (search.objective, search.fallback_objective)}
     for name, member in experiment.members.items():
         if isinstance(member, CaptionerMember) and member.monitor != LOSS:
-            wanted[f"members.{name}.monitor"] = member.monitor
-    for key, metric in wanted.items():
-        yield Finding.of(key, f"metric {metric}", "all that it needs", missing_parts(metric))
+            wanted[f"members.{name}.monitor"] = member.monitor, member.fallback_monitor
+    for key, (metric, fallback) in wanted.items():
+        lacks = missing_parts(metric)
+        if lacks and fallback and (fallback == LOSS or not missing_parts(fallback)):
+            yield Finding.of(key, f"metric {metric}", f"{fallback} in its place: {lacks}", "")
+        else:
+            yield Finding.of(key, f"metric {metric}", "all that it needs", lacks)
 
 
 def _packages(experiment: Experiment) -> Iterator[Finding]:

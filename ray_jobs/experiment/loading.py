@@ -20,7 +20,7 @@ Schema = TypeVar("Schema", bound=BaseModel)
 
 
 def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Experiment:
-    """Load an experiment file with `load_config`, make its paths absolute, and choose the objective of its search.
+    """Load an experiment file with `load_config`, and make its paths absolute.
 
     Raises:
         ConfigError: see `load_config`.
@@ -34,7 +34,6 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
     for member in experiment.members.values():
         _make_absolute(member, member.paths)
         _make_absolute(member, member.paths_or_names, or_name=True)
-    experiment.search.choose_objective()
     return experiment
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 from pydantic import Field, PrivateAttr, model_validator
 
@@ -32,7 +32,7 @@ class SearchConfig(Settings):
         5, ge=2, description="folds of the validation clips, to estimate a choice on clips it was not made on"
     )
 
-    _passed_over: str = PrivateAttr("")
+    _as_written: SearchConfig | None = PrivateAttr(None)
 
     sampling_space: str = Field(
         "nucleus", description="fields of `sampling` that vary: a name in tune_spaces/sampling.py"
@@ -108,20 +108,28 @@ class SearchConfig(Settings):
         description="share of a GPU per sampling trial, to draw candidates; if none, 0.25 where there are GPUs",
     )
 
-    def choose_objective(self) -> None:
-        """Replace `objective` by `fallback_objective` where this machine lacks parts of it; see `passed_over`."""
-        if self.fallback_objective is None or self.passed_over:
-            return
+    def choose_objective(self, recorded: str | None = None) -> str:
+        """Replace `objective` by `fallback_objective` where this machine lacks parts of it.
+
+        Args:
+            recorded: the objective of what was searched already, which then stays, on any machine.
+
+        Returns:
+            Which was replaced by which, and why; empty if none was.
+        """
+        if self.fallback_objective is None:
+            return ""
         from models.metrics.captions import missing_parts
 
-        if (reason := missing_parts(self.objective)) and self.objective != self.fallback_objective:
-            self._passed_over = f"{self.fallback_objective} instead of {self.objective}: {reason}"
-            self.objective = self.fallback_objective
+        self._as_written = self._as_written or self.model_copy()
+        wanted = self._as_written.objective
+        lacks = "" if recorded else missing_parts(wanted)
+        self.objective = cast(Objective, recorded) if recorded else self.fallback_objective if lacks else wanted
+        return f"{self.objective} instead of {wanted}: {lacks}" if lacks else ""
 
-    @property
-    def passed_over(self) -> str:
-        """Return which objective `choose_objective` has replaced by which, and why; empty if none."""
-        return self._passed_over
+    def as_written(self) -> SearchConfig:
+        """Return the settings before `choose_objective`, which is what results belong to."""
+        return self._as_written or self
 
     @model_validator(mode="after")
     def _text_to_audio_is_searched(self) -> SearchConfig:

@@ -123,7 +123,7 @@ class RunDirectory:
     def search_inputs(self) -> str:
         e = self.experiment
         joint = e.model_dump(mode="json", include={"token_ensembles"})
-        return fingerprint(self.members_inputs(), e.search, e.sampling, e.beam, joint, e.target_corpus)
+        return fingerprint(self.members_inputs(), e.search.as_written(), e.sampling, e.beam, joint, e.target_corpus)
 
 
 def _leave_out(settings: dict[str, Any], defaults: dict[str, Any]) -> None:

@@ -121,6 +121,8 @@ class TrainingState:
             self.average.load_state_dict(saved["average"])
         for field in COUNTED:
             setattr(self, field, saved[field])
+        if self.history:
+            self.task.keep_monitor(self.history[-1])
 
     def is_stale(self) -> bool:
         """Return whether validation got no better for `patience` epochs; all workers get the first one's answer."""

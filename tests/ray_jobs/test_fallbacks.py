@@ -21,20 +21,28 @@ def without_fense(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_objective_falls_back_and_the_search_is_then_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    experiment = load_experiment(RECIPE)
-    assert experiment.search.objective == "cider_d"
-    assert "cider_d instead of fense" in experiment.search.passed_over
-    assert captions.CHECKER in experiment.search.passed_over
-    poor = RunDirectory(experiment).search_inputs()
+def test_the_objective_falls_back_and_stays_what_it_was_searched_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = load_experiment(RECIPE).search
+    assert "cider_d instead of fense" in (replaced := search.choose_objective())
+    assert captions.CHECKER in replaced
+    assert (search.objective, search.as_written().objective) == ("cider_d", "fense")
     monkeypatch.setattr(captions, "missing_parts", lambda metric: "")
+    assert (search.choose_objective(), search.objective) == ("", "fense")
+    assert (search.choose_objective("cider_d"), search.objective) == ("", "cider_d"), "as it was searched"
+
+
+def test_a_search_is_the_same_on_every_machine() -> None:
     experiment = load_experiment(RECIPE)
-    assert (experiment.search.objective, experiment.search.passed_over) == ("fense", "")
-    assert RunDirectory(experiment).search_inputs() != poor
+    before = RunDirectory(experiment).search_inputs()
+    experiment.search.choose_objective()
+    assert RunDirectory(experiment).search_inputs() == before
+    other = load_experiment(RECIPE, ["search.fallback_objective=meteor"])
+    assert RunDirectory(other).search_inputs() != before
 
 
 def test_without_a_fallback_the_objective_stays() -> None:
-    assert load_experiment(RECIPE, ["search.fallback_objective=null"]).search.objective == "fense"
+    search = load_experiment(RECIPE, ["search.fallback_objective=null"]).search
+    assert (search.choose_objective(), search.objective) == ("", "fense")
 
 
 def test_a_monitor_that_falls_back_is_said_before_training() -> None:

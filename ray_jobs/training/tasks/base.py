@@ -74,6 +74,13 @@ class Task(ABC):
     def steps_per_epoch(self) -> int:
         """Return the number of optimizer steps in an epoch."""
 
+    def keep_monitor(self, values: dict[str, float]) -> None:
+        """Go on choosing by what an interrupted training chose by, given an epoch's values; by default the same.
+
+        A machine may have gained or lost what a monitored metric needs.
+        """
+        return
+
     def begin_epoch(self, model: nn.Module, epoch: int) -> None:
         """Prepare the model for an epoch, from 0 on, before its batches are drawn; by default nothing is done.
 

@@ -58,6 +58,12 @@ class CaptionerTask(MemberTask):
             raise MissingPartError(f"{self.job.key('monitor')}: {monitor}: {reason}")
         return fallback
 
+    def keep_monitor(self, values: dict[str, float]) -> None:
+        known = [name for name in (self._member.monitor, self._member.fallback_monitor) if name in values]
+        if self.monitor not in known:
+            (self.monitor,) = known
+            self.sign = -1 if self.monitor == LOSS else 1
+
     @cached_property
     def train_embeddings(self) -> list[Embeddings]:
         """Return the embeddings of the training clips, of each retriever that is read."""

@@ -155,7 +155,17 @@ def test_a_metric_that_cannot_be_computed_is_refused_before_training(
     monkeypatch.setenv("FENSE_DATA", str(tmp_path))
     with pytest.raises(MissingPartError, match=rf"members\.captioner\.monitor: fense: .*{metrics.CHECKER}"):
         captioner_task(monitor="fense")
-    assert captioner_task(monitor="fense", fallback_monitor="cider_d").monitor == "cider_d"
+    task = captioner_task(monitor="fense", fallback_monitor="cider_d")
+    assert (task.monitor, task.sign) == ("cider_d", 1)
+
+
+def test_an_interrupted_training_goes_on_with_what_it_was_monitored_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray_jobs.training.tasks.captioner.missing_parts", lambda metric: "")
+    for before, sign in (("caption_loss", -1), ("cider_d", 1), ("fense", 1)):
+        task = captioner_task(monitor="fense", fallback_monitor="cider_d" if before == "fense" else before)
+        assert task.monitor == "fense"
+        task.keep_monitor({before: 0.5, "seconds": 1.0})
+        assert (task.monitor, task.sign) == (before, sign)
 
 
 def test_padding_is_among_the_values_of_a_step() -> None:
