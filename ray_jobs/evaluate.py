@@ -16,6 +16,7 @@ from corpora.relevance import read_relevance
 from corpora.table import CorpusError, CorpusTable
 from models.ensemble.bundle import BundleManifest, Ensemble
 from models.ensemble.index import AudioIndex
+from models.errors import InputError
 from models.files import write_frame, write_json
 from models.metrics.captions import CaptionScores, best_preprocessing, caption_values
 from models.metrics.retrieval import ApOver, flatten_captions, relevant_of
@@ -67,7 +68,10 @@ def run(
     Raises:
         CorpusError: the corpus has no usable clip, or the relevance file does not fit it.
         CheckpointError: the bundle cannot be loaded.
+        InputError: `ap_over` without `relevance`.
     """
+    if relevance is None and ap_over != Relevance().ap_over:
+        raise InputError("--ap-over: is for the queries of --relevance; name a file, or leave it out")
     table = _usable_clips(root, split)
     right = Relevance.read(relevance, ap_over, table) if relevance else Relevance()
     ensemble = Ensemble.load(bundle)

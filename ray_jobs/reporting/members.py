@@ -26,11 +26,10 @@ def shown_members(experiment: Experiment, directory: RunDirectory) -> list[dict[
 
 
 def _member(path: Path) -> dict[str, Any]:
-    metrics = MemberMetrics.read(path)
-    if not metrics.epochs:
-        return {**metrics.model_dump(), "curve": None}
-    history = read_table(path / "history.parquet", MemberMetrics.COMMAND)
-    curve = _training_curve(history, metrics.chosen_by, metrics.best["epoch"])
+    metrics, curve = MemberMetrics.read(path), None
+    if metrics.epochs:
+        history = read_table(path / "history.parquet", MemberMetrics.COMMAND)
+        curve = _training_curve(history, metrics.chosen_by, metrics.best["epoch"])
     return {**metrics.model_dump(), "curve": curve, "doubtful": storage.exists(path / DOUBTFUL_PAIRS)}
 
 

@@ -57,6 +57,7 @@ def experiment(folder: Path, *overrides: str) -> Experiment:
         (["retrieve", "nowhere", "rain", "tests"], "no audio files found"),
         (["retrieve", "nowhere", "tests", "--queries", "absent.csv"], "absent.csv: no such file"),
         (["evaluate", "nowhere", "tests"], "test.csv"),
+        (["evaluate", "nowhere", "tests", "--ap-over", "all"], "is for the queries of --relevance"),
     ],
 )
 def test_exit_code_2_before_any_work(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -162,6 +162,7 @@ def test_the_load_is_that_of_all_encoders_by_their_last_shards() -> None:
 def test_members_that_a_search_loads_are_on_its_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trained_members, "reserved_device", lambda: META)
     monkeypatch.setattr(trained_members, "read_features", lambda _: None)
+    monkeypatch.setattr(trained_members, "checked_weights", lambda member: "")
     for kind in (Retriever, Captioner, FluencyDetector):
         monkeypatch.setattr(kind, "load", lambda _: torch.nn.Linear(1, 1))
     experiment = load_experiment(str(ROOT / "experiments" / "smoke.yaml"), [f"storage_path={tmp_path}"])
