@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-WORD = re.compile(r"\w")  # what a caption or a query has at least one of: "..." says nothing
+WORD = re.compile(r"[^\W_]")  # what a caption or a query has at least one of: "..." says nothing
 
 
 def is_unicode(text: str) -> bool:

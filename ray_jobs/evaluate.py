@@ -84,7 +84,7 @@ def run(
     captioning = caption_values(predicted, references, preprocessing=best_preprocessing())
     _print({"captioning": captioning.corpus, **retrieval}, right, captioning.absences)
     if output:
-        write_json(output, _record(root, split, captioning, retrieval, right, manifest) | {"clips": len(references)})
+        write_json(output, _record(root, split, captioning, retrieval, right, manifest))
         of_clips = pd.DataFrame({"clip_id": captioned["clip_id"].tolist(), "caption": predicted})
         write_frame(output.with_suffix(".parquet"), of_clips.join(captioning.per_clip))
         say(f"evaluate: {output} and, clip by clip, {output.with_suffix('.parquet')}")
@@ -108,6 +108,7 @@ def _record(
     return {
         "corpus": str(root),
         "split": split,
+        "clips": len(captioning.per_clip),
         "captioning": captioning.corpus,
         "captioning_details": captioning.details,
         **retrieval,

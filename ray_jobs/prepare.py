@@ -115,11 +115,8 @@ def _read_tables(experiment: Experiment, corpora: list[str]) -> tuple[Tables, pd
 
 def _exclude(experiment: Experiment, tables: Tables) -> Tables:
     """Remove from the training splits, in place, the clips of the exclusions, and return these."""
-    lists = [Path(file) for file in experiment.exclusions.lists]
-    found = []
-    if experiment.exclusions.evaluation_clips:
-        found.append(find_evaluation_ids(tables))
-        lists += [file for corpus in experiment.corpora.values() for file in corpus.exclusion_lists()]
+    lists = experiment.exclusion_lists()
+    found = [find_evaluation_ids(tables)] if experiment.exclusions.evaluation_clips else []
     exclusions = Exclusions.union([*found, *(read_exclusions(file) for file in lists)])
     for warning in experiment.missing_exclusions():
         say(f"prepare: {warning}", style="yellow")

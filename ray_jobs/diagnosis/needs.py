@@ -17,10 +17,8 @@ from models.settings import RANDOM
 from ray_jobs.diagnosis.finding import Finding
 from ray_jobs.diagnosis.machine import package
 from ray_jobs.experiment.config import Experiment
-from ray_jobs.experiment.member_config import AnyMember, CaptionerMember, RetrieverMember
+from ray_jobs.experiment.member_config import LOSS, AnyMember, CaptionerMember, RetrieverMember
 from ray_jobs.training.plan import shortage_of
-
-LOSS = "caption_loss"
 
 
 def needs_of(experiment: Experiment) -> list[Finding]:
@@ -104,7 +102,7 @@ def _metrics(experiment: Experiment) -> Iterator[Finding]:
             wanted[f"members.{name}.monitor"] = member.monitor, member.fallback_monitor
     for key, (metric, fallback) in wanted.items():
         lacks = missing_parts(metric)
-        if lacks and fallback and (fallback == LOSS or not missing_parts(fallback)):
+        if lacks and fallback and not missing_parts(fallback):
             yield Finding.of(key, f"metric {metric}", f"{fallback} in its place: {lacks}", "")
         else:
             yield Finding.of(key, f"metric {metric}", "all that it needs", lacks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -149,16 +150,22 @@ class Experiment(Settings):
                 raise ValueError(f"members wait for each other in a circle: {circle}")
             done |= ready
 
+    def exclusion_lists(self) -> list[Path]:
+        """Return the files that name clips which no corpus may train on: those given, and those beside the corpora."""
+        lists = [Path(file) for file in self.exclusions.lists]
+        if self.exclusions.evaluation_clips:
+            lists += [file for corpus in self.corpora.values() for file in corpus.exclusion_lists()]
+        return lists
+
     def missing_exclusions(self) -> list[str]:
         """Return a warning for each corpus that shares clips with test sets, where there is no exclusion list."""
-        lists = list(self.exclusions.lists)
-        if self.exclusions.evaluation_clips:
-            lists += [str(file) for corpus in self.corpora.values() for file in corpus.exclusion_lists()]
+        if self.exclusion_lists():
+            return []
         return [
             f"corpora.{name}: clips of {corpus.overlaps} are in it, and no list excludes them: put "
             f"blacklist_exclude_test_ac.json into {corpus.root}, or name lists in exclusions.lists"
             for name, corpus in self.corpora.items()
-            if corpus.overlaps and not lists
+            if corpus.overlaps
         ]
 
     def ensemble(self) -> dict[str, AnyMember]:

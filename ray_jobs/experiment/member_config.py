@@ -250,6 +250,7 @@ class RetrieverMember(Member, RetrieverSettings):
         self.audio_encoder.check_front_end(log_mel)
 
 
+LOSS = "caption_loss"  # the one monitor that needs no captions
 Monitor = Literal[
     "caption_loss", "bleu_4", "rouge_l", "meteor", "cider_d", "spice", "spider", "spider_fl", "sbert_sim", "fense"
 ]
@@ -303,7 +304,7 @@ class CaptionerMember(Member, CaptionerSettings):
 
     @model_validator(mode="after")
     def _captions_are_generated_for_a_reason(self) -> CaptionerMember:
-        if self.monitor == "caption_loss" and (self.validation_clips or self.validation_beams > 1):
+        if self.monitor == LOSS and (self.validation_clips or self.validation_beams > 1):
             raise ValueError("validation_clips and validation_beams are for another monitor than caption_loss")
         return self
 

@@ -32,8 +32,6 @@ class SearchConfig(Settings):
         5, ge=2, description="folds of the validation clips, to estimate a choice on clips it was not made on"
     )
 
-    _as_written: SearchConfig | None = PrivateAttr(None)
-
     sampling_space: str = Field(
         "nucleus", description="fields of `sampling` that vary: a name in tune_spaces/sampling.py"
     )
@@ -107,6 +105,8 @@ class SearchConfig(Settings):
         ge=0,
         description="share of a GPU per sampling trial, to draw candidates; if none, 0.25 where there are GPUs",
     )
+
+    _as_written: SearchConfig | None = PrivateAttr(None)
 
     def choose_objective(self, recorded: str | None = None) -> str:
         """Replace `objective` by `fallback_objective` where this machine lacks parts of it.

@@ -20,11 +20,8 @@ from ray_jobs.run import storage
 
 PACKAGES = ("ray", "torch", "transformers", "timm", "descript-audio-codec", "aac-metrics", "numpy", "pandas", "pyarrow")
 MARKER = ".done.json"
-NOT_OF_WEIGHTS = {
-    "resources",
-    "doubtful_pairs",
-    "watched_clips",
-}  # settings of a member that its weights do not depend on
+# Settings of a member that its weights do not depend on.
+NOT_OF_WEIGHTS = {"resources", "doubtful_pairs", "watched_clips"}
 # Fields added after version 0.1, with the values that stand for what was before, which fingerprints leave out.
 ADDED_TO_TRAINING = {"shuffle_clips": 4096}
 ADDED_TO_MEMBERS: dict[str, dict[str, Any]] = {

@@ -46,6 +46,7 @@ def test_the_published_file(shared_data: Path) -> None:
         ("", "expected query, audio_filenames"),
         ("caption,file_name\nrain,a.wav\n ,a.wav\n", "line 3: the caption is blank; expected a query"),
         ("query,audio_filenames\n...,['a.wav']\n", "line 2: the query is blank"),
+        ("query,audio_filenames\n_,['a.wav']\n", "line 2: the query is blank"),
         ("query,audio_filenames\nrain,a.wav\n", "line 2: audio_filenames: found 'a.wav', expected a list"),
         ("query,audio_filenames\nrain,[]\n", "line 2: audio_filenames"),
         ("query,audio_filenames\nrain,[1]\n", "line 2: audio_filenames"),

@@ -19,7 +19,7 @@ from models.metrics.captions import MissingPartError, caption_values, missing_pa
 from models.metrics.diversity import caption_diversity, collapse_warning
 from models.settings import BeamConfig, CaptionerConfig, CaptionerSettings
 from ray_jobs.experiment.config import Experiment
-from ray_jobs.experiment.member_config import CaptionerMember, Member, RetrieverMember
+from ray_jobs.experiment.member_config import LOSS, CaptionerMember, Member, RetrieverMember
 from ray_jobs.features.dataset import Features
 from ray_jobs.features.embeddings import Embeddings, read_embeddings, weights_checksum
 from ray_jobs.training.batching import bucketed_batches, padding_share
@@ -27,7 +27,6 @@ from ray_jobs.training.member_job import MemberJob
 from ray_jobs.training.tasks.base import Validation
 from ray_jobs.training.tasks.member import LONGEST_CAPTION, MemberTask, PlannedBatch, draw_captions
 
-LOSS = "caption_loss"
 WATCHED = ("unique_share", "vocabulary", "repetition")
 
 
@@ -52,9 +51,9 @@ class CaptionerTask(MemberTask):
             MissingPartError: if it can compute neither.
         """
         monitor, fallback = self._member.monitor, self._member.fallback_monitor
-        if not (reason := _missing(monitor)):
+        if not (reason := missing_parts(monitor)):
             return monitor
-        if fallback is None or _missing(fallback):
+        if fallback is None or missing_parts(fallback):
             raise MissingPartError(f"{self.job.key('monitor')}: {monitor}: {reason}")
         return fallback
 
@@ -197,11 +196,6 @@ class CaptionerTask(MemberTask):
         if reason := scores.absent.get(self.monitor):
             raise MissingPartError(f"{self.job.key('monitor')}: {self.monitor}: {reason}")
         return scores.corpus[self.monitor]
-
-
-def _missing(monitor: str) -> str:
-    """Return why a monitored value cannot be computed on this machine; empty where it can."""
-    return "" if monitor == LOSS else missing_parts(monitor)
 
 
 def side_by_side(embeddings: list[Embeddings], clips: slice | np.ndarray) -> np.ndarray:
