@@ -5,6 +5,7 @@ Example: enclap combine experiments/demo.yaml
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,8 +113,9 @@ def _combine(experiment_json: str, commit_: str) -> list[str]:
     for what in ("retrieval", "reranking"):
         storage.pull(directory.search(what))
     members = TrainedMembers(experiment, SPLIT)
-    reranking = BestReranking.read(directory.search("reranking")).reranking
-    captioning = _caption(members, reranking)
+    best = BestReranking.read(directory.search("reranking"))
+    reranking = best.reranking
+    captioning = _caption(members, reranking, best.alone or {})
     retrieval = _retrieve(members)
     worth = member_worth(members)
     EnsembleMetrics(
@@ -155,15 +157,25 @@ def _comparison(metric: str, other: str, found: Comparison) -> SystemComparison:
 # --- captioning ----------------------------------------------------------------------------------------------------
 
 
-def _caption(members: TrainedMembers, reranking: Reranking) -> Captioning:
-    """Choose and score the captions of every system; write candidates, captions and their values."""
+def _caption(members: TrainedMembers, reranking: Reranking, alone: Mapping[str, Reranking]) -> Captioning:
+    """Choose and score the captions of every system; write candidates, captions and their values.
+
+    Args:
+        alone: how each captioner's own candidates are chosen from; of earlier searches, as the ensemble's are, from its
+            samples.
+    """
     experiment, target = members.experiment, members.directory.ensemble
     table = members.candidates(BestSampling.read(members.directory.search("sampling")).sampling)
     texts, sources = {}, experiment.caption_sources()
-    for how, suffix in {"beam": "/beam", "rerank": ""}.items():
-        for name in sources:
-            own = table.of_captioner(name + suffix)
-            texts[f"{name}/{how}"] = _texts(own, reranking.choose(own))
+    for name in sources:
+        beam = table.of_captioner(f"{name}/beam")
+        texts[f"{name}/beam"] = _texts(beam, reranking.choose(beam))
+    for name in sources:
+        if name in alone:
+            texts[f"{name}/rerank"] = _texts(table, alone[name].choose(table))
+        else:
+            samples = table.of_captioner(name)
+            texts[f"{name}/rerank"] = _texts(samples, reranking.choose(samples))
     texts["ensemble"] = _texts(table, reranking.choose(table))
     # the fluency detector cannot judge its own filter: its effect is measured without it, too
     unfiltered = _texts(table, reranking.model_copy(update={"fluency_threshold": 1.0}).choose(table))

@@ -78,6 +78,10 @@ class CandidateTable:
         theirs = self.mask & self._proposed_by(wanted)
         return replace(self, mask=np.where(theirs.any(1, keepdims=True), theirs, self.mask))
 
+    def proposes(self, source: str) -> bool:
+        """Return whether any candidate is of a source, such as `a` or `a/beam`."""
+        return bool(self._proposed_by({source}).any())
+
     def without_retrievers(self, names: Iterable[str]) -> CandidateTable:
         """Return the table without the scores that some retrievers give."""
         gone = set(names)

@@ -59,11 +59,12 @@ class BestReranking(SearchRecord, Reranking):
     cross_validated: float
     optimism: float
     best_value: float
-    within_one_standard_error: int  # weightings whose value is at most that far below the best
-    rule: str
+    within_one_standard_error: int | None = omitted_when_none()  # of versions that chose among these weightings
+    rule: str  # that found the weights
     filtered: dict[str, float]  # by metric, of the chosen captions
     unfiltered: dict[str, float]  # of those that the same weights choose without the fluency filter
     absent: dict[str, str]  # metric to why it was not computed
+    alone: dict[str, Reranking] | None = omitted_when_none()  # of each captioner by itself, its own beam included
     split: str
     seed: int
 
@@ -80,7 +81,7 @@ class DirectionWeights(ResultPart, RetrievalFusion):
     cross_validated: float
     optimism: float
     best_value: float
-    within_one_standard_error: int
+    within_one_standard_error: int | None = omitted_when_none()  # of versions that chose among these weightings
     rule: str
 
 

@@ -14,6 +14,7 @@ from ray_jobs.tuning.candidate_store import LOADED, SPLIT, resources
 
 TARGET = "target"  # beside the retrievers' similarities in similarities.npz
 TRIALS: dict[Direction, str] = {"text-to-audio": "trials", "audio-to-text": "trials-audio-to-text"}
+SYSTEMS: dict[Direction, str] = {"text-to-audio": "systems", "audio-to-text": "systems-audio-to-text"}
 
 
 def search_fusion(experiment: Experiment, directory: RunDirectory, clip_ids: list[str]) -> SearchOutcome[BestRetrieval]:
@@ -31,11 +32,12 @@ def search_fusion(experiment: Experiment, directory: RunDirectory, clip_ids: lis
         direction: search_retrieval(similarities, target, options, direction)
         for direction in search.retrieval_directions
     }
-    chosen = {direction: _direction_weights(found[direction], experiment) for direction in found}
+    chosen = {direction: _direction_weights(found[direction]) for direction in found}
     best = chosen["text-to-audio"].convert(
         BestRetrieval, audio_to_text=chosen.get("audio-to-text"), split=SPLIT, seed=experiment.seed
     )
-    return SearchOutcome(best, {TRIALS[direction]: found[direction].trials for direction in found})
+    frames = {TRIALS[direction]: found[direction].trials for direction in found}
+    return SearchOutcome(best, frames | {SYSTEMS[direction]: found[direction].systems for direction in found})
 
 
 def split_target(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -46,23 +48,18 @@ def split_target(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], 
 def retrieval_options(experiment: Experiment) -> RetrievalOptions:
     """Return the options of the search as the experiment sets them."""
     s = experiment.search
-    return RetrievalOptions(
-        s.retrieval_normalisation, s.rrf_k, s.retrieval_weight_steps, s.rule, s.folds, experiment.seed
-    )
+    return RetrievalOptions(s.retrieval_normalisation, s.rrf_k, s.rule, s.folds, experiment.seed)
 
 
-def _direction_weights(found: RetrievalFound, experiment: Experiment) -> DirectionWeights:
-    search, choice = experiment.search, found.choice
-    return DirectionWeights(
-        weights=found.weights,
-        normalisation=search.retrieval_normalisation,
-        rrf_k=search.rrf_k,
-        map_at_10=choice.value,
-        cross_validated=choice.cross_validated,
-        optimism=choice.optimism,
-        best_value=choice.best_value if found.exact_best is None else found.exact_best,
-        within_one_standard_error=choice.within,
-        rule=search.rule,
+def _direction_weights(found: RetrievalFound) -> DirectionWeights:
+    solution = found.solution
+    return found.fusion.convert(
+        DirectionWeights,
+        map_at_10=solution.value,
+        cross_validated=solution.cross_validated,
+        optimism=solution.optimism,
+        best_value=found.best_value,
+        rule=solution.rule,
     )
 
 

@@ -43,6 +43,7 @@ class Score(ABC):
     """A score of candidates; higher is better. Its weight is searched together with those of the others."""
 
     name: ClassVar[str]
+    either_sign: ClassVar[bool] = False  # whether more may also be worse, so that its weight may be negative
 
     @abstractmethod
     def values(self, context: ScoringContext) -> np.ndarray:

@@ -27,6 +27,11 @@ def columns_among(names: Iterable[str]) -> list[str]:
     return [column for score in SCORES for column in found if score.owns(column)]
 
 
+def either_sign(column: str) -> bool:
+    """Return whether the weight of a column may be negative."""
+    return any(score.either_sign for score in SCORES if score.owns(column))
+
+
 def score_all(context: ScoringContext) -> dict[str, np.ndarray]:
     """Return the values [N] of all scores by column, in the order of `score_columns`."""
     values: dict[str, np.ndarray] = {}

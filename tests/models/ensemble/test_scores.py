@@ -88,16 +88,16 @@ def test_a_registered_score_is_weighed(registered: None) -> None:
     assert table.score_names == ["bge", "decoder", "length"]
     np.testing.assert_array_equal(table.scores["length_score"], words(table))
     found = search_reranking(table, words(table), mixtures_of(["one", "two"]), OPTIONS)
-    assert list(found.weights) == ["bge", "decoder", "length"]
-    assert found.weights["length"] > 0.5, "the longest captions are the best ones here"
+    assert list(found.reranking.weights) == ["bge", "decoder", "length"]
+    assert found.reranking.weights["length"] > 0.5, "the longest captions are the best ones here"
     assert {"bge", "decoder", "length"} <= set(found.trials)
-    chosen = Reranking(weights=found.weights, normalisation="z").choose(table)
-    np.testing.assert_allclose(words(table)[np.arange(CLIPS), chosen].mean(), found.choice.value)
+    chosen = found.reranking.choose(table)
+    np.testing.assert_allclose(words(table)[np.arange(CLIPS), chosen].mean(), found.solution.value)
     assert (
-        found.choice.value
+        found.solution.value
         > search_reranking(
             table.with_scores(["bge", "decoder"]), words(table), mixtures_of(["one", "two"]), OPTIONS
-        ).choice.value
+        ).solution.value
     )
 
 
