@@ -16,8 +16,7 @@ from .weight_problem import LinePoint, Pairs, WeightProblem
 from .weight_surface import behind_best
 
 Direction = Literal["text-to-audio", "audio-to-text"]
-Normalisation = Literal["none", "z", "rank", "rrf"]
-NORMALISATIONS: tuple[Normalisation, ...] = ("none", "z", "rank", "rrf")  # what `auto` compares
+NORMALISATIONS = ("none", "z", "rank", "rrf")  # what `auto` compares
 STARTS = 3
 LINE_STEPS = 16  # of a line along which no exact search is known
 HARDEST = 10  # wrong clips of a query that rules learn from
@@ -27,7 +26,7 @@ HARDEST = 10  # wrong clips of a query that rules learn from
 class RetrievalOptions:
     """The options of `search_retrieval`; the fields are those of an experiment's `search`."""
 
-    normalisation: Normalisation | Literal["auto"] = "none"
+    normalisation: str = "none"
     rrf_k: float = RRF_K
     rule: Rule | Literal["auto"] = "auto"
     folds: int = 5
@@ -62,7 +61,7 @@ class RetrievalProblem(WeightProblem):
         clips: their number.
     """
 
-    def __init__(self, similarities: list[np.ndarray], target: np.ndarray, normalisation: Normalisation) -> None:
+    def __init__(self, similarities: list[np.ndarray], target: np.ndarray, normalisation: str) -> None:
         # ranks and the like have one scale, and dividing them would make unequal what is equal
         plain = normalisation == "none"
         self.unit = np.array([(plain and float(np.sqrt(np.mean(one.var(1))))) or 1.0 for one in similarities])
@@ -115,8 +114,9 @@ class RetrievalProblem(WeightProblem):
 
     def outer(self, weights: np.ndarray) -> np.ndarray:
         """Return weights [..., S] of the normalised similarities themselves, their sizes summing to 1."""
-        found: np.ndarray = weights / self.unit
-        return found / np.abs(found).sum(-1, keepdims=True)
+        scaled = weights / self.unit
+        found: np.ndarray = scaled / np.abs(scaled).sum(-1, keepdims=True)
+        return found
 
     def _total(self, weights: np.ndarray) -> np.ndarray:
         used = np.flatnonzero(weights)
@@ -126,7 +126,7 @@ class RetrievalProblem(WeightProblem):
 class ItemProblem(RetrievalProblem):
     """The same where clips are the queries and captions are ranked; its similarities are transposed, [N, Q]."""
 
-    def __init__(self, similarities: list[np.ndarray], target: np.ndarray, normalisation: Normalisation) -> None:
+    def __init__(self, similarities: list[np.ndarray], target: np.ndarray, normalisation: str) -> None:
         super().__init__(similarities, target, normalisation)
         self.clips = len(similarities[0])
         self.rows = np.arange(self.clips)
@@ -192,7 +192,7 @@ class _System:
     """A problem and the setting that it belongs to."""
 
     retrievers: list[str]
-    normalisation: Normalisation
+    normalisation: str
     problem: RetrievalProblem
 
     def weights(self, found: np.ndarray) -> dict[str, float]:
@@ -209,7 +209,7 @@ def _systems(
     kind = RetrievalProblem if direction == "text-to-audio" else ItemProblem
     names = list(similarities)
 
-    def system(chosen: list[int], normalisation: Normalisation) -> _System:
+    def system(chosen: list[int], normalisation: str) -> _System:
         scaled = [normalise_rows(stacked[one], normalisation, options.rrf_k) for one in chosen]
         return _System([names[one] for one in chosen], normalisation, kind(scaled, target, normalisation))
 

@@ -128,7 +128,7 @@ def _one_standard_error(problem: WeightProblem, explored: Explored, seed: int) -
     best = explored.best
     highest = problem.of_clips(best)
     for share in np.linspace(0, 1, STEPS + 1)[:-1]:
-        weights = (1 - share) * problem.prior + share * best
+        weights: np.ndarray = (1 - share) * problem.prior + share * best
         behind = highest - problem.of_clips(weights)
         if behind.mean() <= behind.std(ddof=1) / np.sqrt(len(behind)):
             return weights

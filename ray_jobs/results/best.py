@@ -12,6 +12,7 @@ from pydantic import Field
 
 from models.ensemble.reranking import Reranking
 from models.ensemble.retrieval_fusion import RetrievalFusion
+from models.selection.rules import Rule
 from models.settings import SamplingConfig
 from ray_jobs.results.record import ResultPart, ResultRecord, omitted_when_none
 
@@ -60,7 +61,7 @@ class BestReranking(SearchRecord, Reranking):
     optimism: float
     best_value: float
     within_one_standard_error: int | None = omitted_when_none()  # of versions that chose among these weightings
-    rule: str  # that found the weights
+    rule: Rule  # that found the weights
     filtered: dict[str, float]  # by metric, of the chosen captions
     unfiltered: dict[str, float]  # of those that the same weights choose without the fluency filter
     absent: dict[str, str]  # metric to why it was not computed
@@ -82,7 +83,7 @@ class DirectionWeights(ResultPart, RetrievalFusion):
     optimism: float
     best_value: float
     within_one_standard_error: int | None = omitted_when_none()  # of versions that chose among these weightings
-    rule: str
+    rule: Rule
 
 
 class BestRetrieval(SearchRecord, DirectionWeights):
