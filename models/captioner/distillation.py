@@ -53,9 +53,10 @@ def token_distillation_loss(logits: Tensor, teachers: Tensor, labels: Tensor, te
         labels: [N, S], -100 where padded, which does not count.
         temperature: of both distributions.
     """
-    counted = labels != IGNORED
-    own = (logits[counted].to(torch.promote_types(logits.dtype, torch.float32)) / temperature).log_softmax(-1)
-    return temperature**2 * kl_div(own, teachers[counted], reduction="batchmean", log_target=True)
+    counted = labels != IGNORED  # as a mask: rows picked by it would make a GPU wait to learn their number
+    own = (logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature).log_softmax(-1)
+    divergence = kl_div(own, teachers, reduction="none", log_target=True).sum(-1)
+    return temperature**2 * divergence.masked_fill(~counted, 0).sum() / counted.sum()
 
 
 @torch.no_grad()
