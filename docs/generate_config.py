@@ -61,7 +61,10 @@ class Reference:
                 if name in self.titles:
                     continue
                 kind = self._kind(name)
-                self.titles[name] = group + (f"{field}: {kind}" if kind else field)
+                title = group + (f"{field}: {kind}" if kind else field)
+                if title in self.titles.values():  # fields of one name in two kinds
+                    title += f" of a {model['properties']['kind']['const']}"
+                self.titles[name] = title
                 self._collect_titles(self.models[name], group or f"{field}: ")
 
     def _kind(self, name: str) -> str | None:
@@ -147,6 +150,8 @@ def _models_in(node: Node) -> Iterator[str]:
         yield _name(node)
     for option in node.get("oneOf", []):
         yield _name(option)
+    for option in node.get("anyOf", []):
+        yield from _models_in(option)
     if isinstance(node.get("additionalProperties"), dict):
         yield from _models_in(node["additionalProperties"])
 
