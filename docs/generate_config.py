@@ -56,9 +56,10 @@ class Reference:
 
     def _collect_titles(self, model: Node, group: str) -> None:
         """Name the sections: `features`, `features: log_mel`, `members: captioner`, `members: training`."""
+        of_page = {name for node in self.schema["properties"].values() for name in _models_in(node)}
         for field, node in model["properties"].items():
             for name in _models_in(node):
-                if name in self.titles:
+                if name in self.titles or (name in of_page and model is not self.schema):
                     continue
                 kind = self._kind(name)
                 title = group + (f"{field}: {kind}" if kind else field)
