@@ -11,13 +11,15 @@ import ray.train.torch
 import torch
 
 from models.captioner.model import Captioner
+from models.ensemble import bundle
 from models.retriever.model import Retriever
+from ray_jobs import export
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.features import embeddings, teacher_captions
 from ray_jobs.features.dataset import read_features
 from ray_jobs.features.files import FeaturesError
-from ray_jobs.run.directory import RunDirectory
+from ray_jobs.run.directory import NotReadyError, RunDirectory
 from ray_jobs.train import is_trained
 from ray_jobs.training.member_job import MemberJob
 from ray_jobs.training.memory import worker_memory
@@ -305,3 +307,75 @@ def test_features_are_those_of_the_run(experiment: Experiment) -> None:
     """The helper's clips have one to three captions each: places of captions and clips differ."""
     clips = read_features([RunDirectory(experiment).features("sounds", "train")])
     assert [len(one) for one in clips.captions[:4]] == [1, 2, 3, 1]
+
+
+# --- exported alone ------------------------------------------------------------------------------------------------
+
+
+class Codec:
+    """Stands for the codec, which embeddings and codes of the test do without."""
+
+    n_codebooks, frame_rate = 3, 25.0
+
+    def provenance(self) -> dict[str, str]:
+        return {}
+
+    def save(self, path: Path) -> None:
+        path.parent.mkdir()
+        path.touch()
+
+    def to(self, device: str) -> "Codec":
+        return self
+
+
+@pytest.fixture
+def trained(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> Experiment:
+    """The run with all students trained, too."""
+    monkeypatch.setattr(export, "load_codec", lambda *_: Codec())
+    monkeypatch.setattr(bundle, "load_codec", lambda *_: Codec())
+    words = [caption for clip in range(CLIPS) for caption in captions(clip)]
+    for name in ("student-r", "student-c"):
+        save(experiment, name, new_model(experiment.members[name], experiment, words))
+    return experiment
+
+
+def clip_of(clips: Any, row: int) -> bundle.Clip:
+    return bundle.Clip(clips.codes[row], clips.log_mels[row], 1.0)
+
+
+def test_a_student_retriever_retrieves_alone(trained: Experiment) -> None:
+    export.run(trained, "student-r")
+    directory = RunDirectory(trained)
+    found = bundle.Ensemble.load(directory.root / "bundle-student-r", device="cpu")
+    assert (list(found.retrievers), list(found.captioners)) == (["student-r"], [])
+    clips = read_features([directory.features("sounds", "validation")])
+    found.index_clips(clips.clip_ids, [clip_of(clips, row) for row in range(CLIPS)])
+    student = Retriever.load(directory.member("student-r"))
+    expected = student.similarity(student.text_embeddings(["a dog"]), student.audio_embeddings(clips.log_mels))
+    np.testing.assert_allclose(found.similarity(["a dog"]), expected, atol=1e-4)
+    assert {path.name for path in directory.root.glob("bundle*")} == {"bundle-student-r"}
+
+
+def test_a_student_captioner_captions_with_its_retriever(trained: Experiment) -> None:
+    export.run(trained, "student-c, student-r")
+    directory = RunDirectory(trained)
+    found = bundle.Ensemble.load(directory.root / "bundle-student-c-student-r", device="cpu")
+    clips = read_features([directory.features("sounds", "validation")])
+    for one in found.caption_clips([clip_of(clips, row) for row in range(2)]):
+        likeliest = max(one.candidates, key=lambda candidate: candidate.decoder_score)
+        assert one.text == likeliest.text
+        assert set(likeliest.captioner.replace("/beam", "").split("+")) == {"student-c"}
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [("student-c", "'student-c' reads the audio embeddings of 'student-r'"), ("nobody", "not among members")],
+)
+def test_members_that_cannot_work_alone_are_refused(trained: Experiment, members: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        export.run(trained, members)
+
+
+def test_only_trained_members_are_exported(experiment: Experiment) -> None:
+    with pytest.raises(NotReadyError, match="enclap train"):
+        export.run(experiment, "student-r")
