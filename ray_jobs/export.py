@@ -98,7 +98,7 @@ def run(experiment: Experiment, members: str | None = None) -> None:
         return
     metrics = EnsembleMetrics.read(directory.ensemble)
     codec = load_codec(experiment.features.codec, experiment.features.codebooks)
-    manifest = _manifest(experiment, directory, codec, Choices.searched(directory))
+    manifest = _manifest(experiment, directory, codec)
     for leftover in [*directory.root.glob(".bundle*.partial"), *directory.root.glob(".bundle.*.old")]:
         shutil.rmtree(leftover)  # of a killed export: this one holds the run's lock
     with _bundle(experiment, directory, directory.bundle, codec) as partial:
@@ -181,7 +181,11 @@ def _notice(experiment: Experiment) -> str:
     return NOTICE.format(corpora=corpora, codec=experiment.features.codec, published=published)
 
 
-def _manifest(experiment: Experiment, directory: RunDirectory, codec: Codec, choices: Choices) -> BundleManifest:
+def _manifest(
+    experiment: Experiment, directory: RunDirectory, codec: Codec, choices: Choices | None = None
+) -> BundleManifest:
+    """Return the manifest of a bundle, by default with what the searches chose."""
+    choices = choices or Choices.searched(directory)
     _check_members(experiment, directory)
     detectors = experiment.of_kind("fluency-detector")
     captioners = {n: m.audio_embedding for n, m in experiment.ensemble().items() if isinstance(m, CaptionerMember)}
