@@ -111,12 +111,19 @@ def combine(experiment: ExperimentFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def export(experiment: ExperimentFile, overrides: Overrides = None) -> None:
+def export(
+    experiment: ExperimentFile,
+    overrides: Overrides = None,
+    members: Annotated[
+        str | None,
+        typer.Option("--members", help="Only these members, such as a student, separated by commas: bundle-NAMES/"),
+    ] = None,
+) -> None:
     """Write the ensemble as one directory that loads without Ray and without a network.
 
     Example: [bold]enclap export experiments/demo.yaml[/bold]
     """
-    _run("export", experiment, overrides)
+    _run("export", experiment, overrides, members=members)
 
 
 @app.command()
@@ -321,8 +328,12 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _run(job: str, file: Path, overrides: list[str] | None, look_only: bool = False) -> None:
-    """Run a job on its run directory, which no other job may write meanwhile, unless it writes nothing."""
+def _run(job: str, file: Path, overrides: list[str] | None, look_only: bool = False, **options: str | None) -> None:
+    """Run a job on its run directory, which no other job may write meanwhile, unless it writes nothing.
+
+    Args:
+        options: further arguments of the job's `run`.
+    """
     from ray_jobs.run.directory import RunDirectory
     from ray_jobs.run.lock import only_writer
 
@@ -335,7 +346,7 @@ def _run(job: str, file: Path, overrides: list[str] | None, look_only: bool = Fa
     with only_writer(directory.root):
         directory.write_experiment()
         _connect()
-        _job(job).run(experiment)
+        _job(job).run(experiment, **options)
 
 
 def _load(file: Path, overrides: list[str] | None) -> Experiment:

@@ -53,7 +53,7 @@ class JointCaptioner:
         (first, captioner), *others = members.items()
         self.tokenizer, self.ends = captioner.tokenizer, captioner.ends
         for name, other in others:
-            _check_tokenizer(first, captioner, name, other)
+            check_tokenizer(first, captioner, name, other)
         self.bart = LockStep([member.bart for member in members.values()], average)
 
     def encode(self, codes: Sequence[np.ndarray], audio_embeddings: Mapping[str, np.ndarray]) -> JointStates:
@@ -159,7 +159,12 @@ def joint_batches(
             yield rows, joint.encode([codes[row] for row in rows], {n: e[rows] for n, e in audio_embeddings.items()})
 
 
-def _check_tokenizer(first: str, one: Captioner, name: str, other: Captioner) -> None:
+def check_tokenizer(first: str, one: Captioner, name: str, other: Captioner) -> None:
+    """Check that two captioners of these names read and write the same tokens.
+
+    Raises:
+        ValueError: naming what differs.
+    """
     words, others = one.tokenizer.get_vocab(), other.tokenizer.get_vocab()
     if words != others:
         differing = len(words.items() ^ others.items())

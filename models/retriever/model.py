@@ -21,6 +21,7 @@ from ..encoders.text import TextEncoder, text_batches
 from ..normal_form import reading_form
 from ..settings import RetrieverConfig, RetrieverSettings
 from .contrastive import nt_xent_loss, triplet_loss
+from .distillation import SoftTargets
 from .optimal_transport import MahalanobisMetric, m_ltm_loss, pairwise_distance
 
 PAIRS_AT_ONCE = 65_536
@@ -105,7 +106,8 @@ class Retriever(nn.Module):
         texts: list[str],
         clips: Tensor | None = None,
         chunk_size: int | None = None,
-    ) -> Tensor:
+        soft_targets: SoftTargets | None = None,
+    ) -> Tensor | dict[str, Tensor]:
         """Return the loss of a batch of matching pairs, of all workers together if there are several.
 
         Args:
@@ -116,10 +118,22 @@ class Retriever(nn.Module):
             chunk_size: pairs whose activations are held at a time. Of the other pairs only embeddings are kept, and
                 each chunk is computed a second time for its gradient (GradCache, arXiv 2101.06983), so that the batch
                 may be as large as suits the loss.
+            soft_targets: what teachers say of these pairs.
+
+        Returns:
+            The loss; with `soft_targets` the losses by name: `loss` and its two parts, `pair_loss` and
+            `distillation_loss`.
         """
         audio, text = self._embed_in_parts(log_mel, lengths, texts, chunk_size or len(texts))
         groups = None if clips is None else gather_rows(clips.to(audio.device))
-        return self.pair_loss(gather_rows(audio), gather_rows(text), groups)
+        audio, text = gather_rows(audio), gather_rows(text)
+        own = self.pair_loss(audio, text, groups)
+        return own if soft_targets is None else soft_targets.join(own, self._distances(text, audio).neg())
+
+    def _distances(self, text: Tensor, audio: Tensor) -> Tensor:
+        """Return the distances [texts, clips] of embeddings under the metric, in float32 also under autocast."""
+        with torch.autocast(audio.device.type, enabled=False):
+            return pairwise_distance(*(self.metric(rows.to(self.metric.factor.dtype)) for rows in (text, audio)))
 
     def pair_loss(self, audio: Tensor, text: Tensor, groups: Tensor | None = None) -> Tensor:
         """Return the configured loss of matching pairs, over the distance that `similarity` ranks by.

@@ -26,8 +26,8 @@ NOT_OF_WEIGHTS = {"resources", "doubtful_pairs", "watched_clips"}
 ADDED_TO_TRAINING = {"shuffle_clips": 4096}
 ADDED_TO_MEMBERS: dict[str, dict[str, Any]] = {
     "fluency-detector": {"checkpoint": None},
-    "retriever": {"captions": "raw"},
-    "captioner": {"fallback_monitor": None},
+    "retriever": {"captions": "raw", "distil_from": [], "distillation": None},
+    "captioner": {"fallback_monitor": None, "distil_from": [], "distillation": None},
 }
 
 

@@ -17,12 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 
+from models.captioner.distillation import TokenTargets, mean_log_probabilities
 from models.captioner.model import Captioner
 from models.codec.base import Codec, load_codec
 from models.encoders.log_mel import LogMel, pad_log_mels
 from models.fluency.detector import FluencyDetector
 from models.generation import candidates
 from models.generation.candidates import Candidate
+from models.retriever.distillation import SoftTargets, TeacherEmbeddings
 from models.retriever.model import Retriever
 from models.settings import (
     AudioEncoderConfig,
@@ -141,6 +143,28 @@ def test_retriever_losses(
     model.log_scale = nn.Parameter(torch.zeros((), device=CUDA))
     clips = None if groups is None else torch.tensor(groups)
     assert is_on_cuda(model(*log_mels, CAPTIONS, clips))
+
+
+def test_retriever_learns_from_teachers(retriever: Retriever, log_mels: tuple[Tensor, Tensor], fake: None) -> None:
+    model = on_cuda(retriever).train()
+    read = torch.zeros(4, 16)  # by threads, from files
+    targets = SoftTargets([TeacherEmbeddings(read, read, model.metric)], 0.5, 0.5)
+    losses = model(*log_mels, CAPTIONS, soft_targets=targets)
+    assert set(losses) == {"loss", "pair_loss", "distillation_loss"}
+    assert all(map(is_on_cuda, losses.values()))
+
+
+def test_captioner_learns_from_teachers(captioner: Captioner, fake: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, captions = on_cuda(captioner).train(), [CAPTIONS[:2], CAPTIONS[2:]]
+    codes = torch.zeros(2, 40, 3, dtype=torch.long, device=CUDA)
+    padded = codes, torch.full((2,), 40, device=CUDA)
+    monkeypatch.setattr(Captioner, "pad_codes", lambda *_: padded)  # whose lengths are numbers, not shapes
+    labels = model.labels(CAPTIONS)
+    expected = mean_log_probabilities([on_cuda(captioner)], [*codes], [torch.zeros(2, 8)], labels, 1.0)
+    targets = TokenTargets(expected, 1.0, 0.5)
+    losses = model(*padded, torch.zeros(2, 8, device=CUDA), captions, soft_targets=targets)
+    assert set(losses) == {"loss", "caption_loss", "mcm_loss", "distillation_loss"}
+    assert all(map(is_on_cuda, losses.values()))
 
 
 def test_fluency_detector(fake: None, detector: FluencyDetector) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,19 +21,31 @@ from models.encoders.log_mel import crop, pad_log_mels
 from models.files import write_frame
 from models.metrics.retrieval import flatten_captions, retrieval_values
 from models.retriever.collapse import collapse_warnings, mean_cosines
+from models.retriever.distillation import SoftTargets, TeacherEmbeddings
 from models.retriever.mixup import mix_pairs
 from models.retriever.model import Retriever
 from models.settings import RetrieverConfig, RetrieverSettings
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import Member, RetrieverMember
 from ray_jobs.features.dataset import read_features
-from ray_jobs.features.embeddings import read_embeddings, weights_checksum, write_embeddings
+from ray_jobs.features.embeddings import AUDIO, CAPTIONS, read_embeddings, weights_checksum, write_embeddings
 from ray_jobs.results.member import DOUBTFUL_PAIRS, MemberMetrics, checked_weights
 from ray_jobs.run import storage
 from ray_jobs.training.batching import bucketed_batches, padding_share
 from ray_jobs.training.doubtful_pairs import doubtful_pairs, pair_similarities
 from ray_jobs.training.tasks.base import Trained, Validation
-from ray_jobs.training.tasks.member import LONGEST_CAPTION, MemberTask, PlannedBatch, draw_captions
+from ray_jobs.training.tasks.member import LONGEST_CAPTION, MemberTask, PlannedBatch, draw_rows
+from ray_jobs.training.teachers import RetrieverTeacher
+
+
+class RetrieverBatch(NamedTuple):
+    """One worker's share of a batch."""
+
+    log_mel: Tensor  # [B, frames, mels]
+    lengths: Tensor  # [B] valid frames
+    captions: list[str]  # B
+    clips: Tensor  # [B], their numbers
+    said: list[tuple[Tensor, Tensor]]  # each teacher's embeddings of clips and captions, [B, D] both
 
 
 class RetrieverTask(MemberTask):
@@ -79,7 +91,15 @@ class RetrieverTask(MemberTask):
     def start_from(self, directory: Path) -> Retriever:
         return Retriever.load(directory, self._settings)
 
+    @cached_property
+    def teachers(self) -> list[RetrieverTeacher]:
+        """Return the teachers by what they said of the training clips."""
+        return [
+            RetrieverTeacher.open(self.job.edges[name], name, self.job.train, self.train) for name in self.job.teachers
+        ]
+
     def batches(self, epoch: int, rank: int, world: int) -> Iterator[PlannedBatch]:
+        _ = self.teachers  # opened once, not in every reader's thread
         rng, train, most = self.rng(epoch), self.train, self._member.audio_encoder.max_frames
         clips = self.epoch_clips(rng)
         longest_s = most * self.job.log_mel.hop_length / self.job.log_mel.sample_rate if most else math.inf
@@ -87,20 +107,37 @@ class RetrieverTask(MemberTask):
         for rows in bucketed_batches(lengths, self.batch_size, rng, rank, world):
             yield PlannedBatch(epoch, rows, clips[rows])
 
-    def read(self, batch: PlannedBatch) -> tuple[Tensor, Tensor, list[str], Tensor]:
-        log_mels, captions = [], []
+    def read(self, batch: PlannedBatch) -> RetrieverBatch:
+        log_mels, captions, drawn = [], [], []
         for clip, rng in self.examples_of(batch):
-            captions += draw_captions(self.train.captions[clip], 1, rng)
+            (row,) = draw_rows(self.train.captions[clip], 1, rng)
+            drawn.append(row)
+            captions.append(self.train.captions[clip][row])
             log_mels.append(crop(self.train.log_mels[clip], self._member.audio_encoder.max_frames, rng))
         padded = pad_log_mels(log_mels, pin_memory=torch.cuda.is_available())
         mixing = self.rng(batch.epoch, *batch.rows.tolist())
-        return *mix_pairs(*padded, captions, self._member.mixup_alpha, mixing), torch.from_numpy(batch.clips)
+        mixed = mix_pairs(*padded, captions, self._member.mixup_alpha, mixing)
+        said = [teacher.of(batch.clips, np.array(drawn)) for teacher in self.teachers]
+        return RetrieverBatch(*mixed, torch.from_numpy(batch.clips), said)
 
-    def tokens(self, batch: Any) -> int:
-        return int(batch[1].sum())
+    def tokens(self, batch: RetrieverBatch) -> int:
+        return int(batch.lengths.sum())
 
-    def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
-        return {"loss": model(*batch, chunk_size=self._member.gradient_cache), "padding": padding_share(batch[1])}
+    def loss(self, model: nn.Module, batch: RetrieverBatch, device: torch.device) -> dict[str, Tensor]:
+        *pairs, said = batch
+        losses = model(*pairs, chunk_size=self._member.gradient_cache, soft_targets=self._soft_targets(said, device))
+        losses = losses if isinstance(losses, dict) else {"loss": losses}
+        return {**losses, "padding": padding_share(batch.lengths)}
+
+    def _soft_targets(self, said: list[tuple[Tensor, Tensor]], device: torch.device) -> SoftTargets | None:
+        """Return what the teachers say of a batch, given each one's embeddings of clips and captions."""
+        if not (settings := self._member.distillation):
+            return None
+        teachers = [
+            TeacherEmbeddings(audio, text, teacher.metric.to(device))
+            for (audio, text), teacher in zip(said, self.teachers, strict=True)
+        ]
+        return SoftTargets(teachers, settings.temperature, settings.weight)
 
     def validate(self, model: Retriever) -> Validation:
         """Compute text-to-audio retrieval among all validation clips, and how alike captions and clips are."""
@@ -114,14 +151,15 @@ class RetrieverTask(MemberTask):
         super().publish(trained, commit)
 
     def finish(self, rank: int, world: int, say: Callable[[str], None]) -> None:
-        """Make the audio embeddings that captioners and searches read, and list the pairs that agree least."""
+        """Make the embeddings that captioners, searches and students read, and list the pairs that agree least."""
         weights, start = weights_checksum(self.job.output), time.monotonic()
-        clips = sum(
-            write_embeddings(split, self.job.name, weights, lambda: self._published, slice(rank, None, world))
-            for split in self.job.embedded
-        )
-        if clips:
-            say(f"{self.job.name}  audio embeddings of {clips:,} clips in {time.monotonic() - start:.1f} s")
+        for kind, splits in ((AUDIO, self.job.embedded), (CAPTIONS, self.job.captioned)):
+            clips = sum(
+                write_embeddings(split, self.job.name, weights, lambda: self._published, slice(rank, None, world), kind)
+                for split in splits
+            )
+            if clips:
+                say(f"{self.job.name}  {kind.what} of {clips:,} clips in {time.monotonic() - start:.1f} s")
         if rank == 0:
             for warning in collapse_warnings(MemberMetrics.read(self.job.output).best):
                 say(f"{self.job.name}  {warning}")
