@@ -26,7 +26,7 @@ NOT_OF_WEIGHTS = {"resources", "doubtful_pairs", "watched_clips"}
 ADDED_TO_TRAINING = {"shuffle_clips": 4096}
 ADDED_TO_MEMBERS: dict[str, dict[str, Any]] = {
     "fluency-detector": {"checkpoint": None},
-    "retriever": {"captions": "raw"},
+    "retriever": {"captions": "raw", "mixup_joins": "together", "wrong_captions": None},
     "captioner": {"fallback_monitor": None},
 }
 

@@ -23,6 +23,7 @@ from models.metrics.retrieval import flatten_captions, retrieval_values
 from models.retriever.collapse import collapse_warnings, mean_cosines
 from models.retriever.mixup import mix_pairs
 from models.retriever.model import Retriever
+from models.retriever.wrong_captions import wrong_captions
 from models.settings import RetrieverConfig, RetrieverSettings
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import Member, RetrieverMember
@@ -34,6 +35,8 @@ from ray_jobs.training.batching import bucketed_batches, padding_share
 from ray_jobs.training.doubtful_pairs import doubtful_pairs, pair_similarities
 from ray_jobs.training.tasks.base import Trained, Validation
 from ray_jobs.training.tasks.member import LONGEST_CAPTION, MemberTask, PlannedBatch, draw_captions
+
+WRONG_CAPTIONS = 1  # tells their random numbers from those of mixing
 
 
 class RetrieverTask(MemberTask):
@@ -69,7 +72,9 @@ class RetrieverTask(MemberTask):
         longest = int(experiment.features.max_duration_s * front_end.sample_rate / front_end.hop_length)
         frames = min(longest, member.audio_encoder.max_frames or longest)
         audio = model.embed_audio(torch.zeros(pairs, frames, front_end.n_mels), torch.full((pairs,), frames))
-        text = model.embed_text([LONGEST_CAPTION] * pairs)  # beside both encoders, the loss takes next to nothing
+        wrong = member.wrong_captions.number if member.wrong_captions else 0
+        # beside both encoders, the loss takes next to nothing
+        text = model.embed_text([LONGEST_CAPTION] * (pairs * (1 + wrong)))[:pairs]
         embeddings: Tensor = model.metric(audio) + model.metric(text)
         return embeddings
 
@@ -87,20 +92,32 @@ class RetrieverTask(MemberTask):
         for rows in bucketed_batches(lengths, self.batch_size, rng, rank, world):
             yield PlannedBatch(epoch, rows, clips[rows])
 
-    def read(self, batch: PlannedBatch) -> tuple[Tensor, Tensor, list[str], Tensor]:
+    def read(self, batch: PlannedBatch) -> tuple[Tensor, Tensor, list[str], Tensor, list[list[str]] | None]:
         log_mels, captions = [], []
         for clip, rng in self.examples_of(batch):
             captions += draw_captions(self.train.captions[clip], 1, rng)
             log_mels.append(crop(self.train.log_mels[clip], self._member.audio_encoder.max_frames, rng))
         padded = pad_log_mels(log_mels, pin_memory=torch.cuda.is_available())
         mixing = self.rng(batch.epoch, *batch.rows.tolist())
-        return *mix_pairs(*padded, captions, self._member.mixup_alpha, mixing), torch.from_numpy(batch.clips)
+        member = self._member
+        log_mel, lengths, captions = mix_pairs(*padded, captions, member.mixup_alpha, mixing, member.mixup_joins)
+        return log_mel, lengths, captions, torch.from_numpy(batch.clips), self._wrong_captions(batch, captions)
+
+    def _wrong_captions(self, batch: PlannedBatch, captions: list[str]) -> list[list[str]] | None:
+        """Return wrong captions of each clip of a batch, where they are asked for."""
+        if not (settings := self._member.wrong_captions):
+            return None
+        known = [self.train.captions[clip] for clip in batch.clips.tolist()]
+        rng = self.rng(batch.epoch, *batch.rows.tolist(), WRONG_CAPTIONS)
+        return wrong_captions(captions, known, settings.kinds, settings.number, rng)
 
     def tokens(self, batch: Any) -> int:
         return int(batch[1].sum())
 
     def loss(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
-        return {"loss": model(*batch, chunk_size=self._member.gradient_cache), "padding": padding_share(batch[1])}
+        *pairs, wrong = batch
+        loss = model(*pairs, chunk_size=self._member.gradient_cache, wrong=wrong)
+        return {"loss": loss, "padding": padding_share(batch[1])}
 
     def validate(self, model: Retriever) -> Validation:
         """Compute text-to-audio retrieval among all validation clips, and how alike captions and clips are."""
