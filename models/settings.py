@@ -145,6 +145,18 @@ LOSSES_WITH = {  # the losses that each of these settings belongs to; it has no 
 }
 
 
+class WrongCaptionsConfig(Settings):
+    """Captions changed so that they are wrong for their clip, which a retriever learns to tell from the right one."""
+
+    number: int = Field(1, gt=0, description="wrong captions for each clip of a batch, where its caption has places")
+    kinds: list[Literal["order", "event"]] = Field(
+        default=["order", "event"],
+        min_length=1,
+        description="what is changed: the order of two events, or an event, by that of another clip",
+    )
+    weight: float = Field(1.0, gt=0, description="factor of their loss, which is added to that of the pairs")
+
+
 class RetrieverSettings(Settings):
     """A retriever's own settings: architecture and loss."""
 
@@ -185,6 +197,22 @@ class RetrieverSettings(Settings):
         description="mix a quarter of a batch's clips with another clip each, at a share of the power drawn from "
         "Beta(alpha, alpha), and join their captions (training only); 0: off",
     )
+    mixup_joins: Literal["together", "sequence", "either"] = Field(
+        "together",
+        description="mixup_alpha: how two clips are joined: sounding together (`A and B`), one after the other (`A "
+        "followed by B`; the clip is as long as both), or each pair either way",
+    )
+    wrong_captions: WrongCaptionsConfig | None = Field(
+        None,
+        description="hard negatives made of the captions themselves (training only, English): with events in the wrong "
+        "order or an event of another clip; if none, off",
+    )
+
+    @model_validator(mode="after")
+    def _joins_are_of_mixup(self) -> RetrieverSettings:
+        if self.mixup_joins != "together" and not self.mixup_alpha:
+            raise ValueError(f"mixup_joins: {self.mixup_joins!r} has no effect without mixup_alpha above 0")
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -15,6 +15,7 @@ import ray
 
 from models.ensemble.candidate_table import CandidateTable
 from models.ensemble.reranking import Reranking
+from models.ensemble.retrieval_fusion import RetrievalFusion
 from models.files import write_frame
 from models.fluency.detector import detection
 from models.metrics.bootstrap import Comparison, paired_bootstrap
@@ -30,7 +31,7 @@ from models.metrics.retrieval import (
 )
 from models.submission import LISTED, SubmissionError, write_captions, write_retrieval
 from ray_jobs.experiment.config import Experiment
-from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling
+from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling, ColumnCosts
 from ray_jobs.results.metrics import (
     CaptioningDetails,
     Detection,
@@ -45,10 +46,12 @@ from ray_jobs.run.directory import RunDirectory, commit, is_done, mark_done, pac
 from ray_jobs.run.entry import run_command
 from ray_jobs.tuning.candidate_store import resources
 from ray_jobs.tuning.member_worth import member_worth
+from ray_jobs.tuning.retrieval import column_costs
 from ray_jobs.tuning.trained_members import TrainedMembers
 
 SPLIT = "test"
 COMPARED = ("cider_d", "spider_fl", "fense")  # where they were computed
+HELPED = "ensemble+captioners"  # of retrieval: retrievers and captioners' columns
 TRANSDUCTIVE = "transductive: ranked by the transport plan of all queries and clips, not query by query"
 
 
@@ -71,6 +74,7 @@ class Retrieval:
     transport: Systems | None  # where it is asked for
     comparisons: list[SystemComparison]
     warnings: list[str]
+    costs: ColumnCosts | None  # of captioners' columns, where these are asked for
 
     @property
     def details(self) -> dict[str, str]:
@@ -132,6 +136,7 @@ def _combine(experiment_json: str, commit_: str) -> list[str]:
         retrieval_audio_to_text=retrieval.audio_to_text,
         retrieval_transport=retrieval.transport,
         retrieval_details=retrieval.details,
+        retrieval_column_costs=retrieval.costs,
         retrieval_chance=chance_map10(len(members.features)),
         comparisons=captioning.comparisons + retrieval.comparisons,
         leave_one_out=worth.leave_one_out,
@@ -263,9 +268,13 @@ def _retrieve(members: TrainedMembers) -> Retrieval:
     """Score every system in both directions, and write the ensemble's ranking."""
     experiment, directory = members.experiment, members.directory
     queries, target = members.queries()
-    fusion = BestRetrieval.read(directory.search("retrieval")).fusion
-    similarities = members.similarities()
+    best = BestRetrieval.read(directory.search("retrieval"))
+    fusion, similarities, costs = best.fusion, members.similarities(), None
     systems = {**similarities, "ensemble": fusion.join(similarities)}
+    if best.with_captioners:
+        columns = members.captioner_columns()
+        systems[HELPED] = best.with_captioners.convert(RetrievalFusion).join({**similarities, **columns.similarities})
+        costs = column_costs(columns)
     warnings = write_ranking(directory.ensemble, queries, systems["ensemble"], members.features.file_names)
     scores = {name: retrieval_values(similarity, target) for name, similarity in systems.items()}
     # transposed before fusing: where clips are the queries, similarities are normalised within a clip
@@ -282,9 +291,11 @@ def _retrieve(members: TrainedMembers) -> Retrieval:
         transport={name: dict(retrieval_values(plan, target).corpus) for name, plan in plans.items()} or None,
         comparisons=[
             _comparison("map@10", name, _compare_retrieval(scores, name, target, experiment.seed))
-            for name in similarities
+            for name in systems
+            if name != "ensemble"
         ],
         warnings=warnings,
+        costs=costs,
     )
 
 

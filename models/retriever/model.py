@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from ..normal_form import reading_form
 from ..settings import RetrieverConfig, RetrieverSettings
 from .contrastive import nt_xent_loss, triplet_loss
 from .distillation import SoftTargets
+from .hard_negatives import WrongTexts, cross_entropy_of_own, hinge_of_own, row_distance
 from .optimal_transport import MahalanobisMetric, m_ltm_loss, pairwise_distance
 
 PAIRS_AT_ONCE = 65_536
@@ -107,6 +109,7 @@ class Retriever(nn.Module):
         clips: Tensor | None = None,
         chunk_size: int | None = None,
         soft_targets: SoftTargets | None = None,
+        wrong: Sequence[Sequence[str]] | None = None,
     ) -> Tensor | dict[str, Tensor]:
         """Return the loss of a batch of matching pairs, of all workers together if there are several.
 
@@ -119,16 +122,24 @@ class Retriever(nn.Module):
                 each chunk is computed a second time for its gradient (GradCache, arXiv 2101.06983), so that the batch
                 may be as large as suits the loss.
             soft_targets: what teachers say of these pairs.
+            wrong: for each of the B clips captions that are wrong for it (`wrong_captions`), or none.
 
         Returns:
             The loss; with `soft_targets` the losses by name: `loss` and its two parts, `pair_loss` and
             `distillation_loss`.
         """
-        audio, text = self._embed_in_parts(log_mel, lengths, texts, chunk_size or len(texts))
+        chunk_size = chunk_size or len(texts)
+        audio, text = self._embed_in_parts(log_mel, lengths, texts, chunk_size)
         groups = None if clips is None else gather_rows(clips.to(audio.device))
-        audio, text = gather_rows(audio), gather_rows(text)
-        own = self.pair_loss(audio, text, groups)
-        return own if soft_targets is None else soft_targets.join(own, self._distances(text, audio).neg())
+        all_audio, all_text = gather_rows(audio), gather_rows(text)
+        own = self.pair_loss(all_audio, all_text, groups)
+        settings = self.config.wrong_captions
+        if settings is not None and wrong and any(wrong):
+            changed = [one for of_clip in wrong for one in of_clip]
+            negatives = WrongTexts.of_clips(wrong, self._embed_texts_in_parts(changed, chunk_size))
+            largest = self._largest_distance(all_audio, all_text) if self.config.loss == "m-ltm" else None
+            own = own + settings.weight * self._wrong_caption_loss(audio, text, negatives, largest)
+        return own if soft_targets is None else soft_targets.join(own, self._distances(all_text, all_audio).neg())
 
     def _distances(self, text: Tensor, audio: Tensor) -> Tensor:
         """Return the distances [texts, clips] of embeddings under the metric, in float32 also under autocast."""
@@ -156,6 +167,44 @@ class Retriever(nn.Module):
             with torch.no_grad():
                 self.log_scale.clamp_(max=math.log(LARGEST_SCALE))
             return nt_xent_loss(audio, text, self.log_scale.exp(), groups, config.hard_negatives)
+
+    def _wrong_caption_loss(self, audio: Tensor, text: Tensor, wrong: WrongTexts, largest: Tensor | None) -> Tensor:
+        """Return the loss of a worker's own clips among their wrong captions (see `hard_negatives`).
+
+        Args:
+            audio: [B, joint_dim], of this worker: with as many clips on each, the mean over workers is that of all.
+            text: [B, joint_dim], likewise.
+            wrong: of these clips.
+            largest: m-ltm: the largest distance in the batch of all workers, the unit of its costs.
+        """
+        config = self.config
+        with torch.autocast(audio.device.type, enabled=False):
+            audio, text, negatives = (self._mapped(rows) for rows in (audio, text, wrong.embeddings))
+            wrong = replace(wrong, embeddings=negatives)
+            right, others = row_distance(audio, text), wrong.distances(audio)
+            if largest is not None:
+                scale = -1 / (config.epsilon * largest)
+                return cross_entropy_of_own(scale * right, wrong.spread(scale * others, len(audio), -torch.inf))
+            right, others = right.square() / -2, others.square() / -2
+            if config.loss == "triplet":
+                return hinge_of_own(right, wrong.spread(others, len(audio), -torch.inf), config.margin)
+            scale = self.log_scale.exp()
+            return cross_entropy_of_own(scale * right, wrong.spread(scale * others, len(audio), -torch.inf))
+
+    def _largest_distance(self, audio: Tensor, text: Tensor) -> Tensor:
+        with torch.autocast(audio.device.type, enabled=False):
+            return pairwise_distance(self._mapped(audio), self._mapped(text)).max()
+
+    def _mapped(self, rows: Tensor) -> Tensor:
+        mapped: Tensor = self.metric(rows.to(self.metric.factor.dtype))
+        return mapped
+
+    def _embed_texts_in_parts(self, texts: list[str], chunk_size: int) -> Tensor:
+        """Return the embeddings [M, joint_dim] of M texts; the activations of `chunk_size` are held at a time."""
+        if len(texts) <= chunk_size:
+            return self.embed_text(texts)
+        parts = [texts[at : at + chunk_size] for at in range(0, len(texts), chunk_size)]
+        return torch.cat([checkpoint(self.embed_text, part, use_reentrant=False) for part in parts])
 
     def _embed_in_parts(
         self, log_mel: Tensor, lengths: Tensor, texts: list[str], chunk_size: int

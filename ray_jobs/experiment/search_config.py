@@ -96,6 +96,18 @@ class SearchConfig(Settings):
         description="directions that get weights of their own; text-to-audio must be among them, and is the bundle's",
     )
 
+    retrieval_columns: list[Literal["likelihood", "captions"]] = Field(
+        default=[],
+        description="what captioners add to the retrievers' similarities: their likelihood of a query given its best "
+        "clips, and the cosine of a query and their captions of a clip. Searched and reported as "
+        "`ensemble+captioners`, with its cost; the bundle retrieves without them",
+    )
+    retrieval_depth: int = Field(
+        50,
+        gt=1,
+        description="retrieval_columns: clips of a query, the best by the retrievers, whose likelihood is computed",
+    )
+
     transport_ranking: bool = Field(
         False,
         description="also report retrieval ranked by the transport plan of all queries and clips (transductive)",

@@ -86,10 +86,27 @@ class DirectionWeights(ResultPart, RetrievalFusion):
     rule: Rule
 
 
+class ColumnCosts(ResultPart):
+    """The seconds that columns of captioners took to compute, measured on the machine of the job."""
+
+    seconds_a_query: dict[str, float]  # by column: for a query's best clips, these encoded once for all queries
+    seconds_a_clip: dict[str, float]  # by what is made once a clip: its captions
+
+
+class CaptionerWeights(DirectionWeights):
+    """The text-to-audio weights of retrievers and captioners' columns together."""
+
+    costs: ColumnCosts
+
+
 class BestRetrieval(SearchRecord, DirectionWeights):
-    """The retrieval weights chosen: those of text-to-audio, and those of audio-to-text where these were searched."""
+    """The retrieval weights chosen: those of text-to-audio, and those of audio-to-text where these were searched.
+
+    They are of the retrievers alone; those with columns of captioners stand beside them, where these were searched.
+    """
 
     audio_to_text: DirectionWeights | None = omitted_when_none("audio-to-text")
+    with_captioners: CaptionerWeights | None = omitted_when_none()
     split: str
     seed: int
 

@@ -26,9 +26,16 @@ NOT_OF_WEIGHTS = {"resources", "doubtful_pairs", "watched_clips"}
 ADDED_TO_TRAINING = {"shuffle_clips": 4096}
 ADDED_TO_MEMBERS: dict[str, dict[str, Any]] = {
     "fluency-detector": {"checkpoint": None},
-    "retriever": {"captions": "raw", "distil_from": [], "distillation": None},
+    "retriever": {
+        "captions": "raw",
+        "distil_from": [],
+        "distillation": None,
+        "mixup_joins": "together",
+        "wrong_captions": None,
+    },
     "captioner": {"fallback_monitor": None, "distil_from": [], "distillation": None},
 }
+ADDED_TO_SEARCH: dict[str, Any] = {"retrieval_columns": [], "retrieval_depth": 50}
 
 
 class NotReadyError(InputError):
@@ -120,7 +127,9 @@ class RunDirectory:
     def search_inputs(self) -> str:
         e = self.experiment
         joint = e.model_dump(mode="json", include={"token_ensembles"})
-        return fingerprint(self.members_inputs(), e.search.as_written(), e.sampling, e.beam, joint, e.target_corpus)
+        search = e.search.as_written().model_dump(mode="json")
+        _leave_out(search, ADDED_TO_SEARCH)
+        return fingerprint(self.members_inputs(), search, e.sampling, e.beam, joint, e.target_corpus)
 
 
 def _leave_out(settings: dict[str, Any], defaults: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from models.captioner.model import Captioner, conditioning
 from models.ensemble.candidate_table import CandidateTable, score_candidates
+from models.ensemble.retrieval_columns import best_clips, caption_column, captions_of, likelihood_column
 from models.fluency.detector import FluencyDetector
 from models.generation.candidates import Candidate, ClipInputs, Decoding, propose
 from models.metrics.retrieval import flatten_captions
@@ -24,6 +26,15 @@ from ray_jobs.features.embeddings import read_embeddings, weights_checksum, writ
 from ray_jobs.results.member import checked_weights
 from ray_jobs.run.directory import RunDirectory
 from ray_jobs.run.session import reserved_device
+
+
+@dataclass
+class CaptionerColumns:
+    """What captioners add to the retrievers' similarities, and the seconds that took."""
+
+    similarities: dict[str, np.ndarray] = field(default_factory=dict)  # [queries, clips] by column
+    seconds_a_query: dict[str, float] = field(default_factory=dict)  # by column
+    seconds_a_clip: dict[str, float] = field(default_factory=dict)  # by what is made once a clip
 
 
 class TrainedMembers:
@@ -88,6 +99,28 @@ class TrainedMembers:
             name: model.similarity(model.text_embeddings(queries), self.audio_embeddings[name])
             for name, model in self.retrievers.items()
         }
+
+    def captioner_columns(self) -> CaptionerColumns:
+        """Return the columns of captioners that the experiment asks for, and what they cost."""
+        search, columns = self.experiment.search, CaptionerColumns()
+        queries, clips = self.queries()[0], len(self.features)
+        read = {name: self._conditioning(name) for name in self.captioners}
+        if "likelihood" in search.retrieval_columns:
+            best = best_clips(self.similarities(), search.retrieval_depth)
+            for name, captioner in self.captioners.items():
+                start, column = time.perf_counter(), f"{name}/likelihood"
+                found = likelihood_column(captioner, self.features.codes, read[name], queries, best)
+                columns.similarities[column] = found
+                columns.seconds_a_query[column] = (time.perf_counter() - start) / len(queries)
+        if "captions" in search.retrieval_columns:
+            start = time.perf_counter()
+            said = captions_of(self.captioners, ClipInputs(self.features.codes, read), self.experiment.beam)
+            columns.seconds_a_clip["captions"] = (time.perf_counter() - start) / clips
+            for name, retriever in self.retrievers.items():
+                start, column = time.perf_counter(), f"{name}/captions"
+                columns.similarities[column] = caption_column(retriever, queries, said)
+                columns.seconds_a_query[column] = (time.perf_counter() - start) / len(queries)
+        return columns
 
     def seconds_a_clip(self, sampling: SamplingConfig, clips: int = 16) -> dict[str, float]:
         """Measure the seconds a clip of each member and token ensemble, on the first `clips` clips of the split.

@@ -25,6 +25,7 @@ from models.fluency.detector import FluencyDetector
 from models.generation import candidates
 from models.generation.candidates import Candidate
 from models.retriever.distillation import SoftTargets, TeacherEmbeddings
+from models.retriever.hard_negatives import WrongTexts
 from models.retriever.model import Retriever
 from models.settings import (
     AudioEncoderConfig,
@@ -34,6 +35,7 @@ from models.settings import (
     RetrieverConfig,
     SamplingConfig,
     TextEncoderConfig,
+    WrongCaptionsConfig,
 )
 
 from .conftest import CAPTIONS
@@ -165,6 +167,25 @@ def test_captioner_learns_from_teachers(captioner: Captioner, fake: None, monkey
     losses = model(*padded, torch.zeros(2, 8, device=CUDA), captions, soft_targets=targets)
     assert set(losses) == {"loss", "caption_loss", "mcm_loss", "distillation_loss"}
     assert all(map(is_on_cuda, losses.values()))
+
+
+@pytest.mark.parametrize("loss", ["m-ltm", "nt-xent", "triplet"])
+def test_retriever_loss_of_wrong_captions(
+    retriever: Retriever, log_mels: tuple[Tensor, Tensor], fake: None, loss: str
+) -> None:
+    model = on_cuda(retriever).train()
+    model.config = model.config.model_copy(update={"loss": loss, "wrong_captions": WrongCaptionsConfig()})
+    model.log_scale = nn.Parameter(torch.zeros((), device=CUDA))
+    negatives = WrongTexts(
+        model.embed_text(CAPTIONS[:3]),
+        torch.tensor([0, 0, 2], device=CUDA),
+        torch.tensor([0, 1, 0], device=CUDA),
+        most=2,
+    )
+    assert is_on_cuda(negatives.embeddings)
+    audio, text = model._embed_pairs(*log_mels, CAPTIONS)
+    largest = model._largest_distance(audio, text) if loss == "m-ltm" else None
+    assert is_on_cuda(model._wrong_caption_loss(audio, text, negatives, largest))
 
 
 def test_fluency_detector(fake: None, detector: FluencyDetector) -> None:

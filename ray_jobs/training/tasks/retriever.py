@@ -24,6 +24,7 @@ from models.retriever.collapse import collapse_warnings, mean_cosines
 from models.retriever.distillation import SoftTargets, TeacherEmbeddings
 from models.retriever.mixup import mix_pairs
 from models.retriever.model import Retriever
+from models.retriever.wrong_captions import wrong_captions
 from models.settings import RetrieverConfig, RetrieverSettings
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import Member, RetrieverMember
@@ -46,6 +47,10 @@ class RetrieverBatch(NamedTuple):
     captions: list[str]  # B
     clips: Tensor  # [B], their numbers
     said: list[tuple[Tensor, Tensor]]  # each teacher's embeddings of clips and captions, [B, D] both
+    wrong: list[list[str]] | None  # captions that are wrong for each clip
+
+
+WRONG_CAPTIONS = 1  # tells their random numbers from those of mixing
 
 
 class RetrieverTask(MemberTask):
@@ -81,7 +86,9 @@ class RetrieverTask(MemberTask):
         longest = int(experiment.features.max_duration_s * front_end.sample_rate / front_end.hop_length)
         frames = min(longest, member.audio_encoder.max_frames or longest)
         audio = model.embed_audio(torch.zeros(pairs, frames, front_end.n_mels), torch.full((pairs,), frames))
-        text = model.embed_text([LONGEST_CAPTION] * pairs)  # beside both encoders, the loss takes next to nothing
+        wrong = member.wrong_captions.number if member.wrong_captions else 0
+        # beside both encoders, the loss takes next to nothing
+        text = model.embed_text([LONGEST_CAPTION] * (pairs * (1 + wrong)))[:pairs]
         embeddings: Tensor = model.metric(audio) + model.metric(text)
         return embeddings
 
@@ -116,16 +123,31 @@ class RetrieverTask(MemberTask):
             log_mels.append(crop(self.train.log_mels[clip], self._member.audio_encoder.max_frames, rng))
         padded = pad_log_mels(log_mels, pin_memory=torch.cuda.is_available())
         mixing = self.rng(batch.epoch, *batch.rows.tolist())
-        mixed = mix_pairs(*padded, captions, self._member.mixup_alpha, mixing)
+        member = self._member
+        mixed = mix_pairs(*padded, captions, member.mixup_alpha, mixing, member.mixup_joins)
         said = [teacher.of(batch.clips, np.array(drawn)) for teacher in self.teachers]
-        return RetrieverBatch(*mixed, torch.from_numpy(batch.clips), said)
+        wrong = self._wrong_captions(batch, mixed[2])
+        return RetrieverBatch(*mixed, torch.from_numpy(batch.clips), said, wrong)
+
+    def _wrong_captions(self, batch: PlannedBatch, captions: list[str]) -> list[list[str]] | None:
+        """Return wrong captions of each clip of a batch, where they are asked for."""
+        if not (settings := self._member.wrong_captions):
+            return None
+        known = [self.train.captions[clip] for clip in batch.clips.tolist()]
+        rng = self.rng(batch.epoch, *batch.rows.tolist(), WRONG_CAPTIONS)
+        return wrong_captions(captions, known, settings.kinds, settings.number, rng)
 
     def tokens(self, batch: RetrieverBatch) -> int:
         return int(batch.lengths.sum())
 
     def loss(self, model: nn.Module, batch: RetrieverBatch, device: torch.device) -> dict[str, Tensor]:
-        *pairs, said = batch
-        losses = model(*pairs, chunk_size=self._member.gradient_cache, soft_targets=self._soft_targets(said, device))
+        *pairs, said, wrong = batch
+        losses = model(
+            *pairs,
+            chunk_size=self._member.gradient_cache,
+            soft_targets=self._soft_targets(said, device),
+            wrong=wrong,
+        )
         losses = losses if isinstance(losses, dict) else {"loss": losses}
         return {**losses, "padding": padding_share(batch.lengths)}
 

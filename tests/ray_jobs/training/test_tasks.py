@@ -47,14 +47,15 @@ def job_of(member: AnyMember, log_mel: LogMelConfig) -> MemberJob:
     )
 
 
-def retriever_batches(epoch: int, **settings: Any) -> list[RetrieverBatch]:
+def retriever_batches(epoch: int, captions: list[list[str]] | None = None, **settings: Any) -> list[RetrieverBatch]:
     """One epoch of 16 clips, of which clip n is 40 + 10 n frames long, filled with n, and captioned by its number."""
     training = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3}
     member = RetrieverMember.model_validate({"kind": "retriever", "training": training, **settings})
     task = RetrieverTask(job_of(member, LogMelConfig(n_mels=3)))
     clips = [np.full((40 + 10 * n, 3), n, np.float16) for n in range(16)]
     names = [str(n) for n in range(16)]
-    task.train = Features(names, names, [[name] for name in names], [1.0] * 16, clips, clips, [0] * 16, [0] * 16, {})
+    said = captions or [[name] for name in names]
+    task.train = Features(names, names, said, [1.0] * 16, clips, clips, [0] * 16, [0] * 16, {})
     return [task.read(batch) for batch in task.batches(epoch, 0, 1)]
 
 
@@ -70,6 +71,21 @@ def test_a_retriever_reads_stretches_and_mixtures_in_training() -> None:
     assert [sum(" and " in caption for caption in captions) for _, _, captions, *_ in mixed] == [2, 2]
     again = retriever_batches(0, mixup_alpha=0.4)
     assert all(torch.equal(one, other) for (one, *_), (other, *_) in zip(mixed, again, strict=True))
+
+
+def test_a_retriever_reads_wrong_captions_of_each_clip_where_they_are_asked_for() -> None:
+    said = [[f"a {noise} sounds then {noise} fades", f"{noise} and {noise}"] for noise in map(str, range(10, 26))]
+    assert all(wrong is None for *_, wrong in retriever_batches(0, said))
+    settings = {"wrong_captions": {"number": 2}}
+    read, again, later = (retriever_batches(epoch, said, **settings) for epoch in (0, 0, 1))
+    for _, _, captions, clips, wrong in read:
+        for caption, clip, of_clip in zip(captions, clips.tolist(), wrong, strict=True):
+            assert caption in said[clip]
+            assert not set(of_clip) & set(said[clip])
+        assert any(wrong)
+        assert all(len(of_clip) <= 2 for of_clip in wrong)
+    assert [wrong for *_, wrong in read] == [wrong for *_, wrong in again]
+    assert [wrong for *_, wrong in read] != [wrong for *_, wrong in later]
 
 
 # --- captioners ----------------------------------------------------------------------------------------------------
