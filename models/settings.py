@@ -44,8 +44,8 @@ class AudioEncoderConfig(Settings):
 
     backbone: str = Field(
         "convnext_tiny",
-        description="a timm model by name whose features are a map over time and frequency, or `random:convnext` with "
-        "the sizes in `depths` and `dims`",
+        description="a timm model by name, whose features are a map over time and frequency or the tokens of one (vision "
+        "transformers), or `random:convnext` with the sizes in `depths` and `dims`",
     )
     checkpoint: str | None = Field(
         None,

@@ -1,7 +1,8 @@
 """Audio encoders over log-mels.
 
 ConvNeXt, as in the AudioSet tagger that the retriever starts from (arXiv 2306.00830), or any other timm model whose
-features are a map over time and frequency.
+features are a map over time and frequency, or tokens of such a map: timm's vision transformers, which interpolate their
+positions to the size of each spectrogram.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from .audioset_checkpoint import load_audioset_weights
 
 STEM_STRIDE = 4
 STEM_PADDING = 4  # frames of zeros at both ends in time; none in frequency
+# How timm's vision transformers take spectrograms of any size: with interpolated positions, and zeros up to the next
+# whole patch.
+ANY_SIZE = {"dynamic_img_size": True, "dynamic_img_pad": True}
 
 
 class AudioEncoder(nn.Module):
@@ -96,12 +100,12 @@ class AudioEncoder(nn.Module):
         if self.masked:
             return self._convnext(x, lengths)
         if self.training:
-            states = self.trunk.forward_features(x)
-            return _pool(states, (lengths * states.shape[2] / x.shape[2]).ceil().long())
+            states = _feature_map(self.trunk, x)
+            return self._pooled(states, (lengths * states.shape[2] / x.shape[2]).ceil().long())
         embeddings = x.new_empty(len(x), self.dim)
         for length in sorted(set(lengths.tolist())):
-            states = self.trunk.forward_features(x[lengths == length, :, :length])
-            embeddings[lengths == length] = _pool(states, lengths.new_full((len(states),), states.shape[2]))
+            states = _feature_map(self.trunk, x[lengths == length, :, :length])
+            embeddings[lengths == length] = self._pooled(states, lengths.new_full((len(states),), states.shape[2]))
         return embeddings
 
     def layer_depths(self) -> dict[str, int]:
@@ -127,6 +131,12 @@ class AudioEncoder(nn.Module):
                 covered = (at >= start[:, None]) & (at < (start + width)[:, None])
                 x = x.masked_fill(covered.unsqueeze(3 - axis), 0.0)
         return x
+
+    def _pooled(self, states: Tensor, lengths: Tensor) -> Tensor:
+        """Pool states [B, C, T, F] into [B, C], then norm them if the trunk has its last norm after pooling."""
+        pooled = _pool(states, lengths)
+        normed: Tensor = self.trunk.fc_norm(pooled) if hasattr(self.trunk, "fc_norm") else pooled
+        return normed
 
     def _convnext(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Embed x [B, 1, frames, mels] as [B, dim], masked at every layer."""
@@ -157,7 +167,21 @@ def _trunk(config: AudioEncoderConfig, pretrained: bool) -> Any:
         return trunk
     if not timm.is_model(config.backbone):
         raise ValueError(f"audio_encoder.backbone: {config.backbone!r} is not a model of timm")
+    try:
+        return timm.create_model(config.backbone, pretrained=pretrained, **common, **ANY_SIZE)
+    except TypeError as error:  # a network of convolutions takes any size as it is
+        if not any(option in str(error) for option in ANY_SIZE):
+            raise
     return timm.create_model(config.backbone, pretrained=pretrained, **common)
+
+
+def _feature_map(trunk: Any, x: Tensor) -> Tensor:
+    """Return the features of x [B, 1, frames, mels] as a map [B, C, T, F]; tokens are laid out as their patches lie."""
+    states: Tensor = trunk.forward_features(x)
+    if states.dim() != 3 or not hasattr(trunk, "num_prefix_tokens"):
+        return states
+    rows, columns = trunk.patch_embed.dynamic_feat_size(x.shape[2:])
+    return states[:, trunk.num_prefix_tokens :].transpose(1, 2).unflatten(2, (rows, columns))
 
 
 def _is_maskable(trunk: nn.Module) -> bool:
@@ -175,10 +199,10 @@ def _is_maskable(trunk: nn.Module) -> bool:
 
 @torch.no_grad()
 def _check_features(trunk: Any, backbone: str, n_mels: int) -> None:
-    """Refuse a trunk whose features are not a map [B, C, T, F], or that takes images of one size only."""
+    """Refuse a trunk whose features are no map [B, C, T, F] nor its tokens, or that takes images of one size only."""
     try:
-        shapes = [tuple(trunk.eval().forward_features(torch.zeros(1, 1, frames, n_mels)).shape) for frames in (64, 96)]
-    except (AssertionError, RuntimeError, ValueError) as error:
+        shapes = [tuple(_feature_map(trunk.eval(), torch.zeros(1, 1, frames, n_mels)).shape) for frames in (64, 96)]
+    except (AssertionError, AttributeError, RuntimeError, ValueError) as error:
         raise ValueError(f"audio_encoder.backbone: {backbone!r} does not take clips of any length: {error}") from error
     finally:
         trunk.train()
