@@ -8,6 +8,7 @@ positions to the size of each spectrogram.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 from ..checkpoint import plain_data
 from ..settings import RANDOM, AudioEncoderConfig
 from .audioset_checkpoint import load_audioset_weights
+from .finetuning import Finetuned
+from .front_ends import LogMelBatches
 
 STEM_STRIDE = 4
 STEM_PADDING = 4  # frames of zeros at both ends in time; none in frequency
@@ -29,7 +32,7 @@ STEM_PADDING = 4  # frames of zeros at both ends in time; none in frequency
 ANY_SIZE = {"dynamic_img_size": True, "dynamic_img_pad": True}
 
 
-class AudioEncoder(nn.Module):
+class AudioEncoder(Finetuned):
     """Standardised mels, a trunk, then the mean over frequency and maximum plus mean over time.
 
     `bn0` keeps its statistics in training, too: those of the checkpoint, or of the training split (`standardise`). So
@@ -45,6 +48,7 @@ class AudioEncoder(nn.Module):
     def __init__(self, config: AudioEncoderConfig, n_mels: int) -> None:
         super().__init__()
         self.config = config
+        self.front_end = LogMelBatches(config)
         self.bn0 = nn.BatchNorm1d(n_mels).eval()
         # timm gives its modules no types of their own.
         trunk: Any = _trunk(config, pretrained=False)
@@ -55,6 +59,7 @@ class AudioEncoder(nn.Module):
             _check_features(trunk, config.backbone, n_mels)
         self.trunk: Any = trunk
         self.dim: int = trunk.num_features
+        self.apply_finetuning()
 
     @classmethod
     def create(cls, config: AudioEncoderConfig, n_mels: int) -> AudioEncoder:
@@ -63,14 +68,29 @@ class AudioEncoder(nn.Module):
         Raises:
             CheckpointError: if the weights do not fit.
         """
-        encoder = cls(config, n_mels)
+        encoder = cls(config.model_copy(update={"finetuning": "full", "frozen_layers": 0}), n_mels)
         if config.pretrained:
             with plain_data(config.backbone):
                 published = _trunk(config, pretrained=True)
             encoder.trunk.load_state_dict(published.state_dict())
         if config.checkpoint:
             load_audioset_weights(encoder, config.checkpoint)
+        encoder.continue_training(config)
         return encoder
+
+    @classmethod
+    def layout(cls, config: AudioEncoderConfig, n_mels: int) -> AudioEncoder:
+        """Lay out what `create` builds on the meta device, without weights."""
+        with torch.device("meta"):
+            return cls(config, n_mels)
+
+    @classmethod
+    def empty(cls, config: AudioEncoderConfig, n_mels: int, directory: Path) -> AudioEncoder:
+        """Build the architecture with random weights; the config says all of it, `directory` nothing more."""
+        return cls(config, n_mels)
+
+    def save_layout(self, directory: Path) -> None:
+        """Write nothing: the config says all of the architecture."""
 
     def standardise(self, log_mels: Iterable[np.ndarray]) -> None:
         """Set the statistics of bn0 to the mean and variance of each mel in log_mels [frames_i, mels]."""
@@ -86,8 +106,10 @@ class AudioEncoder(nn.Module):
         self.bn0.running_var = torch.from_numpy(variance).to(self.bn0.weight)
 
     def train(self, mode: bool = True) -> AudioEncoder:
-        """Switch to training or evaluation mode; bn0 keeps its statistics in both."""
+        """Switch to training or evaluation mode; bn0 keeps its statistics in both, a frozen trunk all."""
         super().train(mode)
+        if self.config.finetuning == "frozen":
+            self.trunk.eval()
         self.bn0.eval()
         return self
 
@@ -107,6 +129,16 @@ class AudioEncoder(nn.Module):
             states = _feature_map(self.trunk, x[lengths == length, :, :length])
             embeddings[lengths == length] = self._pooled(states, lengths.new_full((len(states),), states.shape[2]))
         return embeddings
+
+    def trim(self, log_mel: Tensor, lengths: Tensor) -> Tensor:
+        """Return part of a batch without frames that none of its clips has."""
+        return log_mel[:, : int(lengths.max())]
+
+    @property
+    def adapted(self) -> nn.Module:
+        """Return what low-rank adapters are put into."""
+        trunk: nn.Module = self.trunk
+        return trunk
 
     def layer_depths(self) -> dict[str, int]:
         """Return by name how many layers below the output each parameter acts, from 1 on."""
@@ -181,7 +213,8 @@ def _feature_map(trunk: Any, x: Tensor) -> Tensor:
     if states.dim() != 3 or not hasattr(trunk, "num_prefix_tokens"):
         return states
     rows, columns = trunk.patch_embed.dynamic_feat_size(x.shape[2:])
-    return states[:, trunk.num_prefix_tokens :].transpose(1, 2).unflatten(2, (rows, columns))
+    patches = states[:, trunk.num_prefix_tokens :].transpose(1, 2)
+    return patches.reshape(*patches.shape[:2], rows, columns)
 
 
 def _is_maskable(trunk: nn.Module) -> bool:

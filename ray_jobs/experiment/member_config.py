@@ -216,7 +216,7 @@ class RetrieverMember(Member, RetrieverSettings):
 
     task = "ray_jobs.training.tasks.retriever:RetrieverTask"
     paths = ("audio_encoder.checkpoint",)
-    paths_or_names = ("text_encoder.name",)
+    paths_or_names = ("text_encoder.name", "audio_encoder.transformer")
 
     kind: Literal["retriever"]
     training: Training

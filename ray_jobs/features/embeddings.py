@@ -145,8 +145,8 @@ class _Part:
             return False
 
     def write(self, retriever: Retriever, weights: str) -> int:
-        clips = read_features([self.split], shards=self.shards)
-        embeddings = retriever.audio_embeddings(clips.log_mels)
+        clips = read_features([self.split], shards=self.shards).hearing(retriever.waveform_rate)
+        embeddings = retriever.audio_embeddings(clips.audio)
         kind = pa.list_(pa.float32(), embeddings.shape[1])
         column = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.astype(np.float32).ravel()), type=kind)
         schema = pa.schema(

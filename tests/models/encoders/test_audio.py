@@ -39,8 +39,8 @@ def clips(*frames: int) -> list[np.ndarray]:
     return [np.random.default_rng(n).normal(size=(n, 64)).astype(np.float16) for n in frames]
 
 
-# All but the first cannot be masked: norms over all positions, overlapping patches, no ConvNeXt at all. The last norm of
-# the second vision transformer is after pooling.
+# All but the first cannot be masked: norms over all positions, overlapping patches, no ConvNeXt at all. The last
+# one's last norm is after pooling.
 @pytest.mark.parametrize(
     "backbone", ["random:convnext", "convnextv2_atto", "convnext_atto_ols", "resnet18", "test_vit", "test_vit2"]
 )
@@ -173,6 +173,43 @@ def test_depths_of_layers_count_from_the_output(backbone: str, deepest: str, las
     assert depths[last] == 1
     assert depths[deepest] == depths["bn0.weight"] == max(depths.values())
     assert set(depths.values()) == set(range(1, max(depths.values()) + 1))
+
+
+def test_low_rank_adapters_merge() -> None:
+    config = AudioEncoderConfig(backbone="test_vit", finetuning="lora", lora_rank=2)
+    plain, encoder = AudioEncoder(AudioEncoderConfig(backbone="test_vit"), 64), AudioEncoder(config, 64).eval()
+    torch.manual_seed(0)
+    for name, parameter in encoder.named_parameters():
+        assert parameter.requires_grad == ("lora_" in name or "bn0" in name)
+        if "lora_" in name:
+            parameter.data.normal_(std=0.3)
+    batch = pad_log_mels(clips(50, 80))
+    with torch.no_grad():
+        adapted = encoder(*batch)
+        encoder.merge_adapters()
+        torch.testing.assert_close(encoder(*batch), adapted, atol=1e-4, rtol=1e-4)
+    assert encoder.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_adapters_of_a_backbone_without_linear_layers_are_refused() -> None:
+    with pytest.raises(ValueError, match="finetuning: 'lora' adapts linear layers, and ResNet has none"):
+        AudioEncoder(AudioEncoderConfig(backbone="resnet18", finetuning="lora"), 64)
+
+
+def test_a_frozen_trunk_keeps_its_statistics_and_trains_nothing() -> None:
+    encoder = AudioEncoder(AudioEncoderConfig(backbone="resnet18", finetuning="frozen"), 64).train()
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+    before = encoder.trunk.bn1.running_mean.clone()
+    encoder(*pad_log_mels(clips(50, 80)))
+    assert torch.equal(encoder.trunk.bn1.running_mean, before)
+
+
+def test_freezes_the_deepest_layers() -> None:
+    encoder = AudioEncoder(AudioEncoderConfig(backbone="test_vit", frozen_layers=2), 64)
+    depths = encoder.layer_depths()
+    frozen = {name for name, parameter in encoder.named_parameters() if not parameter.requires_grad}
+    assert frozen == {name for name, depth in depths.items() if depth > max(depths.values()) - 2}
+    assert 0 < len(frozen) < len(depths)
 
 
 def test_log_mel_of_ten_seconds_has_the_published_frames() -> None:
