@@ -67,7 +67,9 @@ class AudioTransformer(Finetuned):
         """
         assert config.transformer
         architecture = local_architecture(config.transformer)
-        front_end = AudioWindows(local_feature_extractor(config.transformer, architecture), config)
+        extractor = local_feature_extractor(config.transformer, architecture)
+        _look_at_no_numbers(architecture, extractor)
+        front_end = AudioWindows(extractor, config)
         with torch.device("meta"):
             return cls(_random(architecture), front_end, config)
 
@@ -105,18 +107,20 @@ class AudioTransformer(Finetuned):
             lengths: [B, windows] samples of each window, 0 where there is none; on the CPU, so that no GPU is waited
                 for.
         """
-        shares = lengths.numpy() / lengths.numpy().sum(1, keepdims=True)
-        sizes: list[int] = lengths.numpy().ravel().tolist()
+        of_clips: list[list[int]] = lengths.tolist()
+        sizes = [size for of_clip in of_clips for size in of_clip]
         windows, found, groups = features.flatten(0, 1), list[Tensor](), self._groups(sizes)
         for rows in groups:
             samples = [sizes[row] for row in rows]
             own = windows if len(rows) == len(windows) else windows[torch.tensor(rows, device=windows.device)]
             found.append(self.embed_windows(own if self.front_end.padded_to else own[:, : samples[0]], samples).float())
         order = [row for rows in groups for row in rows]
-        weights = torch.tensor(shares.ravel()[order].tolist(), device=windows.device)
-        owners = torch.tensor(order, device=windows.device) // lengths.shape[1]
+        clips = [row // lengths.shape[1] for row in order]
+        weights = [sizes[row] / sum(of_clips[clip]) for row, clip in zip(order, clips, strict=True)]
         embedded = torch.cat(found)
-        return embedded.new_zeros(len(features), self.dim).index_add(0, owners, embedded * weights[:, None])
+        weighted = embedded * embedded.new_tensor(weights)[:, None]
+        owners = torch.tensor(clips, device=windows.device)
+        return embedded.new_zeros(len(features), self.dim).index_add(0, owners, weighted)
 
     def embed_windows(self, windows: Tensor, samples: Sequence[int]) -> Tensor:
         """Embed N windows [N, ...], in one pass, as [N, dim].
@@ -182,6 +186,15 @@ def _random(architecture: Any) -> Any:
     with torch.device("meta"):
         part = _audio_part(AutoModel.from_config(architecture))
     return type(part)(part.config)
+
+
+def _look_at_no_numbers(architecture: Any, extractor: Any) -> None:
+    """Switch off what looks at numbers, which a layout has none of: layers skipped at random, and CLAP's fusion."""
+    for name in ("layerdrop", "encoder_layerdrop"):
+        if hasattr(architecture, name):
+            setattr(architecture, name, 0.0)
+    if architecture.model_type == "clap":
+        architecture.audio_config.enable_fusion, extractor.truncation = False, "rand_trunc"
 
 
 def _audio_part(model: Any) -> Any:

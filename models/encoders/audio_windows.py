@@ -53,11 +53,11 @@ class AudioWindows:
             )
         self.window = wanted if config.window_s or not self.padded_to else self.padded_to
         self.shortest = math.ceil(SHORTEST_S * self.rate)
-        shape = self.features(np.zeros(self.rate, np.float32)).shape
-        if not self.padded_to and len(shape) > 1:
+        self._shape = self.features(np.zeros(self.rate, np.float32)).shape
+        if not self.padded_to and len(self._shape) > 1:
             raise ValueError(
                 f"audio_encoder.backbone: the feature extractor of {config.transformer} gives inputs of shape "
-                f"{list(shape)} for a second of audio, expected waveforms, or inputs padded to one length"
+                f"{list(self._shape)} for a second of audio, expected waveforms, or inputs padded to one length"
             )
 
     @classmethod
@@ -96,6 +96,15 @@ class AudioWindows:
         padded = np.pad(window, (0, max(0, self.shortest - len(window))))
         found = self.extractor(padded, sampling_rate=self.rate, return_tensors="np")
         return np.asarray(found[self.extractor.model_input_names[0]][0], np.float32)
+
+    def longest(self, seconds: float) -> tuple[int, int]:
+        """Return the number of windows of a clip of `seconds`, and how many samples the first of them has."""
+        samples = max(1, round(seconds * self.rate))
+        return math.ceil(samples / self.window), min(samples, self.window)
+
+    def shape(self, samples: int) -> tuple[int, ...]:
+        """Return the shape of the features of a window of as many samples."""
+        return self._shape if self.padded_to else (samples,)
 
     def collate(self, waveforms: Sequence[np.ndarray], pin_memory: bool = False) -> tuple[Tensor, Tensor]:
         """Stack the windows of B waveforms [samples_i].

@@ -119,13 +119,11 @@ class Retriever(nn.Module):
         """
         encoder = self.audio_encoder
         assert isinstance(encoder, AudioTransformer)
-        windows = encoder.front_end.cut(np.zeros(round(seconds * encoder.front_end.rate), np.float32))
-        shape = encoder.front_end.features(windows[0]).shape
-        device = self.metric.factor.device
-        found = encoder.embed_windows(
-            torch.zeros(clips * len(windows), *shape, device=device), [len(windows[0])] * clips * len(windows)
-        )
-        return normalize(self.audio_projection(found.unflatten(0, (clips, len(windows))).mean(1)), dim=-1)
+        windows, samples = encoder.front_end.longest(seconds)
+        shape, number = encoder.front_end.shape(samples), clips * windows
+        silence = torch.zeros(number, *shape, device=self.metric.factor.device)
+        found = encoder.embed_windows(silence, [samples] * number)
+        return normalize(self.audio_projection(found.reshape(clips, windows, -1).mean(1)), dim=-1)
 
     def embed_text(self, texts: list[str]) -> Tensor:
         """Return unit-length embeddings [B, joint_dim] of B texts: captions, queries or candidates.

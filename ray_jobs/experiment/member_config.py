@@ -243,6 +243,17 @@ class RetrieverMember(Member, RetrieverSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _weights_from_scratch_are_trained(self) -> RetrieverMember:
+        encoder = self.audio_encoder
+        has_weights = encoder.transformer or encoder.checkpoint or encoder.pretrained or self.init_from
+        if (encoder.finetuning != "full" or encoder.frozen_layers) and not has_weights:
+            raise ValueError(
+                f"audio_encoder: finetuning {encoder.finetuning!r} with frozen_layers {encoder.frozen_layers} leaves "
+                f"random weights of {encoder.backbone!r} untrained; set pretrained, checkpoint or init_from"
+            )
+        return self
+
     def weight_identity(self) -> dict[str, str]:
         return {"audio_encoder.backbone": self.audio_encoder.backbone, "text_encoder.name": self.text_encoder.name}
 

@@ -11,6 +11,7 @@ import transformers
 from models.encoders.audio_transformer import AudioTransformer
 from models.encoders.audio_windows import AudioWindows, padded_length
 from models.files import CheckpointError
+from models.published import published_architecture
 from models.settings import AudioEncoderConfig
 
 from .published_layouts import KINDS, RATES, WINDOWS_S, save_published
@@ -199,7 +200,23 @@ def test_sizes_of_whispers_encoder_are_known_without_its_files(name: str, parame
     assert sum(parameter.numel() for parameter in encoder.parameters()) == parameters
 
 
-def test_sizes_of_ast_and_clap_are_known_without_their_files() -> None:
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("laion/clap-htsat-unfused", 153_492_890),
+        ("openai/whisper-tiny", 37_760_640),
+        ("openai/whisper-base", 72_593_920),
+        ("openai/whisper-small", 241_734_912),
+        ("facebook/wav2vec2-base", 94_371_712),
+    ],
+)
+def test_published_models_have_their_published_sizes(name: str, parameters: int) -> None:
+    with torch.device("meta"):
+        model = transformers.AutoModel.from_config(published_architecture(name))
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+
+
+def test_windows_of_ast_and_clap_are_known_without_their_files() -> None:
     ast = AudioTransformer.layout(AudioEncoderConfig(backbone="hf:MIT/ast-finetuned-audioset-10-10-0.4593"))
     assert ast.front_end.window == 164_080
     assert ast.dim == 768
