@@ -66,7 +66,8 @@ class MixturesCorpus(CorpusSettings):
         known = zip(clips["path"], clips["freesound_id"], clips["youtube_id"], strict=True)
         by_name = {Path(clip[0]).name: clip for clip in known}
         items = _load(file)
-        rejected = _load_rejected(Path(self.rejected).absolute(), len(items)) if self.rejected else set()
+        captions_of = [len(_fields(item)[1]) for item in items]
+        rejected = _load_rejected(Path(self.rejected).absolute(), captions_of) if self.rejected else set()
         for number, item in enumerate(items):
             origin, clip_id = f"{file.name} item {number}", f"mixture-{number}"
             names, captions = _fields(item)
@@ -94,11 +95,14 @@ def _load(file: Path) -> list[Any]:
     return items
 
 
-def _load_rejected(file: Path, items: int) -> set[tuple[int, int]]:
+def _load_rejected(file: Path, captions_of: list[int]) -> set[tuple[int, int]]:
     """Return the captions that a file rejects, as (number of the pair, place of the caption).
 
+    Args:
+        captions_of: the number of captions of each pair; 0 where they cannot be read.
+
     Raises:
-        CorpusError: if the file is missing or has another form, or names a pair that is not there.
+        CorpusError: if the file is missing or has another form, or names a pair or a caption that is not there.
     """
     content = read_json(file, _EXPECTED_REJECTED)
     if not isinstance(content, list):
@@ -108,9 +112,14 @@ def _load_rejected(file: Path, items: int) -> set[tuple[int, int]]:
         idx = entry.get("idx") if isinstance(entry, dict) else None
         if not isinstance(idx, list) or len(idx) != 2 or not all(type(place) is int and place >= 0 for place in idx):
             raise CorpusError(f"{file}: entry {number}: idx: found {idx!r}; expected {_EXPECTED_REJECTED}")
-        if idx[0] >= items:
-            raise CorpusError(f"{file}: entry {number}: idx: found pair {idx[0]}, but there are {items} pairs")
-        rejected.add((idx[0], idx[1]))
+        pair, place = idx
+        if pair >= len(captions_of):
+            raise CorpusError(f"{file}: entry {number}: idx: found pair {pair}, but there are {len(captions_of)} pairs")
+        if place >= captions_of[pair] > 0:
+            raise CorpusError(
+                f"{file}: entry {number}: idx: found caption {place}, but pair {pair} has {captions_of[pair]}"
+            )
+        rejected.add((pair, place))
     return rejected
 
 

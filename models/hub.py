@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
+TOKENIZER = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model")
 
 
-def cached_model(name: str) -> str | None:
-    """Return the directory of a model in the hub's cache, by its id; None where its weights are not there.
+def cached_model(name: str, files: Sequence[str] = WEIGHTS) -> str | None:
+    """Return the directory of a model in the hub's cache, by its id; None where none of `files` is there.
 
     A path is no id, and a configuration alone, as loading a tokenizer leaves it, is not a model.
     """
@@ -16,7 +18,7 @@ def cached_model(name: str) -> str | None:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        files = [try_to_load_from_cache(name, weights) for weights in WEIGHTS]
+        found = [try_to_load_from_cache(name, file) for file in files]
     except HFValidationError:  # a path, which is no id
         return None
-    return next((str(Path(file).parent) for file in files if isinstance(file, str)), None)
+    return next((str(Path(file).parent) for file in found if isinstance(file, str)), None)

@@ -15,6 +15,7 @@ from ray_jobs.inference.audio_files import find_audio, read_in_batches
 from ray_jobs.run.console import say
 from ray_jobs.run.entry import run_command
 
+SAMPLE = 10_000  # clips, about, of which it is told whether they are alike
 SAVE_S = 120.0  # at least, from one writing of a growing index to the next
 
 
@@ -40,7 +41,17 @@ def run(bundle: Path, paths: list[Path]) -> None:
             ensemble.save_index()
             saved = time.monotonic()
     say(f"index: {len(ensemble.audio_index)} files in {ensemble.save_index()}")
-    for name, embeddings in ensemble.audio_index.embeddings.items():
+    warn_of_collapse(ensemble)
+
+
+def warn_of_collapse(ensemble: Ensemble) -> None:
+    """Say which retrievers hardly tell the indexed clips apart, of a sample where there are many.
+
+    The measure is that of training, before the metric: it may stretch a direction that all clips share, which changes
+    no ranking.
+    """
+    for name, mapped in ensemble.audio_index.embeddings.items():
+        embeddings = ensemble.retrievers[name].before_metric(mapped[:: 1 + len(mapped) // SAMPLE])
         for warning in collapse_warnings(mean_cosines(audio_cosine=embeddings)):
             say(f"index: {name}: {warning}, unless the recordings are alike", style="yellow")
 

@@ -18,7 +18,7 @@ from ..distributed import gather_rows
 from ..encoders.audio import AudioEncoder
 from ..encoders.audio_transformer import AudioTransformer
 from ..encoders.text import TextEncoder, text_batches
-from ..normal_form import normal_form
+from ..normal_form import reading_form
 from ..settings import RetrieverConfig, RetrieverSettings
 from .contrastive import nt_xent_loss, triplet_loss
 from .optimal_transport import MahalanobisMetric, m_ltm_loss, pairwise_distance
@@ -233,6 +233,11 @@ class Retriever(nn.Module):
         mapped: Tensor = self.metric(torch.from_numpy(embeddings).to(self.metric.factor.device))
         return mapped.cpu().numpy()
 
+    def before_metric(self, mapped: np.ndarray) -> np.ndarray:
+        """Undo `under_metric` on rows [N, joint_dim]; along directions that the metric ignores, they are lost."""
+        factor = self.metric.factor.detach().cpu().double().numpy()
+        return mapped / factor if factor.ndim == 1 else mapped @ np.linalg.pinv(factor).T
+
     def similarity(self, text_embeddings: np.ndarray, audio_embeddings: np.ndarray) -> np.ndarray:
         """Return negative Mahalanobis distances [texts, clips], not the transductive transport plan."""
         return negative_distances(self.under_metric(text_embeddings), self.under_metric(audio_embeddings))
@@ -257,10 +262,10 @@ def merge_saved_adapters(directory: str | Path) -> None:
 
 
 @torch.inference_mode()
-def negative_distances(texts: np.ndarray, clips: np.ndarray, device: torch.device | str = "cpu") -> np.ndarray:
+def negative_distances(texts: np.ndarray, clips: np.ndarray | Tensor, device: torch.device | str = "cpu") -> np.ndarray:
     """Return the similarity [texts, clips] of embeddings from `Retriever.under_metric`, computed on a device."""
     with full_precision():
-        distances = pairwise_distance(torch.from_numpy(texts).to(device), torch.from_numpy(clips).to(device))
+        distances = pairwise_distance(torch.from_numpy(texts).to(device), torch.as_tensor(clips).to(device))
         return distances.neg_().cpu().numpy()
 
 
@@ -269,7 +274,7 @@ def _encoder_class(config: RetrieverSettings) -> type[AudioEncoder] | type[Audio
 
 
 def _as_read(config: RetrieverSettings, texts: Iterable[str]) -> list[str]:
-    return [normal_form(text) if config.captions == "normalised" else text for text in texts]
+    return [reading_form(text) if config.captions == "normalised" else text for text in texts]
 
 
 def _projection(dim: int, config: RetrieverConfig) -> nn.Module:

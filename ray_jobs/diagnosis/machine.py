@@ -84,7 +84,9 @@ def audio_library() -> Finding:
 
 
 def _version(module: str) -> str:
-    return ", ".join(f"{name} {version(name)}" for name in dict.fromkeys(_distributions()[module]))
+    """Return the distributions that bring a module, which is there; one that only lies on the path has none."""
+    names = dict.fromkeys(_distributions().get(module, []))
+    return ", ".join(f"{name} {version(name)}" for name in names) or "of unknown version"
 
 
 @cache

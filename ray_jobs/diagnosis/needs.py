@@ -11,13 +11,13 @@ from typing import Any
 from corpora.soundscapes.corpus import SoundscapesCorpus
 from models.captioner.enclap_checkpoint import has_tokenizer
 from models.codec.weights import CodecError, find_weights
-from models.hub import cached_model
-from models.metrics.captions import missing_parts
+from models.hub import TOKENIZER, cached_model
+from models.metrics.captions import CHECKER, missing_parts
 from models.settings import RANDOM
 from ray_jobs.diagnosis.finding import Finding
 from ray_jobs.diagnosis.machine import package
 from ray_jobs.experiment.config import Experiment
-from ray_jobs.experiment.member_config import LOSS, AnyMember, CaptionerMember, RetrieverMember
+from ray_jobs.experiment.member_config import LOSS, AnyMember, CaptionerMember, FluencyDetectorMember, RetrieverMember
 from ray_jobs.training.plan import shortage_of
 
 
@@ -66,7 +66,8 @@ def _member(name: str, member: AnyMember) -> Iterator[Finding]:
     for setting in member.paths_or_names:
         model = _setting(member, setting)
         if model and not model.startswith(RANDOM) and not _brings_tokenizer(member):
-            yield _model(f"{key}.{setting}", model)
+            layout_only = isinstance(member, FluencyDetectorMember) and member.checkpoint
+            yield (_layout if layout_only else _model)(f"{key}.{setting}", model)
     if isinstance(member, RetrieverMember) and member.audio_encoder.pretrained:
         yield _timm(f"{key}.audio_encoder.pretrained", member.audio_encoder.backbone)
 
@@ -83,6 +84,17 @@ def _model(key: str, model: str) -> Finding:
     found = cached_model(model)
     missing = "" if found else f"{model} is neither a directory nor in the Hugging Face cache"
     return Finding.of(key, f"model {model}", found or model, missing, f"hf download {model}")
+
+
+def _layout(key: str, model: str) -> Finding:
+    """Return the configuration and tokenizer of a model whose weights come from elsewhere."""
+    if Path(model).is_dir() or Path(model).is_absolute():
+        return _path(key, f"layout of {model}", model)
+    parts = {"config.json": cached_model(model, ["config.json"]), "a tokenizer": cached_model(model, TOKENIZER)}
+    lacking = " and ".join(part for part, found in parts.items() if not found)
+    missing = f"{model} is neither a directory nor in the Hugging Face cache with {lacking}" if lacking else ""
+    command = f"hf download {model} --include '*.json' --include '*.txt' --include '*.model'"
+    return Finding.of(key, f"layout of {model}", parts["config.json"] or model, missing, command)
 
 
 def _timm(key: str, backbone: str) -> Finding:
@@ -144,7 +156,8 @@ def _gpu_shares(experiment: Experiment) -> dict[str, float]:
 
 def _path(key: str, purpose: str, path: str) -> Finding:
     missing = "" if "://" in path or Path(path).exists() else f"no {path}"
-    return Finding.of(key, purpose, path, missing, f"put it there, or add {key}=PATH to the command")
+    get = "`aac-metrics-download` gets it: " if Path(path).name == CHECKER else ""
+    return Finding.of(key, purpose, path, missing, f"{get}put it there, or add {key}=PATH to the command")
 
 
 def _setting(member: AnyMember, dotted: str) -> Any:

@@ -319,6 +319,15 @@ class CaptionerMember(Member, CaptionerSettings):
             raise ValueError("validation_clips and validation_beams are for another monitor than caption_loss")
         return self
 
+    def available_monitor(self) -> str:
+        """Return `monitor`, or `fallback_monitor` where this machine can compute that alone."""
+        from models.metrics.captions import missing_parts
+
+        fallback = self.fallback_monitor
+        if fallback is None or not missing_parts(self.monitor) or missing_parts(fallback):
+            return self.monitor
+        return fallback
+
     def retrievers(self) -> list[str]:
         """Return the names of retrievers in `audio_embedding`."""
         return [self.audio_embedding] if isinstance(self.audio_embedding, str) else self.audio_embedding

@@ -57,13 +57,26 @@ def ranking_values(
         device: computes the distances.
     """
     items = len(next(iter(answers.values())))
+    placed = on_device(answers, torch.device(device))
     with progress_bar(len(right), "queries", "ranking", shown=len(right) > TEXTS_AT_ONCE) as bar:
 
         def block(rows: slice) -> np.ndarray:
             bar.update(rows.stop - rows.start)
-            return fusion.join({name: negative_distances(asked[name][rows], answers[name], device) for name in asked})
+            return fusion.join({name: negative_distances(asked[name][rows], placed[name], device) for name in asked})
 
         return retrieval_values_in_blocks(block, right, items, ap_over=ap_over).corpus
+
+
+def on_device(embeddings: Embeddings, device: torch.device) -> dict[str, torch.Tensor]:
+    """Return embeddings as tensors: on a GPU if they take at most half of its free memory, else where they are.
+
+    All blocks of queries are compared with them: what stays in memory is copied to the GPU for every block.
+    """
+    tensors = {name: torch.as_tensor(rows) for name, rows in embeddings.items()}
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    if device.type == "cuda" and size <= torch.cuda.mem_get_info(device)[0] // 2:
+        return {name: tensor.to(device) for name, tensor in tensors.items()}
+    return tensors
 
 
 def rows_of(right: Mapping[str, Iterable[str]], names: Sequence[str]) -> dict[str, list[int]]:

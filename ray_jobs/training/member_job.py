@@ -9,7 +9,7 @@ from typing import Any, Self
 from models.settings import LogMelConfig
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.fingerprint import fingerprint
-from ray_jobs.experiment.member_config import AnyMember, Resources, Training
+from ray_jobs.experiment.member_config import AnyMember, CaptionerMember, Resources, Training
 from ray_jobs.features.embeddings import embedded_splits
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory
@@ -27,6 +27,7 @@ class MemberJob(TrainingJob):
     embedded: list[Path]  # directories of the splits whose audio embeddings are made of a retriever's best weights
     log_mel: LogMelConfig
     edges: dict[str, Path]  # name and directory of each member that this one reads or starts from
+    monitor: str | None = None  # the value that chooses a captioner's epoch, the same on all nodes
 
     @classmethod
     def of(cls, experiment: Experiment, directory: RunDirectory, name: str) -> MemberJob:
@@ -48,6 +49,7 @@ class MemberJob(TrainingJob):
             edges={edge: directory.member(edge) for edge in member.edges()},
             experiment=experiment.name,
             tracking=tuple(experiment.tracking),
+            monitor=member.available_monitor() if isinstance(member, CaptionerMember) else None,
         )
 
     @property

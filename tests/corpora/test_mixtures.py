@@ -93,6 +93,7 @@ def test_rejected_captions_are_left_out(tmp_path: Path) -> None:
         '[{"idx": 3}]': "entry 0: idx: found 3",
         '[{"idx": [0, true]}]': "entry 0: idx",
         '[{"idx": [2, 0]}]': "found pair 2, but there are 2 pairs",
+        '[{"idx": [0, 3]}]': "found caption 3, but pair 0 has 3",
     }.items():
         rejected.write_text(content)
         with pytest.raises(CorpusError, match=re.escape(message)):

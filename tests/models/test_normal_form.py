@@ -1,8 +1,8 @@
-"""Only words count."""
+"""Only words count where captions are compared; text encoders read what the sources gave them."""
 
 import pytest
 
-from models.normal_form import normal_form
+from models.normal_form import normal_form, reading_form
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,16 @@ from models.normal_form import normal_form
 def test_only_words_count(caption: str, expected: str) -> None:
     assert normal_form(caption) == expected
     assert normal_form(expected) == expected
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("A dog doesn't bark, twice.", "a dog doesn't bark twice"),
+        ('A high-pitched (loud) "beep" | Hum; end*', "a high-pitched loud beep hum end"),
+        ("  A\tdog \n", "a dog"),
+    ],
+)
+def test_words_are_read_whole(caption: str, expected: str) -> None:
+    assert reading_form(caption) == expected
+    assert reading_form(expected) == expected

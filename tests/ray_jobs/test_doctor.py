@@ -83,8 +83,8 @@ def doctor(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, di
 def write_cached(hub: Path, model: str, file: str = "model.safetensors") -> None:
     """Lay a file of a model into the hub's cache."""
     folder = hub / f"models--{model.replace('/', '--')}"
-    (folder / "snapshots" / "0").mkdir(parents=True)
-    (folder / "refs").mkdir()
+    (folder / "snapshots" / "0").mkdir(parents=True, exist_ok=True)
+    (folder / "refs").mkdir(exist_ok=True)
     (folder / "refs" / "main").write_text("0")
     (folder / "snapshots" / "0" / file).write_text("{}")
 
@@ -289,6 +289,28 @@ def test_needs_are_met_by_the_cache_by_directories_and_by_other_members(
     assert lacking == ["members.retriever-bge.text_encoder.name", "members.fluency.text_encoder.name"], (
         "a configuration alone is not a model, and a member that starts from another reads no published weights"
     )
+
+
+def test_a_published_detector_needs_no_weights_of_its_encoder(
+    bare_machine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = bare_machine / CHECKER
+    detector = f"members.fluency={{kind: fluency-detector, checkpoint: {checkpoint}, text_encoder: bert-base-uncased}}"
+    code, found, _ = doctor(capsys, SMOKE, "search.searcher=random", detector)
+    assert code == 1
+    assert "aac-metrics-download" in found["members.fluency.checkpoint"]["command"]
+    encoder = found["members.fluency.text_encoder.name"]
+    assert "with config.json and a tokenizer" in encoder["found"]
+    assert encoder["command"].startswith("hf download bert-base-uncased --include")
+    checkpoint.touch()
+    for file in ("config.json", "vocab.txt"):
+        write_cached(bare_machine / "hub", "bert-base-uncased", file)
+    assert doctor(capsys, SMOKE, "search.searcher=random", detector)[0] == 0
+
+
+def test_a_module_without_a_distribution_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_distributions", dict)
+    assert machine.package("faiss", "search").is_there
 
 
 def test_a_cluster_is_not_judged_by_this_machine(

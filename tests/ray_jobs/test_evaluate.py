@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from corpora.table import QUARANTINE_COLUMNS, CorpusError, CorpusTable, clip_frame
 from models.ensemble.retrieval_fusion import RetrievalFusion
@@ -12,7 +14,7 @@ from models.metrics.retrieval import NONE, flatten_captions, relevant_of, retrie
 from models.retriever.model import negative_distances
 from ray_jobs.evaluate import Relevance
 from ray_jobs.inference import ranking
-from ray_jobs.inference.ranking import embed_texts, padded, ranking_values, rows_of
+from ray_jobs.inference.ranking import embed_texts, on_device, padded, ranking_values, rows_of
 
 FUSION = RetrievalFusion(weights={"a": 0.7, "b": 0.3})
 
@@ -63,3 +65,11 @@ def test_in_parts_as_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert forwards == retrieval_values(similarity, target).corpus
     backwards = retrieval_values_in_blocks(lambda rows: similarity.T[rows], relevant_of(target, 30), 150)
     assert ranking_values(FUSION, clips, texts, relevant_of(target, 30)) == pytest.approx(backwards.corpus)
+
+
+@pytest.mark.parametrize(("free", "device"), [(2 * 4 * 30 * 8, "cuda"), (2 * 4 * 30 * 8 - 2, "cpu")])
+def test_answers_stay_on_the_gpu_where_they_fit(free: int, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, free))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        placed = on_device({"a": np.zeros((30, 8), np.float32)}, torch.device("cuda"))
+    assert placed["a"].device.type == device

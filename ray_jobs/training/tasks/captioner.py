@@ -41,21 +41,10 @@ class CaptionerTask(MemberTask):
 
     def __init__(self, job: MemberJob) -> None:
         super().__init__(job)
-        self.monitor = self._available_monitor()
+        self.monitor = job.monitor or self._member.monitor
         self.sign = -1 if self.monitor == LOSS else 1
-
-    def _available_monitor(self) -> str:
-        """Return the monitored value, or the fallback where this machine cannot compute it.
-
-        Raises:
-            MissingPartError: if it can compute neither.
-        """
-        monitor, fallback = self._member.monitor, self._member.fallback_monitor
-        if not (reason := missing_parts(monitor)):
-            return monitor
-        if fallback is None or missing_parts(fallback):
-            raise MissingPartError(f"{self.job.key('monitor')}: {monitor}: {reason}")
-        return fallback
+        if reason := missing_parts(self.monitor):
+            raise MissingPartError(f"{job.key('monitor')}: {self.monitor}: {reason}")
 
     def keep_monitor(self, values: dict[str, float]) -> None:
         known = [name for name in (self._member.monitor, self._member.fallback_monitor) if name in values]

@@ -43,6 +43,7 @@ def job_of(member: AnyMember, log_mel: LogMelConfig) -> MemberJob:
         embedded=[],
         log_mel=log_mel,
         edges={},
+        monitor=member.available_monitor() if isinstance(member, CaptionerMember) else None,
     )
 
 
@@ -159,8 +160,16 @@ def test_a_metric_that_cannot_be_computed_is_refused_before_training(
     assert (task.monitor, task.sign) == ("cider_d", 1)
 
 
+def test_all_nodes_choose_by_the_value_that_the_job_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FENSE_DATA", str(tmp_path))  # the command runs on a machine without FENSE's parts
+    job = captioner_task(monitor="fense", fallback_monitor="cider_d").job
+    monkeypatch.setattr("ray_jobs.training.tasks.captioner.missing_parts", lambda metric: "")  # a node that has them
+    assert make_task(job).monitor == "cider_d"
+
+
 def test_an_interrupted_training_goes_on_with_what_it_was_monitored_by(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray_jobs.training.tasks.captioner.missing_parts", lambda metric: "")
+    monkeypatch.setattr("models.metrics.captions.missing_parts", lambda metric: "")
     for before, sign in (("caption_loss", -1), ("cider_d", 1), ("fense", 1)):
         task = captioner_task(monitor="fense", fallback_monitor="cider_d" if before == "fense" else before)
         assert task.monitor == "fense"
