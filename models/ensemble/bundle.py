@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..audio import load_audio, read_duration
+from ..audio import load_audio, read_duration, to_int16
 from ..captioner.model import Captioner, conditioning
 from ..codec.base import load_codec
 from ..device import available_device
@@ -93,6 +93,11 @@ class Clip:
     codes: np.ndarray  # [T, Q] int16
     log_mel: np.ndarray  # [frames, mels]
     duration_s: float  # of the whole file
+    waveforms: Mapping[int, np.ndarray] = field(default_factory=dict)  # [samples] int16, by sampling rate
+
+    def heard_at(self, rate: int | None) -> np.ndarray:
+        """Return what a retriever reads: the waveform at a sampling rate, or for None the log-mel."""
+        return self.log_mel if rate is None else self.waveforms[rate]
 
 
 class Ensemble:
@@ -225,7 +230,9 @@ class Ensemble:
         heard = [load_audio(Path(path), self.manifest.log_mel.sample_rate, longest) for path in paths]
         log_mels = self.log_mel.of_clips(heard)
         durations = [read_duration(path) for path in paths]
-        return [Clip(*row) for row in zip(self.codec.encode(waveforms), log_mels, durations, strict=True)]
+        rates = {rate for one in self.retrievers.values() if (rate := one.waveform_rate)}
+        kept = [{rate: to_int16(load_audio(Path(path), rate, longest)) for rate in rates} for path in paths]
+        return [Clip(*row) for row in zip(self.codec.encode(waveforms), log_mels, durations, kept, strict=True)]
 
     def limits_s(self) -> dict[str, float]:
         """Return how much of a clip each member hears, from its beginning on, in seconds, by its name.
@@ -251,8 +258,10 @@ class Ensemble:
         return self._captions(table)
 
     def _audio_embeddings(self, clips: Sequence[Clip]) -> dict[str, np.ndarray]:
-        log_mels = [clip.log_mel for clip in clips]
-        return {name: retriever.audio_embeddings(log_mels) for name, retriever in self.retrievers.items()}
+        return {
+            name: retriever.audio_embeddings([clip.heard_at(retriever.waveform_rate) for clip in clips])
+            for name, retriever in self.retrievers.items()
+        }
 
     def _captions(self, table: CandidateTable) -> list[Caption]:
         chosen, totals = self.manifest.reranking.choose(table), self.manifest.reranking.totals(table)

@@ -9,6 +9,7 @@ from torch.nn.functional import pad
 
 from ..encoders.log_mel import FLOOR_DB
 
+FULL_SCALE = 32_768  # of 16-bit samples
 ONE_IN = 4  # of a batch's clips is mixed: most captions stay as people write them
 IN_SEQUENCE = ("followed by", "and then", "then")
 
@@ -40,22 +41,58 @@ def mix_pairs(
     """
     if not alpha:
         return log_mel, lengths, captions
-    number = len(captions) // ONE_IN
-    order = torch.from_numpy(rng.permutation(len(captions)))
-    mixed, partners = order[:number], order[number : 2 * number]
-    share = torch.from_numpy(rng.beta(alpha, alpha, (number, 1, 1))).float()
-    power = share * _power(log_mel[mixed]) + (1 - share) * _power(log_mel[partners])
-    longer = torch.maximum(lengths[mixed], lengths[partners])
+    drawn, partners = _draw(len(captions), rng)
+    mixed = torch.from_numpy(drawn)
+    share = torch.from_numpy(rng.beta(alpha, alpha, (len(mixed), 1, 1))).float()
+    power = share * _power(log_mel[mixed]) + (1 - share) * _power(log_mel[torch.from_numpy(partners)])
+    longer = torch.maximum(lengths[mixed], lengths[torch.from_numpy(partners)])
     new, new_lengths = log_mel.index_copy(0, mixed, 10 * power.log10()), lengths.index_copy(0, mixed, longer)
-    appended = _in_sequence(number, joins, rng)
-    joined = list(captions)
-    for row, partner, after in zip(mixed.tolist(), partners.tolist(), appended, strict=True):
-        link = IN_SEQUENCE[int(rng.integers(len(IN_SEQUENCE)))] if after else "and"
-        joined[row] = f"{captions[row].rstrip(' .')} {link} {captions[partner]}"
+    appended = _in_sequence(len(drawn), joins, rng)
+    for row, partner, after in zip(drawn, partners, appended, strict=True):
         if after:
             pair = torch.cat([log_mel[row, : lengths[row]], log_mel[partner, : lengths[partner]]])
             new, new_lengths[row] = _with_row(new, row, pair), len(pair)
-    return new, new_lengths, joined
+    return new, new_lengths, _joined(captions, drawn, partners, appended, rng)
+
+
+def mix_waveforms(
+    waveforms: list[np.ndarray], captions: list[str], alpha: float, rng: np.random.Generator, joins: str = "together"
+) -> tuple[list[np.ndarray], list[str]]:
+    """Mix a batch's clips as `mix_pairs` does, given their waveforms [samples_i], 16-bit integers.
+
+    Two independent sounds are mixed at a share of the power where their samples are scaled by its root.
+    """
+    if not alpha:
+        return waveforms, captions
+    drawn, partners = _draw(len(captions), rng)
+    shares, appended, found = rng.beta(alpha, alpha, len(drawn)), _in_sequence(len(drawn), joins, rng), list(waveforms)
+    for row, partner, share, after in zip(drawn, partners, shares, appended, strict=True):
+        one, other = waveforms[row], waveforms[partner]
+        if after:
+            sound = np.concatenate([one, other]).astype(np.float32)
+        else:
+            sound = np.zeros(max(len(one), len(other)), np.float32)
+            sound[: len(one)] += np.sqrt(share) * one
+            sound[: len(other)] += np.sqrt(1 - share) * other
+        found[row] = sound / FULL_SCALE
+    return found, _joined(captions, drawn, partners, appended, rng)
+
+
+def _draw(clips: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the rows of a batch that are mixed, and that of each one's partner."""
+    number, order = clips // ONE_IN, rng.permutation(clips)
+    return order[:number], order[number : 2 * number]
+
+
+def _joined(
+    captions: list[str], mixed: np.ndarray, partners: np.ndarray, appended: list[bool], rng: np.random.Generator
+) -> list[str]:
+    """Join the captions of mixed pairs, by a word for what follows where the second clip was appended."""
+    joined = list(captions)
+    for row, partner, after in zip(mixed, partners, appended, strict=True):
+        link = IN_SEQUENCE[int(rng.integers(len(IN_SEQUENCE)))] if after else "and"
+        joined[row] = f"{captions[row].rstrip(' .')} {link} {captions[partner]}"
+    return joined
 
 
 def _in_sequence(number: int, joins: str, rng: np.random.Generator) -> list[bool]:

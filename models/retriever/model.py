@@ -17,7 +17,7 @@ from ..checkpoint import load_weights, read_config, save_member
 from ..device import batches_by_length, full_precision
 from ..distributed import gather_rows
 from ..encoders.audio import AudioEncoder
-from ..encoders.log_mel import pad_log_mels
+from ..encoders.audio_transformer import AudioTransformer
 from ..encoders.text import TextEncoder, text_batches
 from ..normal_form import reading_form
 from ..settings import RetrieverConfig, RetrieverSettings
@@ -37,7 +37,9 @@ class Retriever(nn.Module):
 
     kind = "retriever"
 
-    def __init__(self, config: RetrieverConfig, audio_encoder: AudioEncoder, text_encoder: TextEncoder) -> None:
+    def __init__(
+        self, config: RetrieverConfig, audio_encoder: AudioEncoder | AudioTransformer, text_encoder: TextEncoder
+    ) -> None:
         super().__init__()
         self.config = config.model_copy(update={"text_encoder": text_encoder.config})
         self.audio_encoder = audio_encoder
@@ -48,6 +50,11 @@ class Retriever(nn.Module):
         if config.loss == "nt-xent":
             self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
 
+    @property
+    def waveform_rate(self) -> int | None:
+        """Return the sampling rate in Hz of the waveforms that it reads; None where it reads log-mels."""
+        return self.config.audio_encoder.waveform_rate
+
     @classmethod
     def create(cls, config: RetrieverConfig, captions: Iterable[str]) -> Retriever:
         """Build for training; `captions` train the tokenizer of a text encoder from scratch.
@@ -55,14 +62,14 @@ class Retriever(nn.Module):
         Raises:
             CheckpointError: if the audio encoder's checkpoint cannot be loaded.
         """
-        audio_encoder = AudioEncoder.create(config.audio_encoder, config.log_mel.n_mels)
+        audio_encoder = _encoder_class(config).create(config.audio_encoder, config.log_mel.n_mels)
         return cls(config, audio_encoder, TextEncoder.create(config.text_encoder, _as_read(config, captions)))
 
     @classmethod
     def layout(cls, config: RetrieverConfig) -> Retriever:
         """Lay out what `create` builds on the meta device: shapes alone (see `TextEncoder.layout`)."""
+        audio_encoder = _encoder_class(config).layout(config.audio_encoder, config.log_mel.n_mels)
         with torch.device("meta"):
-            audio_encoder = AudioEncoder(config.audio_encoder, config.log_mel.n_mels)
             return cls(config, audio_encoder, TextEncoder.layout(config.text_encoder))
 
     @classmethod
@@ -78,21 +85,48 @@ class Retriever(nn.Module):
         saved = read_config(RetrieverConfig, directory, cls.kind)
         config = RetrieverConfig(log_mel=saved.log_mel, **dict(settings)) if settings else saved
         text_encoder = TextEncoder.empty(saved.text_encoder, Path(directory) / "text_encoder")
-        model = cls(config, AudioEncoder(config.audio_encoder, config.log_mel.n_mels), text_encoder)
+        adapters = saved.audio_encoder.model_dump(include={"finetuning", "frozen_layers", "lora_rank", "lora_alpha"})
+        as_saved = config.audio_encoder.model_copy(update=adapters)
+        audio_encoder = _encoder_class(config).empty(as_saved, saved.log_mel.n_mels, Path(directory) / "audio_encoder")
+        model = cls(config, audio_encoder, text_encoder)
         load_weights(model, directory)
         if settings:
             text_encoder.continue_training(settings.text_encoder)
+            audio_encoder.continue_training(settings.audio_encoder)
             model.config = config.model_copy(update={"text_encoder": text_encoder.config})
         return model.eval()
 
     def save(self, directory: str | Path) -> None:
-        """Write model.safetensors, config.json and text_encoder/ (layout and tokenizer)."""
+        """Write model.safetensors, config.json, the layouts in text_encoder/ and audio_encoder/, and the tokenizer."""
         save_member(self, directory, self.kind, self.config)
+        self.audio_encoder.save_layout(Path(directory) / "audio_encoder")
         self.text_encoder.save_layout(Path(directory) / "text_encoder")
 
+    def merge_adapters(self) -> None:
+        """Merge the audio encoder's low-rank adapters into its weights, if there are any."""
+        self.audio_encoder.merge_adapters()
+        self.config = self.config.model_copy(update={"audio_encoder": self.audio_encoder.config})
+
     def embed_audio(self, log_mel: Tensor, lengths: Tensor) -> Tensor:
-        """Return unit-length embeddings [B, joint_dim] of log_mel [B, frames, mels] with `lengths` [B] valid frames."""
+        """Return unit-length embeddings [B, joint_dim] of a batch as the encoder's front end collates it.
+
+        That is log_mel [B, frames, mels] with `lengths` [B] valid frames, or the windows of waveforms
+        (`AudioWindows.collate`).
+        """
         return normalize(self.audio_projection(self.audio_encoder(log_mel, lengths)), dim=-1)
+
+    def embed_longest(self, clips: int, seconds: float) -> Tensor:
+        """Embed silent clips of `seconds` by an encoder of transformers, [clips, joint_dim], to see what that takes.
+
+        All windows share a pass, as those of clips of one length do.
+        """
+        encoder = self.audio_encoder
+        assert isinstance(encoder, AudioTransformer)
+        windows, samples = encoder.front_end.longest(seconds)
+        shape, number = encoder.front_end.shape(samples), clips * windows
+        silence = torch.zeros(number, *shape, device=self.metric.factor.device)
+        found = encoder.embed_windows(silence, [samples] * number)
+        return normalize(self.audio_projection(found.reshape(clips, windows, -1).mean(1)), dim=-1)
 
     def embed_text(self, texts: list[str]) -> Tensor:
         """Return unit-length embeddings [B, joint_dim] of B texts: captions, queries or candidates.
@@ -215,10 +249,9 @@ class Retriever(nn.Module):
         parts = []
         for at in range(0, len(texts), chunk_size):
             rows = slice(at, at + chunk_size)
-            frames = int(lengths[rows].max())
-            parts.append(
-                checkpoint(self._embed_pairs, log_mel[rows, :frames], lengths[rows], texts[rows], use_reentrant=False)
-            )
+            trimmed = self.audio_encoder.trim(log_mel[rows], lengths[rows])
+            own = lengths[rows, : trimmed.shape[1]] if lengths.dim() > 1 else lengths[rows]
+            parts.append(checkpoint(self._embed_pairs, trimmed, own, texts[rows], use_reentrant=False))
         audio, text = zip(*parts, strict=True)
         return torch.cat(audio), torch.cat(text)
 
@@ -227,17 +260,25 @@ class Retriever(nn.Module):
 
     def _to_device(self, log_mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         device = self.metric.factor.device
+        if isinstance(self.audio_encoder, AudioTransformer):  # which goes by the lengths, and would wait for the GPU
+            return log_mel.to(device, non_blocking=True), lengths
         return log_mel.to(device, non_blocking=True), lengths.to(device, non_blocking=True)
 
     @torch.inference_mode()
     def audio_embeddings(self, log_mels: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the `audio_embedding` of N clips, [N, joint_dim] float32, from log_mels [frames_i, mels]."""
+        """Return the `audio_embedding` of N clips, [N, joint_dim] float32.
+
+        Args:
+            log_mels: [frames_i, mels]; or, where `waveform_rate` is set, waveforms [samples_i] at this rate, as 16-bit
+                integers or as floats in -1..1.
+        """
+        front_end = self.audio_encoder.front_end
         embeddings = np.empty((len(log_mels), self.config.joint_dim), np.float32)
         budget = CPU_FRAMES if self.metric.factor.device.type == "cpu" else GPU_FRAMES
         for at in range(0, len(log_mels), SORTED_AT_ONCE):
             some = [log_mels[row] for row in range(at, min(at + SORTED_AT_ONCE, len(log_mels)))]
-            for rows in batches_by_length([len(log_mel) for log_mel in some], budget):
-                batch = self.embed_audio(*self._to_device(*pad_log_mels([some[row] for row in rows])))
+            for rows in batches_by_length([front_end.cost(log_mel) for log_mel in some], budget):
+                batch = self.embed_audio(*self._to_device(*front_end.collate([some[row] for row in rows])))
                 embeddings[at + np.array(rows)] = batch.float().cpu().numpy()
         return embeddings
 
@@ -276,12 +317,23 @@ class Retriever(nn.Module):
         return np.concatenate(found) if found else np.empty(0, np.float32)
 
 
+def merge_saved_adapters(directory: str | Path) -> None:
+    """Replace a saved retriever by one with plain weights, into which its low-rank adapters are merged."""
+    retriever = Retriever.load(directory)
+    retriever.merge_adapters()
+    retriever.save(directory)
+
+
 @torch.inference_mode()
 def negative_distances(texts: np.ndarray, clips: np.ndarray | Tensor, device: torch.device | str = "cpu") -> np.ndarray:
     """Return the similarity [texts, clips] of embeddings from `Retriever.under_metric`, computed on a device."""
     with full_precision():
         distances = pairwise_distance(torch.from_numpy(texts).to(device), torch.as_tensor(clips).to(device))
         return distances.neg_().cpu().numpy()
+
+
+def _encoder_class(config: RetrieverSettings) -> type[AudioEncoder] | type[AudioTransformer]:
+    return AudioTransformer if config.audio_encoder.transformer else AudioEncoder
 
 
 def _as_read(config: RetrieverSettings, texts: Iterable[str]) -> list[str]:

@@ -252,7 +252,7 @@ class RetrieverMember(Student, RetrieverSettings):
 
     task = "ray_jobs.training.tasks.retriever:RetrieverTask"
     paths = ("audio_encoder.checkpoint",)
-    paths_or_names = ("text_encoder.name",)
+    paths_or_names = ("text_encoder.name", "audio_encoder.transformer")
 
     kind: Literal["retriever"]
     training: Training
@@ -287,6 +287,17 @@ class RetrieverMember(Student, RetrieverSettings):
         if self.training.accumulate > 1:
             raise ValueError(
                 "training.accumulate: the loss of a retriever needs all pairs of a step together; use gradient_cache"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_from_scratch_are_trained(self) -> RetrieverMember:
+        encoder = self.audio_encoder
+        has_weights = encoder.transformer or encoder.checkpoint or encoder.pretrained or self.init_from
+        if (encoder.finetuning != "full" or encoder.frozen_layers) and not has_weights:
+            raise ValueError(
+                f"audio_encoder: finetuning {encoder.finetuning!r} with frozen_layers {encoder.frozen_layers} leaves "
+                f"random weights of {encoder.backbone!r} untrained; set pretrained, checkpoint or init_from"
             )
         return self
 

@@ -49,7 +49,7 @@ class Kind:
 
 def _embed_audio(retriever: Retriever, clips: Features) -> pa.Array:
     """Return the clips' audio embeddings, D float32 a clip."""
-    return _rows(retriever.audio_embeddings(clips.log_mels), pa.float32())
+    return _rows(retriever.audio_embeddings(clips.audio), pa.float32())
 
 
 def _embed_captions(retriever: Retriever, clips: Features) -> pa.Array:
@@ -236,7 +236,7 @@ class _Part:
             return False
 
     def write(self, retriever: Retriever, weights: str) -> int:
-        clips = read_features([self.split], shards=self.shards)
+        clips = read_features([self.split], shards=self.shards).hearing(retriever.waveform_rate)
         column = self.kind.make(retriever, clips)
         schema = pa.schema(
             dict(zip(self.kind.columns, (pa.string(), column.type), strict=True)),

@@ -36,6 +36,15 @@ ADDED_TO_MEMBERS: dict[str, dict[str, Any]] = {
     "captioner": {"fallback_monitor": None, "distil_from": [], "distillation": None},
 }
 ADDED_TO_SEARCH: dict[str, Any] = {"retrieval_columns": [], "retrieval_depth": 50}
+ADDED_TO_AUDIO_ENCODERS: dict[str, Any] = {
+    "sample_rate": 16_000,
+    "window_s": None,
+    "max_seconds": None,
+    "finetuning": "full",
+    "frozen_layers": 0,
+    "lora_rank": 8,
+    "lora_alpha": 16,
+}
 
 
 class NotReadyError(InputError):
@@ -112,6 +121,7 @@ class RunDirectory:
         # members that were trained before stay valid
         _leave_out(settings, ADDED_TO_MEMBERS.get(member.kind, {}))
         _leave_out(settings["training"] or {}, ADDED_TO_TRAINING)
+        _leave_out(settings.get("audio_encoder", {}), ADDED_TO_AUDIO_ENCODERS)
         edges = [self.member_inputs(edge) for edge in member.edges()]
         return fingerprint(settings, self.experiment.seed, self.features_inputs(), edges)
 

@@ -129,7 +129,8 @@ class TrainedMembers:
         these captions. They run one after another, on this machine.
         """
         e, few = self.experiment, slice(clips)
-        log_mels, codes = self.features.log_mels[few], self.features.codes[few]
+        codes = self.features.codes[few]
+        audio = {name: self.features.hearing(one.waveform_rate).audio[few] for name, one in self.retrievers.items()}
         inputs = ClipInputs(codes, {name: self._conditioning(name)[few] for name in self.captioners})
         decoding = Decoding(sampling, e.beam, e.seed)
         proposed: dict[str, list[list[Candidate]]] = {}
@@ -148,7 +149,7 @@ class TrainedMembers:
         texts = list({one.text for said in proposed.values() for clip in said for one in clip})
         for name, retriever in self.retrievers.items():
             with timed(name):
-                retriever.audio_embeddings(log_mels)
+                retriever.audio_embeddings(audio[name])
                 retriever.text_embeddings(texts)
         for name in e.of_kind("fluency-detector"):
             assert self.detector

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ from models.settings import (
 )
 
 from .conftest import CAPTIONS
+from .encoders.published_layouts import RATES, save_published
 
 CUDA = torch.device("cuda")
 TEXT = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
@@ -186,6 +188,28 @@ def test_retriever_loss_of_wrong_captions(
     audio, text = model._embed_pairs(*log_mels, CAPTIONS)
     largest = model._largest_distance(audio, text) if loss == "m-ltm" else None
     assert is_on_cuda(model._wrong_caption_loss(audio, text, negatives, largest))
+
+
+@pytest.mark.parametrize("kind", ["ast", "clap", "whisper", "wav2vec2"])
+@pytest.mark.parametrize("training", [False, True])
+def test_audio_encoder_of_transformers(fake: None, kind: str, training: bool, tmp_path: Path) -> None:
+    with unset_fake_temporarily():
+        config = RetrieverConfig(
+            audio_encoder=AudioEncoderConfig(
+                backbone=f"hf:{save_published(kind, tmp_path)}", sample_rate=RATES[kind], window_s=0.4
+            ),
+            text_encoder=TextEncoderConfig(name="random:bert", sizes=dict(TEXT), vocab_size=300),
+            joint_dim=16,
+            hidden_dim=32,
+            log_mel=LogMelConfig(n_mels=64),
+        )
+        retriever = Retriever.create(config, CAPTIONS)
+        lengths = [round(seconds * RATES[kind]) for seconds in (0.3, 1.0, 0.3, 0.7)]
+        batch = retriever.audio_encoder.front_end.collate([np.zeros(length, np.int16) for length in lengths])
+    model = on_cuda(retriever).train(training)
+    audio, _ = model._embed_pairs(*batch, CAPTIONS)
+    assert is_on_cuda(audio)
+    assert audio.shape == (4, 16)
 
 
 def test_fluency_detector(fake: None, detector: FluencyDetector) -> None:

@@ -17,18 +17,19 @@ from ray.train.collective import broadcast_from_rank_zero
 from torch import Tensor, nn
 
 from models.distributed import sum_over_workers
-from models.encoders.log_mel import crop, pad_log_mels
+from models.encoders.audio_windows import AudioWindows
+from models.encoders.front_ends import LogMelBatches, front_end_of
 from models.files import write_frame
 from models.metrics.retrieval import flatten_captions, retrieval_values
 from models.retriever.collapse import collapse_warnings, mean_cosines
 from models.retriever.distillation import SoftTargets, TeacherEmbeddings
-from models.retriever.mixup import mix_pairs
-from models.retriever.model import Retriever
+from models.retriever.mixup import mix_pairs, mix_waveforms
+from models.retriever.model import Retriever, merge_saved_adapters
 from models.retriever.wrong_captions import wrong_captions
 from models.settings import RetrieverConfig, RetrieverSettings
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import Member, RetrieverMember
-from ray_jobs.features.dataset import read_features
+from ray_jobs.features.dataset import Features, read_features
 from ray_jobs.features.embeddings import AUDIO, CAPTIONS, read_embeddings, weights_checksum, write_embeddings
 from ray_jobs.results.member import DOUBTFUL_PAIRS, MemberMetrics, checked_weights
 from ray_jobs.run import storage
@@ -72,8 +73,20 @@ class RetrieverTask(MemberTask):
         config = self._member.convert(RetrieverConfig, log_mel=self.job.log_mel)
         retriever = Retriever.create(config, self.all_captions)
         if not config.audio_encoder.checkpoint:
-            retriever.audio_encoder.standardise(self.train.log_mels)
+            retriever.audio_encoder.standardise(self.train.audio)
         return retriever
+
+    @cached_property
+    def train(self) -> Features:
+        return super().train.hearing(self._member.audio_encoder.waveform_rate)
+
+    @cached_property
+    def validation(self) -> Features:
+        return super().validation.hearing(self._member.audio_encoder.waveform_rate)
+
+    @cached_property
+    def _front_end(self) -> LogMelBatches | AudioWindows:
+        return front_end_of(self._member.audio_encoder)
 
     @classmethod
     def layout(cls, experiment: Experiment, member: Member) -> Retriever:
@@ -81,14 +94,18 @@ class RetrieverTask(MemberTask):
 
     @classmethod
     def example_step(cls, model: Any, experiment: Experiment, member: Any) -> Tensor:
-        front_end = experiment.features.log_mel
         pairs = min(cls.clips_at_once(member), member.gradient_cache or 10**9)
-        longest = int(experiment.features.max_duration_s * front_end.sample_rate / front_end.hop_length)
-        frames = min(longest, member.audio_encoder.max_frames or longest)
-        audio = model.embed_audio(torch.zeros(pairs, frames, front_end.n_mels), torch.full((pairs,), frames))
         wrong = member.wrong_captions.number if member.wrong_captions else 0
         # beside both encoders, the loss takes next to nothing
         text = model.embed_text([LONGEST_CAPTION] * (pairs * (1 + wrong)))[:pairs]
+        if member.audio_encoder.transformer:
+            longest_s = min(experiment.features.max_duration_s, member.audio_encoder.max_seconds or math.inf)
+            metric: Tensor = model.metric(model.embed_longest(pairs, longest_s)) + model.metric(text)
+            return metric
+        front_end = experiment.features.log_mel
+        longest = int(experiment.features.max_duration_s * front_end.sample_rate / front_end.hop_length)
+        frames = min(longest, member.audio_encoder.max_frames or longest)
+        audio = model.embed_audio(torch.zeros(pairs, frames, front_end.n_mels), torch.full((pairs,), frames))
         embeddings: Tensor = model.metric(audio) + model.metric(text)
         return embeddings
 
@@ -107,27 +124,35 @@ class RetrieverTask(MemberTask):
 
     def batches(self, epoch: int, rank: int, world: int) -> Iterator[PlannedBatch]:
         _ = self.teachers  # opened once, not in every reader's thread
-        rng, train, most = self.rng(epoch), self.train, self._member.audio_encoder.max_frames
-        clips = self.epoch_clips(rng)
-        longest_s = most * self.job.log_mel.hop_length / self.job.log_mel.sample_rate if most else math.inf
+        rng, train, encoder = self.rng(epoch), self.train, self._member.audio_encoder
+        clips, frame_s = self.epoch_clips(rng), self.job.log_mel.hop_length / self.job.log_mel.sample_rate
+        longest_s = encoder.max_seconds or (encoder.max_frames * frame_s if encoder.max_frames else math.inf)
         lengths = np.minimum(np.asarray(train.durations_s)[clips], longest_s)
         for rows in bucketed_batches(lengths, self.batch_size, rng, rank, world):
             yield PlannedBatch(epoch, rows, clips[rows])
 
     def read(self, batch: PlannedBatch) -> RetrieverBatch:
-        log_mels, captions, drawn = [], [], []
+        audio, captions, drawn = [], [], []
         for clip, rng in self.examples_of(batch):
             (row,) = draw_rows(self.train.captions[clip], 1, rng)
             drawn.append(row)
             captions.append(self.train.captions[clip][row])
-            log_mels.append(crop(self.train.log_mels[clip], self._member.audio_encoder.max_frames, rng))
-        padded = pad_log_mels(log_mels, pin_memory=torch.cuda.is_available())
-        mixing = self.rng(batch.epoch, *batch.rows.tolist())
-        member = self._member
-        mixed = mix_pairs(*padded, captions, member.mixup_alpha, mixing, member.mixup_joins)
+            audio.append(self._front_end.crop(self.train.audio[clip], rng))
+        padded, lengths, captions = self._mixed(audio, captions, self.rng(batch.epoch, *batch.rows.tolist()))
         said = [teacher.of(batch.clips, np.array(drawn)) for teacher in self.teachers]
-        wrong = self._wrong_captions(batch, mixed[2])
-        return RetrieverBatch(*mixed, torch.from_numpy(batch.clips), said, wrong)
+        wrong = self._wrong_captions(batch, captions)
+        return RetrieverBatch(padded, lengths, captions, torch.from_numpy(batch.clips), said, wrong)
+
+    def _mixed(
+        self, audio: list[np.ndarray], captions: list[str], rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor, list[str]]:
+        """Return a batch of clips, their lengths and captions, after some pairs of clips were mixed."""
+        member, pin = self._member, torch.cuda.is_available()
+        if member.audio_encoder.transformer:
+            audio, captions = mix_waveforms(audio, captions, member.mixup_alpha, rng, member.mixup_joins)
+            return *self._front_end.collate(audio, pin_memory=pin), captions
+        padded = self._front_end.collate(audio, pin_memory=pin)
+        return mix_pairs(*padded, captions, member.mixup_alpha, rng, member.mixup_joins)
 
     def _wrong_captions(self, batch: PlannedBatch, captions: list[str]) -> list[list[str]] | None:
         """Return wrong captions of each clip of a batch, where they are asked for."""
@@ -164,12 +189,15 @@ class RetrieverTask(MemberTask):
     def validate(self, model: Retriever) -> Validation:
         """Compute text-to-audio retrieval among all validation clips, and how alike captions and clips are."""
         queries, target = flatten_captions(self.validation.captions)
-        texts, audio = model.text_embeddings(queries), model.audio_embeddings(self.validation.log_mels)
+        texts, audio = model.text_embeddings(queries), model.audio_embeddings(self.validation.audio)
         values = retrieval_values(model.similarity(texts, audio), target).corpus
         return Validation(values | mean_cosines(text_cosine=texts, audio_cosine=audio))
 
     def publish(self, trained: Trained, commit: str) -> None:
         storage.remove(self.job.output / DOUBTFUL_PAIRS)  # of other weights
+        if self._member.audio_encoder.finetuning == "lora":
+            for epoch in trained.epochs:
+                merge_saved_adapters(trained.kept / str(epoch))
         super().publish(trained, commit)
 
     def finish(self, rank: int, world: int, say: Callable[[str], None]) -> None:
@@ -195,7 +223,7 @@ class RetrieverTask(MemberTask):
         device, start = ray.train.torch.get_device(), time.monotonic()
         found, number = [], 0
         for split in dict.fromkeys([*self.job.train, *self.job.validation]):
-            clips = read_features([split], self._cache_bytes)
+            clips = read_features([split], self._cache_bytes).hearing(self._published.waveform_rate)
             embedded = split in self.job.embedded
             kept = read_embeddings([split], self.job.name, weights, clips.clip_ids) if embedded else None
             own = pair_similarities(self._published, clips, kept, rank, world)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from models.captioner.model import Captioner
@@ -19,7 +20,16 @@ from models.errors import InputError
 from models.files import CheckpointError
 from models.fluency.detector import FluencyDetector
 from models.retriever.model import Retriever
-from models.settings import BeamConfig, LogMelConfig, SamplingConfig
+from models.settings import (
+    AudioEncoderConfig,
+    BeamConfig,
+    LogMelConfig,
+    RetrieverConfig,
+    SamplingConfig,
+    TextEncoderConfig,
+)
+
+from ..encoders.published_layouts import RATES, save_published
 
 
 def manifest(**changes: Any) -> BundleManifest:
@@ -88,6 +98,36 @@ def test_everything_that_computes_is_on_the_device(tmp_path: Path, monkeypatch: 
         tensors = [*model.parameters(), *model.buffers()]
         assert tensors
         assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
+@pytest.mark.parametrize("kind", ["ast", "clap"])
+def test_new_files_are_heard_as_prepared_ones(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bundle reads new files at the rate of each encoder of transformers, and needs no published directory."""
+    text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = RetrieverConfig(
+        audio_encoder=AudioEncoderConfig(
+            backbone=f"hf:{save_published(kind, tmp_path / kind)}", sample_rate=RATES[kind]
+        ),
+        text_encoder=TextEncoderConfig(name="random:bert", sizes=dict(text), vocab_size=100),
+        joint_dim=8,
+        hidden_dim=16,
+        log_mel=LogMelConfig(),
+    )
+    retriever = Retriever.create(config, ["a dog barks", "a bell rings"]).eval()
+    retriever.save(tmp_path / "members" / "bge")
+    (tmp_path / kind).rename(tmp_path / "gone")
+    monkeypatch.setattr(bundle, "load_codec", lambda *_: load_codec("dac-soundscapes-16khz"))
+    whole = manifest().model_copy(update={"captioners": {}})
+    ensemble = Ensemble.load(write(tmp_path, whole.model_dump_json()), device="cpu")
+    paths, heard = [tmp_path / f"{number}.wav" for number in range(3)], []
+    for number, path in enumerate(paths):
+        samples = 3000 * np.random.default_rng(number).normal(size=RATES[kind] * (number + 1) // 2)
+        heard.append(samples.astype(np.int16))
+        soundfile.write(path, heard[-1], RATES[kind], subtype="PCM_16")
+    ensemble.index(paths)
+    wanted = retriever.similarity(retriever.text_embeddings(["a dog"]), retriever.audio_embeddings(heard))[0]
+    found = dict(ensemble.retrieve("a dog", top_k=3))
+    np.testing.assert_allclose([found[str(path)] for path in paths], wanted, atol=1e-5)
 
 
 def test_a_score_that_this_version_lacks_is_named_with_those_it_has(tmp_path: Path) -> None:
