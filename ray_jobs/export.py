@@ -8,8 +8,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from safetensors.numpy import save_file
+
 from models.codec.base import Codec, load_codec
-from models.ensemble.bundle import MANIFEST, BundleManifest
+from models.ensemble.bundle import MANIFEST, REFERENCES, BundleManifest
+from models.ensemble.scores.registry import needs_references
 from models.files import atomic_directory, sha256_of
 from models.retriever.collapse import collapse_warnings
 from ray_jobs.experiment.config import Experiment
@@ -23,6 +26,7 @@ from ray_jobs.run.directory import RunDirectory, commit, is_done, mark_done, pac
 from ray_jobs.run.entry import run_command
 from ray_jobs.run.log import LOG
 from ray_jobs.training.kept_epochs import KEPT
+from ray_jobs.tuning.trained_members import REFERENCE_SPLIT, TrainedMembers
 
 NOTICE = """Weights in this directory were trained by enclap-ensemble from the corpora below and from the checkpoints
 that bundle.json names under provenance, or are published ones as they were. Their licences apply.
@@ -56,6 +60,8 @@ def run(experiment: Experiment) -> None:
             ignored = shutil.ignore_patterns(KEPT, LOG, DOUBTFUL_PAIRS, "wandb", ".*")
             shutil.copytree(member, partial / "members" / name, ignore=ignored)
         codec.save(partial / "codec" / "codec.safetensors")
+        if needs_references(manifest.needed_columns()):
+            save_file(TrainedMembers(experiment, REFERENCE_SPLIT).references, partial / REFERENCES)
         (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         metrics.write(partial)
         (partial / "NOTICE").write_text(_notice(experiment), encoding="utf-8")
