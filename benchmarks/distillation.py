@@ -29,7 +29,7 @@ from claims import Claim, claim, parser, show
 
 from models.ensemble.retrieval_fusion import RetrievalFusion
 from models.generation.agreed_captions import agreed_captions
-from models.generation.candidates import ClipInputs
+from models.generation.proposals import ClipInputs
 from models.metrics.bootstrap import paired_bootstrap
 from models.metrics.captions import best_preprocessing, caption_values
 from models.metrics.retrieval import flatten_captions, retrieval_values

@@ -12,10 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors.numpy import save_file
+
 from models.codec.base import Codec, load_codec
-from models.ensemble.bundle import MANIFEST, BundleManifest
+from models.ensemble.bundle import MANIFEST, REFERENCES, BundleManifest
 from models.ensemble.reranking import Reranking
 from models.ensemble.retrieval_fusion import RetrievalFusion
+from models.ensemble.scores.registry import needs_references
 from models.files import atomic_directory, sha256_of
 from models.retriever.collapse import collapse_warnings
 from models.settings import SamplingConfig
@@ -31,6 +34,7 @@ from ray_jobs.run.directory import RunDirectory, commit, is_done, mark_done, pac
 from ray_jobs.run.entry import run_command
 from ray_jobs.run.log import LOG
 from ray_jobs.training.kept_epochs import KEPT
+from ray_jobs.tuning.trained_members import REFERENCE_SPLIT, TrainedMembers
 
 NOTICE = """Weights in this directory were trained by enclap-ensemble from the corpora below and from the checkpoints
 that bundle.json names under provenance, or are published ones as they were. Their licences apply.
@@ -102,6 +106,8 @@ def run(experiment: Experiment, members: str | None = None) -> None:
     for leftover in [*directory.root.glob(".bundle*.partial"), *directory.root.glob(".bundle.*.old")]:
         shutil.rmtree(leftover)  # of a killed export: this one holds the run's lock
     with _bundle(experiment, directory, directory.bundle, codec) as partial:
+        if needs_references(manifest.needed_columns()):
+            save_file(TrainedMembers(experiment, REFERENCE_SPLIT).references, partial / REFERENCES)
         (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         metrics.write(partial)
     _finish(directory.bundle, inputs)

@@ -271,16 +271,21 @@ class Captioner(nn.Module):
             states: [N, R, width] of the encoder.
             mask: [N, R] of valid states.
         """
-        decoder_input = labels.roll(1, 1).masked_fill(labels.roll(1, 1) == IGNORED, self.bart.config.pad_token_id)
-        decoder_input[:, 0] = self.bart.config.decoder_start_token_id
         output = self.bart(
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
             attention_mask=mask,
-            decoder_input_ids=decoder_input,
+            decoder_input_ids=self.decoder_input(labels),
             use_cache=False,
         )
         logits: Tensor = output.logits
         return logits
+
+    def decoder_input(self, labels: Tensor) -> Tensor:
+        """Return the token ids [N, S] that the decoder reads to predict labels [N, S]: those before each."""
+        before = labels.roll(1, 1)
+        before = before.masked_fill(before == IGNORED, self.bart.config.pad_token_id)
+        before[:, 0] = self.bart.config.decoder_start_token_id
+        return before
 
     def labels(self, captions: list[str]) -> Tensor:
         """Return the token ids [N, S] of N captions with BOS and EOS, -100 where padded."""

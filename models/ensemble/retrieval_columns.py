@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..captioner.model import Captioner
-from ..generation.candidates import BATCH, ClipInputs, encoded_batches, search
+from ..generation.candidates import BATCH, encoded_batches, search
+from ..generation.proposals import ClipInputs
 from ..retriever.model import Retriever
 from ..settings import BeamConfig
 from .retrieval_fusion import fuse

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..captioner.model import Captioner
 from ..settings import BeamConfig
-from .candidates import ClipInputs, search
+from .candidates import search
+from .proposals import ClipInputs
 
 
 @dataclass(frozen=True)

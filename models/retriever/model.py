@@ -20,13 +20,13 @@ from ..encoders.audio import AudioEncoder
 from ..encoders.audio_transformer import AudioTransformer
 from ..encoders.text import TextEncoder, text_batches
 from ..normal_form import reading_form
+from ..pairs import compare_pairs, distance
 from ..settings import RetrieverConfig, RetrieverSettings
 from .contrastive import nt_xent_loss, triplet_loss
 from .distillation import SoftTargets
 from .hard_negatives import WrongTexts, cross_entropy_of_own, hinge_of_own, row_distance
 from .optimal_transport import MahalanobisMetric, m_ltm_loss, pairwise_distance
 
-PAIRS_AT_ONCE = 65_536
 LARGEST_SCALE = 100.0  # of the similarities in nt-xent, as in CLIP
 CPU_FRAMES, GPU_FRAMES = 2**15, 2**18  # of log_mels in a batch, padding included: 32 clips of 10 s, and 256
 SORTED_AT_ONCE = 1024  # clips that are sorted by length together: more need not be in memory
@@ -310,11 +310,7 @@ class Retriever(nn.Module):
     ) -> np.ndarray:
         """Return the cells (texts[p], clips[p]) of `similarity`, [P], without computing the rest."""
         text, audio = self.under_metric(text_embeddings), self.under_metric(audio_embeddings)
-        found = []
-        for at in range(0, len(texts), PAIRS_AT_ONCE):
-            some = slice(at, at + PAIRS_AT_ONCE)
-            found.append(-np.linalg.norm(text[texts[some]] - audio[clips[some]], axis=-1))
-        return np.concatenate(found) if found else np.empty(0, np.float32)
+        return -compare_pairs(distance, text, texts, audio, clips)
 
 
 def merge_saved_adapters(directory: str | Path) -> None:

@@ -93,14 +93,19 @@ def solve_captioning(
         value: [C, K] of each candidate.
     """
     threshold = options.fluency_threshold if group.detector else 1.0
-    own = table.without_retrievers(set(table.encoder_score) - set(group.retrievers))
+    own = _scored_by(group, table)
     found = search_reranking(own, value, [list(group.captioners)], replace(options, fluency_threshold=threshold))
     return found.reranking, found.solution.cross_validated
 
 
 def choose_captions(group: Group, reranking: Reranking, table: CandidateTable) -> np.ndarray:
     """Return the index [C] of the candidate that a group chooses for each clip."""
-    return reranking.choose(table.without_retrievers(set(table.encoder_score) - set(group.retrievers)))
+    return reranking.choose(_scored_by(group, table))
+
+
+def _scored_by(group: Group, table: CandidateTable) -> CandidateTable:
+    """Return the table with the scores that the group's members give."""
+    return table.without_retrievers(set(table.encoder_score) - set(group.retrievers)).judged_by(group.captioners)
 
 
 def solve_retrieval(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.captioner.model import Captioner
 from models.errors import InputError
-from models.generation.candidates import ClipInputs
+from models.generation.proposals import ClipInputs
 from models.generation.token_ensemble import check_tokenizer
 from models.retriever.model import Retriever
 from models.retriever.optimal_transport import MahalanobisMetric

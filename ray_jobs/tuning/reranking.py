@@ -10,6 +10,7 @@ import pandas as pd
 from models.ensemble.candidate_table import CandidateTable, ValuedTable
 from models.ensemble.reranking import Reranking, allowed_candidates, normalise
 from models.ensemble.scores.base import weight_name
+from models.ensemble.scores.consensus import CONSENSUS
 from models.ensemble.scores.decoder import DECODER
 from models.metrics.captions import DEFAULT_METRICS, NOT_OF_CANDIDATES, missing_parts
 from models.selection.reranking_weights import ENCODER_WEIGHT, encoder_share, search_reranking
@@ -49,7 +50,9 @@ def search_weights(
     whole = found.reranking.captioners == everybody
     reranking = found.reranking.model_copy(update={"captioners": None}) if whole else found.reranking
     by_itself = replace(options, normalisation=reranking.normalisation)
-    alone = {name: search_reranking(table, value, [[name]], by_itself).reranking for name in everybody}
+    alone = {
+        name: search_reranking(_by_itself(table, name), value, [[name]], by_itself).reranking for name in everybody
+    }
     solution = found.solution
     best = reranking.convert(
         BestReranking,
@@ -73,6 +76,12 @@ def search_weights(
         "surface": _surface(search, table, value, found.reranking, experiment.seed),
     }
     return SearchOutcome(best, frames)
+
+
+def _by_itself(table: CandidateTable, captioner: str) -> CandidateTable:
+    """Return the table without the scores that come of other captioners."""
+    own = table.judged_by([captioner])
+    return replace(own, scores={column: one for column, one in own.scores.items() if not column.startswith(CONSENSUS)})
 
 
 def _means(reranking: Reranking, known: ValuedTable) -> dict[str, float]:
