@@ -176,6 +176,31 @@ def status(
 
 
 @app.command()
+def leaderboard(
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|FILE", help="A run directory or its URI, or the experiment's file", show_default=False
+        ),
+    ],
+    overrides: Overrides = None,
+    extra_metrics: Annotated[
+        str, typer.Option(help="Further metrics, comma-separated: spider,fense,r@1", show_default=False)
+    ] = "",
+    csv: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write all columns as CSV; - is standard output", show_default=False),
+    ] = None,
+) -> None:
+    """Rank every system of a run, single or combined, by value, interval and cost, from files alone.
+
+    Example: [bold]enclap leaderboard runs/demo --extra-metrics rouge_l,r@1 --csv systems.csv[/bold]
+    """
+    wanted = [name.strip() for name in extra_metrics.split(",") if name.strip()]
+    _job("leaderboard").run(run, overrides or [], wanted, csv)
+
+
+@app.command()
 def doctor(
     experiment: Annotated[
         Path | None,

@@ -33,6 +33,8 @@ from models.submission import LISTED, SubmissionError, write_captions, write_ret
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling, ColumnCosts
 from ray_jobs.results.metrics import (
+    CAPTION_VALUES,
+    RETRIEVAL_VALUES,
     CaptioningDetails,
     Detection,
     EnsembleMetrics,
@@ -87,7 +89,7 @@ class Retrieval:
 
 
 def run(experiment: Experiment) -> None:
-    """Fill ensemble/ with candidates, captions.csv, caption_values, retrieval.csv and metrics.json.
+    """Fill ensemble/ with candidates, captions.csv, retrieval.csv, the values of clips and queries, and metrics.json.
 
     Raises:
         NotReadyError: if `search` has not run on this experiment.
@@ -189,7 +191,7 @@ def _caption(members: TrainedMembers, reranking: Reranking, alone: Mapping[str, 
     warnings = _write_captions(target / "captions.csv", members.features.file_names, texts["ensemble"])
     scores = _score(texts, references)
     unfiltered_score = _score({"": unfiltered}, references)[""]
-    write_frame(target / "caption_values.parquet", _values_of_clips(clip_ids, texts, scores))
+    write_frame(target / CAPTION_VALUES, _values_of_clips(clip_ids, texts, scores))
     diversity = caption_diversity(texts["ensemble"])
     warnings += filter(None, [collapse_warning(diversity)])
     warnings += [f"not computed: {line}" for line in scores["ensemble"].absences]
@@ -277,6 +279,8 @@ def _retrieve(members: TrainedMembers) -> Retrieval:
         costs = column_costs(columns)
     warnings = write_ranking(directory.ensemble, queries, systems["ensemble"], members.features.file_names)
     scores = {name: retrieval_values(similarity, target) for name, similarity in systems.items()}
+    clips = [members.features.clip_ids[clip] for clip in target]
+    write_frame(directory.ensemble / RETRIEVAL_VALUES, _values_of_queries(clips, queries, scores))
     # transposed before fusing: where clips are the queries, similarities are normalised within a clip
     transposed = {name: similarity.T for name, similarity in similarities.items()}
     transposed["ensemble"] = fusion.join(transposed)
@@ -297,6 +301,23 @@ def _retrieve(members: TrainedMembers) -> Retrieval:
         warnings=warnings,
         costs=costs,
     )
+
+
+def _values_of_queries(clip_ids: list[str], queries: list[str], scores: dict[str, RetrievalScores]) -> pd.DataFrame:
+    """Return one row per system and query: its clip, the rank of that clip, and the average precision at 10."""
+    frames = [
+        pd.DataFrame(
+            {
+                "system": name,
+                "clip_id": clip_ids,
+                "caption": queries,
+                "rank": score.ranks,
+                "map@10": score.average_precision,
+            }
+        )
+        for name, score in scores.items()
+    ]
+    return pd.concat(frames, ignore_index=True)
 
 
 def _audio_to_text(similarity: np.ndarray, target: np.ndarray) -> RetrievalScores:

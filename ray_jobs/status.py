@@ -15,12 +15,10 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 from rich.table import Column, Table
 from rich.text import Text
 
-from models.records import RecordError, parse_record
-from ray_jobs.experiment.config import ConfigError, Experiment
+from models.records import RecordError
 from ray_jobs.features.files import SHARDS
 from ray_jobs.results.best import BEST, BestSweep
 from ray_jobs.results.member import NOT_VALIDATION, MemberMetrics, MemberProgress
@@ -29,6 +27,7 @@ from ray_jobs.run.console import console, messages, show, spell_duration
 from ray_jobs.run.directory import MARKER, RunDirectory, is_done
 from ray_jobs.run.entry import run_command
 from ray_jobs.run.lock import LEASE_S, Owner, heartbeat_age_s, read_owner
+from ray_jobs.run.recorded import read_experiment
 
 # outdated: made from other settings, so the next job makes it again. stopped: begun, and no job works on it.
 State = Literal["waiting", "running", "stopped", "failed", "outdated", "done"]
@@ -107,7 +106,7 @@ def read_status(root: Path | str) -> RunStatus:
         ConfigError: if there is no run, or another version of the schema described it.
         RecordError: if another version wrote a member's files.
     """
-    directory = RunDirectory(_read_experiment(str(root)))
+    directory = RunDirectory(read_experiment(str(root)))
     age, owner = heartbeat_age_s(directory.root), read_owner(directory.root)
     alive = age is not None and age < LEASE_S
     members = [_member(directory, name, alive) for name in directory.experiment.members]
@@ -134,39 +133,6 @@ def _with_running(*stages: list[Part]) -> tuple[list[Part], ...]:
     """Mark the first part that is not done as running: these run one after the other, and a job is at work."""
     first = next((part for of_stage in stages for part in of_stage if part.state != "done"), None)
     return tuple([replace(p, state="running") if p is first else p for p in of_stage] for of_stage in stages)
-
-
-def _read_experiment(root: str) -> Experiment:
-    """Read experiment.yaml, and replace its place and name by those where it was found."""
-    storage_path, name = storage.locate(root)
-    file = storage.working_copy(storage_path, name) / "experiment.yaml"
-    try:
-        record = yaml.safe_load(storage.read_text(file))
-    except OSError as error:
-        raise ConfigError(f"{storage.uri(file)}: no such file; expected a run directory such as runs/demo") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{storage.uri(file)}: not YAML: {error}") from error
-    if not isinstance(record, dict) or "experiment" not in record:
-        raise ConfigError(f"{storage.uri(file)}: found no key 'experiment', expected what `enclap prepare` writes")
-    commit = (record.get("provenance") or {}).get("commit", "unknown")
-    remedy = f"commit {commit} of the project wrote it: read it with that one, or run the experiment again with this"
-    recorded = json.dumps(_as_it_was(record["experiment"]))
-    experiment = parse_record(Experiment, recorded, storage.uri(file), remedy)
-    experiment.storage_path, experiment.name = storage_path, name
-    return experiment
-
-
-def _as_it_was(recorded: Any) -> Any:
-    """Return a recorded experiment; one from before `captions` could be set has retrievers that read raw captions."""
-    members = recorded.get("members") if isinstance(recorded, dict) else None
-    if not isinstance(members, dict):
-        return recorded
-    before = {
-        name: {"captions": "raw", **member}
-        for name, member in members.items()
-        if isinstance(member, dict) and member.get("kind") == "retriever"
-    }
-    return {**recorded, "members": members | before}
 
 
 def _state(path: Path, inputs: str) -> State:

@@ -11,12 +11,14 @@ import numpy as np
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.reporting.charts import label
 from ray_jobs.reporting.clips import AUDIO_S, shown_clips
+from ray_jobs.reporting.leaderboard import read_leaderboard
 from ray_jobs.reporting.members import shown_members
 from ray_jobs.reporting.searches import searches
 from ray_jobs.reporting.systems import chance, forests, summaries, tables
 from ray_jobs.results.best import BestReranking
 from ray_jobs.results.metrics import EnsembleMetrics
 from ray_jobs.results.table import read_table
+from ray_jobs.run.console import spell_duration
 from ray_jobs.run.directory import RunDirectory
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -32,13 +34,14 @@ def render(experiment: Experiment, directory: RunDirectory) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    environment.filters |= {"number": number, "label": label}
+    environment.filters |= {"number": number, "label": label, "duration": spell_duration}
     metrics = EnsembleMetrics.read(directory.ensemble)
     return environment.get_template("report.html").render(
         name=experiment.name,
         metrics=metrics,
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
         summary=summaries(metrics),
+        leaderboard=read_leaderboard(experiment, directory),
         tables=tables(metrics),
         chance=chance(metrics),
         forests=forests(metrics.comparisons),

@@ -146,6 +146,15 @@ def test_values_of_clips(smoke_run: Path) -> None:
             assert mean == pytest.approx(found["captioning"][system][metric], abs=1e-6)
 
 
+def test_values_of_queries(smoke_run: Path) -> None:
+    found = metrics(smoke_run)["retrieval"]
+    queries = pd.read_parquet(smoke_run / "ensemble" / "retrieval_values.parquet")
+    assert queries.groupby("system")["clip_id"].nunique().to_dict() == dict.fromkeys(found, 16)
+    for system, of_system in queries.groupby("system"):
+        assert of_system["map@10"].mean() == pytest.approx(found[system]["map@10"])
+        assert (of_system["rank"] <= 1).mean() == pytest.approx(found[system]["r@1"])
+
+
 def test_the_fluency_filter_is_no_proof_of_itself(
     smoke_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -191,6 +191,8 @@ def test_systems_intervals_and_banner_are_there(built: tuple[Experiment, str]) -
     for name in experiment.members:
         assert f">{name}<" in page
     assert "−0.030 to +0.041" in page
+    board = page[page.index('aria-label="Leaderboard of captioning"') : page.index("<h3>Captioning</h3>")]
+    assert board.count(">ensemble<") == 2, "of captioning and of retrieval"
     assert "these scores say nothing about Clotho or AudioCaps" in page
     assert "SPICE: needs Java 8 to 13" in page
     assert "It flags 12.5 %" in page

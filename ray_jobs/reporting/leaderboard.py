@@ -1,0 +1,357 @@
+"""Rank all systems of a run, single ones and ensembles, by value, interval and cost, from its files alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from models.ensemble.candidate_table import VALUE, CandidateTable
+from models.ensemble.score_arrays import NoCandidateError
+from models.errors import InputError
+from models.metrics.bootstrap import paired_bootstrap
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.reporting.systems import LOWER_IS_BETTER
+from ray_jobs.results.best import BestReranking, BestRetrieval
+from ray_jobs.results.member import MemberMetrics
+from ray_jobs.results.metrics import CAPTION_VALUES, RETRIEVAL_VALUES, EnsembleMetrics, Systems, Task, Values
+from ray_jobs.results.table import read_table
+from ray_jobs.run import storage
+from ray_jobs.run.directory import NotReadyError, RunDirectory, marker
+
+ENSEMBLE = "ensemble"
+RETRIEVAL_METRIC = "map@10"
+CAPTIONING_METRIC = "cider_d"  # where the search's objective has no test value
+KINDS = {"beam": "single beam", "rerank": "reranked"}  # by the second part of a system's name
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A system with what it reaches and what it takes; None where the run does not have it."""
+
+    task: Task
+    system: str
+    kind: str
+    metric: str
+    validation: float | None  # what weights were searched on: the value by which these were chosen
+    test: float
+    ci95: tuple[float, float] | None  # of the test value, over resampled clips
+    members: list[str]  # that run when it is used
+    parameters: int | None  # of these members, without the codec
+    training_s: float | None  # of these members, and of those that they were trained from
+    pareto: bool = False  # no other system of the task is at least as good with at most as many parameters
+    extra: Values = field(default_factory=dict)  # further test values
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """The systems of both tasks, best first."""
+
+    entries: list[Entry]
+    extra_metrics: list[str]
+    note: str = ""  # what the reader should know of them
+
+    def of(self, task: Task) -> list[Entry]:
+        """Return the entries of a task."""
+        return [entry for entry in self.entries if entry.task == task]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a frame with one row per entry, and missing values where the run lacks one."""
+        return pd.DataFrame([_row(entry, self.extra_metrics) for entry in self.entries])
+
+
+def read_leaderboard(experiment: Experiment, directory: RunDirectory, extra_metrics: Sequence[str] = ()) -> Leaderboard:
+    """Read the leaderboard of a run; no model is loaded.
+
+    Args:
+        extra_metrics: names of further metrics whose test values are wanted, such as `spider` or `r@1`.
+
+    Raises:
+        NotReadyError: if `combine` has not run.
+        InputError: if no system has a value by one of `extra_metrics`.
+        RecordError: if a file is damaged, or of another version.
+    """
+    target = directory.ensemble
+    if not storage.exists(target / EnsembleMetrics.FILE):
+        where = storage.uri(target / EnsembleMetrics.FILE)
+        raise NotReadyError(f"{where}: no such file; run `enclap combine` on the file of {experiment.name} first")
+    metrics = EnsembleMetrics.read(target)
+    _check_metrics(metrics, extra_metrics)
+    costs = _Costs(experiment, directory)
+    entries = []
+    for task in (_captioning(experiment, directory, metrics), _retrieval(experiment, directory, metrics)):
+        entries += _mark_pareto([_entry(task, system, costs, extra_metrics) for system in task.systems])
+    return Leaderboard(entries, list(extra_metrics), _note(directory))
+
+
+def _note(directory: RunDirectory) -> str:
+    """Say so where the search ran again after the test values were computed, with other settings."""
+    combined, searched = (marker(path).get("inputs") for path in (directory.ensemble, directory.search("reranking")))
+    if combined is None or searched is None or combined == searched:
+        return ""
+    return "test values are of an earlier search than validation values; `enclap combine` renews them"
+
+
+def _check_metrics(metrics: EnsembleMetrics, wanted: Iterable[str]) -> None:
+    systems = [*metrics.captioning.values(), *metrics.retrieval.values()]
+    known = list(dict.fromkeys(metric for values in systems for metric in values))
+    for metric in wanted:
+        if reason := metrics.captioning_details.absent.get(metric):
+            raise InputError(f"extra metric {metric!r} was not computed in this run: {reason}")
+        if metric not in known:
+            raise InputError(f"extra metric {metric!r}: expected one that the run has: {', '.join(known)}")
+
+
+# --- the systems of a task -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _TaskResults:
+    """What the run has of all systems of a task."""
+
+    task: Task
+    metric: str
+    systems: Systems
+    validation: dict[str, float]
+    per_item: pd.DataFrame | None  # columns `system`, `clip_id` and the metric
+    members: Callable[[str], list[str]]  # of a system: those whose output it reads
+    kind: Callable[[str], str]
+
+
+def _captioning(experiment: Experiment, directory: RunDirectory, metrics: EnsembleMetrics) -> _TaskResults:
+    best = _best_reranking(directory)
+    objective = best.objective if best else CAPTIONING_METRIC
+    has_all = all(objective in values for values in metrics.captioning.values())
+    metric = objective if has_all else CAPTIONING_METRIC
+
+    def members(system: str) -> list[str]:
+        name, _, how = system.rpartition("/")
+        if how == "beam":
+            return [name]
+        sources = [name] if name else (best and best.captioners) or experiment.caption_sources()
+        return [*sources, *(_weighed(best.weights, experiment) if best else []), *_filters(best, experiment)]
+
+    return _TaskResults(
+        task="captioning",
+        metric=metric,
+        systems=metrics.captioning,
+        validation=_validated_captions(directory, best, metric, metrics.captioning) if best else {},
+        per_item=_per_item(directory.ensemble / CAPTION_VALUES),
+        members=members,
+        kind=lambda system: KINDS.get(system.rpartition("/")[2], ENSEMBLE),
+    )
+
+
+def _retrieval(experiment: Experiment, directory: RunDirectory, metrics: EnsembleMetrics) -> _TaskResults:
+    path = directory.search("retrieval")
+    best = BestRetrieval.read(path) if storage.exists(path / BestRetrieval.FILE) else None
+
+    def members(system: str) -> list[str]:
+        if system in experiment.members:
+            return [system]
+        return _weighed(best.weights, experiment) if best else experiment.of_kind("retriever")
+
+    return _TaskResults(
+        task="retrieval",
+        metric=RETRIEVAL_METRIC,
+        systems=metrics.retrieval,
+        validation=_validated_rankings(path, best, metrics.retrieval) if best else {},
+        per_item=_per_item(directory.ensemble / RETRIEVAL_VALUES),
+        members=members,
+        kind=lambda system: "retriever" if system in experiment.members else "fused",
+    )
+
+
+def _best_reranking(directory: RunDirectory) -> BestReranking | None:
+    path = directory.search("reranking")
+    return BestReranking.read(path) if storage.exists(path / BestReranking.FILE) else None
+
+
+def _weighed(weights: dict[str, float], experiment: Experiment) -> list[str]:
+    """Return the members that give the scores which have a weight.
+
+    A score of one member is named `<member>` or `<score>/<member>`; one of all captioners together, such as a joint
+    likelihood, has a name of its own after the slash.
+    """
+    members: list[str] = []
+    for name, weight in weights.items():
+        score, slash, of = name.partition("/")
+        member = of if slash else score
+        if weight and member in experiment.members:
+            members.append(member)
+        elif weight and slash:
+            members += experiment.of_kind("captioner")
+    return list(dict.fromkeys(members))
+
+
+def _filters(best: BestReranking | None, experiment: Experiment) -> list[str]:
+    """Return the fluency detector, if candidates are filtered by it."""
+    return experiment.of_kind("fluency-detector")[:1] if best is None or best.fluency_threshold < 1 else []
+
+
+def _per_item(path: Path) -> pd.DataFrame | None:
+    """Return the values of single clips or queries, which earlier versions did not write of rankings."""
+    return read_table(storage.pull(path), EnsembleMetrics.COMMAND) if storage.exists(path) else None
+
+
+# --- validation ----------------------------------------------------------------------------------------------------
+
+
+def _validated_captions(
+    directory: RunDirectory, best: BestReranking, metric: str, systems: Iterable[str]
+) -> dict[str, float]:
+    """Return the mean validation value of the captions that each system chooses from the candidates of the search."""
+    path = directory.search("reranking") / "candidates.parquet"
+    if not storage.exists(path):
+        return {}
+    frame = read_table(storage.pull(path), BestReranking.COMMAND)
+    if VALUE + metric not in frame:  # a metric of whole corpora has no value of one candidate
+        return {}
+    known = CandidateTable.from_frame(frame, list(dict.fromkeys(frame["clip_id"])))
+    found = {}
+    for system in systems:
+        name, _, how = system.rpartition("/")
+        table = known.table.of_captioner(f"{name}/beam" if how == "beam" else name) if name else known.table
+        try:
+            chosen = best.reranking.choose(table)
+        except NoCandidateError:  # the search drew no beams, or not for this captioner
+            continue
+        found[system] = float(known.values[metric][np.arange(len(chosen)), chosen].mean())
+    return found
+
+
+def _validated_rankings(path: Path, best: BestRetrieval, systems: Iterable[str]) -> dict[str, float]:
+    """Return the validation value of each retriever's ranking and of the fused one."""
+    file = path / "similarities.npz"
+    if not storage.exists(file):
+        return {}
+    from models.metrics.retrieval import retrieval_values  # loads torch
+
+    with np.load(storage.pull(file)) as arrays:
+        similarities = dict(arrays)
+    target = similarities.pop("target")
+    rankings = {**similarities, ENSEMBLE: best.fusion.join(similarities)}
+    ranked = [system for system in systems if system in rankings]
+    return {system: retrieval_values(rankings[system], target).corpus[RETRIEVAL_METRIC] for system in ranked}
+
+
+# --- costs ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Costs:
+    """What members take, and what they need of each other."""
+
+    experiment: Experiment
+    directory: RunDirectory
+
+    def running(self, names: Iterable[str]) -> list[str]:
+        """Return members and the retrievers whose embeddings they read, in the order of the experiment."""
+        joint = self.experiment.token_ensembles
+        parts = [part for name in names for part in (joint[name].members if name in joint else [name])]
+        return self._closure(parts, lambda name: self.experiment.members[name].retrievers())
+
+    def trained(self, names: Iterable[str]) -> list[str]:
+        """Return members and all that had to be trained before them."""
+        return self._closure(names, lambda name: self.experiment.members[name].edges())
+
+    def parameters(self, members: list[str]) -> int | None:
+        """Return the parameters of members together; None where one is not there."""
+        found = [self._metrics(name) for name in members]
+        return sum(one.parameters for one in found if one) if all(found) else None
+
+    def training_s(self, members: list[str]) -> float | None:
+        """Return the seconds of the trainings that members needed; None where one is not there."""
+        found = [self._metrics(name) for name in self.trained(members)]
+        return sum(one.seconds for one in found if one) if all(found) else None
+
+    def _closure(self, names: Iterable[str], needs: Callable[[str], list[str]]) -> list[str]:
+        found: set[str] = set()
+        waiting = list(names)
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                found.add(name)
+                waiting += needs(name)
+        return [name for name in self.experiment.members if name in found]
+
+    def _metrics(self, name: str) -> MemberMetrics | None:
+        path = self.directory.member(name)
+        return MemberMetrics.read(path) if storage.exists(path / MemberMetrics.FILE) else None
+
+
+# --- entries -------------------------------------------------------------------------------------------------------
+
+
+def _entry(results: _TaskResults, system: str, costs: _Costs, extra_metrics: Sequence[str]) -> Entry:
+    values = results.systems[system]
+    members = costs.running(results.members(system))
+    return Entry(
+        task=results.task,
+        system=system,
+        kind=results.kind(system),
+        metric=results.metric,
+        validation=results.validation.get(system),
+        test=float(values[results.metric]),
+        ci95=_interval(results, system),
+        members=members,
+        parameters=costs.parameters(members),
+        training_s=costs.training_s(members),
+        extra={metric: values[metric] for metric in extra_metrics if metric in values},
+    )
+
+
+def _interval(results: _TaskResults, system: str) -> tuple[float, float] | None:
+    """Return the 95 % interval of a system's test value over resampled clips, whose queries are drawn together.
+
+    None where its mean over items is not the value, as with BLEU, which is computed of a whole corpus.
+    """
+    frame = results.per_item
+    if frame is None or results.metric not in frame:
+        return None
+    own = frame[frame["system"] == system]
+    values = own[results.metric].to_numpy(float)
+    if own["clip_id"].nunique() < 2 or not np.isclose(values.mean(), results.systems[system][results.metric]):
+        return None
+    # compared with nothing, the mean difference is the mean
+    return paired_bootstrap(values, np.zeros_like(values), groups=own["clip_id"].to_numpy()).ci95
+
+
+def _mark_pareto(entries: list[Entry]) -> list[Entry]:
+    """Return the entries of a task best first, with those marked that no other beats in value and parameters."""
+    sign = -1 if entries and entries[0].metric in LOWER_IS_BETTER else 1
+
+    def beats(one: Entry, other: Entry) -> bool:
+        assert one.parameters is not None
+        assert other.parameters is not None
+        as_good = sign * one.test >= sign * other.test and one.parameters <= other.parameters
+        return as_good and (one.test, one.parameters) != (other.test, other.parameters)
+
+    known = [entry for entry in entries if entry.parameters is not None]
+    marked = [
+        replace(entry, pareto=entry.parameters is not None and not any(beats(other, entry) for other in known))
+        for entry in entries
+    ]
+    return sorted(marked, key=lambda entry: -sign * entry.test)
+
+
+def _row(entry: Entry, extra_metrics: Sequence[str]) -> dict[str, object]:
+    low, high = entry.ci95 or (None, None)
+    return {
+        "task": entry.task,
+        "system": entry.system,
+        "kind": entry.kind,
+        "metric": entry.metric,
+        "validation": entry.validation,
+        "test": entry.test,
+        "test_low": low,
+        "test_high": high,
+        "parameters": entry.parameters,
+        "training_seconds": entry.training_s,
+        "members": " ".join(entry.members),
+        "pareto": entry.pareto,
+        **{f"test_{metric}": entry.extra.get(metric) for metric in extra_metrics},
+    }

@@ -1,0 +1,53 @@
+"""Read the experiment that a run directory was made from."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import yaml
+
+from models.records import parse_record
+from ray_jobs.experiment.config import ConfigError, Experiment
+from ray_jobs.run import storage
+
+
+def read_experiment(root: str) -> Experiment:
+    """Read experiment.yaml of a run, with its place and name as those where it was found.
+
+    Args:
+        root: a run directory or a copy of one, or the URI of a run in an object store.
+
+    Raises:
+        ConfigError: if there is no run.
+        RecordError: if another version of the schema described it.
+    """
+    storage_path, name = storage.locate(root)
+    file = storage.working_copy(storage_path, name) / "experiment.yaml"
+    try:
+        record = yaml.safe_load(storage.read_text(file))
+    except OSError as error:
+        raise ConfigError(f"{storage.uri(file)}: no such file; expected a run directory such as runs/demo") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{storage.uri(file)}: not YAML: {error}") from error
+    if not isinstance(record, dict) or "experiment" not in record:
+        raise ConfigError(f"{storage.uri(file)}: found no key 'experiment', expected what `enclap prepare` writes")
+    commit = (record.get("provenance") or {}).get("commit", "unknown")
+    remedy = f"commit {commit} of the project wrote it: read it with that one, or run the experiment again with this"
+    recorded = json.dumps(_as_it_was(record["experiment"]))
+    experiment = parse_record(Experiment, recorded, storage.uri(file), remedy)
+    experiment.storage_path, experiment.name = storage_path, name
+    return experiment
+
+
+def _as_it_was(recorded: Any) -> Any:
+    """Return a recorded experiment; one from before `captions` could be set has retrievers that read raw captions."""
+    members = recorded.get("members") if isinstance(recorded, dict) else None
+    if not isinstance(members, dict):
+        return recorded
+    before = {
+        name: {"captions": "raw", **member}
+        for name, member in members.items()
+        if isinstance(member, dict) and member.get("kind") == "retriever"
+    }
+    return {**recorded, "members": members | before}
