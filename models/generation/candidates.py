@@ -290,12 +290,10 @@ def decode(
     captioner: CaptionSource, states: States, mask: Tensor, decoding: Decoding, sampled: bool = True
 ) -> Proposed:
     """Search captions for each of B encoded clips, and sample them, if they are wanted."""
-    draws = (
-        sample(captioner, states, mask, decoding.sampling, decoding.seed)
-        if sampled
-        else [[] for _ in range(len(states))]
-    )
-    return Proposed(draws, search(captioner, states, mask, decoding.beam))
+    searched = search(captioner, states, mask, decoding.beam)
+    if not sampled:
+        return Proposed([[] for _ in searched], searched)
+    return Proposed(sample(captioner, states, mask, decoding.sampling, decoding.seed), searched)
 
 
 def _distinct(candidates: list[Candidate]) -> list[Candidate]:

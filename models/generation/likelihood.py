@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ..captioner.model import IGNORED, Captioner
+from ..captioner.distillation import IGNORED
+from ..captioner.model import Captioner
 from ..captioner.shared_cross_attention import shared_states_cache
 
 TEXTS_AT_ONCE = 512  # rows of the decoder, padding included

@@ -336,7 +336,7 @@ def _as_read(config: RetrieverSettings, texts: Iterable[str]) -> list[str]:
     return [reading_form(text) if config.captions == "normalised" else text for text in texts]
 
 
-def _projection(dim: int, config: RetrieverConfig) -> nn.Module:
+def _projection(dim: int, config: RetrieverConfig) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(dim, config.hidden_dim),
         nn.ReLU(),

@@ -10,7 +10,8 @@ from models.captioner.model import Captioner
 from models.ensemble import retrieval_columns
 from models.ensemble.retrieval_columns import best_clips, caption_column, captions_of, likelihood_column, spread
 from models.ensemble.retrieval_fusion import normalise_rows
-from models.generation.candidates import ClipInputs, encoded_batches, search
+from models.generation.candidates import encoded_batches, search
+from models.generation.proposals import ClipInputs
 from models.settings import BeamConfig
 
 from ..conftest import CAPTIONS

@@ -6,7 +6,8 @@ import torch
 
 from models.captioner.model import Captioner
 from models.generation.agreed_captions import agreed_captions
-from models.generation.candidates import ClipInputs, beam_search
+from models.generation.candidates import beam_search
+from models.generation.proposals import ClipInputs
 from models.settings import BeamConfig
 
 from ..captioner.test_distillation import other

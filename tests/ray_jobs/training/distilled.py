@@ -109,7 +109,7 @@ def new_model(member: AnyMember, experiment: Experiment, words: list[str]) -> Re
     if isinstance(member, RetrieverMember):
         return Retriever.create(member.convert(RetrieverConfig, log_mel=experiment.features.log_mel), words).eval()
     assert isinstance(member, CaptionerMember)
-    dim = sum(experiment.members[name].joint_dim for name in member.retrievers())  # type: ignore[union-attr]
+    dim = sum(experiment.members[name].joint_dim for name in member.retrievers())  # type: ignore[union-attr, misc]
     config = member.convert(CaptionerConfig, codebooks=3, codebook_size=16, audio_embedding_dim=dim)
     return Captioner.create(config, words).eval()
 

@@ -60,7 +60,7 @@ def retriever_batches(epoch: int, captions: list[list[str]] | None = None, **set
 
 
 def test_a_retriever_reads_stretches_and_mixtures_in_training() -> None:
-    for log_mel, lengths, captions, clips, _ in retriever_batches(0, audio_encoder={"max_frames": 64}):
+    for log_mel, lengths, captions, clips, *_ in retriever_batches(0, audio_encoder={"max_frames": 64}):
         assert captions == [str(clip) for clip in clips.tolist()]
         assert captions == [str(int(row[0, 0])) for row in log_mel]
         assert lengths.tolist() == [min(40 + 10 * int(caption), 64) for caption in captions]
@@ -78,8 +78,10 @@ def test_a_retriever_reads_wrong_captions_of_each_clip_where_they_are_asked_for(
     assert all(wrong is None for *_, wrong in retriever_batches(0, said))
     settings = {"wrong_captions": {"number": 2}}
     read, again, later = (retriever_batches(epoch, said, **settings) for epoch in (0, 0, 1))
-    for _, _, captions, clips, wrong in read:
-        for caption, clip, of_clip in zip(captions, clips.tolist(), wrong, strict=True):
+    for batch in read:
+        wrong = batch.wrong
+        assert wrong is not None
+        for caption, clip, of_clip in zip(batch.captions, batch.clips.tolist(), wrong, strict=True):
             assert caption in said[clip]
             assert not set(of_clip) & set(said[clip])
         assert any(wrong)
