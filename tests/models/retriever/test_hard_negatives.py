@@ -69,7 +69,7 @@ def test_is_added_to_the_loss_of_the_pairs(batch: tuple[torch.Tensor, torch.Tens
 @pytest.mark.parametrize(("loss", "metric"), LOSSES)
 def test_its_gradient_is_that_of_its_values(batch: tuple[torch.Tensor, torch.Tensor], loss: str, metric: str) -> None:
     model = retriever(loss=loss, metric=metric)
-    weight = model.text_projection[0].weight
+    weight = model.text_projection.get_parameter("0.weight")
     model(*batch, CAPTIONS, wrong=WRONG).backward()
     direction = torch.randn_like(weight, generator=torch.Generator().manual_seed(0))
     slope, step = float((weight.grad * direction).sum()), 1e-6
