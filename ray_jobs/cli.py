@@ -111,12 +111,18 @@ def combine(experiment: ExperimentFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def export(experiment: ExperimentFile, overrides: Overrides = None) -> None:
+def export(
+    experiment: ExperimentFile,
+    overrides: Overrides = None,
+    commercial: Annotated[
+        bool, typer.Option("--commercial", help="Refuse members whose corpora are not known to allow commercial use")
+    ] = False,
+) -> None:
     """Write the ensemble as one directory that loads without Ray and without a network.
 
     Example: [bold]enclap export experiments/demo.yaml[/bold]
     """
-    _run("export", experiment, overrides)
+    _run("export", experiment, overrides, commercial=commercial)
 
 
 @app.command()
@@ -346,7 +352,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _run(job: str, file: Path, overrides: list[str] | None, look_only: bool = False) -> None:
+def _run(job: str, file: Path, overrides: list[str] | None, look_only: bool = False, **options: Any) -> None:
     """Run a job on its run directory, which no other job may write meanwhile, unless it writes nothing."""
     from ray_jobs.run.directory import RunDirectory
     from ray_jobs.run.lock import only_writer
@@ -360,7 +366,7 @@ def _run(job: str, file: Path, overrides: list[str] | None, look_only: bool = Fa
     with only_writer(directory.root):
         directory.write_experiment()
         _connect()
-        _job(job).run(experiment)
+        _job(job).run(experiment, **options)
 
 
 def _load(file: Path, overrides: list[str] | None) -> Experiment:

@@ -13,6 +13,7 @@ from models.ensemble.bundle import MANIFEST, BundleManifest
 from models.files import atomic_directory, sha256_of
 from models.retriever.collapse import collapse_warnings
 from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.licences import check_commercial, corpus_uses, research_only
 from ray_jobs.experiment.member_config import CaptionerMember, FluencyDetectorMember
 from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling
 from ray_jobs.results.member import DOUBTFUL_PAIRS, MemberMetrics, checked_weights
@@ -32,13 +33,19 @@ that bundle.json names under provenance, or are published ones as they were. The
 {published}"""
 
 
-def run(experiment: Experiment) -> None:
+def run(experiment: Experiment, commercial: bool = False) -> None:
     """Write bundle/: members, codec, tuned parameters, provenance and licence notes.
 
+    Args:
+        commercial: whether to refuse members that are not known to be free for commercial use.
+
     Raises:
+        LicenceError: if `commercial`, naming these members and their corpora.
         NotReadyError: if `combine` has not run on this experiment.
         RecordError: if what search or combine wrote cannot be read.
     """
+    if commercial:
+        check_commercial(experiment)
     directory = RunDirectory(experiment)
     require(directory.ensemble, directory.search_inputs(), "combine", experiment.name)
     if is_done(directory.bundle, directory.search_inputs()):
@@ -65,6 +72,8 @@ def run(experiment: Experiment) -> None:
     storage.push(directory.bundle)
     mark_done(directory.bundle, directory.search_inputs())
     size = sum(path.stat().st_size for path in directory.bundle.rglob("*") if path.is_file())
+    for use in research_only(experiment):
+        say(f"export: not for commercial use: {use}", style="yellow")
     say(f"export: {directory.bundle} ({size / 2**20:.1f} MiB)")
     if storage.is_remote(directory.bundle):
         say(f"export: kept at {storage.uri(directory.bundle)}")
@@ -72,7 +81,7 @@ def run(experiment: Experiment) -> None:
 
 def _notice(experiment: Experiment) -> str:
     """Return the licence notes of what the weights were trained on."""
-    corpora = "\n".join(f"- {name} ({corpus.kind}): {corpus.licence}" for name, corpus in experiment.corpora.items())
+    corpora = "\n".join(f"- {use}" for use in corpus_uses(experiment))
     published = "".join(
         f"- {name}: the weights of {Path(member.checkpoint).name} as they were published\n"
         for name, member in experiment.ensemble().items()
