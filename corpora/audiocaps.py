@@ -16,7 +16,7 @@ from corpora.csv_files import CsvTable, read_csv
 from corpora.files import AudioFolder, find_one
 from corpora.ids import parse_youtube_name, whole_number, without_suffix
 from corpora.rows import Row, split_usable
-from corpora.settings import CorpusSettings, Split
+from corpora.settings import CorpusSettings, Split, Terms
 from corpora.table import CorpusTable
 
 _NAMES = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
@@ -30,7 +30,7 @@ _AUDIO = (".", "audio", "waveforms", "audio_32000Hz", "AUDIOCAPS/audio_32000Hz")
 class AudioCapsCorpus(CorpusSettings):
     """AudioCaps: `root` holds `train.csv`, `val.csv` and `test.csv`, and the audio in `train/`, `val/` and `test/`."""
 
-    licence = "the captions are MIT, the audio is YouTube's"
+    terms = Terms("the captions are MIT, the audio is YouTube's", commercial_use=False)
 
     kind: Literal["audiocaps"]
     splits: list[Split] = Field(min_length=1, description="splits that are used")

@@ -11,7 +11,7 @@ from pydantic import Field
 from corpora.csv_files import read_csv
 from corpora.files import AudioFolder, find_one
 from corpora.rows import Row, split_usable
-from corpora.settings import CorpusSettings, Split
+from corpora.settings import CorpusSettings, Split, Terms
 from corpora.table import CorpusTable
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class ClothoCorpus(CorpusSettings):
     aac-datasets' folder `CLOTHO_v2.1`, or the folder that it lies in, is understood, too.
     """
 
-    licence = "academic and non-commercial"
+    terms = Terms("academic and non-commercial", commercial_use=False)
 
     kind: Literal["clotho"]
     splits: list[Split] = Field(min_length=1, description="splits that are used")

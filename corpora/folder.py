@@ -10,11 +10,11 @@ from pydantic import Field
 from corpora.csv_files import CsvTable, Line, read_csv
 from corpora.files import AudioFolder
 from corpora.rows import Row, ids_of, split_usable
-from corpora.settings import SPLIT_NAMES, CorpusSettings, Split
+from corpora.settings import SPLIT_NAMES, OwnCorpusSettings, Split
 from corpora.table import CorpusError, CorpusTable
 
 
-class FolderCorpus(CorpusSettings):
+class FolderCorpus(OwnCorpusSettings):
     """Your own recordings: `<root>/<split>.csv` and the audio in `<root>/<split>/`, or `<root>/captions.csv` for all
     splits and the audio beside it.
 

@@ -20,7 +20,7 @@ from corpora.files import read_json
 from corpora.folder import read_folder
 from corpora.mixing import Mixture
 from corpora.rows import Row, split_usable
-from corpora.settings import CorpusSettings
+from corpora.settings import OwnCorpusSettings, Terms
 from corpora.table import CorpusError, CorpusTable
 
 MAX_RATIO_DB = 5.0  # as in Wu et al.'s code: uniform between -5 and 5 dB
@@ -28,7 +28,7 @@ _EXPECTED_REJECTED = '[{"idx": [number of the pair, place of the caption]}, ...]
 _EXPECTED = '{"dataset": [{"audio_files": ["a.wav", "b.wav"], "chatgpt_mixups": ["...", ...]}, ...]}'
 
 
-class MixturesCorpus(CorpusSettings):
+class MixturesCorpus(OwnCorpusSettings):
     """Pairs of the training clips in `root`, played together."""
 
     paths = ("root", "pairs", "rejected")
@@ -46,6 +46,10 @@ class MixturesCorpus(CorpusSettings):
     )
     splits: list[Literal["train"]] = Field(["train"], min_length=1, description="splits that are used; it has one")
     seed: int = Field(0, description="seed of each pair's level difference and offset")
+
+    def stated_terms(self) -> Terms:
+        """Return Clotho's terms for pairs of its clips, and else what the experiment states."""
+        return ClothoCorpus.terms if self.layout == "clotho" else super().stated_terms()
 
     def read(self, split: str) -> CorpusTable:
         """Read all pairs.

@@ -17,7 +17,7 @@ from corpora.audio import parquet_clip
 from corpora.csv_files import numbered_captions
 from corpora.files import leads_out
 from corpora.rows import Row, ids_of, split_usable
-from corpora.settings import SPLIT_NAMES, CorpusSettings, Split
+from corpora.settings import SPLIT_NAMES, OwnCorpusSettings, Split
 from corpora.table import CorpusError, CorpusTable
 
 _CAPTIONS = ("caption", "captions", "text", "raw_text")
@@ -25,7 +25,7 @@ _IDS = ("freesound_id", "sound_id", "youtube_id")
 BATCH_ROWS = 64  # rows of audio in memory at a time
 
 
-class ParquetCorpus(CorpusSettings):
+class ParquetCorpus(OwnCorpusSettings):
     """Audio inside Parquet files: `<root>/<split>-*.parquet`, `<root>/data/<split>-*.parquet` or
     `<root>/<split>/*.parquet`.
 

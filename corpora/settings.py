@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -20,19 +21,31 @@ SPLIT_NAMES: dict[str, tuple[str, ...]] = {
 }
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What a corpus's licence says, and whether it allows commercial use; None where that is not known."""
+
+    licence: str
+    commercial_use: bool | None = None
+
+
 class CorpusSettings(BaseModel, ABC):
     """A corpus in an experiment file: unknown keys are errors.
 
-    `paths` are its settings that are paths; `licence` is what a bundle's NOTICE says of weights trained on it;
-    `overlaps` names the test sets that have clips of it, which is what exclusion lists are for.
+    `paths` are its settings that are paths; `terms` is what a bundle's NOTICE says of weights trained on it; `overlaps`
+    names the test sets that have clips of it, which is what exclusion lists are for.
     """
 
     model_config = ConfigDict(extra="forbid")
     paths: ClassVar[tuple[str, ...]] = ("root",)
-    licence: ClassVar[str] = "see the corpus's own licence"
+    terms: ClassVar[Terms] = Terms("see the corpus's own licence")
     overlaps: ClassVar[str] = ""
 
     root: str = Field(description="folder of the corpus, absolute on a cluster")
+
+    def stated_terms(self) -> Terms:
+        """Return what is known of its licence; by default `terms`."""
+        return self.terms
 
     @property
     def folder(self) -> Path:
@@ -50,3 +63,20 @@ class CorpusSettings(BaseModel, ABC):
     def exclusion_lists(self) -> list[Path]:
         """Return the files next to the corpus that name clips which no corpus may train on (`corpora.exclusions`)."""
         return []
+
+
+class OwnCorpusSettings(CorpusSettings):
+    """A corpus of the user's own, who alone knows its licence."""
+
+    licence: str | None = Field(
+        None, description="what may be done with the recordings and captions; a bundle's `NOTICE` repeats it"
+    )
+    commercial_use: bool | None = Field(
+        None,
+        description="whether the licence allows commercial use; if none, it is unknown, and `enclap export "
+        "--commercial` refuses members trained on it",
+    )
+
+    def stated_terms(self) -> Terms:
+        """Return the licence that the experiment states."""
+        return Terms(self.licence or self.terms.licence, self.commercial_use)

@@ -11,7 +11,7 @@ from pydantic import Field
 from corpora.files import AudioFolder, find_one, read_json
 from corpora.ids import parse_youtube_name, without_suffix
 from corpora.rows import Row, split_usable
-from corpora.settings import CorpusSettings
+from corpora.settings import CorpusSettings, Terms
 from corpora.table import CorpusError, CorpusTable
 
 Source = Literal["AudioSet_SL", "BBC_Sound_Effects", "FreeSound", "SoundBible"]
@@ -29,7 +29,7 @@ _AUDIO = ("Audio", "audio", "waveforms", "WavCaps/Audio", ".")
 class WavCapsCorpus(CorpusSettings):
     """WavCaps: `root` holds `json_files/<source>/*_final.json` as published, and FLAC files in `Audio/<source>/`."""
 
-    licence = "for academic use"
+    terms = Terms("for academic use", commercial_use=False)
     overlaps = "Clotho's and AudioCaps' test sets"
 
     kind: Literal["wavcaps"]

@@ -118,12 +118,15 @@ def export(
         str | None,
         typer.Option("--members", help="Only these members, such as a student, separated by commas: bundle-NAMES/"),
     ] = None,
+    commercial: Annotated[
+        bool, typer.Option("--commercial", help="Refuse members whose corpora are not known to allow commercial use")
+    ] = False,
 ) -> None:
     """Write the ensemble as one directory that loads without Ray and without a network.
 
     Example: [bold]enclap export experiments/demo.yaml[/bold]
     """
-    _run("export", experiment, overrides, members=members)
+    _run("export", experiment, overrides, members=members, commercial=commercial)
 
 
 @app.command()
@@ -353,7 +356,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _run(job: str, file: Path, overrides: list[str] | None, look_only: bool = False, **options: str | None) -> None:
+def _run(job: str, file: Path, overrides: list[str] | None, look_only: bool = False, **options: Any) -> None:
     """Run a job on its run directory, which no other job may write meanwhile, unless it writes nothing.
 
     Args:

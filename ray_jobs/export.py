@@ -24,6 +24,7 @@ from models.retriever.collapse import collapse_warnings
 from models.settings import SamplingConfig
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.fingerprint import fingerprint
+from ray_jobs.experiment.licences import check_commercial, corpus_uses, research_only
 from ray_jobs.experiment.member_config import CaptionerMember, FluencyDetectorMember
 from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling
 from ray_jobs.results.member import DOUBTFUL_PAIRS, MemberMetrics, checked_weights
@@ -79,21 +80,27 @@ class Choices:
         )
 
 
-def run(experiment: Experiment, members: str | None = None) -> None:
+def run(experiment: Experiment, members: str | None = None, commercial: bool = False) -> None:
     """Write bundle/: members, codec, tuned parameters, provenance and licence notes.
 
     Args:
         members: names of some members, separated by commas, to write them alone into bundle-<names>/ as soon as they
             are trained.
+        commercial: whether to refuse members that are not known to be free for commercial use.
 
     Raises:
         NotReadyError: if `combine` has not run on this experiment, or one of `members` is not trained.
         ConfigError: if `members` cannot work alone.
+        LicenceError: if `commercial`, naming these members and their corpora.
         RecordError: if what search or combine wrote cannot be read.
     """
+    names = None if members is None else [name.strip() for name in members.split(",")]
+    some = None if names is None else with_members(experiment, names)
+    if commercial:
+        check_commercial(experiment, names)
     directory = RunDirectory(experiment)
-    if members is not None:
-        _export_some(experiment, directory, [name.strip() for name in members.split(",")])
+    if some:
+        _export_some(experiment, directory, some)
         return
     inputs = directory.search_inputs()
     require(directory.ensemble, inputs, "combine", experiment.name)
@@ -105,7 +112,8 @@ def run(experiment: Experiment, members: str | None = None) -> None:
     manifest = _manifest(experiment, directory, codec)
     for leftover in [*directory.root.glob(".bundle*.partial"), *directory.root.glob(".bundle.*.old")]:
         shutil.rmtree(leftover)  # of a killed export: this one holds the run's lock
-    with _bundle(experiment, directory, directory.bundle, codec) as partial:
+    with _bundle(experiment, directory, directory.bundle, _notice(experiment)) as partial:
+        codec.save(partial / "codec" / "codec.safetensors")
         if needs_references(manifest.needed_columns()):
             save_file(TrainedMembers(experiment, REFERENCE_SPLIT).references, partial / REFERENCES)
         (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -113,15 +121,16 @@ def run(experiment: Experiment, members: str | None = None) -> None:
     _finish(directory.bundle, inputs)
 
 
-def _export_some(experiment: Experiment, directory: RunDirectory, names: list[str]) -> None:
-    """Write some members alone into bundle-<names>/."""
-    some = with_members(experiment, names)
+def _export_some(experiment: Experiment, directory: RunDirectory, some: Experiment) -> None:
+    """Write the members of `some`, of a larger experiment, alone into bundle-<names>/."""
+    names = list(some.members)
     for name in names:
         require(directory.member(name), directory.member_inputs(name), "train", experiment.name)
     target = directory.root / f"{directory.bundle.name}-{'-'.join(names)}"
     codec = load_codec(experiment.features.codec, experiment.features.codebooks)
     manifest = _manifest(some, directory, codec, Choices.unsearched(some))
-    with _bundle(some, directory, target, codec) as partial:
+    with _bundle(some, directory, target, _notice(experiment, names)) as partial:
+        codec.save(partial / "codec" / "codec.safetensors")
         (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     _finish(target, fingerprint({name: directory.member_inputs(name) for name in names}))
 
@@ -150,17 +159,16 @@ def with_members(experiment: Experiment, names: list[str]) -> Experiment:
 
 
 @contextmanager
-def _bundle(experiment: Experiment, directory: RunDirectory, target: Path, codec: Codec) -> Iterator[Path]:
-    """Yield the unfinished bundle of an experiment's members, for its manifest; it is put in place afterwards."""
+def _bundle(experiment: Experiment, directory: RunDirectory, target: Path, notice: str) -> Iterator[Path]:
+    """Yield the unfinished bundle of an experiment's members, for all else; it is put in place afterwards."""
     with atomic_directory(target) as partial:
         for name in experiment.ensemble():
             # Further kept epochs, logs and lists of training clips are not needed to load a member.
             member = storage.pull(directory.member(name))
             ignored = shutil.ignore_patterns(KEPT, LOG, DOUBTFUL_PAIRS, "wandb", ".*")
             shutil.copytree(member, partial / "members" / name, ignore=ignored)
-        codec.save(partial / "codec" / "codec.safetensors")
         yield partial
-        (partial / "NOTICE").write_text(_notice(experiment), encoding="utf-8")
+        (partial / "NOTICE").write_text(notice, encoding="utf-8")
         (partial / "SHA256SUMS").write_text(_checksums(partial), encoding="utf-8")
         if storage.is_remote(target):
             storage.remove(target)  # a push leaves files there that the new bundle lacks
@@ -176,13 +184,15 @@ def _finish(bundle: Path, inputs: str) -> None:
         say(f"export: kept at {storage.uri(bundle)}")
 
 
-def _notice(experiment: Experiment) -> str:
-    """Return the licence notes of what the weights were trained on."""
-    corpora = "\n".join(f"- {name} ({corpus.kind}): {corpus.licence}" for name, corpus in experiment.corpora.items())
+def _notice(experiment: Experiment, names: list[str] | None = None) -> str:
+    """Return the licence notes of what the weights of some members, or of all, were trained on, and say what is forbidden."""
+    for use in research_only(experiment, names):
+        say(f"export: not for commercial use: {use}", style="yellow")
+    corpora = "\n".join(f"- {use}" for use in corpus_uses(experiment, names))
     published = "".join(
         f"- {name}: the weights of {Path(member.checkpoint).name} as they were published\n"
         for name, member in experiment.ensemble().items()
-        if isinstance(member, FluencyDetectorMember) and member.checkpoint
+        if isinstance(member, FluencyDetectorMember) and member.checkpoint and (names is None or name in names)
     )
     return NOTICE.format(corpora=corpora, codec=experiment.features.codec, published=published)
 

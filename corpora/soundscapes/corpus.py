@@ -7,14 +7,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from corpora.folder import read_folder
-from corpora.settings import CorpusSettings, Split
+from corpora.settings import CorpusSettings, Split, Terms
 from corpora.table import CorpusTable
 
 
 class SoundscapesCorpus(CorpusSettings):
     """The built-in synthetic corpus, rendered into `root` on first use."""
 
-    licence = "synthetic, made by this project: no third-party data"
+    terms = Terms("synthetic, made by this project: no third-party data", commercial_use=True)
 
     kind: Literal["soundscapes"]
     splits: dict[Split, Annotated[int, Field(ge=2)]] = Field(description="number of clips of each split")

@@ -290,10 +290,9 @@ def decode(
     captioner: CaptionSource, states: States, mask: Tensor, decoding: Decoding, sampled: bool = True
 ) -> Proposed:
     """Search captions for each of B encoded clips, and sample them, if they are wanted."""
+    drawn = sample(captioner, states, mask, decoding.sampling, decoding.seed) if sampled else None
     searched = search(captioner, states, mask, decoding.beam)
-    if not sampled:
-        return Proposed([[] for _ in searched], searched)
-    return Proposed(sample(captioner, states, mask, decoding.sampling, decoding.seed), searched)
+    return Proposed(drawn or [[] for _ in searched], searched)
 
 
 def _distinct(candidates: list[Candidate]) -> list[Candidate]:

@@ -20,6 +20,8 @@ from ray_jobs.run import storage
 
 PACKAGES = ("ray", "torch", "transformers", "timm", "descript-audio-codec", "aac-metrics", "numpy", "pandas", "pyarrow")
 MARKER = ".done.json"
+# Settings of a corpus that its features do not depend on.
+NOT_OF_FEATURES = {"root", "licence", "commercial_use"}
 # Settings of a member that its weights do not depend on.
 NOT_OF_WEIGHTS = {"resources", "doubtful_pairs", "watched_clips"}
 # Fields added after version 0.1, with the values that stand for what was before, which fingerprints leave out.
@@ -111,8 +113,10 @@ class RunDirectory:
     # Fingerprints of all that a result depends on; they decide what a job may skip.
 
     def features_inputs(self) -> str:
-        # The place of a corpus does not matter; its files are compared one by one.
-        corpora = {n: corpus.model_dump(mode="json", exclude={"root"}) for n, corpus in self.experiment.corpora.items()}
+        # The place of a corpus does not matter, nor what is known of its licence; its files are compared one by one.
+        corpora = {
+            n: corpus.model_dump(mode="json", exclude=NOT_OF_FEATURES) for n, corpus in self.experiment.corpora.items()
+        }
         return fingerprint(self.experiment.features, corpora, self.experiment.exclusions)
 
     def member_inputs(self, name: str) -> str:

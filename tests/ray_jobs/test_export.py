@@ -56,6 +56,7 @@ def test_a_bundle_stays_until_the_next_is_whole(tmp_path: Path, monkeypatch: pyt
     assert {path.name for path in run.bundle.iterdir()} == made
     notice = (run.bundle / "NOTICE").read_text()
     assert "- soundscapes (soundscapes): synthetic" in notice
+    assert f"of it: {', '.join(experiment.members)}" in notice
     assert "Clotho" not in notice, "the run did not see it"
     # a bundle of other settings, and what two killed exports left
     mark_done(run.bundle, "others")
