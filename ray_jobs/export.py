@@ -185,7 +185,7 @@ def _finish(bundle: Path, inputs: str) -> None:
 
 
 def _notice(experiment: Experiment, names: list[str] | None = None) -> str:
-    """Return the licence notes of what the weights of some members, or of all, were trained on, and say what is forbidden."""
+    """Return the licence notes of what some members, or all, were trained on, and say which may not be used freely."""
     for use in research_only(experiment, names):
         say(f"export: not for commercial use: {use}", style="yellow")
     corpora = "\n".join(f"- {use}" for use in corpus_uses(experiment, names))

@@ -18,14 +18,14 @@ from ..ensemble.scores.decoder import DECODER
 from ..ensemble.scores.encoder import ENCODER
 from ..ensemble.scores.registry import either_sign
 from ..settings import EncoderScoring, Fallback
-from .rules import RULES, Comparison, Rule, Solution, compare
+from .rules import AUTO, Comparison, Rule, Solution, compare
 from .weight_problem import STARTS, LinePoint, Pairs, WeightProblem
 from .weight_search import check_search, line_curve
 
 ENCODER_WEIGHT = 0.7  # in the paper (arXiv 2309.17352); the decoder has the rest
 MIXTURE = "captioners"  # the column of trials that names whose candidates entered
 MOST_MIXED = 6  # captioners of which every group is tried: 63 groups
-COMPARED_GROUPS = 2  # beside all captioners: those that are best under the prior weights
+COMPARED_GROUPS = 2  # of several captioners, but not all: those that are best under the prior weights
 NORMALISATIONS = ("none", "z", "rank")  # what `auto` compares
 
 
@@ -45,7 +45,7 @@ class RerankingOptions:
     @property
     def rules(self) -> tuple[Rule, ...]:
         """Return the rules that are compared."""
-        return RULES if self.rule == "auto" else (self.rule,)
+        return AUTO if self.rule == "auto" else (self.rule,)
 
 
 @dataclass(frozen=True)
@@ -127,9 +127,9 @@ def search_reranking(
 ) -> RerankingFound:
     """Choose the weights of the scores and the group of captioners by the mean value of the chosen candidates.
 
-    Compared, by nested cross-validation, are all rules on the first mixture, on those of the others that are best under
-    the prior weights, and each captioner's beam search alone: so the ensemble is never chosen where, held out, a single
-    captioner is better.
+    Compared, by nested cross-validation, are the rules on the first mixture, on each captioner's candidates alone, and on
+    those of the other mixtures that are best under the prior weights; and each captioner's beam search. So the ensemble
+    is never chosen where, held out, a single captioner is better.
 
     Args:
         value: [C, K] of each candidate by the metric; higher is better.
@@ -178,13 +178,14 @@ def _systems(
     def of_group(captioners: list[str], normalisation: str) -> _System:
         return system(captioners, normalisation, table.of_members(captioners))
 
-    everybody = [of_group(mixtures[0], normalisation) for normalisation in normalisations]
-    others = [of_group(captioners, normalisations[0]) for captioners in mixtures[1:]]
+    groups = [mixtures[0], *([name] for name in mixtures[0] if len(mixtures[0]) > 1)]
+    always = [of_group(captioners, normalisation) for captioners in groups for normalisation in normalisations]
+    others = [of_group(captioners, normalisations[0]) for captioners in mixtures[1:] if len(captioners) > 1]
     others.sort(key=lambda one: -float(one.problem.of_clips(one.problem.prior).mean()))
     beams = table.with_scores([weight_name(DECODER)])
     sources = [f"{name}/beam" for name in mixtures[0] if beams.proposes(f"{name}/beam")]
     alone = [system([source], "none", beams.of_members([source])) for source in sources]
-    found = [*everybody, *others[:COMPARED_GROUPS], *alone]
+    found = [*always, *others[:COMPARED_GROUPS], *alone]
     return {f"{one.mixture}, {one.normalisation}": one for one in found}
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from ..ensemble.retrieval_fusion import RRF_K, RetrievalFusion, normalise_rows
 from ..ensemble.score_arrays import RerankingInputError, refuse_non_finite, weighted_sum
 from .retrieval_precisions import by_clip, exact_two_retriever_search, item_precisions, query_precisions
-from .rules import RULES, Comparison, Rule, Solution, compare
+from .rules import AUTO, Comparison, Rule, Solution, compare
 from .weight_problem import LinePoint, Pairs, WeightProblem
 from .weight_surface import behind_best
 
@@ -35,7 +35,7 @@ class RetrievalOptions:
     @property
     def rules(self) -> tuple[Rule, ...]:
         """Return the rules that are compared."""
-        return RULES if self.rule == "auto" else (self.rule,)
+        return AUTO if self.rule == "auto" else (self.rule,)
 
 
 @dataclass(frozen=True)

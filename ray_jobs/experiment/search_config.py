@@ -59,9 +59,9 @@ class SearchConfig(Settings):
         "the negative distance under its learned metric, whose scale is undetermined",
     )
     normalisation: Literal["auto", "none", "z", "rank", "softmax"] = Field(
-        "auto",
-        description="normalisation of each score over a clip's candidates, before they are weighted; auto: none, z or "
-        "rank, as nested cross-validation finds",
+        "z",
+        description="normalisation of each score over a clip's candidates, before they are weighted; none: as in the "
+        "paper; auto: none, z or rank, as nested cross-validation finds",
     )
     fluency_threshold: float = Field(
         0.9, gt=0, le=1, description="discard candidates whose probability of a fluency error is higher; 1: off"

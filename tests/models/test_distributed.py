@@ -37,7 +37,9 @@ def worker(rank: int, directory: str) -> None:
     parallel = DistributedDataParallel(retriever, find_unused_parameters=True)
     log_mels, captions = pairs()
     batch, lengths = pad_log_mels(log_mels[rank::WORKERS])
-    parallel(batch.double(), lengths, captions[rank::WORKERS], CLIPS[rank::WORKERS], 3, WRONG[rank::WORKERS]).backward()
+    parallel(
+        batch.double(), lengths, captions[rank::WORKERS], CLIPS[rank::WORKERS], 3, wrong=WRONG[rank::WORKERS]
+    ).backward()
     torch.save(gradients(parallel.module), f"{directory}/{rank}.pt")
     dist.destroy_process_group()
 
