@@ -127,9 +127,9 @@ def search_reranking(
 ) -> RerankingFound:
     """Choose the weights of the scores and the group of captioners by the mean value of the chosen candidates.
 
-    Compared, by nested cross-validation, are the rules on the first mixture, on each captioner's candidates alone, and on
-    those of the other mixtures that are best under the prior weights; and each captioner's beam search. So the ensemble
-    is never chosen where, held out, a single captioner is better.
+    Compared, by nested cross-validation, are the rules on the first mixture, on each captioner's candidates alone, and
+    on those of the other mixtures that are best under the prior weights; and each captioner's beam search. So the
+    ensemble is never chosen where, held out, a single captioner is better.
 
     Args:
         value: [C, K] of each candidate by the metric; higher is better.

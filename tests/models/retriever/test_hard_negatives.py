@@ -72,11 +72,12 @@ def test_its_gradient_is_that_of_its_values(batch: tuple[torch.Tensor, torch.Ten
     weight = model.text_projection.get_parameter("0.weight")
     model(*batch, CAPTIONS, wrong=WRONG).backward()
     direction = torch.randn_like(weight, generator=torch.Generator().manual_seed(0))
+    assert weight.grad is not None
     slope, step = float((weight.grad * direction).sum()), 1e-6
     values = []
     with torch.no_grad():
         for sign in (1, -2):
-            weight += sign * step * direction
+            weight.add_(sign * step * direction)
             values.append(float(model(*batch, CAPTIONS, wrong=WRONG)))
     assert slope == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-4)
 
