@@ -56,7 +56,7 @@ def run(experiment: Experiment) -> None:
         say(f"search: {what}: {_brief(outcome.best)}")
         if isinstance(outcome.best, BestReranking):
             if alone := single_source(outcome.best):
-                say(f"search: held out, {alone} alone is better than any joint choice of captions, so it is chosen")
+                say(f"search: captions are chosen from those of {alone} alone, which is better on clips held out")
             for metric, reason in outcome.best.absent.items():
                 say(f"search: {metric} beside the fluency filter: not computed: {reason}", style="dim")
 

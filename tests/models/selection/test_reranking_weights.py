@@ -56,7 +56,12 @@ def test_every_trial_is_what_the_bundle_would_choose(
     clips = np.arange(len(value))
     for trial in found.trials.sample(min(8, len(found.trials)), random_state=0).to_dict("records"):
         weights = {name: trial[name] for name in known.score_names}
-        reranking = Reranking(weights=weights, normalisation=normalisation, captioners=captioners, fallback=fallback)
+        reranking = Reranking(
+            weights=weights,
+            normalisation=trial["normalisation"],
+            captioners=trial["captioners"].split("+"),
+            fallback=fallback,
+        )
         assert value[clips, reranking.choose(known)].mean() == pytest.approx(trial["value"])
     assert value[clips, found.reranking.choose(known)].mean() == pytest.approx(found.solution.value)
     assert sum(map(abs, found.reranking.weights.values())) == pytest.approx(1)
