@@ -15,7 +15,7 @@ from ..ensemble.candidate_table import CandidateTable
 from ..ensemble.reranking import Reranking
 from ..ensemble.retrieval_fusion import RetrievalFusion
 from ..metrics.bootstrap import Comparison, paired_bootstrap
-from .reranking_weights import RerankingOptions, search_reranking
+from .reranking_weights import RerankingOptions, search_reranking, weigh_group
 from .retrieval_weights import RetrievalOptions, search_retrieval
 
 
@@ -83,19 +83,24 @@ class Budget:
         return sum(self.costs[name] for name in group.members)
 
 
-def solve_captioning(
-    group: Group, table: CandidateTable, value: np.ndarray, options: RerankingOptions
-) -> tuple[Reranking, float]:
-    """Return the reranking that a group would use, and its cross-validated value.
+def solve_captioning(group: Group, table: CandidateTable, value: np.ndarray, options: RerankingOptions) -> Reranking:
+    """Return the reranking that a group would use.
 
     Args:
         table: that of the validation split, with every member's candidates and scores.
         value: [C, K] of each candidate.
     """
-    threshold = options.fluency_threshold if group.detector else 1.0
-    own = _scored_by(group, table)
-    found = search_reranking(own, value, [list(group.captioners)], replace(options, fluency_threshold=threshold))
-    return found.reranking, found.solution.cross_validated
+    return weigh_group(_scored_by(group, table), value, list(group.captioners), _filtering(group, options))
+
+
+def captioning_worth(group: Group, table: CandidateTable, value: np.ndarray, options: RerankingOptions) -> float:
+    """Return the cross-validated value of what a group would choose; arguments as for `solve_captioning`."""
+    found = search_reranking(_scored_by(group, table), value, [list(group.captioners)], _filtering(group, options))
+    return found.solution.cross_validated
+
+
+def _filtering(group: Group, options: RerankingOptions) -> RerankingOptions:
+    return options if group.detector else replace(options, fluency_threshold=1.0)
 
 
 def choose_captions(group: Group, reranking: Reranking, table: CandidateTable) -> np.ndarray:

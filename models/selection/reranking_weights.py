@@ -18,8 +18,8 @@ from ..ensemble.scores.decoder import DECODER
 from ..ensemble.scores.encoder import ENCODER
 from ..ensemble.scores.registry import either_sign
 from ..settings import EncoderScoring, Fallback
-from .rules import AUTO, Comparison, Rule, Solution, compare
-from .weight_problem import STARTS, LinePoint, Pairs, WeightProblem
+from .rules import AUTO, Comparison, Rule, Solution, compare, weigh
+from .weight_problem import STARTS, LinePoint, Pairs, WeightProblem, explore
 from .weight_search import check_search, line_curve
 
 ENCODER_WEIGHT = 0.7  # in the paper (arXiv 2309.17352); the decoder has the rest
@@ -41,6 +41,7 @@ class RerankingOptions:
     encoder_score: EncoderScoring = "cosine"  # of the table that is searched
     fallback: Fallback = "best"
     starts: int = STARTS
+    compare_groups: bool = True  # with each captioner alone and other mixtures; else the first mixture is solved
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -153,6 +154,25 @@ def search_reranking(
     )
 
 
+def weigh_group(
+    table: CandidateTable, value: np.ndarray, captioners: list[str], options: RerankingOptions
+) -> Reranking:
+    """Return the reranking that a rule finds for one group, without cross-validation: of `auto`, one standard error."""
+    rule: Rule = "one-standard-error" if options.rule == "auto" else options.rule
+    normalisation = options.normalisation if options.normalisation != "auto" else NORMALISATIONS[0]
+    own = table.of_members(captioners)
+    problem = RerankingProblem(own, value, normalisation, options)
+    weights = weigh(problem, explore(problem, options.starts, options.seed), rule, options.seed)
+    return Reranking(
+        weights=dict(zip(own.score_names, problem.outer(weights).tolist(), strict=True)),
+        normalisation=normalisation,
+        fluency_threshold=options.fluency_threshold,
+        captioners=captioners,
+        encoder_score=options.encoder_score,
+        fallback=options.fallback,
+    )
+
+
 @dataclass(frozen=True)
 class _System:
     """A problem and the setting that it belongs to."""
@@ -178,6 +198,8 @@ def _systems(
     def of_group(captioners: list[str], normalisation: str) -> _System:
         return system(captioners, normalisation, table.of_members(captioners))
 
+    if not options.compare_groups:
+        return {"": of_group(mixtures[0], normalisations[0])}
     groups = [mixtures[0], *([name] for name in mixtures[0] if len(mixtures[0]) > 1)]
     always = [of_group(captioners, normalisation) for captioners in groups for normalisation in normalisations]
     others = [of_group(captioners, normalisations[0]) for captioners in mixtures[1:] if len(captioners) > 1]

@@ -31,6 +31,7 @@ class RetrievalOptions:
     rule: Rule | Literal["auto"] = "auto"
     folds: int = 5
     seed: int = 0
+    compare_single: bool = True  # with each retriever alone
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -214,7 +215,7 @@ def _systems(
         return _System([names[one] for one in chosen], normalisation, kind(scaled, target, normalisation))
 
     found = [system(list(range(len(names))), normalisation) for normalisation in normalisations]
-    if len(names) > 1:
+    if len(names) > 1 and options.compare_single:
         found += [system([one], normalisations[0]) for one in range(len(names))]
     return {f"{'+'.join(one.retrievers)}, {one.normalisation}": one for one in found}
 

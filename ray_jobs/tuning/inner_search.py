@@ -27,12 +27,16 @@ def reranking_options(experiment: Experiment) -> RerankingOptions:
 
 
 def quick(options: RerankingOptions) -> RerankingOptions:
-    """Return options for searches that are made many times: one rule and one normalisation instead of all."""
+    """Return options for searches that are made many times: one group, rule and normalisation instead of several.
+
+    Of the rules that search, `learned` takes the least time, and follows luck the least.
+    """
     return replace(
         options,
-        rule="one-standard-error" if options.rule == "auto" else options.rule,
+        rule="learned" if options.rule == "auto" else options.rule,
         normalisation="z" if options.normalisation == "auto" else options.normalisation,
         starts=TRIAL_STARTS,
+        compare_groups=False,
     )
 
 

@@ -18,6 +18,7 @@ from models.selection.leave_one_out import (
     Budget,
     Group,
     Step,
+    captioning_worth,
     choose_captions,
     forward_selection,
     leave_one_out,
@@ -79,22 +80,24 @@ def member_worth(members: TrainedMembers) -> MemberWorth:
 def _captioning(members: TrainedMembers, everybody: Group, budgets: dict[str, Budget]) -> _TaskWorth:
     experiment, directory = members.experiment, members.directory
     objective, best = experiment.search.objective, BestReranking.read(directory.search("reranking"))
-    options = replace(
-        quick(reranking_options(experiment)), rule=_searching(best.rule), normalisation=best.normalisation
-    )
+    cheap = replace(quick(reranking_options(experiment)), normalisation=best.normalisation)
+    options = replace(cheap, rule=_searching(best.rule))
     known = _table(directory.search("reranking") / "candidates.parquet")
     clip_ids = members.features.clip_ids
     frame = read_table(directory.ensemble / "candidates.parquet", EnsembleMetrics.COMMAND)
     frame = add_values(frame, clip_ids, members.features.captions, [objective])
     # the choice as a metric's column: 1 for the candidate that the ensemble chose
     own = CandidateTable.from_frame(frame.rename(columns={"chosen": VALUE + "chosen"}), clip_ids)
-    solve = cache(lambda group: solve_captioning(group, known.table, known.values[objective], options))
 
     def values_at(chosen: np.ndarray) -> np.ndarray:
         return np.take_along_axis(own.values[objective], chosen[:, None], 1)[:, 0]
 
     def values_of(group: Group) -> np.ndarray:
-        return values_at(choose_captions(group, solve(group)[0], own.table))
+        reranking = solve_captioning(group, known.table, known.values[objective], options)
+        return values_at(choose_captions(group, reranking, own.table))
+
+    def worth_of(group: Group) -> float:
+        return captioning_worth(group, known.table, known.values[objective], cheap)
 
     only = everybody.captioners[0] if len(everybody.captioners) == 1 else None  # without it there would be no caption
     dependents = {
@@ -104,9 +107,7 @@ def _captioning(members: TrainedMembers, everybody: Group, budgets: dict[str, Bu
     }
     full = values_at(own.values["chosen"].argmax(1))
     added = leave_one_out(everybody, dependents, full, values_of, experiment.seed)
-    steps = forward_selection(
-        everybody, lambda group: solve(group)[1], _needs(experiment), budgets, everybody.captioners
-    )
+    steps = forward_selection(everybody, worth_of, _needs(experiment), budgets, everybody.captioners)
     return _TaskWorth(_left_out("captioning", objective, added), _steps(steps))
 
 
@@ -116,7 +117,9 @@ def _retrieval(members: TrainedMembers, everybody: Group, budgets: dict[str, Bud
         known, known_target = split_target(dict(file))
     similarities, (_, target) = members.similarities(), members.queries()
     best = BestRetrieval.read(directory.search("retrieval"))  # others are solved as it was, not by every rule again
-    options = replace(retrieval_options(experiment), rule=_searching(best.rule), normalisation=best.normalisation)
+    options = replace(
+        retrieval_options(experiment), rule=best.rule, normalisation=best.normalisation, compare_single=False
+    )
     solve = cache(lambda names: solve_retrieval(names, known, known_target, options))
     alone = Group(retrievers=everybody.retrievers)
 

@@ -109,7 +109,7 @@ def test_a_registered_score_is_weighed(registered: None) -> None:
 
 def test_it_is_weighed_where_members_are_left_out(registered: None) -> None:
     table, group = scored(["bge", "other"]), Group(("one", "two"), ("bge",))
-    reranking, _ = solve_captioning(group, table, words(table), OPTIONS)
+    reranking = solve_captioning(group, table, words(table), OPTIONS)
     assert list(reranking.weights) == ["bge", "decoder", "words"]
     assert reranking.weights["words"] > 0.5
     chosen = words(table)[np.arange(CLIPS), choose_captions(group, reranking, table)]

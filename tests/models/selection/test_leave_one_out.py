@@ -45,7 +45,7 @@ def test_a_useful_member_adds_and_a_useless_one_does_not() -> None:
     clips = np.arange(len(value))
 
     def values_of(group: Group) -> np.ndarray:
-        reranking, _ = solve_captioning(group, known, value, RerankingOptions())
+        reranking = solve_captioning(group, known, value, RerankingOptions())
         return value[clips, choose_captions(group, reranking, known)]
 
     members = ["one", "two", "good", "noise", "fluency"]
@@ -63,8 +63,8 @@ def test_a_useful_member_adds_and_a_useless_one_does_not() -> None:
 
 def test_a_group_without_detector_filters_nothing() -> None:
     known, value = table()
-    assert solve_captioning(EVERYBODY, known, value, RerankingOptions())[0].fluency_threshold == 0.9
-    assert solve_captioning(EVERYBODY.without("fluency"), known, value, RerankingOptions())[0].fluency_threshold == 1
+    assert solve_captioning(EVERYBODY, known, value, RerankingOptions()).fluency_threshold == 0.9
+    assert solve_captioning(EVERYBODY.without("fluency"), known, value, RerankingOptions()).fluency_threshold == 1
 
 
 def test_forward_selection_takes_what_helps_most_and_keeps_the_budget() -> None:
