@@ -23,7 +23,7 @@ from ..normal_form import reading_form
 from ..pairs import compare_pairs, distance
 from ..settings import RetrieverConfig, RetrieverSettings
 from .contrastive import nt_xent_loss, triplet_loss
-from .distillation import SoftTargets
+from .distillation import MARGIN_TEMPERATURE, LossScale, SoftTargets
 from .hard_negatives import WrongTexts, cross_entropy_of_own, hinge_of_own, row_distance
 from .optimal_transport import MahalanobisMetric, m_ltm_loss, pairwise_distance
 
@@ -173,7 +173,20 @@ class Retriever(nn.Module):
             negatives = WrongTexts.of_clips(wrong, self._embed_texts_in_parts(changed, chunk_size))
             largest = self._largest_distance(all_audio, all_text) if self.config.loss == "m-ltm" else None
             own = own + settings.weight * self._wrong_caption_loss(audio, text, negatives, largest)
-        return own if soft_targets is None else soft_targets.join(own, self._distances(all_text, all_audio).neg())
+        return own if soft_targets is None else soft_targets.join(own, self._logits(all_text, all_audio))
+
+    @property
+    def loss_scale(self) -> LossScale:
+        """The scale of its similarities in the softmax of its loss."""
+        trained = self.config.loss == "nt-xent"
+        return LossScale(
+            self.config.loss, self.config.epsilon, self.log_scale.exp() if trained else 1 / MARGIN_TEMPERATURE
+        )
+
+    def _logits(self, text: Tensor, audio: Tensor) -> Tensor:
+        """Return the logits [texts, clips] at the scale of the loss, in float32 also under autocast."""
+        with torch.autocast(audio.device.type, enabled=False):
+            return self.loss_scale.logits(self._distances(text, audio))
 
     def _distances(self, text: Tensor, audio: Tensor) -> Tensor:
         """Return the distances [texts, clips] of embeddings under the metric, in float32 also under autocast."""

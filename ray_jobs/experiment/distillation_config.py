@@ -11,10 +11,10 @@ class RetrieverDistillation(Settings):
     """How a retriever learns from the similarities of the retrievers in `distil_from`."""
 
     temperature: float = Field(
-        0.5,
+        1.0,
         gt=0,
-        description="divisor of the similarities, after each query's were standardised, before the softmax of teachers "
-        "and student; lower is sharper",
+        description="divisor of the similarities of teachers and student, at the scale of each one's own loss, before "
+        "the softmax; lower is sharper",
     )
     weight: float = Field(
         0.5,

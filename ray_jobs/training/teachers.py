@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from models.captioner.model import Captioner
 from models.errors import InputError
 from models.generation.proposals import ClipInputs
 from models.generation.token_ensemble import check_tokenizer
+from models.retriever.distillation import LossScale
 from models.retriever.model import Retriever
 from models.retriever.optimal_transport import MahalanobisMetric
 from ray_jobs.features.dataset import Features
@@ -39,6 +40,7 @@ class RetrieverTeacher:
     captions: Embeddings  # [captions, D], clip by clip
     first: np.ndarray  # [clips], the row of each clip's first caption
     metric: MahalanobisMetric
+    scale: LossScale
 
     @classmethod
     def open(cls, member: Path, name: str, splits: list[Path], clips: Features) -> RetrieverTeacher:
@@ -53,11 +55,14 @@ class RetrieverTeacher:
             RecordError: if the weights are not the recorded ones.
         """
         weights = weights_checksum(member)
+        teacher = Retriever.load(checked_weights(member)).requires_grad_(False)
+        scale = teacher.loss_scale
         return cls(
             audio=read_embeddings(splits, name, weights, clips.clip_ids),
             captions=read_caption_embeddings(splits, name, weights, clips),
             first=np.cumsum([0, *map(len, clips.captions[:-1])]),
-            metric=Retriever.load(checked_weights(member)).metric.requires_grad_(False),
+            metric=teacher.metric,
+            scale=replace(scale, factor=float(scale.factor)),
         )
 
     def of(self, clips: np.ndarray, drawn: np.ndarray) -> tuple[Tensor, Tensor]:

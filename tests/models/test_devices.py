@@ -152,7 +152,7 @@ def test_retriever_losses(
 def test_retriever_learns_from_teachers(retriever: Retriever, log_mels: tuple[Tensor, Tensor], fake: None) -> None:
     model = on_cuda(retriever).train()
     read = torch.zeros(4, 16)  # by threads, from files
-    targets = SoftTargets([TeacherEmbeddings(read, read, model.metric)], 0.5, 0.5)
+    targets = SoftTargets([TeacherEmbeddings(read, read, model.metric, model.loss_scale)], 0.5, 0.5)
     losses = model(*log_mels, CAPTIONS, soft_targets=targets)
     assert set(losses) == {"loss", "pair_loss", "distillation_loss"}
     assert all(map(is_on_cuda, losses.values()))

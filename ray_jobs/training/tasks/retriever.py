@@ -181,7 +181,7 @@ class RetrieverTask(MemberTask):
         if not (settings := self._member.distillation):
             return None
         teachers = [
-            TeacherEmbeddings(audio, text, teacher.metric.to(device))
+            TeacherEmbeddings(audio, text, teacher.metric.to(device), teacher.scale)
             for (audio, text), teacher in zip(said, self.teachers, strict=True)
         ]
         return SoftTargets(teachers, settings.temperature, settings.weight)
