@@ -1,4 +1,5 @@
-"""30 sampled candidates per clip with both scores, against generate() per clip and a second scoring pass.
+"""30 sampled candidates per clip with both scores, against generate() per clip and a second scoring pass; and the
+likelihood of all candidates under every captioner, against sampling alone.
 
     python benchmarks/candidates.py [--clips 16] [--rounds 3] [--threads 2] [--device cuda]
 
@@ -12,6 +13,10 @@ Baseline: what a script around transformers does, as the system that the paper f
 generate(num_return_sequences=30), then a teacher-forced pass over the texts for the decoder score, then the retriever
 over the clip's texts. Ours: `models.generation.candidates.propose_clips` without its beam search, and
 `models.ensemble.candidate_table.score_candidates`. Both sides take the clips in the same order, and run in turns.
+
+`likelihoods`: seconds per clip until two captioners have proposed 30 candidates each, and all 60 have a likelihood
+under both (`models.generation.proposals`), against the same without scoring: encoder and sampling alone. No search is
+run, which would take time on both sides.
 """
 
 from __future__ import annotations
@@ -28,7 +33,9 @@ from corpora.soundscapes.grammar import describe
 from corpora.soundscapes.sampling import sample_scenes
 from models.captioner.model import Captioner
 from models.ensemble.candidate_table import score_candidates
-from models.generation.candidates import Candidate, encoded_batches, sample
+from models.ensemble.scores.base import Scorers
+from models.generation.candidates import Candidate, batches, encode_clips, encoded_batches, sample
+from models.generation.likelihood import log_likelihoods
 from models.retriever.model import Retriever
 from models.settings import (
     AudioEncoderConfig,
@@ -57,7 +64,7 @@ def main() -> None:
 
 
 def candidates(number: int, rounds: int, device: str) -> Claims:
-    """Return the claim of seconds per clip."""
+    """Return the claims of seconds per clip."""
     captioner, retriever = models(device)
     plain = deepcopy(captioner)
     rng = np.random.default_rng(0)
@@ -66,7 +73,25 @@ def candidates(number: int, rounds: int, device: str) -> Claims:
     clips = codes, rng.normal(size=(number, EMBEDDING)).astype(np.float32)
     sides = [lambda: ours(captioner, retriever, clips), lambda: baseline(plain, retriever, clips)]
     found, before = (seconds / number for seconds in in_turns(sides, rounds))
-    return {"candidates": claim(found, before, 2.5, "s/clip", less=True)}
+    pair = [captioner, models(device, seed=1)[0]]
+    both = [lambda: propose_and_score(pair, clips, True), lambda: propose_and_score(pair, clips, False)]
+    scored, alone = (seconds / number for seconds in in_turns(both, rounds))
+    return {
+        "candidates": claim(found, before, 2.5, "s/clip", less=True),
+        "likelihoods": claim(scored, alone, 0.5, "s/clip", less=True),
+    }
+
+
+def propose_and_score(captioners: list[Captioner], clips: Clips, scored: bool) -> None:
+    """Sample by two captioners, and let each score the other's candidates; its own have scores from their sampling."""
+    for rows in batches(clips[0], 16):
+        encoded = [encode_clips(captioner, *clips, rows) for captioner in captioners]
+        drawn = [sample(one, *states, SAMPLING, seed=0) for one, states in zip(captioners, encoded, strict=True)]
+        if scored:
+            texts = [[{one.text for one in of_clip} for of_clip in own] for own in drawn]
+            for captioner, states, own, others in zip(captioners, encoded, texts, texts[::-1], strict=True):
+                unknown = [list(theirs - known) for theirs, known in zip(others, own, strict=True)]
+                log_likelihoods(captioner, *states, unknown)
 
 
 def ours(captioner: Captioner, retriever: Retriever, clips: Clips) -> None:
@@ -75,7 +100,8 @@ def ours(captioner: Captioner, retriever: Retriever, clips: Clips) -> None:
     for rows, states, mask in encoded_batches(captioner, *clips, 16):
         for row, drawn in zip(rows, sample(captioner, states, mask, SAMPLING, seed=0), strict=True):
             sampled[row] = drawn
-    score_candidates({"captioner": sampled}, {"retriever": retriever}, {"retriever": clips[1]}, None)
+    scorers = Scorers({"retriever": retriever}, {"retriever": clips[1]})
+    score_candidates({"captioner": sampled}, scorers, ["encoder_score/retriever", "decoder_score"])
 
 
 @torch.inference_mode()
@@ -103,9 +129,9 @@ def baseline(captioner: Captioner, retriever: Retriever, clips: Clips) -> None:
         retriever.similarity(retriever.text_embeddings(texts), audio[None])
 
 
-def models(device: str) -> tuple[Captioner, Retriever]:
+def models(device: str, seed: int = 0) -> tuple[Captioner, Retriever]:
     """Return a captioner and a retriever with random weights; the built-in corpus's captions train their tokenizers."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     captions = [caption for scene in sample_scenes({"train": 400}, seed=0)["train"] for caption in describe(scene)]
     sizes = {
         "d_model": 256, "encoder_layers": 3, "decoder_layers": 3, "encoder_attention_heads": 4,

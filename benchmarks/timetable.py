@@ -17,7 +17,7 @@ def timetable(experiment: Experiment, seconds: dict[str, float], cluster: dict[s
     while waiting or running:
         for name in list(waiting):
             member = experiment.members[name]
-            if not todo.intersection(member.edges()) and fits(member, free):
+            if not todo.intersection(experiment.edges(name)) and fits(member, free):
                 take(member, free)
                 waiting.remove(name)
                 heapq.heappush(running, (now + seconds[name], name))
@@ -36,7 +36,7 @@ def critical_path(experiment: Experiment, seconds: dict[str, float]) -> float:
 
     def end(name: str) -> float:
         if name not in ends:
-            ends[name] = seconds[name] + max(map(end, experiment.members[name].edges()), default=0.0)
+            ends[name] = seconds[name] + max(map(end, experiment.edges(name)), default=0.0)
         return ends[name]
 
     return max(map(end, experiment.members))

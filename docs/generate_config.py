@@ -56,12 +56,16 @@ class Reference:
 
     def _collect_titles(self, model: Node, group: str) -> None:
         """Name the sections: `features`, `features: log_mel`, `members: captioner`, `members: training`."""
+        of_page = {name for node in self.schema["properties"].values() for name in _models_in(node)}
         for field, node in model["properties"].items():
             for name in _models_in(node):
-                if name in self.titles:
+                if name in self.titles or (name in of_page and model is not self.schema):
                     continue
                 kind = self._kind(name)
-                self.titles[name] = group + (f"{field}: {kind}" if kind else field)
+                title = group + (f"{field}: {kind}" if kind else field)
+                if title in self.titles.values():  # fields of one name in two kinds
+                    title += f" of a {model['properties']['kind']['const']}"
+                self.titles[name] = title
                 self._collect_titles(self.models[name], group or f"{field}: ")
 
     def _kind(self, name: str) -> str | None:
@@ -147,6 +151,8 @@ def _models_in(node: Node) -> Iterator[str]:
         yield _name(node)
     for option in node.get("oneOf", []):
         yield _name(option)
+    for option in node.get("anyOf", []):
+        yield from _models_in(option)
     if isinstance(node.get("additionalProperties"), dict):
         yield from _models_in(node["additionalProperties"])
 

@@ -29,6 +29,11 @@ class AudioError(InputError, ValueError):
         self.reason = reason
 
 
+def to_int16(waveform: np.ndarray) -> np.ndarray:
+    """Round samples in -1..1 to 16-bit integers; what is louder is clipped."""
+    return np.clip(np.round(waveform * 32_768), -32_768, 32_767).astype(np.int16)
+
+
 def load_audio(
     source: str | Path | BinaryIO,
     sample_rate: int,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoFeatureExtractor
+from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING
 
 LANGUAGE_MODELS: dict[str, dict[str, Any]] = {
     "facebook/bart-base": {
@@ -23,6 +24,24 @@ LANGUAGE_MODELS: dict[str, dict[str, Any]] = {
         "layer_norm_eps": 1e-5,
     },
 }  # fmt: skip
+AUDIO_ENCODERS: dict[str, dict[str, Any]] = {
+    "MIT/ast-finetuned-audioset-10-10-0.4593": {"model_type": "audio-spectrogram-transformer"},
+    "laion/clap-htsat-unfused": {"model_type": "clap"},
+    "laion/clap-htsat-fused": {"model_type": "clap", "audio_config": {"enable_fusion": True}},
+    "openai/whisper-tiny": {"model_type": "whisper"},
+    "openai/whisper-base": {
+        "model_type": "whisper", "d_model": 512, "encoder_layers": 6, "decoder_layers": 6,
+        "encoder_attention_heads": 8, "decoder_attention_heads": 8, "encoder_ffn_dim": 2048, "decoder_ffn_dim": 2048,
+    },
+    "openai/whisper-small": {
+        "model_type": "whisper", "d_model": 768, "encoder_layers": 12, "decoder_layers": 12,
+        "encoder_attention_heads": 12, "decoder_attention_heads": 12, "encoder_ffn_dim": 3072, "decoder_ffn_dim": 3072,
+    },
+    "facebook/wav2vec2-base": {"model_type": "wav2vec2"},
+    "facebook/hubert-base-ls960": {"model_type": "hubert"},
+    "microsoft/wavlm-base": {"model_type": "wavlm"},
+}  # fmt: skip
+PUBLISHED = LANGUAGE_MODELS | AUDIO_ENCODERS
 
 
 def local_architecture(name: str) -> Any:
@@ -34,12 +53,23 @@ def local_architecture(name: str) -> Any:
     try:
         return AutoConfig.from_pretrained(name, local_files_only=True)
     except OSError:
-        if name not in LANGUAGE_MODELS:
+        if name not in PUBLISHED:
             raise
         return published_architecture(name)
 
 
 def published_architecture(name: str) -> Any:
-    """Return the transformers config of one of LANGUAGE_MODELS, by its hub id."""
-    sizes = dict(LANGUAGE_MODELS[name])
+    """Return the transformers config of a model whose sizes are known, by its hub id."""
+    sizes = dict(PUBLISHED[name])
     return AutoConfig.for_model(sizes.pop("model_type"), **sizes)
+
+
+def local_feature_extractor(name: str, architecture: Any) -> Any:
+    """Return the feature extractor of an audio encoder by hub id or directory, without network.
+
+    Where it is not on this disk, it is the one that encoders of the architecture have by default.
+    """
+    try:
+        return AutoFeatureExtractor.from_pretrained(name, local_files_only=True)
+    except OSError:
+        return FEATURE_EXTRACTOR_MAPPING[type(architecture)]()

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 RANDOM = "random:"  # before a model type: random weights, trained from scratch
+TRANSFORMERS = "hf:"  # before the hub id or directory of an audio encoder of transformers
 EncoderScoring = Literal["cosine", "distance"]  # what a retriever's encoder_score is (`EncoderScore`)
 Fallback = Literal["best", "most-fluent"]  # who stays where the fluency filter leaves nobody
 
@@ -36,16 +37,25 @@ class LogMelConfig(Settings):
     f_max: float = Field(14_000.0, gt=0, description="upper edge of the highest band, in Hz")
 
 
-class AudioEncoderConfig(Settings):
-    """The encoder of a retriever's log-mels.
+# The settings of an audio encoder that have no effect on one of transformers, and those that have one on these alone.
+ON_LOG_MELS = (
+    "checkpoint", "pretrained", "depths", "dims", "layer_scale", "drop_path", "freq_mask", "time_mask", "max_frames",
+)  # fmt: skip
+ON_WAVEFORMS = ("sample_rate", "window_s", "max_seconds")
 
-    Its weights are those of `checkpoint`, timm's own (`pretrained`), or new ones where neither is given.
+
+class AudioEncoderConfig(Settings):
+    """The encoder of a retriever's audio: log-mels, or waveforms where it is one of transformers.
+
+    Its weights are those of `checkpoint`, timm's own (`pretrained`), or new ones where neither is given; those of an
+    encoder of transformers are the published ones.
     """
 
     backbone: str = Field(
         "convnext_tiny",
-        description="a timm model by name whose features are a map over time and frequency, or `random:convnext` with "
-        "the sizes in `depths` and `dims`",
+        description="a timm model by name, whose features are a map over time and frequency or the tokens of one, as "
+        "vision transformers have them; `random:convnext` with the sizes in `depths` and `dims`; or an audio encoder "
+        "of transformers, `hf:` and its hub id or directory, which hears through its own feature extractor",
     )
     checkpoint: str | None = Field(
         None,
@@ -70,6 +80,30 @@ class AudioEncoderConfig(Settings):
     max_frames: int | None = Field(
         None, ge=32, description="crop clips to a random stretch of this many frames (training only); if none, whole"
     )
+    sample_rate: int = Field(
+        16_000, gt=0, description="`hf:` encoders: sampling rate of its feature extractor, in Hz; CLAP has 48000"
+    )
+    window_s: float | None = Field(
+        None,
+        ge=0.1,
+        description="`hf:` encoders: seconds that it hears at once. The embedding of a longer clip is the mean of "
+        "those of its windows, weighted by their lengths. If none, what its feature extractor pads to, or 30 s",
+    )
+    max_seconds: float | None = Field(
+        None,
+        ge=0.1,
+        description="`hf:` encoders: crop clips to a random stretch of as many seconds (training only); if none, whole",
+    )
+    finetuning: Literal["full", "frozen", "lora"] = Field(
+        "full",
+        description="train all weights, none, or low-rank adapters of all linear layers (LoRA, arXiv 2106.09685), "
+        "which are merged into the weights when the training is done",
+    )
+    frozen_layers: int = Field(
+        0, ge=0, description="with finetuning full: number of layers, the deepest ones, that are not trained"
+    )
+    lora_rank: int = Field(8, gt=0, description="rank of the LoRA adapters")
+    lora_alpha: int = Field(16, gt=0, description="the LoRA adapters' output is scaled by `lora_alpha / lora_rank`")
 
     @model_validator(mode="before")
     @classmethod
@@ -82,7 +116,34 @@ class AudioEncoderConfig(Settings):
             raise ValueError("checkpoint and pretrained exclude each other")
         if self.pretrained and self.backbone.startswith(RANDOM):
             raise ValueError(f"pretrained: there are no pretrained weights of {self.backbone!r}")
+        if self.finetuning != "full" and self.backbone.startswith(RANDOM):
+            raise ValueError(f"finetuning: {self.finetuning!r} leaves the weights of {self.backbone!r} untrained")
         return self
+
+    @model_validator(mode="after")
+    def _settings_belong_to_the_front_end(self) -> AudioEncoderConfig:
+        others = ON_LOG_MELS if self.transformer else ON_WAVEFORMS
+        for name in others:
+            if getattr(self, name) != AudioEncoderConfig.model_fields[name].default:
+                kind = "an encoder of transformers" if self.transformer else "an encoder of log-mels"
+                raise ValueError(f"{name} has no effect with backbone {self.backbone!r}, {kind}")
+        if self.frozen_layers and self.finetuning != "full":
+            raise ValueError(f"frozen_layers has no effect with finetuning {self.finetuning!r}, only with 'full'")
+        return self
+
+    @property
+    def transformer(self) -> str | None:
+        """Get or set the hub id or directory of an encoder of transformers; None for one of log-mels."""
+        return self.backbone.removeprefix(TRANSFORMERS) if self.backbone.startswith(TRANSFORMERS) else None
+
+    @transformer.setter
+    def transformer(self, name: str) -> None:
+        self.backbone = f"{TRANSFORMERS}{name}"
+
+    @property
+    def waveform_rate(self) -> int | None:
+        """Return the sampling rate in Hz of the waveforms that it reads; None where it reads log-mels."""
+        return self.sample_rate if self.transformer else None
 
     def check_front_end(self, log_mel: LogMelConfig) -> None:
         """Check that the log-mels are those that the checkpoint was trained on.
@@ -145,6 +206,18 @@ LOSSES_WITH = {  # the losses that each of these settings belongs to; it has no 
 }
 
 
+class WrongCaptionsConfig(Settings):
+    """Captions changed so that they are wrong for their clip, which a retriever learns to tell from the right one."""
+
+    number: int = Field(1, gt=0, description="wrong captions for each clip of a batch, where its caption has places")
+    kinds: list[Literal["order", "event"]] = Field(
+        default=["order", "event"],
+        min_length=1,
+        description="what is changed: the order of two events, or an event, by that of another clip",
+    )
+    weight: float = Field(1.0, gt=0, description="factor of their loss, which is added to that of the pairs")
+
+
 class RetrieverSettings(Settings):
     """A retriever's own settings: architecture and loss."""
 
@@ -185,6 +258,22 @@ class RetrieverSettings(Settings):
         description="mix a quarter of a batch's clips with another clip each, at a share of the power drawn from "
         "Beta(alpha, alpha), and join their captions (training only); 0: off",
     )
+    mixup_joins: Literal["together", "sequence", "either"] = Field(
+        "together",
+        description="mixup_alpha: how two clips are joined: sounding together (`A and B`), one after the other (`A "
+        "followed by B`; the clip is as long as both), or each pair either way",
+    )
+    wrong_captions: WrongCaptionsConfig | None = Field(
+        None,
+        description="hard negatives made of the captions themselves (training only, English): with events in the wrong "
+        "order or an event of another clip; if none, off",
+    )
+
+    @model_validator(mode="after")
+    def _joins_are_of_mixup(self) -> RetrieverSettings:
+        if self.mixup_joins != "together" and not self.mixup_alpha:
+            raise ValueError(f"mixup_joins: {self.mixup_joins!r} has no effect without mixup_alpha above 0")
+        return self
 
     @model_validator(mode="before")
     @classmethod

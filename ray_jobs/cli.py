@@ -114,6 +114,10 @@ def combine(experiment: ExperimentFile, overrides: Overrides = None) -> None:
 def export(
     experiment: ExperimentFile,
     overrides: Overrides = None,
+    members: Annotated[
+        str | None,
+        typer.Option("--members", help="Only these members, such as a student, separated by commas: bundle-NAMES/"),
+    ] = None,
     commercial: Annotated[
         bool, typer.Option("--commercial", help="Refuse members whose corpora are not known to allow commercial use")
     ] = False,
@@ -122,7 +126,7 @@ def export(
 
     Example: [bold]enclap export experiments/demo.yaml[/bold]
     """
-    _run("export", experiment, overrides, commercial=commercial)
+    _run("export", experiment, overrides, members=members, commercial=commercial)
 
 
 @app.command()
@@ -353,7 +357,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(job: str, file: Path, overrides: list[str] | None, look_only: bool = False, **options: Any) -> None:
-    """Run a job on its run directory, which no other job may write meanwhile, unless it writes nothing."""
+    """Run a job on its run directory, which no other job may write meanwhile, unless it writes nothing.
+
+    Args:
+        options: further arguments of the job's `run`.
+    """
     from ray_jobs.run.directory import RunDirectory
     from ray_jobs.run.lock import only_writer
 

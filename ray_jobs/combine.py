@@ -5,6 +5,7 @@ Example: enclap combine experiments/demo.yaml
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import ray
 
 from models.ensemble.candidate_table import CandidateTable
 from models.ensemble.reranking import Reranking
+from models.ensemble.retrieval_fusion import RetrievalFusion
 from models.files import write_frame
 from models.fluency.detector import detection
 from models.metrics.bootstrap import Comparison, paired_bootstrap
@@ -29,7 +31,7 @@ from models.metrics.retrieval import (
 )
 from models.submission import LISTED, SubmissionError, write_captions, write_retrieval
 from ray_jobs.experiment.config import Experiment
-from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling
+from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling, ColumnCosts
 from ray_jobs.results.metrics import (
     CAPTION_VALUES,
     RETRIEVAL_VALUES,
@@ -46,10 +48,12 @@ from ray_jobs.run.directory import RunDirectory, commit, is_done, mark_done, pac
 from ray_jobs.run.entry import run_command
 from ray_jobs.tuning.candidate_store import resources
 from ray_jobs.tuning.member_worth import member_worth
+from ray_jobs.tuning.retrieval import column_costs
 from ray_jobs.tuning.trained_members import TrainedMembers
 
 SPLIT = "test"
 COMPARED = ("cider_d", "spider_fl", "fense")  # where they were computed
+HELPED = "ensemble+captioners"  # of retrieval: retrievers and captioners' columns
 TRANSDUCTIVE = "transductive: ranked by the transport plan of all queries and clips, not query by query"
 
 
@@ -72,6 +76,7 @@ class Retrieval:
     transport: Systems | None  # where it is asked for
     comparisons: list[SystemComparison]
     warnings: list[str]
+    costs: ColumnCosts | None  # of captioners' columns, where these are asked for
 
     @property
     def details(self) -> dict[str, str]:
@@ -114,8 +119,9 @@ def _combine(experiment_json: str, commit_: str) -> list[str]:
     for what in ("retrieval", "reranking"):
         storage.pull(directory.search(what))
     members = TrainedMembers(experiment, SPLIT)
-    reranking = BestReranking.read(directory.search("reranking")).reranking
-    captioning = _caption(members, reranking)
+    best = BestReranking.read(directory.search("reranking"))
+    reranking = best.reranking
+    captioning = _caption(members, reranking, best.alone or {})
     retrieval = _retrieve(members)
     worth = member_worth(members)
     EnsembleMetrics(
@@ -132,6 +138,7 @@ def _combine(experiment_json: str, commit_: str) -> list[str]:
         retrieval_audio_to_text=retrieval.audio_to_text,
         retrieval_transport=retrieval.transport,
         retrieval_details=retrieval.details,
+        retrieval_column_costs=retrieval.costs,
         retrieval_chance=chance_map10(len(members.features)),
         comparisons=captioning.comparisons + retrieval.comparisons,
         leave_one_out=worth.leave_one_out,
@@ -157,15 +164,25 @@ def _comparison(metric: str, other: str, found: Comparison) -> SystemComparison:
 # --- captioning ----------------------------------------------------------------------------------------------------
 
 
-def _caption(members: TrainedMembers, reranking: Reranking) -> Captioning:
-    """Choose and score the captions of every system; write candidates, captions and their values."""
+def _caption(members: TrainedMembers, reranking: Reranking, alone: Mapping[str, Reranking]) -> Captioning:
+    """Choose and score the captions of every system; write candidates, captions and their values.
+
+    Args:
+        alone: how each captioner's own candidates are chosen from; of earlier searches, as the ensemble's are, from its
+            samples.
+    """
     experiment, target = members.experiment, members.directory.ensemble
     table = members.candidates(BestSampling.read(members.directory.search("sampling")).sampling)
     texts, sources = {}, experiment.caption_sources()
-    for how, suffix in {"beam": "/beam", "rerank": ""}.items():
-        for name in sources:
-            own = table.of_captioner(name + suffix)
-            texts[f"{name}/{how}"] = _texts(own, reranking.choose(own))
+    for name in sources:
+        beam = table.of_captioner(f"{name}/beam")
+        texts[f"{name}/beam"] = _texts(beam, reranking.choose(beam))
+    for name in sources:
+        if name in alone:
+            texts[f"{name}/rerank"] = _texts(table, alone[name].choose(table))
+        else:
+            samples = table.of_captioner(name)
+            texts[f"{name}/rerank"] = _texts(samples, reranking.choose(samples))
     texts["ensemble"] = _texts(table, reranking.choose(table))
     # the fluency detector cannot judge its own filter: its effect is measured without it, too
     unfiltered = _texts(table, reranking.model_copy(update={"fluency_threshold": 1.0}).choose(table))
@@ -253,9 +270,13 @@ def _retrieve(members: TrainedMembers) -> Retrieval:
     """Score every system in both directions, and write the ensemble's ranking."""
     experiment, directory = members.experiment, members.directory
     queries, target = members.queries()
-    fusion = BestRetrieval.read(directory.search("retrieval")).fusion
-    similarities = members.similarities()
+    best = BestRetrieval.read(directory.search("retrieval"))
+    fusion, similarities, costs = best.fusion, members.similarities(), None
     systems = {**similarities, "ensemble": fusion.join(similarities)}
+    if best.with_captioners:
+        columns = members.captioner_columns()
+        systems[HELPED] = best.with_captioners.convert(RetrievalFusion).join({**similarities, **columns.similarities})
+        costs = column_costs(columns)
     warnings = write_ranking(directory.ensemble, queries, systems["ensemble"], members.features.file_names)
     scores = {name: retrieval_values(similarity, target) for name, similarity in systems.items()}
     clips = [members.features.clip_ids[clip] for clip in target]
@@ -274,9 +295,11 @@ def _retrieve(members: TrainedMembers) -> Retrieval:
         transport={name: dict(retrieval_values(plan, target).corpus) for name, plan in plans.items()} or None,
         comparisons=[
             _comparison("map@10", name, _compare_retrieval(scores, name, target, experiment.seed))
-            for name in similarities
+            for name in systems
+            if name != "ensemble"
         ],
         warnings=warnings,
+        costs=costs,
     )
 
 

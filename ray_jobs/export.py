@@ -1,18 +1,29 @@
 """export: write the ensemble as one directory that loads without Ray, network or pickle.
 
 Example: enclap export experiments/demo.yaml
+         enclap export experiments/distil.yaml --members student-retriever
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors.numpy import save_file
+
 from models.codec.base import Codec, load_codec
-from models.ensemble.bundle import MANIFEST, BundleManifest
+from models.ensemble.bundle import MANIFEST, REFERENCES, BundleManifest
+from models.ensemble.reranking import Reranking
+from models.ensemble.retrieval_fusion import RetrievalFusion
+from models.ensemble.scores.registry import needs_references
 from models.files import atomic_directory, sha256_of
 from models.retriever.collapse import collapse_warnings
-from ray_jobs.experiment.config import Experiment
+from models.settings import SamplingConfig
+from ray_jobs.experiment.config import ConfigError, Experiment
+from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.experiment.licences import check_commercial, corpus_uses, research_only
 from ray_jobs.experiment.member_config import CaptionerMember, FluencyDetectorMember
 from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling
@@ -24,6 +35,7 @@ from ray_jobs.run.directory import RunDirectory, commit, is_done, mark_done, pac
 from ray_jobs.run.entry import run_command
 from ray_jobs.run.log import LOG
 from ray_jobs.training.kept_epochs import KEPT
+from ray_jobs.tuning.trained_members import REFERENCE_SPLIT, TrainedMembers
 
 NOTICE = """Weights in this directory were trained by enclap-ensemble from the corpora below and from the checkpoints
 that bundle.json names under provenance, or are published ones as they were. Their licences apply.
@@ -33,22 +45,66 @@ that bundle.json names under provenance, or are published ones as they were. The
 {published}"""
 
 
-def run(experiment: Experiment, commercial: bool = False) -> None:
+@dataclass(frozen=True)
+class Choices:
+    """How the members of a bundle are combined."""
+
+    sampling: SamplingConfig
+    reranking: Reranking
+    retrieval: RetrievalFusion
+
+    @classmethod
+    def searched(cls, directory: RunDirectory) -> Choices:
+        """Return what the searches of a run chose."""
+        return cls(
+            sampling=BestSampling.read(directory.search("sampling")).sampling,
+            reranking=BestReranking.read(directory.search("reranking")).reranking,
+            retrieval=BestRetrieval.read(directory.search("retrieval")).fusion,
+        )
+
+    @classmethod
+    def unsearched(cls, experiment: Experiment) -> Choices:
+        """Return the choices for some members alone: nothing is known of their weights.
+
+        Captions are chosen by their own likelihood, and retrievers count alike, each query's similarities standardised.
+        """
+        return cls(
+            sampling=experiment.sampling,
+            reranking=Reranking(
+                weights={"decoder": 1.0}, encoder_score=experiment.search.encoder_score, fallback="best"
+            ),
+            retrieval=RetrievalFusion(
+                weights=dict.fromkeys(experiment.of_kind("retriever"), 1.0),
+                normalisation="z" if len(experiment.of_kind("retriever")) > 1 else "none",
+            ),
+        )
+
+
+def run(experiment: Experiment, members: str | None = None, commercial: bool = False) -> None:
     """Write bundle/: members, codec, tuned parameters, provenance and licence notes.
 
     Args:
+        members: names of some members, separated by commas, to write them alone into bundle-<names>/ as soon as they
+            are trained.
         commercial: whether to refuse members that are not known to be free for commercial use.
 
     Raises:
+        NotReadyError: if `combine` has not run on this experiment, or one of `members` is not trained.
+        ConfigError: if `members` cannot work alone.
         LicenceError: if `commercial`, naming these members and their corpora.
-        NotReadyError: if `combine` has not run on this experiment.
         RecordError: if what search or combine wrote cannot be read.
     """
+    names = None if members is None else [name.strip() for name in members.split(",")]
+    some = None if names is None else with_members(experiment, names)
     if commercial:
-        check_commercial(experiment)
+        check_commercial(experiment, names)
     directory = RunDirectory(experiment)
-    require(directory.ensemble, directory.search_inputs(), "combine", experiment.name)
-    if is_done(directory.bundle, directory.search_inputs()):
+    if some:
+        _export_some(experiment, directory, some)
+        return
+    inputs = directory.search_inputs()
+    require(directory.ensemble, inputs, "combine", experiment.name)
+    if is_done(directory.bundle, inputs):
         say("export: done already")
         return
     metrics = EnsembleMetrics.read(directory.ensemble)
@@ -56,41 +112,96 @@ def run(experiment: Experiment, commercial: bool = False) -> None:
     manifest = _manifest(experiment, directory, codec)
     for leftover in [*directory.root.glob(".bundle*.partial"), *directory.root.glob(".bundle.*.old")]:
         shutil.rmtree(leftover)  # of a killed export: this one holds the run's lock
-    with atomic_directory(directory.bundle) as partial:
+    with _bundle(experiment, directory, directory.bundle, _notice(experiment)) as partial:
+        codec.save(partial / "codec" / "codec.safetensors")
+        if needs_references(manifest.needed_columns()):
+            save_file(TrainedMembers(experiment, REFERENCE_SPLIT).references, partial / REFERENCES)
+        (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        metrics.write(partial)
+    _finish(directory.bundle, inputs)
+
+
+def _export_some(experiment: Experiment, directory: RunDirectory, some: Experiment) -> None:
+    """Write the members of `some`, of a larger experiment, alone into bundle-<names>/."""
+    names = list(some.members)
+    for name in names:
+        require(directory.member(name), directory.member_inputs(name), "train", experiment.name)
+    target = directory.root / f"{directory.bundle.name}-{'-'.join(names)}"
+    codec = load_codec(experiment.features.codec, experiment.features.codebooks)
+    manifest = _manifest(some, directory, codec, Choices.unsearched(some))
+    with _bundle(some, directory, target, _notice(experiment, names)) as partial:
+        codec.save(partial / "codec" / "codec.safetensors")
+        (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    _finish(target, fingerprint({name: directory.member_inputs(name) for name in names}))
+
+
+def with_members(experiment: Experiment, names: list[str]) -> Experiment:
+    """Return the experiment with some of its members alone, and without token ensembles.
+
+    Raises:
+        ConfigError: if one does not exist, or a captioner would lack a retriever that it reads.
+    """
+    for name in names:
+        if name not in experiment.members:
+            raise ConfigError(f"--members: {name!r} is not among members ({', '.join(experiment.members)})")
+        for retriever in experiment.members[name].retrievers():
+            if retriever not in names:
+                raise ConfigError(f"--members: {name!r} reads the audio embeddings of {retriever!r}; name that, too")
+    if all(experiment.members[name].kind == "fluency-detector" for name in names):
+        raise ConfigError(f"--members: {', '.join(names)}: expected a captioner or a retriever among them")
+    alone = {
+        # What they started or learned from is not there, and no longer needed.
+        name: member.model_copy(update={"init_from": None, **({"distil_from": []} if member.teachers() else {})})
+        for name, member in experiment.members.items()
+        if name in names
+    }
+    return experiment.model_copy(update={"members": alone, "token_ensembles": {}})
+
+
+@contextmanager
+def _bundle(experiment: Experiment, directory: RunDirectory, target: Path, notice: str) -> Iterator[Path]:
+    """Yield the unfinished bundle of an experiment's members, for all else; it is put in place afterwards."""
+    with atomic_directory(target) as partial:
         for name in experiment.ensemble():
             # Further kept epochs, logs and lists of training clips are not needed to load a member.
             member = storage.pull(directory.member(name))
             ignored = shutil.ignore_patterns(KEPT, LOG, DOUBTFUL_PAIRS, "wandb", ".*")
             shutil.copytree(member, partial / "members" / name, ignore=ignored)
-        codec.save(partial / "codec" / "codec.safetensors")
-        (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        metrics.write(partial)
-        (partial / "NOTICE").write_text(_notice(experiment), encoding="utf-8")
+        yield partial
+        (partial / "NOTICE").write_text(notice, encoding="utf-8")
         (partial / "SHA256SUMS").write_text(_checksums(partial), encoding="utf-8")
-        if storage.is_remote(directory.bundle):
-            storage.remove(directory.bundle)  # a push leaves files there that the new bundle lacks
-    storage.push(directory.bundle)
-    mark_done(directory.bundle, directory.search_inputs())
-    size = sum(path.stat().st_size for path in directory.bundle.rglob("*") if path.is_file())
-    for use in research_only(experiment):
+        if storage.is_remote(target):
+            storage.remove(target)  # a push leaves files there that the new bundle lacks
+    storage.push(target)
+
+
+def _finish(bundle: Path, inputs: str) -> None:
+    """Mark a bundle as done, and say where it is."""
+    mark_done(bundle, inputs)
+    size = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file())
+    say(f"export: {bundle} ({size / 2**20:.1f} MiB)")
+    if storage.is_remote(bundle):
+        say(f"export: kept at {storage.uri(bundle)}")
+
+
+def _notice(experiment: Experiment, names: list[str] | None = None) -> str:
+    """Return the licence notes of what some members, or all, were trained on, and say which may not be used freely."""
+    for use in research_only(experiment, names):
         say(f"export: not for commercial use: {use}", style="yellow")
-    say(f"export: {directory.bundle} ({size / 2**20:.1f} MiB)")
-    if storage.is_remote(directory.bundle):
-        say(f"export: kept at {storage.uri(directory.bundle)}")
-
-
-def _notice(experiment: Experiment) -> str:
-    """Return the licence notes of what the weights were trained on."""
-    corpora = "\n".join(f"- {use}" for use in corpus_uses(experiment))
+    corpora = "\n".join(f"- {use}" for use in corpus_uses(experiment, names))
     published = "".join(
         f"- {name}: the weights of {Path(member.checkpoint).name} as they were published\n"
         for name, member in experiment.ensemble().items()
-        if isinstance(member, FluencyDetectorMember) and member.checkpoint
+        if isinstance(member, FluencyDetectorMember) and member.checkpoint and (names is None or name in names)
     )
     return NOTICE.format(corpora=corpora, codec=experiment.features.codec, published=published)
 
 
-def _manifest(experiment: Experiment, directory: RunDirectory, codec: Codec) -> BundleManifest:
+def _manifest(
+    experiment: Experiment, directory: RunDirectory, codec: Codec, choices: Choices | None = None
+) -> BundleManifest:
+    """Return the manifest of a bundle, by default with what the searches chose."""
+    choices = choices or Choices.searched(directory)
     _check_members(experiment, directory)
     detectors = experiment.of_kind("fluency-detector")
     captioners = {n: m.audio_embedding for n, m in experiment.ensemble().items() if isinstance(m, CaptionerMember)}
@@ -101,11 +212,11 @@ def _manifest(experiment: Experiment, directory: RunDirectory, codec: Codec) -> 
         codebooks=codec.n_codebooks,
         log_mel=experiment.features.log_mel,
         max_duration_s=experiment.features.max_duration_s,
-        sampling=BestSampling.read(directory.search("sampling")).sampling,
+        sampling=choices.sampling,
         beam=experiment.beam,
         token_ensembles=experiment.token_ensembles,
-        reranking=BestReranking.read(directory.search("reranking")).reranking,
-        retrieval=BestRetrieval.read(directory.search("retrieval")).fusion,
+        reranking=choices.reranking,
+        retrieval=choices.retrieval,
         seed=experiment.seed,
         provenance={
             "experiment": experiment.name,

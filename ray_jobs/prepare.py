@@ -24,9 +24,11 @@ from corpora.table import QUARANTINE_COLUMNS, CorpusError
 from models.files import atomic_write, write_json
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.fingerprint import fingerprint
+from ray_jobs.experiment.member_config import RetrieverMember
 from ray_jobs.features.dataset import RECORD, find_shards, recorded_shards
 from ray_jobs.features.files import EARLIER_SHARDS, inputs_of_whole, read_table, shard_metadata
 from ray_jobs.features.shards import STAT_THREADS, Shard, plan_shards, write_shards
+from ray_jobs.features.waveforms import write_waveforms
 from ray_jobs.run import storage
 from ray_jobs.run.console import count, say
 from ray_jobs.run.directory import RunDirectory, is_done, mark_done
@@ -52,7 +54,10 @@ def run(experiment: Experiment, dry_run: bool = False) -> None:
     todo = [name for name in experiment.corpora if not _is_prepared(name, experiment, directory)]
     done = len(experiment.corpora) - len(todo)
     say(f"prepare: {count(len(todo), 'corpus', 'corpora')} to prepare, {done} done already")
+    _check_front_ends(experiment)
     if not todo:
+        if not dry_run:
+            _write_waveforms(experiment, directory)
         return
     asked = experiment.prepare
     check_room(experiment, "prepare (cpus, gpus)", {"CPU": asked.cpus, "GPU": gpu_share(asked.gpus)})
@@ -76,6 +81,31 @@ def run(experiment: Experiment, dry_run: bool = False) -> None:
         own = {split: of_split for (corpus, split), of_split in shards.items() if corpus == name}
         _finish(name, set_aside[set_aside["corpus"] == name], own, directory)
     _report_overlaps(list(tables), directory)
+    _write_waveforms(experiment, directory)
+
+
+def _check_front_ends(experiment: Experiment) -> None:
+    """Load the feature extractors of audio encoders of transformers: one that does not fit is reported here.
+
+    Raises:
+        ConfigError: naming the member.
+    """
+    for name, member in experiment.members.items():
+        if isinstance(member, RetrieverMember) and member.audio_encoder.transformer:
+            from models.encoders.audio_windows import AudioWindows
+
+            try:
+                AudioWindows.of(member.audio_encoder)
+            except ValueError as error:
+                raise ConfigError(f"members.{name}: {error}") from error
+
+
+def _write_waveforms(experiment: Experiment, directory: RunDirectory) -> None:
+    """Make what is missing of the waveforms that members read."""
+    folders = [
+        directory.features(name, split) for name, corpus in experiment.corpora.items() for split in corpus.splits
+    ]
+    write_waveforms({folder: find_shards(folder) for folder in folders}, experiment)
 
 
 def _dry_run(experiment: Experiment) -> None:

@@ -55,8 +55,16 @@ def run(experiment: Experiment) -> None:
         mark_done(target, directory.search_inputs())
         say(f"search: {what}: {_brief(outcome.best)}")
         if isinstance(outcome.best, BestReranking):
+            if alone := single_source(outcome.best):
+                say(f"search: held out, {alone} alone is better than any joint choice of captions, so it is chosen")
             for metric, reason in outcome.best.absent.items():
                 say(f"search: {metric} beside the fluency filter: not computed: {reason}", style="dim")
+
+
+def single_source(best: BestReranking) -> str:
+    """Return the only captioner, or beam search of one, whose captions are chosen; empty where there are several."""
+    chosen = best.captioners or []
+    return chosen[0] if len(chosen) == 1 else ""
 
 
 def _recorded_objective(directory: RunDirectory) -> Any:

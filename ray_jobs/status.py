@@ -168,7 +168,9 @@ def _member(directory: RunDirectory, name: str, alive: bool) -> MemberStatus:
         )
     if storage.exists(directory.checkpoints / f"{name}-{inputs}"):
         return _with_progress(replace(status, state="running" if alive else "stopped"), path)
-    edges = [e for e in member.edges() if not is_done(directory.member(e), directory.member_inputs(e))]
+    edges = [
+        e for e in directory.experiment.edges(name) if not is_done(directory.member(e), directory.member_inputs(e))
+    ]
     return replace(status, note=f"for {', '.join(edges)}") if status.state == "waiting" and edges else status
 
 

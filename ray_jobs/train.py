@@ -16,7 +16,7 @@ from models.metrics.captions import missing_parts
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.member_config import CaptionerMember
 from ray_jobs.features.dataset import require_features
-from ray_jobs.features.embeddings import are_there, embedded_splits, weights_checksum
+from ray_jobs.features.embeddings import CAPTIONS, are_there, captioned_splits, embedded_splits, weights_checksum
 from ray_jobs.results.member import note_failure
 from ray_jobs.run.console import count, say, show
 from ray_jobs.run.directory import RunDirectory, commit, is_done
@@ -102,7 +102,9 @@ def is_trained(experiment: Experiment, directory: RunDirectory, name: str) -> bo
     if experiment.members[name].kind != "retriever":
         return True
     weights = weights_checksum(directory.member(name))
-    return are_there(embedded_splits(experiment, directory, name), name, weights)
+    return are_there(embedded_splits(experiment, directory, name), name, weights) and are_there(
+        captioned_splits(experiment, directory, name), name, weights, CAPTIONS
+    )
 
 
 def train_members(
@@ -125,11 +127,11 @@ def train_members(
     while waiting or running:
         for name in list(waiting):
             member = experiment.members[name]
-            blocked = [edge for edge in member.edges() if edge in failed]
+            blocked = [edge for edge in experiment.edges(name) if edge in failed]
             if blocked:
                 failed[name] = f"waits for {blocked[0]}, which failed"
                 waiting.remove(name)
-            elif not todo.intersection(member.edges()) and fits(member, free):
+            elif not todo.intersection(experiment.edges(name)) and fits(member, free):
                 take(member, free)
                 waiting.remove(name)
                 say(f"train: {name} starts")

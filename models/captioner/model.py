@@ -32,12 +32,12 @@ from ..published import local_architecture
 from ..settings import RANDOM, CaptionerConfig, CaptionerSettings
 from ..tokenization import train_tokenizer, untrained_tokenizer
 from .attention import use_captioner_attention
+from .distillation import IGNORED, TokenTargets
 from .enclap_checkpoint import enclap_settings, has_tokenizer, language_model_config, load_enclap_weights
 from .long_clips import cut_windows, interpolate_rows, join_windows, pool_frames
 from .masked_codec_modelling import masked_cells, masked_codec_loss, most_spans, span_mask
 
 SPECIAL_ROWS = 3  # audio embedding, BOS, EOS
-IGNORED = -100
 # These learn their positions, in one table after two rows that are not used.
 SUPPORTED_MODEL_TYPES = ("bart", "mbart", "plbart")
 POSITION_OFFSET = 2
@@ -271,16 +271,21 @@ class Captioner(nn.Module):
             states: [N, R, width] of the encoder.
             mask: [N, R] of valid states.
         """
-        decoder_input = labels.roll(1, 1).masked_fill(labels.roll(1, 1) == IGNORED, self.bart.config.pad_token_id)
-        decoder_input[:, 0] = self.bart.config.decoder_start_token_id
         output = self.bart(
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
             attention_mask=mask,
-            decoder_input_ids=decoder_input,
+            decoder_input_ids=self.decoder_input(labels),
             use_cache=False,
         )
         logits: Tensor = output.logits
         return logits
+
+    def decoder_input(self, labels: Tensor) -> Tensor:
+        """Return the token ids [N, S] that the decoder reads to predict labels [N, S]: those before each."""
+        before = labels.roll(1, 1)
+        before = before.masked_fill(before == IGNORED, self.bart.config.pad_token_id)
+        before[:, 0] = self.bart.config.decoder_start_token_id
+        return before
 
     def labels(self, captions: list[str]) -> Tensor:
         """Return the token ids [N, S] of N captions with BOS and EOS, -100 where padded."""
@@ -291,7 +296,12 @@ class Captioner(nn.Module):
         return pad_sequence(ids, batch_first=True, padding_value=IGNORED).to(self.mcm_head.weight.device)
 
     def forward(
-        self, codes: Tensor, lengths: Tensor, audio_embedding: Tensor, captions: list[list[str]]
+        self,
+        codes: Tensor,
+        lengths: Tensor,
+        audio_embedding: Tensor,
+        captions: list[list[str]],
+        soft_targets: TokenTargets | None = None,
     ) -> dict[str, Tensor]:
         """Compute the losses of a batch: `loss` = caption cross-entropy + mcm_weight * masked codec loss, and both.
 
@@ -300,9 +310,10 @@ class Captioner(nn.Module):
             lengths: [B] valid frames.
             audio_embedding: [B, D].
             captions: of each clip, equally many. The encoder runs once for a clip, the decoder once for a caption.
+            soft_targets: what teachers expect of these captions' tokens; it shares the place of the cross-entropy.
 
         Returns:
-            `loss`, `caption_loss` and, if it has a weight, `mcm_loss`.
+            `loss`, `caption_loss`, if it has a weight `mcm_loss`, and with `soft_targets` `distillation_loss`.
         """
         config = self.config
         hidden = None
@@ -316,9 +327,11 @@ class Captioner(nn.Module):
             logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, label_smoothing=config.label_smoothing
         )
         losses = {"loss": caption_loss, "caption_loss": caption_loss.detach()}
+        if soft_targets is not None:
+            losses |= soft_targets.join(logits, labels, caption_loss)
         if hidden is not None:
             mcm_loss = self._mcm_loss(states, columns, codes, hidden)
-            losses |= {"loss": caption_loss + config.mcm_weight * mcm_loss, "mcm_loss": mcm_loss.detach()}
+            losses |= {"loss": losses["loss"] + config.mcm_weight * mcm_loss, "mcm_loss": mcm_loss.detach()}
         return losses
 
     def _mcm_loss(self, states: Tensor, columns: Tensor, codes: Tensor, hidden: Tensor) -> Tensor:

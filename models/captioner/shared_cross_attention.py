@@ -46,18 +46,20 @@ def shared_states_cache(bart: Any, states: Tensor, longest: int | None = None) -
 def grouped_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, function: Callable[..., Any]
 ) -> Tensor:
-    """Attend from N rows a clip, one step each, to the keys and values of their clip.
+    """Attend from N rows a clip, each of S steps, to the keys and values of their clip.
 
     Args:
-        query: [B * N, heads, 1, D].
+        query: [B * N, heads, S, D].
         key, value: [B, heads, T, D].
-        mask: [B * N, 1, 1, T], alike for the rows of a clip.
+        mask: [B * N, 1, 1 or S, T], alike for the rows of a clip and their steps.
         function: computes attention, with the arguments and results of transformers' attention functions.
 
     Returns:
-        [B * N, 1, heads, D].
+        [B * N, S, heads, D].
     """
-    each = len(query) // len(key)
-    grouped = query.view(len(key), each, *query.shape[1:]).squeeze(3).transpose(1, 2)  # [B, heads, N, D]
-    output: Tensor = function(module, grouped, key, value, None if mask is None else mask[::each], is_causal=False)[0]
-    return output.flatten(0, 1)[:, None]
+    clips, (rows, _, steps, _) = len(key), query.shape
+    grouped = query.unflatten(0, (clips, rows // clips)).transpose(1, 2).flatten(2, 3)  # [B, heads, N * S, D]
+    seen = None if mask is None else mask[:: rows // clips, :, :1]
+    output: Tensor = function(module, grouped, key, value, seen, is_causal=False)[0]  # [B, N * S, heads, D]
+    by_row: Tensor = output.unflatten(1, (rows // clips, steps)).flatten(0, 1)
+    return by_row

@@ -1,12 +1,14 @@
 """Audio encoders over log-mels.
 
 ConvNeXt, as in the AudioSet tagger that the retriever starts from (arXiv 2306.00830), or any other timm model whose
-features are a map over time and frequency.
+features are a map over time and frequency, or tokens of such a map: timm's vision transformers, which interpolate their
+positions to the size of each spectrogram.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,12 +22,17 @@ from torch import Tensor, nn
 from ..checkpoint import plain_data
 from ..settings import RANDOM, AudioEncoderConfig
 from .audioset_checkpoint import load_audioset_weights
+from .finetuning import Finetuned
+from .front_ends import LogMelBatches
 
 STEM_STRIDE = 4
 STEM_PADDING = 4  # frames of zeros at both ends in time; none in frequency
+# How timm's vision transformers take spectrograms of any size: with interpolated positions, and zeros up to the next
+# whole patch.
+ANY_SIZE = {"dynamic_img_size": True, "dynamic_img_pad": True}
 
 
-class AudioEncoder(nn.Module):
+class AudioEncoder(Finetuned):
     """Standardised mels, a trunk, then the mean over frequency and maximum plus mean over time.
 
     `bn0` keeps its statistics in training, too: those of the checkpoint, or of the training split (`standardise`). So
@@ -41,6 +48,7 @@ class AudioEncoder(nn.Module):
     def __init__(self, config: AudioEncoderConfig, n_mels: int) -> None:
         super().__init__()
         self.config = config
+        self.front_end = LogMelBatches(config)
         self.bn0 = nn.BatchNorm1d(n_mels).eval()
         # timm gives its modules no types of their own.
         trunk: Any = _trunk(config, pretrained=False)
@@ -51,6 +59,7 @@ class AudioEncoder(nn.Module):
             _check_features(trunk, config.backbone, n_mels)
         self.trunk: Any = trunk
         self.dim: int = trunk.num_features
+        self.apply_finetuning()
 
     @classmethod
     def create(cls, config: AudioEncoderConfig, n_mels: int) -> AudioEncoder:
@@ -59,14 +68,29 @@ class AudioEncoder(nn.Module):
         Raises:
             CheckpointError: if the weights do not fit.
         """
-        encoder = cls(config, n_mels)
+        encoder = cls(config.model_copy(update={"finetuning": "full", "frozen_layers": 0}), n_mels)
         if config.pretrained:
             with plain_data(config.backbone):
                 published = _trunk(config, pretrained=True)
             encoder.trunk.load_state_dict(published.state_dict())
         if config.checkpoint:
             load_audioset_weights(encoder, config.checkpoint)
+        encoder.continue_training(config)
         return encoder
+
+    @classmethod
+    def layout(cls, config: AudioEncoderConfig, n_mels: int) -> AudioEncoder:
+        """Lay out what `create` builds on the meta device, without weights."""
+        with torch.device("meta"):
+            return cls(config, n_mels)
+
+    @classmethod
+    def empty(cls, config: AudioEncoderConfig, n_mels: int, directory: Path) -> AudioEncoder:
+        """Build the architecture with random weights; the config says all of it, `directory` nothing more."""
+        return cls(config, n_mels)
+
+    def save_layout(self, directory: Path) -> None:
+        """Write nothing: the config says all of the architecture."""
 
     def standardise(self, log_mels: Iterable[np.ndarray]) -> None:
         """Set the statistics of bn0 to the mean and variance of each mel in log_mels [frames_i, mels]."""
@@ -82,8 +106,10 @@ class AudioEncoder(nn.Module):
         self.bn0.running_var = torch.from_numpy(variance).to(self.bn0.weight)
 
     def train(self, mode: bool = True) -> AudioEncoder:
-        """Switch to training or evaluation mode; bn0 keeps its statistics in both."""
+        """Switch to training or evaluation mode; bn0 keeps its statistics in both, a frozen trunk all."""
         super().train(mode)
+        if self.config.finetuning == "frozen":
+            self.trunk.eval()
         self.bn0.eval()
         return self
 
@@ -96,13 +122,23 @@ class AudioEncoder(nn.Module):
         if self.masked:
             return self._convnext(x, lengths)
         if self.training:
-            states = self.trunk.forward_features(x)
-            return _pool(states, (lengths * states.shape[2] / x.shape[2]).ceil().long())
+            states = _feature_map(self.trunk, x)
+            return self._pooled(states, (lengths * states.shape[2] / x.shape[2]).ceil().long())
         embeddings = x.new_empty(len(x), self.dim)
         for length in sorted(set(lengths.tolist())):
-            states = self.trunk.forward_features(x[lengths == length, :, :length])
-            embeddings[lengths == length] = _pool(states, lengths.new_full((len(states),), states.shape[2]))
+            states = _feature_map(self.trunk, x[lengths == length, :, :length])
+            embeddings[lengths == length] = self._pooled(states, lengths.new_full((len(states),), states.shape[2]))
         return embeddings
+
+    def trim(self, log_mel: Tensor, lengths: Tensor) -> Tensor:
+        """Return part of a batch without frames that none of its clips has."""
+        return log_mel[:, : int(lengths.max())]
+
+    @property
+    def adapted(self) -> nn.Module:
+        """Return what low-rank adapters are put into."""
+        trunk: nn.Module = self.trunk
+        return trunk
 
     def layer_depths(self) -> dict[str, int]:
         """Return by name how many layers below the output each parameter acts, from 1 on."""
@@ -127,6 +163,12 @@ class AudioEncoder(nn.Module):
                 covered = (at >= start[:, None]) & (at < (start + width)[:, None])
                 x = x.masked_fill(covered.unsqueeze(3 - axis), 0.0)
         return x
+
+    def _pooled(self, states: Tensor, lengths: Tensor) -> Tensor:
+        """Pool states [B, C, T, F] into [B, C], then norm them if the trunk has its last norm after pooling."""
+        pooled = _pool(states, lengths)
+        normed: Tensor = self.trunk.fc_norm(pooled) if hasattr(self.trunk, "fc_norm") else pooled
+        return normed
 
     def _convnext(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Embed x [B, 1, frames, mels] as [B, dim], masked at every layer."""
@@ -157,7 +199,22 @@ def _trunk(config: AudioEncoderConfig, pretrained: bool) -> Any:
         return trunk
     if not timm.is_model(config.backbone):
         raise ValueError(f"audio_encoder.backbone: {config.backbone!r} is not a model of timm")
+    try:
+        return timm.create_model(config.backbone, pretrained=pretrained, **common, **ANY_SIZE)
+    except TypeError as error:  # a network of convolutions takes any size as it is
+        if not any(option in str(error) for option in ANY_SIZE):
+            raise
     return timm.create_model(config.backbone, pretrained=pretrained, **common)
+
+
+def _feature_map(trunk: Any, x: Tensor) -> Tensor:
+    """Return the features of x [B, 1, frames, mels] as a map [B, C, T, F]; tokens are laid out as their patches lie."""
+    states: Tensor = trunk.forward_features(x)
+    if states.dim() != 3 or not hasattr(trunk, "num_prefix_tokens"):
+        return states
+    rows, columns = trunk.patch_embed.dynamic_feat_size(x.shape[2:])
+    patches = states[:, trunk.num_prefix_tokens :].transpose(1, 2)
+    return patches.reshape(*patches.shape[:2], rows, columns)
 
 
 def _is_maskable(trunk: nn.Module) -> bool:
@@ -175,10 +232,10 @@ def _is_maskable(trunk: nn.Module) -> bool:
 
 @torch.no_grad()
 def _check_features(trunk: Any, backbone: str, n_mels: int) -> None:
-    """Refuse a trunk whose features are not a map [B, C, T, F], or that takes images of one size only."""
+    """Refuse a trunk whose features are no map [B, C, T, F] nor its tokens, or that takes images of one size only."""
     try:
-        shapes = [tuple(trunk.eval().forward_features(torch.zeros(1, 1, frames, n_mels)).shape) for frames in (64, 96)]
-    except (AssertionError, RuntimeError, ValueError) as error:
+        shapes = [tuple(_feature_map(trunk.eval(), torch.zeros(1, 1, frames, n_mels)).shape) for frames in (64, 96)]
+    except (AssertionError, AttributeError, RuntimeError, ValueError) as error:
         raise ValueError(f"audio_encoder.backbone: {backbone!r} does not take clips of any length: {error}") from error
     finally:
         trunk.train()

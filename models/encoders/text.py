@@ -19,6 +19,7 @@ from ..published import local_architecture
 from ..records import parse_object
 from ..settings import RANDOM, TextEncoderConfig
 from ..tokenization import train_tokenizer, untrained_tokenizer
+from .finetuning import add_adapters, stack_depths
 
 POOLING_FILE = "1_Pooling/config.json"  # of sentence-transformers, where BGE and its like say how they were trained
 LEGACY_POOLING = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}  # before its version 5.5
@@ -123,7 +124,7 @@ class TextEncoder(nn.Module):
         if self.config.finetuning == "frozen":
             self.model.requires_grad_(False)
         elif self.config.finetuning == "lora":
-            _add_adapters(self.model, self.config)
+            add_adapters(self.model, self.config)
 
     def save_layout(self, directory: Path) -> None:
         """Write the architecture's config and the tokenizer's files, so that `empty` needs no network."""
@@ -153,17 +154,7 @@ class TextEncoder(nn.Module):
 
     def layer_depths(self) -> dict[str, int]:
         """Return by name how many layers below the output each parameter acts, from 1 on."""
-        number = self.model.config.num_hidden_layers
-        stacks = [m for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) == number]
-        if not stacks:
-            raise ValueError(f"training.layer_decay: no stack of {number} layers in {type(self.model).__name__}")
-        of_layer = {parameter: number - at for at, layer in enumerate(stacks[0]) for parameter in layer.parameters()}
-        depths, other = {}, number + 1
-        # Encoders register their modules in the order in which these act.
-        for name, parameter in self.named_parameters():
-            depths[name] = of_layer.get(parameter, other)
-            other = 1 if parameter in of_layer else other
-        return depths
+        return stack_depths(self, self.model.config.num_hidden_layers)
 
 
 def _pretrained(name: str) -> Any:
@@ -182,14 +173,6 @@ def _pretrained(name: str) -> Any:
 
 def _adapters(config: TextEncoderConfig) -> dict[str, Any]:
     return config.model_dump(include={"finetuning", "lora_rank", "lora_alpha"})
-
-
-def _add_adapters(model: nn.Module, config: TextEncoderConfig) -> None:
-    """Put trainable adapters around all linear layers of a transformers model, and freeze its own weights."""
-    from peft import LoraConfig, inject_adapter_in_model  # seconds to import, and few members have adapters
-
-    lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules="all-linear")
-    inject_adapter_in_model(lora, model)
 
 
 def _random_architecture(config: TextEncoderConfig, tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> Any:

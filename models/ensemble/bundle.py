@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
-from ..audio import load_audio, read_duration
+from ..audio import load_audio, read_duration, to_int16
 from ..captioner.model import Captioner, conditioning
 from ..codec.base import load_codec
 from ..device import available_device
@@ -19,7 +21,8 @@ from ..encoders.log_mel import LogMel
 from ..errors import InputError
 from ..files import CheckpointError, sha256_of
 from ..fluency.detector import FluencyDetector
-from ..generation.candidates import ClipInputs, Decoding, propose
+from ..generation.candidates import Decoding
+from ..generation.proposals import ClipInputs, propose
 from ..normal_form import normal_form
 from ..records import parse_record
 from ..retriever.model import Retriever
@@ -28,12 +31,13 @@ from .candidate_table import CandidateTable, score_candidates
 from .index import LARGE, RECORD, AudioIndex
 from .reranking import Reranking
 from .retrieval_fusion import RetrievalFusion
-from .scores.base import weight_name
-from .scores.registry import score_columns
+from .scores.base import MemberNames, Scorers, weight_name
+from .scores.registry import captioners_asked, compares_candidates, needed_columns, needs_references, score_columns
 
 FORMAT = 1
 MANIFEST = "bundle.json"
 INDEX = "index"  # directory in the bundle
+REFERENCES = "references.safetensors"  # of the bundle, where its weights need them: by retriever, [R, D]
 
 
 class QueryError(InputError, ValueError):
@@ -61,6 +65,14 @@ class BundleManifest(BaseModel):
     seed: int
     provenance: dict[str, Any]
 
+    def names(self) -> MemberNames:
+        """Return the members that scores of candidates are named after."""
+        return MemberNames(self.retrievers, [*self.captioners], [*self.captioners, *self.token_ensembles])
+
+    def needed_columns(self) -> list[str]:
+        """Return the scores of candidates that the reranking needs."""
+        return needed_columns(self.names(), self.reranking.weights)
+
 
 @dataclass(frozen=True)
 class ScoredCandidate:
@@ -72,6 +84,7 @@ class ScoredCandidate:
     decoder_score: float  # mean log-likelihood of a token
     encoder_score: dict[str, float]  # similarity to the audio, by retriever: a cosine, or a negative distance
     fluency_error: float  # probability that the text is damaged
+    scores: dict[str, float] = field(default_factory=dict)  # all that were computed, by the names of their weights
 
 
 @dataclass(frozen=True)
@@ -93,6 +106,11 @@ class Clip:
     codes: np.ndarray  # [T, Q] int16
     log_mel: np.ndarray  # [frames, mels]
     duration_s: float  # of the whole file
+    waveforms: Mapping[int, np.ndarray] = field(default_factory=dict)  # [samples] int16, by sampling rate
+
+    def heard_at(self, rate: int | None) -> np.ndarray:
+        """Return what a retriever reads: the waveform at a sampling rate, or for None the log-mel."""
+        return self.log_mel if rate is None else self.waveforms[rate]
 
 
 class Ensemble:
@@ -108,6 +126,7 @@ class Ensemble:
         detector = manifest.fluency_detector
         self.detector = FluencyDetector.load(members / detector).to(device) if detector else None
         self.directory = directory
+        self.references = read_references(directory) if needs_references(manifest.needed_columns()) else {}
         self.audio_index = AudioIndex()
 
     @classmethod
@@ -225,7 +244,9 @@ class Ensemble:
         heard = [load_audio(Path(path), self.manifest.log_mel.sample_rate, longest) for path in paths]
         log_mels = self.log_mel.of_clips(heard)
         durations = [read_duration(path) for path in paths]
-        return [Clip(*row) for row in zip(self.codec.encode(waveforms), log_mels, durations, strict=True)]
+        rates = {rate for one in self.retrievers.values() if (rate := one.waveform_rate)}
+        kept = [{rate: to_int16(load_audio(Path(path), rate, longest)) for rate in rates} for path in paths]
+        return [Clip(*row) for row in zip(self.codec.encode(waveforms), log_mels, durations, kept, strict=True)]
 
     def limits_s(self) -> dict[str, float]:
         """Return how much of a clip each member hears, from its beginning on, in seconds, by its name.
@@ -242,20 +263,37 @@ class Ensemble:
         embeddings = self._audio_embeddings(clips)
         codes = [clip.codes for clip in clips]
         read = {name: conditioning(embeddings, names) for name, names in self.manifest.captioners.items()}
-        manifest = self.manifest
+        manifest, needed = self.manifest, self.manifest.needed_columns()
         decoding = Decoding(manifest.sampling, manifest.beam, manifest.seed if seed is None else seed)
-        sources = manifest.reranking.captioners
-        proposed = propose(self.captioners, ClipInputs(codes, read), decoding, manifest.token_ensembles, sources)
-        encoder_score = manifest.reranking.encoder_score
-        table = score_candidates(proposed, self.retrievers, embeddings, self.detector, encoder_score)
-        return self._captions(table)
+        proposals = propose(
+            self.captioners,
+            ClipInputs(codes, read),
+            decoding,
+            manifest.token_ensembles,
+            None if compares_candidates(needed) else manifest.reranking.captioners,
+            captioners_asked(needed, manifest.names()),
+        )
+        scorers = Scorers(
+            retrievers=self.retrievers,
+            audio_embeddings=embeddings,
+            detector=self.detector,
+            likelihoods=proposals.likelihoods,
+            references=self.references,
+            encoder_score=manifest.reranking.encoder_score,
+        )
+        return self._captions(score_candidates(proposals.candidates, scorers, needed))
 
     def _audio_embeddings(self, clips: Sequence[Clip]) -> dict[str, np.ndarray]:
-        log_mels = [clip.log_mel for clip in clips]
-        return {name: retriever.audio_embeddings(log_mels) for name, retriever in self.retrievers.items()}
+        return {
+            name: retriever.audio_embeddings([clip.heard_at(retriever.waveform_rate) for clip in clips])
+            for name, retriever in self.retrievers.items()
+        }
 
     def _captions(self, table: CandidateTable) -> list[Caption]:
-        chosen, totals = self.manifest.reranking.choose(table), self.manifest.reranking.totals(table)
+        reranking = self.manifest.reranking
+        weights = {name: weight for name, weight in reranking.weights.items() if name in table.score_names or weight}
+        reranking = reranking.model_copy(update={"weights": weights})  # without scores of weight 0, not computed
+        chosen, totals = reranking.choose(table), reranking.totals(table)
         captions = []
         for row, texts in enumerate(table.texts):
             candidates = [
@@ -266,12 +304,29 @@ class Ensemble:
                     decoder_score=float(table.decoder_score[row, column]),
                     encoder_score={name: float(scores[row, column]) for name, scores in table.encoder_score.items()},
                     fluency_error=float(table.fluency_error[row, column]),
+                    scores={weight_name(name): float(values[row, column]) for name, values in table.scores.items()},
                 )
                 for column, text in enumerate(texts)
             ]
             best = candidates[chosen[row]]
             captions.append(Caption(best.text, best.score, sorted(candidates, key=lambda one: -one.score)))
         return captions
+
+
+def read_references(bundle: Path) -> dict[str, np.ndarray]:
+    """Read the audio embeddings of the clips that `RankScore` compares with, [R, D] by retriever.
+
+    Raises:
+        CheckpointError: if they are missing or damaged.
+    """
+    path = bundle / REFERENCES
+    try:
+        found: dict[str, np.ndarray] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path}: {error}; expected the audio embeddings that rank scores compare with; export the run again"
+        ) from error
+    return found
 
 
 def read_manifest(bundle: Path) -> BundleManifest:
@@ -286,7 +341,7 @@ def read_manifest(bundle: Path) -> BundleManifest:
         raise CheckpointError(f"{path}: no such file; expected a bundle made by `enclap export`")
     remedy = "export the run again with this version, or load the bundle with the version that made it"
     manifest = parse_record(BundleManifest, path.read_bytes(), path, remedy, FORMAT)
-    known = [weight_name(column) for column in score_columns(manifest.retrievers)]
+    known = [weight_name(column) for column in score_columns(manifest.names())]
     if unknown := [name for name in manifest.reranking.weights if name not in known]:
         raise CheckpointError(
             f"{path}: reranking.weights: found {', '.join(unknown)}, expected scores of this version and bundle: "

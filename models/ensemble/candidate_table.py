@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..normal_form import normal_form
-from ..settings import EncoderScoring
+from ..generation.pooling import BEAM, pool, proposers
 from .score_arrays import NoCandidateError, NonFiniteScoreError, refuse_non_finite
-from .scores.base import ScoringContext, weight_name
+from .scores.base import MemberNames, Scorers, ScoringContext, weight_name
 from .scores.decoder import DECODER
 from .scores.encoder import ENCODER
+from .scores.joint import JOINT, joint
+from .scores.likelihood import LIKELIHOOD
+from .scores.origin import ORIGIN
 from .scores.registry import columns_among, score_all, score_columns
 
 if TYPE_CHECKING:  # tables are also read where no model is loaded
-    from ..fluency.detector import FluencyDetector
     from ..generation.candidates import Candidate
-    from ..retriever.model import Retriever
 
 VALUE = "value/"  # prefix of a frame's columns, before a metric
 
@@ -74,15 +74,32 @@ class CandidateTable:
 
         A clip for which they propose nothing keeps the candidates of the others, so that every clip gets a caption.
         """
-        wanted = {source for name in names for source in (name, f"{name}/beam")}
+        wanted = {source for name in names for source in (name, name + BEAM)}
         theirs = self.mask & self._proposed_by(wanted)
         return replace(self, mask=np.where(theirs.any(1, keepdims=True), theirs, self.mask))
+
+    def proposes(self, source: str) -> bool:
+        """Return whether any candidate is of a source, such as `a` or `a/beam`."""
+        return bool(self._proposed_by({source}).any())
 
     def without_retrievers(self, names: Iterable[str]) -> CandidateTable:
         """Return the table without the scores that some retrievers give."""
         gone = set(names)
         left = {column: score for column, score in self.scores.items() if column.partition("/")[2] not in gone}
         return replace(self, scores=left)
+
+    def judged_by(self, captioners: Collection[str]) -> CandidateTable:
+        """Return the table with only some captioners' scores of all candidates, and the joint scores of these alone.
+
+        Consensus stays that with the candidates of all captioners.
+        """
+        own = {LIKELIHOOD + name for name in captioners} | {ORIGIN + name for name in ("beam", *captioners)}
+        others = {column for column in self.scores if column.startswith((LIKELIHOOD, ORIGIN)) and column not in own}
+        left = {column: score for column, score in self.scores.items() if column not in {*others, *JOINT}}
+        likelihoods = [score for column, score in left.items() if column.startswith(LIKELIHOOD)]
+        if len(likelihoods) > 1:
+            left |= zip(JOINT, joint(np.stack(likelihoods)), strict=True)
+        return replace(self, scores={column: left[column] for column in self.scores if column in left})
 
     def with_scores(self, names: Collection[str]) -> CandidateTable:
         """Return the table with only the scores whose weights are named.
@@ -97,7 +114,7 @@ class CandidateTable:
     def _proposed_by(self, names: set[str]) -> np.ndarray:
         theirs = np.zeros_like(self.mask)
         for row, captioners in enumerate(self.captioners):
-            theirs[row, : len(captioners)] = [not names.isdisjoint(captioner.split("+")) for captioner in captioners]
+            theirs[row, : len(captioners)] = [not names.isdisjoint(proposers(name)) for name in captioners]
         return theirs
 
     def to_frame(self, clip_ids: Sequence[str], values: Mapping[str, np.ndarray] | None = None) -> pd.DataFrame:
@@ -124,19 +141,18 @@ class CandidateTable:
 
     @classmethod
     def from_frame(
-        cls, frame: pd.DataFrame, clip_ids: Sequence[str], retrievers: Sequence[str] | None = None
+        cls, frame: pd.DataFrame, clip_ids: Sequence[str], members: MemberNames | None = None
     ) -> ValuedTable:
         """Return the table and values of a frame of `to_frame`, clips in the order of `clip_ids`.
 
         Args:
-            retrievers: with these, the frame must have all registered scores; when left out, those that it has are
-                read.
+            members: with these, the frame must have all registered scores; when left out, those that it has are read.
 
         Raises:
             CandidateError: if a column is missing, or the frame's clips are not those of `clip_ids`.
             NoCandidateError, NonFiniteScoreError: naming the clip by its clip_id.
         """
-        scores = columns_among(frame.columns) if retrievers is None else score_columns(retrievers)
+        scores = columns_among(frame.columns) if members is None else score_columns(members)
         metrics = [name.removeprefix(VALUE) for name in frame.columns if name.startswith(VALUE)]
         _check_frame(frame, clip_ids, [*scores, "fluency_error", *(VALUE + name for name in metrics)])
         row_of = {clip_id: row for row, clip_id in enumerate(clip_ids)}
@@ -188,59 +204,24 @@ def _check_frame(frame: pd.DataFrame, clip_ids: Sequence[str], numeric: list[str
             raise NonFiniteScoreError(column, repr(row["clip_id"]), repr(row["caption"]))
 
 
-def pool(by_captioner: dict[str, list[list[Candidate]]]) -> list[list[tuple[str, Candidate]]]:
-    """Join the captioners' candidates clip by clip; of those with the same words one is kept.
-
-    Candidates that differ only in case, punctuation and spaces are one: that of the highest decoder_score, as it is
-    written. Its captioner is named `a+b` where both propose it.
-
-    Raises:
-        CandidateError: if captioners propose for different numbers of clips.
-    """
-    counts = {name: len(candidates) for name, candidates in by_captioner.items()}
-    if len(set(counts.values())) != 1:
-        raise CandidateError(f"captioners propose for different numbers of clips: {counts}")
-    clips = next(iter(counts.values()))
-    pooled: list[list[tuple[str, Candidate]]] = []
-    for clip in range(clips):
-        by_words: dict[str, tuple[str, Candidate]] = {}
-        for name, candidates in by_captioner.items():
-            for candidate in candidates[clip]:
-                words = normal_form(candidate.text)
-                known = by_words.get(words)
-                better = known[1] if known and known[1].decoder_score >= candidate.decoder_score else candidate
-                by_words[words] = (f"{known[0]}+{name}" if known else name, better)
-        pooled.append(list(by_words.values()))
-    return pooled
-
-
 def score_candidates(
-    by_captioner: dict[str, list[list[Candidate]]],
-    retrievers: dict[str, Retriever],
-    audio_embeddings: dict[str, np.ndarray],
-    detector: FluencyDetector | None,
-    encoder_score: EncoderScoring = "cosine",
+    by_captioner: dict[str, list[list[Candidate]]], scorers: Scorers, columns: Collection[str] | None = None
 ) -> CandidateTable:
-    """Pool candidates and give them all registered scores.
+    """Pool candidates clip by clip, and give them scores.
 
     Args:
-        by_captioner: a captioner's name to candidates of each of C clips.
-        retrievers: by name; each gives an encoder score, for which each distinct text is embedded once.
-        audio_embeddings: by retriever, [C, D].
-        detector: gives fluency_error, which is 0 without one.
-        encoder_score: what the encoder score is (`EncoderScore`).
+        by_captioner: candidates of each of C clips, under `<source>` and `<source>/beam`.
+        scorers: what scores them; each distinct text is embedded and judged once.
+        columns: the scores to compute; all that are registered when left out.
 
     Raises:
         CandidateError: if members propose for or embed different numbers of clips.
         NoCandidateError, NonFiniteScoreError: naming the clip by its row.
     """
-    pooled = pool(by_captioner)
-    for clip, candidates in enumerate(pooled):
-        if not candidates:
-            raise NoCandidateError(clip)
-    for name in retrievers:
-        if len(audio_embeddings[name]) != len(pooled):
-            raise CandidateError(f"{name} embeds {len(audio_embeddings[name])} clips of {len(pooled)}")
+    pooled = _pool(by_captioner)
+    for name, embeddings in scorers.audio_embeddings.items():
+        if len(embeddings) != len(pooled):
+            raise CandidateError(f"{name} embeds {len(embeddings)} clips of {len(pooled)}")
     shape = (len(pooled), max(len(clip) for clip in pooled))
     mask = np.arange(shape[1]) < np.array([len(clip) for clip in pooled])[:, None]
     distinct: dict[str, int] = {}
@@ -251,9 +232,12 @@ def score_candidates(
         clip_of=np.nonzero(mask)[0],
         texts=list(distinct),
         text_of=text_of,
-        retrievers=retrievers,
-        audio_embeddings=audio_embeddings,
-        encoder_score=encoder_score,
+        members=MemberNames(
+            retrievers=list(scorers.retrievers),
+            captioners=list(scorers.likelihoods),
+            caption_sources=list(dict.fromkeys(name.removesuffix(BEAM) for name in by_captioner)),
+        ),
+        scorers=scorers,
     )
 
     def dense(values: np.ndarray, what: str) -> np.ndarray:
@@ -264,13 +248,30 @@ def score_candidates(
         refuse_non_finite(what, filled, mask)
         return filled
 
-    scores = {column: dense(values, column) for column, values in score_all(context).items()}
-    error = detector.fluency_error(context.texts)[text_of] if detector else np.zeros(len(text_of))
     return CandidateTable(
         texts=[[candidate.text for _, candidate in clip] for clip in pooled],
         captioners=[[name for name, _ in clip] for clip in pooled],
         tokens=[[candidate.tokens for _, candidate in clip] for clip in pooled],
         mask=mask,
-        scores=scores,
-        fluency_error=dense(error, "fluency_error"),
+        scores={column: dense(values, column) for column, values in score_all(context, columns).items()},
+        fluency_error=dense(context.fluency_error, "fluency_error"),
     )
+
+
+def _pool(by_captioner: Mapping[str, Sequence[Sequence[Candidate]]]) -> list[list[tuple[str, Candidate]]]:
+    """Join the captioners' candidates clip by clip (`pool`).
+
+    Raises:
+        CandidateError: if captioners propose for different numbers of clips.
+        NoCandidateError: if nobody proposes anything for a clip.
+    """
+    counts = {name: len(candidates) for name, candidates in by_captioner.items()}
+    if len(set(counts.values())) != 1:
+        raise CandidateError(f"captioners propose for different numbers of clips: {counts}")
+    pooled = [
+        pool(dict(zip(by_captioner, of_clip, strict=True))) for of_clip in zip(*by_captioner.values(), strict=True)
+    ]
+    for clip, candidates in enumerate(pooled):
+        if not candidates:
+            raise NoCandidateError(clip)
+    return pooled

@@ -21,6 +21,7 @@ from typing import TypeVar
 import numpy as np
 
 T = TypeVar("T")
+Phrases = Sequence[tuple[str, ...]]
 
 
 def _words(text: str) -> frozenset[str]:
@@ -104,7 +105,7 @@ def build_examples(captions: Iterable[str], rng: np.random.Generator) -> list[tu
 
 def find_verbs(words: list[str]) -> list[tuple[int, int]]:
     """Find the half-open spans of verb groups in a caption's words, with auxiliaries (`is barking` is one span)."""
-    shapes = [_bare(word) for word in words]
+    shapes = [bare(word) for word in words]
     is_verb = [_is_verb(shapes, index) for index in range(len(words))]
     starts = [index for index, verb in enumerate(is_verb) if verb and not (index and is_verb[index - 1])]
     return [(start, next((i for i in range(start, len(words)) if not is_verb[i]), len(words))) for start in starts]
@@ -119,7 +120,7 @@ def _add_tail(words: list[str], rng: np.random.Generator) -> list[str] | None:
 
 def _repeat_event(words: list[str], rng: np.random.Generator) -> list[str] | None:
     """Repeat the words between two conjunctions at the end."""
-    ends = [span for span in _conjunctions(words) if span[0]]
+    ends = [span for span in find_conjunctions(words) if span[0]]
     edges = [0, *(edge for span in ends for edge in span), len(words)]
     events = [words[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True) if b > a]
     event = _draw([one for one in events if len(one) > 1] or events, rng)
@@ -129,12 +130,12 @@ def _repeat_event(words: list[str], rng: np.random.Generator) -> list[str] | Non
 
 
 def _repeat_adverb(words: list[str], rng: np.random.Generator) -> list[str] | None:
-    places = [index for index, word in enumerate(words) if _is_adverb(_bare(word))]
+    places = [index for index, word in enumerate(words) if _is_adverb(bare(word))]
     return _doubled(words, places[-1]) if places else None
 
 
 def _remove_conjunction(words: list[str], rng: np.random.Generator) -> list[str] | None:
-    places = [(start, end) for start, end in _conjunctions(words) if start and end < len(words)]
+    places = [(start, end) for start, end in find_conjunctions(words) if start and end < len(words)]
     if not places:
         return None
     start, end = _draw(places, rng)
@@ -156,7 +157,7 @@ def _repeat_word(words: list[str], rng: np.random.Generator) -> list[str] | None
 
 def _truncate(words: list[str], rng: np.random.Generator) -> list[str] | None:
     """Cut after a word that cannot be the last."""
-    places = [index for index in range(1, len(words) - 1) if _bare(words[index]) in DANGLING]
+    places = [index for index in range(1, len(words) - 1) if bare(words[index]) in DANGLING]
     return words[: _draw(places, rng) + 1] if places else None
 
 
@@ -174,7 +175,8 @@ DAMAGES: dict[str, Callable[[list[str], np.random.Generator], list[str] | None]]
 # --- words ---------------------------------------------------------------------------------------------------------
 
 
-def _bare(word: str) -> str:
+def bare(word: str) -> str:
+    """Return a word in lower case, without the punctuation around it."""
     return word.strip(".,;:!?\"'()").lower()
 
 
@@ -186,11 +188,15 @@ def _doubled(words: list[str], index: int) -> list[str]:
     return [*words[:index], words[index].rstrip(",;"), *words[index:]]
 
 
-def _conjunctions(words: list[str]) -> list[tuple[int, int]]:
-    """Find the half-open spans of conjunctions, which do not overlap."""
-    bare, spans, index = [_bare(word) for word in words], [], 0
-    while index < len(bare):
-        length = next((len(one) for one in CONJUNCTIONS if tuple(bare[index : index + len(one)]) == one), 0)
+def find_conjunctions(words: list[str], phrases: Phrases = CONJUNCTIONS) -> list[tuple[int, int]]:
+    """Find the half-open spans of these phrases in a caption's words; they do not overlap.
+
+    Args:
+        phrases: of two that begin alike, the longer one first.
+    """
+    shapes, spans, index = [bare(word) for word in words], [], 0
+    while index < len(shapes):
+        length = next((len(one) for one in phrases if tuple(shapes[index : index + len(one)]) == one), 0)
         if length:
             spans.append((index, index + length))
         index += length or 1

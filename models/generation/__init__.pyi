@@ -1,3 +1,4 @@
-from .candidates import Candidate, ClipInputs, Decoding, beam_search, propose
+from .candidates import Candidate, Decoding, beam_search
+from .proposals import ClipInputs, Proposals, propose
 
-__all__ = ["Candidate", "ClipInputs", "Decoding", "beam_search", "propose"]
+__all__ = ["Candidate", "ClipInputs", "Decoding", "Proposals", "beam_search", "propose"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,10 @@ from transformers.modeling_outputs import BaseModelOutput
 from ..captioner.model import Captioner
 from ..captioner.shared_cross_attention import shared_states_cache
 from ..normal_form import normal_form
-from ..settings import BeamConfig, SamplingConfig, TokenEnsembleConfig
+from ..settings import BeamConfig, SamplingConfig
 from .diverse_search import Prompt, contrastive_search, diverse_beam_search
 from .logits_processors import EndAt, ForceFirst, InverseTransformSampler, ScoreRecorder, limits, warpers
-from .token_ensemble import JointCache, JointCaptioner, JointStates, joint_batches
+from .token_ensemble import JointCache, JointCaptioner, JointStates
 
 BATCH = 16  # clips
 CaptionSource = Captioner | JointCaptioner
@@ -36,19 +36,6 @@ class Candidate:
     text: str
     decoder_score: float
     tokens: int
-
-
-@dataclass(frozen=True)
-class ClipInputs:
-    """The features of N clips that captioners read.
-
-    Attributes:
-        codes: [T_i, Q] of each clip.
-        audio_embeddings: by captioner, [N, D].
-    """
-
-    codes: Sequence[np.ndarray]
-    audio_embeddings: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -246,6 +233,13 @@ def _candidates(captioner: CaptionSource, ids: Tensor, summed: Tensor, tokens: T
     return [Candidate(text.strip(), *row) for text, *row in zip(texts, scores, tokens.tolist(), strict=True)]
 
 
+def batches(codes: Sequence[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """Yield the numbers of clips of about the same length, up to `size` at a time."""
+    order = np.argsort([len(clip) for clip in codes], kind="stable")
+    for at in range(0, len(order), size):
+        yield order[at : at + size]
+
+
 def encoded_batches(
     captioner: Captioner, codes: Sequence[np.ndarray], audio_embeddings: np.ndarray, batch_size: int
 ) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
@@ -258,56 +252,17 @@ def encoded_batches(
     Yields:
         row numbers of the clips, their states [B, R, width] and attention mask [B, R].
     """
-    order = np.argsort([len(clip) for clip in codes], kind="stable")
-    device = captioner.mcm_head.weight.device
-    for at in range(0, len(order), batch_size):
-        rows = order[at : at + batch_size]
-        batch, lengths = captioner.pad_codes([codes[row] for row in rows])
-        with torch.inference_mode():
-            states, mask = captioner.encode(batch, lengths, torch.from_numpy(audio_embeddings[rows]).to(device))
-        yield rows, states, mask
+    for rows in batches(codes, batch_size):
+        yield rows, *encode_clips(captioner, codes, audio_embeddings, rows)
 
 
-def propose(
-    captioners: Mapping[str, Captioner],
-    clips: ClipInputs,
-    decoding: Decoding,
-    token_ensembles: Mapping[str, TokenEnsembleConfig] | None = None,
-    caption_sources: Collection[str] | None = None,
-) -> dict[str, list[list[Candidate]]]:
-    """Propose captions for each of N clips by every captioner and token ensemble.
-
-    Args:
-        captioners: by name.
-        token_ensembles: by name, of these captioners.
-        caption_sources: the names of those that propose; all captioners and token ensembles when left out.
-
-    Returns:
-        For each name the sampled candidates of each clip, under `<name>`, and those of `search`, under `<name>/beam`.
-
-    Raises:
-        ValueError: naming the token ensemble whose members differ in their tokenizers.
-    """
-
-    def is_asked(name: str) -> bool:
-        return caption_sources is None or name in caption_sources
-
-    proposed: dict[str, list[list[Candidate]]] = {}
-    for name in filter(is_asked, captioners):
-        found = propose_clips(captioners[name], clips.codes, clips.audio_embeddings[name], decoding)
-        proposed |= {name: found.sampled, f"{name}/beam": found.searched}
-    for name, config in (token_ensembles or {}).items():
-        if not is_asked(name):
-            continue
-        try:
-            joint = JointCaptioner({member: captioners[member] for member in config.members}, config.average)
-        except ValueError as error:
-            raise ValueError(f"token_ensembles.{name}: {error}") from error
-        batches = joint_batches(joint, clips.codes, clips.audio_embeddings, BATCH)
-        encoded = ((rows, states, states.masks[0]) for rows, states in batches)
-        found = _decode(joint, encoded, len(clips.codes), decoding)
-        proposed |= {name: found.sampled, f"{name}/beam": found.searched}
-    return proposed
+@torch.inference_mode()
+def encode_clips(
+    captioner: Captioner, codes: Sequence[np.ndarray], audio_embeddings: np.ndarray, rows: np.ndarray
+) -> tuple[Tensor, Tensor]:
+    """Return the encoder states [B, R, width] of the clips in B rows of N, and their attention mask [B, R]."""
+    batch, lengths = captioner.pad_codes([codes[row] for row in rows])
+    return captioner.encode(batch, lengths, torch.from_numpy(audio_embeddings[rows]).to(batch.device))
 
 
 def propose_clips(
@@ -323,21 +278,21 @@ def propose_clips(
         codes: [T_i, Q] of each clip.
         audio_embeddings: [N, D].
     """
-    encoded = encoded_batches(captioner, codes, audio_embeddings, batch_size)
-    return _decode(captioner, encoded, len(codes), decoding)
-
-
-def _decode(
-    captioner: CaptionSource, encoded: Iterable[tuple[np.ndarray, Any, Tensor]], clips: int, decoding: Decoding
-) -> Proposed:
-    """Sample and search batches of clips, given as (rows, states, mask), and put the results in the clips' order."""
-    proposed = Proposed([[] for _ in range(clips)], [[] for _ in range(clips)])
-    for rows, states, mask in encoded:
-        draws = sample(captioner, states, mask, decoding.sampling, decoding.seed)
-        best = search(captioner, states, mask, decoding.beam)
-        for row, draw, found in zip(rows, draws, best, strict=True):
-            proposed.sampled[row], proposed.searched[row] = draw, found
+    proposed = Proposed([[] for _ in codes], [[] for _ in codes])
+    for rows, states, mask in encoded_batches(captioner, codes, audio_embeddings, batch_size):
+        found = decode(captioner, states, mask, decoding)
+        for row, drawn, searched in zip(rows, found.sampled, found.searched, strict=True):
+            proposed.sampled[row], proposed.searched[row] = drawn, searched
     return proposed
+
+
+def decode(
+    captioner: CaptionSource, states: States, mask: Tensor, decoding: Decoding, sampled: bool = True
+) -> Proposed:
+    """Search captions for each of B encoded clips, and sample them, if they are wanted."""
+    drawn = sample(captioner, states, mask, decoding.sampling, decoding.seed) if sampled else None
+    searched = search(captioner, states, mask, decoding.beam)
+    return Proposed(drawn or [[] for _ in searched], searched)
 
 
 def _distinct(candidates: list[Candidate]) -> list[Candidate]:

@@ -7,12 +7,11 @@ they must share one tokenizer. `JointCaptioner` stands in for a captioner in `ca
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -53,24 +52,8 @@ class JointCaptioner:
         (first, captioner), *others = members.items()
         self.tokenizer, self.ends = captioner.tokenizer, captioner.ends
         for name, other in others:
-            _check_tokenizer(first, captioner, name, other)
+            check_tokenizer(first, captioner, name, other)
         self.bart = LockStep([member.bart for member in members.values()], average)
-
-    def encode(self, codes: Sequence[np.ndarray], audio_embeddings: Mapping[str, np.ndarray]) -> JointStates:
-        """Run each member's encoder.
-
-        Args:
-            codes: [T_i, Q] of B clips.
-            audio_embeddings: by member, [B, D].
-        """
-        states, masks = [], []
-        for name, member in self.members.items():
-            batch, lengths = member.pad_codes(codes)
-            audio = torch.from_numpy(audio_embeddings[name]).to(batch.device)
-            encoded, mask = member.encode(batch, lengths, audio)
-            states.append(encoded)
-            masks.append(mask)
-        return JointStates(states, masks)
 
 
 class LockStep(PreTrainedModel, GenerationMixin):
@@ -140,26 +123,12 @@ class JointCache:
             cache.reorder_cache(beam_idx)
 
 
-def joint_batches(
-    joint: JointCaptioner, codes: Sequence[np.ndarray], audio_embeddings: Mapping[str, np.ndarray], batch_size: int
-) -> Iterator[tuple[np.ndarray, JointStates]]:
-    """Encode clips once each by every member, batched by length.
+def check_tokenizer(first: str, one: Captioner, name: str, other: Captioner) -> None:
+    """Check that two captioners of these names read and write the same tokens.
 
-    Args:
-        codes: [T_i, Q] of N clips.
-        audio_embeddings: by member, [N, D].
-
-    Yields:
-        row numbers of the clips, and the members' states of them.
+    Raises:
+        ValueError: naming what differs.
     """
-    order = np.argsort([len(clip) for clip in codes], kind="stable")
-    for at in range(0, len(order), batch_size):
-        rows = order[at : at + batch_size]
-        with torch.inference_mode():
-            yield rows, joint.encode([codes[row] for row in rows], {n: e[rows] for n, e in audio_embeddings.items()})
-
-
-def _check_tokenizer(first: str, one: Captioner, name: str, other: Captioner) -> None:
     words, others = one.tokenizer.get_vocab(), other.tokenizer.get_vocab()
     if words != others:
         differing = len(words.items() ^ others.items())

@@ -75,16 +75,24 @@ def cross_validate(
     Raises:
         TooFewClipsError: fewer than three clips (a fold is left out, and two must remain), or fewer than two folds.
     """
-    clips = values.shape[1]
-    folds = min(folds, clips)
-    if clips < 3 or folds < 2:
-        raise TooFewClipsError(f"{clips} clips in {folds} folds, expected at least three clips and two folds")
-    fold_of = np.random.default_rng(seed).permutation(np.arange(clips) % folds)
-    held_out = np.empty(clips)
-    for fold in range(folds):
+    fold_of = fold_numbers(values.shape[1], folds, seed)
+    held_out = np.empty(values.shape[1])
+    for fold in range(fold_of.max() + 1):
         out = fold_of == fold
         index, _ = pick(values[:, ~out], complexity, rule)
         held_out[out] = values[index, out]
     index, within = pick(values, complexity, rule)
     means = values.mean(1)
     return Choice(index, float(means[index]), float(held_out.mean()), held_out, float(means.max()), within)
+
+
+def fold_numbers(clips: int, folds: int, seed: int) -> np.ndarray:
+    """Return the fold [C] of each clip, drawn with `seed`; there are at most as many folds as clips.
+
+    Raises:
+        TooFewClipsError: fewer than three clips (a fold is left out, and two must remain), or fewer than two folds.
+    """
+    folds = min(folds, clips)
+    if clips < 3 or folds < 2:
+        raise TooFewClipsError(f"{clips} clips in {folds} folds, expected at least three clips and two folds")
+    return np.random.default_rng(seed).permutation(np.arange(clips) % folds)

@@ -93,22 +93,19 @@ def solve_captioning(
         value: [C, K] of each candidate.
     """
     threshold = options.fluency_threshold if group.detector else 1.0
-    own = table.without_retrievers(set(table.encoder_score) - set(group.retrievers))
+    own = _scored_by(group, table)
     found = search_reranking(own, value, [list(group.captioners)], replace(options, fluency_threshold=threshold))
-    reranking = Reranking(
-        weights=found.weights,
-        normalisation=options.normalisation,
-        fluency_threshold=threshold,
-        captioners=list(group.captioners),
-        encoder_score=options.encoder_score,
-        fallback=options.fallback,
-    )
-    return reranking, found.choice.cross_validated
+    return found.reranking, found.solution.cross_validated
 
 
 def choose_captions(group: Group, reranking: Reranking, table: CandidateTable) -> np.ndarray:
     """Return the index [C] of the candidate that a group chooses for each clip."""
-    return reranking.choose(table.without_retrievers(set(table.encoder_score) - set(group.retrievers)))
+    return reranking.choose(_scored_by(group, table))
+
+
+def _scored_by(group: Group, table: CandidateTable) -> CandidateTable:
+    """Return the table with the scores that the group's members give."""
+    return table.without_retrievers(set(table.encoder_score) - set(group.retrievers)).judged_by(group.captioners)
 
 
 def solve_retrieval(
@@ -116,8 +113,7 @@ def solve_retrieval(
 ) -> tuple[RetrievalFusion, float]:
     """Return the fusion that some retrievers would use, and its cross-validated mAP@10 on validation similarities."""
     found = search_retrieval({name: similarities[name] for name in names}, target, options)
-    fusion = RetrievalFusion(weights=found.weights, normalisation=options.normalisation, rrf_k=options.rrf_k)
-    return fusion, found.choice.cross_validated
+    return found.fusion, found.solution.cross_validated
 
 
 def leave_one_out(

@@ -5,22 +5,28 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
 
 from ..ensemble.candidate_table import CandidateTable
-from ..ensemble.reranking import allowed_candidates, normalise
+from ..ensemble.reranking import Reranking, allowed_candidates, normalise
+from ..ensemble.score_arrays import weighted_sum
 from ..ensemble.scores.base import weight_name
 from ..ensemble.scores.decoder import DECODER
 from ..ensemble.scores.encoder import ENCODER
+from ..ensemble.scores.registry import either_sign
 from ..settings import EncoderScoring, Fallback
-from .cross_validation import Choice, Rule, cross_validate
-from .weight_search import chosen_values, dense_weight_search, exact_two_score_search, refine, simplex_grid
+from .rules import AUTO, Comparison, Rule, Solution, compare
+from .weight_problem import STARTS, LinePoint, Pairs, WeightProblem
+from .weight_search import check_search, line_curve
 
 ENCODER_WEIGHT = 0.7  # in the paper (arXiv 2309.17352); the decoder has the rest
 MIXTURE = "captioners"  # the column of trials that names whose candidates entered
 MOST_MIXED = 6  # captioners of which every group is tried: 63 groups
+COMPARED_GROUPS = 2  # of several captioners, but not all: those that are best under the prior weights
+NORMALISATIONS = ("none", "z", "rank")  # what `auto` compares
 
 
 @dataclass(frozen=True)
@@ -29,22 +35,91 @@ class RerankingOptions:
 
     normalisation: str = "none"
     fluency_threshold: float = 0.9
-    weight_steps: int = 10
-    rule: Rule = "one-standard-error"
+    rule: Rule | Literal["auto"] = "auto"
     folds: int = 5
     seed: int = 0
     encoder_score: EncoderScoring = "cosine"  # of the table that is searched
     fallback: Fallback = "best"
+    starts: int = STARTS
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """Return the rules that are compared."""
+        return AUTO if self.rule == "auto" else (self.rule,)
 
 
 @dataclass(frozen=True)
 class RerankingFound:
-    """The setting chosen, what it is worth, and all settings tried."""
+    """The reranking chosen, what it is worth, and all that was tried."""
 
-    captioners: list[str]
-    weights: dict[str, float]
-    choice: Choice
-    trials: pd.DataFrame  # captioners (joined by `+`), a column for each score, `value`
+    reranking: Reranking
+    solution: Solution
+    best_value: float  # the highest of any weighting
+    systems: pd.DataFrame  # what was compared: captioners (joined by `+`), normalisation, rule, value, cross_validated
+    trials: pd.DataFrame  # all weightings tried: captioners, a column for each score, `value`
+
+
+class RerankingProblem(WeightProblem):
+    """The weights of candidates' scores; those that are not normalised are divided by their deviation within clips.
+
+    Attributes:
+        scores: [S, C, K], divided by `unit`.
+        unit: [S].
+        allowed: [C, K] bool.
+        value: [C, K] of each candidate.
+    """
+
+    def __init__(self, table: CandidateTable, value: np.ndarray, normalisation: str, options: RerankingOptions) -> None:
+        scores = np.stack([normalise(one, table.mask, normalisation) for one in table.stacked_scores])
+        self.allowed = allowed_candidates(table.fluency_error, table.mask, options.fluency_threshold, options.fallback)
+        self.value = np.asarray(value, float)
+        check_search(list(scores), self.allowed, self.value)
+        # ranks and the like have one scale, and dividing them would make unequal what is equal
+        self.unit = _deviation_within_clips(scores, self.allowed) if normalisation == "none" else np.ones(len(scores))
+        self.scores = np.where(self.allowed, scores / self.unit[:, None, None], 0)
+        columns = list(table.scores)
+        self.either_sign = np.array([either_sign(column) for column in columns])
+        prior = paper_weights(columns) * self.unit
+        self.prior = prior / prior.sum()
+
+    def of_clips(self, weights: np.ndarray) -> np.ndarray:
+        chosen = np.where(self.allowed, weighted_sum(self.scores, weights), -np.inf).argmax(1)
+        values: np.ndarray = self.value[np.arange(len(chosen)), chosen]
+        return values
+
+    def along(self, start: np.ndarray, end: np.ndarray) -> LinePoint:
+        curve = line_curve(self._total(end), self._total(start), self.allowed, self.value)
+        return LinePoint(curve.best_weight, curve.best_value)
+
+    def part(self, rows: np.ndarray) -> Self:
+        part = object.__new__(type(self))
+        part.__dict__ = self.__dict__ | {
+            "scores": self.scores[:, rows],
+            "allowed": self.allowed[rows],
+            "value": self.value[rows],
+        }
+        return part
+
+    def pairs(self, number: int, rng: np.random.Generator) -> Pairs:
+        several = np.flatnonzero(self.allowed.sum(1) > 1)
+        if not len(several):
+            return Pairs(np.empty((0, len(self.prior))), np.empty(0))
+        clips = rng.choice(several, number)
+        keys = np.where(self.allowed[clips], rng.random((number, self.allowed.shape[1])), -1)
+        first, second = np.argsort(-keys, axis=1)[:, :2].T
+        gain = self.value[clips, first] - self.value[clips, second]
+        differences = (self.scores[:, clips, first] - self.scores[:, clips, second]).T * np.sign(gain)[:, None]
+        return Pairs(differences[gain != 0], np.abs(gain[gain != 0]))
+
+    def outer(self, weights: np.ndarray) -> np.ndarray:
+        """Return weights [..., S] of the normalised scores themselves, their sizes summing to 1."""
+        scaled = weights / self.unit
+        found: np.ndarray = scaled / np.abs(scaled).sum(-1, keepdims=True)
+        return found
+
+    def _total(self, weights: np.ndarray) -> np.ndarray:
+        used = np.flatnonzero(weights)
+        return weighted_sum(self.scores[used], weights[used])
 
 
 def search_reranking(
@@ -52,32 +127,97 @@ def search_reranking(
 ) -> RerankingFound:
     """Choose the weights of the scores and the group of captioners by the mean value of the chosen candidates.
 
-    Weights are searched exactly for two scores; for more, on a grid of the simplex and then around its best point in
-    ever smaller steps. The simplest setting is the first mixture with the paper's weights (`paper_weights`).
+    Compared, by nested cross-validation, are the rules on the first mixture, on each captioner's candidates alone, and
+    on those of the other mixtures that are best under the prior weights; and each captioner's beam search. So the
+    ensemble is never chosen where, held out, a single captioner is better.
 
     Args:
         value: [C, K] of each candidate by the metric; higher is better.
         mixtures: groups of captioners, the simplest first.
     """
-    names = table.score_names
-    paper = paper_weights(list(table.scores))
-    values, weightings, groups = [], [], []
-    for group, captioners in enumerate(mixtures):
-        mask = table.of_members(captioners).mask
-        scores = np.stack([normalise(one, mask, options.normalisation) for one in table.stacked_scores])
-        allowed = allowed_candidates(table.fluency_error, mask, options.fluency_threshold, options.fallback)
-        tried = np.concatenate([paper[None], _weightings(scores, allowed, value, options.weight_steps)])
-        weightings.append(tried)
-        values.append(chosen_values(scores, allowed, value, tried))
-        groups += [group] * len(tried)
-    tried, of_clips = np.concatenate(weightings), np.concatenate(values)
-    # whose candidates enter counts before how their scores are weighed
-    complexity = 10.0 * np.array(groups) + np.sqrt(np.square(tried - paper).sum(1))
-    choice = cross_validate(of_clips, complexity, options.rule, options.folds, options.seed)
-    trials = pd.DataFrame(tried, columns=names).assign(value=of_clips.mean(1))
-    trials.insert(0, MIXTURE, ["+".join(mixtures[group]) for group in groups])
-    weights = dict(zip(names, tried[choice.index].tolist(), strict=True))
-    return RerankingFound(mixtures[groups[choice.index]], weights, choice, trials)
+    systems = _systems(table, value, mixtures, options)
+    found = compare({name: one.problem for name, one in systems.items()}, options.rules, options.folds, options.seed,
+                    options.starts)  # fmt: skip
+    best = found.best
+    chosen = systems[best.problem]
+    reranking = Reranking(
+        weights=dict(zip(chosen.names, chosen.problem.outer(best.weights).tolist(), strict=True)),
+        normalisation=chosen.normalisation,
+        fluency_threshold=options.fluency_threshold,
+        captioners=chosen.captioners,
+        encoder_score=options.encoder_score,
+        fallback=options.fallback,
+    )
+    return RerankingFound(
+        reranking, best, found.best_value, _compared(found, systems), _tried(found, systems, table.score_names)
+    )
+
+
+@dataclass(frozen=True)
+class _System:
+    """A problem and the setting that it belongs to."""
+
+    captioners: list[str]
+    normalisation: str
+    names: list[str]  # of the weights
+    problem: RerankingProblem
+
+    @property
+    def mixture(self) -> str:
+        return "+".join(self.captioners)
+
+
+def _systems(
+    table: CandidateTable, value: np.ndarray, mixtures: list[list[str]], options: RerankingOptions
+) -> dict[str, _System]:
+    normalisations = NORMALISATIONS if options.normalisation == "auto" else (options.normalisation,)
+
+    def system(captioners: list[str], normalisation: str, own: CandidateTable) -> _System:
+        return _System(captioners, normalisation, own.score_names, RerankingProblem(own, value, normalisation, options))
+
+    def of_group(captioners: list[str], normalisation: str) -> _System:
+        return system(captioners, normalisation, table.of_members(captioners))
+
+    groups = [mixtures[0], *([name] for name in mixtures[0] if len(mixtures[0]) > 1)]
+    always = [of_group(captioners, normalisation) for captioners in groups for normalisation in normalisations]
+    others = [of_group(captioners, normalisations[0]) for captioners in mixtures[1:] if len(captioners) > 1]
+    others.sort(key=lambda one: -float(one.problem.of_clips(one.problem.prior).mean()))
+    beams = table.with_scores([weight_name(DECODER)])
+    sources = [f"{name}/beam" for name in mixtures[0] if beams.proposes(f"{name}/beam")]
+    alone = [system([source], "none", beams.of_members([source])) for source in sources]
+    found = [*always, *others[:COMPARED_GROUPS], *alone]
+    return {f"{one.mixture}, {one.normalisation}": one for one in found}
+
+
+def _compared(found: Comparison, systems: Mapping[str, _System]) -> pd.DataFrame:
+    best = found.best
+    return pd.DataFrame(
+        [
+            {
+                MIXTURE: systems[one.problem].mixture,
+                "normalisation": systems[one.problem].normalisation,
+                "rule": one.rule,
+                "value": one.value,
+                "cross_validated": one.cross_validated,
+                "chosen": one is best,
+            }
+            for one in found.solutions
+        ]
+    )
+
+
+def _tried(found: Comparison, systems: Mapping[str, _System], names: list[str]) -> pd.DataFrame:
+    """Return all weightings that searches went through, and those that rules found."""
+    frames = []
+    for key, explored in found.explored.items():
+        system, solved = systems[key], [one for one in found.solutions if one.problem == key]
+        inner = np.concatenate([explored.weights, [one.weights for one in solved]])
+        frame = pd.DataFrame(system.problem.outer(inner), columns=system.names)
+        frame["value"] = np.concatenate([explored.values, [one.value for one in solved]])
+        frame.insert(0, MIXTURE, system.mixture)
+        frame.insert(1, "normalisation", system.normalisation)
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)[[MIXTURE, "normalisation", *names, "value"]].fillna(0.0)
 
 
 def paper_weights(columns: Sequence[str]) -> np.ndarray:
@@ -107,15 +247,10 @@ def mixtures_of(captioners: list[str]) -> list[list[str]]:
     return [list(group) for size in sizes for group in combinations(captioners, size)]
 
 
-def _weightings(scores: np.ndarray, allowed: np.ndarray, value: np.ndarray, steps: int) -> np.ndarray:
-    """Return the weightings [W, S] worth comparing."""
-    if len(scores) == 1:
-        return np.ones((1, 1))
-    if len(scores) == 2:
-        curve = exact_two_score_search(scores[0], scores[1], allowed, value)
-        middle = (curve.breakpoints[:-1] + curve.breakpoints[1:]) / 2
-        return np.stack([middle, 1 - middle], 1)
-    grid = simplex_grid(len(scores), steps)
-    means = dense_weight_search(scores, allowed, value, grid)
-    finer = refine(lambda w: dense_weight_search(scores, allowed, value, w), grid[means.argmax()], 0.5 / steps)
-    return np.concatenate([grid, finer[1:]])
+def _deviation_within_clips(scores: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """Return the root mean square [S] of scores [S, C, K] about their clips' means; 1 where they do not differ."""
+    count = allowed.sum(1, keepdims=True)
+    centred = np.where(allowed, scores - np.where(allowed, scores, 0).sum(2, keepdims=True) / count, 0)
+    deviation = np.sqrt(np.square(centred).sum((1, 2)) / count.sum())
+    rounding = 1e-12 * np.abs(np.where(allowed, scores, 0)).max((1, 2))
+    return np.where(deviation > rounding, deviation, 1.0)

@@ -1,21 +1,25 @@
-"""Choose the weights of retrievers, on their similarities with known targets."""
+"""Choose how retrievers' similarities are normalised and weighed, on similarities with known targets."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
 
-from ..ensemble.retrieval_fusion import RRF_K, normalise_rows
-from ..ensemble.score_arrays import RerankingInputError, refuse_non_finite
-from .cross_validation import Choice, Rule, cross_validate
+from ..ensemble.retrieval_fusion import RRF_K, RetrievalFusion, normalise_rows
+from ..ensemble.score_arrays import RerankingInputError, refuse_non_finite, weighted_sum
 from .retrieval_precisions import by_clip, exact_two_retriever_search, item_precisions, query_precisions
-from .weight_search import refine, simplex_grid
+from .rules import AUTO, Comparison, Rule, Solution, compare
+from .weight_problem import LinePoint, Pairs, WeightProblem
 from .weight_surface import behind_best
 
 Direction = Literal["text-to-audio", "audio-to-text"]
+NORMALISATIONS = ("none", "z", "rank", "rrf")  # what `auto` compares
+STARTS = 3
+LINE_STEPS = 16  # of a line along which no exact search is known
+HARDEST = 10  # wrong clips of a query that rules learn from
 
 
 @dataclass(frozen=True)
@@ -24,20 +28,128 @@ class RetrievalOptions:
 
     normalisation: str = "none"
     rrf_k: float = RRF_K
-    weight_steps: int = 20
-    rule: Rule = "one-standard-error"
+    rule: Rule | Literal["auto"] = "auto"
     folds: int = 5
     seed: int = 0
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """Return the rules that are compared."""
+        return AUTO if self.rule == "auto" else (self.rule,)
 
 
 @dataclass(frozen=True)
 class RetrievalFound:
-    """The weights chosen, what they are worth, and all weights tried."""
+    """The fusion chosen, what it is worth, and all that was tried."""
 
-    weights: dict[str, float]
-    choice: Choice
-    trials: pd.DataFrame  # a column for each retriever, `map@10`, and by how much the best exceeds it (`behind_best`)
-    exact_best: float | None  # text to audio and two retrievers: the highest mAP@10 of any weight
+    fusion: RetrievalFusion
+    solution: Solution
+    best_value: float  # the highest of any weighting
+    systems: pd.DataFrame  # what was compared: retrievers (joined by `+`), normalisation, rule, value, cross_validated
+    trials: pd.DataFrame  # weightings tried under the normalisation chosen: a column for each retriever, `map@10`, and
+    # by how much the best exceeds it (`behind_best`)
+
+
+class RetrievalProblem(WeightProblem):
+    """The weights of similarities; those that are not normalised are divided by their deviation within queries.
+
+    Attributes:
+        scaled: [Q, N] of each of S retrievers, divided by `unit`.
+        unit: [S].
+        target: [Q] the item that each query describes.
+        clip_of: [Q] the clip, of those that the problem is about, that each query belongs to.
+        clips: their number.
+    """
+
+    def __init__(self, similarities: list[np.ndarray], target: np.ndarray, normalisation: str) -> None:
+        # ranks and the like have one scale, and dividing them would make unequal what is equal
+        plain = normalisation == "none"
+        self.unit = np.array([(plain and float(np.sqrt(np.mean(one.var(1))))) or 1.0 for one in similarities])
+        self.scaled = [one / unit if unit != 1 else one for one, unit in zip(similarities, self.unit, strict=True)]
+        self.target = self.clip_of = np.asarray(target)
+        self.clips = similarities[0].shape[1]
+        self.prior = self.unit / self.unit.sum()  # equal weights of the similarities themselves
+        self.either_sign = np.zeros(len(similarities), bool)
+
+    def of_clips(self, weights: np.ndarray) -> np.ndarray:
+        of_queries = query_precisions(self.scaled, self.target, weights[None], "none")
+        values: np.ndarray = by_clip(of_queries, self.clip_of, self.clips)[0]
+        return values
+
+    def along(self, start: np.ndarray, end: np.ndarray) -> LinePoint:
+        curve = exact_two_retriever_search(self._total(end), self._total(start), self.target, "none")
+        return LinePoint(curve.best_weight, curve.best_value)
+
+    def part(self, rows: np.ndarray) -> Self:
+        queries = [np.flatnonzero(self.clip_of == row) for row in rows]
+        chosen = np.concatenate(queries)
+        part = object.__new__(type(self))
+        part.__dict__ = self.__dict__ | {
+            "scaled": [one[chosen] for one in self.scaled],
+            "target": self.target[chosen],
+            "clip_of": np.repeat(np.arange(len(rows)), [len(some) for some in queries]),
+            "clips": len(rows),
+        }
+        return part
+
+    def pairs(self, number: int, rng: np.random.Generator) -> Pairs:
+        queries = rng.permutation(len(self.target))[: max(1, number // (2 * HARDEST))]
+        right = np.arange(self.scaled[0].shape[1]) == self.target[queries][:, None]
+        return self._against_wrong(queries, self.target[queries], right, rng)
+
+    def _against_wrong(self, rows: np.ndarray, place: np.ndarray, right: np.ndarray, rng: np.random.Generator) -> Pairs:
+        """Compare cells (rows[p], place[p]) with wrong ones of their rows: those highest under the prior, and others.
+
+        Args:
+            right: [P, columns] bool, cells that are not wrong.
+        """
+        few = min(HARDEST, int((~right).sum(1).min()))
+        if not few:
+            return Pairs(np.empty((0, len(self.prior))), np.empty(0))
+        hard = np.argpartition(np.where(right, np.inf, -self._total(self.prior)[rows]), few - 1, axis=1)[:, :few]
+        drawn = np.argpartition(np.where(right, np.inf, rng.random(right.shape)), few - 1, axis=1)[:, :few]
+        wrong = np.concatenate([hard, drawn], 1)
+        differences = [one[rows, place][:, None] - one[rows[:, None], wrong] for one in self.scaled]
+        return Pairs(np.stack(differences, -1).reshape(-1, len(self.scaled)), np.ones(wrong.size))
+
+    def outer(self, weights: np.ndarray) -> np.ndarray:
+        """Return weights [..., S] of the normalised similarities themselves, their sizes summing to 1."""
+        scaled = weights / self.unit
+        found: np.ndarray = scaled / np.abs(scaled).sum(-1, keepdims=True)
+        return found
+
+    def _total(self, weights: np.ndarray) -> np.ndarray:
+        used = np.flatnonzero(weights)
+        return weighted_sum([self.scaled[one] for one in used], weights[used])
+
+
+class ItemProblem(RetrievalProblem):
+    """The same where clips are the queries and captions are ranked; its similarities are transposed, [N, Q]."""
+
+    def __init__(self, similarities: list[np.ndarray], target: np.ndarray, normalisation: str) -> None:
+        super().__init__(similarities, target, normalisation)
+        self.clips = len(similarities[0])
+        self.rows = np.arange(self.clips)
+
+    def of_clips(self, weights: np.ndarray) -> np.ndarray:
+        found = item_precisions([one.T for one in self.scaled], self.target, weights[None], "none")
+        values: np.ndarray = found[0][self.rows]
+        return values
+
+    def along(self, start: np.ndarray, end: np.ndarray) -> LinePoint:
+        shares = np.linspace(0, 1, LINE_STEPS + 1)
+        values = [float(self.of_clips((1 - share) * start + share * end).mean()) for share in shares]
+        return LinePoint(float(shares[np.argmax(values)]), max(values))
+
+    def part(self, rows: np.ndarray) -> Self:
+        part = object.__new__(type(self))
+        part.__dict__ = self.__dict__ | {"rows": self.rows[rows], "clips": len(rows)}
+        return part
+
+    def pairs(self, number: int, rng: np.random.Generator) -> Pairs:
+        theirs = rng.permutation(np.flatnonzero(np.isin(self.target, self.rows)))[: max(1, number // (2 * HARDEST))]
+        clips = self.target[theirs]
+        return self._against_wrong(clips, theirs, self.target == clips[:, None], rng)
 
 
 def search_retrieval(
@@ -46,7 +158,10 @@ def search_retrieval(
     options: RetrievalOptions,
     direction: Direction = "text-to-audio",
 ) -> RetrievalFound:
-    """Choose the retrievers' weights by mAP@10; equal weights are the simplest.
+    """Choose the retrievers' normalisation and weights by mAP@10.
+
+    Compared, by nested cross-validation, are all rules under each normalisation, and each retriever alone: so the
+    fusion is never chosen where, held out, a single retriever is better. Equal weights are the prior.
 
     Args:
         similarities: [Q, N] by the retriever's name.
@@ -57,36 +172,82 @@ def search_retrieval(
         NonFiniteScoreError: naming the retriever.
     """
     _check(similarities)
-    names, stacked = list(similarities), list(similarities.values())
+    systems = _systems(similarities, target, options, direction)
+    problems = {name: one.problem for name, one in systems.items()}
+    found = compare(problems, options.rules, options.folds, options.seed, STARTS)
+    best = found.best
+    chosen = systems[best.problem]
+    weights = dict.fromkeys(similarities, 0.0) | chosen.weights(best.weights)
+    return RetrievalFound(
+        fusion=RetrievalFusion(weights=weights, normalisation=chosen.normalisation, rrf_k=options.rrf_k),
+        solution=best,
+        best_value=found.best_value,
+        systems=_compared(found, systems),
+        trials=_tried(found, systems, options.seed),
+    )
+
+
+@dataclass(frozen=True)
+class _System:
+    """A problem and the setting that it belongs to."""
+
+    retrievers: list[str]
+    normalisation: str
+    problem: RetrievalProblem
+
+    def weights(self, found: np.ndarray) -> dict[str, float]:
+        """Return the weight of each retriever."""
+        return dict(zip(self.retrievers, self.problem.outer(found).tolist(), strict=True))
+
+
+def _systems(
+    similarities: dict[str, np.ndarray], target: np.ndarray, options: RetrievalOptions, direction: Direction
+) -> dict[str, _System]:
+    normalisations = NORMALISATIONS if options.normalisation == "auto" else (options.normalisation,)
     # normalised once; what follows weighs raw arrays
-    text_first = direction == "text-to-audio"
-    scaled = [normalise_rows(one if text_first else one.T, options.normalisation, options.rrf_k) for one in stacked]
-    scaled = scaled if text_first else [one.T for one in scaled]
+    stacked = [one if direction == "text-to-audio" else one.T for one in similarities.values()]
+    kind = RetrievalProblem if direction == "text-to-audio" else ItemProblem
+    names = list(similarities)
 
-    def of_clips(weightings: np.ndarray) -> np.ndarray:
-        if text_first:
-            return by_clip(query_precisions(scaled, target, weightings, "none"), target, stacked[0].shape[1])
-        return item_precisions(scaled, target, weightings, "none")
+    def system(chosen: list[int], normalisation: str) -> _System:
+        scaled = [normalise_rows(stacked[one], normalisation, options.rrf_k) for one in chosen]
+        return _System([names[one] for one in chosen], normalisation, kind(scaled, target, normalisation))
 
-    equal = np.full((1, len(names)), 1 / len(names))
-    grid = np.concatenate([equal, simplex_grid(len(names), options.weight_steps)])
-    values = of_clips(grid)
-    best, exact = grid[values.mean(1).argmax()], None
-    if len(names) == 2 and text_first:
-        curve = exact_two_retriever_search(scaled[0], scaled[1], target, "none")
-        exact = curve.best_value
-        finer = np.array([[curve.best_weight, 1 - curve.best_weight]])
-    else:
-        finer = refine(lambda w: of_clips(w).mean(1), best, 0.5 / options.weight_steps, 1 / 128)[1:]
-    tried, values = np.concatenate([grid, finer]), np.concatenate([values, of_clips(finer)])
-    complexity = np.sqrt(np.square(tried - equal).sum(1))
-    choice = cross_validate(values, complexity, options.rule, options.folds, options.seed)
-    behind = behind_best(values, seed=options.seed)
-    trials = pd.DataFrame(tried, columns=names).assign(
+    found = [system(list(range(len(names))), normalisation) for normalisation in normalisations]
+    if len(names) > 1:
+        found += [system([one], normalisations[0]) for one in range(len(names))]
+    return {f"{'+'.join(one.retrievers)}, {one.normalisation}": one for one in found}
+
+
+def _compared(found: Comparison, systems: dict[str, _System]) -> pd.DataFrame:
+    best = found.best
+    return pd.DataFrame(
+        [
+            {
+                "retrievers": "+".join(systems[one.problem].retrievers),
+                "normalisation": systems[one.problem].normalisation,
+                "rule": one.rule,
+                "value": one.value,
+                "cross_validated": one.cross_validated,
+                "chosen": one is best,
+            }
+            for one in found.solutions
+        ]
+    )
+
+
+def _tried(found: Comparison, systems: dict[str, _System], seed: int) -> pd.DataFrame:
+    """Return the weightings of all retrievers tried under the normalisation chosen; of one retriever, the first one."""
+    best = found.best
+    key = best.problem if len(systems[best.problem].retrievers) > 1 else next(iter(systems))
+    solved = [one.weights for one in found.solutions if one.problem == key]
+    problem, inner = systems[key].problem, np.concatenate([found.explored[key].weights, solved])
+    values = np.stack([problem.of_clips(weights) for weights in inner])
+    behind = behind_best(values, seed=seed)
+    return pd.DataFrame(problem.outer(inner), columns=systems[key].retrievers).assign(
         **{"map@10": values.mean(1), "behind": behind.delta, "low": behind.low, "high": behind.high},
         tied_with_best=behind.tied_with_best,
     )
-    return RetrievalFound(dict(zip(names, tried[choice.index].tolist(), strict=True)), choice, trials, exact)
 
 
 def _check(similarities: dict[str, np.ndarray]) -> None:

@@ -9,7 +9,7 @@ Arrays are dense: C clips, K candidates (padded, with a boolean mask), S scores,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -45,7 +45,12 @@ def exact_two_score_search(
     """
     encoder, decoder, value = (np.asarray(one, float) for one in (encoder, decoder, value))
     allowed = np.asarray(allowed, bool)
-    _check_search([encoder, decoder], allowed, value)
+    check_search([encoder, decoder], allowed, value)
+    return line_curve(encoder, decoder, allowed, value)
+
+
+def line_curve(encoder: np.ndarray, decoder: np.ndarray, allowed: np.ndarray, value: np.ndarray) -> TwoScoreCurve:
+    """Return `exact_two_score_search` of arrays that have been checked, for searches along many lines."""
     at, change, start = _corners(np.where(allowed, decoder, -np.inf), np.where(allowed, encoder - decoder, 0), value)
     return curve(at, change, start, len(allowed))
 
@@ -134,7 +139,7 @@ def _chosen(
     """Yield the index of a weighting, a slice of the clips, and the values of their chosen candidates."""
     scores, value, weightings = (np.asarray(one, float) for one in (scores, value, weightings))
     allowed = np.asarray(allowed, bool)
-    _check_search(list(scores), allowed, value)
+    check_search(list(scores), allowed, value)
     if weightings.ndim != 2 or weightings.shape[1] != len(scores):
         raise RerankingInputError(f"weightings {weightings.shape} for {len(scores)} scores")
     if not (np.isfinite(weightings).all() and (weightings >= 0).all() and (weightings > 0).any(1).all()):
@@ -181,36 +186,14 @@ def simplex_grid(n: int, steps: int) -> np.ndarray:
     return (np.diff(edges, axis=1) - 1) / steps
 
 
-def refine(
-    evaluate: Callable[[np.ndarray], np.ndarray], start: np.ndarray, step: float, smallest: float = 1 / 512
-) -> np.ndarray:
-    """Climb from `start` [S] on the simplex to where nothing nearby is better; return all weightings [W, S] tried.
+def check_search(scores: list[np.ndarray], allowed: np.ndarray, value: np.ndarray) -> None:
+    """Raise an error unless scores, each [C, K], can be searched.
 
-    Weight moves by `step` from one score to another, the best such move is made, and the step is halved where none
-    helps. `start` is the first row.
-
-    Args:
-        evaluate: returns the values [W] of weightings [W, S].
-        step: that of the grid from which `start` comes.
-        smallest: the last step.
+    Raises:
+        RerankingInputError: of another shape than `allowed` and `value`.
+        NoCandidateError: no candidate of a clip is allowed.
+        NonFiniteScoreError: a score or value of an allowed candidate is not finite.
     """
-    size = len(start)
-    moves = np.array([np.eye(size)[to] - np.eye(size)[of] for of in range(size) for to in range(size) if of != to])
-    here, tried = np.asarray(start, float), [np.asarray(start, float)[None]]
-    value = float(evaluate(here[None])[0])
-    while len(moves) and step >= smallest:
-        around = here + step * moves
-        around = around[(around >= -SAME_WEIGHT).all(1)].clip(0)
-        values = evaluate(around) if len(around) else np.array([-np.inf])
-        tried.append(around)
-        if values.max() > value:
-            here, value = around[values.argmax()], float(values.max())
-        else:
-            step /= 2
-    return np.concatenate(tried)
-
-
-def _check_search(scores: list[np.ndarray], allowed: np.ndarray, value: np.ndarray) -> None:
     if allowed.ndim != 2 or {one.shape for one in [*scores, value]} != {allowed.shape}:
         shapes = [one.shape for one in scores]
         raise RerankingInputError(f"scores {shapes}, allowed {allowed.shape}, value {value.shape}: expected one [C, K]")

@@ -64,8 +64,8 @@ def _member(name: str, member: AnyMember) -> Iterator[Finding]:
         if value := _setting(member, path):
             yield _path(f"{key}.{path}", f"weights that {name} starts from", value)
     for setting in member.paths_or_names:
-        model = str(_setting(member, setting))
-        if not model.startswith(RANDOM) and not _brings_tokenizer(member):
+        model = _setting(member, setting)
+        if model and not model.startswith(RANDOM) and not _brings_tokenizer(member):
             layout_only = isinstance(member, FluencyDetectorMember) and member.checkpoint
             yield (_layout if layout_only else _model)(f"{key}.{setting}", model)
     if isinstance(member, RetrieverMember) and member.audio_encoder.pretrained:

@@ -116,6 +116,9 @@ class Experiment(Settings):
                     raise ValueError(f"members.{name}.audio_embedding: {retriever!r} is not a retriever")
             if member.init_from:
                 self._check_start(name, member, member.init_from)
+            for teacher in member.teachers():
+                if self.members[teacher].kind != member.kind:
+                    raise ValueError(f"members.{name}.distil_from: {teacher!r} is not a {member.kind}")
             member.check_features(self.features.log_mel)
         self._refuse_circles()
         self._check_token_ensembles()
@@ -180,7 +183,14 @@ class Experiment(Settings):
         """Return the members that are combined: all but those that others only start from (pretraining)."""
         starts = {member.init_from for member in self.members.values()}
         read = {r for name, member in self.members.items() if name not in starts for r in member.retrievers()}
-        return {name: member for name, member in self.members.items() if name not in starts - read}
+        teachers = {teacher for member in self.members.values() for teacher in member.teachers()}
+        return {name: member for name, member in self.members.items() if name not in starts - read - teachers}
+
+    def edges(self, name: str) -> list[str]:
+        """Return the members that must be done before another starts: those it names, and what its teachers read."""
+        member = self.members[name]
+        read = [retriever for teacher in member.teachers() for retriever in self.members[teacher].retrievers()]
+        return list(dict.fromkeys([*member.edges(), *read]))
 
     def of_kind(self, kind: str) -> list[str]:
         """Return the names of the ensemble's members of a kind, in the order of the file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from corpora.settings import Terms
@@ -27,29 +28,36 @@ class Use:
         return f"{self.corpus} ({self.kind}): {self.terms.licence}; of it: {names}"
 
 
-def corpus_uses(experiment: Experiment) -> list[Use]:
-    """Return for each corpus what is known of its licence, and the members of the ensemble that learned from it."""
-    sources = {member: _sources(experiment, member) for member in experiment.ensemble()}
+def corpus_uses(experiment: Experiment, members: Collection[str] | None = None) -> list[Use]:
+    """Return for each corpus what is known of its licence, and the members that learned from it.
+
+    Args:
+        members: those that are exported; the ensemble when left out.
+    """
+    sources = {member: _sources(experiment, member) for member in members or experiment.ensemble()}
     return [
         Use(name, corpus.kind, corpus.stated_terms(), [member for member in sources if name in sources[member]])
         for name, corpus in experiment.corpora.items()
     ]
 
 
-def research_only(experiment: Experiment) -> list[Use]:
-    """Return the uses of corpora that are known to forbid commercial use."""
-    return [use for use in corpus_uses(experiment) if use.members and use.terms.commercial_use is False]
+def research_only(experiment: Experiment, members: Collection[str] | None = None) -> list[Use]:
+    """Return the uses of corpora that are known to forbid commercial use; arguments as for `corpus_uses`."""
+    return [use for use in corpus_uses(experiment, members) if use.members and use.terms.commercial_use is False]
 
 
-def check_commercial(experiment: Experiment) -> None:
-    """Check that every corpus that the ensemble learned from is known to allow commercial use.
+def check_commercial(experiment: Experiment, members: Collection[str] | None = None) -> None:
+    """Check that every corpus that members learned from is known to allow commercial use.
+
+    Args:
+        members: as for `corpus_uses`.
 
     Licences of published weights, such as a text encoder's, are not known to the project and not judged.
 
     Raises:
         LicenceError: naming each other corpus with its members.
     """
-    uses = [use for use in corpus_uses(experiment) if use.members and not use.terms.commercial_use]
+    uses = [use for use in corpus_uses(experiment, members) if use.members and not use.terms.commercial_use]
     if not uses:
         return
     lines = [f"  corpora.{use}{'' if use.terms.commercial_use is False else _REMEDY}" for use in uses]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
 from models.settings import CaptionerSettings, FluencyDetectorConfig, LogMelConfig, RetrieverSettings, Settings
+from ray_jobs.experiment.distillation_config import CaptionerDistillation, RetrieverDistillation
 
 
 class Resources(Settings):
@@ -170,10 +171,16 @@ class Member(Settings):
 
     def edges(self) -> list[str]:
         """Return the names of members that must be trained first."""
-        return [*self.retrievers(), *([self.init_from] if self.init_from else [])]
+        return list(
+            dict.fromkeys([*self.retrievers(), *([self.init_from] if self.init_from else []), *self.teachers()])
+        )
 
     def retrievers(self) -> list[str]:
         """Return the names of the retrievers whose audio embeddings it reads; by default none."""
+        return []
+
+    def teachers(self) -> list[str]:
+        """Return the names of the members that it is distilled from; by default none."""
         return []
 
     def check_features(self, log_mel: LogMelConfig) -> None:
@@ -211,12 +218,41 @@ class Member(Settings):
         return self
 
 
-class RetrieverMember(Member, RetrieverSettings):
+Distillation = TypeVar("Distillation", bound=Settings)
+
+
+def _of_teachers(teachers: list[str], given: Distillation | None, kind: type[Distillation]) -> Distillation | None:
+    """Return the settings of a distillation, the defaults where none are given; None without teachers."""
+    if given and not teachers:
+        raise ValueError("distillation has no effect without distil_from")
+    return given or kind() if teachers else None
+
+
+class Student(Member):
+    """The settings of kinds that can be distilled from other members of their kind."""
+
+    distil_from: list[str] = Field(
+        default=[],
+        description="names of trained members of the same kind whose outputs it learns from, beside its own loss "
+        "(distillation)",
+    )
+
+    def teachers(self) -> list[str]:
+        return self.distil_from
+
+    @model_validator(mode="after")
+    def _teachers_differ(self) -> Student:
+        if len(set(self.distil_from)) < len(self.distil_from):
+            raise ValueError(f"distil_from: {', '.join(self.distil_from)} name one twice")
+        return self
+
+
+class RetrieverMember(Student, RetrieverSettings):
     """A retriever: audio and text in one space."""
 
     task = "ray_jobs.training.tasks.retriever:RetrieverTask"
     paths = ("audio_encoder.checkpoint",)
-    paths_or_names = ("text_encoder.name",)
+    paths_or_names = ("text_encoder.name", "audio_encoder.transformer")
 
     kind: Literal["retriever"]
     training: Training
@@ -235,11 +271,33 @@ class RetrieverMember(Member, RetrieverSettings):
         "of the audio encoder over training clips whose embeddings no captioner reads. 0: none",
     )
 
+    distillation: RetrieverDistillation | None = Field(
+        None, description="how it learns from `distil_from`; if none, by the defaults"
+    )
+
+    @model_validator(mode="after")
+    def _distillation_has_teachers(self) -> RetrieverMember:
+        self.distillation = _of_teachers(self.distil_from, self.distillation, RetrieverDistillation)
+        if self.distil_from and self.mixup_alpha:
+            raise ValueError("mixup_alpha: the teachers in distil_from do not know mixed clips; set it to 0")
+        return self
+
     @model_validator(mode="after")
     def _pairs_of_a_step_stay_together(self) -> RetrieverMember:
         if self.training.accumulate > 1:
             raise ValueError(
                 "training.accumulate: the loss of a retriever needs all pairs of a step together; use gradient_cache"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_from_scratch_are_trained(self) -> RetrieverMember:
+        encoder = self.audio_encoder
+        has_weights = encoder.transformer or encoder.checkpoint or encoder.pretrained or self.init_from
+        if (encoder.finetuning != "full" or encoder.frozen_layers) and not has_weights:
+            raise ValueError(
+                f"audio_encoder: finetuning {encoder.finetuning!r} with frozen_layers {encoder.frozen_layers} leaves "
+                f"random weights of {encoder.backbone!r} untrained; set pretrained, checkpoint or init_from"
             )
         return self
 
@@ -256,7 +314,7 @@ Monitor = Literal[
 ]
 
 
-class CaptionerMember(Member, CaptionerSettings):
+class CaptionerMember(Student, CaptionerSettings):
     """A captioner: a BART that reads codec codes and a retriever's audio embedding."""
 
     task = "ray_jobs.training.tasks.captioner:CaptionerTask"
@@ -293,8 +351,17 @@ class CaptionerMember(Member, CaptionerSettings):
         "collapse, where `monitor` captions none; 0: none",
     )
 
+    distillation: CaptionerDistillation | None = Field(
+        None, description="how it learns from `distil_from`; if none, by the defaults"
+    )
+
     def weight_identity(self) -> dict[str, str]:
         return {"language_model": self.language_model}
+
+    @model_validator(mode="after")
+    def _distillation_has_teachers(self) -> CaptionerMember:
+        self.distillation = _of_teachers(self.distil_from, self.distillation, CaptionerDistillation)
+        return self
 
     @model_validator(mode="after")
     def _all_layers_learn_alike(self) -> CaptionerMember:

@@ -23,10 +23,13 @@ class SearchConfig(Settings):
         None,
         description="the metric in its place where Java or model files of `objective` are missing; if none, an error",
     )
-    rule: Literal["one-standard-error", "best"] = Field(
-        "one-standard-error",
-        description="setting that is chosen: the one of the highest mean, or the simplest within one standard error of "
-        "it; the simplest are the paper's weights, equal weights of retrievers, and the experiment's own sampling",
+    rule: Literal["auto", "prior", "one-standard-error", "best", "bagged", "learned"] = Field(
+        "auto",
+        description="how weights are chosen: by the rule that is best in nested cross-validation (auto); not at all: "
+        "the paper's weights and equal weights of retrievers (prior); by the highest mean (best), nearest to the prior "
+        "within one standard error of it, averaged over resampled clips (bagged), or by logistic regression on pairs "
+        "(learned). Of sampling settings, `best` takes the highest mean, all others the simplest within one standard "
+        "error",
     )
     folds: int = Field(
         5, ge=2, description="folds of the validation clips, to estimate a choice on clips it was not made on"
@@ -55,8 +58,10 @@ class SearchConfig(Settings):
         description="how candidates are scored by a retriever: by the cosine of its embeddings, as in the paper, or by "
         "the negative distance under its learned metric, whose scale is undetermined",
     )
-    normalisation: Literal["none", "z", "rank", "softmax"] = Field(
-        "none", description="normalisation of each score over a clip's candidates, before they are weighted"
+    normalisation: Literal["auto", "none", "z", "rank", "softmax"] = Field(
+        "z",
+        description="normalisation of each score over a clip's candidates, before they are weighted; none: as in the "
+        "paper; auto: none, z or rank, as nested cross-validation finds",
     )
     fluency_threshold: float = Field(
         0.9, gt=0, le=1, description="discard candidates whose probability of a fluency error is higher; 1: off"
@@ -65,9 +70,6 @@ class SearchConfig(Settings):
         "best",
         description="the candidate that is chosen where all of a clip are discarded: the one of the best scores, as "
         "without the filter, or that of the lowest probability of a fluency error",
-    )
-    weight_steps: int = Field(
-        10, gt=0, description="steps of the grid of reranking weights along each side, where the search is not exact"
     )
     mixtures: bool = Field(True, description="also search which captioners' candidates enter: any group of them")
     size_budget: int | None = Field(
@@ -82,17 +84,28 @@ class SearchConfig(Settings):
         "machine of `combine`; if none, any number, and nothing is measured",
     )
 
-    retrieval_normalisation: Literal["none", "z", "rank", "rrf"] = Field(
-        "none", description="normalisation of each retriever's similarities within a query; rrf: reciprocal rank fusion"
+    retrieval_normalisation: Literal["auto", "none", "z", "rank", "rrf"] = Field(
+        "auto",
+        description="normalisation of each retriever's similarities within a query; rrf: reciprocal rank fusion; auto: "
+        "the one that is best in nested cross-validation",
     )
     rrf_k: float = Field(60, gt=0, description="rrf: constant that is added to ranks")
-    retrieval_weight_steps: int = Field(
-        20, gt=0, description="steps of the grid of retrieval weights along each side, where the search is not exact"
-    )
     retrieval_directions: list[Literal["text-to-audio", "audio-to-text"]] = Field(
         default=["text-to-audio"],
         min_length=1,
         description="directions that get weights of their own; text-to-audio must be among them, and is the bundle's",
+    )
+
+    retrieval_columns: list[Literal["likelihood", "captions"]] = Field(
+        default=[],
+        description="what captioners add to the retrievers' similarities: their likelihood of a query given its best "
+        "clips, and the cosine of a query and their captions of a clip. Searched and reported as "
+        "`ensemble+captioners`, with its cost; the bundle retrieves without them",
+    )
+    retrieval_depth: int = Field(
+        50,
+        gt=1,
+        description="retrieval_columns: clips of a query, the best by the retrievers, whose likelihood is computed",
     )
 
     transport_ranking: bool = Field(
@@ -107,6 +120,11 @@ class SearchConfig(Settings):
     )
 
     _as_written: SearchConfig | None = PrivateAttr(None)
+
+    @property
+    def sampling_rule(self) -> Literal["one-standard-error", "best"]:
+        """Return the rule by which one of several sampling settings is taken."""
+        return "best" if self.rule == "best" else "one-standard-error"
 
     def choose_objective(self, recorded: str | None = None) -> str:
         """Replace `objective` by `fallback_objective` where this machine lacks parts of it.

@@ -11,8 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from ray_jobs.features.files import EARLIER_SHARDS, SHARDS, FeaturesError, MappedShard, ShardTable, read_table
+from ray_jobs.features.files import (
+    EARLIER_SHARDS,
+    SHARDS,
+    FeaturesError,
+    MappedShard,
+    ShardTable,
+    file_size,
+    read_table,
+)
 from ray_jobs.features.shard_cache import ShardCache
+from ray_jobs.features.waveforms import COLUMN as WAVEFORM
+from ray_jobs.features.waveforms import MappedWaveforms, require_waveforms, waveform_rates
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory, marker, require
 
@@ -36,6 +46,7 @@ class Features:
     origins: list[int]  # index of the directory that each clip is from
     shards: list[int]  # number of the file that each clip is in, over all directories
     codec: dict[str, Any]  # provenance of the codes
+    waveforms: Sequence[np.ndarray] | None = None  # [samples_i] int16, where `hearing` has opened them
 
     def __len__(self) -> int:
         return len(self.clip_ids)
@@ -48,19 +59,36 @@ class Features:
 
     def head(self, clips: int | None) -> Features:
         """Return the first `clips` clips; all of them for None."""
-        lists = {f.name: getattr(self, f.name)[:clips] for f in fields(self) if f.name != "codec"}
+        names = [f.name for f in fields(self) if f.name != "codec" and getattr(self, f.name) is not None]
+        lists = {name: getattr(self, name)[:clips] for name in names}
         return replace(self, **lists)
+
+    @property
+    def audio(self) -> Sequence[np.ndarray]:
+        """Return what a retriever reads: the waveforms that `hearing` has opened, or else the log-mels."""
+        return self.log_mels if self.waveforms is None else self.waveforms
+
+    def hearing(self, rate: int | None) -> Features:
+        """Return these clips with their waveforms at a sampling rate as `audio`; for None, with their log-mels.
+
+        Raises:
+            FeaturesError: if there are no such waveforms of these clips.
+        """
+        if rate is None:
+            return replace(self, waveforms=None)
+        assert isinstance(self.log_mels, StoredMatrices)
+        return replace(self, waveforms=self.log_mels.beside(rate))
 
     def expect(self, clips: np.ndarray) -> None:
         """Say in about which order clips are read next, so that shards in a store are fetched ahead."""
-        if isinstance(self.log_mels, StoredMatrices):
+        if isinstance(self.audio, StoredMatrices):
             numbers, first = np.unique(np.asarray(self.shards)[clips], return_index=True)
-            self.log_mels.shards.cache.expect(numbers[np.argsort(first)].tolist())
+            self.audio.shards.cache.expect(numbers[np.argsort(first)].tolist())
 
     def check_cache(self, shards: int, setting: str) -> None:
         """Check that this node's disk may hold as many shards at the same time (`ShardCache.require`)."""
-        if isinstance(self.log_mels, StoredMatrices):
-            self.log_mels.shards.cache.require(shards, setting)
+        if isinstance(self.audio, StoredMatrices):
+            self.audio.shards.cache.require(shards, setting)
 
 
 class OpenShards:
@@ -70,20 +98,20 @@ class OpenShards:
     are gone from being used again for the next ones.
     """
 
-    def __init__(self, cache: ShardCache) -> None:
-        self.cache = cache
+    def __init__(self, cache: ShardCache, kind: type[MappedShard] | type[MappedWaveforms] = MappedShard) -> None:
+        self.cache, self.kind = cache, kind
         self.get = lru_cache(max(1, cache.capacity) if cache.is_bounded else MAPPED)(self._map)
         if not cache.is_remote:
             with ThreadPoolExecutor(THREADS) as threads:
                 list(threads.map(self.get, range(min(len(cache), MAPPED))))
 
-    def _map(self, number: int) -> MappedShard:
+    def _map(self, number: int) -> MappedShard | MappedWaveforms:
         for _ in range(ATTEMPTS - 1):
             try:
-                return MappedShard(self.cache.fetch(number))
+                return self.kind(self.cache.fetch(number))
             except FileNotFoundError:  # another process of this node made room
                 continue
-        return MappedShard(self.cache.fetch(number))
+        return self.kind(self.cache.fetch(number))
 
 
 class StoredMatrices(Sequence[np.ndarray]):
@@ -100,6 +128,19 @@ class StoredMatrices(Sequence[np.ndarray]):
         if isinstance(at, slice):
             return StoredMatrices(self.column, self.shards, self._of_clip[at], self._rows[at])
         return self.shards.get(int(self._of_clip[at])).matrix(self.column, self._rows[at])
+
+    def beside(self, rate: int) -> StoredMatrices:
+        """Return the same clips' waveforms at a sampling rate, which are kept beside these shards.
+
+        Raises:
+            FeaturesError: if there are none.
+        """
+        cache = self.shards.cache
+        paths = require_waveforms(cache.shards, rate)
+        with ThreadPoolExecutor(THREADS) as threads:
+            sizes = list(threads.map(file_size, paths))
+        opened = OpenShards(ShardCache(paths, sizes, cache.limit), MappedWaveforms)
+        return StoredMatrices(WAVEFORM, opened, self._of_clip, self._rows)
 
 
 def read_features(directories: list[Path], cache_bytes: int | None = None, shards: slice = slice(None)) -> Features:
@@ -191,7 +232,9 @@ def require_features(directory: RunDirectory) -> None:
     for name, corpus in experiment.corpora.items():
         require(directory.features(name), directory.features_inputs(), "prepare", experiment.name)
         for split in corpus.splits:
-            find_shards(directory.features(name, split))
+            shards = find_shards(directory.features(name, split))
+            for rate in waveform_rates(experiment):
+                require_waveforms(shards, rate)
 
 
 def _joined(tables: list[ShardTable], column: str) -> list[Any]:

@@ -58,6 +58,17 @@ def write_shard(path: Path, clips: list[dict[str, Any]], metadata: dict[str, Any
         file.write_batch(pa.record_batch(arrays, schema=schema))
 
 
+def file_size(path: Path) -> int:
+    """Return the size of a file in bytes, here or in the store.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    with source_of(path) as source:
+        size: int = source.size()
+        return size
+
+
 def shard_metadata(path: Path) -> dict[str, Any]:
     """Return the metadata that `write_shard` recorded in a shard.
 
@@ -67,6 +78,15 @@ def shard_metadata(path: Path) -> dict[str, Any]:
     """
     with source_of(path) as source, opened(path, source) as file:
         return metadata_of(file)
+
+
+def inputs_of(path: Path) -> str | None:
+    """Return the fingerprint of what a file beside or of a shard was made from; None if it is missing or damaged."""
+    try:
+        inputs: str = shard_metadata(path).get("inputs", "")
+    except (FeaturesError, FileNotFoundError):
+        return None
+    return inputs
 
 
 def inputs_of_whole(path: Path) -> str | None:

@@ -31,7 +31,7 @@ class ShardCache:
 
     def __init__(self, shards: Sequence[Path], sizes: Sequence[int], limit: int | None) -> None:
         """Take the shards, their sizes in bytes, and the bytes of disk that they may take; None for any number."""
-        self._shards, self._limit = shards, limit
+        self.shards, self.limit = shards, limit
         self.is_remote = bool(shards) and storage.is_remote(shards[0])
         self.is_bounded = self.is_remote and limit is not None
         self.capacity = limit // PARTS // max(sizes) if self.is_bounded and limit is not None else AHEAD
@@ -40,7 +40,7 @@ class ShardCache:
         self.expect(range(len(shards)))
 
     def __len__(self) -> int:
-        return len(self._shards)
+        return len(self.shards)
 
     def expect(self, order: Sequence[int]) -> None:
         """Say in which order shards are used from now on; each is fetched `capacity` shards before its turn."""
@@ -57,7 +57,7 @@ class ShardCache:
         """
         if self.is_bounded and self.capacity < shards:
             raise FeaturesError(
-                f"{setting}: found {decimal(self._limit or 0)}, which hold {self.capacity} shards in each of {PARTS} "
+                f"{setting}: found {decimal(self.limit or 0)}, which hold {self.capacity} shards in each of {PARTS} "
                 f"parts; expected room for {shards}, the shards that training.shuffle_clips draws from"
             )
 
@@ -68,7 +68,7 @@ class ShardCache:
             StoreUnreachableError: if it cannot be fetched.
         """
         if not self.is_remote:
-            return self._shards[number]
+            return self.shards[number]
         with self._lock:
             coming = self._coming.pop(number, None)
             self._fetch_ahead(number)
@@ -84,7 +84,7 @@ class ShardCache:
         self._next = max(self._next, place + 1 + self.capacity)
 
     def _fetch(self, number: int) -> Path:
-        shard = self._shards[number]
+        shard = self.shards[number]
         try:
             local = storage.pull(shard)
         except OSError as error:
@@ -99,8 +99,8 @@ class ShardCache:
 
     def _make_room(self) -> None:
         """Remove what was fetched the longest ago, but for shards in use and fetched ahead."""
-        most = 2 * (self._limit or 0) // PARTS
-        folders = {storage.here(shard).parent for shard in self._shards}
+        most = 2 * (self.limit or 0) // PARTS
+        folders = {storage.here(shard).parent for shard in self.shards}
         files = [file for folder in folders for file in os.scandir(folder) if not file.name.startswith(".")]
         found = sorted((stat.st_atime_ns, stat.st_size, file.path) for file in files if (stat := _stat(file)))
         total = sum(size for _, size, _ in found)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAPER_THRESHOLD = 0.9
+MOST_DRAWN = 5  # scores whose weights are drawn
 EARLIER_COLUMNS = {"indifferent": "tied_with_best"}  # tables of version 0.1 have the first name
 # what a marker stands for: its shape, and its size in square points
 MARKS = {"chosen": ("o", 150), "paper": ("s", 110), "own": ("D", 90), "best": ("X", 60)}
@@ -63,10 +64,13 @@ def _reranking(path: Path, retrievers: list[str]) -> dict[str, Any]:
     best, trials, surface = BestReranking.read(path), _frame(path, "trials"), _frame(path, "surface")
     objective, weights = best.objective, best.weights
     captioners = "+".join(best.captioners) if best.captioners else trials[MIXTURE].iloc[0]
+    own = trials[trials[MIXTURE] == captioners]
+    if "normalisation" in own:  # of earlier versions, all trials have one
+        own = own[own["normalisation"] == best.normalisation]
     found = {
         "what": "reranking", "best": best, "objective": objective, "value": best.value, "trials": len(trials),
         "mixtures": trials.groupby(MIXTURE, sort=False)[objective].max().to_dict(), "map": None,
-        "surface": _weights_chart(trials[trials[MIXTURE] == captioners], objective, weights),
+        "surface": _weights_chart(own, objective, weights),
     }  # fmt: skip
     if len(surface):
         chosen = encoder_share(weights, retrievers), best.fluency_threshold
@@ -89,7 +93,9 @@ def _retrieval(path: Path) -> dict[str, Any]:
 
 
 def _weights_chart(trials: pd.DataFrame, objective: str, weights: dict[str, float]) -> Any:
-    return (_triangle if len(weights) == 3 else _reach)(trials, list(weights), objective, weights)
+    """Draw the weightings tried, of many scores over those that weigh most."""
+    names = sorted(weights, key=lambda name: -abs(weights[name]))[:MOST_DRAWN] if len(weights) > 3 else list(weights)
+    return (_triangle if len(weights) == 3 else _reach)(trials, names, objective, weights)
 
 
 # --- charts --------------------------------------------------------------------------------------------------------

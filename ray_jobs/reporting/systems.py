@@ -51,7 +51,7 @@ def summaries(metrics: EnsembleMetrics) -> list[Summary]:
 
 def _summary(metrics: EnsembleMetrics, task: Task, metric: str) -> Summary | None:
     systems = metrics.captioning if task == "captioning" else metrics.retrieval
-    singles = {name: values[metric] for name, values in systems.items() if name != "ensemble"}
+    singles = {name: values[metric] for name, values in systems.items() if not name.startswith("ensemble")}
     if not singles or "ensemble" not in systems:
         return None
     best = max(singles, key=lambda name: singles[name])

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from models.ensemble.reranking import Reranking
 from models.ensemble.retrieval_fusion import RetrievalFusion
+from models.selection.rules import Rule
 from models.settings import SamplingConfig
 from ray_jobs.results.record import ResultPart, ResultRecord, omitted_when_none
 
@@ -59,11 +60,12 @@ class BestReranking(SearchRecord, Reranking):
     cross_validated: float
     optimism: float
     best_value: float
-    within_one_standard_error: int  # weightings whose value is at most that far below the best
-    rule: str
+    within_one_standard_error: int | None = omitted_when_none()  # of versions that chose among these weightings
+    rule: Rule  # that found the weights
     filtered: dict[str, float]  # by metric, of the chosen captions
     unfiltered: dict[str, float]  # of those that the same weights choose without the fluency filter
     absent: dict[str, str]  # metric to why it was not computed
+    alone: dict[str, Reranking] | None = omitted_when_none()  # of each captioner by itself, its own beam included
     split: str
     seed: int
 
@@ -80,14 +82,31 @@ class DirectionWeights(ResultPart, RetrievalFusion):
     cross_validated: float
     optimism: float
     best_value: float
-    within_one_standard_error: int
-    rule: str
+    within_one_standard_error: int | None = omitted_when_none()  # of versions that chose among these weightings
+    rule: Rule
+
+
+class ColumnCosts(ResultPart):
+    """The seconds that columns of captioners took to compute, measured on the machine of the job."""
+
+    seconds_a_query: dict[str, float]  # by column: for a query's best clips, these encoded once for all queries
+    seconds_a_clip: dict[str, float]  # by what is made once a clip: its captions
+
+
+class CaptionerWeights(DirectionWeights):
+    """The text-to-audio weights of retrievers and captioners' columns together."""
+
+    costs: ColumnCosts
 
 
 class BestRetrieval(SearchRecord, DirectionWeights):
-    """The retrieval weights chosen: those of text-to-audio, and those of audio-to-text where these were searched."""
+    """The retrieval weights chosen: those of text-to-audio, and those of audio-to-text where these were searched.
+
+    They are of the retrievers alone; those with columns of captioners stand beside them, where these were searched.
+    """
 
     audio_to_text: DirectionWeights | None = omitted_when_none("audio-to-text")
+    with_captioners: CaptionerWeights | None = omitted_when_none()
     split: str
     seed: int
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
+from ray_jobs.results.best import ColumnCosts
 from ray_jobs.results.record import ResultPart, ResultRecord, omitted_when_none
 
 Values: TypeAlias = dict[str, int | float]  # by metric, in the unit of its paper
@@ -93,7 +94,7 @@ class Detection(ResultPart):
 
 
 class EnsembleMetrics(ResultRecord):
-    """The whole file. Systems of retrieval are the retrievers and `ensemble`."""
+    """The whole file. Systems of retrieval are the retrievers, `ensemble`, and where searched `ensemble+captioners`."""
 
     FILE: ClassVar[str] = "metrics.json"
     COMMAND: ClassVar[str] = "combine"
@@ -111,6 +112,7 @@ class EnsembleMetrics(ResultRecord):
     retrieval_audio_to_text: Systems
     retrieval_transport: Systems | None = omitted_when_none()  # where `search.transport_ranking` is set
     retrieval_details: dict[str, str]
+    retrieval_column_costs: ColumnCosts | None = omitted_when_none()  # where `search.retrieval_columns` names some
     retrieval_chance: float = Field(alias="retrieval_chance_map@10")
     comparisons: list[SystemComparison]
     leave_one_out: list[LeftOut]

@@ -28,8 +28,24 @@ NOT_OF_WEIGHTS = {"resources", "doubtful_pairs", "watched_clips"}
 ADDED_TO_TRAINING = {"shuffle_clips": 4096}
 ADDED_TO_MEMBERS: dict[str, dict[str, Any]] = {
     "fluency-detector": {"checkpoint": None},
-    "retriever": {"captions": "raw"},
-    "captioner": {"fallback_monitor": None},
+    "retriever": {
+        "captions": "raw",
+        "distil_from": [],
+        "distillation": None,
+        "mixup_joins": "together",
+        "wrong_captions": None,
+    },
+    "captioner": {"fallback_monitor": None, "distil_from": [], "distillation": None},
+}
+ADDED_TO_SEARCH: dict[str, Any] = {"retrieval_columns": [], "retrieval_depth": 50}
+ADDED_TO_AUDIO_ENCODERS: dict[str, Any] = {
+    "sample_rate": 16_000,
+    "window_s": None,
+    "max_seconds": None,
+    "finetuning": "full",
+    "frozen_layers": 0,
+    "lora_rank": 8,
+    "lora_alpha": 16,
 }
 
 
@@ -109,6 +125,7 @@ class RunDirectory:
         # members that were trained before stay valid
         _leave_out(settings, ADDED_TO_MEMBERS.get(member.kind, {}))
         _leave_out(settings["training"] or {}, ADDED_TO_TRAINING)
+        _leave_out(settings.get("audio_encoder", {}), ADDED_TO_AUDIO_ENCODERS)
         edges = [self.member_inputs(edge) for edge in member.edges()]
         return fingerprint(settings, self.experiment.seed, self.features_inputs(), edges)
 
@@ -124,7 +141,9 @@ class RunDirectory:
     def search_inputs(self) -> str:
         e = self.experiment
         joint = e.model_dump(mode="json", include={"token_ensembles"})
-        return fingerprint(self.members_inputs(), e.search.as_written(), e.sampling, e.beam, joint, e.target_corpus)
+        search = e.search.as_written().model_dump(mode="json")
+        _leave_out(search, ADDED_TO_SEARCH)
+        return fingerprint(self.members_inputs(), search, e.sampling, e.beam, joint, e.target_corpus)
 
 
 def _leave_out(settings: dict[str, Any], defaults: dict[str, Any]) -> None:

@@ -11,6 +11,8 @@ from models.records import parse_record
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.run import storage
 
+RETIRED = ("weight_steps", "retrieval_weight_steps")  # settings of `search` before weights were searched along lines
+
 
 def read_experiment(root: str) -> Experiment:
     """Read experiment.yaml of a run, with its place and name as those where it was found.
@@ -41,10 +43,15 @@ def read_experiment(root: str) -> Experiment:
 
 
 def _as_it_was(recorded: Any) -> Any:
-    """Return a recorded experiment; one from before `captions` could be set has retrievers that read raw captions."""
+    """Return a recorded experiment as this version spells it.
+
+    One from before `captions` could be set has retrievers that read raw captions; settings that are gone are left out.
+    """
     members = recorded.get("members") if isinstance(recorded, dict) else None
     if not isinstance(members, dict):
         return recorded
+    if isinstance(search := recorded.get("search"), dict):
+        recorded = {**recorded, "search": {key: value for key, value in search.items() if key not in RETIRED}}
     before = {
         name: {"captions": "raw", **member}
         for name, member in members.items()

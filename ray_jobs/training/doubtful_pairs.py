@@ -28,7 +28,7 @@ def pair_similarities(
     Only embeddings of some thousand clips and their captions are held at a time.
 
     Args:
-        kept: the clips' audio embeddings; if none, they are computed of the log-mels.
+        kept: the clips' audio embeddings; if none, they are computed.
         rank: of this worker; the pairs of other workers are 0.
         world: number of workers that share the clips.
     """
@@ -37,7 +37,7 @@ def pair_similarities(
     for at in range(0, len(clips), CLIPS_AT_ONCE)[rank::world]:
         some = slice(at, min(at + CLIPS_AT_ONCE, len(clips)))
         texts = list(chain.from_iterable(clips.captions[some]))
-        audio = retriever.audio_embeddings(clips.log_mels[some]) if kept is None else kept[some]
+        audio = retriever.audio_embeddings(clips.audio[some]) if kept is None else kept[some]
         of_clip = np.repeat(np.arange(len(audio)), np.diff(ends[at : some.stop + 1]))
         embedded = retriever.text_embeddings(texts)
         pairs = slice(ends[at], ends[some.stop])

@@ -52,6 +52,8 @@ def train_worker(request: TrainingRequest) -> None:
     with tempfile.TemporaryDirectory() as scratch, actionable_errors(job, task.memory_remedy, Path(scratch)):
         if not broadcast_from_rank_zero(is_done(job.output, job.inputs)):
             if job.is_trained:
+                task.begin(rank, world, say)
+                broadcast_from_rank_zero(None)  # every worker has done its share
                 _train(TrainingState(task, Path(scratch), rank, world, request.start), request.commit, say)
             elif rank == 0:
                 _publish(task, _untrained(task, Path(scratch)), request.commit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,7 +10,7 @@ from models.settings import LogMelConfig
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.experiment.member_config import AnyMember, CaptionerMember, Resources, Training
-from ray_jobs.features.embeddings import embedded_splits
+from ray_jobs.features.embeddings import captioned_splits, embedded_splits
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory
 from ray_jobs.training.job import TrainingJob
@@ -26,8 +26,10 @@ class MemberJob(TrainingJob):
     validation: list[Path]
     embedded: list[Path]  # directories of the splits whose audio embeddings are made of a retriever's best weights
     log_mel: LogMelConfig
-    edges: dict[str, Path]  # name and directory of each member that this one reads or starts from
+    edges: dict[str, Path]  # name and directory of each member that this one reads, starts from or learns from
     monitor: str | None = None  # the value that chooses a captioner's epoch, the same on all nodes
+    captioned: list[Path] = field(default_factory=list)  # of the splits of whose captions embeddings are made
+    teachers: dict[str, AnyMember] = field(default_factory=dict)  # settings of the members in `distil_from`, by name
 
     @classmethod
     def of(cls, experiment: Experiment, directory: RunDirectory, name: str) -> MemberJob:
@@ -44,9 +46,11 @@ class MemberJob(TrainingJob):
             train_weights=[member.corpora[corpus] for corpus in corpora] if isinstance(member.corpora, dict) else None,
             validation=[directory.features(experiment.target_corpus, "validation")],
             embedded=embedded_splits(experiment, directory, name) if member.kind == "retriever" else [],
+            captioned=captioned_splits(experiment, directory, name) if member.kind == "retriever" else [],
+            teachers={teacher: experiment.members[teacher] for teacher in member.teachers()},
             log_mel=experiment.features.log_mel,
             output=directory.member(name),
-            edges={edge: directory.member(edge) for edge in member.edges()},
+            edges={edge: directory.member(edge) for edge in experiment.edges(name)},
             experiment=experiment.name,
             tracking=tuple(experiment.tracking),
             monitor=member.available_monitor() if isinstance(member, CaptionerMember) else None,

@@ -29,7 +29,7 @@ ACCELERATORS = {"B200": 180, "H200": 141, "GH200": 96, "H100": 80, "A100": 40, "
 class Memory:
     """Bytes that a worker of a member needs."""
 
-    state: int  # weights, their moving average, gradients, AdamW's two moments
+    state: int  # weights, their moving average, gradients, AdamW's two moments; and the weights of teachers
     activations: int  # that a forward pass of the largest batch saves for the backward pass
     scratch: int  # of its temporary directory on disk, for checkpoints
 
@@ -47,11 +47,12 @@ def worker_memory(experiment: Experiment, name: str) -> Memory | None:
     Returns:
         None if the sizes are those of a checkpoint or codec that is neither on this disk nor a published one.
     """
+    member = experiment.members[name]
     try:
         model = layout(experiment, name)
+        teachers = task_of(member).teacher_weights(experiment, member)
     except (InputError, OSError):
         return None
-    member = experiment.members[name]
     weights = sum(p.numel() for p in model.parameters())
     if not member.training:  # loaded, measured and written
         return Memory(state=FLOAT32 * weights, activations=0, scratch=FLOAT32 * weights)
@@ -62,7 +63,7 @@ def worker_memory(experiment: Experiment, name: str) -> Memory | None:
     # the last epoch, the best ones and the one that replaces them, and AdamW's moments
     scratch = (copies + member.training.keep_epochs + 1) * weights + 2 * trained
     return Memory(
-        state=FLOAT32 * (copies * weights + (gradients + 2) * trained) // shards,
+        state=FLOAT32 * (copies * weights + (gradients + 2) * trained) // shards + FLOAT32 * teachers,
         activations=activation_bytes(experiment, name, model),
         scratch=FLOAT32 * scratch,
     )

@@ -59,7 +59,7 @@ def by_critical_path(experiment: Experiment, names: set[str]) -> list[str]:
 
     def epochs_to_the_end(name: str) -> int:
         if name not in path:
-            after = [other for other, member in experiment.members.items() if name in member.edges()]
+            after = [other for other in experiment.members if name in experiment.edges(other)]
             own = experiment.members[name].epochs
             path[name] = own + max(map(epochs_to_the_end, after), default=0)
         return path[name]
@@ -74,7 +74,7 @@ def waves(experiment: Experiment, names: set[str], cluster: dict[str, float]) ->
         free, wave = dict(cluster), []
         for name in by_critical_path(experiment, todo):
             member = experiment.members[name]
-            if not todo.intersection(member.edges()) and fits(member, free):
+            if not todo.intersection(experiment.edges(name)) and fits(member, free):
                 take(member, free)
                 wave.append(name)
         todo -= set(wave)
@@ -122,6 +122,6 @@ def table(experiment: Experiment, names: set[str], cluster: dict[str, float], ne
                 key if key.startswith("accelerator_type:") else f"{amount:g} {key}"
                 for key, amount in r.per_worker().items()
             )
-            edges, epochs = ", ".join(member.edges()), str(member.epochs)
+            edges, epochs = ", ".join(experiment.edges(name)), str(member.epochs)
             shown.add_row(str(number), name, member.kind, edges, workers, each, *needs[name].cells(), epochs)
     return shown

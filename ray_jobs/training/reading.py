@@ -40,5 +40,6 @@ def pinned(batch: Any) -> Any:
     if isinstance(batch, Tensor):
         return batch.pin_memory()
     if isinstance(batch, tuple | list):
-        return type(batch)([pinned(part) for part in batch])
+        parts = [pinned(part) for part in batch]
+        return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)  # a NamedTuple takes each
     return batch

@@ -16,6 +16,7 @@ import pandas as pd
 import ray
 
 from models.ensemble.candidate_table import VALUE, CandidateError, CandidateTable, ValuedTable
+from models.ensemble.scores.base import MemberNames
 from models.ensemble.scores.registry import score_columns
 from models.files import write_frame
 from models.metrics.captions import CaptionInputError, candidate_values
@@ -36,6 +37,15 @@ CLIPS_PER_FILE = 128
 def validation_directory(experiment: Experiment) -> RunDirectory:
     """Return the run directory as a search sees it: the test split is refused."""
     return RunDirectory(experiment, splits=(SPLIT,))
+
+
+def member_names(experiment: Experiment) -> MemberNames:
+    """Return the members that the scores of an experiment's candidates are named after."""
+    return MemberNames(
+        retrievers=experiment.of_kind("retriever"),
+        captioners=experiment.of_kind("captioner"),
+        caption_sources=experiment.caption_sources(),
+    )
 
 
 class LoadedMembers:
@@ -119,6 +129,7 @@ class CandidateStore:
                 members.retrievers,
                 members.detector,
                 members.audio_embeddings,
+                members.references,
             )  # loading is not drawing
             start = time.perf_counter()
             frame = members.candidates(self.sampling, clips).to_frame(clip_ids[clips])
@@ -130,7 +141,7 @@ class CandidateStore:
         return seconds
 
     def _scores(self) -> set[str]:
-        return set(score_columns(self.experiment.of_kind("retriever")))
+        return set(score_columns(member_names(self.experiment)))
 
     def _columns(self, clips: slice) -> set[str]:
         """Return the columns of the file of some clips; none where it is not there or damaged."""
@@ -158,8 +169,7 @@ class CandidateStore:
         frames = [pd.read_parquet(storage.pull(self.path(part))) for part in needed]
         shared = [column for column in frames[0] if all(column in frame for frame in frames)]
         frame = pd.concat([frame[shared] for frame in frames], ignore_index=True)
-        retrievers = self.experiment.of_kind("retriever")
-        return CandidateTable.from_frame(frame, clip_ids[:clips], retrievers)
+        return CandidateTable.from_frame(frame, clip_ids[:clips], member_names(self.experiment))
 
 
 def add_values(

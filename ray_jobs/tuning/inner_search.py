@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from models.selection.reranking_weights import RerankingFound, RerankingOptions, mixtures_of, search_reranking
+from dataclasses import replace
+
+from models.selection.reranking_weights import RerankingOptions, mixtures_of, search_reranking
+from models.selection.rules import Solution
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.tuning.candidate_store import CandidateStore
+
+TRIAL_STARTS = 2  # of the climbs that value a sampling setting
 
 
 def reranking_options(experiment: Experiment) -> RerankingOptions:
@@ -13,12 +18,21 @@ def reranking_options(experiment: Experiment) -> RerankingOptions:
     return RerankingOptions(
         normalisation=s.normalisation,
         fluency_threshold=s.fluency_threshold,
-        weight_steps=s.weight_steps,
         rule=s.rule,
         folds=s.folds,
         seed=experiment.seed,
         encoder_score=s.encoder_score,
         fallback=s.fallback,
+    )
+
+
+def quick(options: RerankingOptions) -> RerankingOptions:
+    """Return options for searches that are made many times: one rule and one normalisation instead of all."""
+    return replace(
+        options,
+        rule="one-standard-error" if options.rule == "auto" else options.rule,
+        normalisation="z" if options.normalisation == "auto" else options.normalisation,
+        starts=TRIAL_STARTS,
     )
 
 
@@ -28,9 +42,9 @@ def mixtures(experiment: Experiment) -> list[list[str]]:
     return mixtures_of(captioners) if experiment.search.mixtures else [captioners]
 
 
-def solve(experiment: Experiment, store: CandidateStore, clip_ids: list[str], clips: int) -> RerankingFound:
-    """Search the weights by the objective on the first `clips` clips of a sampling setting."""
+def solve(experiment: Experiment, store: CandidateStore, clip_ids: list[str], clips: int) -> Solution:
+    """Search the weights by the objective on the first `clips` clips of a sampling setting, with all captioners."""
     known = store.read(clip_ids, experiment.search, clips)
-    return search_reranking(
-        known.table, known.values[experiment.search.objective], mixtures(experiment), reranking_options(experiment)
-    )
+    value = known.values[experiment.search.objective]
+    everybody = [experiment.caption_sources()]
+    return search_reranking(known.table, value, everybody, quick(reranking_options(experiment))).solution

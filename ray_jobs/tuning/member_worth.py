@@ -5,7 +5,7 @@ This uses what search and combine have at hand: models run only to be timed, whe
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -24,14 +24,15 @@ from models.selection.leave_one_out import (
     solve_captioning,
     solve_retrieval,
 )
+from models.selection.rules import Rule
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import CaptionerMember
-from ray_jobs.results.best import BestReranking, BestSampling
+from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling
 from ray_jobs.results.member import MemberMetrics
 from ray_jobs.results.metrics import EnsembleMetrics, ForwardSelection, LeftOut, SelectionStep, Task
 from ray_jobs.results.table import read_table
 from ray_jobs.tuning.candidate_store import add_values
-from ray_jobs.tuning.inner_search import reranking_options
+from ray_jobs.tuning.inner_search import quick, reranking_options
 from ray_jobs.tuning.retrieval import retrieval_options, split_target
 from ray_jobs.tuning.trained_members import TrainedMembers
 
@@ -77,7 +78,10 @@ def member_worth(members: TrainedMembers) -> MemberWorth:
 
 def _captioning(members: TrainedMembers, everybody: Group, budgets: dict[str, Budget]) -> _TaskWorth:
     experiment, directory = members.experiment, members.directory
-    objective, options = experiment.search.objective, reranking_options(experiment)
+    objective, best = experiment.search.objective, BestReranking.read(directory.search("reranking"))
+    options = replace(
+        quick(reranking_options(experiment)), rule=_searching(best.rule), normalisation=best.normalisation
+    )
     known = _table(directory.search("reranking") / "candidates.parquet")
     clip_ids = members.features.clip_ids
     frame = read_table(directory.ensemble / "candidates.parquet", EnsembleMetrics.COMMAND)
@@ -111,7 +115,8 @@ def _retrieval(members: TrainedMembers, everybody: Group, budgets: dict[str, Bud
     with np.load(directory.search("retrieval") / "similarities.npz") as file:
         known, known_target = split_target(dict(file))
     similarities, (_, target) = members.similarities(), members.queries()
-    options = retrieval_options(experiment)
+    best = BestRetrieval.read(directory.search("retrieval"))  # others are solved as it was, not by every rule again
+    options = replace(retrieval_options(experiment), rule=_searching(best.rule), normalisation=best.normalisation)
     solve = cache(lambda names: solve_retrieval(names, known, known_target, options))
     alone = Group(retrievers=everybody.retrievers)
 
@@ -122,6 +127,11 @@ def _retrieval(members: TrainedMembers, everybody: Group, budgets: dict[str, Bud
     added = leave_one_out(alone, dict.fromkeys(others, ()), values_of(alone), values_of, experiment.seed, groups=target)
     steps = forward_selection(alone, lambda group: solve(group.retrievers)[1], {}, budgets, alone.retrievers)
     return _TaskWorth(_left_out("retrieval", "map@10", added), _steps(steps))
+
+
+def _searching(rule: Rule) -> Rule:
+    """Return the rule by which smaller ensembles are solved: one that searches, where the whole one did not."""
+    return "one-standard-error" if rule == "prior" else rule
 
 
 def _table(path: Path) -> ValuedTable:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
 from models.ensemble.candidate_table import CandidateTable, ValuedTable
 from models.ensemble.reranking import Reranking, allowed_candidates, normalise
 from models.ensemble.scores.base import weight_name
+from models.ensemble.scores.consensus import CONSENSUS
 from models.ensemble.scores.decoder import DECODER
 from models.metrics.captions import DEFAULT_METRICS, NOT_OF_CANDIDATES, missing_parts
 from models.selection.reranking_weights import ENCODER_WEIGHT, encoder_share, search_reranking
@@ -42,38 +45,43 @@ def search_weights(
     build_all(experiment, sampling, len(clip_ids), candidate_metrics(search))
     known = CandidateStore(experiment, sampling).read(clip_ids, search, len(clip_ids))
     table, value = known.table, known.values[search.objective]
-    found = search_reranking(table, value, mixtures(experiment), reranking_options(experiment))
-    everyone = found.captioners == experiment.caption_sources()
-    reranking = Reranking(
-        weights=found.weights,
-        normalisation=search.normalisation,
-        fluency_threshold=search.fluency_threshold,
-        captioners=None if everyone else found.captioners,
-        encoder_score=search.encoder_score,
-        fallback=search.fallback,
-    )
-    choice = found.choice
+    options, everybody = reranking_options(experiment), experiment.caption_sources()
+    found = search_reranking(table, value, mixtures(experiment), options)
+    whole = found.reranking.captioners == everybody
+    reranking = found.reranking.model_copy(update={"captioners": None}) if whole else found.reranking
+    by_itself = replace(options, normalisation=reranking.normalisation)
+    alone = {
+        name: search_reranking(_by_itself(table, name), value, [[name]], by_itself).reranking for name in everybody
+    }
+    solution = found.solution
     best = reranking.convert(
         BestReranking,
         objective=search.objective,
-        value=choice.value,
-        cross_validated=choice.cross_validated,
-        optimism=choice.optimism,
-        best_value=choice.best_value,
-        within_one_standard_error=choice.within,
-        rule=search.rule,
+        value=solution.value,
+        cross_validated=solution.cross_validated,
+        optimism=solution.optimism,
+        best_value=found.best_value,
+        rule=solution.rule,
         filtered=_means(reranking, known),
         unfiltered=_means(reranking.model_copy(update={"fluency_threshold": 1.0}), known),
         absent={metric: reason for metric in BESIDE_THE_FILTER if (reason := missing_parts(metric))},
+        alone=alone,
         split=SPLIT,
         seed=experiment.seed,
     )
     frames = {
         "trials": found.trials.rename(columns={"value": search.objective}),
+        "systems": found.systems.rename(columns={"value": search.objective}),
         "candidates": table.to_frame(clip_ids, known.values),
-        "surface": _surface(search, table.of_members(found.captioners), value, found.weights, experiment.seed),
+        "surface": _surface(search, table, value, found.reranking, experiment.seed),
     }
     return SearchOutcome(best, frames)
+
+
+def _by_itself(table: CandidateTable, captioner: str) -> CandidateTable:
+    """Return the table without the scores that come of other captioners."""
+    own = table.judged_by([captioner])
+    return replace(own, scores={column: one for column, one in own.scores.items() if not column.startswith(CONSENSUS)})
 
 
 def _means(reranking: Reranking, known: ValuedTable) -> dict[str, float]:
@@ -88,15 +96,19 @@ def _means(reranking: Reranking, known: ValuedTable) -> dict[str, float]:
 
 
 def _surface(
-    search: SearchConfig, table: CandidateTable, value: np.ndarray, weights: dict[str, float], seed: int
+    search: SearchConfig, table: CandidateTable, value: np.ndarray, reranking: Reranking, seed: int
 ) -> pd.DataFrame:
     """Return the value over encoder weight and fluency threshold; the two weights are parts of what both have together.
 
-    Retrievers share the encoder's weight as chosen, and other scores than encoder and decoder keep theirs.
+    Retrievers share the encoder's weight as chosen, and other scores than encoder and decoder keep theirs. Empty where
+    encoder scores have no part in the choice.
     """
+    weights = reranking.weights
+    table = table.with_scores(weights)
     if not table.encoder_score:
         return pd.DataFrame()
-    scores = _encoder_and_decoder(table, weights, search.normalisation)
+    table = table if reranking.captioners is None else table.of_members(reranking.captioners)
+    scores = _encoder_and_decoder(table, weights, reranking.normalisation)
     # the share that was chosen and the paper's, beside an even grid
     chosen = encoder_share(weights, table.encoder_score)
     at = np.unique(np.round([*np.linspace(0, 1, SURFACE_STEPS + 1), ENCODER_WEIGHT, chosen], 9))

@@ -58,10 +58,10 @@ def search_sampling(
         store = CandidateStore(experiment, setting(experiment, trial.to_dict()))
         # a trial that ended before a score was registered, or lost its files, has not drawn all that is read here
         build_all(experiment, store.sampling, clips, [search.objective])
-        held_out.append(solve(experiment, store, clip_ids, clips).choice.held_out)
+        held_out.append(solve(experiment, store, clip_ids, clips).held_out)
     values = np.array(held_out)
     far = np.array([distance(experiment, space, trial) for trial in finished.to_dict("records")])
-    choice = cross_validate(values, far, search.rule, search.folds, experiment.seed)
+    choice = cross_validate(values, far, search.sampling_rule, search.folds, experiment.seed)
     behind = behind_best(values, seed=experiment.seed)
     surface = finished[[*space, search.objective]].assign(
         behind=behind.delta, low=behind.low, high=behind.high, tied_with_best=behind.tied_with_best
@@ -73,7 +73,7 @@ def search_sampling(
         cross_validated=choice.cross_validated,
         optimism=choice.optimism,
         best_value=choice.best_value,
-        rule=search.rule,
+        rule=search.sampling_rule,
         clips=clips,
         trials=len(trials),
         trials_on_all_clips=len(finished),
@@ -150,11 +150,11 @@ def _trial(config: dict[str, Any], experiment: Experiment, clip_ids: list[str]) 
         last = part.stop == sizes[-1]
         if not last and (part.stop not in sizes or never_stopped):
             continue
-        choice = solve(experiment, store, clip_ids, part.stop).choice
+        solution = solve(experiment, store, clip_ids, part.stop)
         tune.report(
             {
-                search.objective: choice.cross_validated,
-                "in_sample": choice.value,
+                search.objective: solution.cross_validated,
+                "in_sample": solution.value,
                 "clips": part.stop,
                 "generating_s": generating,
                 "seconds": time.perf_counter() - start,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -12,18 +13,33 @@ import numpy as np
 
 from models.captioner.model import Captioner, conditioning
 from models.ensemble.candidate_table import CandidateTable, score_candidates
+from models.ensemble.retrieval_columns import best_clips, caption_column, captions_of, likelihood_column
+from models.ensemble.scores.base import Scorers
+from models.ensemble.scores.rank import choose_references
 from models.fluency.detector import FluencyDetector
-from models.generation.candidates import Candidate, ClipInputs, Decoding, propose
+from models.generation.candidates import Candidate, Decoding
+from models.generation.proposals import ClipInputs, propose
 from models.metrics.retrieval import flatten_captions
 from models.retriever.model import Retriever
 from models.settings import SamplingConfig
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import CaptionerMember
 from ray_jobs.features.dataset import read_features
-from ray_jobs.features.embeddings import read_embeddings, weights_checksum, write_embeddings
+from ray_jobs.features.embeddings import Embeddings, read_embeddings, weights_checksum, write_embeddings
 from ray_jobs.results.member import checked_weights
 from ray_jobs.run.directory import RunDirectory
 from ray_jobs.run.session import reserved_device
+
+REFERENCE_SPLIT = "validation"  # of the clips with which rank scores compare
+
+
+@dataclass
+class CaptionerColumns:
+    """What captioners add to the retrievers' similarities, and the seconds that took."""
+
+    similarities: dict[str, np.ndarray] = field(default_factory=dict)  # [queries, clips] by column
+    seconds_a_query: dict[str, float] = field(default_factory=dict)  # by column
+    seconds_a_clip: dict[str, float] = field(default_factory=dict)  # by what is made once a clip
 
 
 class TrainedMembers:
@@ -36,7 +52,7 @@ class TrainedMembers:
     def __init__(self, experiment: Experiment, split: str, directory: RunDirectory | None = None) -> None:
         self.experiment, self.split = experiment, split
         self.directory = directory or RunDirectory(experiment)
-        self.features = read_features([self.directory.features(experiment.target_corpus, split)])
+        self.features = read_features([self._features(split)])
         self.device = reserved_device()
 
     @cached_property
@@ -55,23 +71,46 @@ class TrainedMembers:
     @cached_property
     def audio_embeddings(self) -> dict[str, np.ndarray]:
         """Return the embeddings [clips, D] by retriever."""
-        return {name: self._embeddings(name) for name in self.retrievers}
+        return {name: self._embeddings(name, self.split, self.features.clip_ids)[:] for name in self.retrievers}
 
-    def _embeddings(self, retriever: str) -> np.ndarray:
-        """Return all embeddings of the split by a retriever, after making those that training has not made."""
-        split = self.directory.features(self.experiment.target_corpus, self.split)
-        weights = weights_checksum(self.directory.member(retriever))
-        write_embeddings(split, retriever, weights, lambda: self.retrievers[retriever])
-        return read_embeddings([split], retriever, weights, self.features.clip_ids)[:]
+    @cached_property
+    def references(self) -> dict[str, np.ndarray]:
+        """Return the embeddings [R, D] by retriever of the clips that `RankScore` compares a candidate's own with.
+
+        They are validation clips, whatever the split: a search may read no other, and a choice of captions that is
+        weighed on them must find the same ones on test clips and in a bundle.
+        """
+        same = self.split == REFERENCE_SPLIT
+        clip_ids = self.features.clip_ids if same else read_features([self._features(REFERENCE_SPLIT)]).clip_ids
+        rows = choose_references(len(clip_ids))
+        names = self.experiment.of_kind("retriever")
+        return {name: self._embeddings(name, REFERENCE_SPLIT, clip_ids)[rows] for name in names}
+
+    def _embeddings(self, retriever: str, split: str, clip_ids: list[str]) -> Embeddings:
+        """Open the embeddings of a split by a retriever, after making those that training has not made."""
+        directory, weights = self._features(split), weights_checksum(self.directory.member(retriever))
+        write_embeddings(directory, retriever, weights, lambda: self.retrievers[retriever])
+        return read_embeddings([directory], retriever, weights, clip_ids)
+
+    def _features(self, split: str) -> Path:
+        return self.directory.features(self.experiment.target_corpus, split)
 
     def candidates(self, sampling: SamplingConfig, clips: slice = slice(None)) -> CandidateTable:
         """Return all captioners' scored candidates of some clips (all when left out), sampled and by beam search."""
         e = self.experiment
         read = {name: self._conditioning(name)[clips] for name in self.captioners}
         inputs = ClipInputs(self.features.codes[clips], read)
-        proposed = propose(self.captioners, inputs, Decoding(sampling, e.beam, e.seed), e.token_ensembles)
-        embeddings = {name: one[clips] for name, one in self.audio_embeddings.items()}
-        return score_candidates(proposed, self.retrievers, embeddings, self.detector, e.search.encoder_score)
+        decoding = Decoding(sampling, e.beam, e.seed)
+        proposals = propose(self.captioners, inputs, decoding, e.token_ensembles, scored_by=list(self.captioners))
+        scorers = Scorers(
+            retrievers=self.retrievers,
+            audio_embeddings={name: one[clips] for name, one in self.audio_embeddings.items()},
+            detector=self.detector,
+            likelihoods=proposals.likelihoods,
+            references=self.references,
+            encoder_score=e.search.encoder_score,
+        )
+        return score_candidates(proposals.candidates, scorers)
 
     def queries(self) -> tuple[list[str], np.ndarray]:
         """Return all captions of the split, and the clip that each describes."""
@@ -89,6 +128,28 @@ class TrainedMembers:
             for name, model in self.retrievers.items()
         }
 
+    def captioner_columns(self) -> CaptionerColumns:
+        """Return the columns of captioners that the experiment asks for, and what they cost."""
+        search, columns = self.experiment.search, CaptionerColumns()
+        queries, clips = self.queries()[0], len(self.features)
+        read = {name: self._conditioning(name) for name in self.captioners}
+        if "likelihood" in search.retrieval_columns:
+            best = best_clips(self.similarities(), search.retrieval_depth)
+            for name, captioner in self.captioners.items():
+                start, column = time.perf_counter(), f"{name}/likelihood"
+                found = likelihood_column(captioner, self.features.codes, read[name], queries, best)
+                columns.similarities[column] = found
+                columns.seconds_a_query[column] = (time.perf_counter() - start) / len(queries)
+        if "captions" in search.retrieval_columns:
+            start = time.perf_counter()
+            said = captions_of(self.captioners, ClipInputs(self.features.codes, read), self.experiment.beam)
+            columns.seconds_a_clip["captions"] = (time.perf_counter() - start) / clips
+            for name, retriever in self.retrievers.items():
+                start, column = time.perf_counter(), f"{name}/captions"
+                columns.similarities[column] = caption_column(retriever, queries, said)
+                columns.seconds_a_query[column] = (time.perf_counter() - start) / len(queries)
+        return columns
+
     def seconds_a_clip(self, sampling: SamplingConfig, clips: int = 16) -> dict[str, float]:
         """Measure the seconds a clip of each member and token ensemble, on the first `clips` clips of the split.
 
@@ -96,7 +157,8 @@ class TrainedMembers:
         these captions. They run one after another, on this machine.
         """
         e, few = self.experiment, slice(clips)
-        log_mels, codes = self.features.log_mels[few], self.features.codes[few]
+        codes = self.features.codes[few]
+        audio = {name: self.features.hearing(one.waveform_rate).audio[few] for name, one in self.retrievers.items()}
         inputs = ClipInputs(codes, {name: self._conditioning(name)[few] for name in self.captioners})
         decoding = Decoding(sampling, e.beam, e.seed)
         proposed: dict[str, list[list[Candidate]]] = {}
@@ -111,11 +173,11 @@ class TrainedMembers:
 
         for name in e.caption_sources():
             with timed(name):
-                proposed |= propose(self.captioners, inputs, decoding, e.token_ensembles, [name])
+                proposed |= propose(self.captioners, inputs, decoding, e.token_ensembles, [name]).candidates
         texts = list({one.text for said in proposed.values() for clip in said for one in clip})
         for name, retriever in self.retrievers.items():
             with timed(name):
-                retriever.audio_embeddings(log_mels)
+                retriever.audio_embeddings(audio[name])
                 retriever.text_embeddings(texts)
         for name in e.of_kind("fluency-detector"):
             assert self.detector

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 
+from models.captioner.distillation import TokenTargets, mean_log_probabilities
 from models.captioner.model import Captioner
 from models.codec.base import Codec, load_codec
 from models.encoders.log_mel import LogMel, pad_log_mels
 from models.fluency.detector import FluencyDetector
 from models.generation import candidates
 from models.generation.candidates import Candidate
+from models.retriever.distillation import SoftTargets, TeacherEmbeddings
+from models.retriever.hard_negatives import WrongTexts
 from models.retriever.model import Retriever
 from models.settings import (
     AudioEncoderConfig,
@@ -32,9 +36,11 @@ from models.settings import (
     RetrieverConfig,
     SamplingConfig,
     TextEncoderConfig,
+    WrongCaptionsConfig,
 )
 
 from .conftest import CAPTIONS
+from .encoders.published_layouts import RATES, save_published
 
 CUDA = torch.device("cuda")
 TEXT = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
@@ -141,6 +147,69 @@ def test_retriever_losses(
     model.log_scale = nn.Parameter(torch.zeros((), device=CUDA))
     clips = None if groups is None else torch.tensor(groups)
     assert is_on_cuda(model(*log_mels, CAPTIONS, clips))
+
+
+def test_retriever_learns_from_teachers(retriever: Retriever, log_mels: tuple[Tensor, Tensor], fake: None) -> None:
+    model = on_cuda(retriever).train()
+    read = torch.zeros(4, 16)  # by threads, from files
+    targets = SoftTargets([TeacherEmbeddings(read, read, model.metric)], 0.5, 0.5)
+    losses = model(*log_mels, CAPTIONS, soft_targets=targets)
+    assert set(losses) == {"loss", "pair_loss", "distillation_loss"}
+    assert all(map(is_on_cuda, losses.values()))
+
+
+def test_captioner_learns_from_teachers(captioner: Captioner, fake: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, captions = on_cuda(captioner).train(), [CAPTIONS[:2], CAPTIONS[2:]]
+    codes = torch.zeros(2, 40, 3, dtype=torch.long, device=CUDA)
+    padded = codes, torch.full((2,), 40, device=CUDA)
+    monkeypatch.setattr(Captioner, "pad_codes", lambda *_: padded)  # whose lengths are numbers, not shapes
+    labels = model.labels(CAPTIONS)
+    expected = mean_log_probabilities([on_cuda(captioner)], [*codes], [torch.zeros(2, 8)], labels, 1.0)
+    targets = TokenTargets(expected, 1.0, 0.5)
+    losses = model(*padded, torch.zeros(2, 8, device=CUDA), captions, soft_targets=targets)
+    assert set(losses) == {"loss", "caption_loss", "mcm_loss", "distillation_loss"}
+    assert all(map(is_on_cuda, losses.values()))
+
+
+@pytest.mark.parametrize("loss", ["m-ltm", "nt-xent", "triplet"])
+def test_retriever_loss_of_wrong_captions(
+    retriever: Retriever, log_mels: tuple[Tensor, Tensor], fake: None, loss: str
+) -> None:
+    model = on_cuda(retriever).train()
+    model.config = model.config.model_copy(update={"loss": loss, "wrong_captions": WrongCaptionsConfig()})
+    model.log_scale = nn.Parameter(torch.zeros((), device=CUDA))
+    negatives = WrongTexts(
+        model.embed_text(CAPTIONS[:3]),
+        torch.tensor([0, 0, 2], device=CUDA),
+        torch.tensor([0, 1, 0], device=CUDA),
+        most=2,
+    )
+    assert is_on_cuda(negatives.embeddings)
+    audio, text = model._embed_pairs(*log_mels, CAPTIONS)
+    largest = model._largest_distance(audio, text) if loss == "m-ltm" else None
+    assert is_on_cuda(model._wrong_caption_loss(audio, text, negatives, largest))
+
+
+@pytest.mark.parametrize("kind", ["ast", "clap", "whisper", "wav2vec2"])
+@pytest.mark.parametrize("training", [False, True])
+def test_audio_encoder_of_transformers(fake: None, kind: str, training: bool, tmp_path: Path) -> None:
+    with unset_fake_temporarily():
+        config = RetrieverConfig(
+            audio_encoder=AudioEncoderConfig(
+                backbone=f"hf:{save_published(kind, tmp_path)}", sample_rate=RATES[kind], window_s=0.4
+            ),
+            text_encoder=TextEncoderConfig(name="random:bert", sizes=dict(TEXT), vocab_size=300),
+            joint_dim=16,
+            hidden_dim=32,
+            log_mel=LogMelConfig(n_mels=64),
+        )
+        retriever = Retriever.create(config, CAPTIONS)
+        lengths = [round(seconds * RATES[kind]) for seconds in (0.3, 1.0, 0.3, 0.7)]
+        batch = retriever.audio_encoder.front_end.collate([np.zeros(length, np.int16) for length in lengths])
+    model = on_cuda(retriever).train(training)
+    audio, _ = model._embed_pairs(*batch, CAPTIONS)
+    assert is_on_cuda(audio)
+    assert audio.shape == (4, 16)
 
 
 def test_fluency_detector(fake: None, detector: FluencyDetector) -> None:

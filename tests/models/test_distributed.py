@@ -9,11 +9,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from models.encoders.log_mel import pad_log_mels
 from models.retriever.model import Retriever
+from models.settings import WrongCaptionsConfig
 
 from .conftest import CAPTIONS
 from .retriever.test_model import KINDS, assert_same_gradients, make
 
 WORKERS = 2
+WRONG = [["a cat"], [], ["a bell and footsteps", "a bell"], [], [], ["wind and rain"], [], ["a car"]]  # of each row
 CLIPS = torch.tensor([0, 1, 2, 3, 4, 0, 6, 1])  # two come twice, each time on another worker or on the same
 
 
@@ -35,18 +37,20 @@ def worker(rank: int, directory: str) -> None:
     parallel = DistributedDataParallel(retriever, find_unused_parameters=True)
     log_mels, captions = pairs()
     batch, lengths = pad_log_mels(log_mels[rank::WORKERS])
-    parallel(batch.double(), lengths, captions[rank::WORKERS], CLIPS[rank::WORKERS], chunk_size=3).backward()
+    parallel(
+        batch.double(), lengths, captions[rank::WORKERS], CLIPS[rank::WORKERS], 3, wrong=WRONG[rank::WORKERS]
+    ).backward()
     torch.save(gradients(parallel.module), f"{directory}/{rank}.pt")
     dist.destroy_process_group()
 
 
 def test_gradients_of_two_workers_are_those_of_the_whole_batch(tmp_path: Path) -> None:
-    retriever = make(*KINDS[0])
+    retriever = make(*KINDS[0], wrong_captions=WrongCaptionsConfig(number=2))
     log_mels, captions = pairs()
     retriever.audio_encoder.standardise(log_mels)
     retriever.save(tmp_path / "start")
     batch, lengths = pad_log_mels(log_mels)
-    retriever.double().train()(batch.double(), lengths, captions, CLIPS).backward()
+    retriever.double().train()(batch.double(), lengths, captions, CLIPS, wrong=WRONG).backward()
     torch.multiprocessing.spawn(worker, (str(tmp_path),), nprocs=WORKERS)
     alone = gradients(retriever)
     for rank in range(WORKERS):

@@ -18,7 +18,8 @@ from models.codec.base import Codec, load_codec
 from models.codec.dac import DacCodec
 from models.encoders.log_mel import LogMel
 from models.fluency.detector import FluencyDetector
-from models.generation.candidates import ClipInputs, Decoding, propose
+from models.generation.candidates import Decoding
+from models.generation.proposals import ClipInputs, propose
 from models.retriever.model import Retriever
 from models.retriever.optimal_transport import m_ltm_loss
 from models.settings import BeamConfig, LogMelConfig, SamplingConfig, TokenEnsembleConfig
@@ -154,7 +155,7 @@ def test_candidates_are_those_of_the_cpu(captioner: Captioner, clips: Clips, bea
         members = {name: deepcopy(captioner).to(device) for name in ("a", "b")}
         inputs = ClipInputs(clips[0], dict.fromkeys(members, clips[1]))
         joint = {"joint": TokenEnsembleConfig(members=["a", "b"])}
-        proposed.append(propose(members, inputs, decoding, joint))
+        proposed.append(propose(members, inputs, decoding, joint).candidates)
     cpu, gpu = proposed
     assert cpu.keys() == gpu.keys()
     for name, expected in cpu.items():

@@ -228,6 +228,12 @@ LACKS = [
         "no /nowhere/list.csv",
         "put it there, or add exclusions.lists.0=PATH to the command",
     ),
+    (
+        ["members.retriever-bge.audio_encoder=hf:MIT/ast-finetuned-audioset-10-10-0.4593"],
+        "members.retriever-bge.audio_encoder.transformer",
+        "neither a directory nor in the Hugging Face cache",
+        "hf download MIT/ast-finetuned-audioset-10-10-0.4593",
+    ),
     (["tracking=[wandb]"], "tracking", "wandb is missing", "pip install 'enclap-ensemble[wandb]'"),
     (
         ["members.fluency.resources={gpus_per_worker: 2}"],

@@ -1,9 +1,12 @@
 """The bundle of a run is replaced whole: an export that fails or is killed leaves the one before."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from models.ensemble.bundle import REFERENCES, read_references
 from ray_jobs import export
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.results.member import MemberMetrics
@@ -17,8 +20,14 @@ from .example_results import ensemble_metrics
 class Manifest:
     """Stands for the manifest, which needs trained members."""
 
+    def __init__(self, *columns: str) -> None:
+        self.columns = list(columns)
+
     def model_dump_json(self, indent: int) -> str:
         return "{}"
+
+    def needed_columns(self) -> list[str]:
+        return self.columns
 
 
 class Codec:
@@ -62,6 +71,24 @@ def test_a_bundle_stays_until_the_next_is_whole(tmp_path: Path, monkeypatch: pyt
     codec.fails = False
     export.run(experiment)
     assert {path.name for path in run.bundle.iterdir()} == made
+
+
+def test_a_bundle_that_weighs_ranks_holds_the_clips_that_they_compare_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = load_experiment(ROOT / "experiments" / "smoke.yaml", [f"storage_path={tmp_path}"])
+    run, weighs = RunDirectory(experiment), Manifest("decoder_score", "rank_score/retriever-bge")
+    for name in experiment.members:
+        run.member(name).mkdir(parents=True)
+    ensemble_metrics(experiment).write(run.ensemble)
+    mark_done(run.ensemble, run.search_inputs())
+    members = SimpleNamespace(references={"retriever-bge": np.eye(3, dtype=np.float32)})
+    monkeypatch.setattr(export, "load_codec", lambda *_: Codec())
+    monkeypatch.setattr(export, "_manifest", lambda *_: weighs)
+    monkeypatch.setattr(export, "TrainedMembers", lambda *_: members)
+    export.run(experiment)
+    np.testing.assert_array_equal(read_references(run.bundle)["retriever-bge"], np.eye(3))
+    assert REFERENCES in (run.bundle / "SHA256SUMS").read_text()
 
 
 def test_a_retriever_that_has_collapsed_is_told(

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from models.ensemble.candidate_table import CandidateTable
+from models.ensemble.scores.base import MemberNames
 from models.ensemble.scores.registry import score_columns
 from models.errors import InputError
 from models.files import write_arrays
@@ -150,7 +151,7 @@ def test_validation_values_are_those_of_the_choice_that_search_made(run: RunDire
     experiment, rng = run.experiment, np.random.default_rng(0)
     sources = ["captioner-wide", "captioner-wide/beam", "captioner-deep", "captioner-deep/beam"]
     shape = (6, len(sources))
-    columns = score_columns(experiment.of_kind("retriever"))
+    columns = score_columns(MemberNames(experiment.of_kind("retriever")))
     table = CandidateTable(
         texts=[[f"said by {source}" for source in sources]] * 6,
         captioners=[sources] * 6,

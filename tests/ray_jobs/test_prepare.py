@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import struct
 from collections.abc import Callable, Iterator
@@ -17,13 +18,14 @@ import ray
 import soundfile
 
 from ray_jobs import prepare
-from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.features.dataset import read_features, require_features
 from ray_jobs.features.files import FeaturesError
 from ray_jobs.features.shards import ShardEncoder, ShardMaker, ShardReader, plan_shards, write_encoded
 from ray_jobs.run.directory import RunDirectory
 
+from ..models.encoders.published_layouts import save_published
 from .conftest import ROOT
 
 SMOKE = str(ROOT / "experiments" / "smoke.yaml")
@@ -142,6 +144,33 @@ def write_corpus(root: Path, cases: list[Case], split: str = "train") -> None:
     rows = [[case.name, *case.captions, *[""] * (most - len(case.captions))] for case in cases]
     columns = ["file_name", *(f"caption_{number + 1}" for number in range(most))]
     pd.DataFrame(rows, columns=columns).to_csv(root / f"{split}.csv", index=False)
+
+
+def test_waveforms_are_made_for_features_that_are_there(local_ray: None, tmp_path: Path) -> None:
+    """An encoder of transformers that is added encodes no clip again; a second run makes nothing."""
+    root = tmp_path / "corpus"
+    write_corpus(root, [CASES[0], CASES[1]])
+    prepare.run(experiment(root))
+    folder = features_of(root) / "train"
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*.arrow")}
+    published = save_published("clap", tmp_path / "clap")
+    encoder = {"backbone": f"hf:{published}", "sample_rate": 48_000}
+    changed = experiment(root, f"members.retriever-bge.audio_encoder={json.dumps(encoder)}")
+    with pytest.raises(FeaturesError, match="no waveforms at 48000 Hz"):
+        require_features(RunDirectory(changed))
+    wrong = experiment(root, f"members.retriever-bge.audio_encoder='hf:{published}'")
+    with pytest.raises(ConfigError, match=r"members\.retriever-bge: audio_encoder\.sample_rate: found 16000"):
+        prepare.run(wrong)
+    prepare.run(changed)
+    require_features(RunDirectory(changed))
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*.arrow")} == before
+    found = read_features([folder]).hearing(48_000)
+    for path, seconds, waveform in zip(found.paths, found.durations_s, found.audio, strict=True):
+        assert len(waveform) == pytest.approx(48_000 * seconds, abs=200), path
+        assert waveform.std() > 1000
+    made = {path: path.stat().st_mtime_ns for path in (folder / "waveforms").rglob("*.arrow")}
+    prepare.run(changed)
+    assert {path: path.stat().st_mtime_ns for path in (folder / "waveforms").rglob("*.arrow")} == made
 
 
 def experiment(root: Path, *overrides: str) -> Experiment:

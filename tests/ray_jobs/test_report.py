@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 from models.ensemble.candidate_table import CandidateTable
+from models.ensemble.scores.base import MemberNames
 from models.ensemble.scores.registry import score_columns
 from models.selection.reranking_weights import MIXTURE
 from ray_jobs import report
@@ -138,6 +139,7 @@ def write_ensemble(
     """The chosen candidate has the lowest score of all, and is the only one that the fluency filter leaves."""
     captioners, retrievers = experiment.of_kind("captioner"), experiment.of_kind("retriever")
     clips, shape = range(len(captions)), (len(captions), 8)
+    columns = score_columns(MemberNames(retrievers, captioners, captioners))
     chosen = np.arange(8) == 7
     directory.ensemble.mkdir()
     table = CandidateTable(
@@ -145,7 +147,7 @@ def write_ensemble(
         captioners=[[captioners[number % 2] for number in range(8)] for _ in clips],
         tokens=[[6] * 8 for _ in clips],
         mask=np.ones(shape, bool),
-        scores={column: rng.normal(size=shape) - 99 * chosen for column in score_columns(retrievers)},
+        scores={column: rng.normal(size=shape) - 99 * chosen for column in columns},
         fluency_error=np.where(chosen, 0.1, rng.uniform(0.91, 1, shape)),
     )
     write_candidates(directory.ensemble, [f"clip-{clip}" for clip in clips], table, best_reranking(experiment))

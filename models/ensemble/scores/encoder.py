@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from .base import Score, ScoringContext
+from ...pairs import compare_pairs, dot
+from .base import MemberNames, Score, ScoringContext
 
 ENCODER = "encoder_score/"  # before a retriever's name
-PAIRS_AT_ONCE = 65_536
 
 
 class EncoderScore(Score):
@@ -25,24 +23,15 @@ class EncoderScore(Score):
 
     name = "encoder"
 
-    def columns(self, retrievers: Sequence[str]) -> list[str]:
-        return [ENCODER + name for name in retrievers]
+    def columns(self, members: MemberNames) -> list[str]:
+        return [ENCODER + name for name in members.retrievers]
 
     def values(self, context: ScoringContext) -> np.ndarray:
         found = []
-        for name, retriever in context.retrievers.items():
-            similarity = pair_cosine if context.encoder_score == "cosine" else retriever.pair_similarity
-            texts, clips = context.text_embeddings[name], context.audio_embeddings[name]
-            found.append(similarity(texts, context.text_of, clips, context.clip_of))
+        for name, retriever in context.scorers.retrievers.items():
+            texts, clips = context.text_embeddings[name], context.scorers.audio_embeddings[name]
+            if context.scorers.encoder_score == "cosine":
+                found.append(compare_pairs(dot, texts, context.text_of, clips, context.clip_of))
+            else:
+                found.append(retriever.pair_similarity(texts, context.text_of, clips, context.clip_of))
         return np.stack(found)
-
-
-def pair_cosine(
-    text_embeddings: np.ndarray, texts: np.ndarray, audio_embeddings: np.ndarray, clips: np.ndarray
-) -> np.ndarray:
-    """Return the cosine of the unit-length rows texts[p] and clips[p] of the embeddings, [P]."""
-    found = [np.empty(0, np.float32)]
-    for at in range(0, len(texts), PAIRS_AT_ONCE):
-        some = slice(at, at + PAIRS_AT_ONCE)
-        found.append(np.einsum("pd,pd->p", text_embeddings[texts[some]], audio_embeddings[clips[some]]))
-    return np.concatenate(found)

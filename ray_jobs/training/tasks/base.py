@@ -50,6 +50,13 @@ class Task(ABC):
     sign: int
     job: TrainingJob
 
+    def begin(self, rank: int, world: int, say: Callable[[str], None]) -> None:
+        """Do one worker's share of what must be there before the model is made; by default nothing.
+
+        It is done again by every worker of a training that was interrupted, and skips what is there.
+        """
+        return
+
     @abstractmethod
     def create(self) -> Any:
         """Return the model that training begins with. It is an `nn.Module` with a method `save(directory)`."""

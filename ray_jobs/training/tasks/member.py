@@ -92,6 +92,11 @@ class MemberTask(Task):
             model: as `layout` returns it, perhaps of fake tensors: nothing may depend on numbers.
         """
 
+    @classmethod
+    def teacher_weights(cls, experiment: Experiment, member: Any) -> int:
+        """Return the number of weights of teachers that each worker holds, to run them in every step; by default 0."""
+        return 0
+
     @staticmethod
     def clips_at_once(member: Member) -> int:
         """Return the clips of a worker's batch, or of the part of it that is computed at a time."""
@@ -175,4 +180,10 @@ class MemberTask(Task):
 
 def draw_captions(captions: list[str], number: int, rng: np.random.Generator) -> list[str]:
     """Draw `number` of a clip's captions, none of them twice as long as there are enough."""
-    return [str(caption) for caption in rng.choice(captions, number, replace=len(captions) < number)]
+    return [captions[row] for row in draw_rows(captions, number, rng)]
+
+
+def draw_rows(captions: list[str], number: int, rng: np.random.Generator) -> list[int]:
+    """Draw the places of `number` of a clip's captions as `draw_captions` does."""
+    rows: list[int] = rng.choice(len(captions), number, replace=len(captions) < number).tolist()
+    return rows

@@ -39,8 +39,11 @@ def clips(*frames: int) -> list[np.ndarray]:
     return [np.random.default_rng(n).normal(size=(n, 64)).astype(np.float16) for n in frames]
 
 
-# The last three cannot be masked: norms over all positions, overlapping patches, no ConvNeXt at all.
-@pytest.mark.parametrize("backbone", ["random:convnext", "convnextv2_atto", "convnext_atto_ols", "resnet18"])
+# All but the first cannot be masked: norms over all positions, overlapping patches, no ConvNeXt at all. The last
+# one's last norm is after pooling.
+@pytest.mark.parametrize(
+    "backbone", ["random:convnext", "convnextv2_atto", "convnext_atto_ols", "resnet18", "test_vit", "test_vit2"]
+)
 @pytest.mark.parametrize("frames", [33, 64, 101, 250])
 def test_padding_never_changes_an_embedding(frames: int, backbone: str) -> None:
     encoder = scattered(SMALL.model_copy(update={"backbone": backbone})).eval()
@@ -75,6 +78,21 @@ def test_a_silent_mel_does_not_blow_up() -> None:
     batch = [np.full((50, 64), -100, np.float16)]
     encoder.standardise(batch)
     assert encoder(*pad_log_mels(batch)).isfinite().all()
+
+
+def test_a_vision_transformer_keeps_its_weights_at_any_size() -> None:
+    """Its positions are interpolated, as timm does for images of another size; the padding of a patch is zeros."""
+    encoder = scattered(AudioEncoderConfig(backbone="test_vit")).eval()
+    log_mel, lengths = pad_log_mels(clips(160))  # 10 x 4 patches
+    with torch.no_grad():
+        found = encoder(log_mel, lengths)
+        x = encoder.bn0(log_mel.transpose(1, 2)).transpose(1, 2)[:, None]
+        at_size = timm.create_model("test_vit", num_classes=0, in_chans=1, img_size=(160, 64)).eval()
+        wanted = dict(encoder.trunk.state_dict())
+        wanted["pos_embed"] = timm.layers.resample_abs_pos_embed(wanted["pos_embed"], [10, 4])
+        at_size.load_state_dict(wanted)
+        tokens = at_size.forward_features(x)[:, 1:].reshape(1, 10, 4, 64).mean(2)
+    torch.testing.assert_close(found, tokens.amax(1) + tokens.mean(1), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenetv3_small_050"])
@@ -112,14 +130,17 @@ def test_spec_augment_masks_within_a_clip() -> None:
 
 @pytest.mark.parametrize(
     ("backbone", "message"),
-    [("resnet1", "'resnet1' is not a model of timm"), ("vit_tiny_patch16_224", "does not take clips of any length")],
+    [("resnet1", "'resnet1' is not a model of timm"), ("mixer_s16_224", "does not take clips of any length")],
 )
 def test_what_cannot_be_an_audio_encoder_is_refused(backbone: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AudioEncoder(AudioEncoderConfig.model_validate(backbone), n_mels=64)
 
 
-@pytest.mark.parametrize(("backbone", "stem"), [("convnext_atto", "stem.0.weight"), ("resnet18", "conv1.weight")])
+STEMS = [("convnext_atto", "stem.0.weight"), ("resnet18", "conv1.weight"), ("test_vit", "patch_embed.proj.weight")]
+
+
+@pytest.mark.parametrize(("backbone", "stem"), STEMS)
 def test_starts_from_timms_weights(backbone: str, stem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are looked for as the hub lays them out, three colours summed to one; the stem's padding stays ours."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
@@ -142,6 +163,7 @@ def test_starts_from_timms_weights(backbone: str, stem: str, tmp_path: Path, mon
     [
         ("random:convnext", "trunk.stem.0.weight", "trunk.head.norm.weight"),
         ("resnet18", "trunk.conv1.weight", "trunk.layer4.1.conv2.weight"),
+        ("test_vit", "trunk.patch_embed.proj.weight", "trunk.norm.weight"),
     ],
 )
 def test_depths_of_layers_count_from_the_output(backbone: str, deepest: str, last: str) -> None:
@@ -151,6 +173,43 @@ def test_depths_of_layers_count_from_the_output(backbone: str, deepest: str, las
     assert depths[last] == 1
     assert depths[deepest] == depths["bn0.weight"] == max(depths.values())
     assert set(depths.values()) == set(range(1, max(depths.values()) + 1))
+
+
+def test_low_rank_adapters_merge() -> None:
+    config = AudioEncoderConfig(backbone="test_vit", finetuning="lora", lora_rank=2)
+    plain, encoder = AudioEncoder(AudioEncoderConfig(backbone="test_vit"), 64), AudioEncoder(config, 64).eval()
+    torch.manual_seed(0)
+    for name, parameter in encoder.named_parameters():
+        assert parameter.requires_grad == ("lora_" in name or "bn0" in name)
+        if "lora_" in name:
+            parameter.data.normal_(std=0.3)
+    batch = pad_log_mels(clips(50, 80))
+    with torch.no_grad():
+        adapted = encoder(*batch)
+        encoder.merge_adapters()
+        torch.testing.assert_close(encoder(*batch), adapted, atol=1e-4, rtol=1e-4)
+    assert encoder.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_adapters_of_a_backbone_without_linear_layers_are_refused() -> None:
+    with pytest.raises(ValueError, match="finetuning: 'lora' adapts linear layers, and ResNet has none"):
+        AudioEncoder(AudioEncoderConfig(backbone="resnet18", finetuning="lora"), 64)
+
+
+def test_a_frozen_trunk_keeps_its_statistics_and_trains_nothing() -> None:
+    encoder = AudioEncoder(AudioEncoderConfig(backbone="resnet18", finetuning="frozen"), 64).train()
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+    before = encoder.trunk.bn1.running_mean.clone()
+    encoder(*pad_log_mels(clips(50, 80)))
+    assert torch.equal(encoder.trunk.bn1.running_mean, before)
+
+
+def test_freezes_the_deepest_layers() -> None:
+    encoder = AudioEncoder(AudioEncoderConfig(backbone="test_vit", frozen_layers=2), 64)
+    depths = encoder.layer_depths()
+    frozen = {name for name, parameter in encoder.named_parameters() if not parameter.requires_grad}
+    assert frozen == {name for name, depth in depths.items() if depth > max(depths.values()) - 2}
+    assert 0 < len(frozen) < len(depths)
 
 
 def test_log_mel_of_ten_seconds_has_the_published_frames() -> None:

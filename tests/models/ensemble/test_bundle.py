@@ -7,19 +7,32 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
+from safetensors.numpy import save_file
 
 from models.captioner.model import Captioner
 from models.codec.base import load_codec
 from models.ensemble import Ensemble, Reranking, RetrievalFusion, ScoredCandidate, bundle
-from models.ensemble.bundle import MANIFEST, BundleManifest, QueryError, read_manifest
-from models.ensemble.candidate_table import CandidateTable
+from models.ensemble.bundle import MANIFEST, REFERENCES, BundleManifest, QueryError, read_manifest, read_references
+from models.ensemble.candidate_table import CandidateError, CandidateTable
 from models.ensemble.index import AudioIndex
+from models.ensemble.scores.base import Scorers
 from models.errors import InputError
 from models.files import CheckpointError
 from models.fluency.detector import FluencyDetector
+from models.generation.proposals import Proposals
 from models.retriever.model import Retriever
-from models.settings import BeamConfig, LogMelConfig, SamplingConfig
+from models.settings import (
+    AudioEncoderConfig,
+    BeamConfig,
+    LogMelConfig,
+    RetrieverConfig,
+    SamplingConfig,
+    TextEncoderConfig,
+)
+
+from ..encoders.published_layouts import RATES, save_published
 
 
 def manifest(**changes: Any) -> BundleManifest:
@@ -90,13 +103,44 @@ def test_everything_that_computes_is_on_the_device(tmp_path: Path, monkeypatch: 
         assert {tensor.device.type for tensor in tensors} == {"meta"}
 
 
+@pytest.mark.parametrize("kind", ["ast", "clap"])
+def test_new_files_are_heard_as_prepared_ones(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bundle reads new files at the rate of each encoder of transformers, and needs no published directory."""
+    text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = RetrieverConfig(
+        audio_encoder=AudioEncoderConfig(
+            backbone=f"hf:{save_published(kind, tmp_path / kind)}", sample_rate=RATES[kind]
+        ),
+        text_encoder=TextEncoderConfig(name="random:bert", sizes=dict(text), vocab_size=100),
+        joint_dim=8,
+        hidden_dim=16,
+        log_mel=LogMelConfig(),
+    )
+    retriever = Retriever.create(config, ["a dog barks", "a bell rings"]).eval()
+    retriever.save(tmp_path / "members" / "bge")
+    (tmp_path / kind).rename(tmp_path / "gone")
+    monkeypatch.setattr(bundle, "load_codec", lambda *_: load_codec("dac-soundscapes-16khz"))
+    whole = manifest().model_copy(update={"captioners": {}})
+    ensemble = Ensemble.load(write(tmp_path, whole.model_dump_json()), device="cpu")
+    paths, heard = [tmp_path / f"{number}.wav" for number in range(3)], []
+    for number, path in enumerate(paths):
+        samples = 3000 * np.random.default_rng(number).normal(size=RATES[kind] * (number + 1) // 2)
+        heard.append(samples.astype(np.int16))
+        soundfile.write(path, heard[-1], RATES[kind], subtype="PCM_16")
+    ensemble.index(paths)
+    wanted = retriever.similarity(retriever.text_embeddings(["a dog"]), retriever.audio_embeddings(heard))[0]
+    found = dict(ensemble.retrieve("a dog", top_k=3))
+    np.testing.assert_allclose([found[str(path)] for path in paths], wanted, atol=1e-5)
+
+
 def test_a_score_that_this_version_lacks_is_named_with_those_it_has(tmp_path: Path) -> None:
-    weighs = manifest().model_copy(update={"reranking": Reranking(weights={"bge": 0.5, "decoder": 0.2, "length": 0.3})})
+    weighs = manifest().model_copy(update={"reranking": Reranking(weights={"bge": 0.5, "decoder": 0.2, "colour": 0.3})})
     with pytest.raises(CheckpointError) as refused:
         Ensemble.load(write(tmp_path, weighs.model_dump_json()))
     assert str(refused.value).startswith(
-        f"{tmp_path / MANIFEST}: reranking.weights: found length, expected scores of this version and bundle: "
-        "bge, decoder; export the run again"
+        f"{tmp_path / MANIFEST}: reranking.weights: found colour, expected scores of this version and bundle: "
+        "bge, decoder, likelihood/wide, consensus/ngram, consensus/bge, length, origin/beam, fluency, rank/bge; "
+        "export the run again"
     )
 
 
@@ -112,13 +156,15 @@ def test_candidates_come_with_their_scores_best_first() -> None:
     ensemble = Ensemble.__new__(Ensemble)  # the members are not needed: the scores are there
     ensemble.manifest = manifest()
     (caption,) = ensemble._captions(table)
-    best = ScoredCandidate("a dog", "deep+wide/beam", 0.125, -1.0, {"bge": 0.5}, 0.25)
+    scores = {"bge": 0.5, "decoder": -1.0}
+    best = ScoredCandidate("a dog", "deep+wide/beam", 0.125, -1.0, {"bge": 0.5}, 0.25, scores)
     assert (caption.text, caption.score) == ("a dog", 0.125)
-    assert caption.candidates == [best, ScoredCandidate("rain", "wide", -0.3125, -2.0, {"bge": 0.25}, 0.125)]
+    scores = {"bge": 0.25, "decoder": -2.0}
+    assert caption.candidates == [best, ScoredCandidate("rain", "wide", -0.3125, -2.0, {"bge": 0.25}, 0.125, scores)]
     # as `enclap caption --output` writes it
     assert json.dumps(asdict(caption)["candidates"][0]) == (
         '{"text": "a dog", "captioner": "deep+wide/beam", "score": 0.125, "decoder_score": -1.0, '
-        '"encoder_score": {"bge": 0.5}, "fluency_error": 0.25}'
+        '"encoder_score": {"bge": 0.5}, "fluency_error": 0.25, "scores": {"bge": 0.5, "decoder": -1.0}}'
     )
 
 
@@ -133,15 +179,79 @@ def test_blank_queries_are_refused_by_row() -> None:
         ensemble.retrieve("")
 
 
+class Asked:
+    """What a bundle of two captioners, of which `wide` alone is chosen from, asks for where it captions by a weight."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **reranking: Any) -> None:
+        monkeypatch.setattr(bundle, "propose", self.propose)
+        monkeypatch.setattr(bundle, "score_candidates", self.score)
+        monkeypatch.setattr(Ensemble, "_captions", lambda *_: [])
+        ensemble = Ensemble.__new__(Ensemble)
+        ensemble.manifest = manifest().model_copy(
+            update={
+                "captioners": {"wide": [], "deep": []},
+                "reranking": Reranking.model_validate({"captioners": ["wide"], **reranking}),
+            }
+        )
+        ensemble.retrievers, ensemble.captioners, ensemble.detector, ensemble.references = {}, {}, None, {}
+        monkeypatch.setattr(bundle, "conditioning", lambda *_: np.zeros((0, 1)))
+        ensemble.caption_clips([])
+
+    def propose(self, *arguments: Any) -> Proposals:
+        *_, self.sources, self.scored_by = arguments
+        return Proposals({}, {})
+
+    def score(self, _: Any, scorers: Scorers, columns: list[str]) -> None:
+        self.scorers, self.columns = scorers, columns
+
+
 @pytest.mark.parametrize("kind", ["cosine", "distance"])
 def test_captions_are_chosen_by_the_scores_that_the_weights_are_for(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    scored_by: list[str] = []
-    monkeypatch.setattr(bundle, "propose", lambda *_: {})
-    monkeypatch.setattr(bundle, "score_candidates", lambda *arguments: scored_by.append(arguments[-1]))
-    monkeypatch.setattr(Ensemble, "_captions", lambda *_: [])
+    asked = Asked(monkeypatch, weights={"bge": 0.75, "decoder": 0.25}, encoder_score=kind)
+    assert asked.scorers.encoder_score == kind
+
+
+PAPER = ["encoder_score/bge", "decoder_score"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "columns", "sources", "scored_by"),
+    [
+        ({"joint/mean": 0.0, "consensus/ngram": 0.0}, [], ["wide"], []),
+        ({"likelihood/deep": 0.5}, ["likelihood_score/deep"], ["wide"], ["deep"]),
+        ({"joint/mean": 0.5}, ["joint_score/mean"], ["wide"], ["wide", "deep"]),
+        ({"consensus/ngram": 0.5}, ["consensus_score/ngram"], None, []),
+    ],
+)
+def test_a_bundle_computes_what_it_weighs(
+    monkeypatch: pytest.MonkeyPatch,
+    weights: dict[str, float],
+    columns: list[str],
+    sources: list[str] | None,
+    scored_by: list[str],
+) -> None:
+    asked = Asked(monkeypatch, weights={"bge": 0.75, "decoder": 0.25, **weights})
+    assert asked.columns == [*PAPER, *columns]
+    assert (asked.sources, asked.scored_by) == (sources, scored_by)
+
+
+def test_scores_of_weight_0_are_not_asked_for_where_captions_are_chosen() -> None:
     ensemble = Ensemble.__new__(Ensemble)
-    reranking = Reranking.model_validate({"weights": {"bge": 0.75, "decoder": 0.25}, "encoder_score": kind})
-    ensemble.manifest = manifest().model_copy(update={"captioners": {}, "reranking": reranking})
-    ensemble.retrievers, ensemble.captioners, ensemble.detector = {}, {}, None
-    ensemble.caption_clips([])
-    assert scored_by == [kind]
+    weights = {"bge": 0.75, "decoder": 0.25, "length": 0.0}
+    ensemble.manifest = manifest().model_copy(update={"reranking": Reranking(weights=weights)})
+    scores = {"encoder_score/bge": np.array([[0.25, 0.5]]), "decoder_score": np.array([[-2.0, -1.0]])}
+    table = CandidateTable([["a", "b"]], [["x", "x"]], [[2, 2]], np.ones((1, 2), bool), scores, np.zeros((1, 2)))
+    assert ensemble._captions(table)[0].text == "b"
+    ensemble.manifest.reranking.weights["length"] = 0.1
+    with pytest.raises(CandidateError, match="candidates have no score 'length'"):
+        ensemble._captions(table)
+
+
+def test_clips_that_ranks_compare_with_are_read_where_they_are_weighed(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"references.safetensors: .*expected the audio embeddings that rank"):
+        read_references(tmp_path)
+    save_file({"bge": np.ones((3, 2), np.float32)}, tmp_path / REFERENCES)
+    assert read_references(tmp_path)["bge"].shape == (3, 2)
+    (tmp_path / REFERENCES).write_bytes(b"cut")
+    with pytest.raises(CheckpointError, match=r"references.safetensors"):
+        read_references(tmp_path)

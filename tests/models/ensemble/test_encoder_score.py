@@ -6,6 +6,7 @@ import torch
 
 from models.ensemble import Reranking
 from models.ensemble.candidate_table import CandidateTable, score_candidates
+from models.ensemble.scores.base import Scorers
 from models.generation.candidates import Candidate
 from models.retriever.model import Retriever
 from models.settings import EncoderScoring
@@ -32,7 +33,8 @@ def scored(retriever: Retriever, encoder_score: EncoderScoring) -> CandidateTabl
     ]
     audio = rng.normal(size=(CLIPS, 16)).astype(np.float32)
     audio /= np.linalg.norm(audio, axis=1, keepdims=True)
-    return score_candidates({"one": proposed}, {"bge": retriever}, {"bge": audio}, None, encoder_score)
+    scorers = Scorers({"bge": retriever}, {"bge": audio}, encoder_score=encoder_score)
+    return score_candidates({"one": proposed}, scorers, ["encoder_score/bge", "decoder_score"])
 
 
 def chosen_at(retriever: Retriever, encoder_score: EncoderScoring, scale: float) -> list[int]:
@@ -56,10 +58,9 @@ def test_each_is_what_it_says(retriever: Retriever) -> None:
     texts = ["a dog barks", "rain falls"]
     proposed = {"one": [[Candidate(text, -1.0, 3) for text in texts]] * 2}
     embedded = retriever.text_embeddings(texts)
-    found = {
-        kind: score_candidates(proposed, {"bge": retriever}, {"bge": audio}, None, kind).encoder_score["bge"]
-        for kind in ("cosine", "distance")
-    }
+    kinds: list[EncoderScoring] = ["cosine", "distance"]
+    scorers = {kind: Scorers({"bge": retriever}, {"bge": audio}, encoder_score=kind) for kind in kinds}
+    found = {kind: score_candidates(proposed, one).encoder_score["bge"] for kind, one in scorers.items()}
     for clip in range(2):
         for column, text in enumerate(embedded):
             dot = sum(float(a) * float(b) for a, b in zip(audio[clip], text, strict=True))

@@ -8,7 +8,7 @@ import pytest
 from models.ensemble.candidate_table import CandidateError, CandidateTable, score_candidates
 from models.ensemble.reranking import Reranking
 from models.ensemble.scores import registry
-from models.ensemble.scores.base import Score, ScoringContext, weight_name
+from models.ensemble.scores.base import MemberNames, Score, Scorers, ScoringContext, weight_name
 from models.generation.candidates import Candidate
 from models.selection.leave_one_out import Group, choose_captions, solve_captioning
 from models.selection.reranking_weights import RerankingOptions, mixtures_of, search_reranking
@@ -21,7 +21,7 @@ OPTIONS = RerankingOptions(normalisation="z")
 class CaptionLength(Score):
     """The number of words."""
 
-    name = "length"
+    name = "words"
 
     def values(self, context: ScoringContext) -> np.ndarray:
         return np.array([len(text.split()) for text in context.texts])[context.text_of]
@@ -32,11 +32,11 @@ class Overlap(Score):
 
     name = "overlap"
 
-    def columns(self, retrievers: Sequence[str]) -> list[str]:
-        return [f"overlap_score/{name}" for name in retrievers]
+    def columns(self, members: MemberNames) -> list[str]:
+        return [f"overlap_score/{name}" for name in members.retrievers]
 
     def values(self, context: ScoringContext) -> np.ndarray:
-        return np.stack([context.text_embeddings[name][context.text_of, 0] for name in context.retrievers])
+        return np.stack([context.text_embeddings[name][context.text_of, 0] for name in context.members.retrievers])
 
 
 class Short(CaptionLength):
@@ -68,7 +68,7 @@ def scored(retrievers: Sequence[str] = ("bge",)) -> CandidateTable:
 
     audio = {name: rng.normal(size=(CLIPS, 1)) for name in retrievers}
     noise = {name: Noise() for name in retrievers}
-    return score_candidates({"one": proposed(), "two": proposed()}, noise, audio, None)  # type: ignore[arg-type]
+    return score_candidates({"one": proposed(), "two": proposed()}, Scorers(noise, audio))  # type: ignore[arg-type]
 
 
 def words(table: CandidateTable) -> np.ndarray:
@@ -78,6 +78,12 @@ def words(table: CandidateTable) -> np.ndarray:
     return found
 
 
+@pytest.fixture(autouse=True)
+def papers_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave only encoder and decoder registered."""
+    monkeypatch.setattr(registry, "SCORES", registry.ALWAYS)
+
+
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "SCORES", (*registry.SCORES, CaptionLength()))
@@ -85,27 +91,27 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_registered_score_is_weighed(registered: None) -> None:
     table = scored()
-    assert table.score_names == ["bge", "decoder", "length"]
-    np.testing.assert_array_equal(table.scores["length_score"], words(table))
+    assert table.score_names == ["bge", "decoder", "words"]
+    np.testing.assert_array_equal(table.scores["words_score"], words(table))
     found = search_reranking(table, words(table), mixtures_of(["one", "two"]), OPTIONS)
-    assert list(found.weights) == ["bge", "decoder", "length"]
-    assert found.weights["length"] > 0.5, "the longest captions are the best ones here"
-    assert {"bge", "decoder", "length"} <= set(found.trials)
-    chosen = Reranking(weights=found.weights, normalisation="z").choose(table)
-    np.testing.assert_allclose(words(table)[np.arange(CLIPS), chosen].mean(), found.choice.value)
+    assert list(found.reranking.weights) == ["bge", "decoder", "words"]
+    assert found.reranking.weights["words"] > 0.5, "the longest captions are the best ones here"
+    assert {"bge", "decoder", "words"} <= set(found.trials)
+    chosen = found.reranking.choose(table)
+    np.testing.assert_allclose(words(table)[np.arange(CLIPS), chosen].mean(), found.solution.value)
     assert (
-        found.choice.value
+        found.solution.value
         > search_reranking(
             table.with_scores(["bge", "decoder"]), words(table), mixtures_of(["one", "two"]), OPTIONS
-        ).choice.value
+        ).solution.value
     )
 
 
 def test_it_is_weighed_where_members_are_left_out(registered: None) -> None:
     table, group = scored(["bge", "other"]), Group(("one", "two"), ("bge",))
     reranking, _ = solve_captioning(group, table, words(table), OPTIONS)
-    assert list(reranking.weights) == ["bge", "decoder", "length"]
-    assert reranking.weights["length"] > 0.5
+    assert list(reranking.weights) == ["bge", "decoder", "words"]
+    assert reranking.weights["words"] > 0.5
     chosen = words(table)[np.arange(CLIPS), choose_captions(group, reranking, table)]
     assert chosen.mean() > 0.9 * words(table).max(1).mean()
 
@@ -113,11 +119,10 @@ def test_it_is_weighed_where_members_are_left_out(registered: None) -> None:
 def test_it_is_in_files_and_read_from_them(registered: None) -> None:
     table = scored()
     frame = table.to_frame(CLIP_IDS)
-    assert list(frame)[4:] == ["decoder_score", "encoder_score/bge", "length_score", "fluency_error"]
-    for retrievers in (None, ["bge"]):
-        again = CandidateTable.from_frame(frame, CLIP_IDS, retrievers).table
-        assert list(again.scores) == ["encoder_score/bge", "decoder_score", "length_score"]
-        np.testing.assert_array_equal(again.stacked_scores, table.stacked_scores)
+    assert list(frame)[4:] == ["decoder_score", "encoder_score/bge", "words_score", "fluency_error"]
+    again = CandidateTable.from_frame(frame, CLIP_IDS).table
+    assert list(again.scores) == ["encoder_score/bge", "decoder_score", "words_score"]
+    np.testing.assert_array_equal(again.stacked_scores, table.stacked_scores)
 
 
 def test_the_other_scores_and_their_weights_stay_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,10 +138,10 @@ def test_the_other_scores_and_their_weights_stay_as_they_were(monkeypatch: pytes
     frame = before.to_frame(CLIP_IDS)
     again = CandidateTable.from_frame(frame, CLIP_IDS).table
     assert again.score_names == ["bge", "decoder"]
-    with pytest.raises(CandidateError, match=r"no column 'length_score'; found clip_id, .*decoder_score"):
-        CandidateTable.from_frame(frame, CLIP_IDS, ["bge"])
-    with pytest.raises(CandidateError, match="candidates have no score 'length'; found bge, decoder"):
-        Reranking(weights={"bge": 0.5, "decoder": 0.3, "length": 0.2}).choose(again)
+    with pytest.raises(CandidateError, match=r"no column 'words_score'; found clip_id, .*decoder_score"):
+        CandidateTable.from_frame(frame, CLIP_IDS, MemberNames(["bge"]))
+    with pytest.raises(CandidateError, match="candidates have no score 'words'; found bge, decoder"):
+        Reranking(weights={"bge": 0.5, "decoder": 0.3, "words": 0.2}).choose(again)
 
 
 def test_a_score_may_have_a_column_for_each_retriever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,10 +154,10 @@ def test_a_score_may_have_a_column_for_each_retriever(monkeypatch: pytest.Monkey
 
 
 def test_scores_that_do_not_fit_are_named(monkeypatch: pytest.MonkeyPatch, registered: None) -> None:
-    with pytest.raises(CandidateError, match="two of them have the weight 'length'"):
-        scored(["length"])
+    with pytest.raises(CandidateError, match="two of them have the weight 'words'"):
+        scored(["words"])
     monkeypatch.setattr(registry, "SCORES", (*registry.SCORES[:2], Short()))
-    with pytest.raises(CandidateError, match=r"length_score: \(\d+,\) values for \d+ candidates"):
+    with pytest.raises(CandidateError, match=r"words_score: \(\d+,\) values for \d+ candidates"):
         scored()
 
 

@@ -9,8 +9,9 @@ import torch
 
 from models.captioner.model import Captioner
 from models.generation import candidates as generation
-from models.generation.candidates import Candidate, ClipInputs, Decoding, beam_search, propose, sample
-from models.generation.token_ensemble import Average, JointCaptioner
+from models.generation.candidates import Candidate, Decoding, beam_search, encoded_batches, sample
+from models.generation.proposals import ClipInputs, propose
+from models.generation.token_ensemble import Average, JointCaptioner, JointStates
 from models.settings import BeamConfig, CaptionerConfig, SamplingConfig, TokenEnsembleConfig
 
 from ..conftest import CAPTIONS
@@ -35,7 +36,7 @@ def other(captioner: Captioner) -> Captioner:
 def propose_jointly(members: dict[str, Captioner], clips: Clips, average: Average) -> dict[str, list[list[Candidate]]]:
     config = TokenEnsembleConfig(members=list(members), average=average)
     inputs = ClipInputs(clips[0], dict.fromkeys(members, clips[1]))
-    return propose(members, inputs, Decoding(SAMPLING, BEAM, 0), {"joint": config})
+    return propose(members, inputs, Decoding(SAMPLING, BEAM, 0), {"joint": config}).candidates
 
 
 @pytest.mark.parametrize("average", AVERAGES)
@@ -56,7 +57,8 @@ def test_scores_are_of_the_averaged_distribution(
     """Recomputed from the very tokens by teacher forcing of each member."""
     members = {"a": captioner, "b": other}
     joint = JointCaptioner(members, average)
-    encoded = joint.encode(clips[0], dict.fromkeys(members, clips[1]))
+    batches = [next(encoded_batches(member, *clips, 16)) for member in members.values()]
+    encoded = JointStates([states for _, states, _ in batches], [mask for _, _, mask in batches])
     generated: list[Any] = []
     original = generation._generate
 

@@ -44,3 +44,27 @@ def test_off_and_drawn_anew(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     assert captions == CAPTIONS
     rng = np.random.default_rng(0)
     assert mix_pairs(*batch, CAPTIONS, 0.4, rng)[2] != mix_pairs(*batch, CAPTIONS, 0.4, rng)[2]
+
+
+def test_in_sequence_the_other_clip_follows(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    log_mel, lengths, captions = mix_pairs(*batch, CAPTIONS, 0.4, np.random.default_rng(0), "sequence")
+    mixed = [row for row in range(8) if captions[row] != CAPTIONS[row]]
+    assert len(mixed) == 2
+    for row in mixed:
+        assert " and " not in captions[row].replace(" and then ", "")
+        first, second = (int("".join(filter(str.isdigit, part))) for part in captions[row].split(" sound "))
+        assert first == row != second
+        assert lengths[row] == 80 + first + second
+        own, other = log_mel[row, : 40 + first], log_mel[row, 40 + first : lengths[row]]
+        assert torch.equal(own, batch[0][first, : 40 + first])
+        assert torch.equal(other, batch[0][second, : 40 + second])
+        assert bool((log_mel[row, lengths[row] :] == -100).all())
+    for row in set(range(8)) - set(mixed):
+        assert torch.equal(log_mel[row, : 40 + row], batch[0][row, : 40 + row])
+        assert bool((log_mel[row, 40 + row :] == -100).all())
+
+
+def test_either_draws_for_each_pair(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    drawn = [mix_pairs(*batch, CAPTIONS, 0.4, np.random.default_rng(seed), "either")[1].max() for seed in range(20)]
+    assert any(longest > 47 for longest in drawn)
+    assert any(longest == 47 for longest in drawn)

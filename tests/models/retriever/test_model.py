@@ -35,9 +35,8 @@ def make(name: str, tokenizer: str, pooling: str, **settings: Any) -> Retriever:
             joint_dim=16,
             hidden_dim=32,
             dropout=0.0,
-            epsilon=0.1,
             log_mel=LogMelConfig(n_mels=64),
-            **settings,
+            **{"epsilon": 0.1, **settings},
         ),
         CAPTIONS,
     )

@@ -51,14 +51,15 @@ def test_every_trial_is_what_the_bundle_would_choose(
     error[:10] = 0.91 + 0.09 * error[:10]  # the filter empties these clips
     known = replace(known, fluency_error=error)
     known = known.without_retrievers(["good", "noise"][retrievers:])
-    options = RerankingOptions(normalisation, 0.9, 4, fallback=fallback)
+    options = RerankingOptions(normalisation, 0.9, fallback=fallback)
     found = search_reranking(known, value, [captioners], options)
     clips = np.arange(len(value))
     for trial in found.trials.sample(min(8, len(found.trials)), random_state=0).to_dict("records"):
         weights = {name: trial[name] for name in known.score_names}
         reranking = Reranking(weights=weights, normalisation=normalisation, captioners=captioners, fallback=fallback)
         assert value[clips, reranking.choose(known)].mean() == pytest.approx(trial["value"])
-    assert sum(found.weights.values()) == pytest.approx(1)
+    assert value[clips, found.reranking.choose(known)].mean() == pytest.approx(found.solution.value)
+    assert sum(map(abs, found.reranking.weights.values())) == pytest.approx(1)
 
 
 def test_a_captioner_that_only_misleads_is_left_out() -> None:
@@ -67,16 +68,32 @@ def test_a_captioner_that_only_misleads_is_left_out() -> None:
     for score in known.encoder_score.values():
         score[:, :3] += 10
     found = search_reranking(known, value, mixtures_of(["one", "two"]), RerankingOptions())
-    assert found.captioners == ["two"]
-    assert found.choice.value > 1
+    assert found.reranking.captioners == ["two"]
+    assert found.solution.value > 1
 
 
 def test_where_nothing_matters_it_is_the_papers() -> None:
     known, value = table(clips=30)
     found = search_reranking(known, np.ones_like(value), mixtures_of(["one", "two"]), RerankingOptions())
-    assert found.captioners == ["one", "two"]
-    np.testing.assert_allclose(list(found.weights.values()), [0.35, 0.35, 0.3])
-    assert found.choice.optimism == 0
+    assert found.reranking.captioners == ["one", "two"]
+    assert found.solution.rule == "prior"
+    np.testing.assert_allclose(list(found.reranking.weights.values()), [0.35, 0.35, 0.3])
+    assert found.solution.optimism == 0
+
+
+def test_where_a_beam_is_better_than_all_choices_it_is_chosen() -> None:
+    known, _ = table(clips=60)
+    rng = np.random.default_rng(5)
+    value = rng.random(known.mask.shape)  # no score knows which candidate is good
+    value[:, 5] += 0.5
+    known = replace(known, captioners=[[*["one"] * 3, *["two"] * 2, "two/beam"]] * 60)
+    found = search_reranking(known, value, mixtures_of(["one", "two"]), RerankingOptions())
+    assert found.reranking.captioners == ["two/beam"]
+    assert (found.reranking.choose(known) == 5).all()
+    alone = found.systems[found.systems["captioners"] == "two/beam"]
+    assert alone["cross_validated"].tolist() == pytest.approx([value[:, 5].mean()])
+    assert found.systems["chosen"].sum() == 1
+    assert found.solution.cross_validated == found.systems["cross_validated"].max()
 
 
 def test_totals_leave_out_whose_candidates_do_not_enter() -> None:
@@ -91,17 +108,15 @@ def test_totals_leave_out_whose_candidates_do_not_enter() -> None:
 def test_clips_of_one_candidate_are_searched_like_others(normalisation: str) -> None:
     known, value = table(clips=12)
     alone = known.mask & (np.arange(6) < np.where(np.arange(12) % 2, 6, 1)[:, None])
-    found = search_reranking(
-        replace(known, mask=alone), value, [["one", "two"]], RerankingOptions(normalisation, 0.9, 4)
-    )
+    found = search_reranking(replace(known, mask=alone), value, [["one", "two"]], RerankingOptions(normalisation, 0.9))
     assert np.isfinite(found.trials["value"]).all()
     everywhere = search_reranking(
         replace(known, mask=known.mask & (np.arange(6) < 1)), value, [["one", "two"]], RerankingOptions(normalisation)
     )
     # nothing to choose: every weighting is worth the same, and the paper's are kept
     assert np.ptp(everywhere.trials["value"]) < 1e-12
-    assert everywhere.choice.value == pytest.approx(value[:, 0].mean())
-    assert list(everywhere.weights.values()) == pytest.approx([0.35, 0.35, 0.3])
+    assert everywhere.solution.value == pytest.approx(value[:, 0].mean())
+    assert list(everywhere.reranking.weights.values()) == pytest.approx([0.35, 0.35, 0.3])
 
 
 def test_a_candidate_without_a_value_is_named() -> None:

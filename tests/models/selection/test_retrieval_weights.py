@@ -6,6 +6,7 @@ import pytest
 from models.ensemble.retrieval_fusion import RetrievalFusion
 from models.ensemble.score_arrays import NonFiniteScoreError, RerankingInputError
 from models.metrics.retrieval import retrieval_values
+from models.selection.retrieval_precisions import exact_two_retriever_search
 from models.selection.retrieval_weights import RetrievalOptions, search_retrieval
 
 from .test_retrieval_precisions import noisy
@@ -20,35 +21,57 @@ def similarities(seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray]:
 @pytest.mark.parametrize("method", ["none", "z", "rank", "rrf"])
 def test_every_trial_is_what_the_bundle_would_reach(method: str) -> None:
     known, target = similarities()
-    found = search_retrieval(known, target, RetrievalOptions(method, weight_steps=4))
+    found = search_retrieval(known, target, RetrievalOptions(method))
     for trial in found.trials.to_dict("records"):
         fusion = RetrievalFusion(weights={name: trial[name] for name in known}, normalisation=method)
         expected = retrieval_values(fusion.join(known), target).corpus["map@10"]
         assert trial["map@10"] == pytest.approx(expected, abs=1e-9)
-    assert found.weights["poor"] < 0.34
-    assert found.choice.value <= found.trials["map@10"].max()
+    assert found.fusion.weights["poor"] < 0.34
+    assert found.solution.value <= found.trials["map@10"].max() + 1e-12
+    reached = retrieval_values(found.fusion.join(known), target).corpus["map@10"]
+    assert reached == pytest.approx(found.solution.value)
 
 
 def test_two_are_searched_exactly() -> None:
     known, target = similarities()
     del known["poor"]
     found = search_retrieval(known, target, RetrievalOptions(rule="best"))
-    assert found.exact_best == pytest.approx(found.choice.value)
-    assert found.exact_best == pytest.approx(found.trials["map@10"].max())
+    exact = exact_two_retriever_search(known["a"], known["b"], target, "none").best_value
+    assert found.best_value == pytest.approx(exact)
 
 
 def test_equal_weights_where_the_clips_cannot_tell() -> None:
     known, target = similarities()
     twins = {"a": known["a"], "b": known["a"].copy()}
-    assert search_retrieval(twins, target, RetrievalOptions()).weights == {"a": 0.5, "b": 0.5}
+    assert search_retrieval(twins, target, RetrievalOptions("auto")).fusion.weights == {"a": 0.5, "b": 0.5}
+
+
+def test_a_retriever_that_is_better_alone_is_chosen_alone() -> None:
+    rng = np.random.default_rng(0)
+    known, target = similarities()
+    known = {"a": np.eye(25)[target], "poor": rng.normal(size=known["a"].shape)}
+    found = search_retrieval(known, target, RetrievalOptions("auto"))
+    assert found.fusion.weights["a"] > 0.5
+    single = found.systems[found.systems["retrievers"] == "a"]["cross_validated"].iloc[0]
+    assert found.solution.cross_validated >= single
+
+
+def test_the_normalisation_is_chosen_with_the_weights() -> None:
+    known, target = similarities()
+    known = {name: one * np.exp(np.linspace(0, 12, len(one)))[:, None] for name, one in known.items()}
+    known["poor"] = known["poor"] * np.exp(np.linspace(12, 0, len(target)))[:, None]
+    found = search_retrieval(known, target, RetrievalOptions("auto"))
+    by_normalisation = found.systems.groupby("normalisation")["cross_validated"].max()
+    assert found.solution.cross_validated == by_normalisation.max()
+    assert set(by_normalisation.index) == {"none", "z", "rank", "rrf"}
 
 
 def test_audio_to_text_has_weights_of_its_own() -> None:
     known, target = similarities()
-    found = search_retrieval(known, target, RetrievalOptions(weight_steps=3), "audio-to-text")
-    assert sum(found.weights.values()) == pytest.approx(1)
-    assert found.exact_best is None
-    assert 0 < found.choice.value <= 1
+    found = search_retrieval(known, target, RetrievalOptions(), "audio-to-text")
+    assert sum(found.fusion.weights.values()) == pytest.approx(1)
+    assert 0 < found.solution.value <= 1
+    assert found.best_value >= found.solution.value
 
 
 def test_retrievers_of_other_clips_and_missing_similarities_are_named() -> None:

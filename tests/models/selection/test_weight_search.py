@@ -9,7 +9,6 @@ from models.selection.weight_search import (
     chosen_values,
     dense_weight_search,
     exact_two_score_search,
-    refine,
     simplex_grid,
 )
 
@@ -129,32 +128,3 @@ def test_values_of_clips_are_those_that_select_takes(seed: int) -> None:
         chosen = select(scores, weights, np.zeros(allowed.shape), allowed)
         np.testing.assert_array_equal(row, value[np.arange(len(chosen)), chosen])
     np.testing.assert_allclose(found.mean(1), dense_weight_search(scores, allowed, value, weightings))
-
-
-# --- refining ------------------------------------------------------------------------------------------------------
-
-
-def test_refinement_climbs_to_the_top_of_a_hill() -> None:
-    top = np.array([0.123, 0.456, 0.421])
-
-    def height(weightings: np.ndarray) -> np.ndarray:
-        return -np.square(weightings - top).sum(1)
-
-    tried = refine(height, np.array([0.0, 0.5, 0.5]), 0.1)
-    np.testing.assert_allclose(tried.sum(1), 1)
-    assert (tried >= 0).all()
-    assert tried[0].tolist() == [0, 0.5, 0.5]
-    np.testing.assert_allclose(tried[height(tried).argmax()], top, atol=0.005)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_refinement_is_never_worse_than_its_start(seed: int) -> None:
-    scores, allowed, value = problem(seed, clips=50, candidates=9)
-    grid = simplex_grid(3, 10)
-    means = dense_weight_search(scores, allowed, value, grid)
-    tried = refine(lambda w: dense_weight_search(scores, allowed, value, w), grid[means.argmax()], 0.1)
-    assert dense_weight_search(scores, allowed, value, tried).max() >= means.max()
-
-
-def test_one_score_has_nothing_to_refine() -> None:
-    assert refine(lambda w: np.zeros(len(w)), np.ones(1), 0.1).tolist() == [[1.0]]

@@ -128,13 +128,16 @@ def test_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bert").mkdir()
     (tmp_path / "bart").mkdir()
+    (tmp_path / "ast").mkdir()
     encoders = ["features.log_mel={}", "members.retriever-bge.audio_encoder={checkpoint: weights/tiny.pth}"]
+    encoders += ["members.retriever-bert.audio_encoder=hf:ast", "members.retriever-roberta.audio_encoder=hf:MIT/ast"]
     names = ["members.retriever-bert.text_encoder=bert", "members.retriever-roberta.text_encoder=roberta-base"]
     names += ["members.captioner-wide.language_model=bart", "members.captioner-deep.language_model=facebook/bart-base"]
     mixtures = "corpora.mixtures={kind: mixtures, root: clotho, pairs: pairs.json}"
     experiment = load_experiment(SMOKE, [*encoders, *names, mixtures])
     bge, bert, roberta = (member for member in experiment.members.values() if isinstance(member, RetrieverMember))
     assert bge.audio_encoder.checkpoint == str(tmp_path / "weights" / "tiny.pth")
+    assert (bert.audio_encoder.backbone, roberta.audio_encoder.backbone) == (f"hf:{tmp_path / 'ast'}", "hf:MIT/ast")
     assert (bert.text_encoder.name, roberta.text_encoder.name) == (str(tmp_path / "bert"), "roberta-base")
     wide, deep = (member for member in experiment.members.values() if isinstance(member, CaptionerMember))
     assert (wide.language_model, deep.language_model) == (str(tmp_path / "bart"), "facebook/bart-base")

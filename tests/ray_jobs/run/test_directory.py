@@ -1,15 +1,18 @@
 """What a result depends on."""
 
+from models.settings import AudioEncoderConfig
 from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.experiment.member_config import FluencyDetectorMember, Training
-from ray_jobs.run.directory import ADDED_TO_MEMBERS, ADDED_TO_TRAINING, RunDirectory
+from ray_jobs.run.directory import ADDED_TO_AUDIO_ENCODERS, ADDED_TO_MEMBERS, ADDED_TO_TRAINING, RunDirectory
 
 from ..conftest import ROOT
 
 
 def test_fields_that_were_added_leave_the_fingerprint_of_members_as_it_was() -> None:
     assert {field: Training.model_fields[field].default for field in ADDED_TO_TRAINING} == ADDED_TO_TRAINING
+    of_encoders = ADDED_TO_AUDIO_ENCODERS
+    assert {field: AudioEncoderConfig.model_fields[field].default for field in of_encoders} == of_encoders
     of_detectors = ADDED_TO_MEMBERS["fluency-detector"]
     assert {field: FluencyDetectorMember.model_fields[field].default for field in of_detectors} == of_detectors
 
@@ -48,8 +51,11 @@ def test_retrievers_that_read_raw_captions_stay_valid() -> None:
         for form in ("raw", "normalised")
     )
     (name, *_) = raw.of_kind("retriever")
-    before = raw.members[name].model_dump(mode="json", exclude={"resources", "doubtful_pairs", "captions"})
+    later = {"resources", "doubtful_pairs", *ADDED_TO_MEMBERS["retriever"]}
+    before = raw.members[name].model_dump(mode="json", exclude=later)
     del before["training"]["shuffle_clips"]
+    for field in ADDED_TO_AUDIO_ENCODERS:
+        del before["audio_encoder"][field]
     assert RunDirectory(raw).member_inputs(name) == fingerprint(
         before, raw.seed, RunDirectory(raw).features_inputs(), []
     )

@@ -154,6 +154,29 @@ def test_the_published_recipe_is_planned_without_a_file_of_it() -> None:
 
 
 @pytest.mark.parametrize(
+    ("encoder", "parameters"),
+    [
+        ("{backbone: 'hf:MIT/ast-finetuned-audioset-10-10-0.4593'}", 86_187_264),
+        ("{backbone: 'hf:laion/clap-htsat-unfused', sample_rate: 48000}", 27_534_488),
+        ("{backbone: 'hf:laion/clap-htsat-fused', sample_rate: 48000}", None),
+        ("{backbone: 'hf:openai/whisper-tiny', finetuning: frozen}", 8_208_384),
+        ("{backbone: 'hf:facebook/wav2vec2-base', finetuning: lora}", None),
+        ("vit_tiny_patch16_224", None),
+    ],
+)
+def test_audio_encoders_are_planned_without_their_files(encoder: str, parameters: int | None) -> None:
+    """A step of 16 clips of up to 10 s, without weights, feature extractor or network."""
+    experiment = smoke(f"members.retriever-bge.audio_encoder={encoder}")
+    found = layout(experiment, "retriever-bge")
+    assert isinstance(found, Retriever)
+    if parameters:
+        assert sum(p.numel() for p in found.audio_encoder.parameters()) == parameters
+    memory = worker_memory(experiment, "retriever-bge")
+    assert memory
+    assert memory.activations > (1e6 if "frozen" in encoder else 10e6), "what is frozen keeps none"
+
+
+@pytest.mark.parametrize(
     ("name", "less"),
     [
         ("captioner-wide", "members.captioner-wide.gradient_checkpointing=true"),

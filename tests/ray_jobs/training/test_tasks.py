@@ -24,7 +24,7 @@ from ray_jobs.training.reading import read_ahead
 from ray_jobs.training.tasks.base import Task, make_task
 from ray_jobs.training.tasks.captioner import CaptionerTask
 from ray_jobs.training.tasks.member import MemberTask
-from ray_jobs.training.tasks.retriever import RetrieverTask
+from ray_jobs.training.tasks.retriever import RetrieverBatch, RetrieverTask
 
 SMOKE = Path(__file__).parents[3] / "experiments" / "smoke.yaml"
 
@@ -47,29 +47,47 @@ def job_of(member: AnyMember, log_mel: LogMelConfig) -> MemberJob:
     )
 
 
-def retriever_batches(epoch: int, **settings: Any) -> list[tuple[torch.Tensor, torch.Tensor, list[str], torch.Tensor]]:
+def retriever_batches(epoch: int, captions: list[list[str]] | None = None, **settings: Any) -> list[RetrieverBatch]:
     """One epoch of 16 clips, of which clip n is 40 + 10 n frames long, filled with n, and captioned by its number."""
     training = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3}
     member = RetrieverMember.model_validate({"kind": "retriever", "training": training, **settings})
     task = RetrieverTask(job_of(member, LogMelConfig(n_mels=3)))
     clips = [np.full((40 + 10 * n, 3), n, np.float16) for n in range(16)]
     names = [str(n) for n in range(16)]
-    task.train = Features(names, names, [[name] for name in names], [1.0] * 16, clips, clips, [0] * 16, [0] * 16, {})
+    said = captions or [[name] for name in names]
+    task.train = Features(names, names, said, [1.0] * 16, clips, clips, [0] * 16, [0] * 16, {})
     return [task.read(batch) for batch in task.batches(epoch, 0, 1)]
 
 
 def test_a_retriever_reads_stretches_and_mixtures_in_training() -> None:
-    for log_mel, lengths, captions, clips in retriever_batches(0, audio_encoder={"max_frames": 64}):
+    for log_mel, lengths, captions, clips, *_ in retriever_batches(0, audio_encoder={"max_frames": 64}):
         assert captions == [str(clip) for clip in clips.tolist()]
         assert captions == [str(int(row[0, 0])) for row in log_mel]
         assert lengths.tolist() == [min(40 + 10 * int(caption), 64) for caption in captions]
         assert log_mel.shape[1] == lengths.max()
     plain, mixed = retriever_batches(0), retriever_batches(0, mixup_alpha=0.4)
-    assert [len(captions) for _, _, captions, _ in plain] == [8, 8]
-    assert all(" and " not in caption for _, _, captions, _ in plain for caption in captions)
-    assert [sum(" and " in caption for caption in captions) for _, _, captions, _ in mixed] == [2, 2]
+    assert [len(captions) for _, _, captions, *_ in plain] == [8, 8]
+    assert all(" and " not in caption for _, _, captions, *_ in plain for caption in captions)
+    assert [sum(" and " in caption for caption in captions) for _, _, captions, *_ in mixed] == [2, 2]
     again = retriever_batches(0, mixup_alpha=0.4)
     assert all(torch.equal(one, other) for (one, *_), (other, *_) in zip(mixed, again, strict=True))
+
+
+def test_a_retriever_reads_wrong_captions_of_each_clip_where_they_are_asked_for() -> None:
+    said = [[f"a {noise} sounds then {noise} fades", f"{noise} and {noise}"] for noise in map(str, range(10, 26))]
+    assert all(wrong is None for *_, wrong in retriever_batches(0, said))
+    settings = {"wrong_captions": {"number": 2}}
+    read, again, later = (retriever_batches(epoch, said, **settings) for epoch in (0, 0, 1))
+    for batch in read:
+        wrong = batch.wrong
+        assert wrong is not None
+        for caption, clip, of_clip in zip(batch.captions, batch.clips.tolist(), wrong, strict=True):
+            assert caption in said[clip]
+            assert not set(of_clip) & set(said[clip])
+        assert any(wrong)
+        assert all(len(of_clip) <= 2 for of_clip in wrong)
+    assert [wrong for *_, wrong in read] == [wrong for *_, wrong in again]
+    assert [wrong for *_, wrong in read] != [wrong for *_, wrong in later]
 
 
 # --- captioners ----------------------------------------------------------------------------------------------------
@@ -313,8 +331,8 @@ def test_any_number_of_workers_reads_the_same_batches(tmp_path: Path, world: int
     """The same clips, captions and stretches of them, in the same steps."""
     task = weighted_task(tmp_path)
     workers = [epoch_of(task, 2, rank, world) for rank in range(world)]
-    for step, (log_mels, lengths, captions, clips) in enumerate(epoch_of(task, 2)):
-        for rank, (own, own_lengths, own_captions, own_clips) in enumerate(worker[step] for worker in workers):
+    for step, (log_mels, lengths, captions, clips, _) in enumerate(epoch_of(task, 2)):
+        for rank, (own, own_lengths, own_captions, own_clips, _) in enumerate(worker[step] for worker in workers):
             assert own_clips.tolist() == clips[rank::world].tolist()
             assert own_captions == captions[rank::world]
             assert own_lengths.tolist() == lengths[rank::world].tolist()

@@ -18,7 +18,14 @@ from ray_jobs.experiment.search_config import SearchConfig
 from ray_jobs.features.dataset import Features
 from ray_jobs.run.directory import ForbiddenSplitError, RunDirectory
 from ray_jobs.tuning import candidate_store, sampling
-from ray_jobs.tuning.candidate_store import CandidateStore, add_values, rung_sizes, shard_slices, validation_directory
+from ray_jobs.tuning.candidate_store import (
+    CandidateStore,
+    add_values,
+    member_names,
+    rung_sizes,
+    shard_slices,
+    validation_directory,
+)
 from ray_jobs.tuning.trained_members import TrainedMembers
 
 SMOKE = Path(__file__).parents[3] / "experiments" / "smoke.yaml"
@@ -30,7 +37,7 @@ CAPTIONS = [[f"a sound number {n} is heard", f"sound {n}"] for n in range(CLIPS)
 class Members:
     """Stands for the trained members: two candidates a clip; counts what is asked of it."""
 
-    captioners = retrievers = audio_embeddings = detector = None
+    captioners = retrievers = audio_embeddings = detector = references = None
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment, self.drawn = experiment, list[slice]()
@@ -47,7 +54,7 @@ class Members:
             captioners=[["captioner-wide", "captioner-deep+captioner-wide"]] * len(numbers),
             tokens=[[2, 4]] * len(numbers),
             mask=np.ones(shape, bool),
-            scores=dict.fromkeys(score_columns(self.experiment.of_kind("retriever")), scores),
+            scores=dict.fromkeys(score_columns(member_names(self.experiment)), scores),
             fluency_error=np.zeros(shape),
         )
 
@@ -98,15 +105,32 @@ def test_files_from_before_a_score_was_registered_are_made_anew(
 ) -> None:
     store = CandidateStore(members.experiment, members.experiment.sampling)
     build(store, ["cider_d"])
-    length = type("Length", (DecoderScore,), {"name": "length"})()
-    monkeypatch.setattr(registry, "SCORES", (*registry.SCORES, length))
-    with pytest.raises(CandidateError, match="no column 'length_score'"):
+    words = type("Length", (DecoderScore,), {"name": "words"})()
+    monkeypatch.setattr(registry, "SCORES", (*registry.SCORES, words))
+    with pytest.raises(CandidateError, match="no column 'words_score'"):
         store.read(CLIP_IDS, members.experiment.search, CLIPS)
     build(store, ["cider_d"])
     known = store.read(CLIP_IDS, members.experiment.search, CLIPS)
     table, values = known.table, known.values
-    assert table.score_names[-2:] == ["decoder", "length"]
+    assert table.score_names[-1] == "words"
     assert list(values) == ["cider_d"]
+    assert len(members.drawn) == 6
+
+
+def test_files_that_know_encoder_and_decoder_alone_get_the_scores_of_the_members(
+    members: Members, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those are the files of earlier versions: the columns of captioners and retrievers are missing from them."""
+    store = CandidateStore(members.experiment, members.experiment.sampling)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(registry, "SCORES", registry.ALWAYS)
+        build(store, ["cider_d"])
+        before = store.read(CLIP_IDS, members.experiment.search, CLIPS)
+        assert before.table.score_names == [*members.experiment.of_kind("retriever"), "decoder"]
+    assert not store.is_there(slice(0, 4), ["cider_d"])
+    build(store, ["cider_d"])
+    table = store.read(CLIP_IDS, members.experiment.search, CLIPS).table
+    assert {"likelihood/captioner-wide", "joint/mean", "rank/retriever-bge", "length"} <= set(table.score_names)
     assert len(members.drawn) == 6
 
 
@@ -124,6 +148,7 @@ def test_a_score_registered_after_all_trials_ended_is_added_to_their_candidates(
     members: Members, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tune starts no trial again that has ended, so that nobody else would draw what is missing."""
+    monkeypatch.setattr(registry, "SCORES", registry.ALWAYS)  # few weights to search
     monkeypatch.setattr(candidate_store, "build_remotely", InThisProcess())
     monkeypatch.setattr(candidate_store, "gpu_share", lambda share: share)
     monkeypatch.setattr(candidate_store.ray, "get", list)
@@ -134,8 +159,8 @@ def test_a_score_registered_after_all_trials_ended_is_added_to_their_candidates(
     monkeypatch.setattr(sampling, "_run_trials", lambda *_: ended)
     build(CandidateStore(e, e.sampling), [e.search.objective])
     drawn = len(members.drawn)
-    length = type("Length", (DecoderScore,), {"name": "length"})()
-    monkeypatch.setattr(registry, "SCORES", (*registry.SCORES, length))
+    words = type("Length", (DecoderScore,), {"name": "words"})()
+    monkeypatch.setattr(registry, "SCORES", (*registry.SCORES, words))
     outcome = sampling.search_sampling(e, validation_directory(e), CLIP_IDS)
     assert (outcome.best.trials_on_all_clips, outcome.best.temperature) == (1, e.sampling.temperature)
     assert members.drawn[drawn:] == [slice(0, 4), slice(4, 12)], "the clips that the trials saw, and no more"

@@ -30,8 +30,10 @@ def test_the_weights_chosen_lie_on_the_surface(weights: dict[str, float]) -> Non
         fluency_error=rng.random(shape),
     )
     value, search = rng.random(shape), SearchConfig(normalisation="z")
-    surface = _surface(search, table, value, weights, seed=0)
-    reranking = Reranking(weights=weights, normalisation="z", fluency_threshold=search.fluency_threshold)
+    reranking = Reranking(
+        weights=weights, normalisation="z", fluency_threshold=search.fluency_threshold, fallback="best"
+    )
+    surface = _surface(search, table, value, reranking, seed=0)
     expected = value[np.arange(30), reranking.choose(table)].mean()
     both = weights["a"] + weights["b"] + weights["decoder"]
     share = (weights["a"] + weights["b"]) / both if both else 0.7

@@ -1,0 +1,176 @@
+"""Choose weights without being misled by luck: five rules, compared by nested cross-validation.
+
+The highest of many noisy means is high by luck, too, the more so the more scores are weighed. Each rule finds weights
+on some clips; its worth is the mean on clips that it has not seen, since the whole search is made anew without each
+fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from .cross_validation import fold_numbers
+from .weight_problem import STARTS, Explored, WeightProblem, climb, explore
+
+Rule = Literal["prior", "one-standard-error", "best", "bagged", "learned"]
+RULES: tuple[Rule, ...] = get_args(Rule)  # the simplest first
+# What `auto` compares. The highest of several cross-validated values is high by luck, too, and `best` is never ahead of
+# `bagged` by more than that.
+AUTO: tuple[Rule, ...] = ("prior", "one-standard-error", "bagged", "learned")
+RESAMPLES = 12
+RESAMPLED = 300  # clips of a resample, at most
+STEPS = 32  # of the line from the prior to the best weights
+COMPARISONS = 50_000
+PENALTY = 1.0  # of a squared weight, in comparisons out of a thousand
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The weights that a rule finds on C clips."""
+
+    problem: str  # its name among those that were compared
+    rule: Rule
+    weights: np.ndarray  # [S], their sizes sum to 1
+    values: np.ndarray  # [C] of the clips that they were found on
+    held_out: np.ndarray  # [C] of weights found in the same way without each clip's fold
+
+    @property
+    def value(self) -> float:
+        return float(self.values.mean())
+
+    @property
+    def cross_validated(self) -> float:
+        return float(self.held_out.mean())
+
+    @property
+    def optimism(self) -> float:
+        """Return how far the value on the clips it was chosen on exceeds the cross-validated one."""
+        return self.value - self.cross_validated
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that was compared: a solution for each rule and problem, and the weightings that searches tried."""
+
+    solutions: list[Solution]
+    explored: dict[str, Explored]  # by problem
+
+    @property
+    def best(self) -> Solution:
+        """Return the solution of the highest cross-validated value, the simplest of equals."""
+        values = np.array([solution.cross_validated for solution in self.solutions])
+        return self.solutions[int((values >= values.max() - 1e-12 * max(1.0, abs(values.max()))).argmax())]
+
+    @property
+    def best_value(self) -> float:
+        """Return the highest value of any weighting that was tried."""
+        return max(float(one.values.max()) for one in self.explored.values())
+
+
+def compare(
+    problems: Mapping[str, WeightProblem], rules: Sequence[Rule], folds: int, seed: int, starts: int = STARTS
+) -> Comparison:
+    """Solve problems over the same clips by each rule, with nested cross-validation.
+
+    A problem of one score has nothing to search: its solution is that score.
+
+    Args:
+        problems: by name, the simplest first.
+        rules: the simplest first.
+        folds: of the clips, drawn with `seed`; at most as many as there are clips.
+        starts: of each search.
+
+    Raises:
+        TooFewClipsError: fewer than three clips, or fewer than two folds.
+    """
+    solutions, explored = [], {}
+    for name, problem in problems.items():
+        clips = np.arange(len(problem.of_clips(problem.prior)))
+        fold_of = fold_numbers(len(clips), folds, seed)
+        explored[name] = explore(problem, starts, seed)
+        fixed = len(problem.prior) == 1
+        applied = rules[:1] if fixed else rules
+        held_out = {rule: np.empty(len(clips)) for rule in applied}
+        for fold in range(fold_of.max() + 1):
+            seen, left = problem.part(clips[fold_of != fold]), problem.part(clips[fold_of == fold])
+            found = explore(seen, starts, seed)
+            for rule in applied:
+                held_out[rule][fold_of == fold] = left.of_clips(weigh(seen, found, rule, seed))
+        for rule in applied:
+            weights = weigh(problem, explored[name], rule, seed)
+            solutions.append(Solution(name, rule, weights, problem.of_clips(weights), held_out[rule]))
+    return Comparison(solutions, explored)
+
+
+def weigh(problem: WeightProblem, explored: Explored, rule: Rule, seed: int = 0) -> np.ndarray:
+    """Return the weights [S] that a rule finds, their sizes summing to 1."""
+    if len(problem.prior) == 1:
+        return np.ones(1)
+    found = _FINDERS[rule](problem, explored, seed)
+    size = np.abs(found).sum()
+    return found / size if size else problem.prior
+
+
+def _prior(problem: WeightProblem, explored: Explored, seed: int) -> np.ndarray:
+    return problem.prior
+
+
+def _best(problem: WeightProblem, explored: Explored, seed: int) -> np.ndarray:
+    return explored.best
+
+
+def _one_standard_error(problem: WeightProblem, explored: Explored, seed: int) -> np.ndarray:
+    """Take, between the prior and the best, the first weights within one standard error of the best.
+
+    Settings are compared clip by clip, so the error is that of the paired difference (Breiman et al. 1984).
+    """
+    best = explored.best
+    highest = problem.of_clips(best)
+    for share in np.linspace(0, 1, STEPS + 1)[:-1]:
+        weights: np.ndarray = (1 - share) * problem.prior + share * best
+        behind = highest - problem.of_clips(weights)
+        if behind.mean() <= behind.std(ddof=1) / np.sqrt(len(behind)):
+            return weights
+    return best
+
+
+def _bagged(problem: WeightProblem, explored: Explored, seed: int) -> np.ndarray:
+    """Average the best weights of resampled clips: what is best by luck differs, and cancels out."""
+    rng = np.random.default_rng(seed)
+    clips, best = len(problem.of_clips(problem.prior)), explored.best
+    found = []
+    for _ in range(RESAMPLES):
+        drawn = problem.part(rng.integers(clips, size=min(clips, RESAMPLED)))
+        climbs = [climb(drawn, start, 2, rng) for start in (best, problem.prior)]
+        found.append(max(climbs, key=lambda one: float(one.values.max())).best)
+    mean: np.ndarray = np.mean(found, axis=0)
+    return mean
+
+
+def _learned(problem: WeightProblem, explored: Explored, seed: int) -> np.ndarray:
+    """Learn by logistic regression which of two is the better one, from the differences of their scores."""
+    from sklearn.linear_model import LogisticRegression  # takes a second to import
+
+    pairs = problem.pairs(COMPARISONS, np.random.default_rng(seed))
+    if not len(pairs.importance):
+        return problem.prior
+    # every second comparison the other way round, for the regression wants to see both outcomes
+    sign = np.where(np.arange(len(pairs.importance)) % 2, 1.0, -1.0)
+    importance = pairs.importance * (1000 / pairs.importance.sum())
+    model = LogisticRegression(C=1 / PENALTY, fit_intercept=False, max_iter=1000)
+    model.fit(pairs.differences * sign[:, None], sign > 0, sample_weight=importance)
+    weights: np.ndarray = model.coef_[0]
+    return np.where(problem.either_sign, weights, weights.clip(0))
+
+
+_FINDERS: dict[Rule, Callable[[WeightProblem, Explored, int], np.ndarray]] = {
+    "prior": _prior,
+    "one-standard-error": _one_standard_error,
+    "best": _best,
+    "bagged": _bagged,
+    "learned": _learned,
+}
