@@ -34,6 +34,7 @@ from ray_jobs.experiment.config import Experiment
 from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling, ColumnCosts
 from ray_jobs.results.metrics import (
     CAPTION_VALUES,
+    HELPED,
     RETRIEVAL_VALUES,
     CaptioningDetails,
     Detection,
@@ -53,7 +54,6 @@ from ray_jobs.tuning.trained_members import TrainedMembers
 
 SPLIT = "test"
 COMPARED = ("cider_d", "spider_fl", "fense")  # where they were computed
-HELPED = "ensemble+captioners"  # of retrieval: retrievers and captioners' columns
 TRANSDUCTIVE = "transductive: ranked by the transport plan of all queries and clips, not query by query"
 
 
