@@ -102,12 +102,22 @@ def search(experiment: ExperimentFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def combine(experiment: ExperimentFile, overrides: Overrides = None) -> None:
+def combine(
+    experiment: ExperimentFile,
+    overrides: Overrides = None,
+    members: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Combine these members alone, comma-separated, beside the whole ensemble"),
+    ] = None,
+) -> None:
     """Run the ensemble on the test split: submissions, metrics and comparisons.
 
     Example: [bold]enclap combine experiments/demo.yaml[/bold]
     """
-    _run("combine", experiment, overrides)
+    if members is None:
+        _run("combine", experiment, overrides)
+    else:
+        _run("combine_some", experiment, overrides, names=[name.strip() for name in members.split(",")])
 
 
 @app.command()

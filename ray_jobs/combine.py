@@ -34,6 +34,7 @@ from ray_jobs.experiment.config import Experiment
 from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling, ColumnCosts
 from ray_jobs.results.metrics import (
     CAPTION_VALUES,
+    HELPED,
     RETRIEVAL_VALUES,
     CaptioningDetails,
     Detection,
@@ -53,7 +54,6 @@ from ray_jobs.tuning.trained_members import TrainedMembers
 
 SPLIT = "test"
 COMPARED = ("cider_d", "spider_fl", "fense")  # where they were computed
-HELPED = "ensemble+captioners"  # of retrieval: retrievers and captioners' columns
 TRANSDUCTIVE = "transductive: ranked by the transport plan of all queries and clips, not query by query"
 
 
@@ -188,7 +188,7 @@ def _caption(members: TrainedMembers, reranking: Reranking, alone: Mapping[str, 
     unfiltered = _texts(table, reranking.model_copy(update={"fluency_threshold": 1.0}).choose(table))
     clip_ids, references = members.features.clip_ids, members.features.captions
     write_candidates(target, clip_ids, table, reranking)
-    warnings = _write_captions(target / "captions.csv", members.features.file_names, texts["ensemble"])
+    warnings = write_test_captions(target / "captions.csv", members.features.file_names, texts["ensemble"])
     scores = _score(texts, references)
     unfiltered_score = _score({"": unfiltered}, references)[""]
     write_frame(target / CAPTION_VALUES, _values_of_clips(clip_ids, texts, scores))
@@ -253,7 +253,7 @@ def write_candidates(target: Path, clip_ids: list[str], table: CandidateTable, r
     write_frame(target / "candidates.parquet", frame)
 
 
-def _write_captions(path: Path, file_names: list[str], captions: list[str]) -> list[str]:
+def write_test_captions(path: Path, file_names: list[str], captions: list[str]) -> list[str]:
     """Write DCASE Task 6's file_name,caption_predicted; if it breaks a rule, write it all the same and return why."""
     try:
         write_captions(path, file_names, captions, file_names)

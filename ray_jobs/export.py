@@ -29,6 +29,7 @@ from ray_jobs.experiment.member_config import CaptionerMember, FluencyDetectorMe
 from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling
 from ray_jobs.results.member import DOUBTFUL_PAIRS, MemberMetrics, checked_weights
 from ray_jobs.results.metrics import EnsembleMetrics
+from ray_jobs.results.some_members import SomeMembersMetrics
 from ray_jobs.run import storage
 from ray_jobs.run.console import say
 from ray_jobs.run.directory import RunDirectory, commit, is_done, mark_done, package_versions, require
@@ -63,6 +64,19 @@ class Choices:
         )
 
     @classmethod
+    def of_some(cls, experiment: Experiment, directory: RunDirectory) -> Choices:
+        """Return what `combine --members` chose for all members of `experiment`, or else `unsearched`."""
+        path, unsearched = directory.ensemble_of(list(experiment.members)), cls.unsearched(experiment)
+        if not is_done(path, directory.search_inputs()):
+            return unsearched
+        found = SomeMembersMetrics.read(path)
+        return cls(
+            sampling=BestSampling.read(directory.search("sampling")).sampling,
+            reranking=found.captioning.reranking if found.captioning else unsearched.reranking,
+            retrieval=found.retrieval.fusion if found.retrieval else unsearched.retrieval,
+        )
+
+    @classmethod
     def unsearched(cls, experiment: Experiment) -> Choices:
         """Return the choices for some members alone: nothing is known of their weights.
 
@@ -85,7 +99,7 @@ def run(experiment: Experiment, members: str | None = None, commercial: bool = F
 
     Args:
         members: names of some members, separated by commas, to write them alone into bundle-<names>/ as soon as they
-            are trained.
+            are trained; with the weights of `combine --members`, where that was run for them.
         commercial: whether to refuse members that are not known to be free for commercial use.
 
     Raises:
@@ -128,9 +142,11 @@ def _export_some(experiment: Experiment, directory: RunDirectory, some: Experime
         require(directory.member(name), directory.member_inputs(name), "train", experiment.name)
     target = directory.root / f"{directory.bundle.name}-{'-'.join(names)}"
     codec = load_codec(experiment.features.codec, experiment.features.codebooks)
-    manifest = _manifest(some, directory, codec, Choices.unsearched(some))
+    manifest = _manifest(some, directory, codec, Choices.of_some(some, directory))
     with _bundle(some, directory, target, _notice(experiment, names)) as partial:
         codec.save(partial / "codec" / "codec.safetensors")
+        if needs_references(manifest.needed_columns()):
+            save_file(TrainedMembers(some, REFERENCE_SPLIT).references, partial / REFERENCES)
         (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     _finish(target, fingerprint({name: directory.member_inputs(name) for name in names}))
 

@@ -22,6 +22,7 @@ from markdown_it.token import Token
 
 from ray_jobs.cli import app
 from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.layers import EXTENDS
 from ray_jobs.experiment.loading import load_config, load_experiment
 from ray_jobs.train_codec import CodecExperiment
 
@@ -155,7 +156,7 @@ def test_overrides_are_valid(page: Path) -> None:
 
 @each_page
 def test_fields_of_yaml_blocks_exist(page: Path) -> None:
-    known = schema_keys(Experiment.model_json_schema())
+    known = schema_keys(Experiment.model_json_schema()) | {EXTENDS}
     blocks = [token.content for token in tokens(page) if token.type == "fence" and token.info == "yaml"]
     used = {key for block in blocks for key in fields(yaml.safe_load(block.replace(", ...}", "}")))}
     assert used <= known

@@ -55,6 +55,9 @@ class ExclusionsConfig(Settings):
     )
 
 
+Preset = Literal["quick", "good", "best"]
+
+
 class Experiment(Settings):
     """One run: corpora, features, members, searches and the combination."""
 
@@ -64,6 +67,11 @@ class Experiment(Settings):
     )
     storage_path: str = Field(
         "runs", description="where run directories lie: a path, or a URI such as `s3://bucket/runs`"
+    )
+    presets: Preset | None = Field(
+        None,
+        exclude_if=lambda value: value is None,  # as in runs from before there were presets
+        description="name of a file of settings that fills in what this file and the file that it extends leave out",
     )
     seed: int = Field(0, description="seed of everything random")
     corpora: dict[str, Corpus] = Field(min_length=1, description="where audio and captions come from, by name")

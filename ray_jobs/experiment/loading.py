@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from corpora.registry import Corpus
 from ray_jobs.experiment.config import ConfigError, Experiment
+from ray_jobs.experiment.layers import PRESETS, apply_preset, read_layers, unshared
 from ray_jobs.experiment.member_config import AnyMember
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -40,6 +41,8 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
 def load_config(path: str | Path, overrides: list[str], schema: type[Schema]) -> Schema:
     """Read a YAML file, apply `key.subkey=value` overrides (values are YAML), and validate it against `schema`.
 
+    Overrides win over the file, the file over what it `extends`, and all of these over `presets` (`layers`).
+
     An override may reach several members: `members.*.training.epochs=1` all, `members.captioner-*.training.epochs=1`
     those whose names fit, `members.@captioner.training.epochs=1` those of a kind. Overrides apply in their order. Those
     of `training` pass over members that have none, where others have.
@@ -47,22 +50,16 @@ def load_config(path: str | Path, overrides: list[str], schema: type[Schema]) ->
     Raises:
         ConfigError: naming file and key; for an unknown key also the nearest valid one.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file; expected an experiment such as experiments/demo.yaml")
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: found {type(raw).__name__}, expected a mapping of keys to values")
-    raw = _unshared(raw)
+    layers = read_layers(Path(path))
+    raw = layers.content
+    if PRESETS in schema.model_fields and (preset := _preset(raw, overrides)) is not None:
+        apply_preset(layers, preset)
     for override in overrides:
         _override(raw, override)
     try:
         return schema.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(path, problem, schema) for problem in error.errors())) from error
+        raise ConfigError("\n".join(_explain(str(layers), problem, schema) for problem in error.errors())) from error
 
 
 def _make_absolute(settings: BaseModel, keys: Iterable[str], *, or_name: bool = False) -> None:
@@ -79,11 +76,13 @@ def _absolute(path: str) -> str:
     return path if "://" in path else str(Path(path).resolve())
 
 
-def _unshared(node: Any) -> Any:
-    """Copy every node that YAML anchors share, so that an override of one member leaves the others alone."""
-    if isinstance(node, dict):
-        return {key: _unshared(value) for key, value in node.items()}
-    return [_unshared(value) for value in node] if isinstance(node, list) else node
+def _preset(raw: dict[str, Any], overrides: list[str]) -> Any:
+    """Return the preset that the last override names, or else the file; None if none does."""
+    named: dict[str, Any] = {PRESETS: raw.get(PRESETS)}
+    for override in overrides:
+        if override.partition("=")[0] == PRESETS:
+            _override(named, override)
+    return named[PRESETS]
 
 
 def _override(raw: dict[str, Any], override: str) -> None:
@@ -104,7 +103,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
             raise ConfigError(f"{override!r}: {key!r} holds a value, not keys")
     for node in nodes:
         for name in _named(node, parts[-1], override):
-            node[name] = _unshared(value)
+            node[name] = unshared(value)
 
 
 def _named(node: dict[str, Any], key: str, override: str) -> list[str]:
@@ -135,19 +134,19 @@ def _kinds(union: Any) -> set[str]:
 KINDS = _kinds(AnyMember) | _kinds(Corpus)
 
 
-def _explain(path: Path, problem: Any, schema: type[BaseModel]) -> str:
+def _explain(file: str, problem: Any, schema: type[BaseModel]) -> str:
     # After a member's or corpus's name pydantic puts the kind that it chose; the file has no such key.
     parts = [str(part) for at, part in enumerate(problem["loc"]) if not (at == 2 and part in KINDS)]
     location, message = ".".join(parts), problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         nearest = difflib.get_close_matches(str(problem["loc"][-1]), _all_keys(schema), n=1)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-        return f"{path}: unknown key {location!r}{hint}"
+        return f"{file}: unknown key {location!r}{hint}"
     # A rule between several keys has all of them as its input; its message names the one at fault.
     has_value = problem["type"] != "missing" and not isinstance(problem["input"], dict)
     found = f" (found {problem['input']!r})" if has_value else ""
     where = f"{location}: " if location else ""
-    return f"{path}: {where}{message}{found if location else ''}"
+    return f"{file}: {where}{message}{found if location else ''}"
 
 
 def _all_keys(schema: type[BaseModel]) -> list[str]:

@@ -10,19 +10,24 @@ import numpy as np
 import pandas as pd
 
 from models.ensemble.candidate_table import VALUE, CandidateTable
+from models.ensemble.reranking import Reranking
+from models.ensemble.retrieval_fusion import RetrievalFusion
 from models.ensemble.score_arrays import NoCandidateError
+from models.ensemble.scores.base import MemberNames
+from models.ensemble.scores.registry import captioners_asked, compares_candidates, needed_columns
 from models.errors import InputError
 from models.metrics.bootstrap import paired_bootstrap
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.reporting.systems import LOWER_IS_BETTER
 from ray_jobs.results.best import BestReranking, BestRetrieval
 from ray_jobs.results.member import MemberMetrics
-from ray_jobs.results.metrics import CAPTION_VALUES, RETRIEVAL_VALUES, EnsembleMetrics, Systems, Task, Values
+from ray_jobs.results.metrics import CAPTION_VALUES, HELPED, RETRIEVAL_VALUES, EnsembleMetrics, Systems, Task, Values
 from ray_jobs.results.table import read_table
 from ray_jobs.run import storage
 from ray_jobs.run.directory import NotReadyError, RunDirectory, marker
 
 ENSEMBLE = "ensemble"
+CAPTIONS = "/captions"  # ends the name of a column that compares a query with the captions of all captioners
 RETRIEVAL_METRIC = "map@10"
 CAPTIONING_METRIC = "cider_d"  # where the search's objective has no test value
 KINDS = {"beam": "single beam", "rerank": "reranked"}  # by the second part of a system's name
@@ -131,8 +136,11 @@ def _captioning(experiment: Experiment, directory: RunDirectory, metrics: Ensemb
         name, _, how = system.rpartition("/")
         if how == "beam":
             return [name]
-        sources = [name] if name else (best and best.captioners) or experiment.caption_sources()
-        return [*sources, *(_weighed(best.weights, experiment) if best else []), *_filters(best, experiment)]
+        if best is None:
+            return [*([name] if name else experiment.caption_sources()), *experiment.of_kind("fluency-detector")]
+        reranking = _chosen_by(best, name)
+        sources = reranking.captioners or ([name] if name else experiment.caption_sources())
+        return [*sources, *_scorers(reranking, experiment)]
 
     return _TaskResults(
         task="captioning",
@@ -152,7 +160,11 @@ def _retrieval(experiment: Experiment, directory: RunDirectory, metrics: Ensembl
     def members(system: str) -> list[str]:
         if system in experiment.members:
             return [system]
-        return _weighed(best.weights, experiment) if best else experiment.of_kind("retriever")
+        if best is None:
+            return experiment.of_kind("retriever")
+        weights = best.with_captioners.weights if system != ENSEMBLE and best.with_captioners else best.weights
+        said = any(weight and name.endswith(CAPTIONS) for name, weight in weights.items())
+        return [*_named(weights, experiment), *(experiment.of_kind("captioner") if said else [])]
 
     return _TaskResults(
         task="retrieval",
@@ -170,26 +182,29 @@ def _best_reranking(directory: RunDirectory) -> BestReranking | None:
     return BestReranking.read(path) if storage.exists(path / BestReranking.FILE) else None
 
 
-def _weighed(weights: dict[str, float], experiment: Experiment) -> list[str]:
-    """Return the members that give the scores which have a weight.
+def _chosen_by(best: BestReranking, captioner: str) -> Reranking:
+    """Return how candidates are chosen: of one captioner by itself, or of all where it is empty.
 
-    A score of one member is named `<member>` or `<score>/<member>`; one of all captioners together, such as a joint
-    likelihood, has a name of its own after the slash.
+    Searches of earlier versions had one reranking for both.
     """
-    members: list[str] = []
-    for name, weight in weights.items():
-        score, slash, of = name.partition("/")
-        member = of if slash else score
-        if weight and member in experiment.members:
-            members.append(member)
-        elif weight and slash:
-            members += experiment.of_kind("captioner")
-    return list(dict.fromkeys(members))
+    return (best.alone or {}).get(captioner, best.reranking)
 
 
-def _filters(best: BestReranking | None, experiment: Experiment) -> list[str]:
-    """Return the fluency detector, if candidates are filtered by it."""
-    return experiment.of_kind("fluency-detector")[:1] if best is None or best.fluency_threshold < 1 else []
+def _scorers(reranking: Reranking, experiment: Experiment) -> list[str]:
+    """Return the members that a reranking needs beside those that it chooses captions of."""
+    captioners, sources = experiment.of_kind("captioner"), experiment.caption_sources()
+    names = MemberNames(experiment.of_kind("retriever"), captioners, sources)
+    columns = needed_columns(names, reranking.weights)
+    judges = captioners_asked(columns, names)
+    proposers = sources if compares_candidates(columns) else []
+    filters = experiment.of_kind("fluency-detector")[:1] if reranking.fluency_threshold < 1 else []
+    return [*_named(reranking.weights, experiment), *judges, *proposers, *filters]
+
+
+def _named(weights: dict[str, float], experiment: Experiment) -> list[str]:
+    """Return the members in the names of what has a weight: `<member>`, `<score>/<member>` or `<member>/<column>`."""
+    parts = [part for name, weight in weights.items() if weight for part in name.split("/")]
+    return [part for part in dict.fromkeys(parts) if part in experiment.members]
 
 
 def _per_item(path: Path) -> pd.DataFrame | None:
@@ -214,9 +229,10 @@ def _validated_captions(
     found = {}
     for system in systems:
         name, _, how = system.rpartition("/")
-        table = known.table.of_captioner(f"{name}/beam" if how == "beam" else name) if name else known.table
+        whole = not name or (how != "beam" and best.alone and name in best.alone)
+        table = known.table if whole else known.table.of_captioner(f"{name}/beam" if how == "beam" else name)
         try:
-            chosen = best.reranking.choose(table)
+            chosen = (best.reranking if how == "beam" else _chosen_by(best, name)).choose(table)
         except NoCandidateError:  # the search drew no beams, or not for this captioner
             continue
         found[system] = float(known.values[metric][np.arange(len(chosen)), chosen].mean())
@@ -234,6 +250,10 @@ def _validated_rankings(path: Path, best: BestRetrieval, systems: Iterable[str])
         similarities = dict(arrays)
     target = similarities.pop("target")
     rankings = {**similarities, ENSEMBLE: best.fusion.join(similarities)}
+    if best.with_captioners and storage.exists(path / "captioner_columns.npz"):
+        with np.load(storage.pull(path / "captioner_columns.npz")) as arrays:
+            columns = dict(arrays)
+        rankings[HELPED] = best.with_captioners.convert(RetrievalFusion).join({**similarities, **columns})
     ranked = [system for system in systems if system in rankings]
     return {system: retrieval_values(rankings[system], target).corpus[RETRIEVAL_METRIC] for system in ranked}
 

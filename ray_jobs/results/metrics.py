@@ -12,6 +12,7 @@ from ray_jobs.results.record import ResultPart, ResultRecord, omitted_when_none
 Values: TypeAlias = dict[str, int | float]  # by metric, in the unit of its paper
 Systems: TypeAlias = dict[str, Values]
 Task = Literal["captioning", "retrieval"]
+HELPED = "ensemble+captioners"  # a system of retrieval: retrievers and captioners' columns
 # Beside metrics.json: the values of single clips, and those of single queries, by system.
 CAPTION_VALUES = "caption_values.parquet"
 RETRIEVAL_VALUES = "retrieval_values.parquet"

@@ -90,6 +90,10 @@ class RunDirectory:
             raise ForbiddenSplitError(f"this job reads {', '.join(self.splits)}, and must not read results on test")
         return self.root / "ensemble"
 
+    def ensemble_of(self, members: list[str]) -> Path:
+        """Return where some members are combined, beside the ensemble of all."""
+        return self.ensemble.with_name(f"{self.ensemble.name}-{'-'.join(members)}")
+
     @property
     def bundle(self) -> Path:
         return self.root / "bundle"

@@ -20,8 +20,9 @@ from models.metrics.retrieval import retrieval_values
 from ray_jobs import cli
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.reporting.leaderboard import Entry, read_leaderboard
+from ray_jobs.results.best import CaptionerWeights, ColumnCosts
 from ray_jobs.results.member import MemberMetrics
-from ray_jobs.results.metrics import CAPTION_VALUES, RETRIEVAL_VALUES, Values
+from ray_jobs.results.metrics import CAPTION_VALUES, RETRIEVAL_VALUES, EnsembleMetrics, Values
 from ray_jobs.run.directory import MARKER, NotReadyError, RunDirectory, mark_done
 
 from .conftest import ROOT
@@ -104,6 +105,58 @@ def test_systems_stand_best_first_with_all_that_they_need(run: RunDirectory) -> 
     kinds = {"captioner-wide/beam": "single beam", "captioner-wide/rerank": "reranked", "ensemble": "ensemble"}
     assert {name: rows["captioning", name].kind for name in kinds} == kinds
     assert rows["retrieval", "ensemble"].kind == "fused"
+
+
+def test_scores_of_other_members_are_needed_too(run: RunDirectory) -> None:
+    """A likelihood needs its captioner, a joint one all of them, and consensus what all of them propose."""
+    experiment, wide = run.experiment, ["retriever-bge", "captioner-wide"]
+    expected = {
+        "decoder": wide,
+        "likelihood/captioner-deep": ["retriever-bge", "retriever-bert", "captioner-wide", "captioner-deep"],
+        "joint/mean": ["retriever-bge", "retriever-bert", "captioner-wide", "captioner-deep"],
+        "consensus/ngram": ["retriever-bge", "retriever-bert", "captioner-wide", "captioner-deep"],
+        "rank/retriever-roberta": ["retriever-bge", "retriever-roberta", "captioner-wide"],
+    }
+    for weight, members in expected.items():
+        chosen = {"weights": {weight: 1.0}, "captioners": ["captioner-wide"], "fluency_threshold": 1.0}
+        best_reranking(experiment, **chosen).write(run.search("reranking"))
+        assert entries(run)["captioning", "ensemble"].members == members, weight
+
+
+def test_a_captioner_by_itself_is_chosen_from_by_its_own_weights(run: RunDirectory) -> None:
+    reranking = best_reranking(run.experiment)
+    own = reranking.reranking.model_copy(
+        update={"weights": {"retriever-roberta": 1.0}, "captioners": ["captioner-deep"], "fluency_threshold": 1.0}
+    )
+    reranking.model_copy(update={"alone": {"captioner-deep": own}}).write(run.search("reranking"))
+    needed = ["retriever-bert", "retriever-roberta", "captioner-deep"]
+    assert entries(run)["captioning", "captioner-deep/rerank"].members == needed
+
+
+def test_retrieval_with_captioners_needs_them(run: RunDirectory) -> None:
+    metrics = EnsembleMetrics.read(run.ensemble)
+    metrics.retrieval["ensemble+captioners"] = {"map@10": 0.45}
+    metrics.write(run.ensemble)
+    weights = {"retriever-bert": 0.5, "captioner-wide/likelihood": 0.5, "retriever-roberta/captions": 0.0}
+    best = best_retrieval(run.experiment)
+    helped = best.convert(CaptionerWeights, weights=weights, costs=ColumnCosts(seconds_a_query={}, seconds_a_clip={}))
+    best.model_copy(update={"with_captioners": helped}).write(run.search("retrieval"))
+    assert entries(run)["retrieval", "ensemble+captioners"].members == [
+        "retriever-bge", "retriever-bert", "captioner-wide",
+    ]  # fmt: skip
+    helped.weights["retriever-roberta/captions"] = 0.1
+    best.model_copy(update={"with_captioners": helped}).write(run.search("retrieval"))
+    found = entries(run)["retrieval", "ensemble+captioners"]
+    assert (found.members, found.validation) == (list(SIZES)[:5], None)
+    # a column that knows the right clip of every query
+    target = np.arange(6)
+    columns = {name: np.eye(6, dtype=np.float32) for name in weights if "/" in name}
+    retrievers = {name: np.zeros((6, 6), np.float32) for name in MAP if name != "ensemble"}
+    write_arrays(run.search("retrieval") / "similarities.npz", {**retrievers, "target": target})
+    write_arrays(run.search("retrieval") / "captioner_columns.npz", columns)
+    rows = entries(run)
+    assert rows["retrieval", "ensemble+captioners"].validation == 1
+    assert rows["retrieval", "ensemble"].validation == pytest.approx(1 / 6)
 
 
 def test_training_counts_what_a_member_started_from(run: RunDirectory, tmp_path: Path) -> None:

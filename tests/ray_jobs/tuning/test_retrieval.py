@@ -82,7 +82,8 @@ def test_combine_reports_retrieval_with_captioners_and_its_cost(
         members: Any = Members()
         members.experiment = load_experiment(str(SMOKE), [f"storage_path={tmp_path}"])
         members.directory = RunDirectory(members.experiment)
-        members.features = SimpleNamespace(file_names=[f"{clip}.wav" for clip in range(12)])
+        names = [f"{clip}.wav" for clip in range(12)]
+        members.features = SimpleNamespace(file_names=names, clip_ids=names)
         members.directory.ensemble.mkdir(parents=True, exist_ok=True)
         return combine._retrieve(members)
 

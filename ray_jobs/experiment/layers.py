@@ -1,0 +1,114 @@
+"""Lay an experiment file over the file that it extends and over a preset.
+
+What a file says wins over what it extends, and both win over the preset: a preset only fills in what they leave out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+
+from ray_jobs.experiment.config import ConfigError, Preset
+
+EXTENDS, PRESETS = "extends", "presets"
+FOLDER = Path(__file__).parent / "presets"
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What an experiment's files say together, the first over the others."""
+
+    content: dict[str, Any]
+    files: list[Path]
+
+    def __str__(self) -> str:
+        first, *below = map(str, self.files)
+        return f"{first} (extends {', '.join(below)})" if below else first
+
+
+def read_layers(path: Path, extended_by: Sequence[Path] = ()) -> Layers:
+    """Read a YAML file over the file that its `extends` names, relative to it, and so on.
+
+    Mappings are merged key by key; any other value replaces that below, and so does a mapping of another `kind`. A null
+    in place of a mapping removes it.
+
+    Args:
+        extended_by: the files that led here, to find circles.
+
+    Raises:
+        ConfigError: naming the file that is missing, no YAML mapping, or extends itself, and those that extend it.
+    """
+    path = Path(path)
+    chain = "".join(f"{file}: extends: " for file in extended_by)
+    if not path.is_file():
+        expected = "" if extended_by else "; expected an experiment such as experiments/demo.yaml"
+        raise ConfigError(f"{chain}{path}: no such file{expected}")
+    if path.resolve() in {file.resolve() for file in extended_by}:
+        raise ConfigError(f"{chain}{path}: a circle; expected files that do not extend themselves")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{chain}{path}: not YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{chain}{path}: found {type(raw).__name__}, expected a mapping of keys to values")
+    raw = unshared(raw)
+    below = raw.pop(EXTENDS, None)
+    if below is None:
+        return Layers(raw, [path])
+    if not isinstance(below, str) or not below:
+        raise ConfigError(f"{chain}{path}: extends: found {below!r}, expected the path of one file, relative to this")
+    under = read_layers(path.parent / below, [*extended_by, path])
+    return Layers(_merged(under.content, raw), [path, *under.files])
+
+
+def apply_preset(layers: Layers, name: Any) -> None:
+    """Fill in what an experiment leaves out, from the preset of a name.
+
+    Raises:
+        ConfigError: if there is no such preset.
+    """
+    known = get_args(Preset)
+    if name not in known:
+        raise ConfigError(f"{layers}: presets: found {name!r}, expected one of {', '.join(known)}")
+    _fill(layers.content, yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")))
+
+
+def unshared(node: Any) -> Any:
+    """Copy every node that YAML anchors share, so that an override of one member leaves the others alone."""
+    if isinstance(node, dict):
+        return {key: unshared(value) for key, value in node.items()}
+    return [unshared(value) for value in node] if isinstance(node, list) else node
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and value is None:
+            del merged[key]
+        elif (
+            isinstance(old, dict) and isinstance(value, dict) and value.get("kind", old.get("kind")) == old.get("kind")
+        ):
+            merged[key] = _merged(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _fill(node: dict[str, Any], preset: dict[str, Any]) -> None:
+    """Set what a mapping lacks; `@captioner` stands for all members of that kind."""
+    for key, value in preset.items():
+        if key.startswith("@"):
+            for member in node.values():
+                if isinstance(member, dict) and member.get("kind") == key[1:]:
+                    _fill(member, value)
+        elif not isinstance(value, dict):
+            node.setdefault(key, unshared(value))
+        elif key != "training" or key in node:  # a published detector is not trained
+            inner = node.setdefault(key, {})
+            if isinstance(inner, dict):  # `beam: enclap` is a setting of its own
+                _fill(inner, value)
