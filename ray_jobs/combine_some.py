@@ -17,7 +17,7 @@ from models.files import write_frame
 from models.metrics.bootstrap import paired_bootstrap
 from models.metrics.captions import best_preprocessing, caption_values
 from models.metrics.retrieval import retrieval_values
-from models.selection.leave_one_out import Group, choose_captions, solve_captioning, solve_retrieval
+from models.selection.leave_one_out import Group, choose_captions, search_captioning, solve_retrieval
 from ray_jobs.combine import SPLIT, write_ranking, write_test_captions
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.export import with_members
@@ -86,20 +86,20 @@ def _caption(members: TrainedMembers, group: Group, target: Path, warnings: list
     objective = some.search.objective
     known = _table(directory.search("reranking") / "candidates.parquet", BestReranking.COMMAND)
     own = _table(directory.ensemble / "candidates.parquet", EnsembleMetrics.COMMAND, features.clip_ids).table
-    reranking, cross_validated = solve_captioning(group, known.table, known.values[objective], reranking_options(some))
-    chosen = choose_captions(group, reranking, own)
+    found = search_captioning(group, known.table, known.values[objective], reranking_options(some))
+    chosen = choose_captions(group, found.reranking, own)
     texts = [said[column] for said, column in zip(own.texts, chosen, strict=True)]
     scores = caption_values(texts, features.captions, preprocessing=best_preprocessing())
     warnings += write_test_captions(target / "captions.csv", features.file_names, texts)
     write_frame(target / CAPTION_VALUES, scores.per_clip.assign(clip_id=features.clip_ids, caption=texts))
     everybody = read_table(directory.ensemble / CAPTION_VALUES, EnsembleMetrics.COMMAND)
     full = everybody[everybody["system"] == "ensemble"].set_index("clip_id").loc[features.clip_ids, objective]
-    found = paired_bootstrap(scores.per_clip[objective].to_numpy(), full.to_numpy(), seed=some.seed)
+    compared = paired_bootstrap(scores.per_clip[objective].to_numpy(), full.to_numpy(), seed=some.seed)
     return SomeCaptioning(
-        reranking=reranking,
-        cross_validated=cross_validated,
+        reranking=found.reranking,
+        cross_validated=found.solution.cross_validated,
         values=dict(scores.corpus),
-        comparison=_comparison(objective, found.delta, found.ci95),
+        comparison=_comparison(objective, compared.delta, compared.ci95),
     )
 
 

@@ -15,7 +15,7 @@ from ..ensemble.candidate_table import CandidateTable
 from ..ensemble.reranking import Reranking
 from ..ensemble.retrieval_fusion import RetrievalFusion
 from ..metrics.bootstrap import Comparison, paired_bootstrap
-from .reranking_weights import RerankingOptions, search_reranking, weigh_group
+from .reranking_weights import RerankingFound, RerankingOptions, search_reranking, weigh_group
 from .retrieval_weights import RetrievalOptions, search_retrieval
 
 
@@ -93,10 +93,11 @@ def solve_captioning(group: Group, table: CandidateTable, value: np.ndarray, opt
     return weigh_group(_scored_by(group, table), value, list(group.captioners), _filtering(group, options))
 
 
-def captioning_worth(group: Group, table: CandidateTable, value: np.ndarray, options: RerankingOptions) -> float:
-    """Return the cross-validated value of what a group would choose; arguments as for `solve_captioning`."""
-    found = search_reranking(_scored_by(group, table), value, [list(group.captioners)], _filtering(group, options))
-    return found.solution.cross_validated
+def search_captioning(
+    group: Group, table: CandidateTable, value: np.ndarray, options: RerankingOptions
+) -> RerankingFound:
+    """Return what a cross-validated search finds for a group; arguments as for `solve_captioning`."""
+    return search_reranking(_scored_by(group, table), value, [list(group.captioners)], _filtering(group, options))
 
 
 def _filtering(group: Group, options: RerankingOptions) -> RerankingOptions:

@@ -18,10 +18,10 @@ from models.selection.leave_one_out import (
     Budget,
     Group,
     Step,
-    captioning_worth,
     choose_captions,
     forward_selection,
     leave_one_out,
+    search_captioning,
     solve_captioning,
     solve_retrieval,
 )
@@ -97,7 +97,7 @@ def _captioning(members: TrainedMembers, everybody: Group, budgets: dict[str, Bu
         return values_at(choose_captions(group, reranking, own.table))
 
     def worth_of(group: Group) -> float:
-        return captioning_worth(group, known.table, known.values[objective], cheap)
+        return search_captioning(group, known.table, known.values[objective], cheap).solution.cross_validated
 
     only = everybody.captioners[0] if len(everybody.captioners) == 1 else None  # without it there would be no caption
     dependents = {
