@@ -127,7 +127,8 @@ def _retrieval(members: TrainedMembers, everybody: Group, budgets: dict[str, Bud
         return retrieval_values(solve(group.retrievers)[0].join(similarities), target).average_precision
 
     others = alone.retrievers if len(alone.retrievers) > 1 else ()
-    added = leave_one_out(alone, dict.fromkeys(others, ()), values_of(alone), values_of, experiment.seed, groups=target)
+    full = retrieval_values(best.fusion.join(similarities), target).average_precision
+    added = leave_one_out(alone, dict.fromkeys(others, ()), full, values_of, experiment.seed, groups=target)
     steps = forward_selection(alone, lambda group: solve(group.retrievers)[1], {}, budgets, alone.retrievers)
     return _TaskWorth(_left_out("retrieval", "map@10", added), _steps(steps))
 
