@@ -93,13 +93,7 @@ class RerankingProblem(WeightProblem):
         return LinePoint(curve.best_weight, curve.best_value)
 
     def part(self, rows: np.ndarray) -> Self:
-        part = object.__new__(type(self))
-        part.__dict__ = self.__dict__ | {
-            "scores": self.scores[:, rows],
-            "allowed": self.allowed[rows],
-            "value": self.value[rows],
-        }
-        return part
+        return self._with(scores=self.scores[:, rows], allowed=self.allowed[rows], value=self.value[rows])
 
     def pairs(self, number: int, rng: np.random.Generator) -> Pairs:
         several = np.flatnonzero(self.allowed.sum(1) > 1)

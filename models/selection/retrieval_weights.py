@@ -84,14 +84,12 @@ class RetrievalProblem(WeightProblem):
     def part(self, rows: np.ndarray) -> Self:
         queries = [np.flatnonzero(self.clip_of == row) for row in rows]
         chosen = np.concatenate(queries)
-        part = object.__new__(type(self))
-        part.__dict__ = self.__dict__ | {
-            "scaled": [one[chosen] for one in self.scaled],
-            "target": self.target[chosen],
-            "clip_of": np.repeat(np.arange(len(rows)), [len(some) for some in queries]),
-            "clips": len(rows),
-        }
-        return part
+        return self._with(
+            scaled=[one[chosen] for one in self.scaled],
+            target=self.target[chosen],
+            clip_of=np.repeat(np.arange(len(rows)), [len(some) for some in queries]),
+            clips=len(rows),
+        )
 
     def pairs(self, number: int, rng: np.random.Generator) -> Pairs:
         queries = rng.permutation(len(self.target))[: max(1, number // (2 * HARDEST))]
@@ -143,9 +141,7 @@ class ItemProblem(RetrievalProblem):
         return LinePoint(float(shares[np.argmax(values)]), max(values))
 
     def part(self, rows: np.ndarray) -> Self:
-        part = object.__new__(type(self))
-        part.__dict__ = self.__dict__ | {"rows": self.rows[rows], "clips": len(rows)}
-        return part
+        return self._with(rows=self.rows[rows], clips=len(rows))
 
     def pairs(self, number: int, rng: np.random.Generator) -> Pairs:
         theirs = rng.permutation(np.flatnonzero(np.isin(self.target, self.rows)))[: max(1, number // (2 * HARDEST))]

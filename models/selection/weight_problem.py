@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -56,6 +56,12 @@ class WeightProblem(ABC):
     @abstractmethod
     def part(self, rows: np.ndarray) -> Self:
         """Return the problem on some clips; rows may repeat."""
+
+    def _with(self, **parts: Any) -> Self:
+        """Return a copy with other attributes, which shares all else."""
+        made = object.__new__(type(self))
+        made.__dict__ = self.__dict__ | parts
+        return made
 
     @abstractmethod
     def pairs(self, number: int, rng: np.random.Generator) -> Pairs:
