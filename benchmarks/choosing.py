@@ -1,9 +1,10 @@
 """Ways of choosing captions and of fusing retrievers, side by side, on clips that had no part in the choice.
 
-    python benchmarks/choosing.py runs/demo [runs/demo-1 ...] [--resplits 5]
+    python benchmarks/choosing.py runs/demo [runs/demo-1 ...] [--resplits 5] [--chosen-only]
 
-Reads what `enclap search` and `enclap combine` left in each run; no model runs. Two tables for captions, means over all
-clips of all runs of the metric that the first run was searched by:
+Reads what `enclap search` and `enclap combine` left in each run; no model runs. First what the runs themselves report:
+the mean of every system over all test clips of all runs, and by how much the ensemble exceeds it; with --chosen-only
+nothing else. Then two tables for captions, means of the metric that the first run was searched by:
 
 - single systems: each captioner's beam search, the captioner's own candidates reranked (its beams among them, weights
   searched for it alone), and the ensemble that the run has chosen;
@@ -62,7 +63,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.experiment: dict[str, Any] = yaml.safe_load((folder / "experiment.yaml").read_text("utf-8"))["experiment"]
+        self.experiment = self.read_experiment(folder)
         self.metric: str = self.experiment["search"]["objective"]
         candidates = pd.read_parquet(folder / "search" / "reranking" / "candidates.parquet")
         self.validation_ids = list(dict.fromkeys(candidates["clip_id"]))
@@ -73,6 +74,12 @@ class Run:
         frame = add_values(frame, self.test_ids, list(references.values()), [self.metric])
         # the run's own choice as one more value: 1 for the candidate that it chose
         self.test = CandidateTable.from_frame(frame.rename(columns={"chosen": "value/chosen"}), self.test_ids)
+
+    @staticmethod
+    def read_experiment(folder: Path) -> dict[str, Any]:
+        """Return the experiment that a run was made from."""
+        read: dict[str, Any] = yaml.safe_load((folder / "experiment.yaml").read_text("utf-8"))["experiment"]
+        return read
 
     @cached_property
     def captioners(self) -> list[str]:
@@ -102,9 +109,32 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("run", nargs="+", type=Path)
     arguments.add_argument("--resplits", type=int, default=0, help="divide validation and test anew this many times")
+    arguments.add_argument("--chosen-only", action="store_true", help="only what the runs themselves report")
     options = arguments.parse_args()
-    claims = captions([Run(folder) for folder in options.run], options.resplits)
+    claims = as_chosen(options.run)
+    if options.chosen_only:
+        show(claims)
+        return
+    claims |= captions([Run(folder) for folder in options.run], options.resplits)
     show(claims | retrieval(options.run))
+
+
+def as_chosen(folders: Sequence[Path]) -> Claims:
+    """Print the value of each system that the runs report, and return the ensemble's over the best of the others."""
+    metric = Run.read_experiment(folders[0])["search"]["objective"]
+    frames = [pd.read_parquet(folder / "ensemble" / "caption_values.parquet") for folder in folders]
+    of_runs = [frame.pivot(index="clip_id", columns="system", values=metric) for frame in frames]
+    values = pd.concat(of_runs, join="inner")
+    print(f"{metric} as the runs chose, {len(values)} test clips of {len(folders)} runs")
+    print(f"{'system':>34}    test    ensemble's gain")
+    for name in values.columns:
+        more = gain(values[ENSEMBLE].to_numpy(), values[name].to_numpy(), values.index.to_numpy())
+        print(f"{name:>34}  {values[name].mean():6.4f}  {more if name != ENSEMBLE else ''}")
+    others = values.drop(columns=ENSEMBLE).mean()
+    best_of_each = [run.drop(columns=ENSEMBLE).mean().max() for run in of_runs]
+    gains = [f"{run[ENSEMBLE].mean() - best:+.4f}" for run, best in zip(of_runs, best_of_each, strict=True)]
+    print(f"over the best single system of each run: {', '.join(gains)}")
+    return {"ensemble": claim(values[ENSEMBLE].mean(), others.max(), 1.0, metric)}
 
 
 # --- captions ------------------------------------------------------------------------------------------------------
