@@ -19,7 +19,7 @@ from models.metrics.captions import best_preprocessing, caption_values
 from models.metrics.retrieval import retrieval_values
 from models.selection.leave_one_out import Group, choose_captions, search_captioning, solve_retrieval
 from ray_jobs.combine import SPLIT, write_ranking, write_test_captions
-from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.export import with_members
 from ray_jobs.results.best import BestReranking
 from ray_jobs.results.metrics import CAPTION_VALUES, RETRIEVAL_VALUES, EnsembleMetrics, SystemComparison
@@ -44,12 +44,16 @@ def run(experiment: Experiment, names: list[str]) -> None:
         ConfigError: if these members cannot work alone.
         NotReadyError: if `combine` has not run on the whole experiment.
     """
+    if outside := [name for name in names if name in experiment.members and name not in experiment.ensemble()]:
+        raise ConfigError(
+            f"--members: {outside[0]!r} only trains others and has no part in the ensemble ({', '.join(experiment.ensemble())})"
+        )
     some = with_members(experiment, names)
     directory = RunDirectory(experiment)
     require(directory.ensemble, directory.search_inputs(), "combine", experiment.name)
-    some.search.choose_objective(BestReranking.read(directory.search("reranking")).objective)
+    experiment.search.choose_objective(BestReranking.read(directory.search("reranking")).objective)
     gpus = resources(some.search)["gpu"]
-    combined = ray.remote(num_cpus=1, num_gpus=gpus)(combine_some).remote(some.model_dump_json())
+    combined = ray.remote(num_cpus=1, num_gpus=gpus)(combine_some).remote(experiment.model_dump_json(), names)
     for line in ray.get(combined):
         say(f"combine: {line}", "yellow")
     target = directory.ensemble_of(list(some.members))
@@ -57,9 +61,9 @@ def run(experiment: Experiment, names: list[str]) -> None:
     say(f"combine: {storage.uri(target)}")
 
 
-def combine_some(some_json: str) -> list[str]:
+def combine_some(experiment_json: str, names: list[str]) -> list[str]:
     """Write everything but the marker; return what the user should know."""
-    some = Experiment.model_validate_json(some_json)
+    some = with_members(Experiment.model_validate_json(experiment_json), names)
     directory, members = RunDirectory(some), TrainedMembers(some, SPLIT)
     for path in (directory.search("reranking"), directory.search("retrieval"), directory.ensemble):
         storage.pull(path)

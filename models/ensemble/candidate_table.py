@@ -93,7 +93,9 @@ class CandidateTable:
 
         Consensus stays that with the candidates of all captioners.
         """
-        own = {LIKELIHOOD + name for name in captioners} | {ORIGIN + name for name in ("beam", *captioners)}
+        own = {LIKELIHOOD + name for name in captioners} | {
+            ORIGIN + name for name in ("beam", *(captioners if len(captioners) > 1 else ()))
+        }
         others = {column for column in self.scores if column.startswith((LIKELIHOOD, ORIGIN)) and column not in own}
         left = {column: score for column, score in self.scores.items() if column not in {*others, *JOINT}}
         likelihoods = [score for column, score in left.items() if column.startswith(LIKELIHOOD)]

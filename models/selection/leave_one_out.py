@@ -14,6 +14,7 @@ import numpy as np
 from ..ensemble.candidate_table import CandidateTable
 from ..ensemble.reranking import Reranking
 from ..ensemble.retrieval_fusion import RetrievalFusion
+from ..ensemble.scores.fluency import FLUENCY
 from ..metrics.bootstrap import Comparison, paired_bootstrap
 from .reranking_weights import RerankingFound, RerankingOptions, search_reranking, weigh_group
 from .retrieval_weights import RetrievalOptions, search_retrieval
@@ -111,6 +112,8 @@ def choose_captions(group: Group, reranking: Reranking, table: CandidateTable) -
 
 def _scored_by(group: Group, table: CandidateTable) -> CandidateTable:
     """Return the table with the scores that the group's members give."""
+    if group.detector is None:
+        table = replace(table, scores={name: one for name, one in table.scores.items() if name != FLUENCY})
     return table.without_retrievers(set(table.encoder_score) - set(group.retrievers)).judged_by(group.captioners)
 
 

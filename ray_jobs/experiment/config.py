@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,11 @@ from models.errors import InputError
 from models.settings import BeamConfig, LogMelConfig, SamplingConfig, Settings, TokenEnsembleConfig
 from ray_jobs.experiment.member_config import AnyMember
 from ray_jobs.experiment.search_config import SearchConfig, SweepConfig
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of members, which are directories, and parts of columns
+TAKEN = {"ensemble", "beam"}  # by results and by `origin_score/beam`
+# By the weights of scores, the parts of some columns, and the targets in similarities.npz.
+TAKEN_OF_RETRIEVERS = {"decoder", "length", "fluency", "ngram", "mean", "mixture", "target"}
 
 
 class ConfigError(InputError, ValueError):
@@ -102,6 +108,7 @@ class Experiment(Settings):
     def _names_exist(self) -> Experiment:
         if self.target_corpus not in self.corpora:
             raise ValueError(f"target_corpus: {self.target_corpus!r} is not among corpora ({', '.join(self.corpora)})")
+        self._check_names()
         for name, member in self.members.items():
             for corpus in member.corpora:
                 if corpus not in self.corpora:
@@ -123,6 +130,17 @@ class Experiment(Settings):
         self._refuse_circles()
         self._check_token_ensembles()
         return self
+
+    def _check_names(self) -> None:
+        """Refuse names that are none of a file, or that a column or weight of another meaning has."""
+        for name in (*self.members, *self.token_ensembles):
+            if not re.fullmatch(NAME, name):
+                raise ValueError(f"members.{name}: expected a name of letters, digits, dots, underscores and hyphens")
+            if name in TAKEN:
+                raise ValueError(f"members.{name}: results call something else {name!r}; choose another name")
+        for name in self.of_kind("retriever"):
+            if name in TAKEN_OF_RETRIEVERS:
+                raise ValueError(f"members.{name}: a reranking score is called {name!r}; choose another name")
 
     def _check_start(self, name: str, member: AnyMember, before: str) -> None:
         if self.members[before].kind != member.kind:

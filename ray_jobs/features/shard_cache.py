@@ -101,7 +101,7 @@ class ShardCache:
         """Remove what was fetched the longest ago, but for shards in use and fetched ahead."""
         most = 2 * (self.limit or 0) // PARTS
         folders = {storage.here(shard).parent for shard in self.shards}
-        files = [file for folder in folders for file in os.scandir(folder) if not file.name.startswith(".")]
+        files = [file for folder in folders for file in os.scandir(folder) if file.is_file() and file.name[0] != "."]
         found = sorted((stat.st_atime_ns, stat.st_size, file.path) for file in files if (stat := _stat(file)))
         total = sum(size for _, size, _ in found)
         for _, size, path in found:

@@ -14,7 +14,6 @@ import soundfile
 from corpora.audio import load_clip
 from models.audio import AudioError
 from models.ensemble.candidate_table import CandidateTable
-from models.ensemble.reranking import Reranking
 from models.ensemble.scores.base import weight_name
 from models.ensemble.scores.registry import columns_among
 from models.metrics.captions import candidate_values
@@ -69,7 +68,7 @@ def shown_clips(experiment: Experiment, directory: RunDirectory) -> list[ShownCl
     values = np.concatenate(candidate_values([[text] for text in captions], features.captions, "cider_d"))
     rankings = pd.read_csv(directory.ensemble / "retrieval.csv", dtype=str, keep_default_na=False)
     first_query = np.cumsum([0, *map(len, features.captions)])
-    reranking = BestReranking.read(directory.search("reranking")).reranking
+    best = BestReranking.read(directory.search("reranking"))
     rng = np.random.default_rng(experiment.seed)
     clips = []
     for row, why in pick_clips(values, rng):
@@ -84,7 +83,7 @@ def shown_clips(experiment: Experiment, directory: RunDirectory) -> list[ShownCl
                 duration_s=features.durations_s[row],
                 audio=_audio(features.paths[row], experiment.features.max_duration_s),
                 picture=_picture(features.log_mels[row]),
-                alone=_alone(frame, reranking, experiment.of_kind("captioner")),
+                alone=_alone(frame, best, experiment.of_kind("captioner")),
                 candidates=_best_candidates(frame),
                 candidate_count=len(frame),
                 scores=_scores(frame),
@@ -108,11 +107,18 @@ def _scores(frame: pd.DataFrame) -> dict[str, str]:
     return {column: weight_name(column) for column in frame.columns if column in scores}
 
 
-def _alone(frame: pd.DataFrame, reranking: Reranking, captioners: list[str]) -> dict[str, str]:
-    """Return the caption that each captioner alone would have given of a clip, reranked."""
+def _alone(frame: pd.DataFrame, best: BestReranking, captioners: list[str]) -> dict[str, str]:
+    """Return the caption that each captioner alone would have given of a clip, reranked.
+
+    Of searches that chose for the ensemble alone, it is that of its samples under the ensemble's weights.
+    """
     table = CandidateTable.from_frame(frame, [frame["clip_id"].iloc[0]]).table
     own = {name: table.of_captioner(name) for name in captioners}
-    return {name: table.texts[0][int(reranking.choose(t)[0])] for name, t in own.items() if t.mask.any()}
+    if best.alone:
+        chosen = {name: best.alone[name].choose(table) for name in captioners}
+    else:
+        chosen = {name: best.reranking.choose(samples) for name, samples in own.items() if samples.mask.any()}
+    return {name: table.texts[0][int(place[0])] for name, place in chosen.items()}
 
 
 def _best_candidates(frame: pd.DataFrame) -> list[dict[Any, Any]]:

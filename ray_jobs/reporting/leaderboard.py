@@ -140,7 +140,7 @@ def _captioning(experiment: Experiment, directory: RunDirectory, metrics: Ensemb
             return [*([name] if name else experiment.caption_sources()), *experiment.of_kind("fluency-detector")]
         reranking = _chosen_by(best, name)
         sources = reranking.captioners or ([name] if name else experiment.caption_sources())
-        return [*sources, *_scorers(reranking, experiment)]
+        return [*(source.removesuffix("/beam") for source in sources), *_scorers(reranking, experiment)]
 
     return _TaskResults(
         task="captioning",

@@ -76,9 +76,8 @@ def write_candidates(path: Path, directory: RunDirectory, ids: list[str], valued
 
 
 def test_some_members_get_their_own_weights_and_values(directory: RunDirectory) -> None:
-    some = with_members(directory.experiment, SOME)
     whole = {path: path.read_bytes() for path in directory.ensemble.iterdir()}
-    combine_some(some.model_dump_json())
+    combine_some(directory.experiment.model_dump_json(), SOME)
     target = directory.ensemble_of(SOME)
     found = SomeMembersMetrics.read(target)
     assert (found.members, found.clips, target.name) == (SOME, CLIPS, f"ensemble-{'-'.join(SOME)}")
@@ -100,7 +99,7 @@ def test_some_members_get_their_own_weights_and_values(directory: RunDirectory) 
 
 
 def test_retrievers_alone_only_retrieve(directory: RunDirectory) -> None:
-    combine_some(with_members(directory.experiment, SOME[:2]).model_dump_json())
+    combine_some(directory.experiment.model_dump_json(), SOME[:2])
     found = SomeMembersMetrics.read(directory.ensemble_of(SOME[:2]))
     assert found.captioning is None
     assert found.retrieval
@@ -109,7 +108,7 @@ def test_retrievers_alone_only_retrieve(directory: RunDirectory) -> None:
 def test_export_takes_what_was_chosen_for_exactly_these_members(directory: RunDirectory) -> None:
     some = with_members(directory.experiment, SOME)
     assert Choices.of_some(some, directory) == Choices.unsearched(some), "not combined yet"
-    combine_some(some.model_dump_json())
+    combine_some(directory.experiment.model_dump_json(), SOME)
     mark_done(directory.ensemble_of(SOME), directory.search_inputs())
     found, choices = SomeMembersMetrics.read(directory.ensemble_of(SOME)), Choices.of_some(some, directory)
     assert found.captioning

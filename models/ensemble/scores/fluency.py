@@ -6,6 +6,8 @@ import numpy as np
 
 from .base import Score, ScoringContext
 
+FLUENCY = "fluency_score"
+
 
 class FluencyScore(Score):
     """The negative probability that the text is damaged, from -1 to 0; 0 without a detector."""

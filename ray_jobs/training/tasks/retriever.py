@@ -98,13 +98,14 @@ class RetrieverTask(MemberTask):
         wrong = member.wrong_captions.number if member.wrong_captions else 0
         # beside both encoders, the loss takes next to nothing
         text = model.embed_text([LONGEST_CAPTION] * (pairs * (1 + wrong)))[:pairs]
+        joined = 2 if member.mixup_alpha and member.mixup_joins != "together" else 1  # clips in a row
         if member.audio_encoder.transformer:
             longest_s = min(experiment.features.max_duration_s, member.audio_encoder.max_seconds or math.inf)
-            metric: Tensor = model.metric(model.embed_longest(pairs, longest_s)) + model.metric(text)
+            metric: Tensor = model.metric(model.embed_longest(pairs, joined * longest_s)) + model.metric(text)
             return metric
         front_end = experiment.features.log_mel
         longest = int(experiment.features.max_duration_s * front_end.sample_rate / front_end.hop_length)
-        frames = min(longest, member.audio_encoder.max_frames or longest)
+        frames = joined * min(longest, member.audio_encoder.max_frames or longest)
         audio = model.embed_audio(torch.zeros(pairs, frames, front_end.n_mels), torch.full((pairs,), frames))
         embeddings: Tensor = model.metric(audio) + model.metric(text)
         return embeddings

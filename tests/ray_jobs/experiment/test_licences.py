@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ray_jobs import cli
+from ray_jobs import export
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.licences import LicenceError, check_commercial, corpus_uses, research_only
 from ray_jobs.experiment.loading import load_experiment
@@ -82,8 +82,9 @@ def test_stating_a_licence_makes_nothing_anew() -> None:
     assert silent.features_inputs() == told.features_inputs()
 
 
-def test_export_refuses_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as refused:
-        cli.main(["export", str(SMOKE), f"storage_path={tmp_path}", CLOTHO, "--commercial"])
-    assert refused.value.code == 2
-    assert "corpora.clotho (clotho): academic and non-commercial; of it: retriever-bge" in capsys.readouterr().err
+def test_export_refuses_before_any_work(tmp_path: Path) -> None:
+    experiment = load_experiment(SMOKE, [f"storage_path={tmp_path}", CLOTHO])
+    with pytest.raises(
+        LicenceError, match=r"corpora\.clotho \(clotho\): academic and non-commercial; of it: retriever"
+    ):
+        export.run(experiment, commercial=True)

@@ -23,7 +23,7 @@ def ensemble(**max_frames: int) -> Ensemble:
     made = Ensemble.__new__(Ensemble)
     made.manifest = SimpleNamespace(max_duration_s=2.0, log_mel=FRONT_END)  # type: ignore[assignment]
     made.codec, made.log_mel = load_codec("dac-soundscapes-16khz", 2), LogMel(FRONT_END)
-    made.retrievers = {"bge": SimpleNamespace()}  # type: ignore[dict-item]
+    made.retrievers = {"bge": SimpleNamespace(waveform_rate=None)}  # type: ignore[dict-item]
     made.captioners = {name: captioner("crop", frames) for name, frames in max_frames.items()}
     made.captioners["pooling"] = captioner("pool", 1)
     return made

@@ -331,8 +331,8 @@ def test_any_number_of_workers_reads_the_same_batches(tmp_path: Path, world: int
     """The same clips, captions and stretches of them, in the same steps."""
     task = weighted_task(tmp_path)
     workers = [epoch_of(task, 2, rank, world) for rank in range(world)]
-    for step, (log_mels, lengths, captions, clips, _) in enumerate(epoch_of(task, 2)):
-        for rank, (own, own_lengths, own_captions, own_clips, _) in enumerate(worker[step] for worker in workers):
+    for step, (log_mels, lengths, captions, clips, *_) in enumerate(epoch_of(task, 2)):
+        for rank, (own, own_lengths, own_captions, own_clips, *_) in enumerate(worker[step] for worker in workers):
             assert own_clips.tolist() == clips[rank::world].tolist()
             assert own_captions == captions[rank::world]
             assert own_lengths.tolist() == lengths[rank::world].tolist()
