@@ -45,8 +45,9 @@ def run(experiment: Experiment, names: list[str]) -> None:
         NotReadyError: if `combine` has not run on the whole experiment.
     """
     if outside := [name for name in names if name in experiment.members and name not in experiment.ensemble()]:
+        taking_part = ", ".join(experiment.ensemble())
         raise ConfigError(
-            f"--members: {outside[0]!r} only trains others and has no part in the ensemble ({', '.join(experiment.ensemble())})"
+            f"--members: {outside[0]!r} only trains others; expected members of the ensemble: {taking_part}"
         )
     some = with_members(experiment, names)
     directory = RunDirectory(experiment)
