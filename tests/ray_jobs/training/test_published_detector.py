@@ -109,6 +109,9 @@ def test_its_bundle_needs_neither_the_published_file_nor_the_encoders(
     class Written:
         def save(self, path: Path) -> None: ...
         def write(self, path: Path) -> None: ...
+        def needed_columns(self) -> list[str]:
+            return []
+
         def model_dump_json(self, indent: int) -> str:
             return "{}"
 
