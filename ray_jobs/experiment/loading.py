@@ -68,12 +68,12 @@ def _make_absolute(settings: BaseModel, keys: Iterable[str], *, or_name: bool = 
         *parents, last = key.split(".")
         node = reduce(getattr, parents, settings)
         path = getattr(node, last)
-        if path and (not or_name or Path(path).is_dir()):
+        if path and (not or_name or Path(path).expanduser().is_dir()):
             setattr(node, last, _absolute(path))
 
 
 def _absolute(path: str) -> str:
-    return path if "://" in path else str(Path(path).resolve())
+    return path if "://" in path else str(Path(path).expanduser().resolve())
 
 
 def _preset(raw: dict[str, Any], overrides: list[str]) -> Any:

@@ -124,6 +124,24 @@ def test_files_that_are_not_experiments(tmp_path: Path) -> None:
             load_experiment(tmp_path / "bad.yaml")
 
 
+def test_a_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "bert").mkdir()
+    overrides = ["storage_path=~/runs", "members.retriever-bge.text_encoder=~/bert"]
+    experiment = load_experiment(SMOKE, overrides)
+    retriever = experiment.members["retriever-bge"]
+    assert isinstance(retriever, RetrieverMember)
+    assert (experiment.storage_path, retriever.text_encoder.name) == (str(tmp_path / "runs"), str(tmp_path / "bert"))
+
+
+def test_a_name_that_a_score_has_is_refused() -> None:
+    for name, message in {"length": "a reranking score", "ensemble": "results call", "a/b": "expected a name"}.items():
+        with pytest.raises(ConfigError, match=message):
+            load_experiment(
+                SMOKE, [f"members.{name}={{kind: retriever, training: {{epochs: 1, learning_rate: 1e-3}}}}"]
+            )
+
+
 def test_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bert").mkdir()
