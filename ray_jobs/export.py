@@ -70,6 +70,8 @@ class Choices:
         if not is_done(path, directory.search_inputs()):
             return unsearched
         found = SomeMembersMetrics.read(path)
+        if found.members != list(experiment.members):  # `a-b` and `c` have the directory of `a` and `b-c`
+            return unsearched
         return cls(
             sampling=BestSampling.read(directory.search("sampling")).sampling,
             reranking=found.captioning.reranking if found.captioning else unsearched.reranking,
