@@ -124,16 +124,11 @@ def run(experiment: Experiment, members: str | None = None, commercial: bool = F
         say("export: done already")
         return
     metrics = EnsembleMetrics.read(directory.ensemble)
-    codec = load_codec(experiment.features.codec, experiment.features.codebooks)
-    manifest = _manifest(experiment, directory, codec)
     for leftover in [*directory.root.glob(".bundle*.partial"), *directory.root.glob(".bundle.*.old")]:
         shutil.rmtree(leftover)  # of a killed export: this one holds the run's lock
-    with _bundle(experiment, directory, directory.bundle, _notice(experiment)) as partial:
-        codec.save(partial / "codec" / "codec.safetensors")
-        if needs_references(manifest.needed_columns()):
-            save_file(TrainedMembers(experiment, REFERENCE_SPLIT).references, partial / REFERENCES)
-        (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    with _bundle(experiment, directory, directory.bundle) as partial:
         metrics.write(partial)
+        (partial / "NOTICE").write_text(_notice(experiment), encoding="utf-8")
     _finish(directory.bundle, inputs)
 
 
@@ -143,13 +138,8 @@ def _export_some(experiment: Experiment, directory: RunDirectory, some: Experime
     for name in names:
         require(directory.member(name), directory.member_inputs(name), "train", experiment.name)
     target = directory.root / f"{directory.bundle.name}-{'-'.join(names)}"
-    codec = load_codec(experiment.features.codec, experiment.features.codebooks)
-    manifest = _manifest(some, directory, codec, Choices.of_some(some, directory))
-    with _bundle(some, directory, target, _notice(experiment, names)) as partial:
-        codec.save(partial / "codec" / "codec.safetensors")
-        if needs_references(manifest.needed_columns()):
-            save_file(TrainedMembers(some, REFERENCE_SPLIT).references, partial / REFERENCES)
-        (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    with _bundle(some, directory, target, Choices.of_some(some, directory)) as partial:
+        (partial / "NOTICE").write_text(_notice(experiment, names), encoding="utf-8")
     _finish(target, fingerprint({name: directory.member_inputs(name) for name in names}))
 
 
@@ -177,16 +167,23 @@ def with_members(experiment: Experiment, names: list[str]) -> Experiment:
 
 
 @contextmanager
-def _bundle(experiment: Experiment, directory: RunDirectory, target: Path, notice: str) -> Iterator[Path]:
-    """Yield the unfinished bundle of an experiment's members, for all else; it is put in place afterwards."""
+def _bundle(
+    experiment: Experiment, directory: RunDirectory, target: Path, choices: Choices | None = None
+) -> Iterator[Path]:
+    """Yield the bundle of an experiment's members before it is put in place, for what else belongs into it."""
+    codec = load_codec(experiment.features.codec, experiment.features.codebooks)
+    manifest = _manifest(experiment, directory, codec, choices)
     with atomic_directory(target) as partial:
         for name in experiment.ensemble():
             # Further kept epochs, logs and lists of training clips are not needed to load a member.
             member = storage.pull(directory.member(name))
             ignored = shutil.ignore_patterns(KEPT, LOG, DOUBTFUL_PAIRS, "wandb", ".*")
             shutil.copytree(member, partial / "members" / name, ignore=ignored)
+        codec.save(partial / "codec" / "codec.safetensors")
+        if needs_references(manifest.needed_columns()):
+            save_file(TrainedMembers(experiment, REFERENCE_SPLIT).references, partial / REFERENCES)
+        (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         yield partial
-        (partial / "NOTICE").write_text(notice, encoding="utf-8")
         (partial / "SHA256SUMS").write_text(_checksums(partial), encoding="utf-8")
         if storage.is_remote(target):
             storage.remove(target)  # a push leaves files there that the new bundle lacks
@@ -215,9 +212,7 @@ def _notice(experiment: Experiment, names: list[str] | None = None) -> str:
     return NOTICE.format(corpora=corpora, codec=experiment.features.codec, published=published)
 
 
-def _manifest(
-    experiment: Experiment, directory: RunDirectory, codec: Codec, choices: Choices | None = None
-) -> BundleManifest:
+def _manifest(experiment: Experiment, directory: RunDirectory, codec: Codec, choices: Choices | None) -> BundleManifest:
     """Return the manifest of a bundle, by default with what the searches chose."""
     choices = choices or Choices.searched(directory)
     _check_members(experiment, directory)

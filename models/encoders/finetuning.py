@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 from torch import nn
@@ -63,19 +64,19 @@ def stack_depths(model: nn.Module, number: int) -> dict[str, int]:
     return depths
 
 
-class Finetuned(nn.Module):
+class Finetuned(nn.Module, ABC):
     """An audio encoder, of which its config says what is trained (`finetuning`, `frozen_layers`)."""
 
     config: AudioEncoderConfig
 
     @property
+    @abstractmethod
     def adapted(self) -> nn.Module:
         """Return what low-rank adapters are put into."""
-        raise NotImplementedError
 
+    @abstractmethod
     def layer_depths(self) -> dict[str, int]:
         """Return by name how many layers below the output each parameter acts, from 1 on."""
-        raise NotImplementedError
 
     def apply_finetuning(self) -> None:
         """Freeze what the config does not train, or add its adapters.

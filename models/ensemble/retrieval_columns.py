@@ -11,12 +11,11 @@ import numpy as np
 
 from ..captioner.model import Captioner
 from ..generation.candidates import BATCH, encoded_batches, search
+from ..generation.likelihood import log_likelihoods
 from ..generation.proposals import ClipInputs
 from ..retriever.model import Retriever
 from ..settings import BeamConfig
 from .retrieval_fusion import fuse
-
-PAIRS_AT_ONCE = 64  # of a clip and a query, in one pass of a decoder
 
 
 def best_clips(similarities: Mapping[str, np.ndarray], number: int) -> np.ndarray:
@@ -48,18 +47,14 @@ def likelihood_column(
         audio_embeddings: [N, D] that the captioner reads.
         best: [Q, K] from `best_clips`.
     """
-    clips, (rows, places) = best.ravel(), np.divmod(np.arange(best.size), best.shape[1])
-    asked = np.unique(clips)
-    found = np.empty(best.shape)
-    some = [codes[clip] for clip in asked]
+    asked = np.unique(best)
+    found, some = np.empty(best.shape), [codes[clip] for clip in asked]
     for numbers, states, mask in encoded_batches(captioner, some, audio_embeddings[asked], BATCH):
-        for number, own, seen in zip(asked[numbers], states, mask, strict=True):
-            pairs = np.flatnonzero(clips == number)
-            for at in range(0, len(pairs), PAIRS_AT_ONCE):
-                part = pairs[at : at + PAIRS_AT_ONCE]
-                texts = [queries[row] for row in rows[part]]
-                scores = captioner.log_likelihood(own.expand(len(part), -1, -1), seen.expand(len(part), -1), texts)
-                found[rows[part], places[part]] = scores.cpu().numpy()
+        places = [np.nonzero(best == clip) for clip in asked[numbers]]
+        texts = [list(dict.fromkeys(queries[row] for row in rows)) for rows, _ in places]
+        scores = log_likelihoods(captioner, states, mask, texts)
+        for (rows, columns), of_clip in zip(places, scores, strict=True):
+            found[rows, columns] = [of_clip[queries[row]] for row in rows]
     return spread(found - found.mean(1, keepdims=True), best, len(codes))
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..errors import TooFewClipsError
 
-Rule = Literal["one-standard-error", "best"]
+SettingRule = Literal["one-standard-error", "best"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,6 @@ class Choice:
     cross_validated: float  # mean over clips of the setting chosen without them
     held_out: np.ndarray  # [C] the values of which cross_validated is the mean
     best_value: float  # the highest mean of any setting
-    within: int  # settings within one standard error of the best
 
     @property
     def optimism(self) -> float:
@@ -40,8 +39,8 @@ class Choice:
         return self.value - self.cross_validated
 
 
-def pick(values: np.ndarray, complexity: np.ndarray, rule: Rule = "one-standard-error") -> tuple[int, int]:
-    """Return the index of the chosen setting, and how many settings are within one standard error of the best.
+def pick(values: np.ndarray, complexity: np.ndarray, rule: SettingRule = "one-standard-error") -> int:
+    """Return the index of the chosen setting.
 
     Args:
         values: [W, C] of each setting and clip; higher is better.
@@ -59,11 +58,11 @@ def pick(values: np.ndarray, complexity: np.ndarray, rule: Rule = "one-standard-
     within = means[best] - means <= errors + tolerance
     near = means >= means.max() - tolerance if rule == "best" else within
     order = np.lexsort((-means, np.where(near, np.round(complexity, 12), np.inf)))
-    return int(order[0]), int(within.sum())
+    return int(order[0])
 
 
 def cross_validate(
-    values: np.ndarray, complexity: np.ndarray, rule: Rule = "one-standard-error", folds: int = 5, seed: int = 0
+    values: np.ndarray, complexity: np.ndarray, rule: SettingRule = "one-standard-error", folds: int = 5, seed: int = 0
 ) -> Choice:
     """Choose on all clips, and value the choice on clips that had no part in it.
 
@@ -79,11 +78,11 @@ def cross_validate(
     held_out = np.empty(values.shape[1])
     for fold in range(fold_of.max() + 1):
         out = fold_of == fold
-        index, _ = pick(values[:, ~out], complexity, rule)
+        index = pick(values[:, ~out], complexity, rule)
         held_out[out] = values[index, out]
-    index, within = pick(values, complexity, rule)
+    index = pick(values, complexity, rule)
     means = values.mean(1)
-    return Choice(index, float(means[index]), float(held_out.mean()), held_out, float(means.max()), within)
+    return Choice(index, float(means[index]), float(held_out.mean()), held_out, float(means.max()))
 
 
 def fold_numbers(clips: int, folds: int, seed: int) -> np.ndarray:

@@ -65,7 +65,6 @@ class RerankingProblem(WeightProblem):
 
     Attributes:
         scores: [S, C, K], divided by `unit`.
-        unit: [S].
         allowed: [C, K] bool.
         value: [C, K] of each candidate.
     """
@@ -105,12 +104,6 @@ class RerankingProblem(WeightProblem):
         gain = self.value[clips, first] - self.value[clips, second]
         differences = (self.scores[:, clips, first] - self.scores[:, clips, second]).T * np.sign(gain)[:, None]
         return Pairs(differences[gain != 0], np.abs(gain[gain != 0]))
-
-    def outer(self, weights: np.ndarray) -> np.ndarray:
-        """Return weights [..., S] of the normalised scores themselves, their sizes summing to 1."""
-        scaled = weights / self.unit
-        found: np.ndarray = scaled / np.abs(scaled).sum(-1, keepdims=True)
-        return found
 
     def _total(self, weights: np.ndarray) -> np.ndarray:
         used = np.flatnonzero(weights)

@@ -56,7 +56,6 @@ class RetrievalProblem(WeightProblem):
 
     Attributes:
         scaled: [Q, N] of each of S retrievers, divided by `unit`.
-        unit: [S].
         target: [Q] the item that each query describes.
         clip_of: [Q] the clip, of those that the problem is about, that each query belongs to.
         clips: their number.
@@ -110,12 +109,6 @@ class RetrievalProblem(WeightProblem):
         wrong = np.concatenate([hard, drawn], 1)
         differences = [one[rows, place][:, None] - one[rows[:, None], wrong] for one in self.scaled]
         return Pairs(np.stack(differences, -1).reshape(-1, len(self.scaled)), np.ones(wrong.size))
-
-    def outer(self, weights: np.ndarray) -> np.ndarray:
-        """Return weights [..., S] of the normalised similarities themselves, their sizes summing to 1."""
-        scaled = weights / self.unit
-        found: np.ndarray = scaled / np.abs(scaled).sum(-1, keepdims=True)
-        return found
 
     def _total(self, weights: np.ndarray) -> np.ndarray:
         used = np.flatnonzero(weights)

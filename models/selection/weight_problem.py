@@ -38,10 +38,12 @@ class WeightProblem(ABC):
     """Weights [S] of S scores to find on C clips. Scores are on one scale, so that weights can be compared.
 
     Attributes:
+        unit: [S] what each score was divided by.
         prior: [S] the weights before any clip was seen.
         either_sign: [S] bool; weights of other scores are not negative.
     """
 
+    unit: np.ndarray
     prior: np.ndarray
     either_sign: np.ndarray
 
@@ -56,6 +58,12 @@ class WeightProblem(ABC):
     @abstractmethod
     def part(self, rows: np.ndarray) -> Self:
         """Return the problem on some clips; rows may repeat."""
+
+    def outer(self, weights: np.ndarray) -> np.ndarray:
+        """Return weights [..., S] of the scores before they were divided by `unit`, their sizes summing to 1."""
+        scaled = weights / self.unit
+        found: np.ndarray = scaled / np.abs(scaled).sum(-1, keepdims=True)
+        return found
 
     def _with(self, **parts: Any) -> Self:
         """Return a copy with other attributes, which shares all else."""

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from models.captioner.model import Captioner
-from models.ensemble import retrieval_columns
 from models.ensemble.retrieval_columns import best_clips, caption_column, captions_of, likelihood_column, spread
 from models.ensemble.retrieval_fusion import normalise_rows
+from models.generation import likelihood
 from models.generation.candidates import encoded_batches, search
 from models.generation.proposals import ClipInputs
 from models.settings import BeamConfig
@@ -28,11 +28,11 @@ def alone(captioner: Captioner, clips: Clips, query: str, clip: int) -> float:
     return float(captioner.log_likelihood(states, mask, [query])[0])
 
 
-@pytest.mark.parametrize("pairs_at_once", [1, 64])
+@pytest.mark.parametrize("texts_at_once", [1, 64])
 def test_likelihood_is_that_of_each_query_and_clip_alone(
-    captioner: Captioner, clips: Clips, monkeypatch: pytest.MonkeyPatch, pairs_at_once: int
+    captioner: Captioner, clips: Clips, monkeypatch: pytest.MonkeyPatch, texts_at_once: int
 ) -> None:
-    monkeypatch.setattr(retrieval_columns, "PAIRS_AT_ONCE", pairs_at_once)
+    monkeypatch.setattr(likelihood, "TEXTS_AT_ONCE", texts_at_once)
     column = likelihood_column(captioner, *clips, CAPTIONS, BEST)
     assert column.shape == (4, 5)
     for row, query in enumerate(CAPTIONS):

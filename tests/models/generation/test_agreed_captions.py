@@ -30,7 +30,7 @@ def test_of_all_beams_the_likeliest_for_all_is_kept(
 ) -> None:
     codes, audio = clips
     heard = {name: (1 + number) * audio for number, name in enumerate(captioners)}
-    found = agreed_captions(captioners, ClipInputs(codes, heard), BEAM, batch_size=2)
+    found = agreed_captions(captioners, ClipInputs(codes, heard), BEAM)
     assert len(found) == len(codes)
     for clip, agreed in enumerate(found):
         states = {name: encoded(one, codes[clip], heard[name][clip]) for name, one in captioners.items()}
