@@ -16,10 +16,10 @@ from ..metrics.retrieval import CUTOFF, average_precision, check_target, pessimi
 from .weight_search import TwoScoreCurve, curve
 
 
-def retrieval_weight_search(
+def query_precisions(
     similarities: Sequence[np.ndarray], target: np.ndarray, weightings: np.ndarray, method: str, rrf_k: float = RRF_K
 ) -> np.ndarray:
-    """Return mAP@10 [W] of the retrievers fused by each weighting [W, S]; equal to `retrieval_values` of `fuse`.
+    """Return average precision at 10 [W, Q] of each query by each weighting [W, S], as `retrieval_values` of `fuse`.
 
     Args:
         similarities: [Q, N] of each retriever.
@@ -31,14 +31,6 @@ def retrieval_weight_search(
         NonFiniteScoreError: naming the first such similarity.
         RetrievalInputError: a target that is not an item.
     """
-    means: np.ndarray = query_precisions(similarities, target, weightings, method, rrf_k).mean(1)
-    return means
-
-
-def query_precisions(
-    similarities: Sequence[np.ndarray], target: np.ndarray, weightings: np.ndarray, method: str, rrf_k: float = RRF_K
-) -> np.ndarray:
-    """Return average precision at 10 [W, Q] of each query; arguments as for `retrieval_weight_search`."""
     target = np.asarray(target)
     _check(similarities, target, weightings)
     queries, items = similarities[0].shape

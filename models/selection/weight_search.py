@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 
@@ -108,25 +107,15 @@ def _widest_best(means: np.ndarray, widths: np.ndarray) -> int:
     return int(np.where(best, widths, -1).argmax())
 
 
-def dense_weight_search(
-    scores: np.ndarray, allowed: np.ndarray, value: np.ndarray, weightings: np.ndarray
-) -> np.ndarray:
-    """Return the mean value [W] of the chosen candidates under each weighting.
+def chosen_values(scores: np.ndarray, allowed: np.ndarray, value: np.ndarray, weightings: np.ndarray) -> np.ndarray:
+    """Return the value [W, C] of each clip's chosen candidate under each weighting.
 
     Args:
         scores: [S, C, K].
         allowed: [C, K] bool, at least one True a clip (`allowed_candidates`).
         value: [C, K] of each candidate by the metric.
-        weightings: [W, S], such as `simplex_grid`.
+        weightings: [W, S].
     """
-    sums = np.zeros(len(weightings))
-    for index, _, values in _chosen(scores, allowed, value, weightings):
-        sums[index] += values.sum()
-    return sums / len(allowed)
-
-
-def chosen_values(scores: np.ndarray, allowed: np.ndarray, value: np.ndarray, weightings: np.ndarray) -> np.ndarray:
-    """Return the value [W, C] of each clip's chosen candidate; arguments as for `dense_weight_search`."""
     found = np.empty((len(weightings), len(allowed)))
     for index, clips, values in _chosen(scores, allowed, value, weightings):
         found[index, clips] = values
@@ -172,18 +161,6 @@ def _front(scores: np.ndarray, allowed: np.ndarray) -> np.ndarray:
         as_good = (rival >= scores).all(0) & (place < places)
         beaten |= (as_good | (rival > scores).all(0)) & allowed[:, place : place + 1]
     return ~beaten
-
-
-def simplex_grid(n: int, steps: int) -> np.ndarray:
-    """Return all weightings [W, n] of multiples of 1 / steps that sum to 1, W = (steps + n - 1 choose n - 1)."""
-    if n < 1 or steps < 1:
-        raise RerankingInputError(f"{n} weights in {steps} steps, expected at least 1 of each")
-    # stars and bars: n - 1 bars among the stars; a weight is the number of stars between two bars
-    bars = list(combinations(range(steps + n - 1), n - 1))
-    edges = np.full((len(bars), n + 1), -1)
-    edges[:, 1:-1] = np.array(bars, int).reshape(len(bars), n - 1)
-    edges[:, -1] = steps + n - 1
-    return (np.diff(edges, axis=1) - 1) / steps
 
 
 def check_search(scores: list[np.ndarray], allowed: np.ndarray, value: np.ndarray) -> None:

@@ -11,9 +11,9 @@ from models.selection.retrieval_precisions import (
     exact_two_retriever_search,
     item_precisions,
     query_precisions,
-    retrieval_weight_search,
 )
-from models.selection.weight_search import simplex_grid
+
+from .grids import simplex_grid
 
 
 @pytest.mark.parametrize("method", ["none", "z", "rank", "rrf"])
@@ -24,7 +24,7 @@ def test_retrieval_search_equals_the_metric_of_the_fused_matrix(method: str, mon
     similarities = [np.round(rng.normal(size=(60, 30)) + 2 * np.eye(30)[target], 1) for _ in range(3)]
     weightings = simplex_grid(3, 4)
     expected = [retrieval_values(fuse(similarities, w, method), target).corpus["map@10"] for w in weightings]
-    np.testing.assert_allclose(retrieval_weight_search(similarities, target, weightings, method), expected)
+    np.testing.assert_allclose(query_precisions(similarities, target, weightings, method).mean(1), expected)
     assert len(set(expected)) > 5
 
 
@@ -49,9 +49,9 @@ def test_fuse_refuses_what_does_not_fit() -> None:
     with pytest.raises(NonFiniteScoreError, match="similarity 0 of query 2, item 1"):
         fuse([bad], np.ones(1), "none")
     with pytest.raises(NonFiniteScoreError, match="similarity 1 of query 2, item 1"):
-        retrieval_weight_search([np.zeros((3, 2)), bad], np.zeros(3, int), np.ones((1, 2)), "none")
+        query_precisions([np.zeros((3, 2)), bad], np.zeros(3, int), np.ones((1, 2)), "none")
     with pytest.raises(RetrievalInputError, match="query 1"):
-        retrieval_weight_search([np.zeros((3, 2))], np.array([0, 2, 0]), np.ones((1, 1)), "none")
+        query_precisions([np.zeros((3, 2))], np.array([0, 2, 0]), np.ones((1, 1)), "none")
     with pytest.raises(RerankingInputError, match="softmax"):
         fuse([np.zeros((1, 2))], np.ones(1), "softmax")
 
@@ -85,7 +85,7 @@ def test_no_grid_finds_more_than_the_exact_search(seed: int) -> None:
     pair, target = noisy(seed, decimals=9)
     curve = exact_two_retriever_search(pair[0], pair[1], target, "none")
     weights = np.random.default_rng(seed).random(400)
-    grid = retrieval_weight_search(pair, target, np.stack([weights, 1 - weights], 1), "none")
+    grid = query_precisions(pair, target, np.stack([weights, 1 - weights], 1), "none").mean(1)
     np.testing.assert_allclose(grid, curve.mean_values[np.searchsorted(curve.breakpoints, weights) - 1])
     assert curve.best_value >= grid.max() - 1e-12
 

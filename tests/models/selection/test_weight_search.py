@@ -7,10 +7,10 @@ from models.ensemble.reranking import select
 from models.ensemble.score_arrays import NonFiniteScoreError, RerankingInputError
 from models.selection.weight_search import (
     chosen_values,
-    dense_weight_search,
     exact_two_score_search,
-    simplex_grid,
 )
+
+from .grids import simplex_grid
 
 
 def problem(seed: int, clips: int = 9, candidates: int = 7, whole: bool = False) -> tuple[np.ndarray, ...]:
@@ -53,7 +53,7 @@ def test_no_grid_finds_more(seed: int) -> None:
     curve = exact_two_score_search(scores[0], scores[1], allowed, value)
     # points on a corner are no part of any interval: random ones miss all of them
     weights = np.random.default_rng(seed).random(500)
-    grid = dense_weight_search(scores[:2], allowed, value, np.stack([weights, 1 - weights], 1))
+    grid = chosen_values(scores[:2], allowed, value, np.stack([weights, 1 - weights], 1)).mean(1)
     assert grid.max() <= curve.best_value + 1e-12
     interval = np.searchsorted(curve.breakpoints, weights) - 1
     np.testing.assert_allclose(grid, curve.mean_values[interval])
@@ -81,7 +81,7 @@ def test_disallowed_candidates_may_hold_anything() -> None:
         array[~allowed] = np.nan
     full = exact_two_score_search(scores[0], scores[1], allowed, value)
     np.testing.assert_array_equal(bare.mean_values, full.mean_values)
-    assert np.isfinite(dense_weight_search(scores, allowed, value, np.ones((1, 3)))).all()
+    assert np.isfinite(chosen_values(scores, allowed, value, np.ones((1, 3)))).all()
 
 
 def test_searches_refuse_nan_and_shapes() -> None:
@@ -89,7 +89,7 @@ def test_searches_refuse_nan_and_shapes() -> None:
     with pytest.raises(RerankingInputError, match="expected one"):
         exact_two_score_search(scores[0][:, 1:], scores[1], allowed, value)
     with pytest.raises(RerankingInputError, match="negative"):
-        dense_weight_search(scores, allowed, value, np.array([[0.5, 0.7, -0.2]]))
+        chosen_values(scores, allowed, value, np.array([[0.5, 0.7, -0.2]]))
     value[np.nonzero(allowed)[0][0], np.nonzero(allowed)[1][0]] = np.nan
     with pytest.raises(NonFiniteScoreError, match="value"):
         exact_two_score_search(scores[0], scores[1], allowed, value)
@@ -99,24 +99,12 @@ def test_searches_refuse_nan_and_shapes() -> None:
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_dense_search_equals_select(whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_of_weightings_equal_select(whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.selection.weight_search.CHUNK_CELLS", 20)
     scores, allowed, value = problem(5, clips=30, whole=whole)
     weightings = simplex_grid(3, 7)
     expected = [mean_value(scores, weights, allowed, value) for weights in weightings]
-    np.testing.assert_allclose(dense_weight_search(scores, allowed, value, weightings), expected)
-
-
-def test_simplex_grid() -> None:
-    grid = simplex_grid(3, 4)
-    assert grid.shape == (15, 3)
-    assert len(np.unique(grid, axis=0)) == 15
-    np.testing.assert_allclose(grid.sum(1), 1)
-    assert (grid >= 0).all()
-    assert simplex_grid(1, 5).tolist() == [[1.0]]
-    np.testing.assert_allclose(simplex_grid(2, 2), [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]])
-    with pytest.raises(RerankingInputError):
-        simplex_grid(0, 3)
+    np.testing.assert_allclose(chosen_values(scores, allowed, value, weightings).mean(1), expected)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -127,4 +115,3 @@ def test_values_of_clips_are_those_that_select_takes(seed: int) -> None:
     for weights, row in zip(weightings, found, strict=True):
         chosen = select(scores, weights, np.zeros(allowed.shape), allowed)
         np.testing.assert_array_equal(row, value[np.arange(len(chosen)), chosen])
-    np.testing.assert_allclose(found.mean(1), dense_weight_search(scores, allowed, value, weightings))
