@@ -49,10 +49,11 @@ def without(experiment: Experiment, names: Collection[str]) -> Experiment:
 def _lacking(experiment: Experiment, kind: str, reasons: dict[str, str]) -> str:
     assert experiment.time_limit
     limit, used = experiment.time_limit.total_seconds(), time_used(RunDirectory(experiment).root)
+    higher = spell_limit(2 * max(limit, used))
     listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     return (
         f"time_limit: found {spell_limit(limit)}, in which no {kind} was trained, expected enough for one epoch of one "
-        f"({listed}). {spell_duration(used)} are used: `enclap train` with time_limit={spell_limit(max(limit, used) * 2)} "
+        f"({listed}). {spell_duration(used)} are used: `enclap train` with time_limit={higher} "
         "goes on with at least as much time again"
     )
 

@@ -140,7 +140,7 @@ def _run_trials(
             ),
         ),
         tune.RunConfig(
-            # Tune does not go on with a search that was stopped: a higher limit is one of its own, on the same candidates
+            # Tune does not go on with a search that was stopped: each limit has its own, on the same candidates
             name=f"sampling-{directory.search_inputs()}" + (f"-{limit.total_seconds():g}" if limit else ""),
             **storage.for_ray(directory.checkpoints),
             callbacks=[TrialLines(name, search.objective, "on {clips} clips")],
