@@ -87,19 +87,18 @@ def search_sampling(
         split=SPLIT,
         seed=experiment.seed,
     )
-    return SearchOutcome(best, {"trials": trials, "surface": surface}, _cut(experiment, len(trials)))
+    return SearchOutcome(best, {"trials": trials, "surface": surface}, _cut(experiment, space, len(trials)))
 
 
-def _cut(experiment: Experiment, done: int) -> Cut | None:
+def _cut(experiment: Experiment, space: dict[str, Any], done: int) -> Cut | None:
     """Return where the time limit ended a search of this number of trials; None if they are all."""
-    planned = _planned(experiment, first_points(experiment, sampling_space(experiment)))
-    if experiment.time_limit is None or done >= planned:
-        return None
-    return Cut(done, planned, experiment.time_limit.total_seconds())
+    limit, planned = experiment.time_limit, _planned(experiment, space)
+    return Cut(done, planned, limit.total_seconds()) if limit and done < planned else None
 
 
-def _planned(experiment: Experiment, points: list[dict[str, Any]]) -> int:
-    return len(points) if experiment.search.searcher == "grid" else experiment.search.trials
+def _planned(experiment: Experiment, space: dict[str, Any]) -> int:
+    grid = experiment.search.searcher == "grid"
+    return len(first_points(experiment, space)) if grid else experiment.search.trials
 
 
 def overhead(trials: pd.DataFrame) -> float | None:
@@ -132,7 +131,7 @@ def _run_trials(
         tune.TuneConfig(
             metric=search.objective,
             mode="max",
-            num_samples=_planned(experiment, points),
+            num_samples=_planned(experiment, space),
             reuse_actors=True,
             search_alg=make_searcher(search.searcher, points + earlier, experiment.seed + len(earlier)),
             scheduler=make_scheduler(

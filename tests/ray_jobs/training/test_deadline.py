@@ -23,6 +23,7 @@ from ray_jobs.training.job import TrainingRequest
 from ray_jobs.training.trainer import start_training
 
 from ..small_training import MEMBER, write_experiment
+from .distilled import write_run
 
 EPOCHS = 4
 
@@ -120,12 +121,15 @@ def test_without_a_whole_epoch_a_member_is_left_out_and_its_steps_are_kept(tmp_p
     assert higher.left_out(MEMBER) == ""
 
 
-def test_time_that_is_used_up_is_told_and_leaves_members_out(tmp_path: Path, local_ray: None) -> None:
-    path = write_experiment(tmp_path / "small", 1, {})
+def test_used_up_time_leaves_out_what_has_not_begun_and_what_waits_for_it(tmp_path: Path, local_ray: None) -> None:
+    write_run(tmp_path)
+    path = tmp_path / "small.yaml"
     experiment = experiment_with(path, "1h")
     TimeUsed(seconds=3600.0).write(RunDirectory(experiment).root)
     directory = trained(experiment, never)
-    assert directory.left_out(MEMBER) == "the time was up before it could begin"
+    assert directory.left_out("retriever-a") == "the time was up before it could begin"
+    assert directory.left_out("captioner-a") == "waits for retriever-a, which is left out"
+    assert directory.left_out("student-c") == "waits for student-r, which is left out"
     train.run(experiment)  # and so it stays, without an error
-    assert not RunDirectory(load_experiment(path)).left_out(MEMBER)
-    assert not RunDirectory(experiment_with(path, "2h")).left_out(MEMBER)
+    for again in (load_experiment(path), experiment_with(path, "2h")):
+        assert not any(RunDirectory(again).left_out(name) for name in again.members)
