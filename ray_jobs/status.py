@@ -146,7 +146,7 @@ def read_status(root: Path | str) -> RunStatus:
 
 def _time(directory: RunDirectory) -> dict[str, float] | None:
     limit = directory.experiment.time_limit
-    return limit and {"limit_s": limit.total_seconds(), "used_s": time_used(directory.root)}
+    return {"limit_s": limit.total_seconds(), "used_s": time_used(directory.root)} if limit else None
 
 
 def _with_running(*stages: list[Part]) -> tuple[list[Part], ...]:

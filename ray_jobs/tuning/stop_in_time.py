@@ -26,6 +26,7 @@ class StopInTime(TimeoutStopper):
     def __init__(self, seconds: float, first: list[dict[str, Any]], progress: str, end: float) -> None:
         super().__init__(seconds)
         self.first, self.progress, self.end = list(first), progress, end
+        self.is_up = False
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Count a trial of the first settings that has ended; none is stopped by itself."""
@@ -35,7 +36,8 @@ class StopInTime(TimeoutStopper):
 
     def stop_all(self) -> bool:
         """Return whether the search ends."""
-        return bool(super().stop_all()) and not self.first
+        self.is_up = self.is_up or bool(super().stop_all())  # which logs a line each time
+        return self.is_up and not self.first
 
 
 def search_seconds(directory: RunDirectory) -> float | None:
