@@ -69,7 +69,7 @@ def test_what_is_there_is_searched_and_combined_in_time(folder: Path) -> None:
     assert set(metrics.retrieval) == {*RETRIEVERS, "ensemble"}
     assert {system.split("/")[0] for system in metrics.captioning} == {*CAPTIONERS, "ensemble"}
 
-    with pytest.raises(NotReadyError, match="student-. does not exist yet; run `enclap train`"):
+    with pytest.raises(NotReadyError, match=r"student-. does not exist yet; run `enclap train`"):
         search.run(limited(folder, "time_limit=2h"))
     higher = limited(folder, "time_limit=2h")
     leave_students_out(higher)
