@@ -372,6 +372,8 @@ def _run(job: str, file: Path, overrides: list[str] | None, look_only: bool = Fa
     Args:
         options: further arguments of the job's `run`.
     """
+    from ray_jobs.results.time_limit import say_cuts
+    from ray_jobs.results.time_used import counted
     from ray_jobs.run.directory import RunDirectory
     from ray_jobs.run.lock import only_writer
 
@@ -381,10 +383,11 @@ def _run(job: str, file: Path, overrides: list[str] | None, look_only: bool = Fa
         _connect()
         _job(job).run(experiment, True)
         return
-    with only_writer(directory.root):
+    with only_writer(directory.root), counted(directory):
         directory.write_experiment()
         _connect()
         _job(job).run(experiment, **options)
+        say_cuts(experiment, job)
 
 
 def _load(file: Path, overrides: list[str] | None) -> Experiment:

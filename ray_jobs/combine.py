@@ -43,6 +43,7 @@ from ray_jobs.results.metrics import (
     Systems,
     Values,
 )
+from ray_jobs.results.time_limit import without_left_out
 from ray_jobs.run import storage
 from ray_jobs.run.console import say
 from ray_jobs.run.directory import RunDirectory, commit, is_done, mark_done, package_versions, require
@@ -95,10 +96,12 @@ def run(experiment: Experiment) -> None:
         NotReadyError: if `search` has not run on this experiment.
         RecordError: if what search wrote cannot be read.
     """
+    experiment = without_left_out(experiment)
     directory = RunDirectory(experiment)
     for what in ("retrieval", "sampling", "reranking"):
-        require(directory.search(what), directory.search_inputs(), "search", experiment.name)
-    if is_done(directory.ensemble, directory.search_inputs()):
+        inputs = directory.inputs_of(what)
+        require(directory.search(what), inputs, "search", experiment.name, experiment.time_limit)
+    if is_done(directory.ensemble, directory.results_inputs()):
         say("combine: done already")
         return
     experiment.search.choose_objective(BestReranking.read(directory.search("reranking")).objective)
@@ -107,7 +110,7 @@ def run(experiment: Experiment) -> None:
     combined = ray.remote(num_cpus=1, num_gpus=gpus)(_combine).remote(experiment.model_dump_json(), commit())
     for line in ray.get(combined):
         say(f"combine: {line}", "yellow")
-    mark_done(directory.ensemble, directory.search_inputs())
+    mark_done(directory.ensemble, directory.results_inputs())
     say(f"combine: {storage.uri(directory.ensemble)}")
 
 

@@ -25,6 +25,7 @@ from ray_jobs.results.best import BestReranking
 from ray_jobs.results.metrics import CAPTION_VALUES, RETRIEVAL_VALUES, EnsembleMetrics, SystemComparison
 from ray_jobs.results.some_members import SomeCaptioning, SomeMembersMetrics, SomeRetrieval
 from ray_jobs.results.table import read_table
+from ray_jobs.results.time_limit import without_left_out
 from ray_jobs.run import storage
 from ray_jobs.run.console import say
 from ray_jobs.run.directory import RunDirectory, mark_done, require
@@ -44,6 +45,7 @@ def run(experiment: Experiment, names: list[str]) -> None:
         ConfigError: if these members cannot work alone.
         NotReadyError: if `combine` has not run on the whole experiment.
     """
+    experiment = without_left_out(experiment)
     if outside := [name for name in names if name in experiment.members and name not in experiment.ensemble()]:
         taking_part = ", ".join(experiment.ensemble())
         raise ConfigError(
@@ -51,14 +53,14 @@ def run(experiment: Experiment, names: list[str]) -> None:
         )
     some = with_members(experiment, names)
     directory = RunDirectory(experiment)
-    require(directory.ensemble, directory.search_inputs(), "combine", experiment.name)
+    require(directory.ensemble, directory.results_inputs(), "combine", experiment.name)
     experiment.search.choose_objective(BestReranking.read(directory.search("reranking")).objective)
     gpus = resources(some.search)["gpu"]
     combined = ray.remote(num_cpus=1, num_gpus=gpus)(combine_some).remote(experiment.model_dump_json(), names)
     for line in ray.get(combined):
         say(f"combine: {line}", "yellow")
     target = directory.ensemble_of(list(some.members))
-    mark_done(target, directory.search_inputs())
+    mark_done(target, directory.results_inputs())
     say(f"combine: {storage.uri(target)}")
 
 

@@ -30,6 +30,7 @@ from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling
 from ray_jobs.results.member import DOUBTFUL_PAIRS, MemberMetrics, checked_weights
 from ray_jobs.results.metrics import EnsembleMetrics
 from ray_jobs.results.some_members import SomeMembersMetrics
+from ray_jobs.results.time_limit import without_left_out
 from ray_jobs.run import storage
 from ray_jobs.run.console import say
 from ray_jobs.run.directory import RunDirectory, commit, is_done, mark_done, package_versions, require
@@ -67,7 +68,7 @@ class Choices:
     def of_some(cls, experiment: Experiment, directory: RunDirectory) -> Choices:
         """Return what `combine --members` chose for all members of `experiment`, or else `unsearched`."""
         path, unsearched = directory.ensemble_of(list(experiment.members)), cls.unsearched(experiment)
-        if not is_done(path, directory.search_inputs()):
+        if not is_done(path, directory.results_inputs()):
             return unsearched
         found = SomeMembersMetrics.read(path)
         if found.members != list(experiment.members):  # `a-b` and `c` have the directory of `a` and `b-c`
@@ -110,6 +111,7 @@ def run(experiment: Experiment, members: str | None = None, commercial: bool = F
         LicenceError: if `commercial`, naming these members and their corpora.
         RecordError: if what search or combine wrote cannot be read.
     """
+    experiment = without_left_out(experiment)
     names = None if members is None else [name.strip() for name in members.split(",")]
     some = None if names is None else with_members(experiment, names)
     if commercial:
@@ -118,7 +120,7 @@ def run(experiment: Experiment, members: str | None = None, commercial: bool = F
     if some:
         _export_some(experiment, directory, some)
         return
-    inputs = directory.search_inputs()
+    inputs = directory.results_inputs()
     require(directory.ensemble, inputs, "combine", experiment.name)
     if is_done(directory.bundle, inputs):
         say("export: done already")
@@ -136,7 +138,7 @@ def _export_some(experiment: Experiment, directory: RunDirectory, some: Experime
     """Write the members of `some`, of a larger experiment, alone into bundle-<names>/."""
     names = list(some.members)
     for name in names:
-        require(directory.member(name), directory.member_inputs(name), "train", experiment.name)
+        require(directory.member(name), directory.member_inputs(name), "train", experiment.name, experiment.time_limit)
     target = directory.root / f"{directory.bundle.name}-{'-'.join(names)}"
     with _bundle(some, directory, target, Choices.of_some(some, directory)) as partial:
         (partial / "NOTICE").write_text(_notice(experiment, names), encoding="utf-8")

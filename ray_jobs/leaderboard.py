@@ -16,6 +16,7 @@ from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.reporting.charts import label
 from ray_jobs.reporting.leaderboard import Entry, Leaderboard, read_leaderboard
+from ray_jobs.results.time_limit import without_left_out
 from ray_jobs.run.console import messages, show, spell_duration
 from ray_jobs.run.directory import RunDirectory
 from ray_jobs.run.entry import run_command
@@ -39,7 +40,7 @@ def run(source: str, overrides: list[str], extra_metrics: list[str], csv: str | 
         ConfigError: if there is no such run or experiment.
         InputError, RecordError: see `read_leaderboard`.
     """
-    experiment = _experiment(source, overrides)
+    experiment = without_left_out(_experiment(source, overrides))
     found = read_leaderboard(experiment, RunDirectory(experiment), extra_metrics)
     for task in ("captioning", "retrieval"):
         if entries := found.of(task):

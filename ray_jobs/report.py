@@ -8,6 +8,7 @@ from __future__ import annotations
 from models.files import write_text
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.reporting.page import render
+from ray_jobs.results.time_limit import cut_lines, without_left_out
 from ray_jobs.run import storage
 from ray_jobs.run.console import say
 from ray_jobs.run.directory import RunDirectory, is_done, mark_done, require
@@ -21,16 +22,18 @@ def run(experiment: Experiment) -> None:
         NotReadyError: if `combine` has not run on this experiment.
         RecordError: if what search or combine wrote cannot be read.
     """
+    cuts = cut_lines(experiment)
+    experiment = without_left_out(experiment)
     directory = RunDirectory(experiment)
-    require(directory.ensemble, directory.search_inputs(), "combine", experiment.name)
-    if is_done(directory.report, directory.search_inputs()):
+    require(directory.ensemble, directory.results_inputs(), "combine", experiment.name)
+    if is_done(directory.report, directory.results_inputs()):
         say("report: done already")
         return
     _pull(experiment, directory)
-    page = render(experiment, directory)
+    page = render(experiment, directory, cuts)
     write_text(directory.report / "index.html", page)
     storage.push(directory.report)
-    mark_done(directory.report, directory.search_inputs())
+    mark_done(directory.report, directory.results_inputs())
     say(f"report: {directory.report / 'index.html'} ({len(page.encode()) / 2**20:.1f} MiB)")
 
 

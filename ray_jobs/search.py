@@ -11,9 +11,10 @@ from models.files import write_frame
 from models.metrics.captions import MissingPartError, missing_parts
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.results.best import BestReranking, BestSampling, SearchOutcome, SearchRecord
+from ray_jobs.results.time_limit import without_left_out
 from ray_jobs.run import storage
 from ray_jobs.run.console import say
-from ray_jobs.run.directory import RunDirectory, is_done, mark_done, require
+from ray_jobs.run.directory import RunDirectory, mark_done, require
 from ray_jobs.run.entry import run_command
 from ray_jobs.run.session import check_room
 from ray_jobs.tuning.candidate_store import resources, validation_clip_ids, validation_directory
@@ -32,19 +33,20 @@ def run(experiment: Experiment) -> None:
         NotReadyError: if a member is not trained.
     """
     sampling_space(experiment)
+    experiment = without_left_out(experiment)
     directory = validation_directory(experiment)
     if replaced := experiment.search.choose_objective(_recorded_objective(directory)):
         say(f"search.objective: {replaced}", style="yellow")
     if reason := missing_parts(experiment.search.objective):
         raise MissingPartError(f"search.objective: {experiment.search.objective}: {reason}")
     for name in experiment.members:
-        require(directory.member(name), directory.member_inputs(name), "train", experiment.name)
+        require(directory.member(name), directory.member_inputs(name), "train", experiment.name, experiment.time_limit)
     each = {key.upper(): amount for key, amount in resources(experiment.search).items()}
     check_room(experiment, "search (cpus_per_trial, gpus_per_trial)", each)
     clip_ids = validation_clip_ids(directory, experiment)
     for what in ("retrieval", "sampling", "reranking"):
         target = directory.search(what)
-        if is_done(target, directory.search_inputs()):
+        if directory.is_searched(what):
             say(f"search: {what} is done already")
             continue
         outcome = _search(what, experiment, directory, clip_ids)
@@ -52,8 +54,10 @@ def run(experiment: Experiment) -> None:
             write_frame(target / f"{name}.parquet", frame)
         outcome.best.write(target)
         storage.push(target)
-        mark_done(target, directory.search_inputs())
+        mark_done(target, directory.inputs_of(what), **(outcome.cut.details() if outcome.cut else {}))
         say(f"search: {what}: {_brief(outcome.best)}")
+        if cut := outcome.cut:
+            say(f"search: the time limit cut: {cut.done} of {cut.planned} sampling settings", style="yellow")
         if isinstance(outcome.best, BestReranking):
             if alone := single_source(outcome.best):
                 say(f"search: captions are chosen from those of {alone} alone, which is better on clips held out")
@@ -70,7 +74,7 @@ def single_source(best: BestReranking) -> str:
 def _recorded_objective(directory: RunDirectory) -> Any:
     """Return the objective that the sampling of this search was chosen by; None where it is still to be searched."""
     sampling = directory.search("sampling")
-    return BestSampling.read(sampling).objective if is_done(sampling, directory.search_inputs()) else None
+    return BestSampling.read(sampling).objective if directory.is_searched("sampling") else None
 
 
 def _search(what: str, experiment: Experiment, directory: RunDirectory, clip_ids: list[str]) -> SearchOutcome[Any]:

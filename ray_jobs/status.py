@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,9 +20,12 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from models.records import RecordError
+from ray_jobs.experiment.duration import spell_limit
 from ray_jobs.features.files import SHARDS
 from ray_jobs.results.best import BEST, BestSweep
 from ray_jobs.results.member import NOT_VALIDATION, MemberMetrics, MemberProgress
+from ray_jobs.results.time_limit import left_out, without
+from ray_jobs.results.time_used import time_used
 from ray_jobs.run import storage
 from ray_jobs.run.console import console, messages, show, spell_duration
 from ray_jobs.run.directory import MARKER, RunDirectory, is_done
@@ -30,10 +34,18 @@ from ray_jobs.run.lock import LEASE_S, Owner, heartbeat_age_s, read_owner
 from ray_jobs.run.recorded import read_experiment
 
 # outdated: made from other settings, so the next job makes it again. stopped: begun, and no job works on it.
-State = Literal["waiting", "running", "stopped", "failed", "outdated", "done"]
+# left out: by the time limit.
+State = Literal["waiting", "running", "stopped", "failed", "outdated", "left out", "done"]
 AS_PUBLISHED = "published weights, not trained"
 FOLDED = ("validation", "")  # titles of columns that may be long
-STYLES = {"done": "green", "running": "bold", "failed": "red", "stopped": "yellow", "outdated": "yellow"}
+STYLES = {
+    "done": "green",
+    "running": "bold",
+    "failed": "red",
+    "stopped": "yellow",
+    "outdated": "yellow",
+    "left out": "yellow",
+}
 
 
 @dataclass(frozen=True)
@@ -76,6 +88,7 @@ class RunStatus:
     searches: list[Part]
     results: list[Part]
     sweeps: list[Part]  # by member; only those that are done, under whatever settings
+    time: dict[str, float] | None = None  # limit_s and used_s, where there is a limit
 
     @property
     def needs_help(self) -> bool:
@@ -92,7 +105,7 @@ def run(root: str, as_json: bool) -> None:
     """
     status = read_status(root)
     if as_json:
-        print(json.dumps(asdict(status), indent=2))
+        print(json.dumps({key: value for key, value in asdict(status).items() if key != "time" or value}, indent=2))
     else:
         _show(status)
     if status.needs_help:
@@ -107,15 +120,16 @@ def read_status(root: Path | str) -> RunStatus:
         RecordError: if another version wrote a member's files.
     """
     directory = RunDirectory(read_experiment(str(root)))
+    found = RunDirectory(without(directory.experiment, left_out(directory.experiment)))
     age, owner = heartbeat_age_s(directory.root), read_owner(directory.root)
     alive = age is not None and age < LEASE_S
     members = [_member(directory, name, alive) for name in directory.experiment.members]
-    searches = [_search(directory, what) for what in ("retrieval", "sampling", "reranking")]
+    searches = [_search(found, what) for what in ("retrieval", "sampling", "reranking")]
     results = [
-        Part(name, _state(path, directory.search_inputs()), {"path": storage.uri(path)})
+        Part(name, _state(path, found.results_inputs()), {"path": storage.uri(path)})
         for name, path in (("combine", directory.ensemble), ("export", directory.bundle), ("report", directory.report))
     ]
-    if alive and all(member.state == "done" for member in members):
+    if alive and all(member.state in ("done", "left out") for member in members):
         searches, results = _with_running(searches, results)
     return RunStatus(
         run=str(root),
@@ -126,7 +140,13 @@ def read_status(root: Path | str) -> RunStatus:
         searches=searches,
         results=results,
         sweeps=_sweeps(directory),
+        time=_time(directory),
     )
+
+
+def _time(directory: RunDirectory) -> dict[str, float] | None:
+    limit = directory.experiment.time_limit
+    return {"limit_s": limit.total_seconds(), "used_s": time_used(directory.root)} if limit else None
 
 
 def _with_running(*stages: list[Part]) -> tuple[list[Part], ...]:
@@ -135,8 +155,8 @@ def _with_running(*stages: list[Part]) -> tuple[list[Part], ...]:
     return tuple([replace(p, state="running") if p is first else p for p in of_stage] for of_stage in stages)
 
 
-def _state(path: Path, inputs: str) -> State:
-    if is_done(path, inputs):
+def _state(path: Path, inputs: str, limit: timedelta | None = None) -> State:
+    if is_done(path, inputs, limit):
         return "done"
     return "outdated" if storage.exists(path / MARKER) else "waiting"
 
@@ -155,23 +175,29 @@ def _corpus(directory: RunDirectory, name: str, alive: bool) -> Part:
 
 def _member(directory: RunDirectory, name: str, alive: bool) -> MemberStatus:
     member, path, inputs = directory.experiment.members[name], directory.member(name), directory.member_inputs(name)
-    status = MemberStatus(name, member.kind, _state(path, inputs), member.epochs)
+    status = MemberStatus(name, member.kind, _state(path, inputs, directory.experiment.time_limit), member.epochs)
     if status.state == "done":
         metrics = MemberMetrics.read(path)
         return replace(
             _with_values(status, metrics.best),
             epoch=metrics.epochs,
             seconds_per_epoch=metrics.seconds / metrics.epochs if metrics.epochs else None,
-            note=f"best of epoch {metrics.best['epoch']:.0f} by {metrics.chosen_by}"
-            if metrics.epochs
-            else AS_PUBLISHED,
+            note=_choice(metrics),
         )
+    if reason := directory.left_out(name):
+        return replace(status, state="left out", note=reason)
     if storage.exists(directory.checkpoints / f"{name}-{inputs}"):
         return _with_progress(replace(status, state="running" if alive else "stopped"), path)
-    edges = [
-        e for e in directory.experiment.edges(name) if not is_done(directory.member(e), directory.member_inputs(e))
-    ]
+    edges = [edge for edge in directory.experiment.edges(name) if not directory.is_trained(edge)]
     return replace(status, note=f"for {', '.join(edges)}") if status.state == "waiting" and edges else status
+
+
+def _choice(metrics: MemberMetrics) -> str:
+    """Say which epoch of a member was chosen."""
+    if not metrics.epochs:
+        return AS_PUBLISHED
+    note = f"best of epoch {metrics.best['epoch']:.0f} by {metrics.chosen_by}"
+    return f"{note}; cut by the time limit" if metrics.planned_epochs else note
 
 
 def _with_progress(status: MemberStatus, path: Path) -> MemberStatus:
@@ -208,11 +234,13 @@ def _with_values(status: MemberStatus, values: Mapping[str, float]) -> MemberSta
 
 def _search(directory: RunDirectory, what: str) -> Part:
     path = directory.search(what)
-    state = _state(path, directory.search_inputs())
+    state = _state(path, directory.inputs_of(what), directory.experiment.time_limit)
     if state != "done":
         return Part(what, state, {})
     found = BEST[what].read(path).model_dump(by_alias=True, include={"objective", "value", "map_at_10"})
-    return Part(what, state, found | {"trials": _rows(path / "trials.parquet")})
+    cut = directory.search_cut() if what == "sampling" else None
+    planned = {"of": cut.planned} if cut else {}
+    return Part(what, state, found | {"trials": _rows(path / "trials.parquet")} | planned)
 
 
 def _sweeps(directory: RunDirectory) -> list[Part]:
@@ -240,6 +268,9 @@ def _show(status: RunStatus) -> None:
         console.print(f"{status.run}: {status.owner}, last sign of life {status.heartbeat_age_s:.0f} s ago")
     else:
         console.print(f"{status.run}: nobody is working on it")
+    if status.time:
+        used, limit = spell_duration(status.time["used_s"]), spell_limit(status.time["limit_s"])
+        console.print(f"time_limit={limit}, of which {used} are used")
     members = _table("member", "state", "epoch", "loss", "validation", "per epoch", "left", "")
     for m in status.members:
         at = "-" if m.epoch is None else str(m.epoch)

@@ -61,7 +61,7 @@ def run(experiment: Experiment, member: str) -> None:
     directory = RunDirectory(experiment)
     require_features(directory)
     for edge in experiment.members[member].edges():
-        require(directory.member(edge), directory.member_inputs(edge), "train", experiment.name)
+        require(directory.member(edge), directory.member_inputs(edge), "train", experiment.name, experiment.time_limit)
     check_resources(experiment)
     if experiment.sweep.scheduler == "pbt" and _concurrent(experiment, member) < experiment.sweep.trials:
         raise ConfigError(

@@ -18,14 +18,16 @@ from ray_jobs.experiment.member_config import CaptionerMember
 from ray_jobs.features.dataset import require_features
 from ray_jobs.features.embeddings import CAPTIONS, are_there, captioned_splits, embedded_splits, weights_checksum
 from ray_jobs.results.member import note_failure
-from ray_jobs.run.console import count, say, show
-from ray_jobs.run.directory import RunDirectory, commit, is_done
+from ray_jobs.run import storage
+from ray_jobs.run.console import count, say, show, spell_duration
+from ray_jobs.run.directory import RunDirectory, commit
 from ray_jobs.run.entry import run_command
 from ray_jobs.training import tracking
 from ray_jobs.training.faults import reason
 from ray_jobs.training.job import TrainingRequest
 from ray_jobs.training.member_job import MemberJob
 from ray_jobs.training.plan import Need, by_critical_path, enlarged, fits, requests, shortage_of, table, take
+from ray_jobs.training.shares import TrainingTime
 from ray_jobs.training.trainer import collect_progress, start_training, wait_and_say
 
 
@@ -43,12 +45,14 @@ def run(experiment: Experiment, plan: bool = False) -> None:
     tracking.check(experiment)
     if not plan:
         check_resources(experiment)
-    todo = {name for name in experiment.members if not is_trained(experiment, directory, name)}
-    say(f"train: {count(len(todo), 'member')} to train, {len(experiment.members) - len(todo)} done already")
+    left_out = {name for name in experiment.members if directory.left_out(name)}
+    todo = {name for name in experiment.members if not is_trained(experiment, directory, name)} - left_out
+    done = len(experiment.members) - len(todo) - len(left_out)
+    say(f"train: {count(len(todo), 'member')} to train, {done} done already")
     for warning in warnings_of(experiment, todo):
         say(f"train: {warning}", style="yellow")
     if plan:
-        show_plan(experiment, todo)
+        show_plan(experiment, directory, todo)
         return
     require_features(directory)
     failed = train_members(experiment, directory, todo)
@@ -70,8 +74,8 @@ def warnings_of(experiment: Experiment, todo: set[str]) -> list[str]:
     return found
 
 
-def show_plan(experiment: Experiment, names: set[str]) -> None:
-    """Print which members run when, what a worker of each needs, and whether there is that."""
+def show_plan(experiment: Experiment, directory: RunDirectory, names: set[str]) -> None:
+    """Print which members run when, what a worker of each needs, whether there is that, and what the limit allows."""
     from ray_jobs.training.memory import device_bytes, task_of, worker_memory
 
     memory = {name: worker_memory(experiment, name) for name in sorted(names)}
@@ -91,13 +95,18 @@ def show_plan(experiment: Experiment, names: set[str]) -> None:
         if need.fits is False:
             advice = task_of(experiment.members[name]).memory_advice(name)
             say(f"{name} does not fit its device: {advice}", style="yellow")
+    if time := TrainingTime.of(experiment, directory, _cluster(experiment)):
+        ends = ", ".join(
+            f"{name} {spell_duration(time.share(name, names))}" for name in by_critical_path(experiment, names)
+        )
+        say(f"time_limit: {spell_duration(time.left)} for training; each member's latest end after its begin: {ends}")
     for shortage in shortages(experiment):
         say(f"not on this cluster: {shortage}", style="yellow")
 
 
 def is_trained(experiment: Experiment, directory: RunDirectory, name: str) -> bool:
     """Return whether a member is trained and, of a retriever, whether the embeddings that others read are there."""
-    if not is_done(directory.member(name), directory.member_inputs(name)):
+    if not directory.is_trained(name):
         return False
     if experiment.members[name].kind != "retriever":
         return True
@@ -116,11 +125,12 @@ def train_members(
     """Start members as their edges are done and resources are free; return the failed ones with their reasons.
 
     Args:
-        todo: the members to train; those that are trained are removed.
+        todo: the members to train; those that are trained, or left out for lack of time, are removed.
         start: starts one training, given the directory of all checkpoints.
     """
     progress = collect_progress()
     free = _cluster(experiment)
+    time = TrainingTime.of(experiment, directory, free)
     running: dict[ray.ObjectRef, str] = {}
     failed: dict[str, str] = {}
     waiting = by_critical_path(experiment, todo)
@@ -131,11 +141,18 @@ def train_members(
             if blocked:
                 failed[name] = f"waits for {blocked[0]}, which failed"
                 waiting.remove(name)
-            elif not todo.intersection(experiment.edges(name)) and fits(member, free):
-                take(member, free)
+            elif todo.intersection(experiment.edges(name)):
+                continue
+            elif time and settled(experiment, directory, name, time):
+                todo.discard(name)
                 waiting.remove(name)
-                say(f"train: {name} starts")
-                request = TrainingRequest(MemberJob.of(experiment, directory, name), commit(), progress)
+            elif fits(member, free):
+                take(member, free)
+                deadline = time.deadline(name, waiting) if time else None
+                waiting.remove(name)
+                say(f"train: {name} starts" + (f", for {spell_duration(deadline.left())} at most" if deadline else ""))
+                job = MemberJob.of(experiment, directory, name)
+                request = TrainingRequest(job, commit(), progress, deadline=deadline)
                 running[start(request, directory.checkpoints)] = name
         for reference in wait_and_say(list(running), progress):
             name = running.pop(reference)
@@ -148,8 +165,38 @@ def train_members(
                 note_failure(directory.member(name), experiment.members[name].epochs, failed[name])
             else:
                 todo.discard(name)
-                say(f"train: {name} is done", style="green")
+                if time and not directory.is_trained(name):
+                    leave_out(directory, name, "its first epoch did not end in its share of the time")
+                elif cut := directory.member_cut(name):
+                    say(f"train: {name} is cut after {cut.done} of {count(cut.planned, 'epoch')}", style="yellow")
+                else:
+                    say(f"train: {name} is done", style="green")
     return failed
+
+
+def settled(experiment: Experiment, directory: RunDirectory, name: str, time: TrainingTime) -> bool:
+    """Return whether a member whose edges are settled is not to be trained under the time limit, and say why.
+
+    It is there already where an edge that was to go on had no time to. Where no time is left, members that have not
+    begun are left out; others publish their best epoch so far.
+    """
+    absent = [edge for edge in experiment.edges(name) if directory.left_out(edge)]
+    if absent:
+        leave_out(directory, name, f"waits for {absent[0]}, which is left out")
+        return True
+    if is_trained(experiment, directory, name):
+        return True
+    has_begun = storage.exists(directory.checkpoints / f"{name}-{directory.member_inputs(name)}")
+    if time.left or has_begun or directory.is_trained(name) or not experiment.members[name].epochs:
+        return False
+    leave_out(directory, name, "the time was up before it could begin")
+    return True
+
+
+def leave_out(directory: RunDirectory, name: str, reason: str) -> None:
+    """Record that the time limit leaves a member out, and say so."""
+    directory.leave_out(name, reason)
+    say(f"train: {name} is left out: {reason}", style="yellow")
 
 
 def _cluster(experiment: Experiment) -> dict[str, float]:

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from corpora.registry import Corpus
 from models.errors import InputError
 from models.settings import BeamConfig, LogMelConfig, SamplingConfig, Settings, TokenEnsembleConfig
+from ray_jobs.experiment.duration import Duration
 from ray_jobs.experiment.member_config import AnyMember
 from ray_jobs.experiment.search_config import SearchConfig, SweepConfig
 
@@ -80,6 +81,13 @@ class Experiment(Settings):
         description="name of a file of settings that fills in what this file and the file that it extends leave out",
     )
     seed: int = Field(0, description="seed of everything random")
+    time_limit: Duration | None = Field(
+        None,
+        exclude_if=lambda value: value is None,  # as in runs from before there were limits
+        description="working time of all jobs of the run together, such as `8h`, `90m` or a number of seconds; members "
+        "and searches are stopped in time, and what is there is combined. If none, all is trained and searched to its "
+        "end",
+    )
     corpora: dict[str, Corpus] = Field(min_length=1, description="where audio and captions come from, by name")
     target_corpus: str = Field(
         description="name of the corpus whose validation split is searched on and whose test split is reported"

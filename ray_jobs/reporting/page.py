@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,11 @@ TEMPLATES = Path(__file__).parent / "templates"
 QUARANTINED = 20  # clips shown of each corpus
 
 
-def render(experiment: Experiment, directory: RunDirectory) -> str:
+def render(experiment: Experiment, directory: RunDirectory, cuts: Sequence[str] = ()) -> str:
     """Return the page as HTML that loads nothing from elsewhere.
+
+    Args:
+        cuts: what a time limit cut.
 
     Raises:
         RecordError: if what search or combine wrote cannot be read.
@@ -45,6 +49,7 @@ def render(experiment: Experiment, directory: RunDirectory) -> str:
         tables=tables(metrics),
         chance=chance(metrics),
         forests=forests(metrics.comparisons),
+        cuts=cuts,
         members=shown_members(experiment, directory),
         searches=searches(experiment, directory),
         clips=shown_clips(experiment, directory),

@@ -15,6 +15,7 @@ from models.ensemble.retrieval_fusion import RetrievalFusion
 from models.selection.rules import Rule
 from models.settings import SamplingConfig
 from ray_jobs.results.record import ResultPart, ResultRecord, omitted_when_none
+from ray_jobs.run.cuts import Cut
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -155,3 +156,4 @@ class SearchOutcome(Generic[Best]):
 
     best: Best
     frames: dict[str, pd.DataFrame]
+    cut: Cut | None = None  # where the time limit ended it

@@ -29,6 +29,7 @@ class MemberMetrics(ResultRecord):
     split: Literal["validation"]
     chosen_by: str  # name of the value by which the best epoch is chosen
     epochs: int  # trained; 0 for published weights that are used as they are, with their values as `best`
+    planned_epochs: int | None = omitted_when_none()  # where the time limit cut them
     best: Values  # of the best epoch
     kept_epochs: list[int]  # numbers of the epochs whose models are kept, best first
     parameters: int

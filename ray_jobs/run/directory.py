@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,14 @@ from models.errors import InputError
 from models.files import write_json, write_text
 from models.settings import SamplingConfig
 from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.duration import spell_limit
 from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.run import storage
+from ray_jobs.run.cuts import Cut
 
 PACKAGES = ("ray", "torch", "transformers", "timm", "descript-audio-codec", "aac-metrics", "numpy", "pandas", "pyarrow")
 MARKER = ".done.json"
+LEFT_OUT = ".left_out.json"  # in the directory of a member that a time limit left out
 # Settings of a corpus that its features do not depend on.
 NOT_OF_FEATURES = {"root", "licence", "commercial_use"}
 # Settings of a member that its weights do not depend on.
@@ -130,11 +134,17 @@ class RunDirectory:
         _leave_out(settings, ADDED_TO_MEMBERS.get(member.kind, {}))
         _leave_out(settings["training"] or {}, ADDED_TO_TRAINING)
         _leave_out(settings.get("audio_encoder", {}), ADDED_TO_AUDIO_ENCODERS)
-        edges = [self.member_inputs(edge) for edge in member.edges()]
+        edges = [self._weights_inputs(edge) for edge in member.edges()]
         return fingerprint(settings, self.experiment.seed, self.features_inputs(), edges)
 
+    def _weights_inputs(self, name: str) -> str:
+        """Return the fingerprint of a member's weights as others read them: also of where a time limit cut them."""
+        inputs = self.member_inputs(name)
+        cut = self._standing_cut(self.member(name), inputs)
+        return fingerprint(inputs, cut.done) if cut else inputs
+
     def members_inputs(self) -> str:
-        return fingerprint({name: self.member_inputs(name) for name in self.experiment.members})
+        return fingerprint({name: self._weights_inputs(name) for name in self.experiment.members})
 
     def candidates_inputs(self, sampling: SamplingConfig) -> str:
         """Return the fingerprint of the candidates that members propose for validation clips with these parameters."""
@@ -149,6 +159,51 @@ class RunDirectory:
         _leave_out(search, ADDED_TO_SEARCH)
         return fingerprint(self.members_inputs(), search, e.sampling, e.beam, joint, e.target_corpus)
 
+    def results_inputs(self) -> str:
+        """Return the fingerprint of all that follows the sampling search, which a time limit may have cut."""
+        cut = self.search_cut()
+        return fingerprint(self.search_inputs(), cut.done) if cut else self.search_inputs()
+
+    def inputs_of(self, search: str) -> str:
+        return self.results_inputs() if search == "reranking" else self.search_inputs()
+
+    # What the time limit left undone; under a higher limit it is no longer done.
+
+    def is_trained(self, name: str) -> bool:
+        return is_done(self.member(name), self.member_inputs(name), self.experiment.time_limit)
+
+    def is_searched(self, what: str) -> bool:
+        return is_done(self.search(what), self.inputs_of(what), self.experiment.time_limit)
+
+    def member_cut(self, name: str) -> Cut | None:
+        return self._standing_cut(self.member(name), self.member_inputs(name))
+
+    def search_cut(self) -> Cut | None:
+        return self._standing_cut(self.search("sampling"), self.search_inputs())
+
+    def _standing_cut(self, path: Path, inputs: str) -> Cut | None:
+        if self.experiment.time_limit is None:
+            return None
+        cut = recorded_cut(path, inputs)
+        return cut if cut and cut.stands(self.experiment.time_limit) else None
+
+    def leave_out(self, name: str, reason: str) -> None:
+        """Record that the time limit leaves a member out; so it stays until the limit is raised."""
+        assert self.experiment.time_limit
+        cut = Cut(0, self.experiment.members[name].epochs, self.experiment.time_limit.total_seconds())
+        record = {"inputs": self.member_inputs(name), "reason": reason, **cut.details()}
+        write_json(self.member(name) / LEFT_OUT, record)
+        storage.push(self.member(name) / LEFT_OUT)
+
+    def left_out(self, name: str) -> str:
+        """Return why the time limit left a member out; empty where it did not."""
+        if self.experiment.time_limit is None or self.is_trained(name):
+            return ""
+        found = marker(self.member(name), LEFT_OUT)
+        cut = Cut.of(found)
+        stands = cut and cut.stands(self.experiment.time_limit) and found["inputs"] == self.member_inputs(name)
+        return str(found["reason"]) if stands else ""
+
 
 def _leave_out(settings: dict[str, Any], defaults: dict[str, Any]) -> None:
     """Remove the fields that have these defaults."""
@@ -157,18 +212,29 @@ def _leave_out(settings: dict[str, Any], defaults: dict[str, Any]) -> None:
             del settings[field]
 
 
-def is_done(directory: Path, inputs: str) -> bool:
+def is_done(directory: Path, inputs: str, limit: timedelta | None = None) -> bool:
     """Return whether `directory` holds the finished result of these inputs.
 
     A marker that cannot be read, such as one cut by a full disk, marks nothing: the work is done again.
+
+    Args:
+        limit: the present time limit; what an equal or higher one cut counts as finished.
     """
-    return marker(directory).get("inputs") == inputs
+    found = marker(directory)
+    cut = Cut.of(found)
+    return found.get("inputs") == inputs and (cut is None or cut.stands(limit))
 
 
-def marker(directory: Path) -> dict[str, Any]:
+def recorded_cut(directory: Path, inputs: str) -> Cut | None:
+    """Return where a time limit, be it the present one or a lower one, cut the result of these inputs."""
+    found = marker(directory)
+    return Cut.of(found) if found.get("inputs") == inputs else None
+
+
+def marker(directory: Path, name: str = MARKER) -> dict[str, Any]:
     """Return what `mark_done` wrote of a directory; nothing where that is missing or cannot be read."""
     try:
-        content = json.loads(storage.read_bytes(directory / MARKER))
+        content = json.loads(storage.read_bytes(directory / name))
     except (FileNotFoundError, IsADirectoryError, RecursionError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -180,10 +246,12 @@ def mark_done(directory: Path, inputs: str, **details: Any) -> None:
     storage.push(directory / MARKER)
 
 
-def require(directory: Path, inputs: str, command: str, experiment_name: str) -> None:
-    """Raise NotReadyError unless `directory` holds the finished result of these inputs."""
-    if not is_done(directory, inputs):
+def require(directory: Path, inputs: str, command: str, experiment_name: str, limit: timedelta | None = None) -> None:
+    """Raise NotReadyError unless `directory` holds the finished result of these inputs (`is_done`)."""
+    if not is_done(directory, inputs, limit):
         state = "was made from other settings" if storage.exists(directory / MARKER) else "does not exist yet"
+        if cut := recorded_cut(directory, inputs):
+            state = f"was cut by time_limit={spell_limit(cut.limit_s)}, which no longer holds"
         where = storage.uri(directory)
         raise NotReadyError(f"{where} {state}; run `enclap {command}` on the file of {experiment_name} first")
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ray_jobs.experiment.member_config import Resources, Training
 from ray_jobs.run import storage
+from ray_jobs.training.deadline import Deadline
 
 if TYPE_CHECKING:
     import ray.actor
@@ -77,3 +79,9 @@ class TrainingRequest:
     commit: str  # of the code, for the record
     progress: ray.actor.ActorHandle | None  # a `trainer.Progress`, which takes a line after every epoch
     start: ray.train.Checkpoint | None = None  # of a training of the same member under other settings
+    deadline: Deadline | None = None  # where the run has a time limit
+
+    @property
+    def limit(self) -> timedelta | None:
+        """Return the time limit of the run."""
+        return timedelta(seconds=self.deadline.limit_s) if self.deadline else None

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from ray_jobs.results.member import NOT_VALIDATION, MemberProgress, Speed
 from ray_jobs.run import storage
 from ray_jobs.run.console import spell_duration
+from ray_jobs.run.cuts import Cut
 from ray_jobs.run.directory import is_done, mark_done
+from ray_jobs.training.deadline import Deadline
 from ray_jobs.training.faults import LossIsNaNError, actionable_errors, hang_watchdog
 from ray_jobs.training.fsdp import Shards, clip_gradients
 from ray_jobs.training.job import TrainingJob, TrainingRequest
@@ -50,37 +52,53 @@ def train_worker(request: TrainingRequest) -> None:
 
     task = make_task(job)
     with tempfile.TemporaryDirectory() as scratch, actionable_errors(job, task.memory_remedy, Path(scratch)):
-        if not broadcast_from_rank_zero(is_done(job.output, job.inputs)):
+        if not broadcast_from_rank_zero(is_done(job.output, job.inputs, request.limit)):
             if job.is_trained:
                 task.begin(rank, world, say)
                 broadcast_from_rank_zero(None)  # every worker has done its share
-                _train(TrainingState(task, Path(scratch), rank, world, request.start), request.commit, say)
+                state = TrainingState(task, Path(scratch), rank, world, request.start, request.deadline)
+                _train(state, request.commit, say)
             elif rank == 0:
                 _publish(task, _untrained(task, Path(scratch)), request.commit)
-        broadcast_from_rank_zero(None)  # the result is published
-        task.finish(rank, world, say)
+        if broadcast_from_rank_zero(is_done(job.output, job.inputs, request.limit)):  # it is published
+            task.finish(rank, world, say)
 
 
 def _train(state: TrainingState, commit: str, say: Callable[[str], None]) -> None:
-    """Train all epochs that are left, and publish the result."""
+    """Train all epochs that are left, or as far as the time allows, and publish the result."""
     job = state.task.job
     tracking = Tracking(job, state.epoch, state.world) if state.rank == 0 else None
-    while state.epoch < job.training.epochs and not state.is_stale():
-        epoch = state.run_epoch(say)
-        if tracking:
-            tracking.log(epoch)
-            for line in _lines(job, epoch):
-                say(line)
+    with suppress(TimeIsUpError):
+        while state.epoch < job.training.epochs and not state.is_stale() and not state.is_late():
+            epoch = state.run_epoch(say)
+            if tracking:
+                tracking.log(epoch)
+                for line in _lines(job, epoch):
+                    say(line)
     if tracking:
         tracking.close()
-        state.publish(commit)
+        if state.history:
+            state.publish(commit)
+
+
+class TimeIsUpError(Exception):
+    """The deadline came before the end of an epoch."""
 
 
 class TrainingState:
     """Model, optimizer, schedule, averages, history: all that resuming needs."""
 
-    def __init__(self, task: Task, scratch: Path, rank: int, world: int, start: ray.train.Checkpoint | None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        scratch: Path,
+        rank: int,
+        world: int,
+        start: ray.train.Checkpoint | None,
+        deadline: Deadline | None = None,
+    ) -> None:
         self.task, self.scratch, self.rank, self.world = task, scratch, rank, world
+        self.deadline, self.cut, self.epoch_s = deadline, False, 0.0
         self.training, self.device = task.job.training, ray.train.torch.get_device()
         own = ray.train.get_checkpoint()
         checkpoint = own or start
@@ -125,6 +143,7 @@ class TrainingState:
             setattr(self, field, saved[field])
         if self.history:
             self.task.keep_monitor(self.history[-1])
+            self.epoch_s = self.history[-1]["seconds"]
 
     def is_stale(self) -> bool:
         """Return whether validation got no better for `patience` epochs; all workers get the first one's answer."""
@@ -132,14 +151,26 @@ class TrainingState:
             return False
         return broadcast_from_rank_zero(epochs_without_gain(self._scores()) >= self.training.patience)
 
+    def is_late(self) -> bool:
+        """Return whether the next epoch would end after the deadline, if it takes as long as the last one."""
+        if self.deadline is None or not self.history:
+            return False
+        expected = self.epoch_s * (1 - self.step / self.steps)
+        self.cut = broadcast_from_rank_zero(self.deadline.left() < expected)
+        return self.cut
+
     def run_epoch(self, say: Callable[[str], None] = lambda _: None) -> Validation:
         """Train one epoch, or the rest of an interrupted one, validate, and return the values to log.
 
         Args:
             say: is told every ten seconds how it goes, by the first worker.
+
+        Raises:
+            TimeIsUpError: if the deadline comes first; the steps that were made are in a checkpoint then.
         """
         resources = self.task.job.resources
-        every, start = resources.checkpoint_steps, time.monotonic()
+        every, begun = resources.checkpoint_steps, time.monotonic()
+        first, start, self.next_look = self.step, begun, self.step + 1
         if self.step == 0:
             self.task.begin_epoch(self.model, self.epoch)
         self.parallel.train()
@@ -151,9 +182,12 @@ class TrainingState:
                 self._step(batches)
                 self.step += 1
                 self._tell_speed(say)
-                if every and self.step % every == 0 and self.step < self.steps:
+                self.cut = self._time_is_up((time.monotonic() - begun) / (self.step - first))
+                if self.cut or (every and self.step % every == 0 and self.step < self.steps):
                     self.seconds, start = self.seconds + time.monotonic() - start, time.monotonic()
                     self._report({"epoch": self.epoch, "step": self.step})
+                if self.cut:
+                    raise TimeIsUpError
                 alive()  # not before: reading the first batch may take long
         seconds = self.seconds + time.monotonic() - start
         values = {
@@ -174,7 +208,16 @@ class TrainingState:
             self.history.append(values)
             keep_best(chosen, self.scratch / KEPT, self._scores(), self.training.keep_epochs)
         self._report(values)
+        self.epoch_s = time.monotonic() - begun
         return Validation(values, warnings)
+
+    def _time_is_up(self, seconds_per_step: float) -> bool:
+        """Return whether the deadline has come before the end of an epoch; all workers look at the same steps."""
+        if self.deadline is None or not self.next_look <= self.step < self.steps:
+            return False
+        steps = broadcast_from_rank_zero(self.deadline.steps_to_next_look(seconds_per_step))
+        self.next_look = self.step + steps
+        return steps == 0
 
     def _tell_speed(self, say: Callable[[str], None]) -> None:
         """Say and write how fast the epoch goes, if the last time is ten seconds ago."""
@@ -278,8 +321,10 @@ class TrainingState:
             epochs=best_epochs(self._scores(), self.training.keep_epochs),
             history=self.history,
             parameters=sum(parameter.numel() for parameter in self.model.parameters()),
+            planned=self.training.epochs if self.cut else None,
         )
-        _publish(self.task, trained, commit)
+        cut = Cut(self.epoch, self.training.epochs, self.deadline.limit_s) if self.deadline and self.cut else None
+        _publish(self.task, trained, commit, cut)
 
 
 def _untrained(task: Task, scratch: Path) -> Trained:
@@ -294,13 +339,13 @@ def _untrained(task: Task, scratch: Path) -> Trained:
     )
 
 
-def _publish(task: Task, trained: Trained, commit: str) -> None:
+def _publish(task: Task, trained: Trained, commit: str, cut: Cut | None = None) -> None:
     """Put the result where the run directory promises it, and mark it done."""
     output = task.job.output
     task.publish(trained, commit)
     storage.remove(output / MemberProgress.FILE)
     storage.push(output)
-    mark_done(output, task.job.inputs)
+    mark_done(output, task.job.inputs, **(cut.details() if cut else {}))
 
 
 def _lines(job: TrainingJob, epoch: Validation) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass
 
 from rich.filesize import decimal
@@ -65,6 +66,32 @@ def by_critical_path(experiment: Experiment, names: set[str]) -> list[str]:
         return path[name]
 
     return sorted((name for name in experiment.members if name in names), key=lambda name: -epochs_to_the_end(name))
+
+
+def steps_after(experiment: Experiment, steps: dict[str, float], cluster: dict[str, float]) -> dict[str, float]:
+    """Return the steps that each member must leave between its end and that of all, if steps take equally long.
+
+    The members are laid out backwards from the end: each before those that wait for it, as many side by side as the
+    cluster holds, and those that start last first.
+
+    Args:
+        steps: of the members that are still to be trained.
+        cluster: holds each of them alone.
+    """
+    todo, free, now = by_critical_path(experiment, set(steps))[::-1], dict(cluster), 0.0
+    running: list[tuple[float, str]] = []  # and the steps after their start
+    found: dict[str, float] = {}
+    while todo or running:
+        for name in list(todo):
+            awaited = any(name in experiment.edges(other) for other in (*todo, *(other for _, other in running)))
+            if not awaited and fits(experiment.members[name], free):
+                found[name] = now
+                take(experiment.members[name], free)
+                heapq.heappush(running, (now + steps[name], name))
+                todo.remove(name)
+        now, done = heapq.heappop(running)
+        take(experiment.members[done], free, +1)
+    return found
 
 
 def waves(experiment: Experiment, names: set[str], cluster: dict[str, float]) -> list[list[str]]:

@@ -13,6 +13,7 @@ from ray.train.torch import TorchTrainer
 
 from ray_jobs.run import storage
 from ray_jobs.run.console import say
+from ray_jobs.run.directory import is_done
 from ray_jobs.training.job import TrainingRequest
 
 POLL_S = 2.0
@@ -45,7 +46,7 @@ def this_node() -> dict[str, str]:
 
 
 def start_training(request: TrainingRequest, checkpoints: Path) -> ray.ObjectRef:
-    """Start a training on this node; its checkpoints are removed when it is published."""
+    """Start a training on this node; its checkpoints are removed when it is published, unless a time limit cut it."""
     return _fit.options(label_selector=this_node()).remote(request, checkpoints)
 
 
@@ -54,7 +55,8 @@ def _fit(request: TrainingRequest, checkpoints: Path) -> None:
     """Run one trainer to its end."""
     trainer = make_trainer(request, checkpoints)
     trainer.fit()
-    storage.remove(checkpoints / str(trainer.run_config.name))  # the output directory has the result
+    if is_done(request.job.output, request.job.inputs):
+        storage.remove(checkpoints / str(trainer.run_config.name))  # the output directory has the result
 
 
 def wait_and_say(running: list[ray.ObjectRef], progress: ray.actor.ActorHandle) -> list[ray.ObjectRef]:

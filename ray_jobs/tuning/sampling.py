@@ -20,18 +20,21 @@ from models.selection.cross_validation import cross_validate
 from models.selection.weight_surface import behind_best
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.results.best import BestSampling, SearchOutcome
+from ray_jobs.results.table import read_table
 from ray_jobs.run import storage
-from ray_jobs.run.directory import RunDirectory
+from ray_jobs.run.cuts import Cut
+from ray_jobs.run.directory import RunDirectory, recorded_cut
 from ray_jobs.tuning.candidate_store import SPLIT, CandidateStore, build_all, resources, rung_sizes, shard_slices
 from ray_jobs.tuning.inner_search import solve
 from ray_jobs.tuning.sampling_space import (
     distance,
     first_points,
     own_setting,
-    paper_setting,
     sampling_space,
     setting,
+    settings_tried_fully,
 )
+from ray_jobs.tuning.stop_in_time import StopInTime, search_seconds
 from ray_jobs.tuning.trials import TrialLines, make_scheduler, make_searcher, run_trials
 
 RETRIES = 2  # of a trial whose node went away; the candidates it drew are kept
@@ -84,7 +87,18 @@ def search_sampling(
         split=SPLIT,
         seed=experiment.seed,
     )
-    return SearchOutcome(best, {"trials": trials, "surface": surface})
+    return SearchOutcome(best, {"trials": trials, "surface": surface}, _cut(experiment, space, len(trials)))
+
+
+def _cut(experiment: Experiment, space: dict[str, Any], done: int) -> Cut | None:
+    """Return where the time limit ended a search of this number of trials; None if they are all."""
+    limit, planned = experiment.time_limit, _planned(experiment, space)
+    return Cut(done, planned, limit.total_seconds()) if limit and done < planned else None
+
+
+def _planned(experiment: Experiment, space: dict[str, Any]) -> int:
+    grid = experiment.search.searcher == "grid"
+    return len(first_points(experiment, space)) if grid else experiment.search.trials
 
 
 def overhead(trials: pd.DataFrame) -> float | None:
@@ -106,7 +120,10 @@ def _run_trials(
     """Return the last results of all trials; a search that was interrupted goes on where it was."""
     search, points = experiment.search, first_points(experiment, space)
     sizes = rung_sizes(len(clip_ids), search)
-    name = "search: sampling"
+    name, limit, seconds = "search: sampling", experiment.time_limit, search_seconds(directory)
+    given = settings_tried_fully(experiment, space)
+    stop = None if seconds is None else StopInTime(seconds, given, "clips", sizes[-1])
+    earlier = [point for point in earlier_points(experiment, directory, space) if point not in points]
     results = run_trials(
         name,
         tune.with_resources(tune.with_parameters(_trial, experiment=experiment, clip_ids=clip_ids), resources(search)),
@@ -114,17 +131,19 @@ def _run_trials(
         tune.TuneConfig(
             metric=search.objective,
             mode="max",
-            num_samples=len(points) if search.searcher == "grid" else search.trials,
+            num_samples=_planned(experiment, space),
             reuse_actors=True,
-            search_alg=make_searcher(search.searcher, points, experiment.seed),
+            search_alg=make_searcher(search.searcher, points + earlier, experiment.seed + len(earlier)),
             scheduler=make_scheduler(
                 search.scheduler if len(sizes) > 1 else "none", "clips", sizes[0], sizes[-1], search.reduction
             ),
         ),
         tune.RunConfig(
-            name=f"sampling-{directory.search_inputs()}",
+            # Tune does not go on with a search that was stopped: each limit has its own, on the same candidates
+            name=f"sampling-{directory.search_inputs()}" + (f"-{limit.total_seconds():g}" if limit else ""),
             **storage.for_ray(directory.checkpoints),
             callbacks=[TrialLines(name, search.objective, "on {clips} clips")],
+            stop=stop,
             failure_config=tune.FailureConfig(max_failures=RETRIES),
             verbose=0,
         ),
@@ -132,7 +151,18 @@ def _run_trials(
     )
     if results.num_errors:
         raise RuntimeError(f"{results.num_errors} sampling trials failed, the first: {results.errors[0]}")
-    return results.get_dataframe()
+    frame = results.get_dataframe()
+    return frame[frame["clips"].notna()]  # a trial that was stopped may not have reported anything
+
+
+def earlier_points(experiment: Experiment, directory: RunDirectory, space: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the settings that were tried before a lower time limit ended the search: their candidates are there."""
+    path = directory.search("sampling")
+    if not recorded_cut(path, directory.search_inputs()):
+        return []
+    own = own_setting(experiment, space)
+    tried = read_table(storage.pull(path / "trials.parquet"), BestSampling.COMMAND)[list(own)].to_dict("records")
+    return [{field: type(value)(trial[field]) for field, value in own.items()} for trial in tried]
 
 
 def _trial(config: dict[str, Any], experiment: Experiment, clip_ids: list[str]) -> None:
@@ -141,7 +171,7 @@ def _trial(config: dict[str, Any], experiment: Experiment, clip_ids: list[str]) 
     search = experiment.search
     store = CandidateStore(experiment, setting(experiment, config))
     space = sampling_space(experiment)
-    never_stopped = config in (paper_setting(space), own_setting(experiment, space))
+    never_stopped = config in settings_tried_fully(experiment, space)
     sizes = rung_sizes(len(clip_ids), search)
     for part in shard_slices(len(clip_ids), search):
         if part.stop > sizes[-1]:

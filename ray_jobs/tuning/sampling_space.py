@@ -54,13 +54,18 @@ def paper_setting(space: dict[str, Any]) -> dict[str, Any]:
     return {field: SamplingConfig.model_fields[field].default for field in space}
 
 
+def settings_tried_fully(experiment: Experiment, space: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the settings that no scheduler and no time limit stops: the paper's, and the experiment's own."""
+    paper, own = paper_setting(space), own_setting(experiment, space)
+    return [paper] if own == paper else [paper, own]
+
+
 def first_points(experiment: Experiment, space: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the settings to try first: the paper's, the experiment's own where it differs, and all others of a grid.
 
     A grid has the same number of values in every field, such that about `search.trials` settings result.
     """
-    first = [paper_setting(space)]
-    first += [own for own in [own_setting(experiment, space)] if own not in first]
+    first = settings_tried_fully(experiment, space)
     if experiment.search.searcher != "grid":
         return first
     values = max(2, round(experiment.search.trials ** (1 / len(space))))

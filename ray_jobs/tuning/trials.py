@@ -89,7 +89,9 @@ class TrialLines(tune.Callback):
         self.name, self.metric, self.progress = name, metric, progress
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Print the line."""
+        """Print the line, unless the trial was stopped before it reported anything."""
+        if self.metric not in trial.last_result:
+            return
         finished = 1 + sum(other.is_finished() for other in trials if other is not trial)
         value, progress = trial.last_result[self.metric], self.progress.format_map(trial.last_result)
         say(f"{self.name}: trial {finished}: {spell_settings(trial.config)}  {self.metric} {value:.4g} {progress}")

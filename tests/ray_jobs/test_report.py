@@ -28,6 +28,7 @@ from ray_jobs.reporting.page import number
 from ray_jobs.results.best import SearchRecord
 from ray_jobs.results.member import MemberMetrics
 from ray_jobs.results.metrics import Systems
+from ray_jobs.run.cuts import Cut
 from ray_jobs.run.directory import NotReadyError, RunDirectory, mark_done
 
 from .example_results import best_reranking, best_retrieval, best_sampling, ensemble_metrics
@@ -317,3 +318,17 @@ def test_a_published_detector_has_its_values_and_no_curve(built: tuple[Experimen
     assert "published ones, which were not trained in this run" in page
     assert curve in built[1], "a trained one has them"
     assert note in built[1]
+
+
+def test_what_a_time_limit_cut_is_said(tmp_path: Path) -> None:
+    experiment = load_experiment(SMOKE, [f"storage_path={tmp_path}", "time_limit=1h"])
+    write_run(experiment)
+    directory = RunDirectory(experiment)
+    path, inputs = directory.member("fluency"), directory.member_inputs("fluency")
+    MemberMetrics.read(path).model_copy(update={"planned_epochs": 9}).write(path)
+    mark_done(path, inputs, **Cut(6, 9, 3600).details())
+    mark_done(directory.ensemble, directory.results_inputs())
+    report.run(experiment)
+    page = (directory.report / "index.html").read_text(encoding="utf-8")
+    assert "The time limit cut: fluency: 6 of 9 epochs." in page
+    assert "<td>6 of 9</td>" in page

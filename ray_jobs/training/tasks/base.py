@@ -33,6 +33,7 @@ class Trained:
     epochs: list[int]  # their numbers, best first
     history: list[dict[str, float]]  # values of every epoch; of epoch 0 alone where nothing was trained
     parameters: int
+    planned: int | None = None  # epochs, where a time limit cut them
 
     @property
     def best(self) -> dict[str, float]:

@@ -158,6 +158,7 @@ class MemberTask(Task):
             split="validation",
             chosen_by=self.monitor,
             epochs=int(trained.history[-1]["epoch"]),
+            planned_epochs=trained.planned,
             best=trained.best,
             kept_epochs=trained.epochs,
             parameters=trained.parameters,

@@ -69,13 +69,13 @@ def raw_experiment(folder: Path) -> dict[str, Any]:
     }
 
 
-def write_run(folder: Path) -> Experiment:
+def write_run(folder: Path, splits: tuple[str, ...] = ("train", "validation")) -> Experiment:
     """Write the experiment's file small.yaml and features of 10 shards of 2 clips."""
     path = folder / "small.yaml"
     path.write_text(yaml.safe_dump(raw_experiment(folder)), encoding="utf-8")
     experiment = load_experiment(path)
     directory = RunDirectory(experiment)
-    for split in ("train", "validation"):
+    for split in splits:
         rng = np.random.default_rng(len(split))
         rows = [
             {
