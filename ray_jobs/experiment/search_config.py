@@ -23,13 +23,13 @@ class SearchConfig(Settings):
         None,
         description="the metric in its place where Java or model files of `objective` are missing; if none, an error",
     )
-    rule: Literal["auto", "prior", "one-standard-error", "best", "bagged", "learned"] = Field(
+    rule: Literal["auto", "prior", "one-standard-error", "best", "bagged", "centre", "learned"] = Field(
         "auto",
         description="how weights are chosen: by the rule that is best in nested cross-validation (auto); not at all: "
         "the paper's weights and equal weights of retrievers (prior); by the highest mean (best), nearest to the prior "
-        "within one standard error of it, averaged over resampled clips (bagged), or by logistic regression on pairs "
-        "(learned). Of sampling settings, `best` takes the highest mean, all others the simplest within one standard "
-        "error",
+        "within one standard error of it, averaged over resampled clips (bagged) or over weights within one standard "
+        "error (centre), or by logistic regression on pairs (learned). Of sampling settings, `best` takes the highest "
+        "mean, all others the simplest within one standard error",
     )
     folds: int = Field(
         5, ge=2, description="folds of the validation clips, to estimate a choice on clips it was not made on"
