@@ -99,8 +99,8 @@ class SearchConfig(Settings):
     retrieval_columns: list[Literal["likelihood", "captions"]] = Field(
         default=[],
         description="what captioners add to the retrievers' similarities: their likelihood of a query given its best "
-        "clips, and the cosine of a query and their captions of a clip. Searched and reported as "
-        "`ensemble+captioners`, with its cost; the bundle retrieves without them",
+        "clips, and the cosine of a query and their captions of a clip. Reported as `ensemble+captioners`, with its "
+        "cost; the bundle uses them where that is better in cross-validation",
     )
     retrieval_depth: int = Field(
         50,
