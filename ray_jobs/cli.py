@@ -48,6 +48,9 @@ CodecOverrides = Annotated[
 ]
 Bundle = Annotated[Path, typer.Argument(help="The directory that `enclap export` wrote", show_default=False)]
 AudioPaths = Annotated[list[Path], typer.Argument(help="Audio files, or directories of them", show_default=False)]
+AskCaptioners = Annotated[
+    bool, typer.Option("--captioners/--no-captioners", help="Let captioners help to retrieve, where the bundle does")
+]
 
 
 def _show_version(wanted: bool) -> None:
@@ -283,6 +286,7 @@ def retrieve(
     submission: Annotated[Path, typer.Option(help="With --queries: the file of the submission")] = Path(
         "submission.csv"
     ),
+    captioners: AskCaptioners = True,
 ) -> None:
     """Find the audio files that fit a text best, or write a DCASE Task 8 submission.
 
@@ -292,18 +296,18 @@ def retrieve(
     """
     job = _job("retrieve")
     if queries:
-        job.submit(bundle, queries, [Path(query), *(paths or [])], submission)
+        job.submit(bundle, queries, [Path(query), *(paths or [])], submission, captioners)
     else:
-        job.run(bundle, query, paths or [], top_k)
+        job.run(bundle, query, paths or [], top_k, captioners)
 
 
 @app.command()
-def index(bundle: Bundle, paths: AudioPaths) -> None:
+def index(bundle: Bundle, paths: AudioPaths, captioners: AskCaptioners = True) -> None:
     """Add audio files to the bundle's index, which `enclap retrieve` searches when it is given no files.
 
     Example: [bold]enclap index runs/demo/bundle field_recordings/[/bold]
     """
-    _job("index").run(bundle, paths)
+    _job("index").run(bundle, paths, captioners)
 
 
 @app.command()

@@ -5,10 +5,12 @@ Example: enclap evaluate runs/demo/bundle data/soundscapes-demo test
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pandas as pd
 
 from corpora.folder import read_folder
@@ -19,10 +21,10 @@ from models.ensemble.index import AudioIndex
 from models.errors import InputError
 from models.files import write_frame, write_json
 from models.metrics.captions import CaptionScores, best_preprocessing, caption_values
-from models.metrics.retrieval import ApOver, flatten_captions, relevant_of
+from models.metrics.retrieval import ApOver, flatten_captions, relevant_of, retrieval_values_in_blocks
 from ray_jobs.inference.audio_files import read_in_batches
 from ray_jobs.inference.output import print_data
-from ray_jobs.inference.ranking import embed_texts, padded, ranking_values, rows_of
+from ray_jobs.inference.ranking import embed_texts, padded, ranking_values, rows_of, say_cost
 from ray_jobs.run.console import count, say
 from ray_jobs.run.directory import commit, package_versions
 from ray_jobs.run.entry import run_command
@@ -152,8 +154,18 @@ def _retrieval(ensemble: Ensemble, references: list[list[str]], relevance: Relev
             values["retrieval_relevance"] = ranking_values(fusion, asked, clips, rows, device, relevance.ap_over)
         if lost := len(relevance.right) - len(right):
             say(f"left out: {count(lost, 'query', 'queries')} whose clips could not be read", style="yellow")
+        if ensemble.helped:
+            values |= {"retrieval_with_captioners": _helped(ensemble, queries, target)}
         backwards = relevant_of(target, len(references))
         return values | {"retrieval_audio_to_text": ranking_values(fusion, clips, texts, backwards, device)}
+
+
+def _helped(ensemble: Ensemble, queries: list[str], target: np.ndarray) -> dict[str, float]:
+    """Return the values of ranking clips for captions with the help of captioners, and say what that costs."""
+    start, clips = time.perf_counter(), len(ensemble.audio_index)
+    found = retrieval_values_in_blocks(lambda rows: ensemble.similarity(queries[rows]), target[:, None], clips)
+    say_cost(ensemble, "evaluate", time.perf_counter() - start, len(queries))
+    return found.corpus
 
 
 if __name__ == "__main__":

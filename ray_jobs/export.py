@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 from models.codec.base import Codec, load_codec
 from models.ensemble.bundle import MANIFEST, REFERENCES, BundleManifest
 from models.ensemble.reranking import Reranking
+from models.ensemble.retrieval_columns import FusionWithCaptioners
 from models.ensemble.retrieval_fusion import RetrievalFusion
 from models.ensemble.scores.registry import needs_references
 from models.files import atomic_directory, sha256_of
@@ -54,14 +55,17 @@ class Choices:
     sampling: SamplingConfig
     reranking: Reranking
     retrieval: RetrievalFusion
+    with_captioners: FusionWithCaptioners | None = None
 
     @classmethod
-    def searched(cls, directory: RunDirectory) -> Choices:
+    def searched(cls, experiment: Experiment, directory: RunDirectory) -> Choices:
         """Return what the searches of a run chose."""
+        retrieval = BestRetrieval.read(directory.search("retrieval"))
         return cls(
             sampling=BestSampling.read(directory.search("sampling")).sampling,
             reranking=BestReranking.read(directory.search("reranking")).reranking,
-            retrieval=BestRetrieval.read(directory.search("retrieval")).fusion,
+            retrieval=retrieval.fusion,
+            with_captioners=retrieval.helped(experiment.search.retrieval_depth),
         )
 
     @classmethod
@@ -216,7 +220,7 @@ def _notice(experiment: Experiment, names: list[str] | None = None) -> str:
 
 def _manifest(experiment: Experiment, directory: RunDirectory, codec: Codec, choices: Choices | None) -> BundleManifest:
     """Return the manifest of a bundle, by default with what the searches chose."""
-    choices = choices or Choices.searched(directory)
+    choices = choices or Choices.searched(experiment, directory)
     _check_members(experiment, directory)
     detectors = experiment.of_kind("fluency-detector")
     captioners = {n: m.audio_embedding for n, m in experiment.ensemble().items() if isinstance(m, CaptionerMember)}
@@ -232,6 +236,7 @@ def _manifest(experiment: Experiment, directory: RunDirectory, codec: Codec, cho
         token_ensembles=experiment.token_ensembles,
         reranking=choices.reranking,
         retrieval=choices.retrieval,
+        retrieval_with_captioners=choices.with_captioners,
         seed=experiment.seed,
         provenance={
             "experiment": experiment.name,

@@ -19,16 +19,22 @@ SAMPLE = 10_000  # clips, about, of which it is told whether they are alike
 SAVE_S = 120.0  # at least, from one writing of a growing index to the next
 
 
-def run(bundle: Path, paths: list[Path]) -> None:
+def run(bundle: Path, paths: list[Path], captioners: bool = True) -> None:
     """Add files to the bundle's index; files that are there and unchanged since are not read again.
 
     The index is written every two minutes as it grows, so that a run that is interrupted goes on from there.
+
+    Args:
+        captioners: whether what they need to help is kept, where the bundle weighs them; all files of an index have it,
+            or none.
 
     Raises:
         AudioError: a path does not exist, or no file can be read.
         CheckpointError: the bundle or its index cannot be loaded.
     """
     ensemble = Ensemble.load(bundle)
+    if not captioners:
+        ensemble.ask_captioners = False
     known = ensemble.audio_index.stamps
     stamps = {file: stamp(file) for file in (path.resolve() for path in find_audio(paths))}
     todo = [file for file in stamps if known.get(str(file)) != stamps[file]]

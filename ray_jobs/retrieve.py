@@ -5,6 +5,7 @@ Example: enclap retrieve runs/demo/bundle "a dog barks" field_recordings/
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,18 @@ from models.ensemble.index import AudioIndex
 from models.submission import LISTED, SubmissionError, write_retrieval
 from ray_jobs.inference.audio_files import find_audio, read_in_batches
 from ray_jobs.inference.output import print_data
+from ray_jobs.inference.ranking import say_cost
 from ray_jobs.run.console import say
 from ray_jobs.run.entry import run_command
 
 QUERIES_AT_A_TIME = 256
 
 
-def run(bundle: Path, query: str, paths: list[Path], top_k: int) -> None:
+def run(bundle: Path, query: str, paths: list[Path], top_k: int, captioners: bool = True) -> None:
     """Print rank, similarity and path of the best of the files, or of those in the bundle's index where none are given.
+
+    Args:
+        captioners: whether they may help, where the bundle weighs them.
 
     Raises:
         QueryError: the query is blank, or no files are given and none are indexed.
@@ -32,13 +37,23 @@ def run(bundle: Path, query: str, paths: list[Path], top_k: int) -> None:
     if not query.strip():
         raise QueryError("the query is blank, expected words")
     files = find_audio(paths) if paths else []
-    ensemble = Ensemble.load(bundle)
+    ensemble = _load(bundle, captioners)
     if files:
         _index_only(ensemble, files)
     elif not len(ensemble.audio_index):
         raise QueryError(f"{bundle}: no files are indexed; name files here, or add some with `enclap index {bundle}`")
-    for rank, (path, similarity) in enumerate(ensemble.retrieve(query, top_k), 1):
+    start = time.perf_counter()
+    found = ensemble.retrieve(query, top_k)
+    say_cost(ensemble, "retrieve", time.perf_counter() - start, 1)
+    for rank, (path, similarity) in enumerate(found, 1):
         print_data(f"{rank:3d}  {similarity:8.3f}  {path}")
+
+
+def _load(bundle: Path, captioners: bool) -> Ensemble:
+    ensemble = Ensemble.load(bundle)
+    if not captioners:
+        ensemble.ask_captioners = False
+    return ensemble
 
 
 def _index_only(ensemble: Ensemble, files: list[Path]) -> None:
@@ -48,8 +63,11 @@ def _index_only(ensemble: Ensemble, files: list[Path]) -> None:
         ensemble.index_clips(readable, clips)
 
 
-def submit(bundle: Path, captions: Path, paths: list[Path], output: Path) -> None:
+def submit(bundle: Path, captions: Path, paths: list[Path], output: Path, captioners: bool = True) -> None:
     """Rank all files for every caption of a CSV file and write a Task 8 submission.
+
+    Args:
+        captioners: as of `run`.
 
     Raises:
         CorpusError: the captions cannot be used.
@@ -58,13 +76,15 @@ def submit(bundle: Path, captions: Path, paths: list[Path], output: Path) -> Non
     queries, files = read_queries(captions), find_audio(paths)
     if len(files) < LISTED:
         raise SubmissionError(f"{len(files)} audio files, expected at least {LISTED} for a submission")
-    ensemble = Ensemble.load(bundle)
+    ensemble = _load(bundle, captioners)
     _index_only(ensemble, files)
+    start = time.perf_counter()
     names = [Path(path).name for path in ensemble.audio_index.paths]
     ranking: list[list[str]] = []
     for at in range(0, len(queries), QUERIES_AT_A_TIME):
         fused = ensemble.similarity(queries[at : at + QUERIES_AT_A_TIME])
         ranking += np.array(names)[np.argsort(-fused, axis=1, kind="stable")[:, :LISTED]].tolist()
+    say_cost(ensemble, "retrieve", time.perf_counter() - start, len(queries))
     write_retrieval(output, queries, ranking, names)
     say(f"retrieve: {len(queries)} queries over {len(names)} files in {output}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from safetensors.numpy import load_file
 
 from ..audio import load_audio, read_duration, to_int16
 from ..captioner.model import Captioner, conditioning
-from ..codec.base import load_codec
+from ..codec.base import Codec, load_codec
 from ..device import available_device
 from ..encoders.log_mel import LogMel
 from ..errors import InputError
@@ -30,6 +31,7 @@ from ..settings import BeamConfig, LogMelConfig, SamplingConfig, TokenEnsembleCo
 from .candidate_table import CandidateTable, score_candidates
 from .index import LARGE, RECORD, AudioIndex
 from .reranking import Reranking
+from .retrieval_columns import LIKELIHOOD, CaptionerColumns, FusionWithCaptioners
 from .retrieval_fusion import RetrievalFusion
 from .scores.base import MemberNames, Scorers, weight_name
 from .scores.registry import captioners_asked, compares_candidates, needed_columns, needs_references, score_columns
@@ -62,6 +64,9 @@ class BundleManifest(BaseModel):
     token_ensembles: dict[str, TokenEnsembleConfig] = {}
     reranking: Reranking
     retrieval: RetrievalFusion
+    retrieval_with_captioners: FusionWithCaptioners | None = Field(
+        None, description="where captioners help to retrieve; `retrieval` is for going without them"
+    )
     seed: int
     provenance: dict[str, Any]
 
@@ -114,20 +119,47 @@ class Clip:
 
 
 class Ensemble:
-    """The members of a bundle, and the index of the files that it searches. Made by `Ensemble.load`."""
+    """The members of a bundle, and the index of the files that it searches. Made by `Ensemble.load`.
+
+    Retrievers are loaded with it, all else when first used: who only retrieves needs neither captioners nor codec.
+
+    Attributes:
+        ask_captioners: whether captioners help to retrieve and what they need is indexed, where the bundle weighs them.
+            May be set to False to do without; an index that was begun without them goes on without them.
+    """
+
+    ask_captioners = False
 
     def __init__(self, manifest: BundleManifest, directory: Path, device: str | torch.device) -> None:
-        self.manifest, self.device = manifest, torch.device(device)
-        members = directory / "members"
-        self.codec = load_codec(directory / "codec" / "codec.safetensors", manifest.codebooks).to(device)
-        self.log_mel = LogMel(manifest.log_mel).to(device)
-        self.retrievers = {name: Retriever.load(members / name).to(device) for name in manifest.retrievers}
-        self.captioners = {name: Captioner.load(members / name).to(device) for name in manifest.captioners}
-        detector = manifest.fluency_detector
-        self.detector = FluencyDetector.load(members / detector).to(device) if detector else None
-        self.directory = directory
-        self.references = read_references(directory) if needs_references(manifest.needed_columns()) else {}
+        self.manifest, self.directory, self.device = manifest, directory, torch.device(device)
+        self.ask_captioners = manifest.retrieval_with_captioners is not None
+        self.retrievers = {name: Retriever.load(self._member(name)).to(device) for name in manifest.retrievers}
         self.audio_index = AudioIndex()
+
+    @cached_property
+    def codec(self) -> Codec:
+        return load_codec(self.directory / "codec" / "codec.safetensors", self.manifest.codebooks).to(self.device)
+
+    @cached_property
+    def log_mel(self) -> LogMel:
+        return LogMel(self.manifest.log_mel).to(self.device)
+
+    @cached_property
+    def captioners(self) -> dict[str, Captioner]:
+        return {name: Captioner.load(self._member(name)).to(self.device) for name in self.manifest.captioners}
+
+    @cached_property
+    def detector(self) -> FluencyDetector | None:
+        name = self.manifest.fluency_detector
+        return FluencyDetector.load(self._member(name)).to(self.device) if name else None
+
+    @cached_property
+    def references(self) -> dict[str, np.ndarray]:
+        """Return the embeddings of clips that `RankScore` compares with, [R, D] by retriever, where it has a weight."""
+        return read_references(self.directory) if needs_references(self.manifest.needed_columns()) else {}
+
+    def _member(self, name: str) -> Path:
+        return self.directory / "members" / name
 
     @classmethod
     def load(cls, directory: str | Path, device: str | None = None) -> Ensemble:
@@ -162,8 +194,20 @@ class Ensemble:
     def index_clips(self, paths: Sequence[str | Path], clips: Sequence[Clip]) -> None:
         """Index clips by their features; see `index`."""
         embeddings = self._audio_embeddings(clips)
-        mapped = {name: retriever.under_metric(embeddings[name]) for name, retriever in self.retrievers.items()}
-        self.audio_index.add([str(path) for path in paths], mapped)
+        rows = {name: retriever.under_metric(embeddings[name]) for name, retriever in self.retrievers.items()}
+        if (fusion := self._with_captioners) and self.helped:
+            rows |= fusion.keep(self._inputs(clips, embeddings), self.retrievers, self.captioners, self.manifest.beam)
+        self.audio_index.add([str(path) for path in paths], rows)
+
+    @property
+    def helped(self) -> bool:
+        """Return whether captioners help to retrieve: they are asked, and all indexed clips have what they need."""
+        fusion = self._with_captioners
+        return fusion is not None and self.audio_index.keeps(fusion.kept())
+
+    @property
+    def _with_captioners(self) -> FusionWithCaptioners | None:
+        return self.manifest.retrieval_with_captioners if self.ask_captioners else None
 
     def save_index(self, directory: str | Path | None = None) -> Path:
         """Write the index to a directory, by default in the bundle, where `load` finds it.
@@ -172,7 +216,7 @@ class Ensemble:
             The directory.
         """
         target = Path(directory) if directory else self.directory / INDEX
-        self.audio_index.save(target, self._checksums())
+        self.audio_index.save(target, *self._checksums())
         return target
 
     def load_index(self, directory: str | Path) -> None:
@@ -181,7 +225,7 @@ class Ensemble:
         Raises:
             CheckpointError: if it is missing, damaged, or made with other weights.
         """
-        self.audio_index = AudioIndex.load(Path(directory), self._checksums())
+        self.audio_index = AudioIndex.load(Path(directory), *self._checksums())
 
     def retrieve(self, query: str, top_k: int = 10) -> list[tuple[str, float]]:
         """Return the indexed files that fit a text best, as (path, similarity), best first.
@@ -192,14 +236,14 @@ class Ensemble:
         Raises:
             QueryError: if the query is blank or nothing is indexed.
         """
-        texts = self.texts_under_metric([query])
         fusion = self.manifest.retrieval
-        if len(self.audio_index) >= LARGE and fusion.normalisation == "none":
+        if len(self.audio_index) >= LARGE and fusion.normalisation == "none" and not self.helped:
+            texts = self.texts_under_metric([query])
             rows, values = self.audio_index.nearest(
                 {name: vectors[0] for name, vectors in texts.items()}, fusion.weights, top_k
             )
         else:
-            fused = fusion.join(self.audio_index.similarities(texts))[0]
+            fused = self.similarity([query])[0]
             rows = np.argsort(-fused, kind="stable")[:top_k]
             values = fused[rows]
         return [(self.audio_index.paths[row], float(value)) for row, value in zip(rows, values, strict=True)]
@@ -210,7 +254,12 @@ class Ensemble:
         Raises:
             QueryError: if a query is blank or nothing is indexed.
         """
-        return self.manifest.retrieval.join(self.audio_index.similarities(self.texts_under_metric(queries)))
+        similarities = self.audio_index.similarities(self.texts_under_metric(queries))
+        if (fusion := self._with_captioners) is None or not self.helped:
+            return self.manifest.retrieval.join(similarities)
+        captioners = self.captioners if fusion.members(LIKELIHOOD) else {}
+        columns = CaptionerColumns.of_index(queries, self.retrievers, captioners, self.audio_index.kept)
+        return fusion.join_with(similarities, columns)
 
     def texts_under_metric(self, queries: list[str]) -> dict[str, np.ndarray]:
         """Return the embeddings of texts that the index is compared with, [queries, D] by retriever.
@@ -229,9 +278,14 @@ class Ensemble:
             for name, retriever in self.retrievers.items()
         }
 
-    def _checksums(self) -> dict[str, str]:
-        """Return the checksum of each retriever's weights."""
-        return {name: sha256_of(self.directory / "members" / name / "model.safetensors") for name in self.retrievers}
+    def _checksums(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the checksum of each retriever's weights, and of each captioner's where these help to retrieve."""
+        captioners = self.manifest.captioners if self.manifest.retrieval_with_captioners else ()
+        of_retrievers, of_captioners = (
+            {name: sha256_of(self._member(name) / "model.safetensors") for name in names}
+            for names in (self.retrievers, captioners)
+        )
+        return of_retrievers, of_captioners
 
     def read(self, paths: Sequence[str | Path]) -> list[Clip]:
         """Decode files and compute their codes and log-mels, exactly as `enclap prepare` does.
@@ -248,26 +302,27 @@ class Ensemble:
         kept = [{rate: to_int16(load_audio(Path(path), rate, longest)) for rate in rates} for path in paths]
         return [Clip(*row) for row in zip(self.codec.encode(waveforms), log_mels, durations, kept, strict=True)]
 
-    def limits_s(self) -> dict[str, float]:
+    def limits_s(self, captioning: bool = True) -> dict[str, float]:
         """Return how much of a clip each member hears, from its beginning on, in seconds, by its name.
 
         Retrievers hear all that is read. A captioner whose `long_clips` is `crop` hears what its position table holds.
+
+        Args:
+            captioning: whether captioners hear the clips, and not retrievers alone.
         """
-        read = self.manifest.max_duration_s
-        cropping = {name: model for name, model in self.captioners.items() if model.config.long_clips == "crop"}
+        read, captioners = self.manifest.max_duration_s, self.captioners if captioning else {}
+        cropping = {name: model for name, model in captioners.items() if model.config.long_clips == "crop"}
         most = {name: model.max_frames / self.codec.frame_rate for name, model in cropping.items()}
-        return {name: min(read, most.get(name, read)) for name in [*self.retrievers, *self.captioners]}
+        return {name: min(read, most.get(name, read)) for name in [*self.retrievers, *captioners]}
 
     def caption_clips(self, clips: Sequence[Clip], seed: int | None = None) -> list[Caption]:
         """Caption clips by their features; see `caption`."""
         embeddings = self._audio_embeddings(clips)
-        codes = [clip.codes for clip in clips]
-        read = {name: conditioning(embeddings, names) for name, names in self.manifest.captioners.items()}
         manifest, needed = self.manifest, self.manifest.needed_columns()
         decoding = Decoding(manifest.sampling, manifest.beam, manifest.seed if seed is None else seed)
         proposals = propose(
             self.captioners,
-            ClipInputs(codes, read),
+            self._inputs(clips, embeddings),
             decoding,
             manifest.token_ensembles,
             None if compares_candidates(needed) else manifest.reranking.captioners,
@@ -288,6 +343,10 @@ class Ensemble:
             name: retriever.audio_embeddings([clip.heard_at(retriever.waveform_rate) for clip in clips])
             for name, retriever in self.retrievers.items()
         }
+
+    def _inputs(self, clips: Sequence[Clip], embeddings: dict[str, np.ndarray]) -> ClipInputs:
+        read = {name: conditioning(embeddings, names) for name, names in self.manifest.captioners.items()}
+        return ClipInputs([clip.codes for clip in clips], read)
 
     def _captions(self, table: CandidateTable) -> list[Caption]:
         reranking = self.manifest.reranking

@@ -16,11 +16,15 @@ from safetensors.numpy import load_file, save_file
 from ..files import CheckpointError, atomic_write, write_json
 from ..records import parse_record
 from ..retriever.model import negative_distances
+from .retrieval_columns import CODES, ragged
 
 FORMAT = 1
 RECORD = "collection.json"
 LARGE = 20_000  # clips from which on only the nearest of each retriever are scored
 DEPTH = 64  # nearest clips looked up for each retriever; four times as many where they turn out too few
+
+
+FRAMES = "captioners/frames"  # [N] on disk, where codes of all clips lie one after another
 
 
 class IndexRecord(BaseModel):
@@ -32,10 +36,15 @@ class IndexRecord(BaseModel):
     embeddings: str = "collection.safetensors"  # file beside this one; the default is that of early versions
     paths: list[str]
     stamps: list[str] = []  # one for each path
+    captioners: dict[str, str] = {}  # name to the checksum of the weights of those that something is kept for
+    codes: str | None = None  # file of all clips' codes
 
 
 class AudioIndex:
     """N audio clips by path, each with one embedding per retriever, as `Retriever.under_metric` gives them.
+
+    Further arrays of a row a clip may be kept for captioners, by names with a `/`; an index has those alone that all
+    additions gave it.
 
     `stamps` holds size and time of change of each path's file when it was added (`models.files.stamp`), where known.
     """
@@ -51,11 +60,14 @@ class AudioIndex:
         return len(self.paths)
 
     def add(self, paths: Sequence[str], embeddings: Mapping[str, np.ndarray]) -> None:
-        """Add clips with embeddings [n, D] by retriever; a path that is there already is replaced.
+        """Add clips with embeddings [n, D] by retriever, and what else is kept; a path that is there is replaced.
 
         Chunks are only collected here, and merged when the index is next read: growing it by a few clips at a time
         copies nothing.
         """
+        if self._paths:
+            self._chunks = {name: chunks for name, chunks in self._chunks.items() if name in embeddings}
+            embeddings = {name: rows for name, rows in embeddings.items() if name in self._chunks}
         self._paths += paths
         for name, rows in embeddings.items():
             self._chunks.setdefault(name, []).append(rows)
@@ -71,7 +83,17 @@ class AudioIndex:
     def embeddings(self) -> dict[str, np.ndarray]:
         """Return the embeddings of all clips, [N, D] float32 by retriever."""
         self._merge()
-        return {name: rows for name, (rows,) in self._chunks.items()}
+        return {name: rows for name, (rows,) in self._chunks.items() if "/" not in name}
+
+    @property
+    def kept(self) -> dict[str, np.ndarray]:
+        """Return what is kept for captioners, of all clips."""
+        self._merge()
+        return {name: rows for name, (rows,) in self._chunks.items() if "/" in name}
+
+    def keeps(self, names: set[str]) -> bool:
+        """Return whether these are kept of all clips, however few clips there are."""
+        return not self._paths or names <= {*self._chunks}
 
     def _merge(self) -> None:
         """Join the chunks to one array per retriever, keeping the last of the rows with the same path."""
@@ -134,30 +156,46 @@ class AudioIndex:
                 self._exhaustive[name].add(np.ascontiguousarray(embeddings))
         return self._exhaustive
 
-    def save(self, directory: Path, provenance: dict[str, str]) -> None:
-        """Write the embeddings to a new file, then collection.json, which names it; the old files stay until then.
+    def save(self, directory: Path, provenance: dict[str, str], captioners: Mapping[str, str] | None = None) -> None:
+        """Write the arrays to new files, then collection.json, which names them; the old files stay until then.
 
         Args:
             provenance: by retriever, the checksum of its weights.
+            captioners: the same of those that something is kept for.
         """
-        file = directory / f"collection-{uuid.uuid4().hex[:12]}.safetensors"
+        stem, arrays, codes = f"collection-{uuid.uuid4().hex[:12]}", self.embeddings | self.kept, None
+        if CODES in arrays:
+            codes, of_clips = f"{stem}.npy", arrays.pop(CODES)
+            arrays[FRAMES] = np.array([len(one) for one in of_clips])
+            with atomic_write(directory / codes) as partial, partial.open("wb") as opened:
+                np.save(opened, np.concatenate(of_clips))
+        file = directory / f"{stem}.safetensors"
         with atomic_write(file) as partial:
-            save_file(self.embeddings, partial)
-        stamps = [self.stamps.get(path, "") for path in self.paths]
+            save_file(arrays, partial)
         record = IndexRecord(
-            format=FORMAT, retrievers=provenance, embeddings=file.name, paths=self.paths, stamps=stamps
+            format=FORMAT,
+            retrievers=provenance,
+            embeddings=file.name,
+            paths=self.paths,
+            stamps=[self.stamps.get(path, "") for path in self.paths],
+            captioners=dict(captioners or {}) if self.kept else {},
+            codes=codes,
         )
-        write_json(directory / RECORD, record.model_dump())
-        for other in directory.glob("collection*.safetensors"):
-            if other != file:
+        # what an index without captioners has is what earlier versions read
+        write_json(directory / RECORD, record.model_dump(exclude_defaults=True))
+        for other in directory.glob("collection-*"):
+            if other.name not in (file.name, codes):
                 other.unlink()
 
     @classmethod
-    def load(cls, directory: Path, provenance: dict[str, str]) -> AudioIndex:
+    def load(
+        cls, directory: Path, provenance: dict[str, str], captioners: Mapping[str, str] | None = None
+    ) -> AudioIndex:
         """Read what `save` wrote.
 
         Args:
             provenance: as of `save`, of the weights that texts will be embedded with.
+            captioners: the same of captioners; where there are none, nothing is read of what is kept for them.
 
         Raises:
             CheckpointError: if a file is missing or damaged, the two do not belong together, or other weights made it.
@@ -167,21 +205,32 @@ class AudioIndex:
             raise CheckpointError(f"{path}: no such file; expected an index that was saved")
         again = "index the files again"
         record = parse_record(IndexRecord, path.read_bytes(), path, again, FORMAT)
-        if record.retrievers != provenance:
-            differing = sorted(
-                n for n in {*record.retrievers, *provenance} if record.retrievers.get(n) != provenance.get(n)
-            )
+        made, asked = record.retrievers, provenance
+        if record.captioners and captioners:
+            made, asked = made | record.captioners, {**asked, **captioners}
+        if made != asked:
+            differing = sorted(name for name in {*made, *asked} if made.get(name) != asked.get(name))
             raise CheckpointError(f"{path}: made with other weights of {', '.join(differing)}; {again}")
         file = directory / record.embeddings
-        if not file.is_file():
-            raise CheckpointError(f"{path}: {file.name} is not beside it; {again}")
+        for name in (record.embeddings, record.codes):
+            if name and not (directory / name).is_file():
+                raise CheckpointError(f"{path}: {name} is not beside it; {again}")
         try:
-            embeddings = load_file(file)
-        except SafetensorError as error:
+            arrays = load_file(file)
+            if record.codes:
+                arrays[CODES] = _codes(np.load(directory / record.codes, mmap_mode="r"), arrays.pop(FRAMES))
+        except (SafetensorError, ValueError, KeyError) as error:
             raise CheckpointError(f"{file}: damaged ({error}); {again}") from error
-        rows = {name: len(vectors) for name, vectors in embeddings.items()}
-        if set(rows) != set(provenance) or set(rows.values()) - {len(record.paths)}:
+        rows = {name: len(vectors) for name, vectors in arrays.items()}
+        if {name for name in rows if "/" not in name} != {*provenance} or {*rows.values()} - {len(record.paths)}:
             raise CheckpointError(f"{path}: {len(record.paths)} paths, but embeddings {rows} beside it; {again}")
-        index = cls(record.paths, embeddings)
+        index = cls(record.paths, {name: array for name, array in arrays.items() if captioners or "/" not in name})
         index.stamps = dict(zip(record.paths, record.stamps))
         return index
+
+
+def _codes(flat: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """Return the codes of each clip, of those of all clips one after another, which stay on disk until read."""
+    if frames.sum() != len(flat):
+        raise ValueError(f"{len(flat)} frames of codes, expected {frames.sum()}")
+    return ragged(np.split(flat, np.cumsum(frames)[:-1]))

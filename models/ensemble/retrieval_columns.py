@@ -1,13 +1,16 @@
 """Let captioners help to retrieve: how likely each finds a query, and how near a query is to the captions of a clip.
 
-Both are columns [Q, N] beside the retrievers' similarities, higher is better, and fused with them.
+Both are columns [Q, N] beside the retrievers' similarities, higher is better, and fused with them. A column is named
+`<captioner>/likelihood` or `<retriever>/captions`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from pydantic import Field
 
 from ..captioner.model import Captioner
 from ..generation.candidates import BATCH, encoded_batches, search
@@ -15,7 +18,101 @@ from ..generation.likelihood import log_likelihoods
 from ..generation.proposals import ClipInputs
 from ..retriever.model import Retriever
 from ..settings import BeamConfig
-from .retrieval_fusion import fuse
+from .retrieval_fusion import RetrievalFusion, fuse
+
+LIKELIHOOD, CAPTIONS = "likelihood", "captions"
+AUDIO = "audio"  # after a captioner's name in an index: the audio embeddings that it reads
+CODES = "captioners/codes"  # in an index: the one array whose rows are arrays, [T, Q] of each clip
+
+
+class FusionWithCaptioners(RetrievalFusion):
+    """How retrievers' similarities and captioners' columns are joined."""
+
+    depth: int = Field(description="clips of a query, the best by the retrievers, whose likelihood is computed")
+
+    def members(self, kind: str) -> list[str]:
+        """Return the members that columns of a kind are named after."""
+        named = (name.partition("/") for name in self.weights)
+        return [member for member, _, column in named if column == kind]
+
+    def kept(self) -> set[str]:
+        """Return the names of what an index keeps of its clips for captioners."""
+        likely = self.members(LIKELIHOOD)
+        names = [f"{name}/{AUDIO}" for name in likely] + [f"{name}/{CAPTIONS}" for name in self.members(CAPTIONS)]
+        return {*names, *([CODES] if likely else [])}
+
+    def keep(
+        self,
+        clips: ClipInputs,
+        retrievers: Mapping[str, Retriever],
+        captioners: Mapping[str, Captioner],
+        beam: BeamConfig,
+    ) -> dict[str, np.ndarray]:
+        """Return what an index keeps of clips, by name: codes, what captioners read beside them, and captions."""
+        found: dict[str, np.ndarray] = {}
+        for name in self.members(LIKELIHOOD):
+            found |= {CODES: ragged(clips.codes), f"{name}/{AUDIO}": clips.audio_embeddings[name]}
+        if names := self.members(CAPTIONS):
+            said = captions_of(captioners, clips, beam)
+            found |= {f"{name}/{CAPTIONS}": caption_embeddings(retrievers[name], said) for name in names}
+        return found
+
+    def join_with(self, similarities: dict[str, np.ndarray], columns: CaptionerColumns) -> np.ndarray:
+        """Return the fused similarity [Q, N] of the retrievers' [Q, N] and of columns."""
+        known = {name: columns.column(name, similarities, self.depth) for name in self.weights if "/" in name}
+        return self.join(similarities | known)
+
+
+@dataclass(frozen=True)
+class CaptionerColumns:
+    """Compute columns for Q queries from what captioners hear of N clips and say of them.
+
+    Attributes:
+        captioners: those whose likelihood is asked for.
+        clips: codes, and what each captioner reads beside them.
+        captions: [N, D] by retriever (`caption_embeddings`).
+    """
+
+    queries: list[str]
+    retrievers: Mapping[str, Retriever]
+    captioners: Mapping[str, Captioner]
+    clips: ClipInputs
+    captions: Mapping[str, np.ndarray]
+
+    @classmethod
+    def of_index(
+        cls,
+        queries: list[str],
+        retrievers: Mapping[str, Retriever],
+        captioners: Mapping[str, Captioner],
+        kept: Mapping[str, np.ndarray],
+    ) -> CaptionerColumns:
+        """Return the columns of clips of which an index keeps something (`FusionWithCaptioners.keep`)."""
+        read = {name: kept[f"{name}/{AUDIO}"] for name in captioners if f"{name}/{AUDIO}" in kept}
+        said = {name: kept[f"{name}/{CAPTIONS}"] for name in retrievers if f"{name}/{CAPTIONS}" in kept}
+        return cls(queries, retrievers, captioners, ClipInputs([*kept.get(CODES, ())], read), said)
+
+    def column(self, name: str, similarities: Mapping[str, np.ndarray], depth: int) -> np.ndarray:
+        """Return a column [Q, N] by its name.
+
+        Args:
+            similarities: [Q, N] by retriever, of all of them.
+            depth: clips of a query whose likelihood is computed.
+        """
+        member, _, kind = name.partition("/")
+        if kind == CAPTIONS:
+            cosines: np.ndarray = self.retrievers[member].text_embeddings(self.queries) @ self.captions[member].T
+            return cosines
+        best, read = best_clips(similarities, depth), self.clips.audio_embeddings[member]
+        return likelihood_column(self.captioners[member], self.clips.codes, read, self.queries, best)
+
+
+def ragged(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Return arrays as the rows of one array of objects."""
+    rows = np.empty(len(arrays), object)
+    for row, array in enumerate(arrays):
+        rows[row] = array
+    return rows
 
 
 def best_clips(similarities: Mapping[str, np.ndarray], number: int) -> np.ndarray:
@@ -78,8 +175,8 @@ def captions_of(captioners: Mapping[str, Captioner], clips: ClipInputs, beam: Be
     return said
 
 
-def caption_column(retriever: Retriever, queries: list[str], captions: Sequence[Sequence[str]]) -> np.ndarray:
-    """Return the mean cosine [Q, N] of each query and the captions of each of N clips, by a retriever's text encoder.
+def caption_embeddings(retriever: Retriever, captions: Sequence[Sequence[str]]) -> np.ndarray:
+    """Return the mean embedding [N, D] of the captions of each of N clips; a query's product with it is a mean cosine.
 
     Args:
         captions: at least one of each clip.
@@ -87,8 +184,6 @@ def caption_column(retriever: Retriever, queries: list[str], captions: Sequence[
     texts = [text for of_clip in captions for text in of_clip]
     clip = np.repeat(np.arange(len(captions)), [len(of_clip) for of_clip in captions])
     embeddings = retriever.text_embeddings(texts)
-    means = np.zeros((len(captions), embeddings.shape[1]), np.float64)
-    np.add.at(means, clip, embeddings)
-    means /= np.bincount(clip, minlength=len(captions))[:, None]
-    cosines: np.ndarray = retriever.text_embeddings(queries) @ means.T
-    return cosines
+    sums = np.zeros((len(captions), embeddings.shape[1]), np.float64)
+    np.add.at(sums, clip, embeddings)
+    return (sums / np.bincount(clip, minlength=len(captions))[:, None]).astype(np.float32)

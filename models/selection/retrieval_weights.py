@@ -10,7 +10,8 @@ import pandas as pd
 
 from ..ensemble.retrieval_fusion import RRF_K, RetrievalFusion, normalise_rows
 from ..ensemble.score_arrays import RerankingInputError, refuse_non_finite, weighted_sum
-from .retrieval_precisions import by_clip, exact_two_retriever_search, item_precisions, query_precisions
+from ..metrics.retrieval import check_target
+from .retrieval_precisions import RightAnswers, ranges
 from .rules import AUTO, Comparison, Rule, Solution, compare
 from .weight_problem import LinePoint, Pairs, WeightProblem
 from .weight_surface import behind_best
@@ -18,7 +19,6 @@ from .weight_surface import behind_best
 Direction = Literal["text-to-audio", "audio-to-text"]
 NORMALISATIONS = ("none", "z", "rank", "rrf")  # what `auto` compares
 STARTS = 3
-LINE_STEPS = 16  # of a line along which no exact search is known
 HARDEST = 10  # wrong clips of a query that rules learn from
 
 
@@ -54,92 +54,81 @@ class RetrievalFound:
 class RetrievalProblem(WeightProblem):
     """The weights of similarities; those that are not normalised are divided by their deviation within queries.
 
+    Queries are the rows: captions, or of audio to text clips.
+
     Attributes:
-        scaled: [Q, N] of each of S retrievers, divided by `unit`.
-        target: [Q] the item that each query describes.
-        clip_of: [Q] the clip, of those that the problem is about, that each query belongs to.
+        scaled: [rows, columns] of each of S retrievers, divided by `unit`.
+        target: [A] the clip that each caption describes.
+        clip_of: [A] its place among the clips that the problem is about.
         clips: their number.
     """
 
-    def __init__(self, similarities: list[np.ndarray], target: np.ndarray, normalisation: str) -> None:
+    def __init__(
+        self,
+        similarities: list[np.ndarray],
+        target: np.ndarray,
+        normalisation: str,
+        direction: Direction = "text-to-audio",
+    ) -> None:
         # ranks and the like have one scale, and dividing them would make unequal what is equal
         plain = normalisation == "none"
         self.unit = np.array([(plain and float(np.sqrt(np.mean(one.var(1))))) or 1.0 for one in similarities])
         self.scaled = [one / unit if unit != 1 else one for one, unit in zip(similarities, self.unit, strict=True)]
-        self.target = self.clip_of = np.asarray(target)
-        self.clips = similarities[0].shape[1]
         self.prior = self.unit / self.unit.sum()  # equal weights of the similarities themselves
         self.either_sign = np.zeros(len(similarities), bool)
+        self.backwards = direction == "audio-to-text"
+        self.described = np.asarray(target) if self.backwards else np.arange(similarities[0].shape[1])  # by columns
+        self.clips = similarities[0].shape[0 if self.backwards else 1]
+        captions = np.argsort(target, kind="stable")  # those of a clip side by side
+        self.target = self.clip_of = np.asarray(target)[captions]
+        self.rows: np.ndarray = self.target if self.backwards else captions
+        self.columns: np.ndarray = captions if self.backwards else self.target
+        self.answers = RightAnswers.among(self.scaled, self.rows, self.columns, self._queries())
 
     def of_clips(self, weights: np.ndarray) -> np.ndarray:
-        of_queries = query_precisions(self.scaled, self.target, weights[None], "none")
-        values: np.ndarray = by_clip(of_queries, self.clip_of, self.clips)[0]
+        sums = np.bincount(self.clip_of, self.answers.precisions(weights), minlength=self.clips)
+        values: np.ndarray = sums * (self.clips / self._number)
         return values
 
     def along(self, start: np.ndarray, end: np.ndarray) -> LinePoint:
-        curve = exact_two_retriever_search(self._total(end), self._total(start), self.target, "none")
+        curve = self.answers.along(start, end, self._number)
         return LinePoint(curve.best_weight, curve.best_value)
 
     def part(self, rows: np.ndarray) -> Self:
-        queries = [np.flatnonzero(self.clip_of == row) for row in rows]
-        chosen = np.concatenate(queries)
-        return self._with(
-            scaled=[one[chosen] for one in self.scaled],
+        captions = np.bincount(self.clip_of, minlength=self.clips)
+        clip_of, chosen = ranges((np.cumsum(captions) - captions)[rows], captions[rows])
+        made = self._with(
             target=self.target[chosen],
-            clip_of=np.repeat(np.arange(len(rows)), [len(some) for some in queries]),
+            rows=self.rows[chosen],
+            columns=self.columns[chosen],
+            clip_of=clip_of,
             clips=len(rows),
         )
+        made.answers = self.answers.part(chosen, made._queries())
+        return made
 
     def pairs(self, number: int, rng: np.random.Generator) -> Pairs:
-        queries = rng.permutation(len(self.target))[: max(1, number // (2 * HARDEST))]
-        right = np.arange(self.scaled[0].shape[1]) == self.target[queries][:, None]
-        return self._against_wrong(queries, self.target[queries], right, rng)
-
-    def _against_wrong(self, rows: np.ndarray, place: np.ndarray, right: np.ndarray, rng: np.random.Generator) -> Pairs:
-        """Compare cells (rows[p], place[p]) with wrong ones of their rows: those highest under the prior, and others.
-
-        Args:
-            right: [P, columns] bool, cells that are not wrong.
-        """
+        """Compare right answers with wrong ones of their queries: those highest under the prior, and others."""
+        some = rng.permutation(len(self.target))[: max(1, number // (2 * HARDEST))]
+        right = self.described == self.target[some][:, None]
         few = min(HARDEST, int((~right).sum(1).min()))
         if not few:
             return Pairs(np.empty((0, len(self.prior))), np.empty(0))
-        hard = np.argpartition(np.where(right, np.inf, -self._total(self.prior)[rows]), few - 1, axis=1)[:, :few]
+        rows = self.rows[some]
+        total = weighted_sum([one[rows] for one in self.scaled], self.prior)
+        hard = np.argpartition(np.where(right, np.inf, -total), few - 1, axis=1)[:, :few]
         drawn = np.argpartition(np.where(right, np.inf, rng.random(right.shape)), few - 1, axis=1)[:, :few]
         wrong = np.concatenate([hard, drawn], 1)
-        differences = [one[rows, place][:, None] - one[rows[:, None], wrong] for one in self.scaled]
+        differences = [one[rows, self.columns[some]][:, None] - one[rows[:, None], wrong] for one in self.scaled]
         return Pairs(np.stack(differences, -1).reshape(-1, len(self.scaled)), np.ones(wrong.size))
 
-    def _total(self, weights: np.ndarray) -> np.ndarray:
-        used = np.flatnonzero(weights)
-        return weighted_sum([self.scaled[one] for one in used], weights[used])
+    @property
+    def _number(self) -> int:
+        """Return the number of queries; a clip without captions is one whose value is 0."""
+        return self.clips if self.backwards else len(self.target)
 
-
-class ItemProblem(RetrievalProblem):
-    """The same where clips are the queries and captions are ranked; its similarities are transposed, [N, Q]."""
-
-    def __init__(self, similarities: list[np.ndarray], target: np.ndarray, normalisation: str) -> None:
-        super().__init__(similarities, target, normalisation)
-        self.clips = len(similarities[0])
-        self.rows = np.arange(self.clips)
-
-    def of_clips(self, weights: np.ndarray) -> np.ndarray:
-        found = item_precisions([one.T for one in self.scaled], self.target, weights[None], "none")
-        values: np.ndarray = found[0][self.rows]
-        return values
-
-    def along(self, start: np.ndarray, end: np.ndarray) -> LinePoint:
-        shares = np.linspace(0, 1, LINE_STEPS + 1)
-        values = [float(self.of_clips((1 - share) * start + share * end).mean()) for share in shares]
-        return LinePoint(float(shares[np.argmax(values)]), max(values))
-
-    def part(self, rows: np.ndarray) -> Self:
-        return self._with(rows=self.rows[rows], clips=len(rows))
-
-    def pairs(self, number: int, rng: np.random.Generator) -> Pairs:
-        theirs = rng.permutation(np.flatnonzero(np.isin(self.target, self.rows)))[: max(1, number // (2 * HARDEST))]
-        clips = self.target[theirs]
-        return self._against_wrong(clips, theirs, self.target == clips[:, None], rng)
+    def _queries(self) -> np.ndarray:
+        return self.clip_of if self.backwards else np.arange(len(self.target))
 
 
 def search_retrieval(
@@ -160,8 +149,9 @@ def search_retrieval(
     Raises:
         RerankingInputError: retrievers differ in queries or clips; it names one of them.
         NonFiniteScoreError: naming the retriever.
+        RetrievalInputError: a target that is not a clip.
     """
-    _check(similarities)
+    _check(similarities, target)
     systems = _systems(similarities, target, options, direction)
     problems = {name: one.problem for name, one in systems.items()}
     found = compare(problems, options.rules, options.folds, options.seed, STARTS)
@@ -196,12 +186,13 @@ def _systems(
     normalisations = NORMALISATIONS if options.normalisation == "auto" else (options.normalisation,)
     # normalised once; what follows weighs raw arrays
     stacked = [one if direction == "text-to-audio" else one.T for one in similarities.values()]
-    kind = RetrievalProblem if direction == "text-to-audio" else ItemProblem
     names = list(similarities)
 
     def system(chosen: list[int], normalisation: str) -> _System:
         scaled = [normalise_rows(stacked[one], normalisation, options.rrf_k) for one in chosen]
-        return _System([names[one] for one in chosen], normalisation, kind(scaled, target, normalisation))
+        return _System(
+            [names[one] for one in chosen], normalisation, RetrievalProblem(scaled, target, normalisation, direction)
+        )
 
     found = [system(list(range(len(names))), normalisation) for normalisation in normalisations]
     if len(names) > 1 and options.compare_single:
@@ -240,7 +231,7 @@ def _tried(found: Comparison, systems: dict[str, _System], seed: int) -> pd.Data
     )
 
 
-def _check(similarities: dict[str, np.ndarray]) -> None:
+def _check(similarities: dict[str, np.ndarray], target: np.ndarray) -> None:
     first = next(iter(similarities))
     expected = similarities[first].shape
     for name, one in similarities.items():
@@ -249,3 +240,4 @@ def _check(similarities: dict[str, np.ndarray]) -> None:
                 f"similarity [queries, clips] by {name}: {one.shape}, expected {expected} as by {first}"
             )
         refuse_non_finite(f"similarity by {name}", one, np.True_, ("query", "clip"))
+    check_target(similarities[first], np.asarray(target))

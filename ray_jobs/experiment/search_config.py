@@ -23,13 +23,13 @@ class SearchConfig(Settings):
         None,
         description="the metric in its place where Java or model files of `objective` are missing; if none, an error",
     )
-    rule: Literal["auto", "prior", "one-standard-error", "best", "bagged", "learned"] = Field(
+    rule: Literal["auto", "prior", "one-standard-error", "best", "bagged", "centre", "learned"] = Field(
         "auto",
         description="how weights are chosen: by the rule that is best in nested cross-validation (auto); not at all: "
         "the paper's weights and equal weights of retrievers (prior); by the highest mean (best), nearest to the prior "
-        "within one standard error of it, averaged over resampled clips (bagged), or by logistic regression on pairs "
-        "(learned). Of sampling settings, `best` takes the highest mean, all others the simplest within one standard "
-        "error",
+        "within one standard error of it, averaged over resampled clips (bagged) or over weights within one standard "
+        "error (centre), or by logistic regression on pairs (learned). Of sampling settings, `best` takes the highest "
+        "mean, all others the simplest within one standard error",
     )
     folds: int = Field(
         5, ge=2, description="folds of the validation clips, to estimate a choice on clips it was not made on"
@@ -99,8 +99,8 @@ class SearchConfig(Settings):
     retrieval_columns: list[Literal["likelihood", "captions"]] = Field(
         default=[],
         description="what captioners add to the retrievers' similarities: their likelihood of a query given its best "
-        "clips, and the cosine of a query and their captions of a clip. Searched and reported as "
-        "`ensemble+captioners`, with its cost; the bundle retrieves without them",
+        "clips, and the cosine of a query and their captions of a clip. Reported as `ensemble+captioners`, with its "
+        "cost; the bundle uses them where that is better in cross-validation",
     )
     retrieval_depth: int = Field(
         50,

@@ -70,8 +70,7 @@ def read_in_batches(
         AudioError: no file can be read.
     """
     good = before
-    used = [*ensemble.retrievers, *(ensemble.captioners if captioning else ())]
-    partly = PartlyHeard({name: limit for name, limit in ensemble.limits_s().items() if name in used})
+    partly = PartlyHeard(ensemble.limits_s(captioning or ensemble.ask_captioners))
     starts = range(0, len(paths), batch_size)
     with progress_bar(len(paths), "files", "reading and computing", shown=len(starts) > 1) as bar:
         for at in starts:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 from pydantic import Field
 
 from models.ensemble.reranking import Reranking
+from models.ensemble.retrieval_columns import FusionWithCaptioners
 from models.ensemble.retrieval_fusion import RetrievalFusion
 from models.selection.rules import Rule
 from models.settings import SamplingConfig
@@ -113,8 +114,20 @@ class BestRetrieval(SearchRecord, DirectionWeights):
 
     @property
     def fusion(self) -> RetrievalFusion:
-        """Return the text-to-audio weights alone."""
+        """Return the text-to-audio weights of the retrievers alone."""
         return self.convert(RetrievalFusion)
+
+    def helped(self, depth: int) -> FusionWithCaptioners | None:
+        """Return the weights with captioners, where these are better on clips that had no part in the choice.
+
+        Args:
+            depth: clips of a query whose likelihood was computed.
+        """
+        found = self.with_captioners
+        if found is None or found.cross_validated <= self.cross_validated:
+            return None
+        weights = {name: weight for name, weight in found.weights.items() if weight}
+        return found.convert(FusionWithCaptioners, weights=weights, depth=depth)
 
 
 class ScheduledSettings(ResultPart):

@@ -11,7 +11,7 @@ from ray_jobs.experiment.config import Experiment
 from ray_jobs.results.best import BestRetrieval, CaptionerWeights, ColumnCosts, DirectionWeights, SearchOutcome
 from ray_jobs.run.directory import RunDirectory
 from ray_jobs.tuning.candidate_store import LOADED, SPLIT, resources
-from ray_jobs.tuning.trained_members import CaptionerColumns
+from ray_jobs.tuning.trained_members import ComputedColumns
 
 TARGET = "target"  # beside the retrievers' similarities in similarities.npz
 TRIALS: dict[Direction, str] = {"text-to-audio": "trials", "audio-to-text": "trials-audio-to-text"}
@@ -62,7 +62,7 @@ def _with_captioners(
     return _direction_weights(found).convert(CaptionerWeights, costs=column_costs(columns))
 
 
-def column_costs(columns: CaptionerColumns) -> ColumnCosts:
+def column_costs(columns: ComputedColumns) -> ColumnCosts:
     """Return what columns cost, as result files have it."""
     return ColumnCosts(seconds_a_query=columns.seconds_a_query, seconds_a_clip=columns.seconds_a_clip)
 
@@ -95,5 +95,5 @@ def _similarities(experiment: Experiment) -> dict[str, np.ndarray]:
     return {**members.similarities(), TARGET: members.queries()[1]}
 
 
-def _captioner_columns(experiment: Experiment) -> CaptionerColumns:
+def _captioner_columns(experiment: Experiment) -> ComputedColumns:
     return LOADED.of(experiment).captioner_columns()

@@ -13,7 +13,7 @@ import numpy as np
 
 from models.captioner.model import Captioner, conditioning
 from models.ensemble.candidate_table import CandidateTable, score_candidates
-from models.ensemble.retrieval_columns import best_clips, caption_column, captions_of, likelihood_column
+from models.ensemble.retrieval_columns import CAPTIONS, LIKELIHOOD, CaptionerColumns, caption_embeddings, captions_of
 from models.ensemble.scores.base import Scorers
 from models.ensemble.scores.rank import choose_references
 from models.fluency.detector import FluencyDetector
@@ -34,7 +34,7 @@ REFERENCE_SPLIT = "validation"  # of the clips with which rank scores compare
 
 
 @dataclass
-class CaptionerColumns:
+class ComputedColumns:
     """What captioners add to the retrievers' similarities, and the seconds that took."""
 
     similarities: dict[str, np.ndarray] = field(default_factory=dict)  # [queries, clips] by column
@@ -128,27 +128,26 @@ class TrainedMembers:
             for name, model in self.retrievers.items()
         }
 
-    def captioner_columns(self) -> CaptionerColumns:
+    def captioner_columns(self) -> ComputedColumns:
         """Return the columns of captioners that the experiment asks for, and what they cost."""
-        search, columns = self.experiment.search, CaptionerColumns()
-        queries, clips = self.queries()[0], len(self.features)
-        read = {name: self._conditioning(name) for name in self.captioners}
-        if "likelihood" in search.retrieval_columns:
-            best = best_clips(self.similarities(), search.retrieval_depth)
-            for name, captioner in self.captioners.items():
-                start, column = time.perf_counter(), f"{name}/likelihood"
-                found = likelihood_column(captioner, self.features.codes, read[name], queries, best)
-                columns.similarities[column] = found
-                columns.seconds_a_query[column] = (time.perf_counter() - start) / len(queries)
-        if "captions" in search.retrieval_columns:
+        search, made = self.experiment.search, ComputedColumns()
+        clips = ClipInputs(self.features.codes, {name: self._conditioning(name) for name in self.captioners})
+        captions: dict[str, np.ndarray] = {}
+        if CAPTIONS in search.retrieval_columns:
             start = time.perf_counter()
-            said = captions_of(self.captioners, ClipInputs(self.features.codes, read), self.experiment.beam)
-            columns.seconds_a_clip["captions"] = (time.perf_counter() - start) / clips
-            for name, retriever in self.retrievers.items():
-                start, column = time.perf_counter(), f"{name}/captions"
-                columns.similarities[column] = caption_column(retriever, queries, said)
-                columns.seconds_a_query[column] = (time.perf_counter() - start) / len(queries)
-        return columns
+            said = captions_of(self.captioners, clips, self.experiment.beam)
+            captions = {name: caption_embeddings(retriever, said) for name, retriever in self.retrievers.items()}
+            made.seconds_a_clip[CAPTIONS] = (time.perf_counter() - start) / len(said)
+        queries, _ = self.queries()
+        columns = CaptionerColumns(queries, self.retrievers, self.captioners, clips, captions)
+        asked = {LIKELIHOOD: [*self.captioners], CAPTIONS: [*self.retrievers]}
+        for name in [
+            f"{one}/{kind}" for kind, some in asked.items() if kind in search.retrieval_columns for one in some
+        ]:
+            start = time.perf_counter()
+            made.similarities[name] = columns.column(name, self.similarities(), search.retrieval_depth)
+            made.seconds_a_query[name] = (time.perf_counter() - start) / len(queries)
+        return made
 
     def seconds_a_clip(self, sampling: SamplingConfig, clips: int = 16) -> dict[str, float]:
         """Measure the seconds a clip of each member and token ensemble, on the first `clips` clips of the split.

@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from models.captioner.model import Captioner
-from models.ensemble.retrieval_columns import best_clips, caption_column, captions_of, likelihood_column, spread
+from models.ensemble.retrieval_columns import (
+    CaptionerColumns,
+    best_clips,
+    caption_embeddings,
+    captions_of,
+    likelihood_column,
+    spread,
+)
 from models.ensemble.retrieval_fusion import normalise_rows
 from models.generation import likelihood
 from models.generation.candidates import encoded_batches, search
@@ -74,7 +81,9 @@ def test_captions_of_a_clip_are_those_of_every_captioner(captioner: Captioner, c
 def test_the_caption_column_is_a_mean_of_cosines() -> None:
     retriever = make(*KINDS[1]).eval()
     captions = [[CAPTIONS[0], "rain"], [CAPTIONS[2]], [CAPTIONS[1], CAPTIONS[1], "wind"]]
-    column = caption_column(retriever, CAPTIONS, captions)
+    of_clips = {"bge": caption_embeddings(retriever, captions)}
+    columns = CaptionerColumns(CAPTIONS, {"bge": retriever}, {}, ClipInputs([], {}), of_clips)
+    column = columns.column("bge/captions", {}, 1)
     with torch.no_grad():
         for row, query in enumerate(CAPTIONS):
             for clip, texts in enumerate(captions):

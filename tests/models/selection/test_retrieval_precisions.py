@@ -3,29 +3,68 @@
 import numpy as np
 import pytest
 
-from models.ensemble.retrieval_fusion import fuse
+from models.ensemble.retrieval_fusion import fuse, normalise_rows
 from models.ensemble.score_arrays import NonFiniteScoreError, RerankingInputError
-from models.metrics.retrieval import RetrievalInputError, retrieval_values
-from models.selection.retrieval_precisions import (
-    by_clip,
-    exact_two_retriever_search,
-    item_precisions,
-    query_precisions,
-)
+from models.metrics.retrieval import relevant_of, retrieval_values, retrieval_values_in_blocks
+from models.selection.retrieval_precisions import RightAnswers
+from models.selection.weight_search import TwoScoreCurve
 
 from .grids import simplex_grid
 
 
+def answers(similarities: list[np.ndarray], target: np.ndarray) -> RightAnswers:
+    """The right clips of captions."""
+    captions = np.arange(len(target))
+    return RightAnswers.among(similarities, captions, target, captions)
+
+
+def own_captions(similarities: list[np.ndarray], target: np.ndarray) -> RightAnswers:
+    """The right captions of clips."""
+    captions = np.argsort(target, kind="stable")
+    clips = np.asarray(target)[captions]
+    return RightAnswers.among([one.T for one in similarities], clips, captions, clips)
+
+
+def whole_curve(pair: list[np.ndarray], target: np.ndarray) -> TwoScoreCurve:
+    """The curve over the weight of the first of two."""
+    return answers(pair, target).along(np.array([0.0, 1.0]), np.array([1.0, 0.0]), len(target))
+
+
 @pytest.mark.parametrize("method", ["none", "z", "rank", "rrf"])
-def test_retrieval_search_equals_the_metric_of_the_fused_matrix(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_precisions_are_those_of_ranking_all_clips(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.selection.retrieval_precisions.CHUNK_CELLS", 100)
     rng = np.random.default_rng(0)
     target = np.repeat(np.arange(30), 2)
     similarities = [np.round(rng.normal(size=(60, 30)) + 2 * np.eye(30)[target], 1) for _ in range(3)]
     weightings = simplex_grid(3, 4)
-    expected = [retrieval_values(fuse(similarities, w, method), target).corpus["map@10"] for w in weightings]
-    np.testing.assert_allclose(query_precisions(similarities, target, weightings, method).mean(1), expected)
-    assert len(set(expected)) > 5
+    expected = [retrieval_values(fuse(similarities, w, method), target).average_precision for w in weightings]
+    known = answers([normalise_rows(one, method) for one in similarities], target)
+    np.testing.assert_array_equal([known.precisions(w) for w in weightings], expected)
+    assert len({one.mean() for one in expected}) > 5
+    assert 0 < known.number.sum() < 60 * 29
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 9])
+def test_precisions_of_clips_are_those_of_ranking_all_captions(decimals: int) -> None:
+    """With ties, too; captions are in any order, and a clip has any number of them, one of them none."""
+    rng = np.random.default_rng(decimals)
+    target = np.minimum(rng.integers(0, 20, 70), 18)
+    similarities = [np.round(rng.normal(size=(70, 20)) + 1.5 * np.eye(20)[target], decimals) for _ in range(3)]
+    known = own_captions(similarities, target)
+    for w in simplex_grid(3, 4):
+        fused = fuse([one.T for one in similarities], w, "none")
+        found = np.bincount(known.group, known.precisions(w), minlength=20)
+        np.testing.assert_allclose(found, values_of_clips(fused, target), atol=1e-12)
+
+
+def values_of_clips(fused: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The average precision at 10 of every clip in finding its own captions; 0 where it has none."""
+    described = np.unique(target)
+    right, values = relevant_of(target, len(fused)), np.zeros(len(fused))
+    for clip in described:
+        alone = retrieval_values_in_blocks(fused[[clip]].__getitem__, right[[clip]], len(target), ap_over="all")
+        values[clip] = alone.corpus["map@10"]
+    return values
 
 
 def test_fuse_scales_each_query() -> None:
@@ -48,10 +87,6 @@ def test_fuse_refuses_what_does_not_fit() -> None:
     bad[2, 1] = np.nan
     with pytest.raises(NonFiniteScoreError, match="similarity 0 of query 2, item 1"):
         fuse([bad], np.ones(1), "none")
-    with pytest.raises(NonFiniteScoreError, match="similarity 1 of query 2, item 1"):
-        query_precisions([np.zeros((3, 2)), bad], np.zeros(3, int), np.ones((1, 2)), "none")
-    with pytest.raises(RetrievalInputError, match="query 1"):
-        query_precisions([np.zeros((3, 2))], np.array([0, 2, 0]), np.ones((1, 1)), "none")
     with pytest.raises(RerankingInputError, match="softmax"):
         fuse([np.zeros((1, 2))], np.ones(1), "softmax")
 
@@ -71,7 +106,7 @@ def test_the_exact_curve_equals_brute_force_inside_every_interval(
 ) -> None:
     monkeypatch.setattr("models.selection.retrieval_precisions.CHUNK_CELLS", 100)
     pair, target = noisy(seed, queries_each=1 + seed % 3, items=3 + 6 * (seed % 4), decimals=seed % 3)
-    curve = exact_two_retriever_search(pair[0], pair[1], target, method)
+    curve = whole_curve([normalise_rows(one, method) for one in pair], target)
     assert (np.diff(curve.breakpoints) > 0).all()
     wide = np.diff(curve.breakpoints) > 1e-6  # in narrower ones rounding decides
     middle = ((curve.breakpoints[:-1] + curve.breakpoints[1:]) / 2)[wide]
@@ -83,11 +118,25 @@ def test_the_exact_curve_equals_brute_force_inside_every_interval(
 @pytest.mark.parametrize("seed", range(4))
 def test_no_grid_finds_more_than_the_exact_search(seed: int) -> None:
     pair, target = noisy(seed, decimals=9)
-    curve = exact_two_retriever_search(pair[0], pair[1], target, "none")
+    known, curve = answers(pair, target), whole_curve(pair, target)
     weights = np.random.default_rng(seed).random(400)
-    grid = query_precisions(pair, target, np.stack([weights, 1 - weights], 1), "none").mean(1)
+    grid = np.array([known.precisions(np.array([w, 1 - w])).mean() for w in weights])
     np.testing.assert_allclose(grid, curve.mean_values[np.searchsorted(curve.breakpoints, weights) - 1])
     assert curve.best_value >= grid.max() - 1e-12
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_curve_of_clips_is_exact_though_their_captions_overtake_each_other(seed: int) -> None:
+    pair, target = noisy(seed, queries_each=1 + seed % 4, items=12, decimals=[9, 1][seed % 2])
+    known = own_captions(pair, target)
+    start, end = np.array([0.2, 0.8]), np.array([1.0, 0.0])
+    curve = known.along(start, end, 12)
+    wide = np.diff(curve.breakpoints) > 1e-6
+    middle = ((curve.breakpoints[:-1] + curve.breakpoints[1:]) / 2)[wide]
+    assert len(middle) > 20
+    for share, found in zip(middle, curve.mean_values[wide], strict=True):
+        fused = fuse([one.T for one in pair], (1 - share) * start + share * end, "none")
+        assert found == pytest.approx(np.mean(values_of_clips(fused, target)), abs=1e-12)
 
 
 def test_reciprocal_ranks_are_of_the_highest_first() -> None:
@@ -98,13 +147,12 @@ def test_reciprocal_ranks_are_of_the_highest_first() -> None:
 def test_audio_to_text_by_hand() -> None:
     # captions 0, 1 and 3 are of item 0, caption 2 of item 1; ranks of item 0's own: 1, 3 (a tie loses), 4
     similarity = np.array([[0.9, 0.1], [0.5, 0.2], [0.5, 0.3], [0.1, 0.9]])
-    target = np.array([0, 0, 1, 0])
-    found = item_precisions([similarity], target, np.ones((1, 1)), "none")
-    np.testing.assert_allclose(found, [[(1 + 2 / 3 + 3 / 4) / 3, 1 / 2]])
+    found = own_captions([similarity], np.array([0, 0, 1, 0])).precisions(np.ones(1))
+    np.testing.assert_allclose(found, [1 / 3, 2 / 3 / 3, 3 / 4 / 3, 1 / 2])
 
 
-def test_means_over_clips_are_means_over_queries() -> None:
-    pair, target = noisy(0, queries_each=1)
-    pair, target = [one[:20] for one in pair], np.sort(target[:20] % 6)
-    values = query_precisions(pair, target, simplex_grid(2, 3), "none")
-    np.testing.assert_allclose(by_clip(values, target, 6).mean(1), values.mean(1))
+def test_an_answer_that_ten_others_always_precede_has_no_rivals() -> None:
+    similarities = [np.array([np.r_[0.5, np.linspace(1, 2, ahead), -1.0]]) for ahead in (10, 10)]
+    similarities[1][0, -1] = 9
+    known = answers(similarities, np.array([0]))
+    assert (known.ahead.tolist(), known.number.tolist()) == ([10], [0])

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from models.ensemble.retrieval_fusion import RetrievalFusion
-from models.ensemble.score_arrays import NonFiniteScoreError, RerankingInputError
-from models.metrics.retrieval import retrieval_values
-from models.selection.retrieval_precisions import exact_two_retriever_search
-from models.selection.retrieval_weights import RetrievalOptions, search_retrieval
+from models.ensemble.score_arrays import NonFiniteScoreError, RerankingInputError, weighted_sum
+from models.metrics.retrieval import RetrievalInputError, retrieval_values
+from models.selection.retrieval_weights import Direction, RetrievalOptions, RetrievalProblem, search_retrieval
+from models.selection.rules import RULES, compare
 
-from .test_retrieval_precisions import noisy
+from .test_retrieval_precisions import noisy, values_of_clips, whole_curve
 
 
 def similarities(seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -36,7 +36,7 @@ def test_two_are_searched_exactly() -> None:
     known, target = similarities()
     del known["poor"]
     found = search_retrieval(known, target, RetrievalOptions(rule="best"))
-    exact = exact_two_retriever_search(known["a"], known["b"], target, "none").best_value
+    exact = whole_curve(list(known.values()), target).best_value
     assert found.best_value == pytest.approx(exact)
 
 
@@ -84,3 +84,31 @@ def test_retrievers_of_other_clips_and_missing_similarities_are_named() -> None:
     known["poor"][3, 2] = np.nan
     with pytest.raises(NonFiniteScoreError, match="similarity by poor of query 3, clip 2"):
         search_retrieval(known, target, RetrievalOptions())
+    with pytest.raises(RetrievalInputError, match="target of query 0 is 25"):
+        search_retrieval({"a": known["a"]}, np.r_[clips, target[1:]], RetrievalOptions())
+
+
+class RanksEverything(RetrievalProblem):
+    """The same values with nothing left out: all similarities are fused and ranked under every weighting."""
+
+    def of_clips(self, weights: np.ndarray) -> np.ndarray:
+        fused = weighted_sum(self.scaled, weights)
+        if not self.backwards:
+            values = retrieval_values(fused[self.rows], self.columns).average_precision
+            return np.bincount(self.clip_of, values, self.clips) * self.clips / len(values)
+        of_all = values_of_clips(fused, self.described)
+        return of_all[self.target[np.unique(self.clip_of, return_index=True)[1]]]
+
+
+@pytest.mark.parametrize("direction", ["text-to-audio", "audio-to-text"])
+def test_the_choice_is_that_of_ranking_everything(direction: Direction) -> None:
+    known, target = similarities()
+    rows = [one.T if direction == "audio-to-text" else one for one in known.values()]
+    fast, slow = (
+        compare({"all": kind(rows, target, "none", direction)}, RULES, 3, 0, starts=2)
+        for kind in (RetrievalProblem, RanksEverything)
+    )
+    for one, other in zip(fast.solutions, slow.solutions, strict=True):
+        np.testing.assert_array_equal(one.weights, other.weights)
+        np.testing.assert_allclose(one.values, other.values, atol=1e-12)
+        np.testing.assert_allclose(one.held_out, other.held_out, atol=1e-12)

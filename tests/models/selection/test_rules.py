@@ -1,11 +1,13 @@
 """What rules find, and what they are worth on clips that they have not seen."""
 
+from typing import Self
+
 import numpy as np
 import pytest
 
 from models.errors import TooFewClipsError
 from models.selection.rules import RULES, Rule, compare, weigh
-from models.selection.weight_problem import explore
+from models.selection.weight_problem import Explored, LinePoint, Pairs, WeightProblem, explore
 
 from .test_weight_problem import PROBLEMS, reranking, retrieval
 
@@ -29,6 +31,32 @@ def test_one_standard_error_stays_near_the_prior() -> None:
     assert np.abs(careful - problem.prior).sum() <= np.abs(best - problem.prior).sum()
     behind = problem.of_clips(best) - problem.of_clips(careful)
     assert behind.mean() <= behind.std(ddof=1) / np.sqrt(len(behind)) + 1e-12
+
+
+class Plateau(WeightProblem):
+    """Three clips that are right where the first of two weights is in the middle."""
+
+    def __init__(self) -> None:
+        self.unit, self.prior, self.either_sign = np.ones(2), np.full(2, 0.5), np.zeros(2, bool)
+
+    def of_clips(self, weights: np.ndarray) -> np.ndarray:
+        return np.full(3, float(0.3 <= weights[0] <= 0.9))
+
+    def along(self, start: np.ndarray, end: np.ndarray) -> LinePoint:
+        raise NotImplementedError
+
+    def part(self, rows: np.ndarray) -> Self:
+        raise NotImplementedError
+
+    def pairs(self, number: int, rng: np.random.Generator) -> Pairs:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("best", [0.3, 0.9])
+def test_the_centre_is_in_the_middle_of_what_is_as_good_as_the_best(best: float) -> None:
+    explored = Explored(np.array([[best, 1 - best]]), np.ones(1))
+    for seed in range(5):
+        assert weigh(Plateau(), explored, "centre", seed)[0] == pytest.approx(0.57, abs=0.1)
 
 
 def test_the_held_out_fold_has_no_part_in_the_search() -> None:

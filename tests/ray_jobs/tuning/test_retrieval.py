@@ -15,7 +15,7 @@ from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.results.best import BestRetrieval
 from ray_jobs.run.directory import RunDirectory
 from ray_jobs.tuning import retrieval
-from ray_jobs.tuning.trained_members import CaptionerColumns
+from ray_jobs.tuning.trained_members import ComputedColumns
 
 SMOKE = Path(__file__).parents[3] / "experiments" / "smoke.yaml"
 TARGET = np.repeat(np.arange(12), 3)
@@ -36,8 +36,8 @@ class Members:
     def queries(self) -> tuple[list[str], np.ndarray]:
         return [""] * len(TARGET), TARGET
 
-    def captioner_columns(self) -> CaptionerColumns:
-        return CaptionerColumns({"captioner/likelihood": noisy(0.3, 2)}, {"captioner/likelihood": 0.5}, {})
+    def captioner_columns(self) -> ComputedColumns:
+        return ComputedColumns({"captioner/likelihood": noisy(0.3, 2)}, {"captioner/likelihood": 0.5}, {})
 
 
 def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> BestRetrieval:
@@ -55,13 +55,13 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> 
     return BestRetrieval.read(directory.search("retrieval"))
 
 
-def test_columns_of_captioners_have_weights_beside_those_that_bundles_use(
+def test_columns_of_captioners_have_weights_beside_those_of_retrievers_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = search(tmp_path / "plain", monkeypatch)
     assert plain.with_captioners is None
     best = search(tmp_path / "with", monkeypatch, "search.retrieval_columns=[likelihood]")
-    assert best.fusion == plain.fusion, "a bundle has no columns, and retrieves as without them"
+    assert best.fusion == plain.fusion, "what a bundle retrieves by where captioners are left out"
     helped = best.with_captioners
     assert helped is not None
     assert helped.weights["captioner/likelihood"] > 0.3
