@@ -28,6 +28,7 @@ from ray_jobs.run.directory import MARKER, RunDirectory, is_done
 from ray_jobs.run.entry import run_command
 from ray_jobs.run.lock import LEASE_S, Owner, heartbeat_age_s, read_owner
 from ray_jobs.run.recorded import read_experiment
+from ray_jobs.training.refit import Refit, bundle_inputs
 
 # outdated: made from other settings, so the next job makes it again. stopped: begun, and no job works on it.
 State = Literal["waiting", "running", "stopped", "failed", "outdated", "done"]
@@ -61,6 +62,7 @@ class MemberStatus:
     seconds_per_epoch: float | None = None  # of training, without validation
     eta_s: float | None = None
     speed: dict[str, float] | None = None  # of the last ten seconds: `ray_jobs.results.member.Speed`
+    inherited_from: str | None = None  # in a refit, the member whose validation values these are
     note: str = ""
 
 
@@ -110,19 +112,30 @@ def read_status(root: Path | str) -> RunStatus:
     age, owner = heartbeat_age_s(directory.root), read_owner(directory.root)
     alive = age is not None and age < LEASE_S
     members = [_member(directory, name, alive) for name in directory.experiment.members]
+    trained = all(member.state == "done" for member in members)
+    refit = Refit.read(directory.experiment) if directory.experiment.refit and trained else None
+    again = [_member(RunDirectory(refit), name, alive) for name in refit.names.values()] if refit else []
     searches = [_search(directory, what) for what in ("retrieval", "sampling", "reranking")]
+    searched, exported = directory.search_inputs(), bundle_inputs(directory, refit)
     results = [
-        Part(name, _state(path, directory.search_inputs()), {"path": storage.uri(path)})
-        for name, path in (("combine", directory.ensemble), ("export", directory.bundle), ("report", directory.report))
+        Part(name, _state(path, inputs), {"path": storage.uri(path)})
+        for name, path, inputs in (
+            ("combine", directory.ensemble, searched),
+            ("export", directory.bundle, exported),
+            ("report", directory.report, searched),
+        )
     ]
-    if alive and all(member.state == "done" for member in members):
+    if refit:
+        done = all(member.state == "done" for member in again)
+        results.insert(1, Part("refit", "done" if done else "waiting", {"members": len(again)}))
+    if alive and trained:
         searches, results = _with_running(searches, results)
     return RunStatus(
         run=str(root),
         owner=owner if alive else None,
         heartbeat_age_s=age,
         corpora=[_corpus(directory, name, alive) for name in directory.experiment.corpora],
-        members=members,
+        members=members + again,
         searches=searches,
         results=results,
         sweeps=_sweeps(directory),
@@ -162,9 +175,8 @@ def _member(directory: RunDirectory, name: str, alive: bool) -> MemberStatus:
             _with_values(status, metrics.best),
             epoch=metrics.epochs,
             seconds_per_epoch=metrics.seconds / metrics.epochs if metrics.epochs else None,
-            note=f"best of epoch {metrics.best['epoch']:.0f} by {metrics.chosen_by}"
-            if metrics.epochs
-            else AS_PUBLISHED,
+            inherited_from=metrics.inherited_from,
+            note=_note(metrics),
         )
     if storage.exists(directory.checkpoints / f"{name}-{inputs}"):
         return _with_progress(replace(status, state="running" if alive else "stopped"), path)
@@ -172,6 +184,13 @@ def _member(directory: RunDirectory, name: str, alive: bool) -> MemberStatus:
         e for e in directory.experiment.edges(name) if not is_done(directory.member(e), directory.member_inputs(e))
     ]
     return replace(status, note=f"for {', '.join(edges)}") if status.state == "waiting" and edges else status
+
+
+def _note(metrics: MemberMetrics) -> str:
+    """Return where a finished member's values are from."""
+    if metrics.inherited_from:
+        return f"values inherited from {metrics.inherited_from}"
+    return f"best of epoch {metrics.best['epoch']:.0f} by {metrics.chosen_by}" if metrics.epochs else AS_PUBLISHED
 
 
 def _with_progress(status: MemberStatus, path: Path) -> MemberStatus:
