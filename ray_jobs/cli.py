@@ -124,6 +124,15 @@ def combine(
 
 
 @app.command()
+def refit(experiment: ExperimentFile, overrides: Overrides = None) -> None:
+    """Train the members again with what was found, on the training and the validation split, for `export`.
+
+    Example: [bold]enclap refit experiments/demo.yaml refit=true[/bold]
+    """
+    _run("refit", experiment, overrides)
+
+
+@app.command()
 def export(
     experiment: ExperimentFile,
     overrides: Overrides = None,
@@ -153,7 +162,7 @@ def report(experiment: ExperimentFile, overrides: Overrides = None) -> None:
 
 @app.command()
 def pipeline(experiment: ExperimentFile, overrides: Overrides = None) -> None:
-    """Run prepare, train, search, combine, export and report, skipping what is done already.
+    """Run prepare, train, search, combine, refit where asked for, export and report, skipping what is done already.
 
     Example: [bold]enclap pipeline experiments/demo.yaml seed=1[/bold]
     """

@@ -160,10 +160,6 @@ def _detection(members: TrainedMembers, threshold: float) -> Detection | None:
     return Detection.model_validate(found)
 
 
-def _comparison(metric: str, other: str, found: Comparison) -> SystemComparison:
-    return SystemComparison(metric=metric, a="ensemble", b=other, delta=found.delta, ci95=found.ci95)
-
-
 # --- captioning ----------------------------------------------------------------------------------------------------
 
 
@@ -206,7 +202,7 @@ def _caption(members: TrainedMembers, reranking: Reranking, alone: Mapping[str, 
             unfiltered=_values(members, unfiltered_score, unfiltered),
         ),
         comparisons=[
-            _comparison(metric, other, _compare_captions(scores, metric, other, experiment.seed))
+            SystemComparison.of(metric, "ensemble", other, _compare_captions(scores, metric, other, experiment.seed))
             for metric in COMPARED
             if all(metric in score.per_clip for score in scores.values())
             for other in (f"{name}/{how}" for name in sources for how in ("beam", "rerank"))
@@ -297,7 +293,7 @@ def _retrieve(members: TrainedMembers) -> Retrieval:
         audio_to_text={name: dict(_audio_to_text(one, target).corpus) for name, one in transposed.items()},
         transport={name: dict(retrieval_values(plan, target).corpus) for name, plan in plans.items()} or None,
         comparisons=[
-            _comparison("map@10", name, _compare_retrieval(scores, name, target, experiment.seed))
+            SystemComparison.of("map@10", "ensemble", name, _compare_retrieval(scores, name, target, experiment.seed))
             for name in systems
             if name != "ensemble"
         ],

@@ -5,14 +5,12 @@ Example: enclap combine experiments/demo.yaml --members retriever-bge,captioner-
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import ray
 
 from models.ensemble.candidate_table import CandidateTable, ValuedTable
-from models.ensemble.scores.consensus import CONSENSUS
 from models.files import write_frame
 from models.metrics.bootstrap import paired_bootstrap
 from models.metrics.captions import best_preprocessing, caption_values
@@ -33,6 +31,8 @@ from ray_jobs.tuning.candidate_store import resources
 from ray_jobs.tuning.inner_search import reranking_options
 from ray_jobs.tuning.retrieval import retrieval_options, split_target
 from ray_jobs.tuning.trained_members import TrainedMembers
+
+THESE = "these members"
 
 
 def run(experiment: Experiment, names: list[str]) -> None:
@@ -106,7 +106,7 @@ def _caption(members: TrainedMembers, group: Group, target: Path, warnings: list
         reranking=found.reranking,
         cross_validated=found.solution.cross_validated,
         values=dict(scores.corpus),
-        comparison=_comparison(objective, compared.delta, compared.ci95),
+        comparison=SystemComparison.of(objective, THESE, "ensemble", compared),
     )
 
 
@@ -124,19 +124,12 @@ def _retrieve(members: TrainedMembers, group: Group, target: Path, warnings: lis
         everybody = read_table(directory.ensemble / RETRIEVAL_VALUES, EnsembleMetrics.COMMAND)
         full = everybody.loc[everybody["system"] == "ensemble", "map@10"].to_numpy()
         found = paired_bootstrap(scores.average_precision, full, seed=some.seed, groups=right)
-        comparison = _comparison("map@10", found.delta, found.ci95)
+        comparison = SystemComparison.of("map@10", THESE, "ensemble", found)
     return SomeRetrieval(
         fusion=fusion, cross_validated=cross_validated, values=dict(scores.corpus), comparison=comparison
     )
 
 
-def _comparison(metric: str, delta: float, ci95: tuple[float, float]) -> SystemComparison:
-    return SystemComparison(metric=metric, a="these members", b="ensemble", delta=delta, ci95=ci95)
-
-
 def _table(path: Path, command: str, clip_ids: list[str] | None = None) -> ValuedTable:
-    """Return a table of candidates without consensus, which was taken over the candidates of all members."""
     frame = read_table(path, command)
-    found = CandidateTable.from_frame(frame, clip_ids or list(dict.fromkeys(frame["clip_id"])))
-    scores = {column: one for column, one in found.table.scores.items() if not column.startswith(CONSENSUS)}
-    return replace(found, table=replace(found.table, scores=scores))
+    return CandidateTable.from_frame(frame, clip_ids or list(dict.fromkeys(frame["clip_id"])))

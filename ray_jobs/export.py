@@ -6,11 +6,13 @@ Example: enclap export experiments/demo.yaml
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from safetensors.numpy import save_file
 
@@ -20,7 +22,7 @@ from models.ensemble.reranking import Reranking
 from models.ensemble.retrieval_columns import FusionWithCaptioners
 from models.ensemble.retrieval_fusion import RetrievalFusion
 from models.ensemble.scores.registry import needs_references
-from models.files import atomic_directory, sha256_of
+from models.files import atomic_directory, sha256_of, write_json, write_text
 from models.retriever.collapse import collapse_warnings
 from models.settings import SamplingConfig
 from ray_jobs.experiment.config import ConfigError, Experiment
@@ -34,10 +36,11 @@ from ray_jobs.results.some_members import SomeMembersMetrics
 from ray_jobs.results.time_limit import without_left_out
 from ray_jobs.run import storage
 from ray_jobs.run.console import say
-from ray_jobs.run.directory import RunDirectory, commit, is_done, mark_done, package_versions, require
+from ray_jobs.run.directory import MARKER, RunDirectory, commit, is_done, mark_done, package_versions, require
 from ray_jobs.run.entry import run_command
 from ray_jobs.run.log import LOG
 from ray_jobs.training.kept_epochs import KEPT
+from ray_jobs.training.refit import Refit, bundle_inputs
 from ray_jobs.tuning.trained_members import REFERENCE_SPLIT, TrainedMembers
 
 NOTICE = """Weights in this directory were trained by enclap-ensemble from the corpora below and from the checkpoints
@@ -58,14 +61,30 @@ class Choices:
     with_captioners: FusionWithCaptioners | None = None
 
     @classmethod
-    def searched(cls, experiment: Experiment, directory: RunDirectory) -> Choices:
-        """Return what the searches of a run chose."""
+    def searched(cls, directory: RunDirectory) -> Choices:
+        """Return what the searches of a run chose; for the members of a refit, what they chose for the originals."""
         retrieval = BestRetrieval.read(directory.search("retrieval"))
-        return cls(
+        found = cls(
             sampling=BestSampling.read(directory.search("sampling")).sampling,
             reranking=BestReranking.read(directory.search("reranking")).reranking,
             retrieval=retrieval.fusion,
-            with_captioners=retrieval.helped(experiment.search.retrieval_depth),
+            with_captioners=retrieval.helped(directory.experiment.search.retrieval_depth),
+        )
+        return found._of_refit(directory.experiment) if isinstance(directory.experiment, Refit) else found
+
+    def _of_refit(self, refit: Refit) -> Choices:
+        """Return the same choices with the names of a refit's members."""
+
+        def renamed(weights: dict[str, float]) -> dict[str, float]:
+            return {refit.renamed(name): weight for name, weight in weights.items()}
+
+        reranking, fusion, helped = self.reranking, self.retrieval, self.with_captioners
+        captioners = reranking.captioners and [refit.renamed(name) for name in reranking.captioners]
+        return replace(
+            self,
+            reranking=reranking.model_copy(update={"weights": renamed(reranking.weights), "captioners": captioners}),
+            retrieval=fusion.model_copy(update={"weights": renamed(fusion.weights)}),
+            with_captioners=helped and helped.model_copy(update={"weights": renamed(helped.weights)}),
         )
 
     @classmethod
@@ -110,7 +129,8 @@ def run(experiment: Experiment, members: str | None = None, commercial: bool = F
         commercial: whether to refuse members that are not known to be free for commercial use.
 
     Raises:
-        NotReadyError: if `combine` has not run on this experiment, or one of `members` is not trained.
+        NotReadyError: if `combine`, or the `refit` that is asked for, has not run on this experiment, or one of
+            `members` is not trained.
         ConfigError: if `members` cannot work alone.
         LicenceError: if `commercial`, naming these members and their corpora.
         RecordError: if what search or combine wrote cannot be read.
@@ -126,16 +146,29 @@ def run(experiment: Experiment, members: str | None = None, commercial: bool = F
         return
     inputs = directory.results_inputs()
     require(directory.ensemble, inputs, "combine", experiment.name)
+    refit = _refit(experiment) if experiment.refit else None
+    exported, inputs = refit or experiment, bundle_inputs(directory, refit)
     if is_done(directory.bundle, inputs):
-        say("export: done already")
+        _renew_notes(exported, directory.bundle, inputs)
         return
     metrics = EnsembleMetrics.read(directory.ensemble)
+    if refit:
+        metrics = metrics.model_copy(update={"inherited_by": refit.names})
     for leftover in [*directory.root.glob(".bundle*.partial"), *directory.root.glob(".bundle.*.old")]:
         shutil.rmtree(leftover)  # of a killed export: this one holds the run's lock
-    with _bundle(experiment, directory, directory.bundle) as partial:
+    with _bundle(exported, RunDirectory(exported), directory.bundle) as partial:
         metrics.write(partial)
-        (partial / "NOTICE").write_text(_notice(experiment), encoding="utf-8")
+        (partial / "NOTICE").write_text(_notice(exported), encoding="utf-8")
     _finish(directory.bundle, inputs)
+
+
+def _refit(experiment: Experiment) -> Refit:
+    """Return the refit of an experiment, after checking that all its members are trained."""
+    refit = Refit.read(experiment)
+    directory = RunDirectory(refit)
+    for full in refit.names.values():
+        require(directory.member(full), directory.member_inputs(full), "refit", experiment.name)
+    return refit
 
 
 def _export_some(experiment: Experiment, directory: RunDirectory, some: Experiment) -> None:
@@ -190,7 +223,8 @@ def _bundle(
             save_file(TrainedMembers(experiment, REFERENCE_SPLIT).references, partial / REFERENCES)
         (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         yield partial
-        (partial / "SHA256SUMS").write_text(_checksums(partial), encoding="utf-8")
+        files = sorted(path for path in partial.rglob("*") if path.is_file())
+        (partial / "SHA256SUMS").write_text(_checksums(partial, files), encoding="utf-8")
         if storage.is_remote(target):
             storage.remove(target)  # a push leaves files there that the new bundle lacks
     storage.push(target)
@@ -203,6 +237,29 @@ def _finish(bundle: Path, inputs: str) -> None:
     say(f"export: {bundle} ({size / 2**20:.1f} MiB)")
     if storage.is_remote(bundle):
         say(f"export: kept at {storage.uri(bundle)}")
+
+
+def _renew_notes(experiment: Experiment, bundle: Path, inputs: str) -> None:
+    """Renew what a finished bundle says of its corpora, such as their licences: no more of it depends on them."""
+    local, notice, corpora = storage.pull(bundle), _notice(experiment), _corpora(experiment)
+    manifest = json.loads((local / MANIFEST).read_bytes())
+    provenance = manifest["provenance"]
+    if provenance.get("corpora") == corpora and (local / "NOTICE").read_text(encoding="utf-8") == notice:
+        say("export: done already")
+        return
+    storage.remove(bundle / MARKER)  # if this is interrupted, the bundle is made anew
+    write_text(local / "NOTICE", notice)
+    write_json(local / MANIFEST, {**manifest, "provenance": {**provenance, "corpora": corpora}})
+    sums = local / "SHA256SUMS"
+    files = [local / line.split("  ", 1)[1] for line in sums.read_text(encoding="utf-8").splitlines()]
+    write_text(sums, _checksums(local, files))
+    storage.push(bundle)
+    mark_done(bundle, inputs)
+    say("export: done already, but for what it says of corpora and licences, which is renewed")
+
+
+def _corpora(experiment: Experiment) -> dict[str, Any]:
+    return {name: corpus.model_dump(mode="json") for name, corpus in experiment.corpora.items()}
 
 
 def _notice(experiment: Experiment, names: list[str] | None = None) -> str:
@@ -220,7 +277,7 @@ def _notice(experiment: Experiment, names: list[str] | None = None) -> str:
 
 def _manifest(experiment: Experiment, directory: RunDirectory, codec: Codec, choices: Choices | None) -> BundleManifest:
     """Return the manifest of a bundle, by default with what the searches chose."""
-    choices = choices or Choices.searched(experiment, directory)
+    choices = choices or Choices.searched(directory)
     _check_members(experiment, directory)
     detectors = experiment.of_kind("fluency-detector")
     captioners = {n: m.audio_embedding for n, m in experiment.ensemble().items() if isinstance(m, CaptionerMember)}
@@ -243,7 +300,8 @@ def _manifest(experiment: Experiment, directory: RunDirectory, codec: Codec, cho
             "commit": commit(),
             "packages": package_versions(),
             "codec": codec.provenance(),
-            "corpora": {name: corpus.model_dump(mode="json") for name, corpus in experiment.corpora.items()},
+            "corpora": _corpora(experiment),
+            **({"refit": experiment.names} if isinstance(experiment, Refit) else {}),
             "members": {name: MemberMetrics.read(directory.member(name)).model_dump() for name in experiment.members},
         },
     )
@@ -257,9 +315,8 @@ def _check_members(experiment: Experiment, directory: RunDirectory) -> None:
             say(f"export: {name}: {warning}", style="yellow")
 
 
-def _checksums(root: Path) -> str:
-    """Return the checksum of every file, in lines as `sha256sum -c` reads them."""
-    files = sorted(path for path in root.rglob("*") if path.is_file())
+def _checksums(root: Path, files: Iterable[Path]) -> str:
+    """Return the checksum of each file, in lines as `sha256sum -c` reads them."""
     return "".join(f"{sha256_of(path)}  {path.relative_to(root)}\n" for path in files)
 
 

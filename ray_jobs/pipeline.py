@@ -1,4 +1,4 @@
-"""pipeline: run prepare, train, search, combine, export and report, skipping what is done and unchanged.
+"""pipeline: run prepare, train, search, combine, refit, export and report, skipping what is done and unchanged.
 
 Example: enclap pipeline experiments/demo.yaml
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from ray_jobs import combine, export, prepare, report, search, train
+from ray_jobs import combine, export, prepare, refit, report, search, train
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.results.metrics import EnsembleMetrics, Systems
 from ray_jobs.run import storage
@@ -20,7 +20,7 @@ from ray_jobs.training import tracking
 def run(experiment: Experiment) -> None:
     """Run all jobs in order and print the summary."""
     tracking.check(experiment)
-    for job in (prepare, train, search, combine, export, report):
+    for job in (prepare, train, search, combine, *([refit] if experiment.refit else []), export, report):
         job.run(experiment)
     summarise(experiment)
 

@@ -32,6 +32,7 @@ from ray_jobs.run.directory import MARKER, RunDirectory, is_done
 from ray_jobs.run.entry import run_command
 from ray_jobs.run.lock import LEASE_S, Owner, heartbeat_age_s, read_owner
 from ray_jobs.run.recorded import read_experiment
+from ray_jobs.training.refit import Refit, bundle_inputs
 
 # outdated: made from other settings, so the next job makes it again. stopped: begun, and no job works on it.
 # left out: by the time limit.
@@ -73,6 +74,7 @@ class MemberStatus:
     seconds_per_epoch: float | None = None  # of training, without validation
     eta_s: float | None = None
     speed: dict[str, float] | None = None  # of the last ten seconds: `ray_jobs.results.member.Speed`
+    inherited_from: str | None = None  # in a refit, the member whose validation values these are
     note: str = ""
 
 
@@ -124,19 +126,30 @@ def read_status(root: Path | str) -> RunStatus:
     age, owner = heartbeat_age_s(directory.root), read_owner(directory.root)
     alive = age is not None and age < LEASE_S
     members = [_member(directory, name, alive) for name in directory.experiment.members]
+    trained = all(member.state in ("done", "left out") for member in members)
+    refit = Refit.read(directory.experiment) if directory.experiment.refit and trained else None
+    again = [_member(RunDirectory(refit), name, alive) for name in refit.names.values()] if refit else []
     searches = [_search(found, what) for what in ("retrieval", "sampling", "reranking")]
+    searched, exported = found.results_inputs(), bundle_inputs(found, refit)
     results = [
-        Part(name, _state(path, found.results_inputs()), {"path": storage.uri(path)})
-        for name, path in (("combine", directory.ensemble), ("export", directory.bundle), ("report", directory.report))
+        Part(name, _state(path, inputs), {"path": storage.uri(path)})
+        for name, path, inputs in (
+            ("combine", directory.ensemble, searched),
+            ("export", directory.bundle, exported),
+            ("report", directory.report, searched),
+        )
     ]
-    if alive and all(member.state in ("done", "left out") for member in members):
+    if refit:
+        done = all(member.state == "done" for member in again)
+        results.insert(1, Part("refit", "done" if done else "waiting", {"members": len(again)}))
+    if alive and trained:
         searches, results = _with_running(searches, results)
     return RunStatus(
         run=str(root),
         owner=owner if alive else None,
         heartbeat_age_s=age,
         corpora=[_corpus(directory, name, alive) for name in directory.experiment.corpora],
-        members=members,
+        members=members + again,
         searches=searches,
         results=results,
         sweeps=_sweeps(directory),
@@ -182,7 +195,8 @@ def _member(directory: RunDirectory, name: str, alive: bool) -> MemberStatus:
             _with_values(status, metrics.best),
             epoch=metrics.epochs,
             seconds_per_epoch=metrics.seconds / metrics.epochs if metrics.epochs else None,
-            note=_choice(metrics),
+            inherited_from=metrics.inherited_from,
+            note=_note(metrics),
         )
     if reason := directory.left_out(name):
         return replace(status, state="left out", note=reason)
@@ -192,8 +206,10 @@ def _member(directory: RunDirectory, name: str, alive: bool) -> MemberStatus:
     return replace(status, note=f"for {', '.join(edges)}") if status.state == "waiting" and edges else status
 
 
-def _choice(metrics: MemberMetrics) -> str:
-    """Say which epoch of a member was chosen."""
+def _note(metrics: MemberMetrics) -> str:
+    """Return where a finished member's values are from."""
+    if metrics.inherited_from:
+        return f"values inherited from {metrics.inherited_from}"
     if not metrics.epochs:
         return AS_PUBLISHED
     note = f"best of epoch {metrics.best['epoch']:.0f} by {metrics.chosen_by}"

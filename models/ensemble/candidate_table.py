@@ -13,6 +13,7 @@ import pandas as pd
 from ..generation.pooling import BEAM, pool, proposers
 from .score_arrays import NoCandidateError, NonFiniteScoreError, refuse_non_finite
 from .scores.base import MemberNames, Scorers, ScoringContext, weight_name
+from .scores.consensus import ConsensusScore
 from .scores.decoder import DECODER
 from .scores.encoder import ENCODER
 from .scores.joint import JOINT, joint
@@ -91,7 +92,7 @@ class CandidateTable:
     def judged_by(self, captioners: Collection[str]) -> CandidateTable:
         """Return the table with only some captioners' scores of all candidates, and the joint scores of these alone.
 
-        Consensus stays that with the candidates of all captioners.
+        Consensus stays that with the candidates of all captioners (`agreeing`).
         """
         own = {LIKELIHOOD + name for name in captioners} | {
             ORIGIN + name for name in ("beam", *(captioners if len(captioners) > 1 else ()))
@@ -102,6 +103,26 @@ class CandidateTable:
         if len(likelihoods) > 1:
             left |= zip(JOINT, joint(np.stack(likelihoods)), strict=True)
         return replace(self, scores={column: left[column] for column in self.scores if column in left})
+
+    def agreeing(self, captioners: Iterable[str]) -> CandidateTable:
+        """Return the table with the consensus that some captioners' candidates have among themselves.
+
+        Where others propose, too, that is the one of n-grams alone: for those of retrievers, which compare embeddings,
+        the texts would have to be embedded anew, and they are left out.
+        """
+        pool = self.of_members(captioners).mask
+        if np.array_equal(pool, self.mask):
+            return self
+        rows, columns = np.nonzero(pool)
+        said = [self.texts[row][column] for row, column in zip(rows.tolist(), columns.tolist(), strict=True)]
+        texts, text_of = np.unique(said, return_inverse=True)
+        nobody, score = MemberNames(), ConsensusScore()
+        context = ScoringContext([], [], rows, texts.tolist(), text_of, nobody, Scorers())
+        found = np.zeros(pool.shape)
+        found[pool] = score.values(context)[0]
+        (ngrams,) = score.columns(nobody)
+        left = {column: one for column, one in self.scores.items() if column == ngrams or not score.owns(column)}
+        return replace(self, scores=left | ({ngrams: found} if ngrams in left else {}))
 
     def with_scores(self, names: Collection[str]) -> CandidateTable:
         """Return the table with only the scores whose weights are named.

@@ -111,10 +111,11 @@ def choose_captions(group: Group, reranking: Reranking, table: CandidateTable) -
 
 
 def _scored_by(group: Group, table: CandidateTable) -> CandidateTable:
-    """Return the table with the scores that the group's members give."""
+    """Return the table with the scores that the group's members give, consensus among its own candidates."""
     if group.detector is None:
         table = replace(table, scores={name: one for name, one in table.scores.items() if name != FLUENCY})
-    return table.without_retrievers(set(table.encoder_score) - set(group.retrievers)).judged_by(group.captioners)
+    heard = table.without_retrievers(set(table.encoder_score) - set(group.retrievers))
+    return heard.judged_by(group.captioners).agreeing(group.captioners)
 
 
 def solve_retrieval(

@@ -16,6 +16,7 @@ from ray_jobs.experiment.member_config import AnyMember
 from ray_jobs.experiment.search_config import SearchConfig, SweepConfig
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of members, which are directories, and parts of columns
+FULL = "_full"  # ends the names of a refit's members, as AutoGluon names them
 TAKEN = {"ensemble", "beam"}  # by results and by `origin_score/beam`
 # By the weights of scores, the parts of some columns, and the targets in similarities.npz.
 TAKEN_OF_RETRIEVERS = {"decoder", "length", "fluency", "ngram", "mean", "mixture", "target"}
@@ -108,9 +109,21 @@ class Experiment(Settings):
     )
     search: SearchConfig = SearchConfig()
     sweep: SweepConfig = SweepConfig()
+    refit: bool = Field(
+        False,
+        exclude_if=lambda value: not value,  # as in runs from before there were refits
+        description="train the members again, with the settings and epochs found, on the training and the validation "
+        "split together, and export these (`enclap refit`); not with a `time_limit`",
+    )
     tracking: list[Literal["mlflow", "wandb"]] = Field(
         default=[], description="trackers that get every member's curves, in addition to TensorBoard"
     )
+
+    @model_validator(mode="after")
+    def _refit_has_time(self) -> Experiment:
+        if self.refit and self.time_limit:
+            raise ValueError("refit: found true beside a time_limit, expected one of both: a refit trains to its end")
+        return self
 
     @model_validator(mode="after")
     def _names_exist(self) -> Experiment:
@@ -144,6 +157,8 @@ class Experiment(Settings):
         for name in (*self.members, *self.token_ensembles):
             if not re.fullmatch(NAME, name):
                 raise ValueError(f"members.{name}: expected a name of letters, digits, dots, underscores and hyphens")
+            if self.refit and name + FULL in self.members:
+                raise ValueError(f"members.{name + FULL}: refit gives {name!r} this name; choose another one")
             if name in TAKEN:
                 raise ValueError(f"members.{name}: results call something else {name!r}; choose another name")
         for name in self.of_kind("retriever"):
@@ -229,3 +244,11 @@ class Experiment(Settings):
     def training_corpora(self, member: str) -> list[str]:
         """Return the names of the corpora that a member is trained on."""
         return list(self.members[member].corpora or self.corpora)
+
+    def training_splits(self, member: str) -> list[tuple[str, str]]:
+        """Return the splits that a member is trained on, each by its corpus and name."""
+        return [(name, "train") for name in self.training_corpora(member) if "train" in self.corpora[name].splits]
+
+    def original(self, member: str) -> str:
+        """Return the member whose settings and epoch were chosen: the member itself, unless it is of a refit."""
+        return member

@@ -81,6 +81,12 @@ class Training(Settings):
     """The settings of a member's training, with AdamW."""
 
     epochs: int = Field(gt=0, description="passes over the training clips")
+    stop_after: int | None = Field(
+        None,
+        gt=0,
+        description="end after this many of the `epochs`, over all of which the learning rate runs; if none, after the "
+        "last",
+    )
     batch_size: int = Field(64, gt=1, description="clips per optimizer step, whatever the number of workers")
     shuffle_clips: int = Field(
         4096,
@@ -127,6 +133,11 @@ class Training(Settings):
         None, gt=0, description="stop after this many epochs without a better validation value; if none, never"
     )
 
+    @property
+    def last_epoch(self) -> int:
+        """Return the number of the epoch after which the training ends at the latest."""
+        return min(self.epochs, self.stop_after or self.epochs)
+
     @model_validator(mode="after")
     def _inverse_sqrt_has_a_scale(self) -> Training:
         if self.schedule == "inverse-sqrt" and not (self.time_scale or self.warmup_steps):
@@ -167,7 +178,7 @@ class Member(Settings):
     @property
     def epochs(self) -> int:
         """Return the epochs of its training; 0 for published weights that are used as they are."""
-        return self.training.epochs if self.training else 0
+        return self.training.last_epoch if self.training else 0
 
     def edges(self) -> list[str]:
         """Return the names of members that must be trained first."""

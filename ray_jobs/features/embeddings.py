@@ -72,7 +72,7 @@ def embedded_splits(experiment: Experiment, directory: RunDirectory, retriever: 
     """Return the splits whose audio embeddings the captioners and students of a retriever, and the searches need."""
     readers = [name for name, member in experiment.members.items() if _reads(experiment, member, retriever)]
     validation = directory.features(experiment.target_corpus, "validation")
-    return [*_training_splits(experiment, directory, readers), validation]
+    return list(dict.fromkeys([*_training_splits(experiment, directory, readers), validation]))
 
 
 def captioned_splits(experiment: Experiment, directory: RunDirectory, retriever: str) -> list[Path]:
@@ -88,8 +88,8 @@ def _reads(experiment: Experiment, member: AnyMember, retriever: str) -> bool:
 
 
 def _training_splits(experiment: Experiment, directory: RunDirectory, members: list[str]) -> list[Path]:
-    corpora = dict.fromkeys(corpus for name in members for corpus in experiment.training_corpora(name))
-    return [directory.features(c, "train") for c in corpora if "train" in experiment.corpora[c].splits]
+    splits = dict.fromkeys(split for name in members for split in experiment.training_splits(name))
+    return [directory.features(*split) for split in splits]
 
 
 def weights_checksum(member: Path) -> str:

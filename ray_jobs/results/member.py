@@ -37,6 +37,7 @@ class MemberMetrics(ResultRecord):
     seconds: float  # of training, without validation
     seed: int
     commit: str
+    inherited_from: str | None = omitted_when_none()  # in a refit, the member whose validation values `best` has
 
 
 class Speed(ResultPart):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
 from ray_jobs.results.best import ColumnCosts
 from ray_jobs.results.record import ResultPart, ResultRecord, omitted_when_none
+
+if TYPE_CHECKING:
+    from models.metrics.bootstrap import Comparison
 
 Values: TypeAlias = dict[str, int | float]  # by metric, in the unit of its paper
 Systems: TypeAlias = dict[str, Values]
@@ -36,6 +39,11 @@ class SystemComparison(ResultPart):
     b: str
     delta: float
     ci95: tuple[float, float]  # paired bootstrap
+
+    @classmethod
+    def of(cls, metric: str, a: str, b: str, found: Comparison) -> SystemComparison:
+        """Return what a paired bootstrap found of two systems."""
+        return cls(metric=metric, a=a, b=b, delta=found.delta, ci95=found.ci95)
 
 
 class LeftOut(ResultPart):
@@ -119,3 +127,4 @@ class EnsembleMetrics(ResultRecord):
     leave_one_out: list[LeftOut]
     forward_selection: ForwardSelection
     fluency_detector: Detection | None
+    inherited_by: dict[str, str] | None = omitted_when_none()  # in a refit's bundle, by member: its successor

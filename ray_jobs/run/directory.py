@@ -29,7 +29,7 @@ NOT_OF_FEATURES = {"root", "licence", "commercial_use"}
 # Settings of a member that its weights do not depend on.
 NOT_OF_WEIGHTS = {"resources", "doubtful_pairs", "watched_clips"}
 # Fields added after version 0.1, with the values that stand for what was before, which fingerprints leave out.
-ADDED_TO_TRAINING = {"shuffle_clips": 4096}
+ADDED_TO_TRAINING = {"shuffle_clips": 4096, "stop_after": None}
 ADDED_TO_MEMBERS: dict[str, dict[str, Any]] = {
     "fluency-detector": {"checkpoint": None},
     "retriever": {
@@ -135,7 +135,8 @@ class RunDirectory:
         _leave_out(settings["training"] or {}, ADDED_TO_TRAINING)
         _leave_out(settings.get("audio_encoder", {}), ADDED_TO_AUDIO_ENCODERS)
         edges = [self._weights_inputs(edge) for edge in member.edges()]
-        return fingerprint(settings, self.experiment.seed, self.features_inputs(), edges)
+        refit = [split for split in self.experiment.training_splits(name) if split[1] != "train"]
+        return fingerprint(settings, self.experiment.seed, self.features_inputs(), edges, *([refit] if refit else []))
 
     def _weights_inputs(self, name: str) -> str:
         """Return the fingerprint of a member's weights as others read them: also of where a time limit cut them."""

@@ -44,6 +44,11 @@ class TrainingJob(ABC):
         return True
 
     @property
+    def is_validated(self) -> bool:
+        """Return whether a validation value chooses the epoch; else the last one is kept."""
+        return True
+
+    @property
     @abstractmethod
     def training(self) -> Training:
         """Return the settings of the loop."""

@@ -69,7 +69,7 @@ def _train(state: TrainingState, commit: str, say: Callable[[str], None]) -> Non
     job = state.task.job
     tracking = Tracking(job, state.epoch, state.world) if state.rank == 0 else None
     with suppress(TimeIsUpError):
-        while state.epoch < job.training.epochs and not state.is_stale() and not state.is_late():
+        while state.epoch < job.training.last_epoch and not state.is_stale() and not state.is_late():
             epoch = state.run_epoch(say)
             if tracking:
                 tracking.log(epoch)
@@ -141,7 +141,7 @@ class TrainingState:
             self.average.load_state_dict(saved["average"])
         for field in COUNTED:
             setattr(self, field, saved[field])
-        if self.history:
+        if self.history and self.task.job.is_validated:
             self.task.keep_monitor(self.history[-1])
             self.epoch_s = self.history[-1]["seconds"]
 
@@ -203,7 +203,7 @@ class TrainingState:
         whole: Any = self.shards.whole() if self.shards else self.model
         if self.rank == 0:
             chosen = (self.average.module if self.average else whole).eval()
-            validation = self.task.validate(chosen)
+            validation = self.task.validate(chosen) if self.task.job.is_validated else Validation({})
             values, warnings = values | validation.values, validation.warnings
             self.history.append(values)
             keep_best(chosen, self.scratch / KEPT, self._scores(), self.training.keep_epochs)
@@ -224,7 +224,7 @@ class TrainingState:
         if self.rank or not (speed := self.meter.reading()):
             return
         self._write_progress(speed)
-        at = f"epoch {self.epoch + 1}/{self.training.epochs}  step {self.step}/{self.steps}"
+        at = f"epoch {self.epoch + 1}/{self.training.last_epoch}  step {self.step}/{self.steps}"
         say(f"{self.task.job.name}  {at}  {spell(speed)}  {spell_duration(speed.epoch_left_s)} left")
 
     def _steps(self) -> Iterator[list[Any]]:
@@ -273,7 +273,9 @@ class TrainingState:
         self.meter.count(tokens, self.totals["loss"] - before)
 
     def _scores(self) -> list[float]:
-        """Return a score of each epoch; the highest is the best."""
+        """Return a score of each epoch; the highest is the best. Without validation, that is the last one."""
+        if not self.task.job.is_validated:
+            return [values["epoch"] for values in self.history]
         return [self.task.sign * values[self.task.monitor] for values in self.history]
 
     def _report(self, values: dict[str, float]) -> None:
@@ -304,7 +306,7 @@ class TrainingState:
         output = self.task.job.output
         MemberProgress(
             epoch=self.epoch,
-            epochs=self.training.epochs,
+            epochs=self.training.last_epoch,
             step=self.step,
             steps=self.steps,
             values=self.history[-1] if self.history else {},
@@ -353,5 +355,5 @@ def _lines(job: TrainingJob, epoch: Validation) -> list[str]:
     values = epoch.values
     shown = {k: v for k, v in values.items() if k not in NOT_VALIDATION}
     numbers = "  ".join(f"{key} {value:.3f}" for key, value in shown.items())
-    line = f"{job.name}  epoch {values['epoch']}/{job.training.epochs}  {numbers}  ({values['seconds']:.1f} s)"
+    line = f"{job.name}  epoch {values['epoch']}/{job.training.last_epoch}  {numbers}  ({values['seconds']:.1f} s)"
     return [line, *(f"{job.name}  {warning}" for warning in epoch.warnings)]

@@ -11,6 +11,7 @@ from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.experiment.member_config import AnyMember, CaptionerMember, Resources, Training
 from ray_jobs.features.embeddings import captioned_splits, embedded_splits
+from ray_jobs.results.member import MemberMetrics
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory
 from ray_jobs.training.job import TrainingJob
@@ -22,29 +23,32 @@ class MemberJob(TrainingJob):
 
     member: AnyMember
     train: list[Path]  # directories of feature shards
-    train_weights: list[float] | None  # the share of each in an epoch; None: every clip once
-    validation: list[Path]
+    train_weights: list[float] | None  # the share of each corpus in an epoch; None: every clip once
+    validation: list[Path]  # empty in a refit
     embedded: list[Path]  # directories of the splits whose audio embeddings are made of a retriever's best weights
     log_mel: LogMelConfig
     edges: dict[str, Path]  # name and directory of each member that this one reads, starts from or learns from
     monitor: str | None = None  # the value that chooses a captioner's epoch, the same on all nodes
     captioned: list[Path] = field(default_factory=list)  # of the splits of whose captions embeddings are made
     teachers: dict[str, AnyMember] = field(default_factory=dict)  # settings of the members in `distil_from`, by name
+    inherited: MemberMetrics | None = None  # in a refit, of the original member
 
     @classmethod
     def of(cls, experiment: Experiment, directory: RunDirectory, name: str) -> MemberJob:
         """Return the training of a member of an experiment."""
-        member = experiment.members[name]
-        corpora = [c for c in experiment.training_corpora(name) if "train" in experiment.corpora[c].splits]
+        member, original = experiment.members[name], experiment.original(name)
+        splits = experiment.training_splits(name)
+        corpora = list(dict.fromkeys(corpus for corpus, _ in splits))
+        refit = original != name
         return cls(
             name=name,
             member=member,
             # Members that shared their draws would share their errors, and an ensemble lives from differing.
-            seed=int(fingerprint(experiment.seed, name), 16) % 2**31,
+            seed=int(fingerprint(experiment.seed, original), 16) % 2**31,
             inputs=directory.member_inputs(name),
-            train=[directory.features(corpus, "train") for corpus in corpora],
+            train=[directory.features(*split) for split in splits],
             train_weights=[member.corpora[corpus] for corpus in corpora] if isinstance(member.corpora, dict) else None,
-            validation=[directory.features(experiment.target_corpus, "validation")],
+            validation=[] if refit else [directory.features(experiment.target_corpus, "validation")],
             embedded=embedded_splits(experiment, directory, name) if member.kind == "retriever" else [],
             captioned=captioned_splits(experiment, directory, name) if member.kind == "retriever" else [],
             teachers={teacher: experiment.members[teacher] for teacher in member.teachers()},
@@ -54,6 +58,7 @@ class MemberJob(TrainingJob):
             experiment=experiment.name,
             tracking=tuple(experiment.tracking),
             monitor=member.available_monitor() if isinstance(member, CaptionerMember) else None,
+            inherited=MemberMetrics.read(directory.member(original)) if refit else None,
         )
 
     @property
@@ -67,6 +72,10 @@ class MemberJob(TrainingJob):
     @property
     def is_trained(self) -> bool:
         return self.member.training is not None
+
+    @property
+    def is_validated(self) -> bool:
+        return self.inherited is None
 
     @property
     def training(self) -> Training:

@@ -55,7 +55,7 @@ def run_trial(config: dict[str, Any], request: TrialRequest) -> None:
     experiment = with_settings(request.experiment, request.member, config)
     job = MemberJob.of(experiment, RunDirectory(experiment), request.member)
     is_population, every = experiment.sweep.scheduler == "pbt", experiment.sweep.exchange_epochs
-    epochs = job.training.epochs
+    epochs = job.training.last_epoch
     start = tune.get_checkpoint()
     schedule = _schedule(start, config)
     inputs = fingerprint(job.inputs, start.path) if start else job.inputs

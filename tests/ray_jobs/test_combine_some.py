@@ -89,7 +89,7 @@ def test_some_members_get_their_own_weights_and_values(directory: RunDirectory) 
     weighed = {
         part for name, weight in found.captioning.reranking.weights.items() if weight for part in name.split("/")
     }
-    assert not weighed & {"retriever-bert", "captioner-deep", "consensus"}
+    assert not weighed & {"retriever-bert", "captioner-deep"}
     assert found.retrieval
     assert set(found.retrieval.fusion.weights) == {"retriever-bge", "retriever-roberta"}
     assert found.retrieval.values["map@10"] > 0.9

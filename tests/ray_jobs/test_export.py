@@ -1,12 +1,14 @@
 """The bundle of a run is replaced whole: an export that fails or is killed leaves the one before."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from models.ensemble.bundle import REFERENCES, read_references
+from models.ensemble.bundle import MANIFEST, REFERENCES, read_references
+from models.files import sha256_of
 from ray_jobs import export
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.results.member import MemberMetrics
@@ -71,6 +73,47 @@ def test_a_bundle_stays_until_the_next_is_whole(tmp_path: Path, monkeypatch: pyt
     codec.fails = False
     export.run(experiment)
     assert {path.name for path in run.bundle.iterdir()} == made
+
+
+def test_a_licence_that_is_stated_later_renews_the_notes_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = {"kind": "folder", "root": str(tmp_path), "splits": ["train", "validation", "test"]}
+    overrides = [f"storage_path={tmp_path}", f"corpora.soundscapes={json.dumps(shared)}"]
+    experiment = load_experiment(ROOT / "experiments" / "smoke.yaml", overrides)
+    run, written = RunDirectory(experiment), Manifest()
+    for name in experiment.members:
+        run.member(name).mkdir(parents=True)
+    ensemble_metrics(experiment).write(run.ensemble)
+    mark_done(run.ensemble, run.search_inputs())
+    provenance = {"commit": "of the first export", "corpora": export._corpora(experiment)}
+    monkeypatch.setattr(written, "model_dump_json", lambda indent: json.dumps({"provenance": provenance}))
+    monkeypatch.setattr(export, "load_codec", lambda *_: Codec())
+    monkeypatch.setattr(export, "_manifest", lambda *_: written)
+    export.run(experiment)
+    (run.bundle / "index").mkdir()
+    (run.bundle / "index" / "of the user").touch()
+    codec = (run.bundle / "codec" / "codec.safetensors").stat().st_mtime_ns
+    for stated, noted in (
+        ({"licence": "CC BY-NC 4.0"}, "CC BY-NC 4.0"),
+        ({"licence": "CC BY-NC 4.0", "commercial_use": False}, "CC BY-NC 4.0"),
+    ):
+        later = load_experiment(
+            ROOT / "experiments" / "smoke.yaml", [overrides[0], f"corpora.soundscapes={json.dumps(shared | stated)}"]
+        )
+        capsys.readouterr()
+        export.run(later)
+        assert "renewed" in capsys.readouterr().err
+        assert noted in (run.bundle / "NOTICE").read_text(encoding="utf-8")
+        recorded = json.loads((run.bundle / MANIFEST).read_bytes())["provenance"]
+        assert recorded == {"commit": "of the first export", "corpora": export._corpora(later)}
+        export.run(later)
+        assert "export: done already\n" in capsys.readouterr().err
+    assert (run.bundle / "index" / "of the user").exists(), "an index is not lost for it"
+    assert (run.bundle / "codec" / "codec.safetensors").stat().st_mtime_ns == codec
+    files = ("NOTICE", MANIFEST, "codec/codec.safetensors", EnsembleMetrics.FILE)
+    expected = {f"{sha256_of(run.bundle / name)}  {name}" for name in files}
+    assert set((run.bundle / "SHA256SUMS").read_text().splitlines()) == expected
 
 
 def test_a_bundle_that_weighs_ranks_holds_the_clips_that_they_compare_with(

@@ -62,7 +62,7 @@ class CaptionerTask(MemberTask):
         super().__init__(job)
         self.monitor = job.monitor or self._member.monitor
         self.sign = -1 if self.monitor == LOSS else 1
-        if reason := missing_parts(self.monitor):
+        if job.is_validated and (reason := missing_parts(self.monitor)):
             raise MissingPartError(f"{job.key('monitor')}: {self.monitor}: {reason}")
 
     def keep_monitor(self, values: dict[str, float]) -> None:
@@ -150,7 +150,7 @@ class CaptionerTask(MemberTask):
             CaptionerConfig,
             codebooks=self.train.codes[0].shape[1],
             codebook_size=self.train.codec["codebook_size"],
-            audio_embedding_dim=self.validation_embeddings.shape[1],
+            audio_embedding_dim=side_by_side(self.train_embeddings, slice(1)).shape[1],
         )
         return Captioner.create(config, self.all_captions)
 

@@ -124,7 +124,9 @@ class MemberTask(Task):
         if self.job.train_weights is None:
             rows = np.arange(len(self.train))
         else:
-            rows = draw_by_weight(np.asarray(self.train.origins), self.job.train_weights, rng)
+            corpora = list(dict.fromkeys(split.parent for split in self.job.train))  # a refit has two splits of one
+            of_split = np.array([corpora.index(split.parent) for split in self.job.train])
+            rows = draw_by_weight(of_split[self.train.origins], self.job.train_weights, rng)
         rows = rows[shuffle_in_windows(shards[rows] + times_before(rows) * (1 + shards.max()), window, rng)]
         windows = [shards[rows[at : at + window]] for at in range(0, len(rows), window)]
         setting = self.job.key("resources.feature_cache_gb")
@@ -150,22 +152,23 @@ class MemberTask(Task):
         shutil.copytree(trained.kept / str(best), output, dirs_exist_ok=True)
         for epoch in others:
             shutil.copytree(trained.kept / str(epoch), output / KEPT / str(epoch), dirs_exist_ok=True)
-        history = pd.DataFrame(trained.history)
+        history, inherited = pd.DataFrame(trained.history), self.job.inherited
         write_frame(output / "history.parquet", history)
         MemberMetrics(
             member=self.job.name,
             kind=self.job.kind,
             split="validation",
-            chosen_by=self.monitor,
+            chosen_by=inherited.chosen_by if inherited else self.monitor,
             epochs=int(trained.history[-1]["epoch"]),
             planned_epochs=trained.planned,
-            best=trained.best,
+            best={**(inherited.best if inherited else {}), **trained.best},
             kept_epochs=trained.epochs,
             parameters=trained.parameters,
             weights=sha256_of(output / "model.safetensors"),
             seconds=float(history["seconds"].sum()),
             seed=self.job.seed,
             commit=commit,
+            inherited_from=inherited.member if inherited else None,
         ).write(output)
 
     @property

@@ -187,3 +187,20 @@ def test_a_captioner_that_is_left_out_has_no_say() -> None:
     np.testing.assert_allclose(third.judged_by(["a", "b"]).scores["joint_score/mean"][2, 0], -1.5 * len("wind"))
     weights = {"bge": 0.5, "decoder": 0.5}
     assert (Reranking(weights=weights).choose(own) == Reranking(weights=weights).choose(table)).all()
+
+
+def test_consensus_of_some_captioners_is_that_of_their_candidates_alone() -> None:
+    table = score()
+    assert table.agreeing(["a", "b"]) is table, "nobody is left out"
+    own, column = table.agreeing(["a"]), "consensus_score/ngram"
+    assert [name for name in table.scores if name not in own.scores] == ["consensus_score/bge", "consensus_score/bert"]
+    first, second = own.scores[column][0, :2]
+    alone = score_candidates(
+        {"a": [[Candidate(text, -1.0, 3) for text in clip[: (len(clip) + 1) // 2]] for clip in TEXTS]}, Scorers()
+    )
+    assert [first, second] == pytest.approx(alone.scores[column][0, :2])
+    assert first != pytest.approx(table.scores[column][0, 0]), "among four it agrees with others"
+    assert own.scores[column][1, 0] == 0, "its one candidate of this clip agrees with nobody"
+    for name, values in own.scores.items():
+        if name != column:
+            np.testing.assert_array_equal(values, table.scores[name])

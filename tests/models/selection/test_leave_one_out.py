@@ -1,5 +1,7 @@
 """What members add, and taking them in one by one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -59,6 +61,18 @@ def test_a_useful_member_adds_and_a_useless_one_does_not() -> None:
         assert low <= 0 <= high
     for row in added.values():
         assert row.value_without + row.comparison.delta == pytest.approx(values_of(EVERYBODY).mean())
+
+
+def test_a_group_agrees_among_itself() -> None:
+    known, value = table()
+    scores = {**known.scores, "consensus_score/ngram": value, "consensus_score/good": value}
+    known = replace(known, scores=scores)
+    assert {"consensus/ngram", "consensus/good"} <= solve_captioning(
+        EVERYBODY.without("noise"), known, value, RerankingOptions()
+    ).weights.keys()
+    alone = solve_captioning(EVERYBODY.without("two"), known, value, RerankingOptions())
+    assert "consensus/good" not in alone.weights, "it compared with the texts of `two`"
+    assert alone.weights["consensus/ngram"] == 0, "as texts of `one` are alike to each other, it says nothing"
 
 
 def test_a_group_without_detector_filters_nothing() -> None:

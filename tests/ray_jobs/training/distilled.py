@@ -1,5 +1,6 @@
 """A run of seconds with two retrievers, two captioners, and a student of each kind, over features that are made up."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,14 @@ def raw_experiment(folder: Path) -> dict[str, Any]:
     }
 
 
-def write_run(folder: Path, splits: tuple[str, ...] = ("train", "validation")) -> Experiment:
-    """Write the experiment's file small.yaml and features of 10 shards of 2 clips."""
+def write_run(folder: Path, splits: tuple[str, ...] = ("train", "validation"), **changes: Any) -> Experiment:
+    """Write the experiment's file small.yaml and features of 10 shards of 2 clips.
+
+    Args:
+        changes: of the file's top-level keys.
+    """
     path = folder / "small.yaml"
-    path.write_text(yaml.safe_dump(raw_experiment(folder)), encoding="utf-8")
+    path.write_text(yaml.safe_dump(raw_experiment(folder) | changes), encoding="utf-8")
     experiment = load_experiment(path)
     directory = RunDirectory(experiment)
     for split in splits:
@@ -97,10 +102,10 @@ def write_run(folder: Path, splits: tuple[str, ...] = ("train", "validation")) -
     return experiment
 
 
-def save_teachers(experiment: Experiment) -> None:
-    """Write the teachers as if they were trained: random weights."""
+def save_teachers(experiment: Experiment, names: Sequence[str] = (*RETRIEVERS, *CAPTIONERS)) -> None:
+    """Write the teachers, or other members, as if they were trained: random weights."""
     words = [caption for clip in range(CLIPS) for caption in captions(clip)]
-    for number, name in enumerate((*RETRIEVERS, *CAPTIONERS)):
+    for number, name in enumerate(names):
         torch.manual_seed(number)
         save(experiment, name, new_model(experiment.members[name], experiment, words))
 

@@ -287,12 +287,13 @@ def weighted_task(folder: Path, **training: Any) -> RetrieverTask:
             for n in range(number)
         ]
         for at in range(0, number, 8):
-            shard = folder / corpus / f"{at // 8:05d}.arrow"
+            shard = folder / corpus / "train" / f"{at // 8:05d}.arrow"
             write_shard(shard, rows[at : at + 8], {"codec": {}}, codebooks=1, mels=3)
     raw = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "shuffle_clips": 16, **training}
     member = RetrieverMember.model_validate({"kind": "retriever", "training": raw, "audio_encoder": {"max_frames": 48}})
     job = job_of(member, LogMelConfig(n_mels=3))
-    return RetrieverTask(replace(job, train=[folder / "large", folder / "small"], train_weights=[1.0, 1.0]))
+    train = [folder / corpus / "train" for corpus in ("large", "small")]
+    return RetrieverTask(replace(job, train=train, train_weights=[1.0, 1.0]))
 
 
 def epoch_of(task: RetrieverTask, epoch: int, rank: int = 0, world: int = 1) -> list[Any]:

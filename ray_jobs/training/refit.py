@@ -1,0 +1,99 @@
+"""Derive from an experiment whose members are trained the one that trains them again, on validation clips, too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray_jobs.experiment.config import FULL, Experiment
+from ray_jobs.experiment.fingerprint import fingerprint
+from ray_jobs.results.member import MemberMetrics
+from ray_jobs.run.directory import RunDirectory
+
+EDGES = ("audio_embedding", "init_from", "distil_from")
+
+
+class Refit(Experiment):
+    """An experiment whose members `<name>_full` learn from the training and the validation split of the target corpus.
+
+    They have the settings of the originals, their seeds, and the number of epochs after which these were best. What
+    validation chose is taken over: nothing is left to choose by. A member that is kept has its own name.
+    """
+
+    names: dict[str, str]  # of the members that are trained again, by the original's
+
+    @classmethod
+    def of(cls, experiment: Experiment, best_epochs: Mapping[str, int]) -> Refit:
+        """Return the refit of an experiment.
+
+        Args:
+            best_epochs: of each member that is trained again, the number of the original's best epoch.
+        """
+        names = {name: name + FULL for name in experiment.members if name in best_epochs}
+        raw = experiment.model_dump(mode="json")
+        members: dict[str, Any] = {}
+        for name, member in raw["members"].items():
+            if name in names:
+                member |= {field: _renamed(member[field], names) for field in EDGES if member.get(field)}
+                member["training"] |= {"stop_after": best_epochs[name], "patience": None, "keep_epochs": 1}
+            members[names.get(name, name)] = member
+        for joint in raw["token_ensembles"].values():
+            joint["members"] = _renamed(joint["members"], names)
+        return cls.model_validate({**raw, "members": members, "names": names})
+
+    @classmethod
+    def read(cls, experiment: Experiment) -> Refit:
+        """Return the refit of a run.
+
+        Raises:
+            RecordError: if a member that is trained again is not trained yet.
+        """
+        directory, kept = RunDirectory(experiment), kept_members(experiment)
+        trained = {n: MemberMetrics.read(directory.member(n)) for n in experiment.members if n not in kept}
+        return cls.of(experiment, {name: int(metrics.best["epoch"]) for name, metrics in trained.items()})
+
+    def training_splits(self, member: str) -> list[tuple[str, str]]:
+        splits, target = super().training_splits(member), self.target_corpus
+        adds = self.original(member) != member and _learns_from_target(self, member)
+        return [*splits, (target, "validation")] if adds else splits
+
+    def original(self, member: str) -> str:
+        return next((name for name, full in self.names.items() if full == member), member)
+
+    def renamed(self, name: str) -> str:
+        """Return the name of a weight or of a source of captions, such as `likelihood/<captioner>`, in this refit."""
+        return "/".join(self.names.get(part, part) for part in name.split("/"))
+
+
+def kept_members(experiment: Experiment) -> dict[str, str]:
+    """Return the members that a refit takes as they are, each with the reason."""
+    target = experiment.target_corpus
+    return {
+        name: f"learns nothing of {target}" if member.training else "published weights, which are not trained"
+        for name, member in experiment.members.items()
+        if not _is_refitted(experiment, name)
+    }
+
+
+def bundle_inputs(directory: RunDirectory, refit: Refit | None) -> str:
+    """Return the fingerprint of what the bundle of a run depends on, that of its refit where there is one."""
+    searched = directory.search_inputs()
+    return fingerprint(searched, RunDirectory(refit).members_inputs()) if refit else searched
+
+
+def _is_refitted(experiment: Experiment, name: str) -> bool:
+    """Return whether a member has clips to gain, or one that it reads, starts from or learns from has."""
+    if not experiment.members[name].training:
+        return False
+    return _learns_from_target(experiment, name) or any(_is_refitted(experiment, e) for e in experiment.edges(name))
+
+
+def _learns_from_target(experiment: Experiment, name: str) -> bool:
+    shares = experiment.members[name].corpora
+    return experiment.target_corpus in experiment.training_corpora(name) and (
+        not isinstance(shares, dict) or shares[experiment.target_corpus] > 0
+    )
+
+
+def _renamed(value: str | list[str], names: Mapping[str, str]) -> str | list[str]:
+    return names.get(value, value) if isinstance(value, str) else [names.get(one, one) for one in value]
