@@ -12,7 +12,7 @@ from ray_jobs.results.time_used import TimeUsed
 from ray_jobs.run.cuts import Cut
 from ray_jobs.run.directory import RunDirectory, mark_done
 from ray_jobs.training.deadline import Deadline
-from ray_jobs.training.plan import steps_after
+from ray_jobs.training.plan import by_critical_path, steps_after
 from ray_jobs.training.shares import TrainingTime, planned_steps
 
 from ..conftest import ROOT
@@ -73,6 +73,7 @@ def test_members_leave_time_for_those_that_find_no_room_beside_them() -> None:
     assert ends[0][0] == 0
     assert ends[-1][1] == sum(STEPS.values())
     assert all(end == start for (_, end), (start, _) in pairwise(ends)), "no two at the same time"
+    assert after[by_critical_path(experiment, set(STEPS))[-1]] == 0, "what starts last"
     for name in STEPS:
         for edge in experiment.edges(name):
             assert after[edge] >= after[name] + STEPS[name]
