@@ -18,8 +18,8 @@ from safetensors.numpy import save_file
 
 from models.codec.base import Codec, load_codec
 from models.ensemble.bundle import MANIFEST, REFERENCES, BundleManifest
+from models.ensemble.captioner_fusion import FusionWithCaptioners
 from models.ensemble.reranking import Reranking
-from models.ensemble.retrieval_columns import FusionWithCaptioners
 from models.ensemble.retrieval_fusion import RetrievalFusion
 from models.ensemble.scores.registry import needs_references
 from models.files import atomic_directory, sha256_of, write_json, write_text

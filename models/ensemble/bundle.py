@@ -29,9 +29,10 @@ from ..records import parse_record
 from ..retriever.model import Retriever
 from ..settings import BeamConfig, LogMelConfig, SamplingConfig, TokenEnsembleConfig
 from .candidate_table import CandidateTable, score_candidates
+from .captioner_fusion import LIKELIHOOD, FusionWithCaptioners
 from .index import LARGE, RECORD, AudioIndex
 from .reranking import Reranking
-from .retrieval_columns import LIKELIHOOD, CaptionerColumns, FusionWithCaptioners
+from .retrieval_columns import CaptionerColumns, keep_for_captioners
 from .retrieval_fusion import RetrievalFusion
 from .scores.base import MemberNames, Scorers, weight_name
 from .scores.registry import captioners_asked, compares_candidates, needed_columns, needs_references, score_columns
@@ -196,7 +197,8 @@ class Ensemble:
         embeddings = self._audio_embeddings(clips)
         rows = {name: retriever.under_metric(embeddings[name]) for name, retriever in self.retrievers.items()}
         if (fusion := self._with_captioners) and self.helped:
-            rows |= fusion.keep(self._inputs(clips, embeddings), self.retrievers, self.captioners, self.manifest.beam)
+            inputs, beam = self._inputs(clips, embeddings), self.manifest.beam
+            rows |= keep_for_captioners(fusion, inputs, self.retrievers, self.captioners, beam)
         self.audio_index.add([str(path) for path in paths], rows)
 
     @property
@@ -259,7 +261,7 @@ class Ensemble:
             return self.manifest.retrieval.join(similarities)
         captioners = self.captioners if fusion.members(LIKELIHOOD) else {}
         columns = CaptionerColumns.of_index(queries, self.retrievers, captioners, self.audio_index.kept)
-        return fusion.join_with(similarities, columns)
+        return columns.join(similarities, fusion)
 
     def texts_under_metric(self, queries: list[str]) -> dict[str, np.ndarray]:
         """Return the embeddings of texts that the index is compared with, [queries, D] by retriever.

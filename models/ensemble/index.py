@@ -16,7 +16,8 @@ from safetensors.numpy import load_file, save_file
 from ..files import CheckpointError, atomic_write, write_json
 from ..records import parse_record
 from ..retriever.model import negative_distances
-from .retrieval_columns import CODES, ragged
+from .captioner_fusion import CODES
+from .retrieval_columns import ragged
 
 FORMAT = 1
 RECORD = "collection.json"

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import Field
 
 from ..captioner.model import Captioner
 from ..generation.candidates import BATCH, encoded_batches, search
@@ -18,49 +17,8 @@ from ..generation.likelihood import log_likelihoods
 from ..generation.proposals import ClipInputs
 from ..retriever.model import Retriever
 from ..settings import BeamConfig
-from .retrieval_fusion import RetrievalFusion, fuse
-
-LIKELIHOOD, CAPTIONS = "likelihood", "captions"
-AUDIO = "audio"  # after a captioner's name in an index: the audio embeddings that it reads
-CODES = "captioners/codes"  # in an index: the one array whose rows are arrays, [T, Q] of each clip
-
-
-class FusionWithCaptioners(RetrievalFusion):
-    """How retrievers' similarities and captioners' columns are joined."""
-
-    depth: int = Field(description="clips of a query, the best by the retrievers, whose likelihood is computed")
-
-    def members(self, kind: str) -> list[str]:
-        """Return the members that columns of a kind are named after."""
-        named = (name.partition("/") for name in self.weights)
-        return [member for member, _, column in named if column == kind]
-
-    def kept(self) -> set[str]:
-        """Return the names of what an index keeps of its clips for captioners."""
-        likely = self.members(LIKELIHOOD)
-        names = [f"{name}/{AUDIO}" for name in likely] + [f"{name}/{CAPTIONS}" for name in self.members(CAPTIONS)]
-        return {*names, *([CODES] if likely else [])}
-
-    def keep(
-        self,
-        clips: ClipInputs,
-        retrievers: Mapping[str, Retriever],
-        captioners: Mapping[str, Captioner],
-        beam: BeamConfig,
-    ) -> dict[str, np.ndarray]:
-        """Return what an index keeps of clips, by name: codes, what captioners read beside them, and captions."""
-        found: dict[str, np.ndarray] = {}
-        for name in self.members(LIKELIHOOD):
-            found |= {CODES: ragged(clips.codes), f"{name}/{AUDIO}": clips.audio_embeddings[name]}
-        if names := self.members(CAPTIONS):
-            said = captions_of(captioners, clips, beam)
-            found |= {f"{name}/{CAPTIONS}": caption_embeddings(retrievers[name], said) for name in names}
-        return found
-
-    def join_with(self, similarities: dict[str, np.ndarray], columns: CaptionerColumns) -> np.ndarray:
-        """Return the fused similarity [Q, N] of the retrievers' [Q, N] and of columns."""
-        known = {name: columns.column(name, similarities, self.depth) for name in self.weights if "/" in name}
-        return self.join(similarities | known)
+from .captioner_fusion import AUDIO, CAPTIONS, CODES, LIKELIHOOD, FusionWithCaptioners
+from .retrieval_fusion import fuse
 
 
 @dataclass(frozen=True)
@@ -87,7 +45,7 @@ class CaptionerColumns:
         captioners: Mapping[str, Captioner],
         kept: Mapping[str, np.ndarray],
     ) -> CaptionerColumns:
-        """Return the columns of clips of which an index keeps something (`FusionWithCaptioners.keep`)."""
+        """Return the columns of clips of which an index keeps something (`keep_for_captioners`)."""
         read = {name: kept[f"{name}/{AUDIO}"] for name in captioners if f"{name}/{AUDIO}" in kept}
         said = {name: kept[f"{name}/{CAPTIONS}"] for name in retrievers if f"{name}/{CAPTIONS}" in kept}
         return cls(queries, retrievers, captioners, ClipInputs([*kept.get(CODES, ())], read), said)
@@ -105,6 +63,28 @@ class CaptionerColumns:
             return cosines
         best, read = best_clips(similarities, depth), self.clips.audio_embeddings[member]
         return likelihood_column(self.captioners[member], self.clips.codes, read, self.queries, best)
+
+    def join(self, similarities: dict[str, np.ndarray], fusion: FusionWithCaptioners) -> np.ndarray:
+        """Return the fused similarity [Q, N] of the retrievers' [Q, N] and of the columns that a fusion weighs."""
+        columns = {name: self.column(name, similarities, fusion.depth) for name in fusion.weights if "/" in name}
+        return fusion.join(similarities | columns)
+
+
+def keep_for_captioners(
+    fusion: FusionWithCaptioners,
+    clips: ClipInputs,
+    retrievers: Mapping[str, Retriever],
+    captioners: Mapping[str, Captioner],
+    beam: BeamConfig,
+) -> dict[str, np.ndarray]:
+    """Return what an index keeps of clips (`FusionWithCaptioners.kept`), by name."""
+    found: dict[str, np.ndarray] = {}
+    for name in fusion.members(LIKELIHOOD):
+        found |= {CODES: ragged(clips.codes), f"{name}/{AUDIO}": clips.audio_embeddings[name]}
+    if names := fusion.members(CAPTIONS):
+        said = captions_of(captioners, clips, beam)
+        found |= {f"{name}/{CAPTIONS}": caption_embeddings(retrievers[name], said) for name in names}
+    return found
 
 
 def ragged(arrays: Sequence[np.ndarray]) -> np.ndarray:

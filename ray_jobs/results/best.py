@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import Field
 
+from models.ensemble.captioner_fusion import FusionWithCaptioners
 from models.ensemble.reranking import Reranking
-from models.ensemble.retrieval_columns import FusionWithCaptioners
 from models.ensemble.retrieval_fusion import RetrievalFusion
 from models.selection.rules import Rule
 from models.settings import SamplingConfig

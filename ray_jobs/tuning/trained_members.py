@@ -13,7 +13,8 @@ import numpy as np
 
 from models.captioner.model import Captioner, conditioning
 from models.ensemble.candidate_table import CandidateTable, score_candidates
-from models.ensemble.retrieval_columns import CAPTIONS, LIKELIHOOD, CaptionerColumns, caption_embeddings, captions_of
+from models.ensemble.captioner_fusion import CAPTIONS, LIKELIHOOD
+from models.ensemble.retrieval_columns import CaptionerColumns, caption_embeddings, captions_of
 from models.ensemble.scores.base import Scorers
 from models.ensemble.scores.rank import choose_references
 from models.fluency.detector import FluencyDetector

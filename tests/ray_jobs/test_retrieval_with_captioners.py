@@ -9,8 +9,8 @@ import pytest
 
 from models.ensemble import bundle
 from models.ensemble.bundle import Ensemble
+from models.ensemble.captioner_fusion import FusionWithCaptioners
 from models.ensemble.index import RECORD, AudioIndex
-from models.ensemble.retrieval_columns import FusionWithCaptioners
 from models.files import CheckpointError
 from models.metrics.retrieval import pessimistic_ranks
 from ray_jobs import combine, export
