@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -12,12 +13,14 @@ from ..ensemble.retrieval_fusion import RRF_K, RetrievalFusion, normalise_rows
 from ..ensemble.score_arrays import RerankingInputError, refuse_non_finite, weighted_sum
 from ..metrics.retrieval import check_target
 from .retrieval_precisions import RightAnswers, ranges
-from .rules import AUTO, Comparison, Rule, Solution, compare
+from .rules import AUTO, Comparison, Rule, Solution, compare, highest
 from .weight_problem import LinePoint, Pairs, WeightProblem
 from .weight_surface import behind_best
 
 Direction = Literal["text-to-audio", "audio-to-text"]
 NORMALISATIONS = ("none", "z", "rank", "rrf")  # what `auto` compares
+RANKS = ("rank", "rrf")  # which forget by how much a clip leads
+ERRORS = 2.0  # standard errors by which ranks are to be better
 STARTS = 3
 HARDEST = 10  # wrong clips of a query that rules learn from
 
@@ -140,7 +143,8 @@ def search_retrieval(
     """Choose the retrievers' normalisation and weights by mAP@10.
 
     Compared, by nested cross-validation, are all rules under each normalisation, and each retriever alone: so the
-    fusion is never chosen where, held out, a single retriever is better. Equal weights are the prior.
+    fusion is never chosen where, held out, a single retriever is better. Ranks are chosen only where they are better by
+    two standard errors: the more is compared on few clips, the more often luck decides. Equal weights are the prior.
 
     Args:
         similarities: [Q, N] by the retriever's name.
@@ -155,16 +159,34 @@ def search_retrieval(
     systems = _systems(similarities, target, options, direction)
     problems = {name: one.problem for name, one in systems.items()}
     found = compare(problems, options.rules, options.folds, options.seed, STARTS)
-    best = found.best
+    best = careful_best(found.solutions, {name: one.normalisation for name, one in systems.items()})
     chosen = systems[best.problem]
     weights = dict.fromkeys(similarities, 0.0) | chosen.weights(best.weights)
     return RetrievalFound(
         fusion=RetrievalFusion(weights=weights, normalisation=chosen.normalisation, rrf_k=options.rrf_k),
         solution=best,
         best_value=found.best_value,
-        systems=_compared(found, systems),
-        trials=_tried(found, systems, options.seed),
+        systems=_compared(found, systems, best),
+        trials=_tried(found, systems, best, options.seed),
     )
+
+
+def careful_best(solutions: Sequence[Solution], normalisations: Mapping[str, str]) -> Solution:
+    """Return the best solution, one by ranks only where it is better than all others by two standard errors.
+
+    Args:
+        normalisations: by problem.
+    """
+    others = [one for one in solutions if normalisations[one.problem] not in RANKS]
+    if not others:
+        return highest(solutions)
+    best = highest(others)
+    by_ranks = [one for one in solutions if normalisations[one.problem] in RANKS]
+    return highest([best, *(one for one in by_ranks if _exceeds(one.held_out - best.held_out))])
+
+
+def _exceeds(ahead: np.ndarray) -> bool:
+    return bool(ahead.mean() > ERRORS * ahead.std(ddof=1) / np.sqrt(len(ahead)))
 
 
 @dataclass(frozen=True)
@@ -200,8 +222,7 @@ def _systems(
     return {f"{'+'.join(one.retrievers)}, {one.normalisation}": one for one in found}
 
 
-def _compared(found: Comparison, systems: dict[str, _System]) -> pd.DataFrame:
-    best = found.best
+def _compared(found: Comparison, systems: dict[str, _System], best: Solution) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
@@ -217,9 +238,8 @@ def _compared(found: Comparison, systems: dict[str, _System]) -> pd.DataFrame:
     )
 
 
-def _tried(found: Comparison, systems: dict[str, _System], seed: int) -> pd.DataFrame:
+def _tried(found: Comparison, systems: dict[str, _System], best: Solution, seed: int) -> pd.DataFrame:
     """Return the weightings of all retrievers tried under the normalisation chosen; of one retriever, the first one."""
-    best = found.best
     key = best.problem if len(systems[best.problem].retrievers) > 1 else next(iter(systems))
     solved = [one.weights for one in found.solutions if one.problem == key]
     problem, inner = systems[key].problem, np.concatenate([found.explored[key].weights, solved])

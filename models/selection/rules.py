@@ -63,13 +63,18 @@ class Comparison:
     @property
     def best(self) -> Solution:
         """Return the solution of the highest cross-validated value, the simplest of equals."""
-        values = np.array([solution.cross_validated for solution in self.solutions])
-        return self.solutions[int((values >= values.max() - 1e-12 * max(1.0, abs(values.max()))).argmax())]
+        return highest(self.solutions)
 
     @property
     def best_value(self) -> float:
         """Return the highest value of any weighting that was tried."""
         return max(float(one.values.max()) for one in self.explored.values())
+
+
+def highest(solutions: Sequence[Solution]) -> Solution:
+    """Return the solution of the highest cross-validated value, the first of equals."""
+    values = np.array([solution.cross_validated for solution in solutions])
+    return solutions[int((values >= values.max() - 1e-12 * max(1.0, abs(values.max()))).argmax())]
 
 
 def compare(
