@@ -22,7 +22,7 @@ def run(experiment: Experiment) -> None:
         RecordError: if what search or combine wrote cannot be read.
     """
     directory = RunDirectory(experiment)
-    require(directory.ensemble, directory.search_inputs(), "combine", experiment.name)
+    check(experiment)
     if is_done(directory.report, directory.search_inputs()):
         say("report: done already")
         return
@@ -32,6 +32,16 @@ def run(experiment: Experiment) -> None:
     storage.push(directory.report)
     mark_done(directory.report, directory.search_inputs())
     say(f"report: {directory.report / 'index.html'} ({len(page.encode()) / 2**20:.1f} MiB)")
+
+
+def check(experiment: Experiment) -> None:
+    """Check that there is something to report.
+
+    Raises:
+        NotReadyError: if `combine` has not run on this experiment.
+    """
+    directory = RunDirectory(experiment)
+    require(directory.ensemble, directory.search_inputs(), "combine", experiment.name)
 
 
 def _pull(experiment: Experiment, directory: RunDirectory) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from models.records import RecordError
+from ray_jobs.experiment.config import Experiment
 from ray_jobs.features.files import SHARDS
 from ray_jobs.results.best import BEST, BestSweep
 from ray_jobs.results.member import NOT_VALIDATION, MemberMetrics, MemberProgress
@@ -27,12 +28,12 @@ from ray_jobs.run.console import console, messages, show, spell_duration
 from ray_jobs.run.directory import MARKER, RunDirectory, is_done
 from ray_jobs.run.entry import run_command
 from ray_jobs.run.lock import LEASE_S, Owner, heartbeat_age_s, read_owner
-from ray_jobs.run.recorded import read_experiment
+from ray_jobs.run.recorded import open_run, read_experiment
 
 # outdated: made from other settings, so the next job makes it again. stopped: begun, and no job works on it.
 State = Literal["waiting", "running", "stopped", "failed", "outdated", "done"]
 AS_PUBLISHED = "published weights, not trained"
-FOLDED = ("validation", "")  # titles of columns that may be long
+FOLDED = ("validation", "note", "details")  # titles of columns that may be long
 STYLES = {"done": "green", "running": "bold", "failed": "red", "stopped": "yellow", "outdated": "yellow"}
 
 
@@ -84,13 +85,13 @@ class RunStatus:
         return "failed" in states or "stopped" in states
 
 
-def run(root: str, as_json: bool) -> None:
-    """Print the state of a run; exit with 1 if it needs help.
+def run(source: str, overrides: Sequence[str], as_json: bool) -> None:
+    """Print the state of a run, given as to `open_run`; exit with 1 if it needs help.
 
     Raises:
-        InputError: see `read_status`.
+        InputError: see `open_run` and `read_status`.
     """
-    status = read_status(root)
+    status = status_of(open_run(source, overrides))
     if as_json:
         print(json.dumps(asdict(status), indent=2))
     else:
@@ -106,7 +107,16 @@ def read_status(root: Path | str) -> RunStatus:
         ConfigError: if there is no run, or another version of the schema described it.
         RecordError: if another version wrote a member's files.
     """
-    directory = RunDirectory(read_experiment(str(root)))
+    return status_of(read_experiment(str(root)))
+
+
+def status_of(experiment: Experiment) -> RunStatus:
+    """Read the run of an experiment; what was made from other settings than its own is outdated.
+
+    Raises:
+        RecordError: if another version wrote a member's files.
+    """
+    directory = RunDirectory(experiment)
     age, owner = heartbeat_age_s(directory.root), read_owner(directory.root)
     alive = age is not None and age < LEASE_S
     members = [_member(directory, name, alive) for name in directory.experiment.members]
@@ -118,7 +128,7 @@ def read_status(root: Path | str) -> RunStatus:
     if alive and all(member.state == "done" for member in members):
         searches, results = _with_running(searches, results)
     return RunStatus(
-        run=str(root),
+        run=storage.uri(directory.root),
         owner=owner if alive else None,
         heartbeat_age_s=age,
         corpora=[_corpus(directory, name, alive) for name in directory.experiment.corpora],
@@ -240,7 +250,7 @@ def _show(status: RunStatus) -> None:
         console.print(f"{status.run}: {status.owner}, last sign of life {status.heartbeat_age_s:.0f} s ago")
     else:
         console.print(f"{status.run}: nobody is working on it")
-    members = _table("member", "state", "epoch", "loss", "validation", "per epoch", "left", "")
+    members = _table("member", "state", "epoch", "loss", "validation", "per epoch", "time left", "note")
     for m in status.members:
         at = "-" if m.epoch is None else str(m.epoch)
         cells = [
@@ -272,7 +282,7 @@ def _table(*titles: str) -> Table:
 
 
 def _parts(title: str, parts: list[Part]) -> Table:
-    table = _table(title, "state", "")
+    table = _table(title, "state", "details")
     for part in parts:
         table.add_row(part.name, _styled(part.state), "  ".join(_spell(part.details)))
     return table
