@@ -1,6 +1,6 @@
 """Reading features in training order against numpy.memmap, and against compressed Parquet.
 
-    python benchmarks/loader.py [--clips 2048] [--growth]
+    python benchmarks/loader.py [--clips 2048] [--growth] [--cold]
 
 A clip is 10 s: codes [862, 9] int16, as dac-44khz has them, and a log_mel [1000, 224] float16. Reading one means
 copying both into the same arrays, in one thread, with all files in the page cache.
@@ -19,15 +19,23 @@ ahead in two threads, over the 850 clips/s that an H100 takes in mixed precision
 `--growth` adds `memory_growth`: the largest anonymous memory of a process that reads an epoch of 20 GB of features
 (ours), and of one that reads twenty epochs of 1 GB (baseline); the former are the same shards, linked twenty times.
 Pages of mapped files do not count: the system drops them where memory is needed; they are printed beside it.
+
+`--cold` adds an epoch with nothing in the page cache, from which each side's files are dropped before its turn
+(`posix_fadvise`, after `fsync`; no root), and opened anew: `cold_epoch` against `numpy.memmap` as above, and
+`cold_disk` against one sequential `read` of our shards, the most that this disk gives. The share of the files that came
+from the disk is printed beside it; it is 1 where all was cold. A disk of a virtual machine may have a cache of its own.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -52,6 +60,8 @@ BATCH, H100_CLIPS_PER_S = 256, 850
 PARQUET_CLIPS, PARQUET_READ, PARQUET_ROW_GROUP, PARQUET_GROUPS_KEPT = 1024, 256, 8, 32
 SMALL_BATCH = 32  # in memory_growth, so that batches are not all that is measured
 ROUNDS = 5
+COLD_ROUNDS = 3
+CHUNK = 16 << 20  # bytes of a sequential read
 COPIES = 20  # of the shards, for memory_growth
 WINDOW = Training.model_fields["shuffle_clips"].default
 Clip = dict[str, np.ndarray]
@@ -62,6 +72,7 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--clips", type=int, default=2048, help="a multiple of 64")
     arguments.add_argument("--growth", action="store_true", help="also measure memory with 1 GB and 20 GB")
+    arguments.add_argument("--cold", action="store_true", help="also read an epoch from the disk")
     arguments.add_argument("--epoch-of", type=Path, help="internal: read an epoch of a directory, print its memory")
     arguments.add_argument("--epochs", type=int, default=1, help="internal: of --epoch-of")
     options = arguments.parse_args()
@@ -77,6 +88,8 @@ def main() -> None:
         claims = speed(root, options.clips)
         if options.growth:
             claims |= growth(root)
+        if options.cold:
+            claims |= cold(root, options.clips)
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores at the end")
     show(claims)
 
@@ -215,6 +228,68 @@ def read_batches(features: Features, order: np.ndarray, size: int = BATCH) -> No
 
     for _ in read_ahead(plans, read, resources.reader_threads, resources.read_ahead):
         pass
+
+
+# --- from the disk -------------------------------------------------------------------------------------------------
+
+
+def cold(root: Path, clips: int) -> Claims:
+    """Return the claims of clips per second that are not in the page cache, the sides in turns."""
+    shards, plain = sorted((root / "shards").iterdir()), [root / "codes", root / "log_mel"]
+    order = shuffle_in_windows(np.arange(clips) // CLIPS_PER_SHARD, WINDOW, np.random.default_rng(0)).tolist()
+    into = {"codes": np.empty((STEPS, CODEBOOKS), np.int16), "log_mel": np.empty((FRAMES, MELS), np.float16)}
+
+    def epoch(opened: Callable[[], Read]) -> Callable[[], None]:
+        def run() -> None:
+            read = opened()
+            for clip in order:
+                read(clip, into)
+
+        return run
+
+    sides = {
+        "ours": (shards, epoch(lambda: of_shards(read_features([root / "shards"])))),
+        "memmap": (plain, epoch(lambda: of_plain_files(root))),
+        "disk": (shards, lambda: read_in_order(shards)),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(COLD_ROUNDS):
+        for name, (files, run) in sides.items():
+            drop_from_cache(files)
+            before, start = bytes_from_disk(), time.perf_counter()
+            run()
+            taken[name].append(time.perf_counter() - start)
+            share = (bytes_from_disk() - before) / sum(file.stat().st_size for file in files)
+            print(f"cold: {name} {clips / taken[name][-1]:.0f} clips/s, {share:.2f} of the bytes from the disk")
+    ours, memmap, disk = (clips / statistics.median(seconds) for seconds in taken.values())
+    return {
+        "cold_epoch": claim(ours, memmap, 0.8, "clips/s"),
+        "cold_disk": claim(ours, disk, None, "clips/s"),
+    }
+
+
+def read_in_order(files: list[Path]) -> None:
+    """Read files once, from beginning to end."""
+    into = bytearray(CHUNK)
+    for file in files:
+        with file.open("rb", buffering=0) as source:
+            while source.readinto(into):
+                pass
+
+
+def drop_from_cache(files: list[Path]) -> None:
+    """Drop the pages of files from the system's cache; those that a process has mapped would stay."""
+    gc.collect()  # unmaps what the last reader of them had
+    for file in files:
+        with file.open("rb") as source:
+            os.fsync(source.fileno())
+            os.posix_fadvise(source.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def bytes_from_disk() -> int:
+    """Return the bytes that this process has had read from disks, mapped files included; Linux."""
+    lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
 
 
 # --- memory --------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, TypeVar
+from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from .records import check_fields, parse_object
 Config = TypeVar("Config", bound=BaseModel)
 REMEDY = "copy the member again from where it was trained, or remove its directory and train it again"
 SHOWN = 5  # misfits in a message
+GIT_LFS = b"version https://git-lfs.github.com/spec/"  # what a repository without Git LFS has in place of a file
 # What trainers save beside the tensors, such as the best mAP: the pickles of numpy's numbers and arrays name these two
 # functions, numpy 1 in the first module and numpy 2 in the second, and the types.
 REBUILDERS: dict[str, Any] = {"scalar": np.float64(0).__reduce__()[0], "_reconstruct": np.zeros(0).__reduce__()[0]}
@@ -84,20 +86,37 @@ def read_tensors(path: Path, mapped: bool = False) -> Any:
     """Read a file of tensors: safetensors by its suffix, else what `torch.save` wrote, without running code in it.
 
     Args:
-        mapped: leave what `torch.save` wrote on disk until it is used.
+        mapped: leave what `torch.save` wrote on disk until it is used, unchecked, as safetensors always are; torch
+            before 1.6 wrote files that are read as a whole.
 
     Raises:
-        CheckpointError: if the file is damaged, or of neither kind; naming what is neither a tensor nor plain data.
+        CheckpointError: if the file is empty, damaged, or of neither kind; naming what is neither a tensor nor plain
+            data.
     """
     try:
+        _refuse_stand_in(path)
         if path.suffix == ".safetensors":
             return load_file(path)
         with plain_data(path):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and is_zipfile(path))
     except CheckpointError:
         raise
     except Exception as error:  # torch raises a dozen classes, depending on which bytes are wrong
-        raise CheckpointError(f"{path}: cannot be read as weights: {error}") from error
+        said = str(error).rpartition("WeightsUnpickler error: ")[2].strip() or repr(error)
+        raise CheckpointError(f"{path}: cannot be read as weights: {said.splitlines()[0]}") from error
+
+
+def _refuse_stand_in(path: Path) -> None:
+    """Refuse a file of no tensors that lies where an interrupted download or a clone left it."""
+    with path.open("rb") as file:
+        start = file.read(len(GIT_LFS))
+    if not start:
+        raise CheckpointError(f"{path}: found an empty file, expected weights; copy or download it again")
+    if start == GIT_LFS:
+        raise CheckpointError(
+            f"{path}: found a pointer of Git LFS, expected the weights that it stands for; get them "
+            "with `git lfs pull` in the clone that it is from"
+        )
 
 
 @contextmanager

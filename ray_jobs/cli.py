@@ -39,6 +39,14 @@ Overrides = Annotated[
         help="Replace fields of the file: seed=1 members.*.training.epochs=2 members.@captioner.training.batch_size=8",
     ),
 ]
+RunOrFile = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN|FILE",
+        help="A run directory such as runs/demo, its URI, or the experiment's file",
+        show_default=False,
+    ),
+]
 CodecFile = Annotated[
     Path,
     typer.Argument(metavar="FILE", help="The codec's training, such as experiments/codec.yaml", show_default=False),
@@ -152,12 +160,19 @@ def export(
 
 
 @app.command()
-def report(experiment: ExperimentFile, overrides: Overrides = None) -> None:
+def report(run: RunOrFile, overrides: Overrides = None) -> None:
     """Write report/index.html: tables, curves, and clips to listen to.
 
     Example: [bold]enclap report experiments/demo.yaml[/bold]
     """
-    _run("report", experiment, overrides)
+    from ray_jobs.run.directory import RunDirectory
+    from ray_jobs.run.lock import only_writer
+    from ray_jobs.run.recorded import open_run
+
+    experiment, job = open_run(run, overrides or []), _job("report")
+    job.check(experiment)
+    with only_writer(RunDirectory(experiment).root):
+        job.run(experiment)
 
 
 @app.command()
@@ -186,9 +201,8 @@ def sweep(
 
 @app.command()
 def status(
-    run: Annotated[
-        str, typer.Argument(help="A run directory such as runs/demo, or s3://bucket/runs/demo", show_default=False)
-    ],
+    run: RunOrFile,
+    overrides: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
 ) -> None:
     """Show which parts of a run are prepared, trained, searched and combined, and which process works on it.
@@ -197,17 +211,12 @@ def status(
 
     Example: [bold]enclap status runs/demo[/bold]
     """
-    _job("status").run(run, as_json)
+    _job("status").run(run, overrides or [], as_json)
 
 
 @app.command()
 def leaderboard(
-    run: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN|FILE", help="A run directory or its URI, or the experiment's file", show_default=False
-        ),
-    ],
+    run: RunOrFile,
     overrides: Overrides = None,
     extra_metrics: Annotated[
         str, typer.Option(help="Further metrics, comma-separated: spider,fense,r@1", show_default=False)

@@ -37,10 +37,10 @@ def run(experiment: Experiment | None = None, as_json: bool = False) -> None:
             json.dumps({"parts": [asdict(part) for part in parts], "needs": [asdict(need) for need in needs]}, indent=2)
         )
     else:
-        show(_table("part", parts))
+        _show("part", parts)
         if needs:
             print()
-            show(_table("setting", needs))
+            _show("setting", needs)
     if not experiment:
         return
     if address := os.environ.get("RAY_ADDRESS"):
@@ -56,13 +56,19 @@ def run(experiment: Experiment | None = None, as_json: bool = False) -> None:
     say(f"doctor: all that {experiment.name} needs is there", style="green")
 
 
-def _table(title: str, findings: list[Finding]) -> Table:
-    columns = [Column(name, overflow="fold") for name in (title, "", "for", "command", "found")]
-    table = Table(*columns, box=None)
+def _show(title: str, findings: list[Finding]) -> None:
+    """Print a table, and below it what gets the missing ones: a line each, which a terminal does not fold in a cell."""
+    table = Table(*(Column(name, overflow="fold") for name in (title, "", "for", "found")), box=None)
+    commands: dict[str, list[str]] = {}
     for finding in findings:
-        state = "there" if finding.is_there else "missing"
-        table.add_row(finding.name, state, finding.purpose, finding.command, finding.found)
-    return table
+        table.add_row(finding.name, "there" if finding.is_there else "missing", finding.purpose, finding.found)
+        if finding.command:
+            commands.setdefault(finding.command, []).append(finding.name)
+    show(table)
+    if commands:
+        print("\nget what is missing:")
+    for command, names in commands.items():
+        print(f"  {command}  # {', '.join(names)}")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.experiment.licences import check_commercial, corpus_uses, research_only
 from ray_jobs.experiment.member_config import CaptionerMember, FluencyDetectorMember
+from ray_jobs.experiment.spelling import unknown
 from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling
 from ray_jobs.results.member import DOUBTFUL_PAIRS, MemberMetrics, checked_weights
 from ray_jobs.results.metrics import EnsembleMetrics
@@ -190,7 +191,7 @@ def with_members(experiment: Experiment, names: list[str]) -> Experiment:
     """
     for name in names:
         if name not in experiment.members:
-            raise ConfigError(f"--members: {name!r} is not among members ({', '.join(experiment.members)})")
+            raise ConfigError(f"--members: {unknown(name, experiment.members, 'members')}")
         for retriever in experiment.members[name].retrievers():
             if retriever not in names:
                 raise ConfigError(f"--members: {name!r} reads the audio embeddings of {retriever!r}; name that, too")

@@ -12,19 +12,16 @@ import numpy as np
 from rich.table import Column, Table
 
 from models.files import write_text
-from ray_jobs.experiment.config import ConfigError, Experiment
-from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.reporting.charts import label
 from ray_jobs.reporting.leaderboard import Entry, Leaderboard, read_leaderboard
 from ray_jobs.results.time_limit import without_left_out
 from ray_jobs.run.console import messages, show, spell_duration
 from ray_jobs.run.directory import RunDirectory
 from ray_jobs.run.entry import run_command
-from ray_jobs.run.recorded import read_experiment
+from ray_jobs.run.recorded import open_run
 
 STDOUT = "-"
 NONE = "-"
-EXPERIMENT_FILES = (".yaml", ".yml")
 
 
 def run(source: str, overrides: list[str], extra_metrics: list[str], csv: str | None) -> None:
@@ -40,7 +37,7 @@ def run(source: str, overrides: list[str], extra_metrics: list[str], csv: str | 
         ConfigError: if there is no such run or experiment.
         InputError, RecordError: see `read_leaderboard`.
     """
-    experiment = without_left_out(_experiment(source, overrides))
+    experiment = without_left_out(open_run(source, overrides))
     found = read_leaderboard(experiment, RunDirectory(experiment), extra_metrics)
     for task in ("captioning", "retrieval"):
         if entries := found.of(task):
@@ -50,14 +47,6 @@ def run(source: str, overrides: list[str], extra_metrics: list[str], csv: str | 
         messages.print(found.note, style="yellow")
     if csv:
         _write_csv(found, csv)
-
-
-def _experiment(source: str, overrides: list[str]) -> Experiment:
-    if source.endswith(EXPERIMENT_FILES):
-        return load_experiment(source, overrides)
-    if overrides:
-        raise ConfigError(f"{overrides[0]!r}: a run is shown as it was made; give its experiment file to override that")
-    return read_experiment(source)
 
 
 def _write_csv(found: Leaderboard, csv: str) -> None:

@@ -25,7 +25,7 @@ def run(experiment: Experiment) -> None:
     cuts = cut_lines(experiment)
     experiment = without_left_out(experiment)
     directory = RunDirectory(experiment)
-    require(directory.ensemble, directory.results_inputs(), "combine", experiment.name)
+    check(experiment)
     if is_done(directory.report, directory.results_inputs()):
         say("report: done already")
         return
@@ -35,6 +35,16 @@ def run(experiment: Experiment) -> None:
     storage.push(directory.report)
     mark_done(directory.report, directory.results_inputs())
     say(f"report: {directory.report / 'index.html'} ({len(page.encode()) / 2**20:.1f} MiB)")
+
+
+def check(experiment: Experiment) -> None:
+    """Check that there is something to report.
+
+    Raises:
+        NotReadyError: if `combine` has not run on this experiment.
+    """
+    directory = RunDirectory(without_left_out(experiment))
+    require(directory.ensemble, directory.results_inputs(), "combine", experiment.name)
 
 
 def _pull(experiment: Experiment, directory: RunDirectory) -> None:

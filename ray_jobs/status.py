@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from models.records import RecordError
+from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.duration import spell_limit
 from ray_jobs.features.files import SHARDS
 from ray_jobs.results.best import BEST, BestSweep
@@ -31,14 +32,14 @@ from ray_jobs.run.console import console, messages, show, spell_duration
 from ray_jobs.run.directory import MARKER, RunDirectory, is_done
 from ray_jobs.run.entry import run_command
 from ray_jobs.run.lock import LEASE_S, Owner, heartbeat_age_s, read_owner
-from ray_jobs.run.recorded import read_experiment
+from ray_jobs.run.recorded import open_run, read_experiment
 from ray_jobs.training.refit import Refit, bundle_inputs
 
 # outdated: made from other settings, so the next job makes it again. stopped: begun, and no job works on it.
 # left out: by the time limit.
 State = Literal["waiting", "running", "stopped", "failed", "outdated", "left out", "done"]
 AS_PUBLISHED = "published weights, not trained"
-FOLDED = ("validation", "")  # titles of columns that may be long
+FOLDED = ("validation", "note", "details")  # titles of columns that may be long
 STYLES = {
     "done": "green",
     "running": "bold",
@@ -99,13 +100,13 @@ class RunStatus:
         return "failed" in states or "stopped" in states
 
 
-def run(root: str, as_json: bool) -> None:
-    """Print the state of a run; exit with 1 if it needs help.
+def run(source: str, overrides: Sequence[str], as_json: bool) -> None:
+    """Print the state of a run, given as to `open_run`; exit with 1 if it needs help.
 
     Raises:
-        InputError: see `read_status`.
+        InputError: see `open_run` and `read_status`.
     """
-    status = read_status(root)
+    status = status_of(open_run(source, overrides))
     if as_json:
         print(json.dumps({key: value for key, value in asdict(status).items() if key != "time" or value}, indent=2))
     else:
@@ -121,8 +122,17 @@ def read_status(root: Path | str) -> RunStatus:
         ConfigError: if there is no run, or another version of the schema described it.
         RecordError: if another version wrote a member's files.
     """
-    directory = RunDirectory(read_experiment(str(root)))
-    found = RunDirectory(without(directory.experiment, left_out(directory.experiment)))
+    return status_of(read_experiment(str(root)))
+
+
+def status_of(experiment: Experiment) -> RunStatus:
+    """Read the run of an experiment; what was made from other settings than its own is outdated.
+
+    Raises:
+        RecordError: if another version wrote a member's files.
+    """
+    directory = RunDirectory(experiment)
+    found = RunDirectory(without(experiment, left_out(experiment)))
     age, owner = heartbeat_age_s(directory.root), read_owner(directory.root)
     alive = age is not None and age < LEASE_S
     members = [_member(directory, name, alive) for name in directory.experiment.members]
@@ -145,7 +155,7 @@ def read_status(root: Path | str) -> RunStatus:
     if alive and trained:
         searches, results = _with_running(searches, results)
     return RunStatus(
-        run=str(root),
+        run=storage.uri(directory.root),
         owner=owner if alive else None,
         heartbeat_age_s=age,
         corpora=[_corpus(directory, name, alive) for name in directory.experiment.corpora],
@@ -287,7 +297,7 @@ def _show(status: RunStatus) -> None:
     if status.time:
         used, limit = spell_duration(status.time["used_s"]), spell_limit(status.time["limit_s"])
         console.print(f"time_limit={limit}, of which {used} are used")
-    members = _table("member", "state", "epoch", "loss", "validation", "per epoch", "left", "")
+    members = _table("member", "state", "epoch", "loss", "validation", "per epoch", "time left", "note")
     for m in status.members:
         at = "-" if m.epoch is None else str(m.epoch)
         cells = [
@@ -319,7 +329,7 @@ def _table(*titles: str) -> Table:
 
 
 def _parts(title: str, parts: list[Part]) -> Table:
-    table = _table(title, "state", "")
+    table = _table(title, "state", "details")
     for part in parts:
         table.add_row(part.name, _styled(part.state), "  ".join(_spell(part.details)))
     return table

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import ray
@@ -162,7 +163,8 @@ def train_members(
             except ray.exceptions.RayError as error:
                 failed[name] = reason(error)
                 say(f"train: {name} failed: {failed[name]}", style="red")
-                note_failure(directory.member(name), experiment.members[name].epochs, failed[name])
+                with suppress(OSError):  # a store that cannot be reached, which may be what the member failed for
+                    note_failure(directory.member(name), experiment.members[name].epochs, failed[name])
             else:
                 todo.discard(name)
                 if time and not directory.is_trained(name):

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import pytest
@@ -213,7 +213,7 @@ def test_a_kind_of_member_is_settings_a_task_and_a_line(monkeypatch: pytest.Monk
 
     class ClipLengthMember(member_config.Member):
         task = "tests.clip_length_task:ClipLengthTask"
-        paths = ("notes",)
+        paths: ClassVar = {"notes": "models.files:sha256_of"}
 
         kind: Literal["clip-length"]
         hidden: int = 8

@@ -73,7 +73,7 @@ def load_enclap_weights(captioner: nn.Module, directory: str | Path) -> None:
     ]
     if differing:
         raise CheckpointError(f"{directory}/config.json: the checkpoint has {'; '.join(differing)}")
-    path, found = _read_weights(directory)
+    path, found = _read_weights(directory, mapped=False)
     ours = captioner.state_dict()
     if misfits := tensor_misfits(found, _published(ours, config.codebooks, config.codebook_size), optional=TIED):
         raise CheckpointError(f"{path}: {misfits}")
@@ -94,6 +94,16 @@ def load_enclap_weights(captioner: nn.Module, directory: str | Path) -> None:
     }
     mapped |= {f"bart.{name}": tensor for name, tensor in found.items()}
     captioner.load_state_dict(mapped | {f"bart.{name}": found[SHARED] for name in TIED})
+
+
+def check_enclap_checkpoint(directory: str | Path, mapped: bool = True) -> None:
+    """Check that a directory has the files of a checkpoint, and that they can be read; `mapped` as in `read_tensors`.
+
+    Raises:
+        CheckpointError: if not.
+    """
+    language_model_config(directory)
+    _read_weights(directory, mapped)
 
 
 def _published(ours: dict[str, Tensor], codebooks: int, size: int) -> dict[str, Tensor]:
@@ -120,12 +130,12 @@ def _read_config(directory: str | Path) -> dict[str, Any]:
     return config
 
 
-def _read_weights(directory: str | Path) -> tuple[Path, dict[str, Tensor]]:
+def _read_weights(directory: str | Path, mapped: bool) -> tuple[Path, dict[str, Tensor]]:
     paths = [path for name in WEIGHTS if (path := Path(directory) / name).is_file()]
     if not paths:
         raise CheckpointError(f"{directory}: found neither {' nor '.join(WEIGHTS)}")
     path = paths[0]
-    found = read_tensors(path)
+    found = read_tensors(path, mapped)
     # Saved from several GPUs, every name begins with the wrapper's.
     prefix = "module." if all(name.startswith("module.") for name in found) else ""
     return path, {name.removeprefix(prefix): tensor for name, tensor in found.items()}

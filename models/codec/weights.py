@@ -64,8 +64,8 @@ def _official_file(source: str) -> Path:
     if not path.is_file():
         _, model_type, bitrate, release = path.stem.split("_")
         raise CodecError(
-            f"{source}: {path} is missing; it belongs to release {release} of descript-audio-codec. With network "
-            f"access, `python -m dac download --model_type {model_type} --model_bitrate {bitrate}` puts it there"
+            f"{source}: {path} is missing; it belongs to release {release} of descript-audio-codec "
+            f"(`python -m dac download --model_type {model_type} --model_bitrate {bitrate}` gets it)"
         )
     return path
 
@@ -81,8 +81,8 @@ def _hub_directory(source: str, local_files_only: bool) -> Path:
         return found
     except (OSError, ValueError) as error:  # every error of the hub, of the network and of the file system
         raise CodecError(
-            f"{source}: no such directory, and not in the hub's cache. With network access, `hf download {source} "
-            f"{' '.join(HUB_FILES)}` puts it there; or give the path of a directory with these files"
+            f"{source}: no such directory, and not in the hub's cache (`hf download {source} "
+            f"{' '.join(HUB_FILES)}` gets it); or give the path of a directory with these files"
         ) from error
 
 

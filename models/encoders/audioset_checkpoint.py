@@ -42,18 +42,28 @@ def load_audioset_weights(encoder: nn.Module, path: str | Path) -> None:
         CheckpointError: if the file is missing or unreadable; naming the tensors that are missing, unexpected or of
             other shapes.
     """
-    path = Path(path)
-    path = path / "model.safetensors" if path.is_dir() else path
-    found = {_our_name(name, path): tensor for name, tensor in _read(path).items() if name not in LEFT_OUT}
+    found = read_audioset_weights(path)
     if misfits := tensor_misfits(found, encoder.state_dict()):
         raise CheckpointError(f"{path}: {misfits}")
     encoder.load_state_dict(found)
 
 
-def _read(path: Path) -> Mapping[str, Tensor]:
+def read_audioset_weights(path: str | Path, mapped: bool = False) -> dict[str, Tensor]:
+    """Read the weights of a published file by our names; `mapped` as in `read_tensors`.
+
+    Raises:
+        CheckpointError: if it is missing or unreadable, or has a tensor that the published ConvNeXt has not.
+    """
+    path = Path(path)
+    path = path / "model.safetensors" if path.is_dir() else path
+    found = _read(path, mapped)
+    return {_our_name(name, path): tensor for name, tensor in found.items() if name not in LEFT_OUT}
+
+
+def _read(path: Path, mapped: bool) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected the published ConvNeXt-Tiny AudioSet weights")
-    content = read_tensors(path)
+    content = read_tensors(path, mapped)
     if path.suffix == ".safetensors":
         return dict(content)
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):

@@ -30,8 +30,8 @@ class FenseCheckpoint:
     weights: dict[str, Tensor]  # by published name
 
 
-def read_fense_checkpoint(path: str | Path) -> FenseCheckpoint:
-    """Read a published file.
+def read_fense_checkpoint(path: str | Path, mapped: bool = False) -> FenseCheckpoint:
+    """Read a published file; `mapped` as in `read_tensors`.
 
     Raises:
         CheckpointError: if it is missing, damaged or of another layout.
@@ -39,7 +39,7 @@ def read_fense_checkpoint(path: str | Path) -> FenseCheckpoint:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; {EXPECTED} (`aac-metrics-download` gets it)")
-    content = read_tensors(path)
+    content = read_tensors(path, mapped)
     keys = set(content) if isinstance(content, dict) else set()
     if missing := [key for key in ("model_type", "num_classes", "state_dict") if key not in keys]:
         found = f"a dictionary of {', '.join(map(repr, content))}"[:200] if keys else type(content).__name__

@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError, TooFewClipsError
+from ..files import CheckpointError
 from ..hub import cached_model
 from .cider_d import cider_d_of_candidates
 from .java_parts import METEOR, PTB_TOKENIZER, java_path, missing_java
@@ -217,7 +218,7 @@ def metric_parts() -> list[Part]:
         Part("PTB tokenizer's jar", PTB_TOKENIZER.where(), PTB_TOKENIZER.missing(), "tokens as published"),
         Part("SPICE's jars", spice, _missing_spice(), "spice, spider, spider_fl"),
         Part("SBERT", cached_model(SBERT) or "", _missing_sbert(), "sbert_sim, fense"),
-        Part("FENSE's error checker", str(_checker_path()), _missing_checker(), fluency),
+        Part("FENSE's error checker", str(checker_path()), _missing_checker(), fluency),
         Part(CHECKER_BASE, cached_model(CHECKER_BASE) or "", _missing_model(CHECKER_BASE, CHECKER_REMEDY), fluency),
     ]
 
@@ -238,7 +239,7 @@ def _missing_spice() -> str:
     try:
         check_spice_install(get_default_cache_path())
     except OSError as error:
-        return f"{error} ({DOWNLOAD})"
+        return f"{str(error).partition(' for SPICE')[0]} ({DOWNLOAD})"  # and how else to get it
     return ""
 
 
@@ -251,10 +252,19 @@ def _missing_model(name: str, remedy: str) -> str:
 
 
 def _missing_checker() -> str:
-    return "" if _checker_path().is_file() else f"no {_checker_path()} ({DOWNLOAD})"
+    from ..fluency.fense_checkpoint import read_fense_checkpoint
+
+    if not checker_path().is_file():
+        return f"no {checker_path()} ({DOWNLOAD})"
+    try:
+        read_fense_checkpoint(checker_path(), mapped=True)
+    except CheckpointError as error:
+        return f"{error} (`rm {checker_path()} && aac-metrics-download` gets it)"
+    return ""
 
 
-def _checker_path() -> Path:
+def checker_path() -> Path:
+    """Return where the metrics look for FENSE's error checker, which is where `aac-metrics-download` puts it."""
     import os
 
     import torch
@@ -320,7 +330,7 @@ def _checker() -> Any:
 
     with plain_data(CHECKER_BASE):
         checker = BERTFlatClassifier(cached_model(CHECKER_BASE), len(OUTPUTS))
-    checker.load_state_dict(read_fense_checkpoint(_checker_path()).weights)
+    checker.load_state_dict(read_fense_checkpoint(checker_path()).weights)
     return checker.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-REMEDY = re.compile(r"`([^`]+)` (?:brings|gets|puts) it|needs `([^`]+)`")  # as messages about missing parts name it
+REMEDY = re.compile(r" \(`([^`]+)` (?:brings|gets) it[^)]*\)")  # as messages about missing parts name it
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,5 @@ class Finding:
         """
         if not missing:
             return cls(name, purpose, found, True)
-        return cls(name, purpose, missing, False, command or _commands(missing))
-
-
-def _commands(message: str) -> str:
-    """Return the commands that a message names, each of them once, as one line for a shell."""
-    return " && ".join(dict.fromkeys(first or second for first, second in REMEDY.findall(message)))
+        commands = " && ".join(dict.fromkeys(REMEDY.findall(missing)))  # each of them once, as one line for a shell
+        return cls(name, purpose, REMEDY.sub("", missing), False, command or commands)

@@ -10,14 +10,15 @@ from typing import Any
 
 from corpora.soundscapes.corpus import SoundscapesCorpus
 from models.captioner.enclap_checkpoint import has_tokenizer
+from models.codec.base import load_codec
 from models.codec.weights import CodecError, find_weights
-from models.hub import TOKENIZER, cached_model
-from models.metrics.captions import CHECKER, missing_parts
+from models.metrics.captions import missing_parts
 from models.settings import RANDOM
 from ray_jobs.diagnosis.finding import Finding
 from ray_jobs.diagnosis.machine import package
+from ray_jobs.diagnosis.model_files import checkpoint, model, put
 from ray_jobs.experiment.config import Experiment
-from ray_jobs.experiment.member_config import LOSS, AnyMember, CaptionerMember, FluencyDetectorMember, RetrieverMember
+from ray_jobs.experiment.member_config import LOSS, AnyMember, CaptionerMember, RetrieverMember
 from ray_jobs.training.plan import shortage_of
 
 
@@ -48,11 +49,13 @@ def _corpora(experiment: Experiment) -> Iterator[Finding]:
 
 
 def _codec(source: str) -> Finding:
+    found, missing = "", ""
     try:
-        found, missing = str(find_weights(source, local_files_only=True)), ""
+        found = str(find_weights(source, local_files_only=True))
+        load_codec(found)  # which maps all but the smallest
     except CodecError as error:
-        found, missing = "", str(error)
-    return Finding.of("features.codec", f"codec {source}", found, missing)
+        missing = str(error)
+    return Finding.of("features.codec", f"codec {source}", found, missing, put("features.codec") if found else "")
 
 
 def _member(name: str, member: AnyMember) -> Iterator[Finding]:
@@ -60,14 +63,14 @@ def _member(name: str, member: AnyMember) -> Iterator[Finding]:
     if member.init_from:
         return
     key = f"members.{name}"
-    for path in member.paths:
-        if value := _setting(member, path):
-            yield _path(f"{key}.{path}", f"weights that {name} starts from", value)
-    for setting in member.paths_or_names:
-        model = _setting(member, setting)
-        if model and not model.startswith(RANDOM) and not _brings_tokenizer(member):
-            layout_only = isinstance(member, FluencyDetectorMember) and member.checkpoint
-            yield (_layout if layout_only else _model)(f"{key}.{setting}", model)
+    for setting, reader in member.paths.items():
+        if path := _setting(member, setting):
+            yield checkpoint(f"{key}.{setting}", path, reader)
+    has_weights = bool(getattr(member, "checkpoint", None))
+    for setting, parts in member.paths_or_names.items():
+        source = _setting(member, setting)
+        if source and not source.startswith(RANDOM) and not _brings_tokenizer(member):
+            yield model(f"{key}.{setting}", source, [part for part in parts if part != "weights" or not has_weights])
     if isinstance(member, RetrieverMember) and member.audio_encoder.pretrained:
         yield _timm(f"{key}.audio_encoder.pretrained", member.audio_encoder.backbone)
 
@@ -77,32 +80,12 @@ def _brings_tokenizer(member: AnyMember) -> bool:
     return isinstance(member, CaptionerMember) and bool(member.checkpoint) and has_tokenizer(str(member.checkpoint))
 
 
-def _model(key: str, model: str) -> Finding:
-    """Return a model of transformers: a directory, or a hub id in the hub's cache."""
-    if Path(model).is_dir() or Path(model).is_absolute():
-        return _path(key, f"model {model}", model)
-    found = cached_model(model)
-    missing = "" if found else f"{model} is neither a directory nor in the Hugging Face cache"
-    return Finding.of(key, f"model {model}", found or model, missing, f"hf download {model}")
-
-
-def _layout(key: str, model: str) -> Finding:
-    """Return the configuration and tokenizer of a model whose weights come from elsewhere."""
-    if Path(model).is_dir() or Path(model).is_absolute():
-        return _path(key, f"layout of {model}", model)
-    parts = {"config.json": cached_model(model, ["config.json"]), "a tokenizer": cached_model(model, TOKENIZER)}
-    lacking = " and ".join(part for part, found in parts.items() if not found)
-    missing = f"{model} is neither a directory nor in the Hugging Face cache with {lacking}" if lacking else ""
-    command = f"hf download {model} --include '*.json' --include '*.txt' --include '*.model'"
-    return Finding.of(key, f"layout of {model}", parts["config.json"] or model, missing, command)
-
-
 def _timm(key: str, backbone: str) -> Finding:
     """Return timm's own weights of a backbone, in the hub's cache."""
     import timm
 
     hub_id = timm.get_pretrained_cfg(backbone).hf_hub_id
-    return _model(key, f"timm/{hub_id}" if "/" not in hub_id else hub_id)
+    return model(key, f"timm/{hub_id}" if "/" not in hub_id else hub_id, ["weights"])
 
 
 def _metrics(experiment: Experiment) -> Iterator[Finding]:
@@ -156,8 +139,7 @@ def _gpu_shares(experiment: Experiment) -> dict[str, float]:
 
 def _path(key: str, purpose: str, path: str) -> Finding:
     missing = "" if "://" in path or Path(path).exists() else f"no {path}"
-    get = "`aac-metrics-download` gets it: " if Path(path).name == CHECKER else ""
-    return Finding.of(key, purpose, path, missing, f"{get}put it there, or add {key}=PATH to the command")
+    return Finding.of(key, purpose, path, missing, put(key))
 
 
 def _setting(member: AnyMember, dotted: str) -> Any:

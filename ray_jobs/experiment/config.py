@@ -14,6 +14,7 @@ from models.settings import BeamConfig, LogMelConfig, SamplingConfig, Settings, 
 from ray_jobs.experiment.duration import Duration
 from ray_jobs.experiment.member_config import AnyMember
 from ray_jobs.experiment.search_config import SearchConfig, SweepConfig
+from ray_jobs.experiment.spelling import unknown
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of members, which are directories, and parts of columns
 FULL = "_full"  # ends the names of a refit's members, as AutoGluon names them
@@ -128,17 +129,17 @@ class Experiment(Settings):
     @model_validator(mode="after")
     def _names_exist(self) -> Experiment:
         if self.target_corpus not in self.corpora:
-            raise ValueError(f"target_corpus: {self.target_corpus!r} is not among corpora ({', '.join(self.corpora)})")
+            raise ValueError(f"target_corpus: {unknown(self.target_corpus, self.corpora, 'corpora')}")
         self._check_names()
         for name, member in self.members.items():
             for corpus in member.corpora:
                 if corpus not in self.corpora:
-                    raise ValueError(f"members.{name}.corpora: {corpus!r} is not among {', '.join(self.corpora)}")
+                    raise ValueError(f"members.{name}.corpora: {unknown(corpus, self.corpora, 'corpora')}")
             if isinstance(member.corpora, dict) and not sum(member.corpora.values()):
                 raise ValueError(f"members.{name}.corpora: all shares are 0; expected one above")
             for edge in member.edges():
                 if edge not in self.members:
-                    raise ValueError(f"members.{name}: {edge!r} is not among members ({', '.join(self.members)})")
+                    raise ValueError(f"members.{name}: {unknown(edge, self.members, 'members')}")
             for retriever in member.retrievers():
                 if self.members[retriever].kind != "retriever":
                     raise ValueError(f"members.{name}.audio_embedding: {retriever!r} is not a retriever")
@@ -188,10 +189,8 @@ class Experiment(Settings):
                 raise ValueError(f"token_ensembles.{name}.members: {', '.join(ensemble.members)} name one twice")
             for member in ensemble.members:
                 if member not in captioners:
-                    raise ValueError(
-                        f"token_ensembles.{name}.members: {member!r} is not among the ensemble's captioners "
-                        f"({', '.join(captioners)})"
-                    )
+                    among = unknown(member, captioners, "the ensemble's captioners")
+                    raise ValueError(f"token_ensembles.{name}.members: {among}")
 
     def _refuse_circles(self) -> None:
         done: set[str] = set()

@@ -13,6 +13,7 @@ from typing import Any, get_args
 import yaml
 
 from ray_jobs.experiment.config import ConfigError, Preset
+from ray_jobs.experiment.spelling import did_you_mean
 
 EXTENDS, PRESETS = "extends", "presets"
 FOLDER = Path(__file__).parent / "presets"
@@ -73,7 +74,9 @@ def apply_preset(layers: Layers, name: Any) -> None:
     """
     known = get_args(Preset)
     if name not in known:
-        raise ConfigError(f"{layers}: presets: found {name!r}, expected one of {', '.join(known)}")
+        raise ConfigError(
+            f"{layers}: presets: found {name!r}, expected one of {', '.join(known)}{did_you_mean(name, known)}"
+        )
     _fill(layers.content, yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")))
 
 

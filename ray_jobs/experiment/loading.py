@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
+import re
 from collections.abc import Iterable
 from functools import reduce
 from pathlib import Path
@@ -14,8 +14,9 @@ from pydantic import BaseModel, ValidationError
 
 from corpora.registry import Corpus
 from ray_jobs.experiment.config import ConfigError, Experiment
-from ray_jobs.experiment.layers import PRESETS, apply_preset, read_layers, unshared
+from ray_jobs.experiment.layers import PRESETS, Layers, apply_preset, read_layers, unshared
 from ray_jobs.experiment.member_config import AnyMember
+from ray_jobs.experiment.spelling import did_you_mean, unknown
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -56,6 +57,7 @@ def load_config(path: str | Path, overrides: list[str], schema: type[Schema]) ->
         apply_preset(layers, preset)
     for override in overrides:
         _override(raw, override)
+    _check_kinds(layers, overrides)
     try:
         return schema.model_validate(raw)
     except ValidationError as error:
@@ -121,32 +123,56 @@ def _named(node: dict[str, Any], key: str, override: str) -> list[str]:
     else:
         return [key]
     if not names:
-        raise ConfigError(f"{override!r}: there is nothing {what}; there are: {', '.join(choices) or 'none'}")
+        raise ConfigError(
+            f"{override!r}: there is nothing {what}; there are: {', '.join(choices) or 'none'}"
+            f"{did_you_mean(key.strip('@*?'), choices)}"
+        )
     return names
 
 
-def _kinds(union: Any) -> set[str]:
+def _kinds(union: Any) -> list[str]:
     """Return the values of `kind` in a discriminated union."""
     models = get_args(get_args(union)[0])
-    return {kind for model in models for kind in get_args(model.model_fields["kind"].annotation)}
+    return [kind for model in models for kind in get_args(model.model_fields["kind"].annotation)]
 
 
-KINDS = _kinds(AnyMember) | _kinds(Corpus)
+KINDS = {"members": _kinds(AnyMember), "corpora": _kinds(Corpus)}
+
+
+def _check_kinds(layers: Layers, overrides: list[str]) -> None:
+    """Check that every member and corpus has a kind: one that an override made in error, of a mistyped name, has none.
+
+    Raises:
+        ConfigError: naming the override, or else the file, and the nearest name that there is.
+    """
+    for section, kinds in KINDS.items():
+        found = layers.content.get(section)
+        named = found.items() if isinstance(found, dict) else ()
+        there = [name for name, value in named if isinstance(value, dict) and "kind" in value]
+        for name in [name for name, value in named if isinstance(value, dict) and "kind" not in value]:
+            key = f"{section}.{name}"
+            for override in overrides:
+                if override.startswith(f"{key}."):
+                    raise ConfigError(f"{override!r}: {unknown(name, there, section)}")
+            raise ConfigError(f"{layers}: {key}.kind: missing; expected one of {', '.join(kinds)}")
 
 
 def _explain(file: str, problem: Any, schema: type[BaseModel]) -> str:
     # After a member's or corpus's name pydantic puts the kind that it chose; the file has no such key.
-    parts = [str(part) for at, part in enumerate(problem["loc"]) if not (at == 2 and part in KINDS)]
+    kinds = KINDS.get(problem["loc"][0], ()) if problem["loc"] else ()
+    parts = [str(part) for at, part in enumerate(problem["loc"]) if not (at == 2 and part in kinds)]
     location, message = ".".join(parts), problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        nearest = difflib.get_close_matches(str(problem["loc"][-1]), _all_keys(schema), n=1)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-        return f"{file}: unknown key {location!r}{hint}"
+        return f"{file}: unknown key {location!r}{did_you_mean(problem['loc'][-1], _all_keys(schema))}"
+    if problem["type"] == "union_tag_invalid":
+        tag = problem["ctx"]["tag"]
+        return f"{file}: {location}.kind: found {tag!r}, expected one of {', '.join(kinds)}{did_you_mean(tag, kinds)}"
     # A rule between several keys has all of them as its input; its message names the one at fault.
     has_value = problem["type"] != "missing" and not isinstance(problem["input"], dict)
     found = f" (found {problem['input']!r})" if has_value else ""
     where = f"{location}: " if location else ""
-    return f"{file}: {where}{message}{found if location else ''}"
+    choices = re.findall(r"'([^']*)'", problem["ctx"]["expected"]) if problem["type"] == "literal_error" else []
+    return f"{file}: {where}{message}{found if location else ''}{did_you_mean(problem['input'], choices)}"
 
 
 def _all_keys(schema: type[BaseModel]) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
+from models.hub import AUDIO_MODEL, TEXT_MODEL
 from models.settings import CaptionerSettings, FluencyDetectorConfig, LogMelConfig, RetrieverSettings, Settings
 from ray_jobs.experiment.distillation_config import CaptionerDistillation, RetrieverDistillation
 
@@ -157,13 +158,14 @@ class Member(Settings):
     """The settings that all kinds of members share, and what else is particular to a kind.
 
     `task` is the module and class of its training, loaded by name because it brings heavy imports. `paths` are its
-    settings that are paths, by dotted key; `paths_or_names` those that are a directory's path or a hub id. `shards`
-    is set where `training.parallel: fsdp` can divide its model.
+    settings that are paths, by dotted key, each with the function that reads it, or only looks at it where `mapped` is
+    true, loaded by name, too; `paths_or_names` those that are the directory or hub id of a model, each with the parts
+    that it is loaded from (`models.hub.PARTS`). `shards` is set where `training.parallel: fsdp` can divide its model.
     """
 
     task: ClassVar[str]
-    paths: ClassVar[tuple[str, ...]] = ()
-    paths_or_names: ClassVar[tuple[str, ...]] = ()
+    paths: ClassVar[dict[str, str]] = {}
+    paths_or_names: ClassVar[dict[str, tuple[str, ...]]] = {}
     shards: ClassVar[bool] = False
 
     corpora: list[str] | dict[str, Annotated[float, Field(ge=0)]] = Field(
@@ -262,8 +264,8 @@ class RetrieverMember(Student, RetrieverSettings):
     """A retriever: audio and text in one space."""
 
     task = "ray_jobs.training.tasks.retriever:RetrieverTask"
-    paths = ("audio_encoder.checkpoint",)
-    paths_or_names = ("text_encoder.name", "audio_encoder.transformer")
+    paths: ClassVar = {"audio_encoder.checkpoint": "models.encoders.audioset_checkpoint:read_audioset_weights"}
+    paths_or_names: ClassVar = {"text_encoder.name": TEXT_MODEL, "audio_encoder.transformer": AUDIO_MODEL}
 
     kind: Literal["retriever"]
     training: Training
@@ -329,8 +331,8 @@ class CaptionerMember(Student, CaptionerSettings):
     """A captioner: a BART that reads codec codes and a retriever's audio embedding."""
 
     task = "ray_jobs.training.tasks.captioner:CaptionerTask"
-    paths = ("checkpoint",)
-    paths_or_names = ("language_model",)
+    paths: ClassVar = {"checkpoint": "models.captioner.enclap_checkpoint:check_enclap_checkpoint"}
+    paths_or_names: ClassVar = {"language_model": TEXT_MODEL}
     shards = True
 
     kind: Literal["captioner"]
@@ -404,8 +406,8 @@ class FluencyDetectorMember(Member, FluencyDetectorConfig):
     """A fluency-error detector, trained on captions and damaged captions, or FENSE's published one."""
 
     task = "ray_jobs.training.tasks.fluency:FluencyTask"
-    paths = ("checkpoint",)
-    paths_or_names = ("text_encoder.name",)
+    paths: ClassVar = {"checkpoint": "models.fluency.fense_checkpoint:read_fense_checkpoint"}
+    paths_or_names: ClassVar = {"text_encoder.name": TEXT_MODEL}
 
     kind: Literal["fluency-detector"]
     training: Training | None = Field(

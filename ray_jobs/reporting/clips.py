@@ -55,7 +55,8 @@ class ShownClip:
     alone: dict[str, str]  # captioner to the caption that it alone would have given
     candidates: list[dict[Any, Any]]  # rows of candidates.parquet with their `rank`, best first
     candidate_count: int
-    scores: dict[str, str]  # column of `candidates` to the score's name
+    scores: dict[str, str]  # column of `candidates` to the name of the score, of those that have a weight
+    unweighed: int  # number of further columns of scores
     retrieval: ShownRetrieval
 
 
@@ -86,7 +87,8 @@ def shown_clips(experiment: Experiment, directory: RunDirectory) -> list[ShownCl
                 alone=_alone(frame, best, experiment.of_kind("captioner")),
                 candidates=_best_candidates(frame),
                 candidate_count=len(frame),
-                scores=_scores(frame),
+                scores=(weighed := _weighed(frame, best.weights)),
+                unweighed=len(columns_among(frame.columns)) - len(weighed),
                 retrieval=_retrieval(features, rankings, row, first_query[row], rng),
             )
         )
@@ -102,9 +104,9 @@ def pick_clips(values: np.ndarray, rng: np.random.Generator) -> list[tuple[int, 
     return [(int(row), why) for why, rows in named.items() for row in rows]
 
 
-def _scores(frame: pd.DataFrame) -> dict[str, str]:
-    scores = columns_among(frame.columns)
-    return {column: weight_name(column) for column in frame.columns if column in scores}
+def _weighed(frame: pd.DataFrame, weights: dict[str, float]) -> dict[str, str]:
+    """Return the columns of scores by which candidates are chosen, with the names of their weights."""
+    return {column: name for column in columns_among(frame.columns) if weights.get(name := weight_name(column))}
 
 
 def _alone(frame: pd.DataFrame, best: BestReranking, captioners: list[str]) -> dict[str, str]:

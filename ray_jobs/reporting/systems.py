@@ -60,14 +60,12 @@ def _summary(metrics: EnsembleMetrics, task: Task, metric: str) -> Summary | Non
 
 
 def tables(metrics: EnsembleMetrics) -> dict[str, Table]:
-    """Return the tables by name; those of a ranking that was not computed are empty."""
-    unfiltered = {
-        "ensemble": metrics.captioning["ensemble"],
-        "without the filter": metrics.captioning_details.unfiltered,
-    }
+    """Return the tables by name; one that was not computed is empty, as is that of a filter that changes nothing."""
+    filtered, unfiltered = metrics.captioning["ensemble"], metrics.captioning_details.unfiltered
+    of_filter = {"ensemble": filtered, "without the filter": unfiltered} if unfiltered != filtered else {}
     return {
         "captioning": table(metrics.captioning, lambda metric: not describes(metric)),
-        "filter": table(unfiltered, lambda metric: not describes(metric)),
+        "filter": table(of_filter, lambda metric: not describes(metric)),
         "words": table(metrics.captioning, describes),
         "retrieval": table(metrics.retrieval),
         "retrieval_audio_to_text": table(metrics.retrieval_audio_to_text),

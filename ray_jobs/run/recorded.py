@@ -1,17 +1,45 @@
-"""Read the experiment that a run directory was made from."""
+"""Find the experiment of a run: by its file, or by what the run directory was made from."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
 from models.records import parse_record
 from ray_jobs.experiment.config import ConfigError, Experiment
+from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.run import storage
 
+RECORD = "experiment.yaml"
+EXPERIMENT_FILES = (".yaml", ".yml")
 RETIRED = ("weight_steps", "retrieval_weight_steps")  # settings of `search` before weights were searched along lines
+
+
+def open_run(source: str, overrides: Sequence[str] = ()) -> Experiment:
+    """Return the experiment of a run that exists, for commands that look at it.
+
+    Args:
+        source: an experiment file, or a run directory or its URI.
+        overrides: of the experiment file.
+
+    Raises:
+        ConfigError: if there is no such run or experiment, or a run is to be overridden.
+        RecordError: see `read_experiment`.
+    """
+    if not source.endswith(EXPERIMENT_FILES):
+        if overrides:
+            raise ConfigError(
+                f"{overrides[0]!r}: a run is shown as it was made; give its experiment file to override that"
+            )
+        return read_experiment(source)
+    experiment = load_experiment(source, list(overrides))
+    root = storage.working_copy(experiment.storage_path, experiment.name)
+    if not storage.exists(root / RECORD):
+        raise ConfigError(f"{storage.uri(root)}: no such run yet; `enclap pipeline {source}` makes it")
+    return experiment
 
 
 def read_experiment(root: str) -> Experiment:
@@ -25,7 +53,7 @@ def read_experiment(root: str) -> Experiment:
         RecordError: if another version of the schema described it.
     """
     storage_path, name = storage.locate(root)
-    file = storage.working_copy(storage_path, name) / "experiment.yaml"
+    file = storage.working_copy(storage_path, name) / RECORD
     try:
         record = yaml.safe_load(storage.read_text(file))
     except OSError as error:

@@ -48,8 +48,8 @@ def check(experiment: Experiment) -> None:
 
 def missing_tracker(name: str) -> str:
     """Return that a tracker's package is missing, and what brings it; empty where it is there."""
-    remedy = f"every node needs `pip install 'enclap-ensemble[{name}]'`"
-    return f"{name} is missing; {remedy}" if find_spec(name) is None else ""
+    remedy = f"`pip install 'enclap-ensemble[{name}]'` gets it, on every node"
+    return f"{name} is missing ({remedy})" if find_spec(name) is None else ""
 
 
 class Tracking:

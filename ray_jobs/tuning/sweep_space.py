@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from ray.tune.search.sample import Float
 
 from ray_jobs.experiment.config import ConfigError, Experiment
+from ray_jobs.experiment.spelling import unknown
 from tune_spaces.training import SPACES
 
 
@@ -19,7 +20,7 @@ def space(experiment: Experiment, member: str) -> dict[str, Any]:
             while the member is trained (pbt).
     """
     if member not in experiment.members:
-        raise ConfigError(f"sweep: {member!r} is not among members ({', '.join(experiment.members)})")
+        raise ConfigError(f"sweep: {unknown(member, experiment.members, 'members')}")
     settings = experiment.members[member]
     if not settings.training:
         raise ConfigError(f"sweep: {member!r} is published as it is (members.{member}.checkpoint); nothing to search")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
+import re
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +14,9 @@ from typing import Any
 import pytest
 import soundfile
 import torch
+from safetensors.torch import save_file
 
+from models.checkpoint import GIT_LFS
 from models.metrics import java_parts
 from models.metrics.captions import CHECKER, CHECKER_BASE, DEFAULT_METRICS, SBERT
 from ray_jobs import cli
@@ -86,7 +91,21 @@ def write_cached(hub: Path, model: str, file: str = "model.safetensors") -> None
     (folder / "snapshots" / "0").mkdir(parents=True, exist_ok=True)
     (folder / "refs").mkdir(exist_ok=True)
     (folder / "refs" / "main").write_text("0")
-    (folder / "snapshots" / "0" / file).write_text("{}")
+    write_model_file(folder / "snapshots" / "0" / file)
+
+
+def write_model_file(path: Path) -> None:
+    """Write a file of a model that can be read, with a tensor at most."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".safetensors":
+        save_file({"weight": torch.ones(2)}, path)
+    else:
+        path.write_text('{"model_type": "bert"}' if path.name == "config.json" else "")
+
+
+def write_checker(path: Path) -> None:
+    """Write a file of the layout of FENSE's error checker."""
+    torch.save({"model_type": CHECKER_BASE, "num_classes": 6, "state_dict": {"clf.bias": torch.ones(6)}}, path)
 
 
 def test_each_part_that_is_missing_comes_with_its_command(
@@ -100,9 +119,10 @@ def test_each_part_that_is_missing_comes_with_its_command(
     assert str(bare_machine / CHECKER) in parts["FENSE's error checker"]["found"]
     cli_lines = table_lines(capsys)
     for name, command in COMMANDS.items():
-        (line,) = [line for line in cli_lines if line.split("  ")[0].strip() == name]
-        assert " missing " in line
-        assert command in line
+        (row,) = [line for line in cli_lines if line.split("  ")[0].strip() == name]
+        assert " missing " in row
+        assert command not in row, "it is said once, in a line of its own"
+        assert any(line.startswith(f"{command}  # ") and name in line for line in cli_lines)
 
 
 def table_lines(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
@@ -117,7 +137,7 @@ def test_parts_that_are_there_say_where(
     java = bare_machine / "java"
     java.write_text("#!/bin/sh\necho 'openjdk version \"11.0.13\" 2021-10-19' >&2\n")
     java.chmod(0o755)
-    (bare_machine / CHECKER).touch()
+    write_checker(bare_machine / CHECKER)
     for jar in (java_parts.METEOR, java_parts.PTB_TOKENIZER):
         (bare_machine / jar.in_cache).parent.mkdir(parents=True)
         (bare_machine / jar.in_cache).touch()
@@ -271,9 +291,10 @@ def test_a_need_that_is_not_met_is_named(
 def test_needs_are_met_by_the_cache_by_directories_and_by_other_members(
     bare_machine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_cached(bare_machine / "hub", "facebook/bart-base")
+    for file in ("config.json", "vocab.txt", "model.safetensors"):
+        write_cached(bare_machine / "hub", "facebook/bart-base", file)
+        write_model_file(bare_machine / "own" / file)
     write_cached(bare_machine / "hub", "BAAI/bge-base-en-v1.5", "config.json")
-    (bare_machine / "own").mkdir()
     members = [
         "members.retriever-bge.text_encoder=BAAI/bge-base-en-v1.5",
         f"members.retriever-bert.text_encoder={bare_machine}/own",
@@ -298,14 +319,109 @@ def test_a_published_detector_needs_no_weights_of_its_encoder(
     detector = f"members.fluency={{kind: fluency-detector, checkpoint: {checkpoint}, text_encoder: bert-base-uncased}}"
     code, found, _ = doctor(capsys, SMOKE, "search.searcher=random", detector)
     assert code == 1
-    assert "aac-metrics-download" in found["members.fluency.checkpoint"]["command"]
     encoder = found["members.fluency.text_encoder.name"]
-    assert "with config.json and a tokenizer" in encoder["found"]
+    assert "with config.json and tokenizer" in encoder["found"]
     assert encoder["command"].startswith("hf download bert-base-uncased --include")
-    checkpoint.touch()
+    write_checker(checkpoint)
     for file in ("config.json", "vocab.txt"):
         write_cached(bare_machine / "hub", "bert-base-uncased", file)
     assert doctor(capsys, SMOKE, "search.searcher=random", detector)[0] == 0
+
+
+def published_detector(machine: Path, checkpoint: Path) -> str:
+    """Return the override for a detector of FENSE's checkpoint, the layout of whose encoder is in the cache."""
+    for file in ("config.json", "vocab.txt"):
+        write_cached(machine / "hub", CHECKER_BASE, file)
+    return f"members.fluency={{kind: fluency-detector, checkpoint: '{checkpoint}', text_encoder: {CHECKER_BASE}}}"
+
+
+def test_fenses_checkpoint_is_copied_to_where_the_experiment_expects_it(
+    bare_machine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = bare_machine / "my weights" / CHECKER
+    override = published_detector(bare_machine, wanted)
+
+    def command() -> str:
+        _, found, _ = doctor(capsys, SMOKE, "search.searcher=random", override)
+        return str(found["members.fluency.checkpoint"]["command"])
+
+    copy = f"mkdir -p '{wanted.parent}' && cp {bare_machine / CHECKER} '{wanted}'"
+    assert command() == f"aac-metrics-download && {copy}"
+    write_checker(bare_machine / CHECKER)
+    assert command() == copy
+    subprocess.run(command(), shell=True, check=True)
+    assert doctor(capsys, SMOKE, "search.searcher=random", override)[0] == 0
+
+
+NO_WEIGHTS = [
+    (b"", "found an empty file, expected weights"),
+    (GIT_LFS + b"v1\noid sha256:0\nsize 438\n", "found a pointer of Git LFS"),
+    (b"<!DOCTYPE html><html>", "cannot be read as weights"),
+    (pickle.dumps({"state_dict": Path("x")}, protocol=2), "found pathlib.*, expected tensors"),
+]
+
+
+@pytest.mark.parametrize(("content", "reason"), NO_WEIGHTS, ids=["empty", "Git LFS", "a page", "a pickle"])
+@pytest.mark.parametrize("kind", ["detector", "retriever", "model"])
+def test_files_that_the_loaders_would_refuse_are_refused(
+    kind: str, content: bytes, reason: str, bare_machine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = bare_machine / "pytorch_model.bin"
+    for layout in ("config.json", "vocab.json"):
+        write_model_file(bare_machine / layout)
+    key, *overrides = {
+        "detector": ["fluency.checkpoint", published_detector(bare_machine, file)],
+        "retriever": [
+            "retriever-bge.audio_encoder.checkpoint",
+            "features.log_mel={}",
+            f"members.retriever-bge.audio_encoder={{checkpoint: {file}}}",
+        ],
+        "model": ["captioner-wide.language_model", f"members.captioner-wide.language_model={bare_machine}"],
+    }[kind]
+    file.write_bytes(content)
+    code, found, _ = doctor(capsys, SMOKE, "search.searcher=random", *overrides)
+    assert code == 1
+    need = found[f"members.{key}"]
+    assert not need["is_there"]
+    assert re.search(f"{file}: .*{reason}", need["found"])
+
+
+def test_a_checkpoint_of_another_layout_is_refused(bare_machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = bare_machine / "other.ckpt"
+    torch.save({"model": {"a": torch.ones(2)}}, file)
+    detector = published_detector(bare_machine, file)
+    _, found, _ = doctor(capsys, SMOKE, "search.searcher=random", detector)
+    assert "without model_type, num_classes, state_dict" in found["members.fluency.checkpoint"]["found"]
+
+
+def test_a_model_needs_all_of_its_files(bare_machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = bare_machine / "bart"
+    override = f"members.captioner-wide.language_model={folder}"
+
+    def found() -> str:
+        return str(doctor(capsys, SMOKE, "search.searcher=random", override)[1][key]["found"])
+
+    key = "members.captioner-wide.language_model"
+    folder.mkdir()
+    assert found() == f"no config.json and no tokenizer and no weights in {folder}"
+    for file in ("config.json", "vocab.json"):
+        write_model_file(folder / file)
+    index = {"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    write_model_file(folder / "model-1-of-2.safetensors")
+    assert found() == f"no {folder}/model-2-of-2.safetensors, which model.safetensors.index.json names"
+    write_model_file(folder / "model-2-of-2.safetensors")
+    assert found() == str(folder)
+    (folder / "config.json").write_text("{")
+    assert found().startswith(f"{folder}/config.json: cannot be read")
+
+
+def test_a_damaged_checker_of_the_metrics_is_no_checker(bare_machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (bare_machine / CHECKER).touch()
+    _, parts, _ = doctor(capsys)
+    assert parts["FENSE's error checker"]["found"].startswith(f"{bare_machine / CHECKER}: found an empty file")
+    assert parts["FENSE's error checker"]["command"] == f"rm {bare_machine / CHECKER} && aac-metrics-download"
+    assert not parts["fense"]["is_there"]
 
 
 def test_a_module_without_a_distribution_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:

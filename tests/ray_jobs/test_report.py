@@ -217,6 +217,39 @@ def test_searches_say_what_their_choice_is_worth(built: tuple[Experiment, str]) 
     assert page.count(">best<") == 2
 
 
+def test_a_negative_weight_lies_left_of_zero_and_scores_without_a_weight_are_not_shown(tmp_path: Path) -> None:
+    experiment = load_experiment(SMOKE, [f"storage_path={tmp_path}"])
+    write_run(experiment)
+    found = best_reranking(experiment)
+    weights = dict.fromkeys(found.weights, 0.0) | {"decoder": 0.75, "retriever-bert": -0.25}
+    found.model_copy(update={"weights": weights}).write(RunDirectory(experiment).search("reranking"))
+    report.run(experiment)
+    page = (RunDirectory(experiment).report / "index.html").read_text(encoding="utf-8")
+    assert 'style="--zero: 25.0%"' in page
+    bars = re.findall(r'<dt>([^<]*)</dt><dd><span class="track"><i style="([^"]*)"></i></span>', page)
+    of_reranking = dict(bars[:2])  # those of retrieval come later
+    assert of_reranking["retriever-bert"] == "left: 0.0%; width: 25.0%"
+    assert of_reranking["decoder"] == "left: 25.0%; width: 75.0%"
+    assert "2 others have no weight." in page
+    table = re.search(r'aria-label="Candidates of .*?</thead>', page, re.DOTALL)
+    assert table
+    scores = re.findall(r'<th scope="col">([^<]*)</th>', table[0])
+    assert scores == ["rank", "total", "retriever-bert", "decoder", "fluency error"]
+    captioners = experiment.of_kind("captioner")
+    left = len(score_columns(MemberNames(experiment.of_kind("retriever"), captioners, captioners))) - 2
+    assert f"the other {left} are columns of <code>ensemble/candidates.parquet</code>" in page
+
+
+def test_a_filter_that_changes_nothing_is_said_in_a_line(built: tuple[Experiment, str]) -> None:
+    experiment, page = built
+    assert "The fluency filter changes no choice on validation." in page
+    metrics = ensemble_metrics(experiment)
+    same = metrics.captioning_details.model_copy(update={"unfiltered": metrics.captioning["ensemble"]})
+    assert not systems.tables(metrics.model_copy(update={"captioning_details": same}))["filter"].rows
+    other = metrics.captioning_details.model_copy(update={"unfiltered": {"cider_d": 0.1}})
+    assert systems.tables(metrics.model_copy(update={"captioning_details": other}))["filter"].rows
+
+
 def test_captions_are_escaped(built: tuple[Experiment, str]) -> None:
     _, page = built
     assert "<script" not in page

@@ -259,6 +259,7 @@ def test_the_command(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> N
         cli.main(["status", str(run.root)])
     printed = capsys.readouterr()
     assert "stopped" in printed.out
+    assert "time left  note" in printed.out
     assert "the command that began it resumes" in printed.err, "advice is not data"
     with pytest.raises(SystemExit) as error:
         cli.main(["status", str(run.root), "--json"])
@@ -269,6 +270,43 @@ def test_the_command(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> N
         cli.main(["status", str(run.root.parent)])
     assert error.value.code == 2
     assert "expected a run directory" in capsys.readouterr().err
+
+
+def test_an_experiment_file_stands_for_its_run(
+    run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under its present settings: what other ones made is outdated."""
+    finish(run, "fluency")
+    file = str(ROOT / "experiments" / "smoke.yaml")
+
+    def state(*overrides: str) -> str:
+        with pytest.raises(SystemExit):
+            cli.main(["status", file, f"storage_path={run.root.parent}", *overrides, "--json"])
+        found = {one["name"]: one["state"] for one in json.loads(capsys.readouterr().out)["members"]}
+        return str(found["fluency"])
+
+    assert state() == "done"
+    assert state("members.fluency.training.learning_rate=0.5") == "outdated"
+    for job in ("status", "report", "leaderboard"):
+        with pytest.raises(SystemExit) as error:
+            cli.main([job, file, f"storage_path={tmp_path}/nowhere"])
+        assert error.value.code == 2
+        assert f"{tmp_path}/nowhere/smoke: no such run yet; `enclap p" in capsys.readouterr().err
+        with pytest.raises(SystemExit) as error:
+            cli.main([job, str(run.root), "seed=1"])
+        assert error.value.code == 2
+        assert "a run is shown as it was made" in capsys.readouterr().err
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_report_needs_no_ray(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ray.init", lambda *_, **__: pytest.fail("started Ray"))
+    with pytest.raises(SystemExit) as error:
+        cli.main(["report", str(run.root)])
+    assert error.value.code == 2
+    assert "ensemble does not exist yet; run `enclap combine`" in capsys.readouterr().err
 
 
 def test_light_and_on_a_copy(run: RunDirectory, tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """Features of a store come to a node's disk around their use, and take no more of it than they may."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -11,21 +14,49 @@ from ray_jobs.features.shard_cache import StoreUnreachableError
 from ray_jobs.run import storage
 from ray_jobs.training.batching import shuffle_in_windows
 
+from ..object_store import CREDENTIALS, ObjectStore
 from .clips import clips, write
 
 SHARDS, CLIPS = 40, 8  # of each shard
 
 
-@pytest.fixture
-def split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def server() -> Iterator[ObjectStore]:
+    found = ObjectStore()
+    yield found
+    found.stop()
+
+
+@pytest.fixture(params=["file", "s3"])
+def split(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A split of 40 shards in a store, nothing of which is on this node."""
+    uri = f"file://{tmp_path}/store"
+    if request.param == "s3":
+        uri = request.getfixturevalue("server").uri(tmp_path.name)
+        for name, value in CREDENTIALS.items():
+            monkeypatch.setenv(name, value)
     monkeypatch.setenv("ENCLAP_CACHE", str(tmp_path / "maker"))
-    folder = storage.working_copy(f"file://{tmp_path}/store", "run") / "features" / "sounds" / "train"
+    folder = storage.working_copy(uri, "run") / "features" / "sounds" / "train"
     for number in range(SHARDS):
         write(folder / f"{number:05d}.arrow", clips(CLIPS, number))
     storage.push(folder)
     monkeypatch.setenv("ENCLAP_CACHE", str(tmp_path / "node"))
     return folder
+
+
+@contextmanager
+def gone(split: Path, server: ObjectStore) -> Iterator[None]:
+    """The store cannot be reached in the block."""
+    uri = urlsplit(storage.uri(split))
+    if uri.scheme == "s3":
+        server.is_open = False
+        yield
+        server.is_open = True
+    else:
+        store = Path(uri.path).parents[3]
+        store.rename(store.with_name("elsewhere"))
+        yield
+        store.with_name("elsewhere").rename(store)
 
 
 def shard_bytes(split: Path) -> int:
@@ -114,12 +145,12 @@ def test_a_disk_that_does_not_hold_a_window_is_refused(split: Path) -> None:
 
 
 def test_a_store_that_vanishes_in_an_epoch_is_named_and_the_epoch_goes_on_when_it_is_back(
-    split: Path, tmp_path: Path
+    split: Path, tmp_path: Path, server: ObjectStore
 ) -> None:
     features = read_features([split], cache_bytes=8 * shard_bytes(split))
     check(features, 0)
-    (tmp_path / "store").rename(tmp_path / "elsewhere")
-    with pytest.raises(StoreUnreachableError, match=rf"file://{tmp_path}/store/run/.*00030\.arrow: cannot .* resumes"):
+    with gone(split, server), pytest.raises(StoreUnreachableError) as error:
         check(features, 30 * CLIPS)
-    (tmp_path / "elsewhere").rename(tmp_path / "store")
+    assert str(error.value).startswith(f"{storage.uri(split / '00030.arrow')}: cannot be fetched: ")
+    assert str(error.value).endswith("once the store can be reached, the same command resumes")
     check(features, 30 * CLIPS)

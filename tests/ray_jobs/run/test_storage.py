@@ -1,18 +1,15 @@
 """Runs in an object store, against a real S3 server on this machine: two caches stand for the disks of two nodes."""
 
 import json
-import logging
 import os
 import pickle
 import socket
 import threading
-import urllib.request
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
-from moto import server as moto_server
 
 from corpora.soundscapes.render import write_captions, write_clip
 from corpora.soundscapes.sampling import sample_scenes
@@ -25,32 +22,21 @@ from ray_jobs.run.lock import RunBusyError, only_writer, read_owner
 from ray_jobs.status import read_status
 
 from ..conftest import ROOT, RayCluster
-
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-
-
-def start_server(port: int) -> str:
-    """Serve S3 in threads of this process; returns the end of the URIs of it."""
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/bucket", method="PUT"))
-    return f"?endpoint_override={host}:{port}&scheme=http&region=us-east-1"
+from ..object_store import CREDENTIALS, ObjectStore
 
 
 @pytest.fixture(scope="module")
-def server() -> str:
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    return start_server(0)
+def server() -> ObjectStore:
+    return ObjectStore()
 
 
 @pytest.fixture
-def store(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def store(server: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A storage_path of this test alone; the working copy is that of the driver until `on` says otherwise."""
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
     on("driver", tmp_path, monkeypatch)
-    return f"s3://bucket/{tmp_path.name}{server}"
+    return server.uri(tmp_path.name)
 
 
 def on(node: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +154,7 @@ def test_a_store_that_comes_late_is_waited_for(tmp_path: Path, monkeypatch: pyte
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    threading.Timer(5.0, start_server, [port]).start()  # pyarrow alone gives up within three seconds
+    threading.Timer(5.0, ObjectStore, [port]).start()  # pyarrow alone gives up within three seconds
     path = f"s3://bucket/runs?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
     at = storage.for_ray(storage.working_copy(path, "smoke"))
     sent = pickle.loads(pickle.dumps(at["storage_filesystem"]))
