@@ -13,6 +13,7 @@ from ray_jobs.run import storage
 from ray_jobs.run.console import say
 from ray_jobs.run.directory import RunDirectory, is_done, mark_done, require
 from ray_jobs.run.entry import run_command
+from ray_jobs.training.refit import bundle_inputs, finished_refit
 
 
 def run(experiment: Experiment) -> None:
@@ -26,14 +27,15 @@ def run(experiment: Experiment) -> None:
     experiment = without_left_out(experiment)
     directory = RunDirectory(experiment)
     check(experiment)
-    if is_done(directory.report, directory.results_inputs()):
+    inputs = bundle_inputs(directory, finished_refit(experiment))
+    if is_done(directory.report, inputs):
         say("report: done already")
         return
     _pull(experiment, directory)
     page = render(experiment, directory, cuts)
     write_text(directory.report / "index.html", page)
     storage.push(directory.report)
-    mark_done(directory.report, directory.results_inputs())
+    mark_done(directory.report, inputs)
     say(f"report: {directory.report / 'index.html'} ({len(page.encode()) / 2**20:.1f} MiB)")
 
 
