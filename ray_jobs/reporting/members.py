@@ -32,7 +32,8 @@ def _member(path: Path) -> dict[str, Any]:
     if metrics.epochs and not metrics.inherited_from:
         history = read_table(path / "history.parquet", MemberMetrics.COMMAND)
         curve = _training_curve(history, metrics.chosen_by, metrics.best["epoch"])
-    return {**metrics.model_dump(), "curve": curve, "doubtful": storage.exists(path / DOUBTFUL_PAIRS)}
+    absent = {"inherited_from": None, "planned_epochs": None}  # records leave out None
+    return {**absent, **metrics.model_dump(), "curve": curve, "doubtful": storage.exists(path / DOUBTFUL_PAIRS)}
 
 
 @chart

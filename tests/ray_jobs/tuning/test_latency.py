@@ -27,7 +27,7 @@ def test_a_system_is_measured_with_what_it_needs(tmp_path: Path, monkeypatch: py
         return propose(*given, **named)
 
     monkeypatch.setattr(trained_members, "propose", counted)
-    sampling = SamplingConfig(candidates=2, max_tokens=4)
+    sampling = SamplingConfig(candidates=2, max_tokens=8)
     own = ["captioner-a", "captioner-a/beam"]
     choices = {
         "captioner-a/rerank": Reranking(weights={"decoder": 1.0}, captioners=own),
