@@ -48,6 +48,7 @@ from ray_jobs.run.console import say
 from ray_jobs.run.directory import RunDirectory, commit, is_done, mark_done, package_versions, require
 from ray_jobs.run.entry import run_command
 from ray_jobs.tuning.candidate_store import resources
+from ray_jobs.tuning.latency import system_seconds
 from ray_jobs.tuning.member_worth import member_worth
 from ray_jobs.tuning.retrieval import column_costs
 from ray_jobs.tuning.trained_members import TrainedMembers
@@ -122,6 +123,9 @@ def _combine(experiment_json: str, commit_: str) -> list[str]:
     best = BestReranking.read(directory.search("reranking"))
     reranking = best.reranking
     captioning = _caption(members, reranking, best.alone or {})
+    choices = {f"{name}/rerank": (best.alone or {}).get(name, reranking) for name in experiment.caption_sources()}
+    sampling = BestSampling.read(directory.search("sampling")).sampling
+    seconds = system_seconds(members, sampling, {**choices, "ensemble": reranking})
     retrieval = _retrieve(members)
     worth = member_worth(members)
     EnsembleMetrics(
@@ -144,6 +148,7 @@ def _combine(experiment_json: str, commit_: str) -> list[str]:
         leave_one_out=worth.leave_one_out,
         forward_selection=worth.forward_selection,
         fluency_detector=_detection(members, reranking.fluency_threshold),
+        seconds_a_clip=seconds,
     ).write(directory.ensemble)
     storage.push(directory.ensemble)
     return captioning.warnings + retrieval.warnings
@@ -276,7 +281,7 @@ def _retrieve(members: TrainedMembers) -> Retrieval:
     warnings = write_ranking(directory.ensemble, queries, systems["ensemble"], members.features.file_names)
     scores = {name: retrieval_values(similarity, target) for name, similarity in systems.items()}
     clips = [members.features.clip_ids[clip] for clip in target]
-    write_frame(directory.ensemble / RETRIEVAL_VALUES, _values_of_queries(clips, queries, scores))
+    write_frame(directory.ensemble / RETRIEVAL_VALUES, values_of_queries(clips, queries, scores))
     # transposed before fusing: where clips are the queries, similarities are normalised within a clip
     transposed = {name: similarity.T for name, similarity in similarities.items()}
     transposed["ensemble"] = fusion.join(transposed)
@@ -299,7 +304,7 @@ def _retrieve(members: TrainedMembers) -> Retrieval:
     )
 
 
-def _values_of_queries(clip_ids: list[str], queries: list[str], scores: dict[str, RetrievalScores]) -> pd.DataFrame:
+def values_of_queries(clip_ids: list[str], queries: list[str], scores: dict[str, RetrievalScores]) -> pd.DataFrame:
     """Return one row per system and query: its clip, the rank of that clip, and the average precision at 10."""
     frames = [
         pd.DataFrame(

@@ -16,7 +16,7 @@ from models.metrics.bootstrap import paired_bootstrap
 from models.metrics.captions import best_preprocessing, caption_values
 from models.metrics.retrieval import retrieval_values
 from models.selection.leave_one_out import Group, choose_captions, search_captioning, solve_retrieval
-from ray_jobs.combine import SPLIT, write_ranking, write_test_captions
+from ray_jobs.combine import SPLIT, values_of_queries, write_ranking, write_test_captions
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.export import with_members
 from ray_jobs.results.best import BestReranking
@@ -117,6 +117,8 @@ def _retrieve(members: TrainedMembers, group: Group, target: Path, warnings: lis
     similarity = fusion.join(members.similarities())
     scores = retrieval_values(similarity, right)
     warnings += write_ranking(target, queries, similarity, members.features.file_names)
+    clips = [members.features.clip_ids[clip] for clip in right]
+    write_frame(target / RETRIEVAL_VALUES, values_of_queries(clips, queries, {"ensemble": scores}))
     comparison = None
     if storage.exists(directory.ensemble / RETRIEVAL_VALUES):
         everybody = read_table(directory.ensemble / RETRIEVAL_VALUES, EnsembleMetrics.COMMAND)

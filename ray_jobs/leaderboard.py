@@ -6,9 +6,11 @@ Example: enclap leaderboard runs/demo
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 from rich.table import Column, Table
 
 from models.files import write_text
@@ -16,13 +18,17 @@ from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.reporting.charts import label
 from ray_jobs.reporting.leaderboard import Entry, Leaderboard, read_leaderboard
-from ray_jobs.run.console import messages, show, spell_duration
+from ray_jobs.run.console import PIPE_WIDTH, console, messages, show, spell_duration
 from ray_jobs.run.directory import RunDirectory
 from ray_jobs.run.entry import run_command
 from ray_jobs.run.recorded import read_experiment
 
 STDOUT = "-"
 NONE = "-"
+NEEDS = "needs"
+NAME_WIDTH = 16  # characters to which names are folded at most
+WIDE = Console(width=PIPE_WIDTH)  # measures a table as if there was room for all of it
+EXPENDABLE = (NEEDS, "training", "parameters", "s/clip", "validation")  # columns, the first to go first
 EXPERIMENT_FILES = (".yaml", ".yml")
 
 
@@ -41,9 +47,10 @@ def run(source: str, overrides: list[str], extra_metrics: list[str], csv: str | 
     """
     experiment = _experiment(source, overrides)
     found = read_leaderboard(experiment, RunDirectory(experiment), extra_metrics)
+    room = messages.width if csv == STDOUT else console.width if console.is_terminal else PIPE_WIDTH
     for task in ("captioning", "retrieval"):
         if entries := found.of(task):
-            table = _table(task, entries, found)
+            table = _fitting(task, entries, found, room)
             messages.print(table) if csv == STDOUT else show(table)
     if found.note:
         messages.print(found.note, style="yellow")
@@ -68,32 +75,42 @@ def _write_csv(found: Leaderboard, csv: str) -> None:
         write_text(Path(csv), text)
 
 
-def _table(task: str, entries: list[Entry], found: Leaderboard) -> Table:
+def _table(task: str, entries: list[Entry], found: Leaderboard, left_out: Collection[str] = ()) -> Table:
+    """Return the table of a task, without some of its columns."""
     metric = label(entries[0].metric)
     own = [metric for metric in found.extra_metrics if any(metric in entry.extra for entry in entries)]
-    numbers = ("validation", "test", "95 % interval", *map(label, own), "parameters", "training")
+    cells: dict[str, list[str]] = {
+        "validation": [_number(entry.validation) for entry in entries],
+        "test": [_number(entry.test) for entry in entries],
+        "95 % interval": [f"{e.ci95[0]:.3f} to {e.ci95[1]:.3f}" if e.ci95 else NONE for e in entries],
+        **{label(metric): [_number(entry.extra.get(metric)) for entry in entries] for metric in own},
+        "parameters": [NONE if e.parameters is None else f"{e.parameters:,}" for e in entries],
+        "training": [NONE if e.training_s is None else spell_duration(e.training_s) for e in entries],
+        "s/clip": [_number(entry.seconds) for entry in entries],
+        "Pareto": ["*" if entry.pareto else "" for entry in entries],
+        NEEDS: [" ".join(entry.members) for entry in entries],
+    }
+    shown = {title: column for title, column in cells.items() if title not in left_out}
     table = Table(
-        Column(task, no_wrap=True),
-        *(Column(title, justify="right", no_wrap=True) for title in numbers),
-        Column("Pareto", justify="center"),
-        Column("needs", overflow="fold"),
+        Column(task, overflow="fold", min_width=NAME_WIDTH),
+        *(Column(title, justify="right", no_wrap=True) for title in shown if title != NEEDS),
+        *(Column(title, overflow="fold", min_width=NAME_WIDTH) for title in shown if title == NEEDS),
         box=None,
-        title=f"{task} by {metric}",
+        title=f"{task} by {metric}" + (f" (--csv has {', '.join(left_out)})" if left_out else ""),
         title_justify="left",
     )
-    for entry in entries:
-        table.add_row(
-            entry.system,
-            _number(entry.validation),
-            _number(entry.test),
-            f"{entry.ci95[0]:.3f} to {entry.ci95[1]:.3f}" if entry.ci95 else NONE,
-            *(_number(entry.extra.get(metric)) for metric in own),
-            NONE if entry.parameters is None else f"{entry.parameters:,}",
-            NONE if entry.training_s is None else spell_duration(entry.training_s),
-            "*" if entry.pareto else "",
-            " ".join(entry.members),
-        )
+    for entry, *row in zip(entries, *shown.values(), strict=True):
+        table.add_row(entry.system + (" (inherited)" if entry.inherited_from else ""), *row)
     return table
+
+
+def _fitting(task: str, entries: list[Entry], found: Leaderboard, room: int) -> Table:
+    """Return the table of a task without the columns for which `room` characters are too few: numbers are never cut."""
+    for number in range(len(EXPENDABLE)):
+        table = _table(task, entries, found, EXPENDABLE[:number])
+        if WIDE.measure(table).minimum <= room:
+            return table
+    return _table(task, entries, found, EXPENDABLE)
 
 
 def _number(value: float | None) -> str:

@@ -12,6 +12,7 @@ from ray_jobs.run import storage
 from ray_jobs.run.console import say
 from ray_jobs.run.directory import RunDirectory, is_done, mark_done, require
 from ray_jobs.run.entry import run_command
+from ray_jobs.training.refit import bundle_inputs, finished_refit
 
 
 def run(experiment: Experiment) -> None:
@@ -23,14 +24,15 @@ def run(experiment: Experiment) -> None:
     """
     directory = RunDirectory(experiment)
     require(directory.ensemble, directory.search_inputs(), "combine", experiment.name)
-    if is_done(directory.report, directory.search_inputs()):
+    inputs = bundle_inputs(directory, finished_refit(experiment))
+    if is_done(directory.report, inputs):
         say("report: done already")
         return
     _pull(experiment, directory)
     page = render(experiment, directory)
     write_text(directory.report / "index.html", page)
     storage.push(directory.report)
-    mark_done(directory.report, directory.search_inputs())
+    mark_done(directory.report, inputs)
     say(f"report: {directory.report / 'index.html'} ({len(page.encode()) / 2**20:.1f} MiB)")
 
 

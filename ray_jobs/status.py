@@ -116,18 +116,18 @@ def read_status(root: Path | str) -> RunStatus:
     refit = Refit.read(directory.experiment) if directory.experiment.refit and trained else None
     again = [_member(RunDirectory(refit), name, alive) for name in refit.names.values()] if refit else []
     searches = [_search(directory, what) for what in ("retrieval", "sampling", "reranking")]
+    refitted = all(member.state == "done" for member in again)
     searched, exported = directory.search_inputs(), bundle_inputs(directory, refit)
     results = [
         Part(name, _state(path, inputs), {"path": storage.uri(path)})
         for name, path, inputs in (
             ("combine", directory.ensemble, searched),
             ("export", directory.bundle, exported),
-            ("report", directory.report, searched),
+            ("report", directory.report, exported if refitted else searched),
         )
     ]
     if refit:
-        done = all(member.state == "done" for member in again)
-        results.insert(1, Part("refit", "done" if done else "waiting", {"members": len(again)}))
+        results.insert(1, Part("refit", "done" if refitted else "waiting", {"members": len(again)}))
     if alive and trained:
         searches, results = _with_running(searches, results)
     return RunStatus(

@@ -17,19 +17,23 @@ from models.ensemble.scores.base import MemberNames
 from models.ensemble.scores.registry import captioners_asked, compares_candidates, needed_columns
 from models.errors import InputError
 from models.metrics.bootstrap import paired_bootstrap
-from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.config import FULL, Experiment
+from ray_jobs.reporting.costs import MemberCosts
 from ray_jobs.reporting.systems import LOWER_IS_BETTER
 from ray_jobs.results.best import BestReranking, BestRetrieval
-from ray_jobs.results.member import MemberMetrics
 from ray_jobs.results.metrics import CAPTION_VALUES, HELPED, RETRIEVAL_VALUES, EnsembleMetrics, Systems, Task, Values
+from ray_jobs.results.some_members import SomeMembersMetrics
 from ray_jobs.results.table import read_table
 from ray_jobs.run import storage
-from ray_jobs.run.directory import NotReadyError, RunDirectory, marker
+from ray_jobs.run.directory import NotReadyError, RunDirectory, is_done, marker
+from ray_jobs.training.refit import Refit, finished_refit
 
 ENSEMBLE = "ensemble"
 CAPTIONS = "/captions"  # ends the name of a column that compares a query with the captions of all captioners
+PER_ITEM: dict[Task, str] = {"captioning": CAPTION_VALUES, "retrieval": RETRIEVAL_VALUES}
 RETRIEVAL_METRIC = "map@10"
 CAPTIONING_METRIC = "cider_d"  # where the search's objective has no test value
+SOME = "some members"  # of ensembles that `combine --members` made
 KINDS = {"beam": "single beam", "rerank": "reranked"}  # by the second part of a system's name
 
 
@@ -47,7 +51,9 @@ class Entry:
     members: list[str]  # that run when it is used
     parameters: int | None  # of these members, without the codec
     training_s: float | None  # of these members, and of those that they were trained from
-    pareto: bool = False  # no other system of the task is at least as good with at most as many parameters
+    seconds: float | None = None  # a clip, of these members: `SystemSeconds`
+    pareto: bool = False  # no other system of the task is at least as good at no higher cost
+    inherited_from: str | None = None  # of a refit, the system whose values these are
     extra: Values = field(default_factory=dict)  # further test values
 
 
@@ -85,10 +91,15 @@ def read_leaderboard(experiment: Experiment, directory: RunDirectory, extra_metr
         raise NotReadyError(f"{where}: no such file; run `enclap combine` on the file of {experiment.name} first")
     metrics = EnsembleMetrics.read(target)
     _check_metrics(metrics, extra_metrics)
-    costs = _Costs(experiment, directory)
+    costs, refit = MemberCosts(experiment, directory), finished_refit(experiment)
     entries = []
     for task in (_captioning(experiment, directory, metrics), _retrieval(experiment, directory, metrics)):
-        entries += _mark_pareto([_entry(task, system, costs, extra_metrics) for system in task.systems])
+        single = [_entry(task, system, costs, extra_metrics) for system in task.systems]
+        some = [_of_some(path, task, costs, extra_metrics) for path in _some_members(directory)]
+        for entry in _mark_pareto([*single, *filter(None, some)]):
+            entries.append(entry)
+            if refit and entry.kind != SOME and refit.names.keys() & set(entry.members):
+                entries.append(_refitted(entry, refit))
     return Leaderboard(entries, list(extra_metrics), _note(directory))
 
 
@@ -124,6 +135,11 @@ class _TaskResults:
     per_item: pd.DataFrame | None  # columns `system`, `clip_id` and the metric
     members: Callable[[str], list[str]]  # of a system: those whose output it reads
     kind: Callable[[str], str]
+    seconds: Callable[[str, list[str]], float | None]  # a clip, of a system and the members that run
+
+    def of_items(self, system: str) -> pd.DataFrame | None:
+        """Return the values of single items of a system."""
+        return None if self.per_item is None else self.per_item[self.per_item["system"] == system]
 
 
 def _captioning(experiment: Experiment, directory: RunDirectory, metrics: EnsembleMetrics) -> _TaskResults:
@@ -150,6 +166,11 @@ def _captioning(experiment: Experiment, directory: RunDirectory, metrics: Ensemb
         per_item=_per_item(directory.ensemble / CAPTION_VALUES),
         members=members,
         kind=lambda system: KINDS.get(system.rpartition("/")[2], ENSEMBLE),
+        seconds=lambda system, running: (
+            _seconds(metrics, running, metrics.seconds_a_clip.captioning.get(system))
+            if metrics.seconds_a_clip
+            else None
+        ),
     )
 
 
@@ -174,7 +195,16 @@ def _retrieval(experiment: Experiment, directory: RunDirectory, metrics: Ensembl
         per_item=_per_item(directory.ensemble / RETRIEVAL_VALUES),
         members=members,
         kind=lambda system: "retriever" if system in experiment.members else "fused",
+        seconds=lambda system, running: _seconds(metrics, running, 0.0 if system != HELPED else None),
     )
+
+
+def _seconds(metrics: EnsembleMetrics, running: list[str], beside: float | None) -> float | None:
+    """Return the seconds that retrievers which run take for a clip's embedding, and those beside; None if unknown."""
+    measured = metrics.seconds_a_clip
+    if measured is None or beside is None:
+        return None
+    return beside + sum(measured.embedding.get(name, 0.0) for name in running)
 
 
 def _best_reranking(directory: RunDirectory) -> BestReranking | None:
@@ -258,55 +288,10 @@ def _validated_rankings(path: Path, best: BestRetrieval, systems: Iterable[str])
     return {system: retrieval_values(rankings[system], target).corpus[RETRIEVAL_METRIC] for system in ranked}
 
 
-# --- costs ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Costs:
-    """What members take, and what they need of each other."""
-
-    experiment: Experiment
-    directory: RunDirectory
-
-    def running(self, names: Iterable[str]) -> list[str]:
-        """Return members and the retrievers whose embeddings they read, in the order of the experiment."""
-        joint = self.experiment.token_ensembles
-        parts = [part for name in names for part in (joint[name].members if name in joint else [name])]
-        return self._closure(parts, lambda name: self.experiment.members[name].retrievers())
-
-    def trained(self, names: Iterable[str]) -> list[str]:
-        """Return members and all that had to be trained before them."""
-        return self._closure(names, lambda name: self.experiment.members[name].edges())
-
-    def parameters(self, members: list[str]) -> int | None:
-        """Return the parameters of members together; None where one is not there."""
-        found = [self._metrics(name) for name in members]
-        return sum(one.parameters for one in found if one) if all(found) else None
-
-    def training_s(self, members: list[str]) -> float | None:
-        """Return the seconds of the trainings that members needed; None where one is not there."""
-        found = [self._metrics(name) for name in self.trained(members)]
-        return sum(one.seconds for one in found if one) if all(found) else None
-
-    def _closure(self, names: Iterable[str], needs: Callable[[str], list[str]]) -> list[str]:
-        found: set[str] = set()
-        waiting = list(names)
-        while waiting:
-            name = waiting.pop()
-            if name not in found:
-                found.add(name)
-                waiting += needs(name)
-        return [name for name in self.experiment.members if name in found]
-
-    def _metrics(self, name: str) -> MemberMetrics | None:
-        path = self.directory.member(name)
-        return MemberMetrics.read(path) if storage.exists(path / MemberMetrics.FILE) else None
-
-
 # --- entries -------------------------------------------------------------------------------------------------------
 
 
-def _entry(results: _TaskResults, system: str, costs: _Costs, extra_metrics: Sequence[str]) -> Entry:
+def _entry(results: _TaskResults, system: str, costs: MemberCosts, extra_metrics: Sequence[str]) -> Entry:
     values = results.systems[system]
     members = costs.running(results.members(system))
     return Entry(
@@ -316,39 +301,90 @@ def _entry(results: _TaskResults, system: str, costs: _Costs, extra_metrics: Seq
         metric=results.metric,
         validation=results.validation.get(system),
         test=float(values[results.metric]),
-        ci95=_interval(results, system),
+        ci95=_interval(results.of_items(system), results.metric, values),
         members=members,
         parameters=costs.parameters(members),
         training_s=costs.training_s(members),
+        seconds=results.seconds(system, members),
         extra={metric: values[metric] for metric in extra_metrics if metric in values},
     )
 
 
-def _interval(results: _TaskResults, system: str) -> tuple[float, float] | None:
-    """Return the 95 % interval of a system's test value over resampled clips, whose queries are drawn together.
+def _some_members(directory: RunDirectory) -> list[Path]:
+    """Return where some members were combined, out of the same searches as the ensemble."""
+    searched = marker(directory.ensemble).get("inputs")
+    found = storage.folders(directory.root, f"{directory.ensemble.name}-*")
+    return [path for path in found if searched is not None and is_done(path, searched)]
+
+
+def _of_some(path: Path, results: _TaskResults, costs: MemberCosts, extra_metrics: Sequence[str]) -> Entry | None:
+    """Return the entry of an ensemble of some members; None if they do not do the task."""
+    found = SomeMembersMetrics.read(path)
+    part = found.captioning if results.task == "captioning" else found.retrieval
+    if part is None or results.metric not in part.values:
+        return None
+    weighed = [name for name, weight in found.retrieval.fusion.weights.items() if weight] if found.retrieval else []
+    members = costs.running(found.members if results.task == "captioning" else weighed)
+    return Entry(
+        task=results.task,
+        system=path.name,
+        kind=SOME,
+        metric=results.metric,
+        validation=None,
+        test=float(part.values[results.metric]),
+        ci95=_interval(_per_item(path / PER_ITEM[results.task]), results.metric, part.values),
+        members=members,
+        parameters=costs.parameters(members),
+        training_s=costs.training_s(members),
+        extra={metric: part.values[metric] for metric in extra_metrics if metric in part.values},
+    )
+
+
+def _refitted(entry: Entry, refit: Refit) -> Entry:
+    """Return the entry of the same system of a refit, whose values are inherited."""
+    costs, members = MemberCosts(refit, RunDirectory(refit)), [refit.renamed(name) for name in entry.members]
+    name, slash, how = entry.system.partition("/")
+    return replace(
+        entry,
+        system=refit.names.get(name, name + FULL) + slash + how,
+        kind=f"{entry.kind}, refit",
+        members=members,
+        parameters=costs.parameters(members),
+        training_s=costs.training_s(members),
+        pareto=False,
+        inherited_from=entry.system,
+    )
+
+
+def _interval(own: pd.DataFrame | None, metric: str, value: Values) -> tuple[float, float] | None:
+    """Return the 95 % interval of a test value over resampled clips, whose queries are drawn together.
 
     None where its mean over items is not the value, as with BLEU, which is computed of a whole corpus.
+
+    Args:
+        own: the values of the system's items.
     """
-    frame = results.per_item
-    if frame is None or results.metric not in frame:
+    if own is None or metric not in own:
         return None
-    own = frame[frame["system"] == system]
-    values = own[results.metric].to_numpy(float)
-    if own["clip_id"].nunique() < 2 or not np.isclose(values.mean(), results.systems[system][results.metric]):
+    values = own[metric].to_numpy(float)
+    if own["clip_id"].nunique() < 2 or not np.isclose(values.mean(), value[metric]):
         return None
     # compared with nothing, the mean difference is the mean
     return paired_bootstrap(values, np.zeros_like(values), groups=own["clip_id"].to_numpy()).ci95
 
 
 def _mark_pareto(entries: list[Entry]) -> list[Entry]:
-    """Return the entries of a task best first, with those marked that no other beats in value and parameters."""
+    """Return the entries of a task best first, with those marked that no other beats at no higher cost.
+
+    Costs are parameters and, between systems of which both are measured, seconds a clip.
+    """
     sign = -1 if entries and entries[0].metric in LOWER_IS_BETTER else 1
 
     def beats(one: Entry, other: Entry) -> bool:
-        assert one.parameters is not None
-        assert other.parameters is not None
-        as_good = sign * one.test >= sign * other.test and one.parameters <= other.parameters
-        return as_good and (one.test, one.parameters) != (other.test, other.parameters)
+        measured = one.seconds is not None and other.seconds is not None
+        pairs = [(-sign * one.test, -sign * other.test), (one.parameters, other.parameters)]
+        pairs += [(one.seconds, other.seconds)] if measured else []
+        return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)  # type: ignore[operator]
 
     known = [entry for entry in entries if entry.parameters is not None]
     marked = [
@@ -371,7 +407,9 @@ def _row(entry: Entry, extra_metrics: Sequence[str]) -> dict[str, object]:
         "test_high": high,
         "parameters": entry.parameters,
         "training_seconds": entry.training_s,
+        "seconds_a_clip": entry.seconds,
         "members": " ".join(entry.members),
         "pareto": entry.pareto,
+        "inherited_from": entry.inherited_from,
         **{f"test_{metric}": entry.extra.get(metric) for metric in extra_metrics},
     }

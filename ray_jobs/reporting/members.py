@@ -13,6 +13,7 @@ from ray_jobs.results.member import DOUBTFUL_PAIRS, MemberMetrics
 from ray_jobs.results.table import read_table
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory
+from ray_jobs.training.refit import finished_refit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,15 +23,17 @@ FEW_EPOCHS = 15  # below, each epoch of a curve is marked
 
 def shown_members(experiment: Experiment, directory: RunDirectory) -> list[dict[str, Any]]:
     """Return each member's metrics.json with the chart of its training, if any, in the order of the experiment."""
-    return [_member(directory.member(name)) for name in experiment.members]
+    refit = finished_refit(experiment)
+    return [_member(directory.member(name)) for name in [*experiment.members, *(refit.names.values() if refit else ())]]
 
 
 def _member(path: Path) -> dict[str, Any]:
     metrics, curve = MemberMetrics.read(path), None
-    if metrics.epochs:
+    if metrics.epochs and not metrics.inherited_from:
         history = read_table(path / "history.parquet", MemberMetrics.COMMAND)
         curve = _training_curve(history, metrics.chosen_by, metrics.best["epoch"])
-    return {**metrics.model_dump(), "curve": curve, "doubtful": storage.exists(path / DOUBTFUL_PAIRS)}
+    shown = {"inherited_from": metrics.inherited_from, **metrics.model_dump()}  # records leave out None
+    return {**shown, "curve": curve, "doubtful": storage.exists(path / DOUBTFUL_PAIRS)}
 
 
 @chart

@@ -102,6 +102,17 @@ class Detection(ResultPart):
     damage: dict[str, DamageDetection]
 
 
+class SystemSeconds(ResultPart):
+    """The seconds a clip of each system, measured by `combine` on one batch of test clips, which share its time.
+
+    They leave out what all systems have in common: decoding the file, its codes and log-mels, and loading the models.
+    """
+
+    clips: int
+    embedding: dict[str, float]  # by retriever: of its audio
+    captioning: dict[str, float]  # by system: proposing and scoring captions, given these embeddings
+
+
 class EnsembleMetrics(ResultRecord):
     """The whole file. Systems of retrieval are the retrievers, `ensemble`, and where searched `ensemble+captioners`."""
 
@@ -127,4 +138,5 @@ class EnsembleMetrics(ResultRecord):
     leave_one_out: list[LeftOut]
     forward_selection: ForwardSelection
     fluency_detector: Detection | None
+    seconds_a_clip: SystemSeconds | None = omitted_when_none()  # earlier versions did not measure it
     inherited_by: dict[str, str] | None = omitted_when_none()  # in a refit's bundle, by member: its successor

@@ -122,6 +122,16 @@ def listing(directory: Path, pattern: str) -> list[Path]:
     return sorted(directory / inner for inner in _files(*at, recursive=False) if fnmatch(inner, pattern))
 
 
+def folders(directory: Path, pattern: str) -> list[Path]:
+    """Return the folders of a directory whose names match a pattern, sorted; none if there is no such directory."""
+    at = _remote(directory)
+    if at is None:
+        return sorted(path for path in directory.glob(pattern) if path.is_dir())
+    found = at[0].get_file_info(fs.FileSelector(at[1], allow_not_found=True))
+    names = [PurePosixPath(info.path).name for info in found if info.type == fs.FileType.Directory]
+    return sorted(directory / name for name in names if fnmatch(name, pattern))
+
+
 def source(path: Path) -> Any:
     """Return what pyarrow and pandas can read without a local copy: the path, or an open file of the store.
 

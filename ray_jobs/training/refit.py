@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from models.records import RecordError
 from ray_jobs.experiment.config import FULL, Experiment
 from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.results.member import MemberMetrics
-from ray_jobs.run.directory import RunDirectory
+from ray_jobs.run.directory import RunDirectory, is_done
 
 EDGES = ("audio_embedding", "init_from", "distil_from")
 
@@ -73,6 +74,19 @@ def kept_members(experiment: Experiment) -> dict[str, str]:
         for name, member in experiment.members.items()
         if not _is_refitted(experiment, name)
     }
+
+
+def finished_refit(experiment: Experiment) -> Refit | None:
+    """Return the refit of a run; None if it is not asked for, or not all its members are trained."""
+    if not experiment.refit:
+        return None
+    try:
+        refit = Refit.read(experiment)
+    except RecordError:  # not even the originals are
+        return None
+    directory = RunDirectory(refit)
+    done = all(is_done(directory.member(full), directory.member_inputs(full)) for full in refit.names.values())
+    return refit if done else None
 
 
 def bundle_inputs(directory: RunDirectory, refit: Refit | None) -> str:

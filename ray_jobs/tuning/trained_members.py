@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,12 +13,14 @@ import numpy as np
 
 from models.captioner.model import Captioner, conditioning
 from models.ensemble.candidate_table import CandidateTable, score_candidates
+from models.ensemble.reranking import Reranking
 from models.ensemble.retrieval_columns import best_clips, caption_column, captions_of, likelihood_column
-from models.ensemble.scores.base import Scorers
+from models.ensemble.scores.base import MemberNames, Scorers
 from models.ensemble.scores.rank import choose_references
+from models.ensemble.scores.registry import captioners_asked, compares_candidates, needed_columns
 from models.fluency.detector import FluencyDetector
 from models.generation.candidates import Candidate, Decoding
-from models.generation.proposals import ClipInputs, propose
+from models.generation.proposals import ClipInputs, Proposals, propose
 from models.metrics.retrieval import flatten_captions
 from models.retriever.model import Retriever
 from models.settings import SamplingConfig
@@ -95,13 +97,37 @@ class TrainedMembers:
     def _features(self, split: str) -> Path:
         return self.directory.features(self.experiment.target_corpus, split)
 
-    def candidates(self, sampling: SamplingConfig, clips: slice = slice(None)) -> CandidateTable:
-        """Return all captioners' scored candidates of some clips (all when left out), sampled and by beam search."""
+    def proposals(
+        self,
+        sampling: SamplingConfig,
+        clips: slice,
+        sources: Collection[str] | None = None,
+        scored_by: Collection[str] = (),
+    ) -> Proposals:
+        """Return what some caption sources (all when left out) propose for some clips."""
         e = self.experiment
-        read = {name: self._conditioning(name)[clips] for name in self.captioners}
-        inputs = ClipInputs(self.features.codes[clips], read)
-        decoding = Decoding(sampling, e.beam, e.seed)
-        proposals = propose(self.captioners, inputs, decoding, e.token_ensembles, scored_by=list(self.captioners))
+        inputs = ClipInputs(
+            self.features.codes[clips], {name: self._conditioning(name)[clips] for name in self.captioners}
+        )
+        return propose(
+            self.captioners, inputs, Decoding(sampling, e.beam, e.seed), e.token_ensembles, sources, scored_by
+        )
+
+    def candidates(
+        self, sampling: SamplingConfig, clips: slice = slice(None), needed_by: Reranking | None = None
+    ) -> CandidateTable:
+        """Return all captioners' scored candidates of some clips (all when left out), sampled and by beam search.
+
+        Args:
+            needed_by: the choice for whose sake no other captions are proposed, and no other scores computed.
+        """
+        e, columns, sources, judges = self.experiment, None, None, list(self.captioners)
+        if needed_by:
+            names = MemberNames(list(self.retrievers), judges, e.caption_sources())
+            columns = needed_columns(names, needed_by.weights)
+            sources = None if compares_candidates(columns) else needed_by.captioners
+            judges = captioners_asked(columns, names)
+        proposals = self.proposals(sampling, clips, sources, judges)
         scorers = Scorers(
             retrievers=self.retrievers,
             audio_embeddings={name: one[clips] for name, one in self.audio_embeddings.items()},
@@ -110,7 +136,7 @@ class TrainedMembers:
             references=self.references,
             encoder_score=e.search.encoder_score,
         )
-        return score_candidates(proposals.candidates, scorers)
+        return score_candidates(proposals.candidates, scorers, columns)
 
     def queries(self) -> tuple[list[str], np.ndarray]:
         """Return all captions of the split, and the clip that each describes."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from models.ensemble.candidate_table import CandidateTable
 from models.ensemble.scores.base import MemberNames
@@ -19,11 +20,21 @@ from models.files import write_arrays
 from models.metrics.retrieval import retrieval_values
 from ray_jobs import cli
 from ray_jobs.experiment.loading import load_experiment
+from ray_jobs.leaderboard import _fitting
 from ray_jobs.reporting.leaderboard import Entry, read_leaderboard
 from ray_jobs.results.best import CaptionerWeights, ColumnCosts
 from ray_jobs.results.member import MemberMetrics
-from ray_jobs.results.metrics import CAPTION_VALUES, RETRIEVAL_VALUES, EnsembleMetrics, Values
+from ray_jobs.results.metrics import (
+    CAPTION_VALUES,
+    RETRIEVAL_VALUES,
+    EnsembleMetrics,
+    SystemComparison,
+    SystemSeconds,
+    Values,
+)
+from ray_jobs.results.some_members import SomeCaptioning, SomeMembersMetrics
 from ray_jobs.run.directory import MARKER, NotReadyError, RunDirectory, mark_done
+from ray_jobs.training.refit import Refit
 
 from .conftest import ROOT
 from .example_results import best_reranking, best_retrieval, ensemble_metrics
@@ -182,6 +193,90 @@ def test_pareto_optimal_systems_are_those_that_no_other_beats(run: RunDirectory)
         ("retrieval", "retriever-bert"),
         ("retrieval", "ensemble"),
     }
+
+
+def test_seconds_are_added_up_and_count_where_they_are_measured(run: RunDirectory) -> None:
+    assert {entry.seconds for entry in entries(run).values()} == {None}, "earlier versions did not measure them"
+    metrics = EnsembleMetrics.read(run.ensemble)
+    beams = {"captioner-wide/beam": 9.0, "captioner-deep/beam": 1.0, "captioner-wide/rerank": 0.5, "ensemble": 4.0}
+    embedding = {"retriever-bge": 0.25, "retriever-bert": 0.5, "retriever-roberta": 0.125}
+    measured = SystemSeconds(clips=16, embedding=embedding, captioning=beams)
+    metrics.model_copy(update={"seconds_a_clip": measured}).write(run.ensemble)
+    rows = entries(run)
+    assert rows["captioning", "captioner-wide/beam"].seconds == 9.25
+    assert rows["captioning", "ensemble"].seconds == 4 + 0.875
+    assert rows["captioning", "captioner-deep/rerank"].seconds is None
+    assert rows["retrieval", "ensemble"].seconds == 0.625
+    metrics.captioning["captioner-wide/beam"]["cider_d"] = 0.6
+    metrics.captioning["ensemble"]["cider_d"] = 0.55
+    metrics.model_copy(update={"seconds_a_clip": measured}).write(run.ensemble)
+    again = entries(run)
+    assert not again["captioning", "ensemble"].pareto
+    assert again["captioning", "captioner-wide/rerank"].pareto, "more parameters, but less time than the beam"
+    assert again["captioning", "captioner-wide/beam"].pareto, "slower, but fewer parameters"
+
+
+def test_ensembles_of_some_members_stand_beside_the_whole(run: RunDirectory) -> None:
+    some = ["retriever-bert", "captioner-deep"]
+    path = run.ensemble_of(some)
+    captioning = SomeCaptioning(
+        reranking=best_reranking(run.experiment).reranking,
+        cross_validated=0.5,
+        values={"cider_d": 0.55, "rouge_l": 0.25},
+        comparison=SystemComparison(metric="cider_d", a="these members", b="ensemble", delta=0.0, ci95=(0.0, 0.0)),
+    )
+    SomeMembersMetrics(
+        members=some, objective="cider_d", split="test", clips=CLIPS, captioning=captioning, retrieval=None
+    ).write(path)
+    write_values(path / CAPTION_VALUES, "cider_d", {"": 0.55}, each=1)
+    assert ("captioning", path.name) not in entries(run), "it is not finished"
+    mark_done(path, "the same search")
+    entry = entries(run)["captioning", path.name]
+    assert (entry.test, entry.kind, entry.members, entry.parameters) == (0.55, "some members", some, 550)
+    assert entry.ci95
+    assert entry.ci95[0] < 0.55 < entry.ci95[1]
+    assert entry.pareto, "better than the beam of the same members, and smaller than what is better"
+    assert ("retrieval", path.name) not in entries(run)
+    mark_done(path, "an earlier search")
+    assert ("captioning", path.name) not in entries(run)
+
+
+def test_refitted_systems_inherit_their_values(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    experiment = run.experiment.model_copy(update={"refit": True})
+    before = read_leaderboard(experiment, run).entries
+    assert {entry.inherited_from for entry in before} == {None}, "they are not trained yet"
+    for name in SIZES:
+        mark_done(run.member(name), run.member_inputs(name))
+    refit = Refit.read(experiment)
+    of_refit = RunDirectory(refit)
+    for name, full in refit.names.items():
+        write_member(of_refit, full, parameters=SIZES[name] + 1, seconds=1.0)
+        mark_done(of_refit.member(full), of_refit.member_inputs(full))
+    found = read_leaderboard(experiment, run)
+    assert [entry for entry in found.entries if not entry.inherited_from] == before
+    rows = {(entry.task, entry.system): entry for entry in found.entries}
+    shown = rows["captioning", "captioner-wide_full/beam"]
+    assert (shown.inherited_from, shown.test, shown.pareto) == ("captioner-wide/beam", 0.5, False)
+    assert (shown.parameters, shown.training_s) == (1102, 2.0)
+    assert shown.members == ["retriever-bge_full", "captioner-wide_full"]
+    assert rows["retrieval", "ensemble_full"].inherited_from == "ensemble"
+    assert found.to_frame()["inherited_from"].count() == len(before)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_narrow_terminal_cuts_no_number(run: RunDirectory, width: int) -> None:
+    found = read_leaderboard(run.experiment, run, ["rouge_l"])
+    table = _fitting("captioning", found.of("captioning"), found, width)
+    screen = Console(file=StringIO(), width=width)
+    screen.print(table)
+    shown = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, shown.splitlines())) <= width
+    for entry in found.of("captioning"):
+        assert entry.ci95
+        for number in (f"{entry.test:.3f}", f"{entry.ci95[0]:.3f} to {entry.ci95[1]:.3f}"):
+            assert number in shown
+    assert ("needs" in shown.splitlines()[1]) == (width > 80)
+    assert ("--csv has needs" in shown) == (width == 80)
 
 
 def test_intervals_are_over_clips(run: RunDirectory) -> None:
