@@ -23,7 +23,7 @@ from ray_jobs.results.best import BestReranking
 from ray_jobs.results.metrics import CAPTION_VALUES, RETRIEVAL_VALUES, EnsembleMetrics, SystemComparison
 from ray_jobs.results.some_members import SomeCaptioning, SomeMembersMetrics, SomeRetrieval
 from ray_jobs.results.table import read_table
-from ray_jobs.results.time_limit import without_left_out
+from ray_jobs.results.time_limit import refuse_left_out, without_left_out
 from ray_jobs.run import storage
 from ray_jobs.run.console import say
 from ray_jobs.run.directory import RunDirectory, mark_done, require
@@ -45,6 +45,7 @@ def run(experiment: Experiment, names: list[str]) -> None:
         ConfigError: if these members cannot work alone.
         NotReadyError: if `combine` has not run on the whole experiment.
     """
+    refuse_left_out(experiment, names)
     experiment = without_left_out(experiment)
     if outside := [name for name in names if name in experiment.members and name not in experiment.ensemble()]:
         taking_part = ", ".join(experiment.ensemble())

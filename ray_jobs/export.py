@@ -34,7 +34,7 @@ from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling
 from ray_jobs.results.member import DOUBTFUL_PAIRS, MemberMetrics, checked_weights
 from ray_jobs.results.metrics import EnsembleMetrics
 from ray_jobs.results.some_members import SomeMembersMetrics
-from ray_jobs.results.time_limit import without_left_out
+from ray_jobs.results.time_limit import refuse_left_out, without_left_out
 from ray_jobs.run import storage
 from ray_jobs.run.console import say
 from ray_jobs.run.directory import MARKER, RunDirectory, commit, is_done, mark_done, package_versions, require
@@ -79,11 +79,12 @@ class Choices:
         def renamed(weights: dict[str, float]) -> dict[str, float]:
             return {refit.renamed(name): weight for name, weight in weights.items()}
 
+        scores = {refit.renamed_score(name): weight for name, weight in self.reranking.weights.items()}
         reranking, fusion, helped = self.reranking, self.retrieval, self.with_captioners
         captioners = reranking.captioners and [refit.renamed(name) for name in reranking.captioners]
         return replace(
             self,
-            reranking=reranking.model_copy(update={"weights": renamed(reranking.weights), "captioners": captioners}),
+            reranking=reranking.model_copy(update={"weights": scores, "captioners": captioners}),
             retrieval=fusion.model_copy(update={"weights": renamed(fusion.weights)}),
             with_captioners=helped and helped.model_copy(update={"weights": renamed(helped.weights)}),
         )
@@ -133,11 +134,15 @@ def run(experiment: Experiment, members: str | None = None, commercial: bool = F
         NotReadyError: if `combine`, or the `refit` that is asked for, has not run on this experiment, or one of
             `members` is not trained.
         ConfigError: if `members` cannot work alone.
+        TimeLimitError: if the time limit left out one of `members` or, without these, all retrievers or captioners.
         LicenceError: if `commercial`, naming these members and their corpora.
         RecordError: if what search or combine wrote cannot be read.
     """
-    experiment = without_left_out(experiment)
     names = None if members is None else [name.strip() for name in members.split(",")]
+    if names is None:
+        experiment = without_left_out(experiment)
+    else:
+        refuse_left_out(experiment, names)
     some = None if names is None else with_members(experiment, names)
     if commercial:
         check_commercial(experiment, names)

@@ -13,7 +13,7 @@ from ray_jobs.run import storage
 from ray_jobs.run.console import say
 from ray_jobs.run.directory import RunDirectory, is_done, mark_done, require
 from ray_jobs.run.entry import run_command
-from ray_jobs.training.refit import bundle_inputs, finished_refit
+from ray_jobs.training.refit import finished_refit, report_inputs
 
 
 def run(experiment: Experiment) -> None:
@@ -27,7 +27,7 @@ def run(experiment: Experiment) -> None:
     experiment = without_left_out(experiment)
     directory = RunDirectory(experiment)
     check(experiment)
-    inputs = bundle_inputs(directory, finished_refit(experiment))
+    inputs = report_inputs(directory, finished_refit(experiment))
     if is_done(directory.report, inputs):
         say("report: done already")
         return

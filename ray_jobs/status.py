@@ -28,12 +28,12 @@ from ray_jobs.results.member import NOT_VALIDATION, MemberMetrics, MemberProgres
 from ray_jobs.results.time_limit import left_out, without
 from ray_jobs.results.time_used import time_used
 from ray_jobs.run import storage
-from ray_jobs.run.console import console, messages, show, spell_duration
+from ray_jobs.run.console import console, messages, show, spell_duration, spell_exactly
 from ray_jobs.run.directory import MARKER, RunDirectory, is_done
 from ray_jobs.run.entry import run_command
 from ray_jobs.run.lock import LEASE_S, Owner, heartbeat_age_s, read_owner
 from ray_jobs.run.recorded import open_run, read_experiment
-from ray_jobs.training.refit import Refit, bundle_inputs
+from ray_jobs.training.refit import Refit, bundle_inputs, report_inputs
 
 # outdated: made from other settings, so the next job makes it again. stopped: begun, and no job works on it.
 # left out: by the time limit.
@@ -147,7 +147,7 @@ def status_of(experiment: Experiment) -> RunStatus:
         for name, path, inputs in (
             ("combine", directory.ensemble, searched),
             ("export", directory.bundle, exported),
-            ("report", directory.report, exported if refitted else searched),
+            ("report", directory.report, report_inputs(found, refit if refitted else None)),
         )
     ]
     if refit:
@@ -295,7 +295,7 @@ def _show(status: RunStatus) -> None:
     else:
         console.print(f"{status.run}: nobody is working on it")
     if status.time:
-        used, limit = spell_duration(status.time["used_s"]), spell_limit(status.time["limit_s"])
+        used, limit = spell_exactly(status.time["used_s"]), spell_limit(status.time["limit_s"])
         console.print(f"time_limit={limit}, of which {used} are used")
     members = _table("member", "state", "epoch", "loss", "validation", "per epoch", "time left", "note")
     for m in status.members:

@@ -20,7 +20,7 @@ from ray_jobs.features.dataset import require_features
 from ray_jobs.features.embeddings import CAPTIONS, are_there, captioned_splits, embedded_splits, weights_checksum
 from ray_jobs.results.member import note_failure
 from ray_jobs.run import storage
-from ray_jobs.run.console import count, say, show, spell_duration
+from ray_jobs.run.console import count, say, show, spell_exactly
 from ray_jobs.run.directory import RunDirectory, commit
 from ray_jobs.run.entry import run_command
 from ray_jobs.training import tracking
@@ -34,6 +34,9 @@ from ray_jobs.training.trainer import collect_progress, start_training, wait_and
 
 class MembersFailedError(RuntimeError):
     """Some members failed; the others are trained."""
+
+
+FIRST_EPOCH = "epoch_00000"  # begins the names of checkpoints within it
 
 
 def run(experiment: Experiment, plan: bool = False) -> None:
@@ -98,9 +101,9 @@ def show_plan(experiment: Experiment, directory: RunDirectory, names: set[str]) 
             say(f"{name} does not fit its device: {advice}", style="yellow")
     if time := TrainingTime.of(experiment, directory, _cluster(experiment)):
         ends = ", ".join(
-            f"{name} {spell_duration(time.share(name, names))}" for name in by_critical_path(experiment, names)
+            f"{name} {spell_exactly(time.share(name, names))}" for name in by_critical_path(experiment, names)
         )
-        say(f"time_limit: {spell_duration(time.left)} for training; each member's latest end after its begin: {ends}")
+        say(f"time_limit: {spell_exactly(time.left)} for training; each member's latest end after its begin: {ends}")
     for shortage in shortages(experiment):
         say(f"not on this cluster: {shortage}", style="yellow")
 
@@ -151,7 +154,7 @@ def train_members(
                 take(member, free)
                 deadline = time.deadline(name, waiting) if time else None
                 waiting.remove(name)
-                say(f"train: {name} starts" + (f", for {spell_duration(deadline.left())} at most" if deadline else ""))
+                say(f"train: {name} starts" + (f", for {spell_exactly(deadline.share_s)} at most" if deadline else ""))
                 job = MemberJob.of(experiment, directory, name)
                 request = TrainingRequest(job, commit(), progress, deadline=deadline)
                 running[start(request, directory.checkpoints)] = name
@@ -179,8 +182,8 @@ def train_members(
 def settled(experiment: Experiment, directory: RunDirectory, name: str, time: TrainingTime) -> bool:
     """Return whether a member whose edges are settled is not to be trained under the time limit, and say why.
 
-    It is there already where an edge that was to go on had no time to. Where no time is left, members that have not
-    begun are left out; others publish their best epoch so far.
+    It is there already where an edge that was to go on had no time to. Where no time is left, members without a
+    finished epoch are left out; others publish their best epoch so far.
     """
     absent = [edge for edge in experiment.edges(name) if directory.left_out(edge)]
     if absent:
@@ -188,10 +191,11 @@ def settled(experiment: Experiment, directory: RunDirectory, name: str, time: Tr
         return True
     if is_trained(experiment, directory, name):
         return True
-    has_begun = storage.exists(directory.checkpoints / f"{name}-{directory.member_inputs(name)}")
-    if time.left or has_begun or directory.is_trained(name) or not experiment.members[name].epochs:
+    steps = storage.folders(directory.checkpoints / f"{name}-{directory.member_inputs(name)}", "epoch_*")
+    has_epoch = any(not checkpoint.name.startswith(FIRST_EPOCH) for checkpoint in steps)
+    if time.left or has_epoch or directory.is_trained(name) or not experiment.members[name].epochs:
         return False
-    leave_out(directory, name, "the time was up before it could begin")
+    leave_out(directory, name, "the time was up before its first epoch")
     return True
 
 

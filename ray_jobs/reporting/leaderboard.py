@@ -25,7 +25,7 @@ from ray_jobs.results.metrics import CAPTION_VALUES, HELPED, RETRIEVAL_VALUES, E
 from ray_jobs.results.some_members import SomeMembersMetrics
 from ray_jobs.results.table import read_table
 from ray_jobs.run import storage
-from ray_jobs.run.directory import NotReadyError, RunDirectory, is_done, marker
+from ray_jobs.run.directory import NotReadyError, RunDirectory, marker
 from ray_jobs.training.refit import Refit, finished_refit
 
 ENSEMBLE = "ensemble"
@@ -95,7 +95,7 @@ def read_leaderboard(experiment: Experiment, directory: RunDirectory, extra_metr
     entries = []
     for task in (_captioning(experiment, directory, metrics), _retrieval(experiment, directory, metrics)):
         single = [_entry(task, system, costs, extra_metrics) for system in task.systems]
-        some = [_of_some(path, task, costs, extra_metrics) for path in _some_members(directory)]
+        some = [_of_some(path, task, costs, extra_metrics) for path in directory.ensembles_of_some()]
         for entry in _mark_pareto([*single, *filter(None, some)]):
             entries.append(entry)
             if refit and entry.kind != SOME and refit.names.keys() & set(entry.members):
@@ -104,11 +104,17 @@ def read_leaderboard(experiment: Experiment, directory: RunDirectory, extra_metr
 
 
 def _note(directory: RunDirectory) -> str:
-    """Say so where the search ran again after the test values were computed, with other settings."""
+    """Say so where test values are of other settings than the experiment's, or of an earlier search."""
     combined, searched = (marker(path).get("inputs") for path in (directory.ensemble, directory.search("reranking")))
-    if combined is None or searched is None or combined == searched:
+    if combined is None:
         return ""
-    return "test values are of an earlier search than validation values; `enclap combine` renews them"
+    if searched is not None and combined != searched:
+        return "test values are of an earlier search than validation values; `enclap combine` renews them"
+    return (
+        ""
+        if combined == directory.results_inputs()
+        else "these values are of other settings than the experiment has now"
+    )
 
 
 def _check_metrics(metrics: EnsembleMetrics, wanted: Iterable[str]) -> None:
@@ -308,13 +314,6 @@ def _entry(results: _TaskResults, system: str, costs: MemberCosts, extra_metrics
         seconds=results.seconds(system, members),
         extra={metric: values[metric] for metric in extra_metrics if metric in values},
     )
-
-
-def _some_members(directory: RunDirectory) -> list[Path]:
-    """Return where some members were combined, out of the same searches as the ensemble."""
-    searched = marker(directory.ensemble).get("inputs")
-    found = storage.folders(directory.root, f"{directory.ensemble.name}-*")
-    return [path for path in found if searched is not None and is_done(path, searched)]
 
 
 def _of_some(path: Path, results: _TaskResults, costs: MemberCosts, extra_metrics: Sequence[str]) -> Entry | None:

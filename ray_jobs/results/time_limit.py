@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 
 from models.errors import InputError
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.duration import spell_limit
 from ray_jobs.results.time_used import time_used
-from ray_jobs.run.console import count, say, spell_duration
+from ray_jobs.run.console import count, say, spell_exactly
 from ray_jobs.run.directory import RunDirectory
 
 NEEDED = ("retriever", "captioner")  # kinds without which nothing is combined
@@ -31,6 +32,19 @@ def without_left_out(experiment: Experiment) -> Experiment:
     return found
 
 
+def refuse_left_out(experiment: Experiment, names: Collection[str]) -> None:
+    """Refuse members that the time limit left out.
+
+    Raises:
+        TimeLimitError: naming the first of them, and why.
+    """
+    for name, reason in left_out(experiment).items():
+        if name in names:
+            raise TimeLimitError(
+                f"--members: {name!r} is left out: {reason}; `enclap train` with a higher time_limit goes on"
+            )
+
+
 def left_out(experiment: Experiment) -> dict[str, str]:
     """Return why each member that the time limit left out is not there."""
     directory = RunDirectory(experiment)
@@ -49,11 +63,11 @@ def without(experiment: Experiment, names: Collection[str]) -> Experiment:
 def _lacking(experiment: Experiment, kind: str, reasons: dict[str, str]) -> str:
     assert experiment.time_limit
     limit, used = experiment.time_limit.total_seconds(), time_used(RunDirectory(experiment).root)
-    higher = spell_limit(2 * max(limit, used))
+    higher = spell_limit(60 * math.ceil(2 * max(limit, used) / 60))
     listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     return (
         f"time_limit: found {spell_limit(limit)}, in which no {kind} was trained, expected enough for one epoch of one "
-        f"({listed}). {spell_duration(used)} are used: `enclap train` with time_limit={higher} "
+        f"({listed}). {spell_exactly(used)} are used: `enclap train` with time_limit={higher} "
         "goes on with at least as much time again"
     )
 

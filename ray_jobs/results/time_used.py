@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from ray_jobs.results.record import ResultRecord
 from ray_jobs.run import storage
+from ray_jobs.run.console import say, spell_exactly
 from ray_jobs.run.directory import RunDirectory
 
 WRITE_S = 10.0  # seconds between writing the time down: what a job that is killed loses of it at most
@@ -44,7 +45,9 @@ def counted(directory: RunDirectory) -> Iterator[None]:
     if directory.experiment.time_limit is None:
         yield
         return
-    before, start, ended = time_used(directory.root), time.monotonic(), threading.Event()
+    limit_s, before = directory.experiment.time_limit.total_seconds(), time_used(directory.root)
+    start, ended = time.monotonic(), threading.Event()
+    say(f"time_limit: {spell_exactly(limit_s)}, of which {spell_exactly(before)} are used")
 
     def write() -> None:
         TimeUsed(seconds=before + time.monotonic() - start).write(directory.root)

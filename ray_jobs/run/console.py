@@ -17,6 +17,7 @@ LOG_S = 10.0  # seconds between the lines of a progress bar where no terminal re
 PIPE_WIDTH = 10_000  # characters; rich takes 80 where there is no terminal, and cuts cells
 console = Console(**AS_IT_IS)  # results, which may be piped
 messages = Console(**AS_IT_IS, stderr=True)
+UNITS = {"d": 86400, "h": 3600, "min": 60}
 _start = time.monotonic()
 
 
@@ -44,7 +45,16 @@ def progress_bar(total: int, unit: str, what: str, shown: bool = True) -> Any:
 
 def spell_duration(seconds: float) -> str:
     """Return a duration in its largest unit: 12 s, 3 min, 5 h, 2 d."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+    return next((f"{seconds / size:.0f} {unit}" for unit, size in UNITS.items() if seconds >= size), f"{seconds:.0f} s")
+
+
+def spell_exactly(seconds: float) -> str:
+    """Return a duration in its largest two units: 12 s, 3 min 20 s, 1 h 52 min, 2 d 3 h."""
+    left, parts = round(seconds), list[str]()
+    for unit, size in {**UNITS, "s": 1}.items():
+        if left >= size:
+            parts.append(f"{left // size} {unit}")
+            left %= size
+        elif parts:
+            break
+    return " ".join(parts[:2]) or "0 s"

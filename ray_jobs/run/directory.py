@@ -98,6 +98,12 @@ class RunDirectory:
         """Return where some members are combined, beside the ensemble of all."""
         return self.ensemble.with_name(f"{self.ensemble.name}-{'-'.join(members)}")
 
+    def ensembles_of_some(self) -> list[Path]:
+        """Return where some members were combined out of the same searches as the ensemble of all."""
+        searched = marker(self.ensemble).get("inputs")
+        found = storage.folders(self.root, f"{self.ensemble.name}-*")
+        return [path for path in found if searched is not None and is_done(path, searched)]
+
     @property
     def bundle(self) -> Path:
         return self.root / "bundle"

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 LOOK_S = 10.0  # seconds between two looks at the clock, for which all workers of a training meet
 
 
 @dataclass
 class Deadline:
-    """The end of a training's share of the time limit."""
+    """The end of a training's share of the time limit, which its workers begin to use when they are there."""
 
     limit_s: float  # of the run, for the record
-    ends: float  # seconds since 1970
+    share_s: float
+    latest: float  # seconds since 1970, however late the workers are there
+    ends: float = field(default=math.inf, init=False)  # seconds since 1970
+
+    def begin(self) -> None:
+        """Let the share begin now."""
+        self.ends = min(time.time() + self.share_s, self.latest)
 
     def left(self) -> float:
         """Return the seconds that are left; negative after the end."""

@@ -99,6 +99,8 @@ class TrainingState:
     ) -> None:
         self.task, self.scratch, self.rank, self.world = task, scratch, rank, world
         self.deadline, self.cut, self.epoch_s = deadline, False, 0.0
+        if deadline:
+            deadline.begin()
         self.training, self.device = task.job.training, ray.train.torch.get_device()
         own = ray.train.get_checkpoint()
         checkpoint = own or start
@@ -323,9 +325,9 @@ class TrainingState:
             epochs=best_epochs(self._scores(), self.training.keep_epochs),
             history=self.history,
             parameters=sum(parameter.numel() for parameter in self.model.parameters()),
-            planned=self.training.epochs if self.cut else None,
+            planned=self.training.last_epoch if self.cut else None,
         )
-        cut = Cut(self.epoch, self.training.epochs, self.deadline.limit_s) if self.deadline and self.cut else None
+        cut = Cut(self.epoch, self.training.last_epoch, self.deadline.limit_s) if self.deadline and self.cut else None
         _publish(self.task, trained, commit, cut)
 
 

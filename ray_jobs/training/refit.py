@@ -11,6 +11,14 @@ from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.results.member import MemberMetrics
 from ray_jobs.run.directory import RunDirectory, is_done
 
+# Whose names follow a score; without one, the weight is of a retriever's encoder score.
+SCORES_OF = {
+    "": "retriever",
+    "likelihood": "captioner",
+    "origin": "captioner",
+    "consensus": "retriever",
+    "rank": "retriever",
+}
 EDGES = ("audio_embedding", "init_from", "distil_from")
 
 
@@ -61,9 +69,17 @@ class Refit(Experiment):
     def original(self, member: str) -> str:
         return next((name for name, full in self.names.items() if full == member), member)
 
-    def renamed(self, name: str) -> str:
-        """Return the name of a weight or of a source of captions, such as `likelihood/<captioner>`, in this refit."""
-        return "/".join(self.names.get(part, part) for part in name.split("/"))
+    def renamed(self, source: str) -> str:
+        """Return a member, or what is named after it, such as `<captioner>/beam` or `<retriever>/captions`."""
+        name, slash, what = source.partition("/")
+        return self.names.get(name, name) + slash + what
+
+    def renamed_score(self, weight: str) -> str:
+        """Return the name of a reranking weight: a retriever's own, a score's, or `<score>/<member>`."""
+        score, slash, name = weight.rpartition("/")
+        full = self.names.get(name)
+        is_named_after = full is not None and self.members[full].kind == SCORES_OF.get(score)
+        return f"{score}{slash}{full}" if is_named_after else weight
 
 
 def kept_members(experiment: Experiment) -> dict[str, str]:
@@ -93,6 +109,12 @@ def bundle_inputs(directory: RunDirectory, refit: Refit | None) -> str:
     """Return the fingerprint of what the bundle of a run depends on, that of its refit where there is one."""
     searched = directory.results_inputs()
     return fingerprint(searched, RunDirectory(refit).members_inputs()) if refit else searched
+
+
+def report_inputs(directory: RunDirectory, refit: Refit | None) -> str:
+    """Return the fingerprint of what the report of a run depends on: also on ensembles of some members."""
+    inputs, some = bundle_inputs(directory, refit), [path.name for path in directory.ensembles_of_some()]
+    return fingerprint(inputs, some) if some else inputs
 
 
 def _is_refitted(experiment: Experiment, name: str) -> bool:

@@ -60,8 +60,8 @@ class TrainingTime:
         return self.left * (1 - after[name] / total) if total else self.left
 
     def deadline(self, name: str, waiting: Iterable[str]) -> Deadline:
-        """Return when a member must end that starts now."""
-        return Deadline(self.limit_s, self.clock() + self.share(name, waiting))
+        """Return when a member must end whose workers are started now."""
+        return Deadline(self.limit_s, self.share(name, waiting), self.ends)
 
 
 def planned_steps(experiment: Experiment, directory: RunDirectory, name: str) -> float:
@@ -70,7 +70,7 @@ def planned_steps(experiment: Experiment, directory: RunDirectory, name: str) ->
     if training is None:
         return 0.0
     cut = recorded_cut(directory.member(name), directory.member_inputs(name))
-    epochs = training.epochs - (cut.done if cut else 0)
+    epochs = training.last_epoch - (cut.done if cut else 0)
     splits = [
         directory.features(corpus, "train")
         for corpus in experiment.training_corpora(name)

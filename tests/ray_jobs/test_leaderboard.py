@@ -33,7 +33,7 @@ from ray_jobs.results.metrics import (
     Values,
 )
 from ray_jobs.results.some_members import SomeCaptioning, SomeMembersMetrics
-from ray_jobs.run.directory import MARKER, NotReadyError, RunDirectory, mark_done
+from ray_jobs.run.directory import MARKER, NotReadyError, RunDirectory, mark_done, marker
 from ray_jobs.training.refit import Refit
 
 from .conftest import ROOT
@@ -69,7 +69,7 @@ def run(tmp_path: Path) -> RunDirectory:
     write_values(directory.ensemble / CAPTION_VALUES, "cider_d", CIDER_D, each=1)
     write_values(directory.ensemble / RETRIEVAL_VALUES, "map@10", MAP, each=5)
     for path in (directory.search("reranking"), directory.ensemble):
-        mark_done(path, "the same search")
+        mark_done(path, directory.results_inputs())
     return directory
 
 
@@ -230,7 +230,7 @@ def test_ensembles_of_some_members_stand_beside_the_whole(run: RunDirectory) -> 
     ).write(path)
     write_values(path / CAPTION_VALUES, "cider_d", {"": 0.55}, each=1)
     assert ("captioning", path.name) not in entries(run), "it is not finished"
-    mark_done(path, "the same search")
+    mark_done(path, run.results_inputs())
     entry = entries(run)["captioning", path.name]
     assert (entry.test, entry.kind, entry.members, entry.parameters) == (0.55, "some members", some, 550)
     assert entry.ci95
@@ -387,6 +387,9 @@ def test_test_values_of_an_earlier_search_are_told(run: RunDirectory) -> None:
     assert not read_leaderboard(run.experiment, run).note
     mark_done(run.search("reranking"), "another search")
     assert "earlier search" in read_leaderboard(run.experiment, run).note
+    other = run.experiment.model_copy(update={"seed": 1})
+    mark_done(run.search("reranking"), marker(run.ensemble)["inputs"])
+    assert "of other settings" in read_leaderboard(other, RunDirectory(other)).note
     (run.ensemble / MARKER).unlink()
     assert not read_leaderboard(run.experiment, run).note
 

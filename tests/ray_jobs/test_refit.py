@@ -150,6 +150,32 @@ def test_members_of_a_refit_read_each_other_and_the_validation_split(tmp_path: P
     assert teacher.captioned == teacher.embedded == teacher.train, "its student reads them of both splits"
 
 
+def test_weights_follow_their_members_and_scores_keep_their_names(tmp_path: Path) -> None:
+    """A detector is a member called `fluency` in every published experiment, and its score is called so, too."""
+    experiment = write_run(tmp_path, refit=True)
+    again = Refit.of(experiment, dict.fromkeys(experiment.members, 1))
+    again.names["fluency"] = "fluency_full"
+    again.members["fluency_full"] = again.members["captioner-a_full"]
+    scores = {
+        "retriever-a": "retriever-a_full",
+        "fluency": "fluency",
+        "decoder": "decoder",
+        "joint/mean": "joint/mean",
+        "likelihood/captioner-a": "likelihood/captioner-a_full",
+        "origin/beam": "origin/beam",
+        "origin/captioner-a": "origin/captioner-a_full",
+        "consensus/ngram": "consensus/ngram",
+        "consensus/retriever-a": "consensus/retriever-a_full",
+        "rank/retriever-a": "rank/retriever-a_full",
+    }
+    assert {name: again.renamed_score(name) for name in scores} == scores
+    columns = {
+        "captioner-a/likelihood": "captioner-a_full/likelihood",
+        "retriever-a/captions": "retriever-a_full/captions",
+    }
+    assert {name: again.renamed(name) for name in columns} == columns
+
+
 def test_a_corpus_has_its_share_whatever_number_of_its_splits_is_read(tmp_path: Path) -> None:
     raw = raw_experiment(tmp_path)
     raw["members"]["retriever-a"]["corpora"] = {"sounds": 1.0}

@@ -11,9 +11,11 @@ from models.ensemble import bundle
 from models.ensemble.bundle import Ensemble
 from models.ensemble.captioner_fusion import FusionWithCaptioners
 from models.ensemble.index import RECORD, AudioIndex
+from models.errors import InputError
 from models.files import CheckpointError
 from models.metrics.retrieval import pessimistic_ranks
 from ray_jobs import combine, export
+from ray_jobs import index as index_job
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.features.dataset import read_features
 from ray_jobs.inference.ranking import say_cost
@@ -136,6 +138,18 @@ def test_an_index_without_what_captioners_need_is_searched_by_retrievers_and_tol
     np.testing.assert_array_equal(found, ensemble.manifest.retrieval.join(similarities))
     say_cost(ensemble, "retrieve", 1.0, 1)
     assert "the index keeps nothing for captioners" in capsys.readouterr().err
+
+
+def test_files_are_not_added_without_captioners_to_an_index_that_keeps_what_they_need(
+    exported: Path, experiment: Experiment, tmp_path: Path
+) -> None:
+    ensemble = Ensemble.load(exported, device="cpu")
+    index(ensemble, experiment)
+    folder = ensemble.save_index()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(InputError, match="--no-captioners would drop"):
+        index_job.run(exported, [tmp_path], captioners=False)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_captioners_of_other_weights_and_lost_codes_are_refused(exported: Path, experiment: Experiment) -> None:

@@ -57,7 +57,14 @@ def ended_after(epochs: int, steps: int = 0) -> Any:
 
     def start(request: TrainingRequest, checkpoints: Path) -> ray.ObjectRef:
         assert request.deadline
-        deadline = After(request.deadline.limit_s, request.deadline.ends, request.job.output, epochs, steps)
+        deadline = After(
+            request.deadline.limit_s,
+            request.deadline.share_s,
+            request.deadline.latest,
+            request.job.output,
+            epochs,
+            steps,
+        )
         return start_training(replace(request, deadline=deadline), checkpoints)
 
     return start
@@ -127,7 +134,7 @@ def test_used_up_time_leaves_out_what_has_not_begun_and_what_waits_for_it(tmp_pa
     experiment = experiment_with(path, "1h")
     TimeUsed(seconds=3600.0).write(RunDirectory(experiment).root)
     directory = trained(experiment, never)
-    assert directory.left_out("retriever-a") == "the time was up before it could begin"
+    assert directory.left_out("retriever-a") == "the time was up before its first epoch"
     assert directory.left_out("captioner-a") == "waits for retriever-a, which is left out"
     assert directory.left_out("student-c") == "waits for student-r, which is left out"
     train.run(experiment)  # and so it stays, without an error

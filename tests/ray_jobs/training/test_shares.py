@@ -9,6 +9,7 @@ from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.duration import spell_limit
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.results.time_used import TimeUsed
+from ray_jobs.run.console import spell_exactly
 from ray_jobs.run.cuts import Cut
 from ray_jobs.run.directory import RunDirectory, mark_done
 from ray_jobs.training.deadline import Deadline
@@ -48,7 +49,7 @@ def test_a_limit_is_a_duration_or_seconds(given: str, seconds: float, spelled: s
     assert Experiment.model_validate_json(again.model_dump_json()).time_limit == limit, "as workers read it"
 
 
-@pytest.mark.parametrize("given", ["soon", "8 hours", "h", "-1", "0", "''"])
+@pytest.mark.parametrize("given", ["soon", "8 hours", "h", "-1", "0", "''", "true", ".inf", ".nan"])
 def test_anything_else_is_refused(given: str) -> None:
     with pytest.raises(ConfigError, match="time_limit"):
         smoke(f"time_limit={given}")
@@ -95,7 +96,7 @@ def test_shares_are_of_three_quarters_of_the_time_that_is_left(tmp_path: Path) -
     assert time.share("captioner-wide", ["captioner-wide", "captioner-deep"]) == 1800
     assert time.share("fluency", STEPS) == 1800, "nobody waits for it"
     deadline = time.deadline("retriever-bge", STEPS)
-    assert (deadline.limit_s, deadline.ends) == (3600, 1450)
+    assert (deadline.limit_s, deadline.share_s, deadline.latest) == (3600, 450, 2800)
     assert time_of(tmp_path, used=3601.0).left == 0
 
 
@@ -114,12 +115,28 @@ def test_planned_steps_are_those_that_are_left(tmp_path: Path) -> None:
     assert planned_steps(experiment, directory, "fluency") == 4 * epoch
 
 
+def test_durations_are_spelled_in_two_units() -> None:
+    spelled = {0: "0 s", 59: "59 s", 200: "3 min 20 s", 3600: "1 h", 6720: "1 h 52 min", 90_061: "1 d 1 h"}
+    assert {seconds: spell_exactly(seconds) for seconds in spelled} == spelled
+
+
 def test_workers_look_at_the_clock_about_every_ten_seconds() -> None:
     class Left(Deadline):
         def left(self) -> float:
-            return self.ends
+            return self.share_s
 
-    assert Left(3600, 1000.0).steps_to_next_look(0.5) == 20
-    assert Left(3600, 3.0).steps_to_next_look(0.5) == 6, "at the deadline"
-    assert Left(3600, 1000.0).steps_to_next_look(60.0) == 1
-    assert Left(3600, 0.0).steps_to_next_look(0.5) == 0
+    assert Left(3600, 1000.0, 0.0).steps_to_next_look(0.5) == 20
+    assert Left(3600, 3.0, 0.0).steps_to_next_look(0.5) == 6, "at the deadline"
+    assert Left(3600, 1000.0, 0.0).steps_to_next_look(60.0) == 1
+    assert Left(3600, 0.0, 0.0).steps_to_next_look(0.5) == 0
+
+
+def test_a_share_begins_when_the_workers_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    deadline = Deadline(3600, share_s=30.0, latest=2000.0)
+    monkeypatch.setattr("time.time", lambda: 1900.0)
+    assert deadline.left() == float("inf"), "while nodes start"
+    deadline.begin()
+    assert deadline.left() == 30
+    monkeypatch.setattr("time.time", lambda: 1990.0)
+    deadline.begin()
+    assert deadline.left() == 10, "never longer than all training may take"
