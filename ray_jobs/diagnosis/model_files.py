@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
 
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoTokenizer
 
 from models.checkpoint import naming, read_tensors
 from models.files import CheckpointError
@@ -76,10 +76,13 @@ def _refusal(look: Callable[[], object]) -> str:
 
 
 def _look_at(files: Mapping[str, Path]) -> None:
-    """Check that a model's configuration can be read, and its weights as far as they need not be read for that."""
+    """Check that a model's configuration and tokenizer can be read, and its weights without reading all of them."""
     if config := files.get("config.json"):
         with naming(config, AGAIN):
             AutoConfig.from_pretrained(config.parent, local_files_only=True)
+    if tokenizer := files.get("tokenizer"):
+        with naming(tokenizer, AGAIN):
+            AutoTokenizer.from_pretrained(tokenizer.parent, local_files_only=True)
     for file in _shards(files["weights"]) if "weights" in files else ():
         if not file.is_file():
             raise CheckpointError(f"no {file}, which {files['weights'].name} names")

@@ -412,6 +412,9 @@ def test_a_model_needs_all_of_its_files(bare_machine: Path, capsys: pytest.Captu
     assert found() == f"no {folder}/model-2-of-2.safetensors, which model.safetensors.index.json names"
     write_model_file(folder / "model-2-of-2.safetensors")
     assert found() == str(folder)
+    (folder / "vocab.json").unlink()
+    (folder / "tokenizer.json").touch()
+    assert found().startswith(f"{folder}/tokenizer.json: cannot be read")
     (folder / "config.json").write_text("{")
     assert found().startswith(f"{folder}/config.json: cannot be read")
 
