@@ -27,6 +27,8 @@ class Indexed:
     The metric of another stretches a direction along which all files lie on one side.
     """
 
+    ask_captioners = False
+
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
         rows = rng.normal(size=(30, 8)).astype(np.float32)
