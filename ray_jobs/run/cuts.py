@@ -19,8 +19,11 @@ class Cut:
 
     @classmethod
     def of(cls, marker: dict[str, Any]) -> Self | None:
-        """Return the cut that a marker records, if any."""
-        return cls(**marker[KEY]) if KEY in marker else None
+        """Return the cut that a marker records, if any; one that cannot be read stands under no limit."""
+        try:
+            return cls(**marker[KEY]) if KEY in marker else None
+        except TypeError:
+            return cls(0, 0, 0.0)
 
     def stands(self, limit: timedelta | None) -> bool:
         """Return whether what was cut stays as it is under this limit."""

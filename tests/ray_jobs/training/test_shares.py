@@ -1,5 +1,6 @@
 """How the time of a limit is shared out among members: with made-up steps and a clock that stands still."""
 
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.results.time_used import TimeUsed
 from ray_jobs.run.console import spell_exactly
 from ray_jobs.run.cuts import Cut
-from ray_jobs.run.directory import RunDirectory, mark_done
+from ray_jobs.run.directory import RunDirectory, is_done, mark_done
 from ray_jobs.training.deadline import Deadline
 from ray_jobs.training.plan import by_critical_path, steps_after
 from ray_jobs.training.shares import TrainingTime, planned_steps
@@ -118,6 +119,13 @@ def test_planned_steps_are_those_that_are_left(tmp_path: Path) -> None:
 def test_durations_are_spelled_in_two_units() -> None:
     spelled = {0: "0 s", 59: "59 s", 200: "3 min 20 s", 3600: "1 h", 6720: "1 h 52 min", 90_061: "1 d 1 h"}
     assert {seconds: spell_exactly(seconds) for seconds in spelled} == spelled
+
+
+@pytest.mark.parametrize("damaged", [None, [], {}, {"done": 1}, {"done": 1, "planned": 2, "limit_s": 9.0, "more": 1}])
+def test_a_damaged_record_of_a_cut_marks_nothing_as_done(tmp_path: Path, damaged: object) -> None:
+    mark_done(tmp_path, "inputs", cut=damaged)
+    for limit in (None, timedelta(hours=1)):
+        assert not is_done(tmp_path, "inputs", limit)
 
 
 def test_workers_look_at_the_clock_about_every_ten_seconds() -> None:
