@@ -67,7 +67,7 @@ def train_worker(request: TrainingRequest) -> None:
 def _train(state: TrainingState, commit: str, say: Callable[[str], None]) -> None:
     """Train all epochs that are left, or as far as the time allows, and publish the result."""
     job = state.task.job
-    tracking = Tracking(job, state.epoch, state.world) if state.rank == 0 else None
+    tracking = Tracking(job, state.world, state.epoch, state.step) if state.rank == 0 else None
     with suppress(TimeIsUpError):
         while state.epoch < job.training.last_epoch and not state.is_stale() and not state.is_late():
             epoch = state.run_epoch(say)

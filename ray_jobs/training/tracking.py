@@ -55,11 +55,11 @@ def missing_tracker(name: str) -> str:
 class Tracking:
     """The log and the trackers of a training, which only its first worker has."""
 
-    def __init__(self, job: TrainingJob, epoch: int, workers: int) -> None:
-        """Start or resume a training's log; `epoch` epochs are done already."""
+    def __init__(self, job: TrainingJob, workers: int, epoch: int = 0, step: int = 0) -> None:
+        """Start or resume a training's log; `epoch` epochs are done already, and `step` steps of the next one."""
         self.output = job.output
         self.trackers: list[Tracker] = [TensorBoard(job), *(TRACKERS[name](job) for name in job.tracking)]
-        tell(self.output, "resumed" if epoch else "started", epoch=epoch, workers=workers)
+        tell(self.output, "resumed" if epoch or step else "started", epoch=epoch, step=step, workers=workers)
 
     def log(self, epoch: Validation) -> None:
         """Log the values and warnings of a finished epoch."""

@@ -37,13 +37,13 @@ def job(tmp_path: Path) -> MemberJob:
 
 def train(job: MemberJob) -> None:
     """Two epochs; then, in another process perhaps, the third."""
-    first = Tracking(job, 0, 2)
+    first = Tracking(job, workers=2)
     first.log(Validation(EPOCHS[0]))
     first.log(Validation(EPOCHS[1], ["all captions are alike"]))
     for tracker in first.trackers:
         tracker.close()
     time.sleep(1)  # W&B names directories by the second
-    resumed = Tracking(job, 2, 2)
+    resumed = Tracking(job, workers=2, epoch=2)
     resumed.log(Validation(EPOCHS[2]))
     resumed.close()
 
@@ -130,7 +130,7 @@ def test_a_tracker_that_fails_does_not_end_the_training(job: MemberJob, monkeypa
             raise AssertionError("was left out")
 
     monkeypatch.setitem(tracking.TRACKERS, "mlflow", Broken)
-    watched = Tracking(replace(job, tracking=("mlflow",)), 0, 1)
+    watched = Tracking(replace(job, tracking=("mlflow",)), workers=1)
     watched.log(Validation(EPOCHS[0]))
     watched.log(Validation(EPOCHS[1]))
     watched.close()
