@@ -6,6 +6,7 @@ Example: enclap combine experiments/demo.yaml
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +56,8 @@ from ray_jobs.tuning.retrieval import column_costs
 from ray_jobs.tuning.trained_members import TrainedMembers
 
 SPLIT = "test"
+UNFILTERED = "ensemble, unfiltered"
+SCORED_AT_ONCE = 2  # METEOR takes up to 2 GB for each
 COMPARED = ("cider_d", "spider_fl", "fense")  # where they were computed
 TRANSDUCTIVE = "transductive: ranked by the transport plan of all queries and clips, not query by query"
 
@@ -193,8 +196,8 @@ def _caption(members: TrainedMembers, reranking: Reranking, alone: Mapping[str, 
     clip_ids, references = members.features.clip_ids, members.features.captions
     write_candidates(target, clip_ids, table, reranking)
     warnings = write_test_captions(target / "captions.csv", members.features.file_names, texts["ensemble"])
-    scores = _score(texts, references)
-    unfiltered_score = _score({"": unfiltered}, references)[""]
+    scores = _score({**texts, UNFILTERED: unfiltered}, references)
+    unfiltered_score = scores.pop(UNFILTERED)
     write_frame(target / CAPTION_VALUES, _values_of_clips(clip_ids, texts, scores))
     diversity = caption_diversity(texts["ensemble"])
     warnings += filter(None, [collapse_warning(diversity)])
@@ -225,8 +228,13 @@ def _values(members: TrainedMembers, score: CaptionScores, texts: list[str]) -> 
 
 
 def _score(systems: dict[str, list[str]], references: list[list[str]]) -> dict[str, CaptionScores]:
+    """Score the captions of every system, two at a time, for METEOR's Java works alone; equal captions only once."""
+    different = list({tuple(texts): None for texts in systems.values()})
     preprocessing = best_preprocessing()
-    return {name: caption_values(texts, references, preprocessing=preprocessing) for name, texts in systems.items()}
+    with ThreadPoolExecutor(SCORED_AT_ONCE) as pool:
+        found = pool.map(lambda texts: caption_values([*texts], references, preprocessing=preprocessing), different)
+        scores = dict(zip(different, found, strict=True))
+    return {name: scores[tuple(texts)] for name, texts in systems.items()}
 
 
 def _values_of_clips(

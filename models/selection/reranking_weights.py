@@ -18,7 +18,7 @@ from ..ensemble.scores.decoder import DECODER
 from ..ensemble.scores.encoder import ENCODER
 from ..ensemble.scores.registry import either_sign
 from ..settings import EncoderScoring, Fallback
-from .rules import AUTO, Comparison, Rule, Solution, compare, weigh
+from .rules import AUTO, Comparison, Mapper, Nested, Rule, Solution, compare, weigh
 from .weight_problem import STARTS, LinePoint, Pairs, WeightProblem, explore
 from .weight_search import check_search, line_curve
 
@@ -111,7 +111,11 @@ class RerankingProblem(WeightProblem):
 
 
 def search_reranking(
-    table: CandidateTable, value: np.ndarray, mixtures: list[list[str]], options: RerankingOptions
+    table: CandidateTable,
+    value: np.ndarray,
+    mixtures: list[list[str]],
+    options: RerankingOptions,
+    each: Mapper = map,
 ) -> RerankingFound:
     """Choose the weights of the scores and the group of captioners by the mean value of the chosen candidates.
 
@@ -122,10 +126,11 @@ def search_reranking(
     Args:
         value: [C, K] of each candidate by the metric; higher is better.
         mixtures: groups of captioners, the simplest first.
+        each: solves the groups, side by side if it can.
     """
     systems = _systems(table, value, mixtures, options)
-    found = compare({name: one.problem for name, one in systems.items()}, options.rules, options.folds, options.seed,
-                    options.starts)  # fmt: skip
+    nested = Nested(options.rules, options.folds, options.seed, options.starts)
+    found = compare({name: one.problem for name, one in systems.items()}, nested, each)
     best = found.best
     chosen = systems[best.problem]
     reranking = Reranking(

@@ -7,15 +7,17 @@ fold.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 
 from .cross_validation import fold_numbers
 from .weight_problem import STARTS, Explored, WeightProblem, climb, explore
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 Rule = Literal["prior", "one-standard-error", "best", "bagged", "centre", "learned"]
 RULES: tuple[Rule, ...] = get_args(Rule)  # the simplest first
 # What `auto` compares. The highest of several cross-validated values is high by luck, too, and `best` is never ahead of
@@ -27,6 +29,12 @@ RESAMPLED = 300  # clips of a resample, at most
 STEPS = 32  # of the line from the prior to the best weights
 COMPARISONS = 20_000
 PENALTY = 1.0  # of a squared weight, in comparisons out of a thousand
+
+
+class Mapper(Protocol):
+    """Calls a function on every item and returns the results in order, as `map` does, wherever it likes."""
+
+    def __call__(self, function: Callable[[Item], Result], items: Sequence[Item], /) -> Iterable[Result]: ...
 
 
 @dataclass(frozen=True)
@@ -77,46 +85,64 @@ def highest(solutions: Sequence[Solution]) -> Solution:
     return solutions[int((values >= values.max() - 1e-12 * max(1.0, abs(values.max()))).argmax())]
 
 
-def compare(
-    problems: Mapping[str, WeightProblem], rules: Sequence[Rule], folds: int, seed: int, starts: int = STARTS
-) -> Comparison:
+@dataclass(frozen=True)
+class Nested:
+    """How problems are solved with nested cross-validation.
+
+    Attributes:
+        rules: the simplest first.
+        folds: of the clips, drawn with `seed`; at most as many as there are clips.
+        starts: of each search.
+    """
+
+    rules: Sequence[Rule]
+    folds: int
+    seed: int
+    starts: int = STARTS
+
+    def solve(self, named: tuple[str, WeightProblem]) -> Comparison:
+        """Solve one problem, given with its name, by each rule."""
+        name, problem = named
+        clips = np.arange(len(problem.of_clips(problem.prior)))
+        fold_of = fold_numbers(len(clips), self.folds, self.seed)
+        explored = self._explored(problem)
+        applied = self.rules[:1] if len(problem.prior) == 1 else self.rules
+        held_out = {rule: np.empty(len(clips)) for rule in applied}
+        for fold in range(fold_of.max() + 1):
+            seen, left = problem.part(clips[fold_of != fold]), problem.part(clips[fold_of == fold])
+            found = self._explored(seen)
+            for rule in applied:
+                held_out[rule][fold_of == fold] = left.of_clips(weigh(seen, found, rule, self.seed))
+        solutions = []
+        for rule in applied:
+            weights = weigh(problem, explored, rule, self.seed)
+            solutions.append(Solution(name, rule, weights, problem.of_clips(weights), held_out[rule]))
+        return Comparison(solutions, {name: explored})
+
+    def _explored(self, problem: WeightProblem) -> Explored:
+        """Climb where one of the rules needs that; else return the prior alone."""
+        if {*self.rules} <= {"prior", "learned"}:
+            return Explored(problem.prior[None], np.array([problem.of_clips(problem.prior).mean()]))
+        return explore(problem, self.starts, self.seed)
+
+
+def compare(problems: Mapping[str, WeightProblem], nested: Nested, each: Mapper = map) -> Comparison:
     """Solve problems over the same clips by each rule, with nested cross-validation.
 
     A problem of one score has nothing to search: its solution is that score.
 
     Args:
         problems: by name, the simplest first.
-        rules: the simplest first.
-        folds: of the clips, drawn with `seed`; at most as many as there are clips.
-        starts: of each search.
+        each: solves them, side by side if it can.
 
     Raises:
         TooFewClipsError: fewer than three clips, or fewer than two folds.
     """
-    solutions, explored = [], {}
-    for name, problem in problems.items():
-        clips = np.arange(len(problem.of_clips(problem.prior)))
-        fold_of = fold_numbers(len(clips), folds, seed)
-        explored[name] = _explored(problem, rules, starts, seed)
-        fixed = len(problem.prior) == 1
-        applied = rules[:1] if fixed else rules
-        held_out = {rule: np.empty(len(clips)) for rule in applied}
-        for fold in range(fold_of.max() + 1):
-            seen, left = problem.part(clips[fold_of != fold]), problem.part(clips[fold_of == fold])
-            found = _explored(seen, applied, starts, seed)
-            for rule in applied:
-                held_out[rule][fold_of == fold] = left.of_clips(weigh(seen, found, rule, seed))
-        for rule in applied:
-            weights = weigh(problem, explored[name], rule, seed)
-            solutions.append(Solution(name, rule, weights, problem.of_clips(weights), held_out[rule]))
-    return Comparison(solutions, explored)
-
-
-def _explored(problem: WeightProblem, rules: Sequence[Rule], starts: int, seed: int) -> Explored:
-    """Climb where one of the rules needs that; else return the prior alone."""
-    if {*rules} <= {"prior", "learned"}:
-        return Explored(problem.prior[None], np.array([problem.of_clips(problem.prior).mean()]))
-    return explore(problem, starts, seed)
+    solved = list(each(nested.solve, list(problems.items())))
+    return Comparison(
+        [solution for one in solved for solution in one.solutions],
+        {name: explored for one in solved for name, explored in one.explored.items()},
+    )
 
 
 def weigh(problem: WeightProblem, explored: Explored, rule: Rule, seed: int = 0) -> np.ndarray:

@@ -21,6 +21,7 @@ from ray_jobs.experiment.search_config import SearchConfig
 from ray_jobs.results.best import BestReranking, SearchOutcome
 from ray_jobs.tuning.candidate_store import SPLIT, CandidateStore, build_all
 from ray_jobs.tuning.inner_search import mixtures, reranking_options
+from ray_jobs.tuning.parallel import ray_map
 
 SURFACE_STEPS = 50
 # With and without the filter these two are always reported where they can be: SBERT-sim ignores fluency errors.
@@ -46,13 +47,13 @@ def search_weights(
     known = CandidateStore(experiment, sampling).read(clip_ids, search, len(clip_ids))
     table, value = known.table, known.values[search.objective]
     options, everybody = reranking_options(experiment), experiment.caption_sources()
-    found = search_reranking(table, value, mixtures(experiment), options)
+    found = search_reranking(table, value, mixtures(experiment), options, ray_map)
     whole = found.reranking.captioners == everybody
     reranking = found.reranking.model_copy(update={"captioners": None}) if whole else found.reranking
     by_itself = replace(options, normalisation=reranking.normalisation)
-    alone = {
-        name: search_reranking(_by_itself(table, name), value, [[name]], by_itself).reranking for name in everybody
-    }
+    alone = ray_map(
+        lambda name: search_reranking(_by_itself(table, name), value, [[name]], by_itself).reranking, everybody
+    )
     solution = found.solution
     best = reranking.convert(
         BestReranking,
@@ -65,7 +66,7 @@ def search_weights(
         filtered=_means(reranking, known),
         unfiltered=_means(reranking.model_copy(update={"fluency_threshold": 1.0}), known),
         absent={metric: reason for metric in BESIDE_THE_FILTER if (reason := missing_parts(metric))},
-        alone=alone,
+        alone=dict(zip(everybody, alone, strict=True)),
         split=SPLIT,
         seed=experiment.seed,
     )
