@@ -34,7 +34,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import yaml
-from claims import Claims, claim, parser, show
+from claims import Claim, Claims, claim, parser, show
 from pyarrow.dataset import dataset
 
 from models.ensemble.candidate_table import CandidateTable, ValuedTable
@@ -122,19 +122,33 @@ def main() -> None:
 def as_chosen(folders: Sequence[Path]) -> Claims:
     """Print the value of each system that the runs report, and return the ensemble's over the best of the others."""
     metric = Run.read_experiment(folders[0])["search"]["objective"]
-    frames = [pd.read_parquet(folder / "ensemble" / "caption_values.parquet") for folder in folders]
-    of_runs = [frame.pivot(index="clip_id", columns="system", values=metric) for frame in frames]
+    return {
+        "ensemble": reported(folders, "caption_values.parquet", metric),
+        "fusion": reported(folders, "retrieval_values.parquet", "map@10"),
+    }
+
+
+def reported(folders: Sequence[Path], table: str, metric: str) -> Claim:
+    """Print and claim the same of one table of the runs; what belongs to a clip is resampled together."""
+    frames = [pd.read_parquet(folder / "ensemble" / table) for folder in folders]
+    of_runs = [
+        frame.pivot_table(
+            index=["clip_id", "caption"] if "rank" in frame else "clip_id", columns="system", values=metric
+        )
+        for frame in frames
+    ]
     values = pd.concat(of_runs, join="inner")
-    print(f"{metric} as the runs chose, {len(values)} test clips of {len(folders)} runs")
+    clips = values.index.get_level_values("clip_id").to_numpy()
+    print(f"{metric} as the runs chose, {len(set(clips))} test clips, {len(folders)} runs")
     print(f"{'system':>34}    test    ensemble's gain")
     for name in values.columns:
-        more = gain(values[ENSEMBLE].to_numpy(), values[name].to_numpy(), values.index.to_numpy())
+        more = gain(values[ENSEMBLE].to_numpy(), values[name].to_numpy(), clips)
         print(f"{name:>34}  {values[name].mean():6.4f}  {more if name != ENSEMBLE else ''}")
     others = values.drop(columns=ENSEMBLE).mean()
     best_of_each = [run.drop(columns=ENSEMBLE).mean().max() for run in of_runs]
     gains = [f"{run[ENSEMBLE].mean() - best:+.4f}" for run, best in zip(of_runs, best_of_each, strict=True)]
     print(f"over the best single system of each run: {', '.join(gains)}")
-    return {"ensemble": claim(values[ENSEMBLE].mean(), others.max(), 1.0, metric)}
+    return claim(values[ENSEMBLE].mean(), others.max(), 1.0, metric)
 
 
 # --- captions ------------------------------------------------------------------------------------------------------
