@@ -347,6 +347,7 @@ def evaluate(
         Literal["cutoff", "all"],
         typer.Option(help="Average precision at k of a query with more than k right clips is over k, or all of them"),
     ] = "cutoff",
+    captioners: AskCaptioners = True,
 ) -> None:
     """Compute captioning and retrieval metrics of an exported ensemble on a corpus.
 
@@ -354,7 +355,8 @@ def evaluate(
 
     Example: [bold]enclap evaluate BUNDLE data/clotho evaluation --relevance metadata_eval.csv[/bold]
     """
-    _job("evaluate").run(bundle, root, split, output, relevance, ap_over)
+    job = _job("evaluate")
+    job.run(bundle, root, split, output, job.Relevance(relevance, ap_over), captioners)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from models.errors import InputError
 from models.files import stamp
 from models.retriever.collapse import collapse_warnings, mean_cosines
 from ray_jobs.inference.audio_files import find_audio, read_in_batches
+from ray_jobs.inference.ranking import warn_of_unhelped
 from ray_jobs.run.console import say
 from ray_jobs.run.entry import run_command
 
@@ -34,18 +35,13 @@ def run(bundle: Path, paths: list[Path], captioners: bool = True) -> None:
         CheckpointError: the bundle or its index cannot be loaded.
         InputError: `captioners` is false, and the index keeps what they need.
     """
-    ensemble = Ensemble.load(bundle)
-    if not captioners:
-        ensemble.ask_captioners = False
-        if ensemble.audio_index.kept:
-            raise InputError(
-                f"{bundle}: its index keeps what captioners need of {len(ensemble.audio_index)} files, which "
-                "--no-captioners would drop; leave the option out, or remove the index first"
-            )
-    if ensemble.ask_captioners and not ensemble.helped:
-        say(
-            "index: it was made without what captioners need to help; remove it, and index again to have that", "yellow"
+    ensemble = Ensemble.load(bundle, ask_captioners=captioners)
+    if not captioners and ensemble.audio_index.left_unread:
+        raise InputError(
+            f"{bundle}: its index keeps what captioners need of {len(ensemble.audio_index)} files, which "
+            "--no-captioners would drop; leave the option out, or remove the index first"
         )
+    warn_of_unhelped(ensemble, "index")
     known = ensemble.audio_index.stamps
     stamps = {file: stamp(file) for file in (path.resolve() for path in find_audio(paths))}
     todo = [file for file in stamps if known.get(str(file)) != stamps[file]]

@@ -37,7 +37,7 @@ def run(bundle: Path, query: str, paths: list[Path], top_k: int, captioners: boo
     if not query.strip():
         raise QueryError("the query is blank, expected words")
     files = find_audio(paths) if paths else []
-    ensemble = _load(bundle, captioners)
+    ensemble = Ensemble.load(bundle, ask_captioners=captioners)
     if files:
         _index_only(ensemble, files)
     elif not len(ensemble.audio_index):
@@ -47,13 +47,6 @@ def run(bundle: Path, query: str, paths: list[Path], top_k: int, captioners: boo
     say_cost(ensemble, "retrieve", time.perf_counter() - start, 1)
     for rank, (path, similarity) in enumerate(found, 1):
         print_data(f"{rank:3d}  {similarity:8.3f}  {path}")
-
-
-def _load(bundle: Path, captioners: bool) -> Ensemble:
-    ensemble = Ensemble.load(bundle)
-    if not captioners:
-        ensemble.ask_captioners = False
-    return ensemble
 
 
 def _index_only(ensemble: Ensemble, files: list[Path]) -> None:
@@ -76,7 +69,7 @@ def submit(bundle: Path, captions: Path, paths: list[Path], output: Path, captio
     queries, files = read_queries(captions), find_audio(paths)
     if len(files) < LISTED:
         raise SubmissionError(f"{len(files)} audio files, expected at least {LISTED} for a submission")
-    ensemble = _load(bundle, captioners)
+    ensemble = Ensemble.load(bundle, ask_captioners=captioners)
     _index_only(ensemble, files)
     start = time.perf_counter()
     names = [Path(path).name for path in ensemble.audio_index.paths]

@@ -125,15 +125,15 @@ class Ensemble:
     Retrievers are loaded with it, all else when first used: who only retrieves needs neither captioners nor codec.
 
     Attributes:
-        ask_captioners: whether captioners help to retrieve and what they need is indexed, where the bundle weighs them.
-            May be set to False to do without; an index that was begun without them goes on without them.
+        ask_captioners: whether captioners help to retrieve and what they need is indexed. An index that was begun
+            without them goes on without them.
     """
 
-    ask_captioners = False
-
-    def __init__(self, manifest: BundleManifest, directory: Path, device: str | torch.device) -> None:
+    def __init__(
+        self, manifest: BundleManifest, directory: Path, device: str | torch.device, ask_captioners: bool = True
+    ) -> None:
         self.manifest, self.directory, self.device = manifest, directory, torch.device(device)
-        self.ask_captioners = manifest.retrieval_with_captioners is not None
+        self.ask_captioners = ask_captioners and manifest.retrieval_with_captioners is not None
         self.retrievers = {name: Retriever.load(self._member(name)).to(device) for name in manifest.retrievers}
         self.audio_index = AudioIndex()
 
@@ -163,14 +163,18 @@ class Ensemble:
         return self.directory / "members" / name
 
     @classmethod
-    def load(cls, directory: str | Path, device: str | None = None) -> Ensemble:
+    def load(cls, directory: str | Path, device: str | None = None, ask_captioners: bool = True) -> Ensemble:
         """Load a bundle made by `enclap export`, onto the GPU if there is one and no device is given.
+
+        Args:
+            ask_captioners: let captioners help to retrieve, where the bundle weighs them. Without, nothing is read of
+                them to retrieve, nor of what the index keeps for them.
 
         Raises:
             CheckpointError: if the directory is not a bundle, or one that this version cannot read.
         """
         manifest = read_manifest(Path(directory))
-        ensemble = cls(manifest, Path(directory), device or available_device())
+        ensemble = cls(manifest, Path(directory), device or available_device(), ask_captioners)
         if (Path(directory) / INDEX / RECORD).is_file():
             ensemble.load_index(Path(directory) / INDEX)
         return ensemble
@@ -281,8 +285,8 @@ class Ensemble:
         }
 
     def _checksums(self) -> tuple[dict[str, str], dict[str, str]]:
-        """Return the checksum of each retriever's weights, and of each captioner's where these help to retrieve."""
-        captioners = self.manifest.captioners if self.manifest.retrieval_with_captioners else ()
+        """Return the checksum of each retriever's weights, and of each captioner's where these are asked."""
+        captioners = self.manifest.captioners if self.ask_captioners else ()
         of_retrievers, of_captioners = (
             {name: sha256_of(self._member(name) / "model.safetensors") for name in names}
             for names in (self.retrievers, captioners)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 
-from models.ensemble.bundle import Ensemble
+from models.ensemble.bundle import INDEX, Ensemble
 from models.ensemble.retrieval_fusion import RetrievalFusion
 from models.metrics.retrieval import NONE, ApOver, retrieval_values_in_blocks
 from models.retriever.model import negative_distances
@@ -84,9 +84,15 @@ def say_cost(ensemble: Ensemble, job: str, seconds: float, queries: int) -> None
     """Say what retrieving cost where captioners helped, or why they did not though they were asked."""
     if ensemble.helped:
         each = f"{seconds / queries:.2f} s a query"
-        say(f"{job}: {each} with captioners, loading them included; `enclap retrieve --no-captioners` does without")
-    elif ensemble.ask_captioners:
-        say(f"{job}: the index keeps nothing for captioners, so retrievers rank alone; remove it, and index the files")
+        say(f"{job}: {each} with captioners, loading them included; --no-captioners does without")
+    warn_of_unhelped(ensemble, job)
+
+
+def warn_of_unhelped(ensemble: Ensemble, job: str) -> None:
+    """Say so where captioners are asked, and the index was made without what they need to help."""
+    if ensemble.ask_captioners and not ensemble.helped:
+        remedy = f"remove {ensemble.directory / INDEX}, and index the files again"
+        say(f"{job}: the index keeps nothing for captioners, so retrievers rank alone; {remedy}", style="yellow")
 
 
 def rows_of(right: Mapping[str, Iterable[str]], names: Sequence[str]) -> dict[str, list[int]]:
