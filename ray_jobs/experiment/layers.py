@@ -14,6 +14,7 @@ import yaml
 
 from ray_jobs.experiment.config import ConfigError, Preset
 from ray_jobs.experiment.spelling import did_you_mean
+from ray_jobs.experiment.yaml_text import load_yaml
 
 EXTENDS, PRESETS = "extends", "presets"
 FOLDER = Path(__file__).parent / "presets"
@@ -51,7 +52,7 @@ def read_layers(path: Path, extended_by: Sequence[Path] = ()) -> Layers:
     if path.resolve() in {file.resolve() for file in extended_by}:
         raise ConfigError(f"{chain}{path}: a circle; expected files that do not extend themselves")
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = load_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{chain}{path}: not YAML: {error}") from error
     if not isinstance(raw, dict):
@@ -77,7 +78,7 @@ def apply_preset(layers: Layers, name: Any) -> None:
         raise ConfigError(
             f"{layers}: presets: found {name!r}, expected one of {', '.join(known)}{did_you_mean(name, known)}"
         )
-    _fill(layers.content, yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")))
+    _fill(layers.content, load_yaml((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")))
 
 
 def unshared(node: Any) -> Any:
