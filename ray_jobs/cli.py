@@ -222,8 +222,8 @@ def leaderboard(
         str, typer.Option(help="Further metrics, comma-separated: spider,fense,r@1", show_default=False)
     ] = "",
     csv: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Write all columns as CSV; - is standard output", show_default=False),
+        Path | None,
+        typer.Option(dir_okay=False, allow_dash=True, help="Write all columns as CSV; - is standard output"),
     ] = None,
 ) -> None:
     """Rank every system of a run, single or combined, by value, interval and cost, from files alone.
@@ -275,9 +275,11 @@ def caption(
     bundle: Bundle,
     paths: AudioPaths,
     output: Annotated[
-        Path | None, typer.Option(help="Write JSON lines to this file, and no captions to the terminal")
+        Path | None, typer.Option(dir_okay=False, help="Write JSON lines to this file, and no captions to the terminal")
     ] = None,
-    submission: Annotated[Path | None, typer.Option(help="Write a DCASE Task 6 submission to this file")] = None,
+    submission: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Write a DCASE Task 6 submission to this file")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the sampling; the bundle's own when left out")] = None,
 ) -> None:
     """Caption audio files with an exported ensemble.
@@ -301,7 +303,7 @@ def retrieve(
     queries: Annotated[
         Path | None, typer.Option(help="A CSV file with a column `caption`: write a submission for all of them")
     ] = None,
-    submission: Annotated[Path, typer.Option(help="With --queries: the file of the submission")] = Path(
+    submission: Annotated[Path, typer.Option(dir_okay=False, help="With --queries: the file of the submission")] = Path(
         "submission.csv"
     ),
     captioners: AskCaptioners = True,
@@ -337,7 +339,10 @@ def evaluate(
     ],
     split: Annotated[str, typer.Argument(help="The split to evaluate on")] = "test",
     output: Annotated[
-        Path | None, typer.Option(help="Write the values to this JSON file, those of each clip to Parquet beside it")
+        Path | None,
+        typer.Option(
+            dir_okay=False, help="Write the values to this JSON file, those of each clip to Parquet beside it"
+        ),
     ] = None,
     relevance: Annotated[
         Path | None,
@@ -363,7 +368,7 @@ def evaluate(
 def fluency(
     bundle: Bundle,
     captions: Annotated[list[Path], typer.Argument(help="CSV files with Clotho's columns", show_default=False)],
-    output: Annotated[Path | None, typer.Option(help="Write the values to this JSON file")] = None,
+    output: Annotated[Path | None, typer.Option(dir_okay=False, help="Write the values to this JSON file")] = None,
 ) -> None:
     """Measure how well the fluency detector tells captions from damaged versions of them.
 

@@ -22,7 +22,7 @@ from ray_jobs.run.directory import RunDirectory
 from ray_jobs.run.entry import run_command
 from ray_jobs.run.recorded import open_run
 
-STDOUT = "-"
+STDOUT = Path("-")
 NONE = "-"
 NEEDS = "needs"
 NAME_WIDTH = 16  # characters to which names are folded at most
@@ -30,7 +30,7 @@ WIDE = Console(width=PIPE_WIDTH)  # measures a table as if there was room for al
 EXPENDABLE = (NEEDS, "training", "parameters", "s/clip", "validation")  # columns, the first to go first
 
 
-def run(source: str, overrides: list[str], extra_metrics: list[str], csv: str | None) -> None:
+def run(source: str, overrides: list[str], extra_metrics: list[str], csv: Path | None) -> None:
     """Show the systems of a run, best first, and write them as CSV where that is asked for.
 
     Args:
@@ -56,13 +56,13 @@ def run(source: str, overrides: list[str], extra_metrics: list[str], csv: str | 
         _write_csv(found, csv)
 
 
-def _write_csv(found: Leaderboard, csv: str) -> None:
+def _write_csv(found: Leaderboard, csv: Path) -> None:
     text = found.to_frame().to_csv(index=False, lineterminator="\n")
     if csv == STDOUT:
         sys.stdout.buffer.write(text.encode())
         sys.stdout.buffer.flush()
     else:
-        write_text(Path(csv), text)
+        write_text(csv, text)
 
 
 def _table(task: str, entries: list[Entry], found: Leaderboard, left_out: Collection[str] = ()) -> Table:
