@@ -66,7 +66,7 @@ def _write_csv(found: Leaderboard, csv: Path) -> None:
 
 
 def _table(task: str, entries: list[Entry], found: Leaderboard, left_out: Collection[str] = ()) -> Table:
-    """Return the table of a task, without some of its columns."""
+    """Return the table of a task, without some of its columns and those in which no system has anything."""
     metric = label(entries[0].metric)
     own = [metric for metric in found.extra_metrics if any(metric in entry.extra for entry in entries)]
     cells: dict[str, list[str]] = {
@@ -80,13 +80,15 @@ def _table(task: str, entries: list[Entry], found: Leaderboard, left_out: Collec
         "Pareto": ["*" if entry.pareto else "" for entry in entries],
         NEEDS: [" ".join(entry.members) for entry in entries],
     }
+    cells = {title: column for title, column in cells.items() if {*column} - {NONE, ""}}
     shown = {title: column for title, column in cells.items() if title not in left_out}
+    unshown = [title for title in left_out if title in cells]
     table = Table(
         Column(task, overflow="fold", min_width=NAME_WIDTH),
         *(Column(title, justify="right", no_wrap=True) for title in shown if title != NEEDS),
         *(Column(title, overflow="fold", min_width=NAME_WIDTH) for title in shown if title == NEEDS),
         box=None,
-        title=f"{task} by {metric}" + (f" (--csv has {', '.join(left_out)})" if left_out else ""),
+        title=f"{task} by {metric}" + (f" (--csv has {', '.join(unshown)})" if unshown else ""),
         title_justify="left",
     )
     for entry, *row in zip(entries, *shown.values(), strict=True):
