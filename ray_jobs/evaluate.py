@@ -16,8 +16,9 @@ import pandas as pd
 from corpora.folder import read_folder
 from corpora.relevance import read_relevance
 from corpora.table import CorpusError, CorpusTable
-from models.ensemble.bundle import BundleManifest, Ensemble
+from models.ensemble.bundle import Ensemble
 from models.ensemble.index import AudioIndex
+from models.ensemble.manifest import BundleManifest
 from models.errors import InputError
 from models.files import write_frame, write_json
 from models.metrics.captions import CaptionScores, best_preprocessing, caption_values

@@ -17,8 +17,9 @@ from typing import Any
 from safetensors.numpy import save_file
 
 from models.codec.base import Codec, load_codec
-from models.ensemble.bundle import MANIFEST, REFERENCES, BundleManifest
+from models.ensemble.bundle import REFERENCES
 from models.ensemble.captioner_fusion import FusionWithCaptioners
+from models.ensemble.manifest import MANIFEST, BundleManifest
 from models.ensemble.reranking import Reranking
 from models.ensemble.retrieval_fusion import RetrievalFusion
 from models.ensemble.scores.registry import needs_references

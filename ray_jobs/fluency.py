@@ -11,7 +11,7 @@ from typing import Any
 
 from corpora.csv_files import read_captions
 from models.device import available_device
-from models.ensemble.bundle import read_manifest
+from models.ensemble.manifest import read_manifest
 from models.files import CheckpointError, write_json
 from models.fluency.detector import FluencyDetector, detection
 from ray_jobs.inference.output import print_data

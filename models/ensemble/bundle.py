@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
@@ -25,59 +23,21 @@ from ..fluency.detector import FluencyDetector
 from ..generation.candidates import Decoding
 from ..generation.proposals import ClipInputs, propose
 from ..normal_form import normal_form
-from ..records import parse_record
 from ..retriever.model import Retriever
-from ..settings import BeamConfig, LogMelConfig, SamplingConfig, TokenEnsembleConfig
 from .candidate_table import CandidateTable, score_candidates
 from .captioner_fusion import LIKELIHOOD, FusionWithCaptioners
 from .index import LARGE, RECORD, AudioIndex
-from .reranking import Reranking
+from .manifest import BundleManifest, read_manifest
 from .retrieval_columns import CaptionerColumns, keep_for_captioners
-from .retrieval_fusion import RetrievalFusion
-from .scores.base import MemberNames, Scorers, weight_name
-from .scores.registry import captioners_asked, compares_candidates, needed_columns, needs_references, score_columns
+from .scores.base import Scorers, weight_name
+from .scores.registry import captioners_asked, compares_candidates, needs_references
 
-FORMAT = 1
-MANIFEST = "bundle.json"
 INDEX = "index"  # directory in the bundle
 REFERENCES = "references.safetensors"  # of the bundle, where its weights need them: by retriever, [R, D]
 
 
 class QueryError(InputError, ValueError):
     """A query cannot be answered: it is blank, or there is nothing to search in."""
-
-
-class BundleManifest(BaseModel):
-    """bundle.json: the members, how they are combined, and where all of it is from."""
-
-    model_config = ConfigDict(extra="forbid")
-    format: int = FORMAT
-    retrievers: list[str]
-    captioners: dict[str, str | list[str]] = Field(
-        description="name to the retriever, or retrievers, whose audio_embedding it reads"
-    )
-    fluency_detector: str | None
-    codebooks: int
-    log_mel: LogMelConfig
-    max_duration_s: float
-    sampling: SamplingConfig
-    beam: BeamConfig
-    token_ensembles: dict[str, TokenEnsembleConfig] = {}
-    reranking: Reranking
-    retrieval: RetrievalFusion
-    retrieval_with_captioners: FusionWithCaptioners | None = Field(
-        None, description="where captioners help to retrieve; `retrieval` is for going without them"
-    )
-    seed: int
-    provenance: dict[str, Any]
-
-    def names(self) -> MemberNames:
-        """Return the members that scores of candidates are named after."""
-        return MemberNames(self.retrievers, [*self.captioners], [*self.captioners, *self.token_ensembles])
-
-    def needed_columns(self) -> list[str]:
-        """Return the scores of candidates that the reranking needs."""
-        return needed_columns(self.names(), self.reranking.weights)
 
 
 @dataclass(frozen=True)
@@ -392,24 +352,3 @@ def read_references(bundle: Path) -> dict[str, np.ndarray]:
             f"{path}: {error}; expected the audio embeddings that rank scores compare with; export the run again"
         ) from error
     return found
-
-
-def read_manifest(bundle: Path) -> BundleManifest:
-    """Read bundle.json.
-
-    Raises:
-        CheckpointError: if it is missing, damaged, or of a format that this version does not read; naming a score that
-            it weighs and this version does not have.
-    """
-    path = bundle / MANIFEST
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; expected a bundle made by `enclap export`")
-    remedy = "export the run again with this version, or load the bundle with the version that made it"
-    manifest = parse_record(BundleManifest, path.read_bytes(), path, remedy, FORMAT)
-    known = [weight_name(column) for column in score_columns(manifest.names())]
-    if unknown := [name for name in manifest.reranking.weights if name not in known]:
-        raise CheckpointError(
-            f"{path}: reranking.weights: found {', '.join(unknown)}, expected scores of this version and bundle: "
-            f"{', '.join(known)}; {remedy}"
-        )
-    return manifest

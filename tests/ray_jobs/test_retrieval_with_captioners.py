@@ -13,6 +13,7 @@ from models.ensemble import bundle
 from models.ensemble.bundle import Ensemble
 from models.ensemble.captioner_fusion import FusionWithCaptioners
 from models.ensemble.index import RECORD, AudioIndex
+from models.ensemble.manifest import MANIFEST
 from models.errors import InputError
 from models.files import CheckpointError
 from models.metrics.retrieval import pessimistic_ranks
@@ -110,9 +111,9 @@ def test_a_bundle_ranks_as_combine_reports(exported: Path, experiment: Experimen
 
 
 def test_captions_alone_need_no_captioner_to_answer_a_query(exported: Path, experiment: Experiment) -> None:
-    content = json.loads((exported / bundle.MANIFEST).read_text())
+    content = json.loads((exported / MANIFEST).read_text())
     content["retrieval_with_captioners"]["weights"] = {RETRIEVERS[0]: 0.5, f"{RETRIEVERS[0]}/captions": 0.5}
-    (exported / bundle.MANIFEST).write_text(json.dumps(content))
+    (exported / MANIFEST).write_text(json.dumps(content))
     ensemble = Ensemble.load(exported, device="cpu")
     index(ensemble, experiment)
     ensemble.save_index()
