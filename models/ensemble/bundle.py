@@ -180,7 +180,7 @@ class Ensemble:
         return ensemble
 
     def caption(self, sources: Sequence[AudioSource], seed: int | None = None) -> list[Caption]:
-        """Caption audio: paths, bytes, open files, or samples with their rate. None depends on the others.
+        """Caption audio: paths, bytes, open files, or samples with their rate. No caption depends on the other audio.
 
         Raises:
             AudioError: naming the one that cannot be read.
