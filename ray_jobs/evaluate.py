@@ -15,18 +15,19 @@ import pandas as pd
 
 from corpora.folder import read_folder
 from corpora.relevance import read_relevance
-from corpora.table import CorpusError, CorpusTable
+from corpora.table import CorpusTable
+from models.commands.audio_files import read_in_batches
+from models.commands.output import print_data
+from models.commands.retrieve import say_cost
+from models.console import count, say
 from models.ensemble.bundle import Ensemble
 from models.ensemble.index import AudioIndex
 from models.ensemble.manifest import BundleManifest
-from models.errors import InputError
+from models.errors import CorpusError, InputError
 from models.files import write_frame, write_json
 from models.metrics.captions import CaptionScores, best_preprocessing, caption_values
 from models.metrics.retrieval import ApOver, flatten_captions, relevant_of, retrieval_values_in_blocks
-from ray_jobs.inference.audio_files import read_in_batches
-from ray_jobs.inference.output import print_data
-from ray_jobs.inference.ranking import embed_texts, padded, ranking_values, rows_of, say_cost
-from ray_jobs.run.console import count, say
+from ray_jobs.inference.ranking import embed_texts, padded, ranking_values, rows_of
 from ray_jobs.run.directory import commit, package_versions
 from ray_jobs.run.entry import run_command
 

@@ -13,11 +13,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
 
+from models.console import PIPE_WIDTH, console, messages, show, spell_duration
 from models.files import write_text
 from ray_jobs.reporting.charts import label
 from ray_jobs.reporting.leaderboard import Entry, Leaderboard, read_leaderboard
 from ray_jobs.results.time_limit import without_left_out
-from ray_jobs.run.console import PIPE_WIDTH, console, messages, show, spell_duration
 from ray_jobs.run.directory import RunDirectory
 from ray_jobs.run.entry import run_command
 from ray_jobs.run.recorded import open_run

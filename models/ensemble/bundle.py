@@ -12,7 +12,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from ..audio import load_audio, read_duration, to_int16
+from ..audio import to_int16
+from ..audio_sources import AudioSource, index_names, recordings
 from ..captioner.model import Captioner, conditioning
 from ..codec.base import Codec, load_codec
 from ..device import available_device
@@ -82,7 +83,7 @@ class Clip:
 class Ensemble:
     """The members of a bundle, and the index of the files that it searches. Made by `Ensemble.load`.
 
-    Retrievers are loaded with it, all else when first used: who only retrieves needs neither captioners nor codec.
+    Everything is loaded when first used: who only retrieves needs neither captioners nor codec.
 
     Attributes:
         ask_captioners: whether captioners help to retrieve and what they need is indexed. An index that was begun
@@ -94,7 +95,6 @@ class Ensemble:
     ) -> None:
         self.manifest, self.directory, self.device = manifest, directory, torch.device(device)
         self.ask_captioners = ask_captioners and manifest.retrieval_with_captioners is not None
-        self.retrievers = {name: Retriever.load(self._member(name)).to(device) for name in manifest.retrievers}
         self.audio_index = AudioIndex()
 
     @cached_property
@@ -104,6 +104,10 @@ class Ensemble:
     @cached_property
     def log_mel(self) -> LogMel:
         return LogMel(self.manifest.log_mel).to(self.device)
+
+    @cached_property
+    def retrievers(self) -> dict[str, Retriever]:
+        return {name: Retriever.load(self._member(name)).to(self.device) for name in self.manifest.retrievers}
 
     @cached_property
     def captioners(self) -> dict[str, Captioner]:
@@ -139,22 +143,26 @@ class Ensemble:
             ensemble.load_index(Path(directory) / INDEX)
         return ensemble
 
-    def caption(self, paths: Sequence[str | Path], seed: int | None = None) -> list[Caption]:
-        """Caption audio files; the result for a file does not depend on the others.
+    def caption(self, sources: Sequence[AudioSource], seed: int | None = None) -> list[Caption]:
+        """Caption audio: paths, bytes, open files, or samples with their rate. No caption depends on the other audio.
 
         Raises:
-            AudioError: naming the file that cannot be read.
+            AudioError: naming the one that cannot be read.
         """
-        return self.caption_clips(self.read(paths), seed) if paths else []
+        return self.caption_clips(self.read(sources), seed) if sources else []
 
-    def index(self, paths: Sequence[str | Path]) -> None:
-        """Add audio files to those that `retrieve` searches; a path that is indexed already is replaced.
+    def index(self, sources: Sequence[AudioSource], names: Sequence[str] | None = None) -> None:
+        """Add audio to that which `retrieve` searches; what has a name that is indexed already replaces that.
+
+        Args:
+            names: under which `retrieve` returns them; their paths when left out.
 
         Raises:
-            AudioError: naming the file that cannot be read.
+            AudioError: naming the one that cannot be read.
+            InputError: without `names`, if there is audio that has no path; or they are not as many.
         """
-        if paths:
-            self.index_clips(paths, self.read(paths))
+        if sources:
+            self.index_clips(index_names(sources, names), self.read(sources))
 
     def index_clips(self, paths: Sequence[str | Path], clips: Sequence[Clip]) -> None:
         """Index clips by their features; see `index`."""
@@ -249,23 +257,22 @@ class Ensemble:
         captioners = self.manifest.captioners if self.ask_captioners else ()
         of_retrievers, of_captioners = (
             {name: sha256_of(self._member(name) / "model.safetensors") for name in names}
-            for names in (self.retrievers, captioners)
+            for names in (self.manifest.retrievers, captioners)
         )
         return of_retrievers, of_captioners
 
-    def read(self, paths: Sequence[str | Path]) -> list[Clip]:
-        """Decode files and compute their codes and log-mels, exactly as `enclap prepare` does.
+    def read(self, sources: Sequence[AudioSource]) -> list[Clip]:
+        """Decode audio and compute its codes and log-mels, exactly as `enclap prepare` does.
 
         Raises:
-            AudioError: naming the file that cannot be read.
+            AudioError: naming the one that cannot be read.
         """
-        longest = self.manifest.max_duration_s
-        waveforms = [load_audio(Path(path), self.codec.sample_rate, longest) for path in paths]
-        heard = [load_audio(Path(path), self.manifest.log_mel.sample_rate, longest) for path in paths]
-        log_mels = self.log_mel.of_clips(heard)
-        durations = [read_duration(path) for path in paths]
+        longest, files = self.manifest.max_duration_s, recordings(sources)
+        waveforms = [file.samples(self.codec.sample_rate, longest) for file in files]
+        log_mels = self.log_mel.of_clips([file.samples(self.manifest.log_mel.sample_rate, longest) for file in files])
+        durations = [file.duration_s() for file in files]
         rates = {rate for one in self.retrievers.values() if (rate := one.waveform_rate)}
-        kept = [{rate: to_int16(load_audio(Path(path), rate, longest)) for rate in rates} for path in paths]
+        kept = [{rate: to_int16(file.samples(rate, longest)) for rate in rates} for file in files]
         return [Clip(*row) for row in zip(self.codec.encode(waveforms), log_mels, durations, kept, strict=True)]
 
     def limits_s(self, captioning: bool = True) -> dict[str, float]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.fingerprint import fingerprint
 from ray_jobs.experiment.codec_config import CodecExperiment
-from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.experiment.training_config import Resources, Training
 from ray_jobs.training.job import TrainingJob
 

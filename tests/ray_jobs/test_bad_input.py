@@ -9,7 +9,7 @@ import pytest
 import ray
 import soundfile
 
-from corpora.table import CorpusError
+from models.errors import CorpusError
 from ray_jobs import cli, prepare, train
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.loading import load_experiment

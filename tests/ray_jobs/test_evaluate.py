@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from corpora.table import QUARANTINE_COLUMNS, CorpusError, CorpusTable, clip_frame
+from corpora.table import QUARANTINE_COLUMNS, CorpusTable, clip_frame
 from models.ensemble.retrieval_fusion import RetrievalFusion
+from models.errors import CorpusError
 from models.metrics.retrieval import NONE, flatten_captions, relevant_of, retrieval_values, retrieval_values_in_blocks
 from models.retriever.model import negative_distances
 from ray_jobs.evaluate import Relevance

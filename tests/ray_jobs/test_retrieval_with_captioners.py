@@ -9,6 +9,9 @@ import pandas as pd
 import pytest
 
 from corpora.table import CorpusTable, clip_frame
+from models.commands import index as index_job
+from models.commands import retrieve
+from models.commands.retrieve import say_cost
 from models.ensemble import bundle
 from models.ensemble.bundle import Ensemble
 from models.ensemble.captioner_fusion import FusionWithCaptioners
@@ -17,11 +20,9 @@ from models.ensemble.manifest import MANIFEST
 from models.errors import InputError
 from models.files import CheckpointError
 from models.metrics.retrieval import pessimistic_ranks
-from ray_jobs import cli, combine, evaluate, export, retrieve
-from ray_jobs import index as index_job
+from ray_jobs import cli, combine, evaluate, export
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.features.dataset import read_features
-from ray_jobs.inference.ranking import say_cost
 from ray_jobs.results.best import BestRetrieval, CaptionerWeights, ColumnCosts
 from ray_jobs.run.directory import RunDirectory
 from ray_jobs.tuning.trained_members import TrainedMembers

@@ -1,7 +1,7 @@
 """What a result depends on."""
 
+from models.fingerprint import fingerprint
 from models.settings import AudioEncoderConfig
-from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.experiment.member_config import FluencyDetectorMember
 from ray_jobs.experiment.training_config import Training

@@ -9,10 +9,10 @@ import pytest
 import soundfile
 
 from models.codec.base import load_codec
+from models.commands.audio_files import SHOWN, find_audio, read_in_batches
 from models.encoders.log_mel import LogMel
 from models.ensemble import Ensemble
 from models.settings import LogMelConfig
-from ray_jobs.inference.audio_files import SHOWN, find_audio, read_in_batches
 
 RATE = 16_000
 FRONT_END = LogMelConfig(sample_rate=RATE, n_fft=512, hop_length=160, n_mels=16, f_min=50, f_max=8000)
