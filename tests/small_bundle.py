@@ -10,7 +10,7 @@ import torch
 
 from models.captioner.model import Captioner
 from models.codec.base import load_codec
-from models.ensemble.bundle import MANIFEST, BundleManifest
+from models.ensemble.manifest import MANIFEST, BundleManifest
 from models.ensemble.reranking import Reranking
 from models.ensemble.retrieval_fusion import RetrievalFusion
 from models.files import sha256_of
