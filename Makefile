@@ -1,4 +1,4 @@
-.PHONY: demo rehearsal test test-all test-gpu lint docs clean clean-demo
+.PHONY: demo rehearsal test test-all test-gpu lint docs wheel clean clean-demo
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3.11
@@ -37,9 +37,18 @@ lint: .venv/.installed
 docs: .venv/.installed
 	$(BIN)/mkdocs build --strict
 
+# The inference library: models/ alone, as the package `enclap`. It is laid out anew, so that nothing old is built into it.
+wheel: .venv/.installed
+	rm -rf build/wheel
+	mkdir -p build/wheel
+	cp -R deploy/wheel/. build/wheel
+	cp LICENSE build/wheel
+	cp -R models build/wheel/enclap
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist build/wheel
+
 # Only what the targets above made: data/ and runs/ are the user's.
 clean:
-	rm -rf .venv build site htmlcov *.egg-info .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*
+	rm -rf .venv build dist site htmlcov *.egg-info .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*
 	find $(PACKAGES) -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # The corpus and the run of experiments/demo.yaml.

@@ -48,7 +48,7 @@ import torch
 from claims import Claims, claim, in_turns, parser, peak_memory, show
 
 from models.encoders.log_mel import pad_log_mels
-from ray_jobs.experiment.member_config import Resources, Training
+from ray_jobs.experiment.training_config import Resources, Training
 from ray_jobs.features.dataset import Features, read_features
 from ray_jobs.features.files import MATRICES, write_shard
 from ray_jobs.training.batching import bucketed_batches, shuffle_in_windows

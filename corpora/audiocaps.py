@@ -12,12 +12,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from corpora.csv_files import CsvTable, read_csv
 from corpora.files import AudioFolder, find_one
 from corpora.ids import parse_youtube_name, whole_number, without_suffix
 from corpora.rows import Row, split_usable
 from corpora.settings import CorpusSettings, Split, Terms
 from corpora.table import CorpusTable
+from models.csv_files import CsvTable, read_csv
 
 _NAMES = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
 _CAPTIONS = (

@@ -8,11 +8,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from corpora.csv_files import read_csv
 from corpora.files import AudioFolder, find_one
 from corpora.rows import Row, split_usable
 from corpora.settings import CorpusSettings, Split, Terms
 from corpora.table import CorpusTable
+from models.csv_files import read_csv
 
 logger = logging.getLogger(__name__)
 

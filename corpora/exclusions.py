@@ -12,10 +12,11 @@ from typing import Any
 
 import pandas as pd
 
-from corpora.csv_files import read_csv
 from corpora.files import read_json
 from corpora.ids import known_id, parse_youtube_name
-from corpora.table import QUARANTINE_COLUMNS, CorpusError, CorpusTable
+from corpora.table import QUARANTINE_COLUMNS, CorpusTable
+from models.csv_files import read_csv
+from models.errors import CorpusError
 
 _FREESOUND_COLUMNS = ("sound_id", "freesound_id")
 _EXPECTED = '{"AudioSet": ["Y<id>.wav", ...], "FreeSound": ["<id>", ...]}'

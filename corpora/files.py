@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from corpora.table import CorpusError
+from models.errors import CorpusError
 
 _ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")
 _SEPARATORS = re.compile(r"[/\\]")

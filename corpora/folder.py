@@ -7,11 +7,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from corpora.csv_files import CsvTable, Line, read_csv
 from corpora.files import AudioFolder
 from corpora.rows import Row, ids_of, split_usable
 from corpora.settings import SPLIT_NAMES, OwnCorpusSettings, Split
-from corpora.table import CorpusError, CorpusTable
+from corpora.table import CorpusTable
+from models.csv_files import CsvTable, Line, read_csv
+from models.errors import CorpusError
 
 
 class FolderCorpus(OwnCorpusSettings):

@@ -12,7 +12,8 @@ from pydantic import Field
 from corpora.files import AudioFolder, find_one
 from corpora.rows import Row, split_usable
 from corpora.settings import CorpusSettings
-from corpora.table import CorpusError, CorpusTable
+from corpora.table import CorpusTable
+from models.errors import CorpusError
 
 _AUDIO = ("audio", "MACS/audio", "TAU-urban-acoustic-scenes-2019-development/audio")
 

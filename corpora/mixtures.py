@@ -21,7 +21,8 @@ from corpora.folder import read_folder
 from corpora.mixing import Mixture
 from corpora.rows import Row, split_usable
 from corpora.settings import OwnCorpusSettings, Terms
-from corpora.table import CorpusError, CorpusTable
+from corpora.table import CorpusTable
+from models.errors import CorpusError
 
 MAX_RATIO_DB = 5.0  # as in Wu et al.'s code: uniform between -5 and 5 dB
 _EXPECTED_REJECTED = '[{"idx": [number of the pair, place of the caption]}, ...]'

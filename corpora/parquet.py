@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from corpora.audio import parquet_clip
-from corpora.csv_files import numbered_captions
 from corpora.files import leads_out
 from corpora.rows import Row, ids_of, split_usable
 from corpora.settings import SPLIT_NAMES, OwnCorpusSettings, Split
-from corpora.table import CorpusError, CorpusTable
+from corpora.table import CorpusTable
+from models.csv_files import numbered_captions
+from models.errors import CorpusError
 
 _CAPTIONS = ("caption", "captions", "text", "raw_text")
 _IDS = ("freesound_id", "sound_id", "youtube_id")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from corpora.csv_files import Line, read_csv
-from corpora.table import CorpusError
+from models.csv_files import Line, read_csv
+from models.errors import CorpusError
 
 
 def read_relevance(path: Path) -> dict[str, dict[str, int]]:

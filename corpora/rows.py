@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from corpora.csv_files import CsvTable, Line
 from corpora.files import AudioFolder, leads_out
 from corpora.ids import known_id, without_suffix
 from corpora.table import QUARANTINE_COLUMNS, CorpusTable, clip_frame
-from corpora.text import WORD, is_unicode, printable
+from models.csv_files import CsvTable, Line
+from models.text import WORD, is_unicode, printable
 
 logger = logging.getLogger(__name__)
 

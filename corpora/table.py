@@ -7,19 +7,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from corpora.text import printable
-from models.errors import InputError
+from models.errors import CorpusError
 
 COLUMNS = ("clip_id", "path", "captions", "freesound_id", "youtube_id")
 QUARANTINE_COLUMNS = ("clip_id", "path", "reason")
-
-
-class CorpusError(InputError, ValueError):
-    """A corpus cannot be used; the message names the file, the field, what was found and what was expected."""
-
-    def __init__(self, message: str) -> None:
-        # What it quotes may not be UTF-8; the message is, so that it can be printed.
-        super().__init__(printable(message))
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,8 @@ from corpora.files import AudioFolder, find_one, read_json
 from corpora.ids import parse_youtube_name, without_suffix
 from corpora.rows import Row, split_usable
 from corpora.settings import CorpusSettings, Terms
-from corpora.table import CorpusError, CorpusTable
+from corpora.table import CorpusTable
+from models.errors import CorpusError
 
 Source = Literal["AudioSet_SL", "BBC_Sound_Effects", "FreeSound", "SoundBible"]
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from .text import printable
+
 
 class InputError(Exception):
     """A file, setting or argument cannot be used; the message names it, what was found and what was expected.
 
     Commands end with exit code 2, and no work is lost.
     """
+
+
+class CorpusError(InputError, ValueError):
+    """A corpus, or a file of captions, cannot be used; the message names the file, what was found and expected."""
+
+    def __init__(self, message: str) -> None:
+        # What it quotes may not be UTF-8; the message is, so that it can be printed.
+        super().__init__(printable(message))
 
 
 class TooFewClipsError(InputError, ValueError):

@@ -5,29 +5,18 @@ Commands are imported by name when they run, so that `enclap --help` and `enclap
 
 from __future__ import annotations
 
-import os
-import sys
-import warnings
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from models.errors import InputError
+from models.commands.cli import AskCaptioners, Bundle, caption, index, make_app, retrieve, run_app
 
 if TYPE_CHECKING:
     from ray_jobs.experiment.config import Experiment
 
-app = typer.Typer(
-    name="enclap",
-    help="Train, search, combine, export and use ensembles of audio captioners and retrievers.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
+app = make_app("Train, search, combine, export and use ensembles of audio captioners and retrievers.")
 
 ExperimentFile = Annotated[
     Path, typer.Argument(metavar="FILE", help="The experiment, such as experiments/demo.yaml", show_default=False)
@@ -54,25 +43,6 @@ CodecFile = Annotated[
 CodecOverrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Replace fields of the file: epochs=16 seed=1")
 ]
-Bundle = Annotated[Path, typer.Argument(help="The directory that `enclap export` wrote", show_default=False)]
-AudioPaths = Annotated[list[Path], typer.Argument(help="Audio files, or directories of them", show_default=False)]
-AskCaptioners = Annotated[
-    bool, typer.Option("--captioners/--no-captioners", help="Let captioners help to retrieve, where the bundle does")
-]
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"enclap-ensemble {version('enclap-ensemble')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    show_version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit")
-    ] = False,
-) -> None: ...
 
 
 @app.command()
@@ -222,8 +192,8 @@ def leaderboard(
         str, typer.Option(help="Further metrics, comma-separated: spider,fense,r@1", show_default=False)
     ] = "",
     csv: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Write all columns as CSV; - is standard output", show_default=False),
+        Path | None,
+        typer.Option(dir_okay=False, allow_dash=True, help="Write all columns as CSV; - is standard output"),
     ] = None,
 ) -> None:
     """Rank every system of a run, single or combined, by value, interval and cost, from files alone.
@@ -270,62 +240,8 @@ def train_codec(experiment: CodecFile, overrides: CodecOverrides = None) -> None
         _job("train_codec").run(loaded)
 
 
-@app.command()
-def caption(
-    bundle: Bundle,
-    paths: AudioPaths,
-    output: Annotated[
-        Path | None, typer.Option(help="Write JSON lines to this file, and no captions to the terminal")
-    ] = None,
-    submission: Annotated[Path | None, typer.Option(help="Write a DCASE Task 6 submission to this file")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the sampling; the bundle's own when left out")] = None,
-) -> None:
-    """Caption audio files with an exported ensemble.
-
-    Example: [bold]enclap caption runs/demo/bundle recording.wav field_recordings/ --output captions.jsonl[/bold]
-
-    Example: [bold]enclap caption runs/demo/bundle clotho_analysis/ --submission out.csv[/bold]
-    """
-    _job("caption").run(bundle, paths, output, submission, seed)
-
-
-@app.command()
-def retrieve(
-    bundle: Bundle,
-    query: Annotated[str, typer.Argument(help="A text; with --queries, an audio path", show_default=False)],
-    paths: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Audio files, or directories of them; the index of the bundle when left out"),
-    ] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="Number of files to list")] = 10,
-    queries: Annotated[
-        Path | None, typer.Option(help="A CSV file with a column `caption`: write a submission for all of them")
-    ] = None,
-    submission: Annotated[Path, typer.Option(help="With --queries: the file of the submission")] = Path(
-        "submission.csv"
-    ),
-    captioners: AskCaptioners = True,
-) -> None:
-    """Find the audio files that fit a text best, or write a DCASE Task 8 submission.
-
-    Example: [bold]enclap retrieve runs/demo/bundle "a dog barks in the rain" field_recordings/[/bold]
-
-    Example: [bold]enclap retrieve runs/demo/bundle audio/ --queries captions.csv --submission out.csv[/bold]
-    """
-    job = _job("retrieve")
-    if queries:
-        job.submit(bundle, queries, [Path(query), *(paths or [])], submission, captioners)
-    else:
-        job.run(bundle, query, paths or [], top_k, captioners)
-
-
-@app.command()
-def index(bundle: Bundle, paths: AudioPaths, captioners: AskCaptioners = True) -> None:
-    """Add audio files to the bundle's index, which `enclap retrieve` searches when it is given no files.
-
-    Example: [bold]enclap index runs/demo/bundle field_recordings/[/bold]
-    """
-    _job("index").run(bundle, paths, captioners)
+for of_bundle in (caption, retrieve, index):  # the same as of the inference library
+    app.command()(of_bundle)
 
 
 @app.command()
@@ -337,7 +253,10 @@ def evaluate(
     ],
     split: Annotated[str, typer.Argument(help="The split to evaluate on")] = "test",
     output: Annotated[
-        Path | None, typer.Option(help="Write the values to this JSON file, those of each clip to Parquet beside it")
+        Path | None,
+        typer.Option(
+            dir_okay=False, help="Write the values to this JSON file, those of each clip to Parquet beside it"
+        ),
     ] = None,
     relevance: Annotated[
         Path | None,
@@ -347,6 +266,7 @@ def evaluate(
         Literal["cutoff", "all"],
         typer.Option(help="Average precision at k of a query with more than k right clips is over k, or all of them"),
     ] = "cutoff",
+    captioners: AskCaptioners = True,
 ) -> None:
     """Compute captioning and retrieval metrics of an exported ensemble on a corpus.
 
@@ -354,14 +274,15 @@ def evaluate(
 
     Example: [bold]enclap evaluate BUNDLE data/clotho evaluation --relevance metadata_eval.csv[/bold]
     """
-    _job("evaluate").run(bundle, root, split, output, relevance, ap_over)
+    job = _job("evaluate")
+    job.run(bundle, root, split, output, job.Relevance(relevance, ap_over), captioners)
 
 
 @app.command()
 def fluency(
     bundle: Bundle,
     captions: Annotated[list[Path], typer.Argument(help="CSV files with Clotho's columns", show_default=False)],
-    output: Annotated[Path | None, typer.Option(help="Write the values to this JSON file")] = None,
+    output: Annotated[Path | None, typer.Option(dir_okay=False, help="Write the values to this JSON file")] = None,
 ) -> None:
     """Measure how well the fluency detector tells captions from damaged versions of them.
 
@@ -371,21 +292,8 @@ def fluency(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command. Exit codes: 0 done; 1 failed while running; 2 the input or config cannot be used."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch|audiotools|ray")  # of others' code
-    try:
-        typer.main.get_command(app)(args=arguments, prog_name="enclap", standalone_mode=True)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; the same command resumes", file=sys.stderr)
-        sys.exit(1)
-    except Exception as error:
-        if os.environ.get("ENCLAP_TRACEBACK"):
-            raise
-        print(f"error: {error}\n(ENCLAP_TRACEBACK=1 shows where; the same command resumes)", file=sys.stderr)
-        sys.exit(1)
+    """Run a command; see `run_app`."""
+    run_app(app, arguments)
 
 
 def _run(job: str, file: Path, overrides: list[str] | None, look_only: bool = False, **options: Any) -> None:

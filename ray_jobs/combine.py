@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import ray
 
+from models.console import say
 from models.ensemble.candidate_table import CandidateTable
 from models.ensemble.reranking import Reranking
 from models.ensemble.retrieval_fusion import RetrievalFusion
@@ -46,7 +47,6 @@ from ray_jobs.results.metrics import (
 )
 from ray_jobs.results.time_limit import without_left_out
 from ray_jobs.run import storage
-from ray_jobs.run.console import say
 from ray_jobs.run.directory import RunDirectory, commit, is_done, mark_done, package_versions, require
 from ray_jobs.run.entry import run_command
 from ray_jobs.tuning.candidate_store import resources

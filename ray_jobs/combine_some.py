@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import ray
 
+from models.console import say
 from models.ensemble.candidate_table import CandidateTable, ValuedTable
 from models.files import write_frame
 from models.metrics.bootstrap import paired_bootstrap
@@ -25,7 +26,6 @@ from ray_jobs.results.some_members import SomeCaptioning, SomeMembersMetrics, So
 from ray_jobs.results.table import read_table
 from ray_jobs.results.time_limit import refuse_left_out, without_left_out
 from ray_jobs.run import storage
-from ray_jobs.run.console import say
 from ray_jobs.run.directory import RunDirectory, mark_done, require
 from ray_jobs.tuning.candidate_store import resources
 from ray_jobs.tuning.inner_search import reranking_options

@@ -12,9 +12,9 @@ from dataclasses import asdict
 
 from rich.table import Column, Table
 
+from models.console import say, show
 from ray_jobs.diagnosis.finding import Finding
 from ray_jobs.experiment.config import Experiment
-from ray_jobs.run.console import say, show
 from ray_jobs.run.entry import run_command
 
 SHOWN = 5  # settings of an experiment that lack something, in the message

@@ -6,7 +6,7 @@ Example: enclap evaluate runs/demo/bundle data/soundscapes-demo test
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,17 +15,19 @@ import pandas as pd
 
 from corpora.folder import read_folder
 from corpora.relevance import read_relevance
-from corpora.table import CorpusError, CorpusTable
-from models.ensemble.bundle import BundleManifest, Ensemble
+from corpora.table import CorpusTable
+from models.commands.audio_files import read_in_batches
+from models.commands.output import print_data
+from models.commands.retrieve import say_cost
+from models.console import count, say
+from models.ensemble.bundle import Ensemble
 from models.ensemble.index import AudioIndex
-from models.errors import InputError
+from models.ensemble.manifest import BundleManifest
+from models.errors import CorpusError, InputError
 from models.files import write_frame, write_json
 from models.metrics.captions import CaptionScores, best_preprocessing, caption_values
 from models.metrics.retrieval import ApOver, flatten_captions, relevant_of, retrieval_values_in_blocks
-from ray_jobs.inference.audio_files import read_in_batches
-from ray_jobs.inference.output import print_data
-from ray_jobs.inference.ranking import embed_texts, padded, ranking_values, rows_of, say_cost
-from ray_jobs.run.console import count, say
+from ray_jobs.inference.ranking import embed_texts, padded, ranking_values, rows_of
 from ray_jobs.run.directory import commit, package_versions
 from ray_jobs.run.entry import run_command
 
@@ -36,47 +38,56 @@ Values = dict[str, dict[str, float]]
 class Relevance:
     """The files that are right for each of some queries, and how average precision counts them."""
 
-    path: Path | None = None
+    path: Path | None = None  # a file that says which clips are right for a query (`corpora.relevance`)
+    ap_over: ApOver = "cutoff"  # divides average precision of queries with more right clips than the cut-off
     right: dict[str, dict[str, int]] = field(default_factory=dict)  # by query: names of files, and the line of each
-    ap_over: ApOver = "cutoff"
 
-    @classmethod
-    def read(cls, path: Path, ap_over: ApOver, table: CorpusTable) -> Relevance:
-        """Read a relevance file of a corpus.
+    def __post_init__(self) -> None:
+        if self.path is None and self.ap_over != "cutoff":
+            raise InputError("--ap-over: is for the queries of --relevance; name a file, or leave it out")
+
+    def read(self, table: CorpusTable) -> Relevance:
+        """Return it with what its file, if any, says of a corpus.
 
         Raises:
             CorpusError: as of `read_relevance`, or a line names a file that is not in the split.
         """
-        right = read_relevance(path)
+        if self.path is None:
+            return self
+        right = read_relevance(self.path)
         known = {Path(file).name for file in (*table.clips["path"], *table.quarantine["path"])}
         for names in right.values():
             for name, line in names.items():
                 if name not in known:
-                    raise CorpusError(f"{path}, line {line}: {name!r} is not among the {len(known)} clips of the split")
-        return cls(path, right, ap_over)
+                    raise CorpusError(
+                        f"{self.path}, line {line}: {name!r} is not among the {len(known)} clips of the split"
+                    )
+        return replace(self, right=right)
 
 
 def run(
-    bundle: Path, root: Path, split: str, output: Path | None, relevance: Path | None = None, ap_over: ApOver = "cutoff"
+    bundle: Path,
+    root: Path,
+    split: str,
+    output: Path | None,
+    relevance: Relevance | None = None,
+    captioners: bool = True,
 ) -> None:
     """Caption every clip, rank clips for every caption and captions for every clip, and print the values.
 
     Args:
         root: the corpus, with ROOT/SPLIT.csv and ROOT/SPLIT/*.wav.
         output: for the values as JSON, and beside it, as Parquet, those of single clips.
-        relevance: a file that says which clips are right for a query (`corpora.relevance`).
-        ap_over: what average precision is divided by, of queries with more right clips than the cut-off.
+        relevance: further queries, whose file is not read yet.
+        captioners: whether they may help to retrieve, where the bundle weighs them.
 
     Raises:
         CorpusError: the corpus has no usable clip, or the relevance file does not fit it.
         CheckpointError: the bundle cannot be loaded.
-        InputError: `ap_over` without `relevance`.
     """
-    if relevance is None and ap_over != Relevance().ap_over:
-        raise InputError("--ap-over: is for the queries of --relevance; name a file, or leave it out")
     table = _usable_clips(root, split)
-    right = Relevance.read(relevance, ap_over, table) if relevance else Relevance()
-    ensemble = Ensemble.load(bundle)
+    right = relevance.read(table) if relevance else Relevance()
+    ensemble = Ensemble.load(bundle, ask_captioners=captioners)
     predicted = _index_and_caption(ensemble, [Path(path) for path in table.clips["path"]])
     captioned = table.clips.set_index("path").loc[ensemble.audio_index.paths]
     references = captioned["captions"].tolist()

@@ -17,16 +17,18 @@ from typing import Any
 from safetensors.numpy import save_file
 
 from models.codec.base import Codec, load_codec
-from models.ensemble.bundle import MANIFEST, REFERENCES, BundleManifest
+from models.console import say
+from models.ensemble.bundle import REFERENCES
 from models.ensemble.captioner_fusion import FusionWithCaptioners
+from models.ensemble.manifest import MANIFEST, BundleManifest
 from models.ensemble.reranking import Reranking
 from models.ensemble.retrieval_fusion import RetrievalFusion
 from models.ensemble.scores.registry import needs_references
 from models.files import atomic_directory, sha256_of, write_json, write_text
+from models.fingerprint import fingerprint
 from models.retriever.collapse import collapse_warnings
 from models.settings import SamplingConfig
 from ray_jobs.experiment.config import ConfigError, Experiment
-from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.experiment.licences import check_commercial, corpus_uses, research_only
 from ray_jobs.experiment.member_config import CaptionerMember, FluencyDetectorMember
 from ray_jobs.experiment.spelling import unknown
@@ -36,7 +38,6 @@ from ray_jobs.results.metrics import EnsembleMetrics
 from ray_jobs.results.some_members import SomeMembersMetrics
 from ray_jobs.results.time_limit import refuse_left_out, without_left_out
 from ray_jobs.run import storage
-from ray_jobs.run.console import say
 from ray_jobs.run.directory import MARKER, RunDirectory, commit, is_done, mark_done, package_versions, require
 from ray_jobs.run.entry import run_command
 from ray_jobs.run.log import LOG

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from corpora.csv_files import read_captions
+from models.commands.output import print_data
+from models.console import say
+from models.csv_files import read_captions
 from models.device import available_device
-from models.ensemble.bundle import read_manifest
+from models.ensemble.manifest import read_manifest
 from models.files import CheckpointError, write_json
 from models.fluency.detector import FluencyDetector, detection
-from ray_jobs.inference.output import print_data
 from ray_jobs.results.metrics import EnsembleMetrics
-from ray_jobs.run.console import say
 from ray_jobs.run.entry import run_command
 
 SYNTHETIC = "soundscapes"  # the kind of the built-in corpus

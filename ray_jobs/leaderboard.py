@@ -13,16 +13,16 @@ import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
 
+from models.console import PIPE_WIDTH, console, messages, show, spell_duration
 from models.files import write_text
 from ray_jobs.reporting.charts import label
 from ray_jobs.reporting.leaderboard import Entry, Leaderboard, read_leaderboard
 from ray_jobs.results.time_limit import without_left_out
-from ray_jobs.run.console import PIPE_WIDTH, console, messages, show, spell_duration
 from ray_jobs.run.directory import RunDirectory
 from ray_jobs.run.entry import run_command
 from ray_jobs.run.recorded import open_run
 
-STDOUT = "-"
+STDOUT = Path("-")
 NONE = "-"
 NEEDS = "needs"
 NAME_WIDTH = 16  # characters to which names are folded at most
@@ -30,7 +30,7 @@ WIDE = Console(width=PIPE_WIDTH)  # measures a table as if there was room for al
 EXPENDABLE = (NEEDS, "training", "parameters", "s/clip", "validation")  # columns, the first to go first
 
 
-def run(source: str, overrides: list[str], extra_metrics: list[str], csv: str | None) -> None:
+def run(source: str, overrides: list[str], extra_metrics: list[str], csv: Path | None) -> None:
     """Show the systems of a run, best first, and write them as CSV where that is asked for.
 
     Args:
@@ -56,17 +56,17 @@ def run(source: str, overrides: list[str], extra_metrics: list[str], csv: str | 
         _write_csv(found, csv)
 
 
-def _write_csv(found: Leaderboard, csv: str) -> None:
+def _write_csv(found: Leaderboard, csv: Path) -> None:
     text = found.to_frame().to_csv(index=False, lineterminator="\n")
     if csv == STDOUT:
         sys.stdout.buffer.write(text.encode())
         sys.stdout.buffer.flush()
     else:
-        write_text(Path(csv), text)
+        write_text(csv, text)
 
 
 def _table(task: str, entries: list[Entry], found: Leaderboard, left_out: Collection[str] = ()) -> Table:
-    """Return the table of a task, without some of its columns."""
+    """Return the table of a task, without some of its columns and those in which no system has anything."""
     metric = label(entries[0].metric)
     own = [metric for metric in found.extra_metrics if any(metric in entry.extra for entry in entries)]
     cells: dict[str, list[str]] = {
@@ -80,13 +80,15 @@ def _table(task: str, entries: list[Entry], found: Leaderboard, left_out: Collec
         "Pareto": ["*" if entry.pareto else "" for entry in entries],
         NEEDS: [" ".join(entry.members) for entry in entries],
     }
+    cells = {title: column for title, column in cells.items() if {*column} - {NONE, ""}}
     shown = {title: column for title, column in cells.items() if title not in left_out}
+    unshown = [title for title in left_out if title in cells]
     table = Table(
         Column(task, overflow="fold", min_width=NAME_WIDTH),
         *(Column(title, justify="right", no_wrap=True) for title in shown if title != NEEDS),
         *(Column(title, overflow="fold", min_width=NAME_WIDTH) for title in shown if title == NEEDS),
         box=None,
-        title=f"{task} by {metric}" + (f" (--csv has {', '.join(left_out)})" if left_out else ""),
+        title=f"{task} by {metric}" + (f" (--csv has {', '.join(unshown)})" if unshown else ""),
         title_justify="left",
     )
     for entry, *row in zip(entries, *shown.values(), strict=True):

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from models.console import say, show
 from ray_jobs import combine, export, prepare, refit, report, search, train
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.results.metrics import EnsembleMetrics, Systems
 from ray_jobs.run import storage
-from ray_jobs.run.console import say, show
 from ray_jobs.run.directory import RunDirectory
 from ray_jobs.run.entry import run_command
 from ray_jobs.training import tracking

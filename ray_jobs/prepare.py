@@ -20,17 +20,18 @@ from corpora.overlaps import find_overlaps
 from corpora.soundscapes.corpus import SoundscapesCorpus
 from corpora.soundscapes.render import write_captions, write_clip
 from corpora.soundscapes.sampling import sample_scenes
-from corpora.table import QUARANTINE_COLUMNS, CorpusError
+from corpora.table import QUARANTINE_COLUMNS
+from models.console import count, say
+from models.errors import CorpusError
 from models.files import atomic_write, write_json
+from models.fingerprint import fingerprint
 from ray_jobs.experiment.config import ConfigError, Experiment
-from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.experiment.member_config import RetrieverMember
 from ray_jobs.features.dataset import RECORD, find_shards, recorded_shards
 from ray_jobs.features.files import EARLIER_SHARDS, inputs_of_whole, read_table, shard_metadata
 from ray_jobs.features.shards import STAT_THREADS, Shard, plan_shards, write_shards
 from ray_jobs.features.waveforms import write_waveforms
 from ray_jobs.run import storage
-from ray_jobs.run.console import count, say
 from ray_jobs.run.directory import RunDirectory, is_done, mark_done
 from ray_jobs.run.entry import run_command
 from ray_jobs.run.session import check_room, gpu_share

@@ -5,9 +5,9 @@ Example: enclap refit experiments/demo.yaml refit=true
 
 from __future__ import annotations
 
+from models.console import say
 from ray_jobs import train
 from ray_jobs.experiment.config import ConfigError, Experiment
-from ray_jobs.run.console import say
 from ray_jobs.run.directory import RunDirectory, require
 from ray_jobs.run.entry import run_command
 from ray_jobs.training.refit import Refit, kept_members

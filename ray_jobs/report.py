@@ -5,12 +5,12 @@ Example: enclap report experiments/demo.yaml
 
 from __future__ import annotations
 
+from models.console import say
 from models.files import write_text
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.reporting.page import render
 from ray_jobs.results.time_limit import cut_lines, without_left_out
 from ray_jobs.run import storage
-from ray_jobs.run.console import say
 from ray_jobs.run.directory import RunDirectory, is_done, mark_done, require
 from ray_jobs.run.entry import run_command
 from ray_jobs.training.refit import finished_refit, report_inputs

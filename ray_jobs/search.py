@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from models.console import say
 from models.files import write_frame
 from models.metrics.captions import MissingPartError, missing_parts
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.results.best import BestReranking, BestSampling, SearchOutcome, SearchRecord
 from ray_jobs.results.time_limit import without_left_out
 from ray_jobs.run import storage
-from ray_jobs.run.console import say
 from ray_jobs.run.directory import RunDirectory, mark_done, require
 from ray_jobs.run.entry import run_command
 from ray_jobs.run.session import check_room

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from rich.table import Column, Table
 from rich.text import Text
 
+from models.console import console, messages, show, spell_duration, spell_exactly
 from models.records import RecordError
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.duration import spell_limit
@@ -28,7 +29,6 @@ from ray_jobs.results.member import NOT_VALIDATION, MemberMetrics, MemberProgres
 from ray_jobs.results.time_limit import left_out, without
 from ray_jobs.results.time_used import time_used
 from ray_jobs.run import storage
-from ray_jobs.run.console import console, messages, show, spell_duration, spell_exactly
 from ray_jobs.run.directory import MARKER, RunDirectory, is_done
 from ray_jobs.run.entry import run_command
 from ray_jobs.run.lock import LEASE_S, Owner, heartbeat_age_s, read_owner

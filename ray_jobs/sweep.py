@@ -27,14 +27,14 @@ import yaml
 from ray import tune
 from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 
+from models.console import say
 from models.files import atomic_directory, write_frame, write_text
+from models.fingerprint import fingerprint
 from ray_jobs.experiment.config import ConfigError, Experiment
-from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.features.dataset import require_features
 from ray_jobs.results.best import BestSweep
 from ray_jobs.results.member import MemberMetrics
 from ray_jobs.run import storage
-from ray_jobs.run.console import say
 from ray_jobs.run.directory import RunDirectory, commit, is_done, mark_done, require
 from ray_jobs.run.entry import run_command
 from ray_jobs.train import check_resources

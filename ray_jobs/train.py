@@ -13,6 +13,7 @@ from pathlib import Path
 import ray
 from rich.filesize import decimal
 
+from models.console import count, say, show, spell_exactly
 from models.metrics.captions import missing_parts
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.member_config import CaptionerMember
@@ -20,7 +21,6 @@ from ray_jobs.features.dataset import require_features
 from ray_jobs.features.embeddings import CAPTIONS, are_there, captioned_splits, embedded_splits, weights_checksum
 from ray_jobs.results.member import note_failure
 from ray_jobs.run import storage
-from ray_jobs.run.console import count, say, show, spell_exactly
 from ray_jobs.run.directory import RunDirectory, commit
 from ray_jobs.run.entry import run_command
 from ray_jobs.training import tracking

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import ray
 
+from models.console import say
 from ray_jobs.experiment.codec_config import CodecExperiment
 from ray_jobs.experiment.config import ConfigError
-from ray_jobs.run.console import say
 from ray_jobs.run.directory import commit, is_done
 from ray_jobs.run.entry import run_command
 from ray_jobs.training.codec_job import CodecJob

@@ -31,7 +31,7 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 MOST_WORDS = 1200  # of the README
 ROOMS = "benchmarks|corpora|deploy|docs|experiments|models|ray_jobs|tests|tune_spaces"
 PATH = re.compile(rf"(?<![\w/.-])(?:{ROOMS})/[\w./-]*\w(?![\w*<])")
-COMMAND = re.compile(r"(?:\benclap |-m ray_jobs\.)([a-z][a-z-]*)\b([^\n#|]*)")
+COMMAND = re.compile(r"(?:(?<!from )\benclap |-m ray_jobs\.)([a-z][a-z-]*)\b([^\n#|]*)")
 NAMED = ("corpora", "members", "token_ensembles", "custom", "sizes")  # mappings whose keys a user chooses
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 # What the files of a room may import of the house and of Ray. The scripts of benchmarks/ import each other by their
 # bare names, as Python finds them.
 MAY_IMPORT = {
-    "corpora": {"corpora", "models.audio", "models.errors", "models.files"},
+    "corpora": {"corpora", "models.audio", "models.csv_files", "models.errors", "models.files", "models.text"},
     "models": {"models"},
     "tune_spaces": {"tune_spaces", "ray.tune"},
     "ray_jobs": {"ray_jobs", "corpora", "models", "tune_spaces", "ray"},

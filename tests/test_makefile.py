@@ -27,6 +27,7 @@ BUILT = {
     ".venv/bin/python",
     ".venv/.installed",
     "build/lib/a.py",
+    "dist/enclap_ensemble-0.2.0-py3-none-any.whl",
     "enclap_ensemble.egg-info/PKG-INFO",
     "models/codec/__pycache__/a.pyc",
     "site/index.html",

@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from ..audio import load_audio, read_duration, to_int16
+from ..audio import to_int16
+from ..audio_sources import AudioSource, index_names, recordings
 from ..captioner.model import Captioner, conditioning
 from ..codec.base import Codec, load_codec
 from ..device import available_device
@@ -25,59 +24,21 @@ from ..fluency.detector import FluencyDetector
 from ..generation.candidates import Decoding
 from ..generation.proposals import ClipInputs, propose
 from ..normal_form import normal_form
-from ..records import parse_record
 from ..retriever.model import Retriever
-from ..settings import BeamConfig, LogMelConfig, SamplingConfig, TokenEnsembleConfig
 from .candidate_table import CandidateTable, score_candidates
 from .captioner_fusion import LIKELIHOOD, FusionWithCaptioners
 from .index import LARGE, RECORD, AudioIndex
-from .reranking import Reranking
+from .manifest import BundleManifest, read_manifest
 from .retrieval_columns import CaptionerColumns, keep_for_captioners
-from .retrieval_fusion import RetrievalFusion
-from .scores.base import MemberNames, Scorers, weight_name
-from .scores.registry import captioners_asked, compares_candidates, needed_columns, needs_references, score_columns
+from .scores.base import Scorers, weight_name
+from .scores.registry import captioners_asked, compares_candidates, needs_references
 
-FORMAT = 1
-MANIFEST = "bundle.json"
 INDEX = "index"  # directory in the bundle
 REFERENCES = "references.safetensors"  # of the bundle, where its weights need them: by retriever, [R, D]
 
 
 class QueryError(InputError, ValueError):
     """A query cannot be answered: it is blank, or there is nothing to search in."""
-
-
-class BundleManifest(BaseModel):
-    """bundle.json: the members, how they are combined, and where all of it is from."""
-
-    model_config = ConfigDict(extra="forbid")
-    format: int = FORMAT
-    retrievers: list[str]
-    captioners: dict[str, str | list[str]] = Field(
-        description="name to the retriever, or retrievers, whose audio_embedding it reads"
-    )
-    fluency_detector: str | None
-    codebooks: int
-    log_mel: LogMelConfig
-    max_duration_s: float
-    sampling: SamplingConfig
-    beam: BeamConfig
-    token_ensembles: dict[str, TokenEnsembleConfig] = {}
-    reranking: Reranking
-    retrieval: RetrievalFusion
-    retrieval_with_captioners: FusionWithCaptioners | None = Field(
-        None, description="where captioners help to retrieve; `retrieval` is for going without them"
-    )
-    seed: int
-    provenance: dict[str, Any]
-
-    def names(self) -> MemberNames:
-        """Return the members that scores of candidates are named after."""
-        return MemberNames(self.retrievers, [*self.captioners], [*self.captioners, *self.token_ensembles])
-
-    def needed_columns(self) -> list[str]:
-        """Return the scores of candidates that the reranking needs."""
-        return needed_columns(self.names(), self.reranking.weights)
 
 
 @dataclass(frozen=True)
@@ -122,19 +83,18 @@ class Clip:
 class Ensemble:
     """The members of a bundle, and the index of the files that it searches. Made by `Ensemble.load`.
 
-    Retrievers are loaded with it, all else when first used: who only retrieves needs neither captioners nor codec.
+    Everything is loaded when first used: who only retrieves needs neither captioners nor codec.
 
     Attributes:
-        ask_captioners: whether captioners help to retrieve and what they need is indexed, where the bundle weighs them.
-            May be set to False to do without; an index that was begun without them goes on without them.
+        ask_captioners: whether captioners help to retrieve and what they need is indexed. An index that was begun
+            without them goes on without them.
     """
 
-    ask_captioners = False
-
-    def __init__(self, manifest: BundleManifest, directory: Path, device: str | torch.device) -> None:
+    def __init__(
+        self, manifest: BundleManifest, directory: Path, device: str | torch.device, ask_captioners: bool = True
+    ) -> None:
         self.manifest, self.directory, self.device = manifest, directory, torch.device(device)
-        self.ask_captioners = manifest.retrieval_with_captioners is not None
-        self.retrievers = {name: Retriever.load(self._member(name)).to(device) for name in manifest.retrievers}
+        self.ask_captioners = ask_captioners and manifest.retrieval_with_captioners is not None
         self.audio_index = AudioIndex()
 
     @cached_property
@@ -144,6 +104,10 @@ class Ensemble:
     @cached_property
     def log_mel(self) -> LogMel:
         return LogMel(self.manifest.log_mel).to(self.device)
+
+    @cached_property
+    def retrievers(self) -> dict[str, Retriever]:
+        return {name: Retriever.load(self._member(name)).to(self.device) for name in self.manifest.retrievers}
 
     @cached_property
     def captioners(self) -> dict[str, Captioner]:
@@ -163,34 +127,42 @@ class Ensemble:
         return self.directory / "members" / name
 
     @classmethod
-    def load(cls, directory: str | Path, device: str | None = None) -> Ensemble:
+    def load(cls, directory: str | Path, device: str | None = None, ask_captioners: bool = True) -> Ensemble:
         """Load a bundle made by `enclap export`, onto the GPU if there is one and no device is given.
+
+        Args:
+            ask_captioners: let captioners help to retrieve, where the bundle weighs them. Without, nothing is read of
+                them to retrieve, nor of what the index keeps for them.
 
         Raises:
             CheckpointError: if the directory is not a bundle, or one that this version cannot read.
         """
         manifest = read_manifest(Path(directory))
-        ensemble = cls(manifest, Path(directory), device or available_device())
+        ensemble = cls(manifest, Path(directory), device or available_device(), ask_captioners)
         if (Path(directory) / INDEX / RECORD).is_file():
             ensemble.load_index(Path(directory) / INDEX)
         return ensemble
 
-    def caption(self, paths: Sequence[str | Path], seed: int | None = None) -> list[Caption]:
-        """Caption audio files; the result for a file does not depend on the others.
+    def caption(self, sources: Sequence[AudioSource], seed: int | None = None) -> list[Caption]:
+        """Caption audio: paths, bytes, open files, or samples with their rate. No caption depends on the other audio.
 
         Raises:
-            AudioError: naming the file that cannot be read.
+            AudioError: naming the one that cannot be read.
         """
-        return self.caption_clips(self.read(paths), seed) if paths else []
+        return self.caption_clips(self.read(sources), seed) if sources else []
 
-    def index(self, paths: Sequence[str | Path]) -> None:
-        """Add audio files to those that `retrieve` searches; a path that is indexed already is replaced.
+    def index(self, sources: Sequence[AudioSource], names: Sequence[str] | None = None) -> None:
+        """Add audio to that which `retrieve` searches; what has a name that is indexed already replaces that.
+
+        Args:
+            names: under which `retrieve` returns them; their paths when left out.
 
         Raises:
-            AudioError: naming the file that cannot be read.
+            AudioError: naming the one that cannot be read.
+            InputError: without `names`, if there is audio that has no path; or they are not as many.
         """
-        if paths:
-            self.index_clips(paths, self.read(paths))
+        if sources:
+            self.index_clips(index_names(sources, names), self.read(sources))
 
     def index_clips(self, paths: Sequence[str | Path], clips: Sequence[Clip]) -> None:
         """Index clips by their features; see `index`."""
@@ -281,27 +253,26 @@ class Ensemble:
         }
 
     def _checksums(self) -> tuple[dict[str, str], dict[str, str]]:
-        """Return the checksum of each retriever's weights, and of each captioner's where these help to retrieve."""
-        captioners = self.manifest.captioners if self.manifest.retrieval_with_captioners else ()
+        """Return the checksum of each retriever's weights, and of each captioner's where these are asked."""
+        captioners = self.manifest.captioners if self.ask_captioners else ()
         of_retrievers, of_captioners = (
             {name: sha256_of(self._member(name) / "model.safetensors") for name in names}
-            for names in (self.retrievers, captioners)
+            for names in (self.manifest.retrievers, captioners)
         )
         return of_retrievers, of_captioners
 
-    def read(self, paths: Sequence[str | Path]) -> list[Clip]:
-        """Decode files and compute their codes and log-mels, exactly as `enclap prepare` does.
+    def read(self, sources: Sequence[AudioSource]) -> list[Clip]:
+        """Decode audio and compute its codes and log-mels, exactly as `enclap prepare` does.
 
         Raises:
-            AudioError: naming the file that cannot be read.
+            AudioError: naming the one that cannot be read.
         """
-        longest = self.manifest.max_duration_s
-        waveforms = [load_audio(Path(path), self.codec.sample_rate, longest) for path in paths]
-        heard = [load_audio(Path(path), self.manifest.log_mel.sample_rate, longest) for path in paths]
-        log_mels = self.log_mel.of_clips(heard)
-        durations = [read_duration(path) for path in paths]
+        longest, files = self.manifest.max_duration_s, recordings(sources)
+        waveforms = [file.samples(self.codec.sample_rate, longest) for file in files]
+        log_mels = self.log_mel.of_clips([file.samples(self.manifest.log_mel.sample_rate, longest) for file in files])
+        durations = [file.duration_s() for file in files]
         rates = {rate for one in self.retrievers.values() if (rate := one.waveform_rate)}
-        kept = [{rate: to_int16(load_audio(Path(path), rate, longest)) for rate in rates} for path in paths]
+        kept = [{rate: to_int16(file.samples(rate, longest)) for rate in rates} for file in files]
         return [Clip(*row) for row in zip(self.codec.encode(waveforms), log_mels, durations, kept, strict=True)]
 
     def limits_s(self, captioning: bool = True) -> dict[str, float]:
@@ -388,24 +359,3 @@ def read_references(bundle: Path) -> dict[str, np.ndarray]:
             f"{path}: {error}; expected the audio embeddings that rank scores compare with; export the run again"
         ) from error
     return found
-
-
-def read_manifest(bundle: Path) -> BundleManifest:
-    """Read bundle.json.
-
-    Raises:
-        CheckpointError: if it is missing, damaged, or of a format that this version does not read; naming a score that
-            it weighs and this version does not have.
-    """
-    path = bundle / MANIFEST
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; expected a bundle made by `enclap export`")
-    remedy = "export the run again with this version, or load the bundle with the version that made it"
-    manifest = parse_record(BundleManifest, path.read_bytes(), path, remedy, FORMAT)
-    known = [weight_name(column) for column in score_columns(manifest.names())]
-    if unknown := [name for name in manifest.reranking.weights if name not in known]:
-        raise CheckpointError(
-            f"{path}: reranking.weights: found {', '.join(unknown)}, expected scores of this version and bundle: "
-            f"{', '.join(known)}; {remedy}"
-        )
-    return manifest

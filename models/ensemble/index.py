@@ -48,10 +48,12 @@ class AudioIndex:
     additions gave it.
 
     `stamps` holds size and time of change of each path's file when it was added (`models.files.stamp`), where known.
+    `left_unread` says whether `load` did not read what the file keeps for captioners, and `save` would drop it.
     """
 
     def __init__(self, paths: Sequence[str] = (), embeddings: Mapping[str, np.ndarray] | None = None) -> None:
         self.stamps: dict[str, str] = {}
+        self.left_unread = False
         self._paths = list(paths)
         self._chunks = {name: [rows] for name, rows in (embeddings or {}).items()}
         self._merged = False
@@ -227,6 +229,7 @@ class AudioIndex:
             raise CheckpointError(f"{path}: {len(record.paths)} paths, but embeddings {rows} beside it; {again}")
         index = cls(record.paths, {name: array for name, array in arrays.items() if captioners or "/" not in name})
         index.stamps = dict(zip(record.paths, record.stamps))
+        index.left_unread = bool(record.captioners) and not captioners
         return index
 
 

@@ -24,6 +24,12 @@ class LogMelConfig(Settings):
     f_min: float = Field(50.0, ge=0, description="lower edge of the lowest band, in Hz")
     f_max: float = Field(14_000.0, gt=0, description="upper edge of the highest band, in Hz")
 
+    @model_validator(mode="after")
+    def _bands_have_widths(self) -> LogMelConfig:
+        if self.f_min >= self.f_max:
+            raise ValueError(f"f_max: found {self.f_max:g}, expected more than f_min ({self.f_min:g})")
+        return self
+
 
 # The settings of an audio encoder that have no effect on one of transformers, and those that have one on these alone.
 

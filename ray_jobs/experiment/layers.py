@@ -14,9 +14,12 @@ import yaml
 
 from ray_jobs.experiment.config import ConfigError, Preset
 from ray_jobs.experiment.spelling import did_you_mean
+from ray_jobs.experiment.yaml_text import load_yaml
 
 EXTENDS, PRESETS = "extends", "presets"
 FOLDER = Path(__file__).parent / "presets"
+EXPERIMENT_FILES = (".yaml", ".yml")
+RECORD, RECORD_KEYS = "experiment.yaml", {"experiment", "provenance"}  # of a run: what it was made from
 
 
 @dataclass(frozen=True)
@@ -41,22 +44,14 @@ def read_layers(path: Path, extended_by: Sequence[Path] = ()) -> Layers:
         extended_by: the files that led here, to find circles.
 
     Raises:
-        ConfigError: naming the file that is missing, no YAML mapping, or extends itself, and those that extend it.
+        ConfigError: naming the file that is missing, no YAML mapping, the record of a run, or extends itself, and those
+            that extend it.
     """
     path = Path(path)
     chain = "".join(f"{file}: extends: " for file in extended_by)
-    if not path.is_file():
-        expected = "" if extended_by else "; expected an experiment such as experiments/demo.yaml"
-        raise ConfigError(f"{chain}{path}: no such file{expected}")
     if path.resolve() in {file.resolve() for file in extended_by}:
         raise ConfigError(f"{chain}{path}: a circle; expected files that do not extend themselves")
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{chain}{path}: not YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{chain}{path}: found {type(raw).__name__}, expected a mapping of keys to values")
-    raw = unshared(raw)
+    raw = unshared(_read_mapping(path, chain))
     below = raw.pop(EXTENDS, None)
     if below is None:
         return Layers(raw, [path])
@@ -64,6 +59,30 @@ def read_layers(path: Path, extended_by: Sequence[Path] = ()) -> Layers:
         raise ConfigError(f"{chain}{path}: extends: found {below!r}, expected the path of one file, relative to this")
     under = read_layers(path.parent / below, [*extended_by, path])
     return Layers(_merged(under.content, raw), [path, *under.files])
+
+
+def _read_mapping(path: Path, chain: str) -> dict[str, Any]:
+    if path.is_dir():
+        inside = sorted(file for file in path.iterdir() if file.suffix in EXPERIMENT_FILES)
+        if path / RECORD in inside:
+            _read_mapping(path / RECORD, chain)  # refuses that of a run
+        there = f"; there are: {', '.join(map(str, inside))}" if inside else ""
+        raise ConfigError(f"{chain}{path}: found a directory, expected an experiment file{there}")
+    if not path.is_file():
+        expected = "" if chain else "; expected an experiment such as experiments/demo.yaml"
+        raise ConfigError(f"{chain}{path}: no such file{expected}")
+    try:
+        raw = load_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{chain}{path}: not YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{chain}{path}: found {type(raw).__name__}, expected a mapping of keys to values")
+    if raw.keys() == RECORD_KEYS:
+        raise ConfigError(
+            f"{chain}{path}: found the record of a run, expected the experiment file that it was made from; "
+            f"`enclap status`, `report` and `leaderboard` take the run's directory, {path.parent}"
+        )
+    return raw
 
 
 def apply_preset(layers: Layers, name: Any) -> None:
@@ -77,7 +96,7 @@ def apply_preset(layers: Layers, name: Any) -> None:
         raise ConfigError(
             f"{layers}: presets: found {name!r}, expected one of {', '.join(known)}{did_you_mean(name, known)}"
         )
-    _fill(layers.content, yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")))
+    _fill(layers.content, load_yaml((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")))
 
 
 def unshared(node: Any) -> Any:

@@ -17,6 +17,7 @@ from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.layers import PRESETS, Layers, apply_preset, read_layers, unshared
 from ray_jobs.experiment.member_config import AnyMember
 from ray_jobs.experiment.spelling import did_you_mean, unknown
+from ray_jobs.experiment.yaml_text import load_yaml
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -93,7 +94,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
     if not separator or not dotted:
         raise ConfigError(f"{override!r}: expected key=value, for instance seed=1 or features.codebooks=4")
     try:
-        value = yaml.safe_load(text)
+        value = load_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{override!r}: the value is not YAML: {error}") from error
     nodes = [raw]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from models.settings import EncoderScoring, Fallback, Settings
 
@@ -148,6 +148,13 @@ class SearchConfig(Settings):
     def as_written(self) -> SearchConfig:
         """Return the settings before `choose_objective`, which is what results belong to."""
         return self._as_written or self
+
+    @field_validator("retrieval_directions", "retrieval_columns")
+    @classmethod
+    def _in_one_order(cls, names: list[str], info: ValidationInfo) -> list[str]:
+        """Return what is asked for in the order of the schema: another order is not another setting."""
+        (choices,) = get_args(cls.model_fields[str(info.field_name)].annotation)
+        return [choice for choice in get_args(choices) if choice in names]
 
     @model_validator(mode="after")
     def _text_to_audio_is_searched(self) -> SearchConfig:

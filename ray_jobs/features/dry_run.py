@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from corpora.audio import clip_duration
 from models.audio import AudioError
+from models.console import count, say, show
 from ray_jobs.experiment.config import FeaturesConfig, PrepareResources
 from ray_jobs.features.shards import STAT_THREADS, ShardMaker, encoders, plan_shards
-from ray_jobs.run.console import count, say, show
 from ray_jobs.run.session import gpu_share
 
 SAMPLE_CLIPS = 64  # of each worker, at most, from which time and size are estimated

@@ -24,11 +24,11 @@ import ray.data
 
 from corpora.audio import files_of, load_clip
 from models.audio import AudioError
+from models.console import count, progress_bar, say
+from models.fingerprint import fingerprint
 from ray_jobs.experiment.config import FeaturesConfig, PrepareResources
-from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.features.files import EARLIER_SHARDS, SHARDS, inputs_of_whole, write_shard
 from ray_jobs.run import storage
-from ray_jobs.run.console import count, progress_bar, say
 from ray_jobs.run.session import gpu_share, reserved_device
 
 CLIP_COLUMNS = ["clip_id", "path", "captions", "freesound_id", "youtube_id"]

@@ -21,12 +21,12 @@ import ray.data
 
 from corpora.audio import load_clip
 from models.audio import to_int16
+from models.console import count, progress_bar, say
 from models.files import atomic_write
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import RetrieverMember
 from ray_jobs.features.files import METADATA, SHARDS, FeaturesError, inputs_of, opened, read_table
 from ray_jobs.run import storage
-from ray_jobs.run.console import count, progress_bar, say
 
 FOLDER = "waveforms"  # in a split's directory
 COLUMN = "waveform"

@@ -1,1 +1,1 @@
-"""Read audio files for an exported ensemble, go on after interruptions, print the results."""
+"""Rank clips for captions and captions for clips, to evaluate an exported ensemble."""

@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 
-from models.ensemble.bundle import Ensemble
+from models.console import progress_bar
 from models.ensemble.retrieval_fusion import RetrievalFusion
 from models.metrics.retrieval import NONE, ApOver, retrieval_values_in_blocks
 from models.retriever.model import negative_distances
-from ray_jobs.run.console import progress_bar, say
 
 TEXTS_AT_ONCE = 4096
 Embeddings = Mapping[str, np.ndarray]  # by retriever, under its metric, [rows, D]
@@ -78,15 +77,6 @@ def on_device(embeddings: Embeddings, device: torch.device) -> dict[str, torch.T
     if device.type == "cuda" and size <= torch.cuda.mem_get_info(device)[0] // 2:
         return {name: tensor.to(device) for name, tensor in tensors.items()}
     return tensors
-
-
-def say_cost(ensemble: Ensemble, job: str, seconds: float, queries: int) -> None:
-    """Say what retrieving cost where captioners helped, or why they did not though they were asked."""
-    if ensemble.helped:
-        each = f"{seconds / queries:.2f} s a query"
-        say(f"{job}: {each} with captioners, loading them included; `enclap retrieve --no-captioners` does without")
-    elif ensemble.ask_captioners:
-        say(f"{job}: the index keeps nothing for captioners, so retrievers rank alone; remove it, and index the files")
 
 
 def rows_of(right: Mapping[str, Iterable[str]], names: Sequence[str]) -> dict[str, list[int]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from models.console import spell_duration
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.reporting.charts import label
 from ray_jobs.reporting.clips import AUDIO_S, shown_clips
@@ -19,7 +20,6 @@ from ray_jobs.reporting.systems import chance, forests, summaries, tables
 from ray_jobs.results.best import BestReranking
 from ray_jobs.results.metrics import EnsembleMetrics
 from ray_jobs.results.table import read_table
-from ray_jobs.run.console import spell_duration
 from ray_jobs.run.directory import RunDirectory
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
+from models.console import count, say, spell_exactly
 from models.errors import InputError
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.duration import spell_limit
 from ray_jobs.results.time_used import time_used
-from ray_jobs.run.console import count, say, spell_exactly
 from ray_jobs.run.directory import RunDirectory
 
 NEEDED = ("retriever", "captioner")  # kinds without which nothing is combined

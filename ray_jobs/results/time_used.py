@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
+from models.console import say, spell_exactly
 from ray_jobs.results.record import ResultRecord
 from ray_jobs.run import storage
-from ray_jobs.run.console import say, spell_exactly
 from ray_jobs.run.directory import RunDirectory
 
 WRITE_S = 10.0  # seconds between writing the time down: what a job that is killed loses of it at most

@@ -14,10 +14,10 @@ import yaml
 
 from models.errors import InputError
 from models.files import write_json, write_text
+from models.fingerprint import fingerprint
 from models.settings import SamplingConfig
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.duration import spell_limit
-from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.run import storage
 from ray_jobs.run.cuts import Cut
 

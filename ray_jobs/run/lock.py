@@ -24,10 +24,10 @@ from typing import Any
 
 from filelock import LeaseCompromise, LeaseSettingsMismatch, SoftFileLease, Timeout
 
+from models.console import say, spell_duration
 from models.errors import InputError
 from models.files import write_json
 from ray_jobs.run import storage, store_lease
-from ray_jobs.run.console import say, spell_duration
 
 LOCK, OWNER = ".lock", ".owner.json"
 LEASE_S = 120.0  # seconds without a heartbeat after which another process may take the directory over

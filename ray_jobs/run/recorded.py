@@ -10,11 +10,10 @@ import yaml
 
 from models.records import parse_record
 from ray_jobs.experiment.config import ConfigError, Experiment
+from ray_jobs.experiment.layers import EXPERIMENT_FILES, RECORD
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.run import storage
 
-RECORD = "experiment.yaml"
-EXPERIMENT_FILES = (".yaml", ".yml")
 RETIRED = ("weight_steps", "retrieval_weight_steps")  # settings of `search` before weights were searched along lines
 
 

@@ -6,8 +6,8 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
+from models.console import say
 from ray_jobs.experiment.config import ConfigError, Experiment
-from ray_jobs.run.console import say
 
 if TYPE_CHECKING:
     import torch

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.fingerprint import fingerprint
 from ray_jobs.experiment.codec_config import CodecExperiment
-from ray_jobs.experiment.fingerprint import fingerprint
-from ray_jobs.experiment.member_config import Resources, Training
+from ray_jobs.experiment.training_config import Resources, Training
 from ray_jobs.training.job import TrainingJob
 
 FORMAT = 2  # of the checkpoints; a training with others starts anew

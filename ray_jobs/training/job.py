@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from ray_jobs.experiment.member_config import Resources, Training
+from ray_jobs.experiment.training_config import Resources, Training
 from ray_jobs.run import storage
 from ray_jobs.training.deadline import Deadline
 

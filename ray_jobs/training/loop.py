@@ -17,9 +17,9 @@ import torch
 from ray.train.collective import broadcast_from_rank_zero
 from torch import Tensor, nn
 
+from models.console import spell_duration
 from ray_jobs.results.member import NOT_VALIDATION, MemberProgress, Speed
 from ray_jobs.run import storage
-from ray_jobs.run.console import spell_duration
 from ray_jobs.run.cuts import Cut
 from ray_jobs.run.directory import is_done, mark_done
 from ray_jobs.training.deadline import Deadline

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+from models.fingerprint import fingerprint
 from models.settings import LogMelConfig
 from ray_jobs.experiment.config import Experiment
-from ray_jobs.experiment.fingerprint import fingerprint
-from ray_jobs.experiment.member_config import AnyMember, CaptionerMember, Resources, Training
+from ray_jobs.experiment.member_config import AnyMember, CaptionerMember
+from ray_jobs.experiment.training_config import Resources, Training
 from ray_jobs.features.embeddings import captioned_splits, embedded_splits
 from ray_jobs.results.member import MemberMetrics
 from ray_jobs.run import storage

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.encoders.layer_decay import layer_depths
-from ray_jobs.experiment.member_config import Training
+from ray_jobs.experiment.training_config import Training
 
 
 def parameter_groups(model: nn.Module, training: Training) -> list[dict[str, Any]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from models.fingerprint import fingerprint
 from models.records import RecordError
 from ray_jobs.experiment.config import FULL, Experiment
-from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.results.member import MemberMetrics
 from ray_jobs.run.directory import RunDirectory, is_done
 

@@ -14,8 +14,8 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Protocol
 
+from models.fingerprint import fingerprint
 from ray_jobs.experiment.config import ConfigError, Experiment
-from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.run import storage
 from ray_jobs.run.log import tell
 from ray_jobs.training.job import TrainingJob

@@ -11,8 +11,8 @@ import ray
 import ray.train
 from ray.train.torch import TorchTrainer
 
+from models.console import say
 from ray_jobs.run import storage
-from ray_jobs.run.console import say
 from ray_jobs.run.directory import is_done
 from ray_jobs.training.job import TrainingRequest
 

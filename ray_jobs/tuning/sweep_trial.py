@@ -12,8 +12,8 @@ from ray import tune
 from ray.train import Checkpoint, UserCallback
 from ray.util.queue import Queue
 
+from models.fingerprint import fingerprint
 from ray_jobs.experiment.config import Experiment
-from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.results.table import read_table
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory

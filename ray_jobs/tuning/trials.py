@@ -10,7 +10,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from ray_jobs.run.console import say
+from models.console import say
 
 # Before the name of a search in its storage. Tune's state is a pickle that names this project's modules: where these
 # move, the state of an earlier version is left alone, and the search starts anew on the candidates that are there.

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from corpora.audiocaps import AudioCapsCorpus
-from corpora.table import CorpusError
+from models.errors import CorpusError
 from tests.corpora.layouts import touch, write_csv
 
 OFFICIAL = ["audiocap_id", "youtube_id", "start_time", "caption"]

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from corpora.clotho import ClothoCorpus
-from corpora.table import COLUMNS, CorpusError
+from corpora.table import COLUMNS
+from models.errors import CorpusError
 from tests.corpora.layouts import touch, write_csv
 
 CAPTIONS = ["file_name", *(f"caption_{number}" for number in range(1, 6))]

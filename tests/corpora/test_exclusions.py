@@ -10,8 +10,9 @@ import pytest
 
 from corpora.clotho import ClothoCorpus
 from corpora.exclusions import Exclusions, exclude, find_evaluation_ids, read_exclusions
-from corpora.table import QUARANTINE_COLUMNS, CorpusError, clip_frame
+from corpora.table import QUARANTINE_COLUMNS, clip_frame
 from corpora.wavcaps import WavCapsCorpus
+from models.errors import CorpusError
 from tests.corpora.layouts import touch, write_csv
 
 

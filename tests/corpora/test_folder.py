@@ -12,7 +12,8 @@ from corpora.folder import FolderCorpus, read_folder
 from corpora.soundscapes.corpus import SoundscapesCorpus
 from corpora.soundscapes.render import write_captions, write_clip
 from corpora.soundscapes.sampling import sample_scenes
-from corpora.table import COLUMNS, QUARANTINE_COLUMNS, CorpusError
+from corpora.table import COLUMNS, QUARANTINE_COLUMNS
+from models.errors import CorpusError
 from tests.corpora.layouts import touch, write_csv
 
 

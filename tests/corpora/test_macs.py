@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from corpora.macs import MacsCorpus
-from corpora.table import CorpusError
+from models.errors import CorpusError
 from tests.corpora.layouts import touch
 
 YAML = """\

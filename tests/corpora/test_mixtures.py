@@ -15,8 +15,8 @@ from corpora.audio import clip_duration, files_of, load_clip
 from corpora.exclusions import Exclusions, exclude
 from corpora.mixing import Mixture
 from corpora.mixtures import MixturesCorpus
-from corpora.table import CorpusError
 from models.audio import AudioError
+from models.errors import CorpusError
 from tests.corpora.layouts import write_csv
 
 RATE = 16_000

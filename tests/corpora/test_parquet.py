@@ -17,8 +17,8 @@ import soundfile
 from corpora import audio
 from corpora.audio import clip_duration, load_clip
 from corpora.parquet import ParquetCorpus
-from corpora.table import CorpusError
 from models.audio import AudioError
+from models.errors import CorpusError
 
 RATE = 8000
 

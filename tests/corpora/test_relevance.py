@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from corpora.csv_files import read_captions
 from corpora.relevance import read_relevance
-from corpora.table import CorpusError
+from models.csv_files import read_captions
+from models.errors import CorpusError
 
 
 def written(folder: Path, content: str) -> Path:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from corpora.table import CorpusError
 from corpora.wavcaps import WavCapsCorpus
+from models.errors import CorpusError
 from tests.corpora.layouts import touch
 
 FILES = {

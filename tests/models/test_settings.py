@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from models.settings import AudioEncoderConfig, SamplingConfig
+from models.settings import AudioEncoderConfig, LogMelConfig, SamplingConfig
 
 
 def test_sampling_is_that_of_the_source_by_default() -> None:
@@ -46,6 +46,11 @@ def test_sampling_is_that_of_the_source_by_default() -> None:
 def test_settings_of_audio_encoders_that_have_no_effect_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         AudioEncoderConfig.model_validate(settings)
+
+
+def test_mel_bands_have_widths() -> None:
+    with pytest.raises(ValidationError, match=r"f_max: found 40, expected more than f_min \(50\)"):
+        LogMelConfig(f_max=40)
 
 
 def test_what_an_audio_encoder_reads() -> None:

@@ -9,7 +9,7 @@ import pytest
 import ray
 import soundfile
 
-from corpora.table import CorpusError
+from models.errors import CorpusError
 from ray_jobs import cli, prepare, train
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.loading import load_experiment
@@ -58,6 +58,12 @@ def experiment(folder: Path, *overrides: str) -> Experiment:
         (["retrieve", "nowhere", "tests", "--queries", "absent.csv"], "absent.csv: no such file"),
         (["evaluate", "nowhere", "tests"], "test.csv"),
         (["evaluate", "nowhere", "tests", "--ap-over", "all"], "is for the queries of --relevance"),
+        (["leaderboard", "nowhere", "--csv", "tests"], "'tests' is a directory"),
+        (["evaluate", "nowhere", "tests", "--output", "tests"], "'tests' is a directory"),
+        (["caption", "nowhere", SMOKE, "--submission", "tests"], "'tests' is a directory"),
+        (["caption", "nowhere", SMOKE, "--output", "tests"], "'tests' is a directory"),
+        (["retrieve", "nowhere", "tests", "--queries", SMOKE, "--submission", "tests"], "'tests' is a directory"),
+        (["fluency", "nowhere", SMOKE, "--output", "tests"], "'tests' is a directory"),
     ],
 )
 def test_exit_code_2_before_any_work(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import typer
 
+from models.commands import caption, retrieve
+from models.commands.audio_files import read_in_batches
+from models.commands.output import print_data
 from models.ensemble.bundle import Ensemble
 from models.submission import one_line
-from ray_jobs import caption, cli, evaluate, fluency, retrieve
-from ray_jobs.inference.audio_files import read_in_batches
-from ray_jobs.inference.output import print_data
+from ray_jobs import cli, evaluate, fluency
 
 ODD_NAMES = [b"take:x:1.flac", b"[bold]a\tb.flac", b":dog: " + b"very " * 30 + b"long.flac", "café.flac".encode()]
 

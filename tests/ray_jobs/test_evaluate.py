@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from corpora.table import QUARANTINE_COLUMNS, CorpusError, CorpusTable, clip_frame
+from corpora.table import QUARANTINE_COLUMNS, CorpusTable, clip_frame
 from models.ensemble.retrieval_fusion import RetrievalFusion
+from models.errors import CorpusError
 from models.metrics.retrieval import NONE, flatten_captions, relevant_of, retrieval_values, retrieval_values_in_blocks
 from models.retriever.model import negative_distances
 from ray_jobs.evaluate import Relevance
@@ -28,10 +29,10 @@ def split_of(names: list[str], set_aside: list[str]) -> CorpusTable:
 def test_a_relevance_file_is_checked_before_anything_is_computed(tmp_path: Path) -> None:
     path = tmp_path / "relevance.csv"
     path.write_text("query,audio_filenames\nrain,\"['d.wav', 'lost.wav']\"\ndog,['a.wav']\n")
-    found = Relevance.read(path, "all", split_of(["a.wav", "d.wav"], ["lost.wav"]))
+    found = Relevance(path, "all").read(split_of(["a.wav", "d.wav"], ["lost.wav"]))
     assert list(found.right) == ["rain", "dog"]
     with pytest.raises(CorpusError, match=r"line 2: 'lost\.wav' is not among the 2 clips of the split"):
-        Relevance.read(path, "all", split_of(["a.wav", "d.wav"], []))
+        Relevance(path, "all").read(split_of(["a.wav", "d.wav"], []))
 
 
 def test_queries_whose_clips_could_not_be_read_are_left_out() -> None:

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from models.ensemble.bundle import MANIFEST, REFERENCES, read_references
+from models.ensemble.bundle import REFERENCES, read_references
+from models.ensemble.manifest import MANIFEST
 from models.files import sha256_of
 from ray_jobs import export
 from ray_jobs.experiment.loading import load_experiment

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.commands import audio_files, caption, index
+from models.commands.journal import Journal
 from models.ensemble.bundle import Clip, Ensemble
-from ray_jobs import caption, index
-from ray_jobs.inference import audio_files
-from ray_jobs.inference.journal import Journal
 
 
 @pytest.fixture

@@ -279,6 +279,19 @@ def test_a_narrow_terminal_cuts_no_number(run: RunDirectory, width: int) -> None
     assert ("--csv has needs" in shown) == (width == 80)
 
 
+def test_columns_in_which_no_system_has_anything_take_no_room(
+    run: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in SIZES:
+        (run.member(name) / MemberMetrics.FILE).unlink()
+    command("leaderboard", str(run.root), "--extra-metrics", "rouge_l")
+    captioning, retrieval = (line.split() for line in capsys.readouterr().out.splitlines() if "test" in line)
+    assert captioning == ["captioning", "test", "95", "%", "interval", "ROUGE-L", "needs"]
+    assert retrieval == ["retrieval", "test", "95", "%", "interval", "needs"]
+    found = read_leaderboard(run.experiment, run)
+    assert _fitting("captioning", found.of("captioning"), found, 50).title == "captioning by CIDEr-D (--csv has needs)"
+
+
 def test_intervals_are_over_clips(run: RunDirectory) -> None:
     rows = entries(run)
     for key, value in {("captioning", "ensemble"): 0.7, ("retrieval", "ensemble"): 0.4}.items():
@@ -333,7 +346,7 @@ def test_what_an_earlier_run_lacks_is_left_open(run: RunDirectory, capsys: pytes
     command("leaderboard", str(run.root))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     (shown,) = (line for line in lines if line[0] == "captioner-deep/beam")
-    assert (shown[1:3], shown[-4:]) == (["-", "0.400"], ["-", "-", "retriever-bert", "captioner-deep"])
+    assert (shown[1], shown[-4:]) == ("0.400", ["-", "-", "retriever-bert", "captioner-deep"])
 
 
 def command(*arguments: str) -> int:

@@ -10,7 +10,8 @@ import pytest
 import ray
 import yaml
 
-from models.ensemble.bundle import Ensemble, read_manifest
+from models.ensemble.bundle import Ensemble
+from models.ensemble.manifest import read_manifest
 from models.files import sha256_of
 from ray_jobs import export, refit
 from ray_jobs.experiment.config import ConfigError, Experiment

@@ -1,24 +1,28 @@
 """A bundle lets captioners help to retrieve as `combine` does, and retrieves without them where it is told to."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from corpora.table import CorpusTable, clip_frame
+from models.commands import index as index_job
+from models.commands import retrieve
+from models.commands.retrieve import say_cost
 from models.ensemble import bundle
 from models.ensemble.bundle import Ensemble
 from models.ensemble.captioner_fusion import FusionWithCaptioners
 from models.ensemble.index import RECORD, AudioIndex
+from models.ensemble.manifest import MANIFEST
 from models.errors import InputError
 from models.files import CheckpointError
 from models.metrics.retrieval import pessimistic_ranks
-from ray_jobs import combine, export
-from ray_jobs import index as index_job
+from ray_jobs import cli, combine, evaluate, export
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.features.dataset import read_features
-from ray_jobs.inference.ranking import say_cost
 from ray_jobs.results.best import BestRetrieval, CaptionerWeights, ColumnCosts
 from ray_jobs.run.directory import RunDirectory
 from ray_jobs.tuning.trained_members import TrainedMembers
@@ -102,15 +106,15 @@ def test_a_bundle_ranks_as_combine_reports(exported: Path, experiment: Experimen
     for row, (query, clip) in enumerate(zip(queries, target, strict=True)):
         ranked = [path for path, _ in ensemble.retrieve(query, CLIPS)]
         assert ranked.index(members.features.clip_ids[clip]) == expected[row] - 1
-    ensemble.ask_captioners = False
+    ensemble = Ensemble.load(exported, device="cpu", ask_captioners=False)
     np.testing.assert_array_equal(pessimistic_ranks(ensemble.similarity(queries), target), alone)
     assert (expected != alone).any()
 
 
 def test_captions_alone_need_no_captioner_to_answer_a_query(exported: Path, experiment: Experiment) -> None:
-    content = json.loads((exported / bundle.MANIFEST).read_text())
+    content = json.loads((exported / MANIFEST).read_text())
     content["retrieval_with_captioners"]["weights"] = {RETRIEVERS[0]: 0.5, f"{RETRIEVERS[0]}/captions": 0.5}
-    (exported / bundle.MANIFEST).write_text(json.dumps(content))
+    (exported / MANIFEST).write_text(json.dumps(content))
     ensemble = Ensemble.load(exported, device="cpu")
     index(ensemble, experiment)
     ensemble.save_index()
@@ -124,8 +128,7 @@ def test_captions_alone_need_no_captioner_to_answer_a_query(exported: Path, expe
 def test_an_index_without_what_captioners_need_is_searched_by_retrievers_and_told(
     exported: Path, experiment: Experiment, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ensemble = Ensemble.load(exported, device="cpu")
-    ensemble.ask_captioners = False
+    ensemble = Ensemble.load(exported, device="cpu", ask_captioners=False)
     index(ensemble, experiment, range(10))
     ensemble.save_index()
     assert "captioners" not in json.loads((exported / "index" / RECORD).read_text()), "as earlier versions wrote it"
@@ -150,6 +153,41 @@ def test_files_are_not_added_without_captioners_to_an_index_that_keeps_what_they
     with pytest.raises(InputError, match="--no-captioners would drop"):
         index_job.run(exported, [tmp_path], captioners=False)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_retrieving_without_captioners_reads_nothing_of_them(
+    exported: Path, experiment: Experiment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ensemble = Ensemble.load(exported, device="cpu")
+    index(ensemble, experiment)
+    ensemble.save_index()
+    for name in CAPTIONERS:
+        shutil.rmtree(exported / "members" / name)
+    retrieve.run(exported, "a dog", [], 3, captioners=False)
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    with pytest.raises(FileNotFoundError, match=CAPTIONERS[0]):
+        retrieve.run(exported, "a dog", [], 3)
+
+
+@pytest.mark.parametrize("options", [[], ["--no-captioners"]])
+def test_evaluate_asks_captioners_unless_told_not_to(
+    options: list[str], exported: Path, experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = read_features([RunDirectory(experiment).features("sounds", SPLIT)])
+    frame = clip_frame([(clip, clip, ["a dog barks"], "", "") for clip in clips.clip_ids])
+
+    def caption_all(ensemble: Ensemble, _: list[Path]) -> list[str]:
+        index(ensemble, experiment)
+        return ["a dog barks"] * CLIPS
+
+    monkeypatch.setattr(evaluate, "_usable_clips", lambda *_: CorpusTable(frame, pd.DataFrame()))
+    monkeypatch.setattr(evaluate, "_index_and_caption", caption_all)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["evaluate", str(exported), "corpus", SPLIT, "--output", str(tmp_path / "values.json"), *options])
+    assert ended.value.code == 0
+    found = json.loads((tmp_path / "values.json").read_text())
+    assert "retrieval" in found
+    assert ("retrieval_with_captioners" in found) == (not options)
 
 
 def test_captioners_of_other_weights_and_lost_codes_are_refused(exported: Path, experiment: Experiment) -> None:

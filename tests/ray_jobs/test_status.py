@@ -299,6 +299,19 @@ def test_an_experiment_file_stands_for_its_run(
     assert not (tmp_path / "nowhere").exists()
 
 
+@pytest.mark.parametrize("command", ["status", "report", "leaderboard", "doctor"])
+def test_the_record_of_a_run_is_told_from_an_experiment(
+    command: str, run: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for given in [run.root / "experiment.yaml", *([run.root] if command == "doctor" else [])]:
+        with pytest.raises(SystemExit) as ended:
+            cli.main([command, str(given)])
+        assert ended.value.code == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"{run.root / 'experiment.yaml'}: found the record of a run, expected the experiment file" in said
+        assert f"take the run's directory, {run.root}" in said
+
+
 def test_a_report_needs_no_ray(
     run: RunDirectory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

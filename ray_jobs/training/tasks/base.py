@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ray_jobs.experiment.fingerprint import fingerprint
+from models.fingerprint import fingerprint
 from ray_jobs.training.job import TrainingJob
 from ray_jobs.training.optimizer import lr_lambda, parameter_groups
 

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from models.captioner.distillation import TokenTargets, mean_log_probabilities
 from models.captioner.model import Captioner
 from models.codec.shape import codec_shape
+from models.fingerprint import fingerprint
 from models.generation.agreed_captions import AgreedCaption, agreed_captions
 from models.generation.candidates import beam_search
 from models.metrics.captions import MissingPartError, caption_values, missing_parts
 from models.metrics.diversity import caption_diversity, collapse_warning
 from models.settings import BeamConfig, CaptionerConfig, CaptionerSettings
 from ray_jobs.experiment.config import Experiment
-from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.experiment.member_config import LOSS, CaptionerMember, Member, RetrieverMember
 from ray_jobs.features.dataset import Features, read_features
 from ray_jobs.features.embeddings import Embeddings, read_embeddings, side_by_side, weights_checksum

@@ -6,7 +6,7 @@ import torch
 import torchaudio
 from transformers.audio_utils import mel_filter_bank
 
-from models.encoders.log_mel import LogMel, crop
+from models.encoders.log_mel import LogMel, crop, mel_filters
 from models.settings import LogMelConfig
 
 
@@ -42,6 +42,16 @@ def test_a_clip_alone_has_the_values_of_torchaudio() -> None:
     for waveform in _clips()[:2]:
         expected = (10 * mel(torch.from_numpy(waveform)).clamp_min(1e-10).log10()).T.half().numpy()
         assert np.array_equal(LogMel(config)(waveform), expected)
+
+
+@pytest.mark.parametrize("rate", [16_000, 32_000, 44_100])
+def test_filters_are_those_of_torchaudio(rate: int) -> None:
+    config = LogMelConfig(sample_rate=rate, n_fft=512, n_mels=32, f_min=0 if rate == 16_000 else 50, f_max=rate / 2)
+    found = mel_filters(config)
+    expected = torchaudio.functional.melscale_fbanks(
+        257, config.f_min, config.f_max, 32, rate, norm="slaney", mel_scale="slaney"
+    )
+    assert torch.equal(found, expected)
 
 
 def test_a_batch_has_the_values_of_each_clip_alone(monkeypatch: pytest.MonkeyPatch) -> None:

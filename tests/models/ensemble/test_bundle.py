@@ -14,9 +14,10 @@ from safetensors.numpy import save_file
 from models.captioner.model import Captioner
 from models.codec.base import load_codec
 from models.ensemble import Ensemble, Reranking, RetrievalFusion, ScoredCandidate, bundle
-from models.ensemble.bundle import MANIFEST, REFERENCES, BundleManifest, QueryError, read_manifest, read_references
+from models.ensemble.bundle import REFERENCES, QueryError, read_references
 from models.ensemble.candidate_table import CandidateError, CandidateTable
 from models.ensemble.index import AudioIndex
+from models.ensemble.manifest import MANIFEST, BundleManifest, read_manifest
 from models.ensemble.scores.base import Scorers
 from models.errors import InputError
 from models.files import CheckpointError

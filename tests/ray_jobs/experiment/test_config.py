@@ -1,5 +1,6 @@
 """Experiment files: what is accepted, and what the errors say."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,8 @@ def test_an_override_reaches_all_members_those_of_a_kind_or_those_of_a_name() ->
         ("corpora.soundscapes.splits.train=0", "splits.train: .*greater than or equal to 2"),
         ("name=../elsewhere", "name: "),
         ("seed", "expected key=value"),
+        ("seed=1:30", "seed: .*valid integer.*'1:30'"),
+        ("time_limit=8:00", "time_limit: .* a duration such as 8h, 90m or 1h30m .found '8:00'."),
         (
             "members.fluency.kind=flency-detector",
             r"members.fluency.kind: found 'flency-detector', expected one of retriever, captioner, fluency-detector; "
@@ -140,6 +143,15 @@ def test_files_that_are_not_experiments(tmp_path: Path) -> None:
         (tmp_path / "bad.yaml").write_text(content)
         with pytest.raises(ConfigError, match=message):
             load_experiment(tmp_path / "bad.yaml")
+
+
+def test_a_time_of_day_is_not_a_number_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "limited.yaml").write_text(f"extends: {SMOKE}\ntime_limit: 8:00\n")
+    with pytest.raises(ConfigError, match=r"limited.yaml .*: time_limit: .*\(found '8:00'\)"):
+        load_experiment(tmp_path / "limited.yaml")
+    (tmp_path / "limited.yaml").write_text(f"extends: {SMOKE}\ntime_limit: 480\nseed: 1_000\n")
+    experiment = load_experiment(tmp_path / "limited.yaml")
+    assert (experiment.time_limit, experiment.seed) == (timedelta(seconds=480), 1000)
 
 
 def test_a_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

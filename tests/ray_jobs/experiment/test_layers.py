@@ -54,6 +54,15 @@ def test_another_kind_replaces_a_mapping_and_lists_are_replaced(tmp_path: Path) 
     assert read_layers(fewer).content["corpora"]["x"] == {"kind": "clotho", "root": "r", "splits": ["test"]}
 
 
+def test_a_directory_is_no_experiment(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"^{tmp_path}: found a directory, expected an experiment file$"):
+        load_experiment(tmp_path)
+    for name in ("b.yml", "a.yaml"):
+        write(tmp_path / name, {"seed": 1})
+    with pytest.raises(ConfigError, match=f"expected an experiment file; there are: {tmp_path}/a.yaml, {tmp_path}/b.y"):
+        load_experiment(tmp_path)
+
+
 def test_errors_name_the_file_and_what_extends_it(tmp_path: Path) -> None:
     top = write(tmp_path / "top.yaml", {"extends": "below.yaml"})
     with pytest.raises(ConfigError, match=r"top.yaml: extends: \S*below.yaml: no such file"):

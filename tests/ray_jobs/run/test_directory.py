@@ -1,9 +1,10 @@
 """What a result depends on."""
 
+from models.fingerprint import fingerprint
 from models.settings import AudioEncoderConfig
-from ray_jobs.experiment.fingerprint import fingerprint
 from ray_jobs.experiment.loading import load_experiment
-from ray_jobs.experiment.member_config import FluencyDetectorMember, Training
+from ray_jobs.experiment.member_config import FluencyDetectorMember
+from ray_jobs.experiment.training_config import Training
 from ray_jobs.run.directory import ADDED_TO_AUDIO_ENCODERS, ADDED_TO_MEMBERS, ADDED_TO_TRAINING, RunDirectory
 
 from ..conftest import ROOT

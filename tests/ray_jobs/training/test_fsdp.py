@@ -10,7 +10,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from models.captioner.model import Captioner
-from ray_jobs.experiment.member_config import CaptionerMember, RetrieverMember, Training
+from ray_jobs.experiment.member_config import CaptionerMember, RetrieverMember
+from ray_jobs.experiment.training_config import Training
 from ray_jobs.training.fsdp import Shards, clip_gradients
 from ray_jobs.training.optimizer import parameter_groups
 from tests.models.conftest import CAPTIONS

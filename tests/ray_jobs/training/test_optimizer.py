@@ -9,7 +9,7 @@ from transformers import get_inverse_sqrt_schedule
 
 from models.fluency.detector import FluencyDetector
 from models.settings import FluencyDetectorConfig
-from ray_jobs.experiment.member_config import Training
+from ray_jobs.experiment.training_config import Training
 from ray_jobs.training.optimizer import lr_lambda, moving_average, parameter_groups
 from tests.models.conftest import published_text_encoder
 

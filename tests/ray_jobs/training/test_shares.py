@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from models.console import spell_exactly
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.duration import spell_limit
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.results.time_used import TimeUsed
-from ray_jobs.run.console import spell_exactly
 from ray_jobs.run.cuts import Cut
 from ray_jobs.run.directory import RunDirectory, is_done, mark_done
 from ray_jobs.training.deadline import Deadline

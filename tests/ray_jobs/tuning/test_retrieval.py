@@ -109,3 +109,16 @@ def test_a_search_of_before_there_were_columns_is_still_up_to_date(tmp_path: Pat
     assert asked["retrieval_columns"] == []
     assert inputs() == inputs("search.retrieval_columns=[]", "search.retrieval_depth=50")
     assert inputs() != inputs("search.retrieval_columns=[captions]")
+
+
+@pytest.mark.parametrize(
+    ("field", "names"), [("columns", "likelihood, captions"), ("directions", "text-to-audio, audio-to-text")]
+)
+def test_names_in_another_order_are_the_same_settings(field: str, names: str, tmp_path: Path) -> None:
+    def inputs(*names: str) -> str:
+        asked = f"search.retrieval_{field}=[{', '.join(names)}]"
+        return RunDirectory(load_experiment(str(SMOKE), [f"storage_path={tmp_path}", asked])).search_inputs()
+
+    first, second = names.split(", ")
+    assert inputs(second, first) == inputs(first, second) == inputs(first, second, first)
+    assert inputs(first) != inputs(first, second)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from corpora.csv_files import read_captions, read_queries
-from corpora.table import CorpusError
+from models.csv_files import read_captions, read_queries
+from models.errors import CorpusError
 
 
 def _file(folder: Path, text: str, encoding: str = "utf-8") -> Path:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from models.commands import index
+from models.ensemble import Ensemble
 from models.ensemble.index import AudioIndex
 from models.retriever.model import Retriever
 from models.retriever.optimal_transport import MahalanobisMetric
-from ray_jobs import index
 
 
 def retriever(factor: np.ndarray) -> Retriever:
@@ -47,7 +48,7 @@ def test_an_index_of_clips_that_are_all_but_alike_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a.wav").touch()
-    monkeypatch.setattr(index.Ensemble, "load", lambda _: Indexed())
+    monkeypatch.setattr(Ensemble, "load", lambda *_, **__: Indexed())
     monkeypatch.setattr(index, "read_in_batches", lambda *_, **__: [])
     index.run(tmp_path, [tmp_path])
     said = [line for line in capsys.readouterr().err.splitlines() if "alike" in line]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from corpora.table import CorpusError
-from corpora.text import WORD, is_unicode
+from .errors import CorpusError
+from .text import WORD, is_unicode
 
 _SINGLE_CAPTION = ("caption", "caption_predicted")  # of queries, and of a Task 6 submission
 _NUMBERED_CAPTION = re.compile(r"caption_(\d+)")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from models.audio import AudioError
-from models.ensemble.bundle import Clip, Ensemble
-from ray_jobs.run.console import progress_bar, say
+from ..audio import AudioError
+from ..console import progress_bar, say
+from ..ensemble.bundle import Clip, Ensemble
 
 SHOWN = 5  # files that are named because they are heard in part
 TOLERANCE_S = 0.1  # MP3 headers may or may not count the delay of the codec

@@ -9,10 +9,10 @@ import pytest
 import soundfile
 
 from models.codec.base import load_codec
+from models.commands.audio_files import SHOWN, find_audio, read_in_batches
 from models.encoders.log_mel import LogMel
 from models.ensemble import Ensemble
 from models.settings import LogMelConfig
-from ray_jobs.inference.audio_files import SHOWN, find_audio, read_in_batches
 
 RATE = 16_000
 FRONT_END = LogMelConfig(sample_rate=RATE, n_fft=512, hop_length=160, n_mels=16, f_min=50, f_max=8000)
@@ -21,6 +21,7 @@ FRONT_END = LogMelConfig(sample_rate=RATE, n_fft=512, hop_length=160, n_mels=16,
 def ensemble(**max_frames: int) -> Ensemble:
     """An ensemble that reads 2 s of a clip, by one retriever and captioners with position tables of these sizes."""
     made = Ensemble.__new__(Ensemble)
+    made.ask_captioners = False
     made.manifest = SimpleNamespace(max_duration_s=2.0, log_mel=FRONT_END)  # type: ignore[assignment]
     made.codec, made.log_mel = load_codec("dac-soundscapes-16khz", 2), LogMel(FRONT_END)
     made.retrievers = {"bge": SimpleNamespace(waveform_rate=None)}  # type: ignore[dict-item]

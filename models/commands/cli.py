@@ -1,0 +1,142 @@
+"""The command line of the inference library, `enclap`: the commands that need a bundle and no Ray.
+
+`ray_jobs.cli` has the same commands beside its own. What they run is imported when they do, so that `--help` loads no
+torch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from ..errors import InputError
+
+Bundle = Annotated[Path, typer.Argument(help="The directory that `enclap export` wrote", show_default=False)]
+AudioPaths = Annotated[list[Path], typer.Argument(help="Audio files, or directories of them", show_default=False)]
+AskCaptioners = Annotated[
+    bool, typer.Option("--captioners/--no-captioners", help="Let captioners help to retrieve, where the bundle does")
+]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"enclap-ensemble {__version__}")
+        raise typer.Exit
+
+
+def make_app(purpose: str) -> typer.Typer:
+    """Return a command line called `enclap`, with `--version` and without commands."""
+    made = typer.Typer(
+        name="enclap",
+        help=purpose,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )
+
+    @made.callback()
+    def _options(
+        show_version: Annotated[
+            bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit")
+        ] = False,
+    ) -> None: ...
+
+    return made
+
+
+app = make_app("Caption, index and retrieve audio files with an exported ensemble.")
+
+
+def run_app(command_line: typer.Typer, arguments: list[str] | None = None) -> None:
+    """Run a command. Exit codes: 0 done; 1 failed while running; 2 the input or config cannot be used."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch|audiotools|ray")  # of others' code
+    try:
+        typer.main.get_command(command_line)(args=arguments, prog_name="enclap", standalone_mode=True)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; the same command resumes", file=sys.stderr)
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("ENCLAP_TRACEBACK"):
+            raise
+        print(f"error: {error}\n(ENCLAP_TRACEBACK=1 shows where; the same command resumes)", file=sys.stderr)
+        sys.exit(1)
+
+
+def main() -> None:
+    """Run a command of the inference library."""
+    run_app(app)
+
+
+@app.command()
+def caption(
+    bundle: Bundle,
+    paths: AudioPaths,
+    output: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Write JSON lines to this file, and no captions to the terminal")
+    ] = None,
+    submission: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Write a DCASE Task 6 submission to this file")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the sampling; the bundle's own when left out")] = None,
+) -> None:
+    """Caption audio files with an exported ensemble.
+
+    Example: [bold]enclap caption runs/demo/bundle recording.wav field_recordings/ --output captions.jsonl[/bold]
+
+    Example: [bold]enclap caption runs/demo/bundle clotho_analysis/ --submission out.csv[/bold]
+    """
+    from .caption import run
+
+    run(bundle, paths, output, submission, seed)
+
+
+@app.command()
+def retrieve(
+    bundle: Bundle,
+    query: Annotated[str, typer.Argument(help="A text; with --queries, an audio path", show_default=False)],
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Audio files, or directories of them; the index of the bundle when left out"),
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Number of files to list")] = 10,
+    queries: Annotated[
+        Path | None, typer.Option(help="A CSV file with a column `caption`: write a submission for all of them")
+    ] = None,
+    submission: Annotated[Path, typer.Option(dir_okay=False, help="With --queries: the file of the submission")] = Path(
+        "submission.csv"
+    ),
+    captioners: AskCaptioners = True,
+) -> None:
+    """Find the audio files that fit a text best, or write a DCASE Task 8 submission.
+
+    Example: [bold]enclap retrieve runs/demo/bundle "a dog barks in the rain" field_recordings/[/bold]
+
+    Example: [bold]enclap retrieve runs/demo/bundle audio/ --queries captions.csv --submission out.csv[/bold]
+    """
+    from .retrieve import run, submit
+
+    if queries:
+        submit(bundle, queries, [Path(query), *(paths or [])], submission, captioners)
+    else:
+        run(bundle, query, paths or [], top_k, captioners)
+
+
+@app.command()
+def index(bundle: Bundle, paths: AudioPaths, captioners: AskCaptioners = True) -> None:
+    """Add audio files to the bundle's index, which `enclap retrieve` searches when it is given no files.
+
+    Example: [bold]enclap index runs/demo/bundle field_recordings/[/bold]
+    """
+    from .index import run
+
+    run(bundle, paths, captioners)

@@ -1,0 +1,74 @@
+"""Define bundle.json, which says of an exported ensemble what its members are and how they are combined."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..files import CheckpointError
+from ..records import parse_record
+from ..settings import BeamConfig, LogMelConfig, SamplingConfig, TokenEnsembleConfig
+from .captioner_fusion import FusionWithCaptioners
+from .reranking import Reranking
+from .retrieval_fusion import RetrievalFusion
+from .scores.base import MemberNames, weight_name
+from .scores.registry import needed_columns, score_columns
+
+FORMAT = 1
+MANIFEST = "bundle.json"
+
+
+class BundleManifest(BaseModel):
+    """bundle.json: the members, how they are combined, and where all of it is from."""
+
+    model_config = ConfigDict(extra="forbid")
+    format: int = FORMAT
+    retrievers: list[str]
+    captioners: dict[str, str | list[str]] = Field(
+        description="name to the retriever, or retrievers, whose audio_embedding it reads"
+    )
+    fluency_detector: str | None
+    codebooks: int
+    log_mel: LogMelConfig
+    max_duration_s: float
+    sampling: SamplingConfig
+    beam: BeamConfig
+    token_ensembles: dict[str, TokenEnsembleConfig] = {}
+    reranking: Reranking
+    retrieval: RetrievalFusion
+    retrieval_with_captioners: FusionWithCaptioners | None = Field(
+        None, description="where captioners help to retrieve; `retrieval` is for going without them"
+    )
+    seed: int
+    provenance: dict[str, Any]
+
+    def names(self) -> MemberNames:
+        """Return the members that scores of candidates are named after."""
+        return MemberNames(self.retrievers, [*self.captioners], [*self.captioners, *self.token_ensembles])
+
+    def needed_columns(self) -> list[str]:
+        """Return the scores of candidates that the reranking needs."""
+        return needed_columns(self.names(), self.reranking.weights)
+
+
+def read_manifest(bundle: Path) -> BundleManifest:
+    """Read bundle.json.
+
+    Raises:
+        CheckpointError: if it is missing, damaged, or of a format that this version does not read; naming a score that
+            it weighs and this version does not have.
+    """
+    path = bundle / MANIFEST
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; expected a bundle made by `enclap export`")
+    remedy = "export the run again with this version, or load the bundle with the version that made it"
+    manifest = parse_record(BundleManifest, path.read_bytes(), path, remedy, FORMAT)
+    known = [weight_name(column) for column in score_columns(manifest.names())]
+    if unknown := [name for name in manifest.reranking.weights if name not in known]:
+        raise CheckpointError(
+            f"{path}: reranking.weights: found {', '.join(unknown)}, expected scores of this version and bundle: "
+            f"{', '.join(known)}; {remedy}"
+        )
+    return manifest
