@@ -42,6 +42,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "order": {"wrong_captions": {"kinds": ["order"]}},
     "event": {"wrong_captions": {"kinds": ["event"]}},
     "both": {"wrong_captions": {}},
+    "both-0.1": {"wrong_captions": {"weight": 0.1}},
     "together": {"mixup_alpha": 0.4},
     "sequence": {"mixup_alpha": 0.4, "mixup_joins": "sequence"},
 }
