@@ -254,7 +254,7 @@ def _read_on(
         if sum(map(len, found)) >= wanted:
             break
         if not part.ended:
-            raise AudioError(f"{name}: is truncated: it ends without the mark of an end")
+            raise AudioError(f"{name}: is truncated: its last page is not marked as the end")
     else:
         _note_rest(name, bytes_after(data, parts[-1].end))
     return np.concatenate(found)

@@ -35,19 +35,20 @@ def decode(file: BinaryIO, name: str, max_duration_s: float | None = None) -> tu
     Raises:
         AudioError: if the file holds no sound, is truncated or cannot be decoded.
     """
-    with _audio_stream(file, name) as stream:
+    with _opened(file, name) as container:
+        stream = container.streams.audio[0]
         rate = int(stream.rate)
         wanted = None if max_duration_s is None else round(max_duration_s * rate)
         blocks, found = [], 0
         resampler = av.AudioResampler(format="fltp", rate=rate)
-        for frame in stream.container.decode(stream):
+        for frame in container.decode(stream):
             for converted in resampler.resample(frame):
                 blocks.append(converted.to_ndarray())
                 found += blocks[-1].shape[1]
             if wanted is not None and found >= wanted:
                 break
         else:
-            stated_s = _stated_s(stream)
+            stated_s = _stated_s(container)
             if stated_s and found / rate < stated_s * (1 - _TOLERANCE) - _TOLERANCE_S:
                 raise AudioError(
                     f"{name}: is truncated: {found / rate:.1f} s of sound, the header says {stated_s:.1f} s"
@@ -62,33 +63,37 @@ def duration(file: BinaryIO, name: str) -> float:
     Raises:
         AudioError: if the file holds no sound or cannot be read.
     """
-    with _audio_stream(file, name) as stream:
-        stated_s = _stated_s(stream)
+    with _opened(file, name) as container:
+        stream = container.streams.audio[0]
+        stated_s = _stated_s(container)
         if stated_s:
             return stated_s
-        ends = (
-            packet.pts + (packet.duration or 0) for packet in stream.container.demux(stream) if packet.pts is not None
-        )
-        return float(max(ends, default=0) * stream.time_base)
+        ends = (packet.pts + (packet.duration or 0) for packet in container.demux(stream) if packet.pts is not None)
+        return _seconds(max(ends, default=0), stream)
 
 
 @contextmanager
-def _audio_stream(file: BinaryIO, name: str) -> Iterator[av.AudioStream]:
+def _opened(file: BinaryIO, name: str) -> Iterator[av.container.InputContainer]:
+    """Yield a file that holds an audio stream."""
     try:
-        with av.open(file, options={"format_whitelist": _CONTAINERS}) as container:
+        with av.open(file, "r", options={"format_whitelist": _CONTAINERS}) as container:
             if not container.streams.audio:
-                raise AudioError(f"{name}: holds no sound")
-            yield container.streams.audio[0]
+                raise AudioError(f"{name}: cannot be decoded as audio (it holds no sound)")
+            yield container
     except av.FFmpegError as error:
         raise AudioError(f"{name}: cannot be decoded as audio ({error.strerror})") from error
 
 
-def _stated_s(stream: av.AudioStream) -> float | None:
-    """Return the seconds that the header states for the stream; None if it states none for this stream alone."""
-    container = stream.container
+def _stated_s(container: av.container.InputContainer) -> float | None:
+    """Return the seconds that the header states for the audio stream; None if it states none for this stream alone."""
     if not set(container.format.name.split(",")) & set(_STATING):
         return None
+    stream = container.streams.audio[0]
     if stream.duration is not None:
-        return float(stream.duration * stream.time_base)
-    alone = len(container.streams) == 1 and container.duration is not None
-    return container.duration / av.time_base if alone else None
+        return _seconds(stream.duration, stream)
+    alone = len(container.streams) == 1
+    return container.duration / av.time_base if alone and container.duration else None
+
+
+def _seconds(ticks: int, stream: av.AudioStream) -> float:
+    return float(ticks * (stream.time_base or 0))
