@@ -55,7 +55,8 @@ def load_audio(
     """Read a file, mix it down by the mean of its channels and resample it.
 
     Args:
-        source: any file that libsndfile reads (WAV, FLAC, OGG, MP3, ...): its path, or its bytes as an open file.
+        source: a file that libsndfile reads (WAV, FLAC, OGG, MP3, ...), or FFmpeg where PyAV is installed (M4A, WebM,
+            ...): its path, or its bytes as an open file.
         sample_rate: of the result, in Hz.
         max_duration_s: read at most this much from the beginning, in seconds.
         strict: also refuse what can be heard but should not be learned from: a quarter of the samples clipped, or a DC
@@ -66,8 +67,8 @@ def load_audio(
         Samples, [time], float32, contiguous.
 
     Raises:
-        AudioError: if the file is missing, cannot be decoded, is truncated, holds no samples, holds NaN or infinity, or
-            is digital silence (in the part that was read).
+        AudioError: if the file is missing, cannot be decoded, is truncated, changes its sample rate or channels,
+            holds no samples, holds NaN or infinity, or is digital silence (in the part that was read).
     """
     name = name or str(source)
     samples, source_rate = _decode(source, name, max_duration_s)
