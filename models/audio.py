@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import BinaryIO
 
 import numpy as np
@@ -12,21 +19,25 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from .errors import InputError
+from .audio_streams import bytes_after, counts_frames, flac_parts, mpeg_stream, ogg_parts, sized_wav
+from .errors import AudioError
 
+__all__ = ["AUDIO_SUFFIXES", "AudioError", "load_audio", "read_duration", "to_int16"]
+
+logger = logging.getLogger(__name__)
+
+_LIBSNDFILE = "aif aifc aiff au caf flac mp2 mp3 oga ogg opus rf64 snd voc w64 wav"
+_FFMPEG = "3gp aac ac3 amr ape avi flv m4a m4b mka mkv mov mp4 mpeg mpg tta webm wma wv"
+AUDIO_SUFFIXES = frozenset(f".{suffix}" for suffix in f"{_LIBSNDFILE} {_FFMPEG}".split())  # of files that hold sound
 MAX_CLIPPED = 0.25
 MAX_OFFSET = 0.5
+_EXTRA = "for formats that libsndfile does not know, such as M4A or WebM, install the extra `formats`: pip install av"
+_BEGINNING = 2**20  # bytes in which the first frame of MP3 is looked for
+_BLOCK = 2**20  # samples that are decoded at once
+_UNCOUNTED = 2**62  # a number of samples beyond which libsndfile knows none
 _MENDED_SIZE = re.compile(r"(?:data|SSND) : (?P<says>\d+) \(should be (?P<should>\d+)\)")
-_SIZE_UNKNOWN = 2**32 - 2**16
+_HEADER_BYTES = 512  # by which a size is too large that counts the header, or a last block that is not full
 _FRAMES_TOLERANCE = 0.01  # MP3 headers may or may not count the delay of the codec
-
-
-class AudioError(InputError, ValueError):
-    """An audio file cannot be used; the message names the file and says why."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 def to_int16(waveform: np.ndarray) -> np.ndarray:
@@ -44,7 +55,8 @@ def load_audio(
     """Read a file, mix it down by the mean of its channels and resample it.
 
     Args:
-        source: any file that libsndfile reads (WAV, FLAC, OGG, MP3, ...): its path, or its bytes as an open file.
+        source: a file that libsndfile reads (WAV, FLAC, OGG, MP3, ...), or FFmpeg where PyAV is installed (M4A, WebM,
+            ...): its path, or its bytes as an open file.
         sample_rate: of the result, in Hz.
         max_duration_s: read at most this much from the beginning, in seconds.
         strict: also refuse what can be heard but should not be learned from: a quarter of the samples clipped, or a DC
@@ -55,8 +67,8 @@ def load_audio(
         Samples, [time], float32, contiguous.
 
     Raises:
-        AudioError: if the file is missing, cannot be decoded, is truncated, holds no samples, holds NaN or infinity, or
-            is digital silence (in the part that was read).
+        AudioError: if the file is missing, cannot be decoded, is truncated, changes its sample rate or channels,
+            holds no samples, holds NaN or infinity, or is digital silence (in the part that was read).
     """
     name = name or str(source)
     samples, source_rate = _decode(source, name, max_duration_s)
@@ -79,21 +91,33 @@ def load_audio(
 def read_duration(source: str | Path | BinaryIO, name: str | None = None) -> float:
     """Return the length in seconds that the file's header states, without decoding it.
 
+    MP3 whose header does not count its frames is read for their headers, FLAC whose header does not count its samples
+    (as encoders write that do not know them yet) is decoded. Of files that were joined, the first is measured.
+
     Raises:
         AudioError: if the file is missing or its header cannot be read.
     """
     name = name or str(source)
-    try:
-        with soundfile.SoundFile(_checked(source, name)) as file:
-            duration_s: float = file.frames / file.samplerate
-            return duration_s
-    except (soundfile.SoundFileError, OSError) as error:
-        raise AudioError(f"{name}: cannot be decoded as audio ({error})") from error
+    checked = _checked(source, name)
+    with _explained(name):
+        try:
+            file = soundfile.SoundFile(checked)
+        except soundfile.LibsndfileError as error:
+            with _binary(checked) as stream:
+                return float(_ffmpeg(name, error).duration(stream, name))
+        with file:
+            if file.frames > _UNCOUNTED:
+                return len(_decode(source, name, None)[0]) / float(file.samplerate)
+            trusted = "MPEG" in file.subtype and counts_frames(_contents(checked, _BEGINNING))
+            mended = None if trusted else _mended(file, checked, name, sys.maxsize)
+            with soundfile.SoundFile(io.BytesIO(mended)) if mended else file as right:
+                return float(right.frames / right.samplerate)
 
 
 def _checked(source: str | Path | BinaryIO, name: str) -> bytes | BinaryIO:
     """Return the source, after refusing a path that leads to no file."""
     if not isinstance(source, str | Path):
+        source.seek(0)
         return source
     path = Path(source)
     if not path.exists():
@@ -103,28 +127,167 @@ def _checked(source: str | Path | BinaryIO, name: str) -> bytes | BinaryIO:
     return os.fsencode(path)  # file systems allow names that are not Unicode text
 
 
-def _decode(
-    source: str | Path | BinaryIO, name: str, max_duration_s: float | None
-) -> tuple[npt.NDArray[np.float32], int]:
-    """Return samples, [time, channels], and their rate in Hz."""
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
     try:
-        with soundfile.SoundFile(_checked(source, name)) as file:
-            wanted = file.frames if max_duration_s is None else round(max_duration_s * file.samplerate)
-            samples = file.read(wanted, dtype="float32", always_2d=True)
-            _refuse_truncated(name, file, len(samples), min(wanted, file.frames))
-            return samples, file.samplerate
+        yield
     except (soundfile.SoundFileError, OSError) as error:
         raise AudioError(f"{name}: cannot be decoded as audio ({error})") from error
 
 
-def _refuse_truncated(name: str, file: soundfile.SoundFile, found: int, wanted: int) -> None:
+@contextmanager
+def _binary(source: bytes | BinaryIO) -> Iterator[BinaryIO]:
+    """Yield the source as an open file, at its beginning."""
+    if isinstance(source, bytes):
+        with open(source, "rb") as file:
+            yield file
+    else:
+        source.seek(0)
+        yield source
+
+
+def _contents(source: bytes | BinaryIO, most: int = -1) -> bytes:
+    """Return all bytes of the source, or its first; a decoder that has it open finds it where it was."""
+    at = 0 if isinstance(source, bytes) else source.tell()
+    with _binary(source) as file:
+        data = file.read(most)
+        file.seek(at)
+    return data
+
+
+@lru_cache(maxsize=4096)
+def _note(text: str) -> None:
+    """Log what is odd in a file that can be used, once: a file is read for each sample rate."""
+    logger.warning("%s", text)
+
+
+# --- decoding --------------------------------------------------------------------------------------------------------
+
+
+def _decode(
+    source: str | Path | BinaryIO, name: str, max_duration_s: float | None
+) -> tuple[npt.NDArray[np.float32], int]:
+    """Return samples, [time, channels], and their rate in Hz."""
+    checked = _checked(source, name)
+    with _explained(name):
+        try:
+            file = soundfile.SoundFile(checked)
+        except soundfile.LibsndfileError as error:
+            with _binary(checked) as stream:
+                decoded: tuple[npt.NDArray[np.float32], int] = _ffmpeg(name, error).decode(stream, name, max_duration_s)
+                return decoded
+        with file:
+            wanted = sys.maxsize if max_duration_s is None else round(max_duration_s * file.samplerate)
+            _refuse_cut_off(name, file)
+            mended = _mended(file, checked, name, wanted)
+            if mended is None:
+                samples = _read(file, name, wanted)
+            else:
+                with soundfile.SoundFile(io.BytesIO(mended)) as whole:
+                    samples = _read(whole, name, wanted)
+            if len(samples) < wanted and file.format in ("OGG", "FLAC"):
+                samples = _read_on(file, _contents(checked), name, samples, wanted)
+            return samples, file.samplerate
+
+
+def _mended(file: soundfile.SoundFile, source: bytes | BinaryIO, name: str, wanted: int) -> bytes | None:
+    """Return the file with a header that is right, or None if it is."""
+    if "MPEG" in file.subtype:
+        data = _contents(source)
+        found = mpeg_stream(data, name, file.frames, wanted)
+        if file.format == "MP3" and found.samples < wanted:
+            _note_rest(name, bytes_after(data, found.end))
+        return found.counted
+    if file.format == "FLAC" and file.frames > _UNCOUNTED:
+        data = _contents(source)
+        return data[: flac_parts(data)[0].end]  # without a second, whose frames would be taken for this one's
+    if file.format in ("WAV", "WAVEX") and not file.frames:
+        mended = sized_wav(_contents(source))
+        if mended:
+            _note(f"{name}: its header says 0 bytes of sound; what follows is read to the end")
+        return mended
+    return None
+
+
+def _read(file: soundfile.SoundFile, name: str, wanted: int) -> npt.NDArray[np.float32]:
+    """Return the first samples, [time, channels], up to a number."""
+    if file.frames > _UNCOUNTED:
+        return _read_to_end(file, wanted)
+    stated = min(wanted, file.frames)
+    # At once: soundfile seeks after each read, and MP3 that is read in blocks has a click at their borders.
+    samples: npt.NDArray[np.float32] = file.read(stated, dtype="float32", always_2d=True)
+    if len(samples) < stated * (1 - _FRAMES_TOLERANCE):
+        raise AudioError(f"{name}: is truncated: {len(samples)} samples of sound, the header says {stated} or more")
+    return samples
+
+
+def _read_to_end(file: soundfile.SoundFile, wanted: int) -> npt.NDArray[np.float32]:
+    """Return the first samples of FLAC of unknown length, in blocks until nothing comes."""
+    blocks, found, ended = [np.empty((0, file.channels), np.float32)], 0, False
+    while found < wanted and not ended:
+        block = np.full((min(wanted - found, _BLOCK), file.channels), np.nan, np.float32)
+        try:
+            file.read(out=block)
+        except soundfile.LibsndfileError as error:
+            # The seek to where the file ends fails; "lost sync" is libFLAC's word for damage.
+            if "sync" in str(error):
+                raise
+            ended = True
+        blocks.append(block[: np.count_nonzero(~np.isnan(block[:, 0]))])
+        found += len(blocks[-1])
+    return np.concatenate(blocks)
+
+
+def _read_on(
+    file: soundfile.SoundFile, data: bytes, name: str, samples: npt.NDArray[np.float32], wanted: int
+) -> npt.NDArray[np.float32]:
+    """Return the samples of the first stream of a file, and those of streams that were joined to it."""
+    parts = ogg_parts(data) if file.format == "OGG" else flac_parts(data)
+    found = [samples]
+    for number, part in enumerate(parts):
+        if number:
+            with soundfile.SoundFile(io.BytesIO(data[part.start : part.end])) as after:
+                if (after.samplerate, after.channels) != (file.samplerate, file.channels):
+                    raise AudioError(
+                        f"{name}: changes its sample rate or channels after byte {part.start:,}; split it there"
+                    )
+                found.append(_read(after, name, wanted - sum(map(len, found))))
+        if sum(map(len, found)) >= wanted:
+            break
+        if not part.ended:
+            raise AudioError(f"{name}: is truncated: its last page is not marked as the end")
+    else:
+        _note_rest(name, bytes_after(data, parts[-1].end))
+    return np.concatenate(found)
+
+
+def _note_rest(name: str, number: int) -> None:
+    if number:
+        _note(f"{name}: {number:,} bytes after the sound are no sound and are left out")
+
+
+def _refuse_cut_off(name: str, file: soundfile.SoundFile) -> None:
     """Refuse a file that ends before its header says; libsndfile repairs WAV and AIFF headers and logs it."""
     mended = _MENDED_SIZE.search(file.extra_info)
-    # A recorder that writes to a pipe cannot know the size and writes the largest there is: nothing is missing then.
-    if mended and int(mended["should"]) < int(mended["says"]) < _SIZE_UNKNOWN:
-        raise AudioError(f"{name}: is truncated: {mended['should']} bytes of sound, the header says {mended['says']}")
-    if found < wanted * (1 - _FRAMES_TOLERANCE):
-        raise AudioError(f"{name}: is truncated: {found} samples of sound, the header says {wanted} or more")
+    if not mended:
+        return
+    says, should = int(mended["says"]), int(mended["should"])
+    # A recorder that writes to a pipe cannot know the size and writes the largest there is, of 31 or 32 bits.
+    if says > should + _HEADER_BYTES and says % 2**31 < 2**31 - 2**16:
+        raise AudioError(f"{name}: is truncated: {should} bytes of sound, the header says {says}")
+
+
+def _ffmpeg(name: str, error: Exception) -> ModuleType:
+    """Return the module that decodes what libsndfile does not know.
+
+    Raises:
+        AudioError: the extra is not installed; `error` is what libsndfile said.
+    """
+    try:
+        from . import audio_ffmpeg
+    except ImportError as missing:
+        raise AudioError(f"{name}: cannot be decoded as audio ({error}); {_EXTRA}") from missing
+    return audio_ffmpeg
 
 
 def _refuse_damaged(name: str, samples: npt.NDArray[np.float32]) -> None:

@@ -12,6 +12,14 @@ class InputError(Exception):
     """
 
 
+class AudioError(InputError, ValueError):
+    """An audio file cannot be used; the message names the file and says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class CorpusError(InputError, ValueError):
     """A corpus, or a file of captions, cannot be used; the message names the file, what was found and expected."""
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..audio import AudioError
-from ..console import progress_bar, say
+from ..audio import AUDIO_SUFFIXES, AudioError
+from ..console import count, progress_bar, say
 from ..ensemble.bundle import Clip, Ensemble
 
 SHOWN = 5  # files that are named because they are heard in part
 TOLERANCE_S = 0.1  # MP3 headers may or may not count the delay of the codec
-SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus"}
 
 
 def find_audio(paths: list[Path]) -> list[Path]:
     """Return the files named, and the audio files in the directories named, at any depth, in the order of their names.
+
+    Hidden files, and those in hidden directories, are left out.
 
     Raises:
         AudioError: a path does not exist, or there is no audio file at all.
@@ -24,11 +25,19 @@ def find_audio(paths: list[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise AudioError(f"{path}: no such file or directory")
-        inside = path.rglob("*") if path.is_dir() else [path]
-        found += sorted(file for file in inside if path.is_file() or file.suffix.lower() in SUFFIXES)
+        found += sorted(_audio_in(path)) if path.is_dir() else [path]
     if not found:
-        raise AudioError(f"{', '.join(map(str, paths))}: no audio files found; looked for {' '.join(sorted(SUFFIXES))}")
+        suffixes = " ".join(sorted(AUDIO_SUFFIXES))
+        raise AudioError(f"{', '.join(map(str, paths))}: no audio files found; looked for {suffixes}")
     return list(dict.fromkeys(found))
+
+
+def _audio_in(folder: Path) -> Iterator[Path]:
+    for file in folder.rglob("*"):
+        # ._rain.wav, which macOS writes beside rain.wav, has its suffix and no sound.
+        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+        if file.suffix.lower() in AUDIO_SUFFIXES and not hidden and not file.is_dir():
+            yield file
 
 
 class PartlyHeard:
@@ -69,7 +78,7 @@ def read_in_batches(
     Raises:
         AudioError: no file can be read.
     """
-    good = before
+    good, unread = before, 0
     partly = PartlyHeard(ensemble.limits_s(captioning or ensemble.ask_captioners))
     starts = range(0, len(paths), batch_size)
     with progress_bar(len(paths), "files", "reading and computing", shown=len(starts) > 1) as bar:
@@ -81,11 +90,14 @@ def read_in_batches(
                     readable.append(path)
                     partly.check(path, clips[-1].duration_s)
                 except AudioError as error:
+                    unread += 1
                     say(f"left out: {error}", style="yellow")
             good += len(readable)
             if readable:
                 yield readable, clips
             bar.update(len(paths[at : at + batch_size]))
     partly.sum_up()
+    if unread:
+        say(f"left out: {unread} of {count(len(paths), 'file')}, which could not be read", style="yellow")
     if not good:
         raise AudioError(f"none of {len(paths)} files could be read; the first is {paths[0]}")

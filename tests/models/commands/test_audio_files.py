@@ -1,4 +1,4 @@
-"""What commands say of the files that they read: those that are heard only in part."""
+"""Which files commands find in a folder, and what they say of them: those left out, and those heard only in part."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -76,3 +76,24 @@ def test_many_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert len(lines) == SHOWN + 1
     assert lines[-1].endswith("heard in part: 2 more files")
     assert find_audio([tmp_path])
+
+
+def test_all_that_holds_sound_is_found_in_a_folder_and_nothing_hidden(tmp_path: Path) -> None:
+    sounds = ["a.wav", "b.M4A", "c/d.au", "c/e.caf", "c/f.w64", "g.webm", "h.MP3"]
+    others = ["._a.wav", ".hidden/a.wav", "c/.trash/d.flac", "notes.txt", "a.wav.part", "folder.wav/notes.txt"]
+    for name in [*sounds, *others]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_audio([tmp_path]) == [tmp_path / name for name in sounds]
+    assert find_audio([tmp_path / "._a.wav"]) == [tmp_path / "._a.wav"], "what is named is read"
+    assert find_audio([tmp_path / ".hidden"]) == [tmp_path / ".hidden/a.wav"]
+
+
+def test_files_that_cannot_be_read_are_named_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, 1.0)
+    (tmp_path / "broken.m4a").write_text("this is not audio")
+    read = [path for readable, _ in read_in_batches(ensemble(), find_audio([tmp_path])) for path in readable]
+    assert read == [tmp_path / "0.wav"]
+    first, last = capsys.readouterr().err.splitlines()
+    assert f"left out: {tmp_path}/broken.m4a: cannot be decoded as audio" in first
+    assert last.endswith("left out: 1 of 2 files, which could not be read")

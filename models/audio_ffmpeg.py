@@ -1,0 +1,99 @@
+"""Decode what libsndfile does not know (AAC in MP4, WebM, WMA, ...) by FFmpeg's libraries, in the package PyAV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from .errors import AudioError
+
+# Files alone: playlists and other texts name further files and addresses, which FFmpeg would open.
+_CONTAINERS = (
+    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dts,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,tak,tta,w64,wav,webm,wv"
+)
+_STATING = ("asf", "caf", "matroska", "mov")  # whose length stands in a header; that of other formats is a guess
+_TOLERANCE_S = 0.1  # the delay of a codec
+_TOLERANCE = 0.01
+
+
+def decode(file: BinaryIO, name: str, max_duration_s: float | None = None) -> tuple[npt.NDArray[np.float32], int]:
+    """Decode the first audio stream of a file.
+
+    Args:
+        file: open for reading, at its beginning.
+        name: of the file in error messages.
+        max_duration_s: decode at most this much from the beginning, in seconds.
+
+    Returns:
+        Samples, [time, channels], and their rate in Hz.
+
+    Raises:
+        AudioError: if the file holds no sound, is truncated or cannot be decoded.
+    """
+    with _opened(file, name) as container:
+        stream = container.streams.audio[0]
+        rate = int(stream.rate)
+        wanted = None if max_duration_s is None else round(max_duration_s * rate)
+        blocks, found = [], 0
+        resampler = av.AudioResampler(format="fltp", rate=rate)
+        for frame in container.decode(stream):
+            for converted in resampler.resample(frame):
+                blocks.append(converted.to_ndarray())
+                found += blocks[-1].shape[1]
+            if wanted is not None and found >= wanted:
+                break
+        else:
+            stated_s = _stated_s(container)
+            if stated_s and found / rate < stated_s * (1 - _TOLERANCE) - _TOLERANCE_S:
+                raise AudioError(
+                    f"{name}: is truncated: {found / rate:.1f} s of sound, the header says {stated_s:.1f} s"
+                )
+    samples = np.concatenate(blocks, axis=1).T if blocks else np.empty((0, 1), np.float32)
+    return samples[:wanted].astype(np.float32, copy=False), rate
+
+
+def duration(file: BinaryIO, name: str) -> float:
+    """Return the length in seconds of the first audio stream: as the header states, else by the times of its packets.
+
+    Raises:
+        AudioError: if the file holds no sound or cannot be read.
+    """
+    with _opened(file, name) as container:
+        stream = container.streams.audio[0]
+        stated_s = _stated_s(container)
+        if stated_s:
+            return stated_s
+        ends = (packet.pts + (packet.duration or 0) for packet in container.demux(stream) if packet.pts is not None)
+        return _seconds(max(ends, default=0), stream)
+
+
+@contextmanager
+def _opened(file: BinaryIO, name: str) -> Iterator[av.container.InputContainer]:
+    """Yield a file that holds an audio stream."""
+    try:
+        with av.open(file, "r", options={"format_whitelist": _CONTAINERS}) as container:
+            if not container.streams.audio:
+                raise AudioError(f"{name}: cannot be decoded as audio (it holds no sound)")
+            yield container
+    except av.FFmpegError as error:
+        raise AudioError(f"{name}: cannot be decoded as audio ({error.strerror})") from error
+
+
+def _stated_s(container: av.container.InputContainer) -> float | None:
+    """Return the seconds that the header states for the audio stream; None if it states none for this stream alone."""
+    if not set(container.format.name.split(",")) & set(_STATING):
+        return None
+    stream = container.streams.audio[0]
+    if stream.duration is not None:
+        return _seconds(stream.duration, stream)
+    alone = len(container.streams) == 1
+    return container.duration / av.time_base if alone and container.duration else None
+
+
+def _seconds(ticks: int, stream: av.AudioStream) -> float:
+    return float(ticks * (stream.time_base or 0))

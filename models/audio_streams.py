@@ -1,0 +1,219 @@
+"""Find all sound in a file whose header counts it wrongly or not at all, such as MP3, or that was joined of several."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from .errors import AudioError
+
+# Kilobits a second by the index in a frame's header (ISO 11172-3 and 13818-3, 2.4.2.3), by (is it MPEG-1, layer).
+_LOW_KBPS = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+_KBPS = {
+    (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (True, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (False, 2): _LOW_KBPS,
+    (False, 3): _LOW_KBPS,
+}
+_RATES = (44_100, 48_000, 32_000)  # Hz, of MPEG-1; halved in MPEG-2 and halved again in 2.5
+_COUNT = re.compile(rb"(?:Xing|Info)\0\0\0[\x01\x03\x05\x07\x09\x0b\x0d\x0f]|VBRI")  # odd flags: frames are counted
+_COUNT_WITHIN = 64  # bytes of a frame's beginning
+_CHAIN = 3  # frames in a row that are no accident
+_DELAY = 3_000  # samples, at most, that decoders take off both ends together, as delay and padding
+_NOT_AUDIO = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")  # what players look for after the sound
+_CHUNK_ID = re.compile(rb"[A-Za-z0-9 ]{4}")
+
+
+@dataclass(frozen=True)
+class Part:
+    """The bytes `start` to `end` of a file, a file by themselves; `ended` unless its end mark is missing."""
+
+    start: int
+    end: int
+    ended: bool = True
+
+
+def bytes_after(data: bytes, end: int) -> int:
+    """Return the number of bytes after a place in a file, 0 if they are tags or zeros."""
+    rest = data[end:]
+    return 0 if rest.startswith(_NOT_AUDIO) or not rest.strip(b"\0") else len(rest)
+
+
+# --- MPEG audio: MP3 and MP2 ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MpegStream:
+    """The sound in a file: the samples of its frames, per channel, and where the last one ends.
+
+    `counted` is the stream alone, with a header that counts its frames; None if the file's own header does.
+    """
+
+    samples: int
+    end: int
+    counted: bytes | None
+
+
+@dataclass(frozen=True)
+class _Frame:
+    start: int
+    end: int
+    samples: int
+    kind: tuple[int, int, bool]  # version and layer, sample rate, mono
+
+
+def counts_frames(data: bytes) -> bool:
+    """Return whether the first frame of MPEG audio is a Xing, Info or VBRI frame, which counts the others."""
+    first = next(_frames(data), None)
+    return first is not None and _is_count(data, first)
+
+
+def mpeg_stream(data: bytes, name: str, stated: int, wanted: int) -> MpegStream:
+    """Find the frames of MPEG audio (ISO 11172-3, 2.4.1) among tags, containers and damage.
+
+    Args:
+        data: the file.
+        name: of the file in error messages.
+        stated: samples by the decoder's reading of the header, a guess where no Xing, Info or VBRI frame counts them.
+        wanted: samples after which to stop.
+
+    Raises:
+        AudioError: sample rate or number of channels change, which no decoder reads as one sound.
+    """
+    frames: list[_Frame] = []
+    headers, samples = [], 0
+    for frame in _frames(data):
+        if _is_count(data, frame):
+            headers.append(frame)
+            continue
+        if frames and frame.kind[1:] != frames[0].kind[1:]:
+            raise AudioError(f"{name}: changes its sample rate or channels after byte {frame.start:,}; split it there")
+        frames.append(frame)
+        samples += frame.samples
+        if samples >= wanted + _DELAY:
+            break
+    end = max((frame.end for frame in (*frames[-1:], *headers[-1:])), default=0)
+    # More than the first header counts are files that were joined.
+    right = not frames or (bool(headers) and headers[0].start < frames[0].start and samples <= stated + _DELAY)
+    return MpegStream(samples, end, None if right else _counted(data, frames))
+
+
+def _is_count(data: bytes, frame: _Frame) -> bool:
+    return bool(_COUNT.search(data, frame.start, min(frame.start + _COUNT_WITHIN, frame.end)))
+
+
+def _counted(data: bytes, frames: list[_Frame]) -> bytes:
+    """Return the frames alone; of MP3, after a silent one that holds their number, as Xing's encoder writes it."""
+    sound = b"".join(data[frame.start : frame.end] for frame in frames)
+    first = bytearray(data[frames[0].start : frames[0].start + 4])
+    version, layer = first[1] >> 3 & 3, 4 - (first[1] >> 1 & 3)
+    if layer != 3:  # decoders know no such header there, and the rate is constant: the count by bytes is right
+        return sound
+    first[1] |= 1  # no checksum
+    first[2] = first[2] & 0x0C | 0x90  # a bit rate at which the frame has room
+    side_bytes = {(True, False): 32, (True, True): 17, (False, False): 17, (False, True): 9}
+    at = 4 + side_bytes[version == 3, frames[0].kind[2]]
+    header = _frame(bytes(first), 0)
+    assert header
+    count = b"Info" + struct.pack(">II", 1, len(frames))
+    return (bytes(first) + bytes(at - 4) + count).ljust(header.end, b"\0") + sound
+
+
+def _frames(data: bytes) -> Iterator[_Frame]:
+    last: _Frame | None = None
+    while True:
+        at = last.end if last else 0
+        frame = _frame(data, at)
+        if not frame or not last or frame.kind != last.kind:
+            frame = _next_chain(data, at)
+        if not frame or frame.end > len(data):
+            return
+        yield frame
+        last = frame
+
+
+def _next_chain(data: bytes, at: int) -> _Frame | None:
+    """Return the first frame, at a place or after it, that others of its kind follow."""
+    while (at := data.find(b"\xff", at)) >= 0:
+        chain = [_frame(data, at)]
+        while chain[-1] and len(chain) < _CHAIN:
+            chain.append(_frame(data, chain[-1].end))
+        if len({frame and frame.kind for frame in chain}) == 1 and chain[0]:
+            return chain[0]
+        at += 1
+    return None
+
+
+def _frame(data: bytes, at: int) -> _Frame | None:
+    """Return the frame that the four bytes at a place are the header of, None if they are not."""
+    header = data[at : at + 4]
+    described = _described(header) if len(header) == 4 and header[0] == 0xFF and header[1] >= 0xE0 else None
+    if described is None:
+        return None
+    size, samples, kind = described
+    return _Frame(at, at + size, samples, kind)
+
+
+@lru_cache(maxsize=4096)
+def _described(header: bytes) -> tuple[int, int, tuple[int, int, bool]] | None:
+    """Return bytes, samples and kind of the frame with a header."""
+    version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)  # version 3 is MPEG-1, 2 is MPEG-2, 0 is 2.5
+    bit_rate, rate = header[2] >> 4, header[2] >> 2 & 3
+    if version == 1 or layer not in (2, 3) or not 0 < bit_rate < 15 or rate == 3:
+        return None
+    hertz = _RATES[rate] >> {3: 0, 2: 1, 0: 2}[version]
+    samples = 576 if layer == 3 and version != 3 else 1152
+    size = samples // 8 * _KBPS[version == 3, layer][bit_rate - 1] * 1000 // hertz + (header[2] >> 1 & 1)
+    return size, samples, (header[1] & 0x1E, hertz, header[3] >> 6 == 3)
+
+
+# --- Ogg, FLAC, WAV ------------------------------------------------------------------------------------------------
+
+
+def ogg_parts(data: bytes) -> list[Part]:
+    """Return the files that were joined to an Ogg file (RFC 3533, 4 and 6), one part if it is a single one.
+
+    A part begins with pages that begin streams; it has ended if any of its streams has a page that says so, and the
+    file does not break off in a page.
+    """
+    parts: list[Part] = []
+    start, ended, beginning, end = 0, False, True, 0
+    at = data.find(b"OggS")
+    while at >= 0 and len(data) >= at + 27:
+        segments = data[at + 26]
+        if data[at + 5] & 2 and not beginning:
+            parts.append(Part(start, at, ended))
+            start, ended = at, False
+        beginning = bool(data[at + 5] & 2)
+        page_end = at + 27 + segments + sum(data[at + 27 : at + 27 + segments])
+        if page_end <= len(data):
+            ended, end = ended or bool(data[at + 5] & 4), page_end
+        at = data.find(b"OggS", page_end)
+    return [*parts, Part(start, end, ended)]
+
+
+def flac_parts(data: bytes) -> list[Part]:
+    """Return the files that were joined to a FLAC file (RFC 9639, 8), one part if it is a single one."""
+    begins = [match.start() for match in re.finditer(rb"fLaC[\x00\x80]\0\0\x22", data)] or [0]
+    return [Part(start, end) for start, end in zip(begins, [*begins[1:], len(data)], strict=True)]
+
+
+def sized_wav(data: bytes) -> bytes | None:
+    """Return a WAV whose header gives its sound no bytes, although it is there, with the right size; None if it is not.
+
+    Recorders that are switched off write the size last.
+    """
+    at = 12
+    while len(data) >= at + 8:
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        if data[at : at + 4] == b"data":
+            behind = data[at + 8 :]
+            is_chunk = _CHUNK_ID.match(behind) and 8 + int.from_bytes(behind[4:8], "little") <= len(behind)
+            return (
+                None if size or not behind or is_chunk else data[: at + 4] + len(behind).to_bytes(4, "little") + behind
+            )
+        at += 8 + size + size % 2
+    return None

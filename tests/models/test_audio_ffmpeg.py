@@ -1,0 +1,98 @@
+"""Formats that libsndfile does not know, with PyAV and without."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import models
+from models.audio import AudioError, load_audio, read_duration
+
+av = pytest.importorskip("av")
+
+SECONDS = 2.0
+FORMATS = {  # suffix: FFmpeg's names of container and codec, sample rate in Hz
+    "m4a": ("ipod", "aac", 16_000),
+    "mp4": ("mp4", "aac", 44_100),
+    "aac": ("adts", "aac", 16_000),
+    "webm": ("webm", "libopus", 48_000),
+    "mka": ("matroska", "aac", 16_000),
+    "caf": ("caf", "adpcm_ima_qt", 16_000),
+    "wma": ("asf", "wmav2", 16_000),
+}
+each_format = pytest.mark.parametrize("suffix", FORMATS)
+
+
+def sound(rate: int) -> np.ndarray:
+    """Two channels, a tone and its half."""
+    time = np.arange(round(rate * SECONDS)) / rate
+    left = 0.4 * np.sin(2 * np.pi * 440 * time) * np.minimum(1, time)
+    return np.stack([left, left / 2]).astype(np.float32)
+
+
+def write(path: Path, **options: str) -> Path:
+    container, codec, rate = FORMATS[path.suffix[1:]]
+    with av.open(str(path), "w", format=container, options=options) as file:
+        stream = file.add_stream(codec, rate=rate, layout="stereo", bit_rate=96_000)
+        stream.codec_context.open()
+        size = stream.codec_context.frame_size or 1024
+        resampler = av.AudioResampler(stream.codec_context.format, "stereo", rate, frame_size=size)
+        frame = av.AudioFrame.from_ndarray(sound(rate), format="fltp", layout="stereo")
+        frame.sample_rate = rate
+        for part in [*resampler.resample(frame), *resampler.resample(None), None]:
+            for packet in stream.encode(part):
+                file.mux(packet)
+    with pytest.raises(soundfile.LibsndfileError):
+        soundfile.SoundFile(path)
+    return path
+
+
+@each_format
+def test_reads_what_libsndfile_does_not(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"clip.{suffix}")
+    rate = FORMATS[suffix][2]
+    made = sound(rate).mean(axis=0)
+    heard = load_audio(path, rate)
+    assert abs(len(heard) / rate - SECONDS) < 0.2
+    assert read_duration(path) == pytest.approx(len(heard) / rate, abs=0.1)
+    best = max(np.corrcoef(heard[at:][:20_000], made[:20_000])[0, 1] for at in range(0, 4_200))
+    assert best > 0.99, "but for the delay of the codec, what was written"
+    np.testing.assert_array_equal(load_audio(path, rate, max_duration_s=0.5), heard[: rate // 2])
+    with path.open("rb") as file:
+        np.testing.assert_array_equal(load_audio(file, rate), heard)
+
+
+def test_a_name_that_lies_does_not_matter(tmp_path: Path) -> None:
+    path = write(tmp_path / "clip.m4a").rename(tmp_path / "clip.wav")
+    assert abs(len(load_audio(path, 16_000)) / 16_000 - SECONDS) < 0.2
+
+
+@pytest.mark.parametrize(("suffix", "options"), [("m4a", {"movflags": "faststart"}), ("mka", {})])
+def test_a_cut_file_is_truncated(tmp_path: Path, suffix: str, options: dict[str, str]) -> None:
+    path = write(tmp_path / f"clip.{suffix}", **options)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 7 // 10])
+    with pytest.raises(AudioError, match=rf"clip\.{suffix}: (is truncated|cannot be decoded)"):
+        load_audio(path, 16_000)
+
+
+def test_a_list_of_other_files_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "secret.aac")
+    (tmp_path / "clip.wav").write_text("ffconcat version 1.0\nfile secret.aac\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AudioError, match="cannot be decoded"):
+        load_audio("clip.wav", 16_000)
+
+
+@each_format
+def test_without_pyav_the_error_names_the_extra(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / f"clip.{suffix}")
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.delitem(sys.modules, "models.audio_ffmpeg", raising=False)
+    monkeypatch.delattr(models, "audio_ffmpeg", raising=False)
+    for function in (lambda: load_audio(path, 16_000), lambda: read_duration(path)):
+        with pytest.raises(AudioError, match=rf"clip\.{suffix}: cannot be decoded .*install the extra `formats`"):
+            function()
