@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,11 +20,12 @@ from models.codec.base import Codec, load_codec
 from models.console import say
 from models.ensemble.bundle import REFERENCES
 from models.ensemble.captioner_fusion import FusionWithCaptioners
+from models.ensemble.checksums import read_sums, write_sums
 from models.ensemble.manifest import MANIFEST, BundleManifest
 from models.ensemble.reranking import Reranking
 from models.ensemble.retrieval_fusion import RetrievalFusion
 from models.ensemble.scores.registry import needs_references
-from models.files import atomic_directory, sha256_of, write_json, write_text
+from models.files import atomic_directory, write_json, write_text
 from models.fingerprint import fingerprint
 from models.retriever.collapse import collapse_warnings
 from models.settings import SamplingConfig
@@ -230,8 +231,7 @@ def _bundle(
             save_file(TrainedMembers(experiment, REFERENCE_SPLIT).references, partial / REFERENCES)
         (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         yield partial
-        files = sorted(path for path in partial.rglob("*") if path.is_file())
-        (partial / "SHA256SUMS").write_text(_checksums(partial, files), encoding="utf-8")
+        write_sums(partial, [str(path.relative_to(partial)) for path in partial.rglob("*") if path.is_file()])
         if storage.is_remote(target):
             storage.remove(target)  # a push leaves files there that the new bundle lacks
     storage.push(target)
@@ -257,9 +257,7 @@ def _renew_notes(experiment: Experiment, bundle: Path, inputs: str) -> None:
     storage.remove(bundle / MARKER)  # if this is interrupted, the bundle is made anew
     write_text(local / "NOTICE", notice)
     write_json(local / MANIFEST, {**manifest, "provenance": {**provenance, "corpora": corpora}})
-    sums = local / "SHA256SUMS"
-    files = [local / line.split("  ", 1)[1] for line in sums.read_text(encoding="utf-8").splitlines()]
-    write_text(sums, _checksums(local, files))
+    write_sums(local, read_sums(local))
     storage.push(bundle)
     mark_done(bundle, inputs)
     say("export: done already, but for what it says of corpora and licences, which is renewed")
@@ -320,11 +318,6 @@ def _check_members(experiment: Experiment, directory: RunDirectory) -> None:
         checked_weights(directory.member(name))
         for warning in collapse_warnings(MemberMetrics.read(directory.member(name)).best):
             say(f"export: {name}: {warning}", style="yellow")
-
-
-def _checksums(root: Path, files: Iterable[Path]) -> str:
-    """Return the checksum of each file, in lines as `sha256sum -c` reads them."""
-    return "".join(f"{sha256_of(path)}  {path.relative_to(root)}\n" for path in files)
 
 
 if __name__ == "__main__":

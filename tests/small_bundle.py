@@ -10,10 +10,10 @@ import torch
 
 from models.captioner.model import Captioner
 from models.codec.base import load_codec
+from models.ensemble.checksums import write_sums
 from models.ensemble.manifest import MANIFEST, BundleManifest
 from models.ensemble.reranking import Reranking
 from models.ensemble.retrieval_fusion import RetrievalFusion
-from models.files import sha256_of
 from models.fluency.detector import FluencyDetector
 from models.retriever.model import Retriever
 from models.settings import (
@@ -77,9 +77,7 @@ def write_bundle(directory: Path) -> Path:
         provenance={},
     )
     (directory / MANIFEST).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
-    files = sorted(path for path in directory.rglob("*") if path.is_file())
-    sums = "".join(f"{sha256_of(path)}  {path.relative_to(directory)}\n" for path in files)
-    (directory / "SHA256SUMS").write_text(sums, encoding="utf-8")
+    write_sums(directory, [str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()])
     return directory
 
 

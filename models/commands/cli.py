@@ -140,3 +140,14 @@ def index(bundle: Bundle, paths: AudioPaths, captioners: AskCaptioners = True) -
     from .index import run
 
     run(bundle, paths, captioners)
+
+
+@app.command()
+def verify(bundle: Bundle) -> None:
+    """Check that a bundle is whole and as it was exported; no member is loaded.
+
+    Example: [bold]enclap verify runs/demo/bundle[/bold]
+    """
+    from .verify import run
+
+    run(bundle)

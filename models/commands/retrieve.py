@@ -12,8 +12,9 @@ import numpy as np
 
 from ..console import say
 from ..csv_files import read_queries
-from ..ensemble.bundle import INDEX, Ensemble, QueryError
+from ..ensemble.bundle import Ensemble, QueryError
 from ..ensemble.index import AudioIndex
+from ..ensemble.manifest import INDEX
 from ..submission import LISTED, SubmissionError, write_retrieval
 from .audio_files import find_audio, read_in_batches
 from .output import print_data

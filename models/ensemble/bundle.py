@@ -28,12 +28,11 @@ from ..retriever.model import Retriever
 from .candidate_table import CandidateTable, score_candidates
 from .captioner_fusion import LIKELIHOOD, FusionWithCaptioners
 from .index import LARGE, RECORD, AudioIndex
-from .manifest import BundleManifest, read_manifest
+from .manifest import INDEX, BundleManifest, read_manifest
 from .retrieval_columns import CaptionerColumns, keep_for_captioners
 from .scores.base import Scorers, weight_name
 from .scores.registry import captioners_asked, compares_candidates, needs_references
 
-INDEX = "index"  # directory in the bundle
 REFERENCES = "references.safetensors"  # of the bundle, where its weights need them: by retriever, [R, D]
 
 

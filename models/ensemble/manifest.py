@@ -18,6 +18,7 @@ from .scores.registry import needed_columns, score_columns
 
 FORMAT = 1
 MANIFEST = "bundle.json"
+INDEX = "index"  # directory in the bundle, which the export does not make
 
 
 class BundleManifest(BaseModel):
