@@ -19,6 +19,11 @@ from ..errors import InputError
 
 Bundle = Annotated[Path, typer.Argument(help="The directory that `enclap export` wrote", show_default=False)]
 AudioPaths = Annotated[list[Path], typer.Argument(help="Audio files, or directories of them", show_default=False)]
+SearchedPaths = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Audio files, or directories of them; the index of the bundle when left out"),
+]
+TopK = Annotated[int, typer.Option(min=1, help="Number of files to list")]
 AskCaptioners = Annotated[
     bool, typer.Option("--captioners/--no-captioners", help="Let captioners help to retrieve, where the bundle does")
 ]
@@ -104,11 +109,8 @@ def caption(
 def retrieve(
     bundle: Bundle,
     query: Annotated[str, typer.Argument(help="A text; with --queries, an audio path", show_default=False)],
-    paths: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Audio files, or directories of them; the index of the bundle when left out"),
-    ] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="Number of files to list")] = 10,
+    paths: SearchedPaths = None,
+    top_k: TopK = 10,
     queries: Annotated[
         Path | None, typer.Option(help="A CSV file with a column `caption`: write a submission for all of them")
     ] = None,
@@ -140,6 +142,22 @@ def index(bundle: Bundle, paths: AudioPaths, captioners: AskCaptioners = True) -
     from .index import run
 
     run(bundle, paths, captioners)
+
+
+@app.command()
+def similar(
+    bundle: Bundle,
+    recording: Annotated[Path, typer.Argument(dir_okay=False, help="An audio file", show_default=False)],
+    paths: SearchedPaths = None,
+    top_k: TopK = 10,
+) -> None:
+    """Find the audio files that sound most like a recording.
+
+    Example: [bold]enclap similar runs/demo/bundle door.wav field_recordings/ --top-k 5[/bold]
+    """
+    from .similar import run
+
+    run(bundle, recording, paths or [], top_k)
 
 
 @app.command()

@@ -35,15 +35,26 @@ def run(bundle: Path, query: str, paths: list[Path], top_k: int, captioners: boo
     """
     if not query.strip():
         raise QueryError("the query is blank, expected words")
+    ensemble = searchable(bundle, paths, captioners)
+    start = time.perf_counter()
+    found = ensemble.retrieve(query, top_k)
+    say_cost(ensemble, "retrieve", time.perf_counter() - start, 1)
+    print_ranking(found)
+
+
+def searchable(bundle: Path, paths: list[Path], captioners: bool) -> Ensemble:
+    """Load a bundle to search in some files, or in those of its index where none are given; errors as of `run`."""
     files = find_audio(paths) if paths else []
     ensemble = Ensemble.load(bundle, ask_captioners=captioners)
     if files:
         _index_only(ensemble, files)
     elif not len(ensemble.audio_index):
         raise QueryError(f"{bundle}: no files are indexed; name files here, or add some with `enclap index {bundle}`")
-    start = time.perf_counter()
-    found = ensemble.retrieve(query, top_k)
-    say_cost(ensemble, "retrieve", time.perf_counter() - start, 1)
+    return ensemble
+
+
+def print_ranking(found: list[tuple[str, float]]) -> None:
+    """Print rank, similarity and path of each file."""
     for rank, (path, similarity) in enumerate(found, 1):
         print_data(f"{rank:3d}  {similarity:8.3f}  {path}")
 

@@ -209,16 +209,38 @@ class Ensemble:
         Raises:
             QueryError: if the query is blank or nothing is indexed.
         """
+        if self.helped:
+            return self._best(self.similarity([query])[0], top_k)
+        return self._nearest(self.texts_under_metric([query]), top_k)
+
+    def similar(self, source: AudioSource, top_k: int = 10) -> list[tuple[str, float]]:
+        """Return the indexed files that sound most like a recording, as (path, similarity), best first.
+
+        Each retriever compares embeddings of audio under its metric; they are weighed as for texts, without captioners.
+        A recording that is indexed itself comes first.
+
+        Raises:
+            AudioError: if the recording cannot be read.
+            QueryError: if nothing is indexed.
+        """
+        self._refuse_empty_index()
+        embeddings = self._audio_embeddings(self.read([source]))
+        heard = {name: retriever.under_metric(embeddings[name]) for name, retriever in self.retrievers.items()}
+        return self._nearest(heard, top_k)
+
+    def _nearest(self, query: dict[str, np.ndarray], top_k: int) -> list[tuple[str, float]]:
+        """Return the best files by the retrievers alone for a query's embeddings [1, D] under their metrics."""
         fusion = self.manifest.retrieval
-        if len(self.audio_index) >= LARGE and fusion.normalisation == "none" and not self.helped:
-            texts = self.texts_under_metric([query])
-            rows, values = self.audio_index.nearest(
-                {name: vectors[0] for name, vectors in texts.items()}, fusion.weights, top_k
-            )
-        else:
-            fused = self.similarity([query])[0]
-            rows = np.argsort(-fused, kind="stable")[:top_k]
-            values = fused[rows]
+        if len(self.audio_index) < LARGE or fusion.normalisation != "none":
+            return self._best(fusion.join(self.audio_index.similarities(query))[0], top_k)
+        alone = {name: vectors[0] for name, vectors in query.items()}
+        return self._named(*self.audio_index.nearest(alone, fusion.weights, top_k))
+
+    def _best(self, fused: np.ndarray, top_k: int) -> list[tuple[str, float]]:
+        rows = np.argsort(-fused, kind="stable")[:top_k]
+        return self._named(rows, fused[rows])
+
+    def _named(self, rows: np.ndarray, values: np.ndarray) -> list[tuple[str, float]]:
         return [(self.audio_index.paths[row], float(value)) for row, value in zip(rows, values, strict=True)]
 
     def similarity(self, queries: list[str]) -> np.ndarray:
@@ -244,12 +266,15 @@ class Ensemble:
             if not normal_form(query):
                 which = "the query" if len(queries) == 1 else f"query {row} of {len(queries)}"
                 raise QueryError(f"{which} is blank, expected words")
-        if not len(self.audio_index):
-            raise QueryError("nothing is indexed; call index(paths) first")
+        self._refuse_empty_index()
         return {
             name: retriever.under_metric(retriever.text_embeddings(queries))
             for name, retriever in self.retrievers.items()
         }
+
+    def _refuse_empty_index(self) -> None:
+        if not len(self.audio_index):
+            raise QueryError("nothing is indexed; call index(paths) first")
 
     def _checksums(self) -> tuple[dict[str, str], dict[str, str]]:
         """Return the checksum of each retriever's weights, and of each captioner's where these are asked."""

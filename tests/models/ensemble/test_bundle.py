@@ -172,6 +172,7 @@ def test_candidates_come_with_their_scores_best_first() -> None:
 def test_blank_queries_are_refused_by_row() -> None:
     ensemble = Ensemble.__new__(Ensemble)  # refused before any member is asked
     ensemble.manifest = manifest()
+    ensemble.ask_captioners = False
     ensemble.audio_index = AudioIndex(["a.wav"], {"bge": np.zeros((1, 2), np.float32)})
     for ask in (ensemble.texts_under_metric, ensemble.similarity):
         with pytest.raises(InputError, match="query 2 of 3 is blank, expected words"):
