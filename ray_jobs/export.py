@@ -33,6 +33,7 @@ from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.licences import check_commercial, corpus_uses, research_only
 from ray_jobs.experiment.member_config import CaptionerMember, FluencyDetectorMember
 from ray_jobs.experiment.spelling import unknown
+from ray_jobs.reporting.model_card import CARD, model_card
 from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling
 from ray_jobs.results.member import DOUBTFUL_PAIRS, MemberMetrics, checked_weights
 from ray_jobs.results.metrics import EnsembleMetrics
@@ -167,6 +168,7 @@ def run(experiment: Experiment, members: str | None = None, commercial: bool = F
     with _bundle(exported, RunDirectory(exported), directory.bundle) as partial:
         metrics.write(partial)
         (partial / "NOTICE").write_text(_notice(exported), encoding="utf-8")
+        (partial / CARD).write_text(model_card(exported, metrics), encoding="utf-8")
     _finish(directory.bundle, inputs)
 
 
@@ -187,6 +189,7 @@ def _export_some(experiment: Experiment, directory: RunDirectory, some: Experime
     target = directory.root / f"{directory.bundle.name}-{'-'.join(names)}"
     with _bundle(some, directory, target, Choices.of_some(some, directory)) as partial:
         (partial / "NOTICE").write_text(_notice(experiment, names), encoding="utf-8")
+        (partial / CARD).write_text(model_card(some), encoding="utf-8")
     _finish(target, fingerprint({name: directory.member_inputs(name) for name in names}))
 
 

@@ -55,7 +55,7 @@ def test_a_bundle_stays_until_the_next_is_whole(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(export, "load_codec", lambda *_: codec)
     monkeypatch.setattr(export, "_manifest", lambda *_: Manifest())
     export.run(experiment)
-    made = {"members", "codec", "bundle.json", "NOTICE", "SHA256SUMS", EnsembleMetrics.FILE, MARKER}
+    made = {"members", "codec", "bundle.json", "NOTICE", "README.md", "SHA256SUMS", EnsembleMetrics.FILE, MARKER}
     assert {path.name for path in run.bundle.iterdir()} == made
     notice = (run.bundle / "NOTICE").read_text()
     assert "- soundscapes (soundscapes): synthetic" in notice
@@ -112,7 +112,7 @@ def test_a_licence_that_is_stated_later_renews_the_notes_alone(
         assert "export: done already\n" in capsys.readouterr().err
     assert (run.bundle / "index" / "of the user").exists(), "an index is not lost for it"
     assert (run.bundle / "codec" / "codec.safetensors").stat().st_mtime_ns == codec
-    files = ("NOTICE", MANIFEST, "codec/codec.safetensors", EnsembleMetrics.FILE)
+    files = ("NOTICE", "README.md", MANIFEST, "codec/codec.safetensors", EnsembleMetrics.FILE)
     expected = {f"{sha256_of(run.bundle / name)}  {name}" for name in files}
     assert set((run.bundle / "SHA256SUMS").read_text().splitlines()) == expected
 

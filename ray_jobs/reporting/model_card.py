@@ -1,0 +1,120 @@
+"""The model card of a bundle: README.md, with the front matter that the Hugging Face hub reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from models.console import count
+from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.member_config import CaptionerMember, FluencyDetectorMember, Member, RetrieverMember
+from ray_jobs.results.metrics import EnsembleMetrics, Systems
+
+CARD = "README.md"
+ENSEMBLE = "ensemble"
+TASKS = {"retriever": "retrieval", "captioner": "captioning", "fluency-detector": "fluency of captions"}
+BUILT_IN = "soundscapes"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table of results: the ensemble against the best single system, by one metric."""
+
+    task: str
+    metric: str
+    value: float
+    single: str
+    single_value: float
+    delta: float
+    ci95: tuple[float, float]
+
+
+def model_card(experiment: Experiment, metrics: EnsembleMetrics | None = None) -> str:
+    """Return the card of an ensemble of an experiment's members.
+
+    Args:
+        metrics: its values on test, where `combine` has computed them for these members.
+    """
+    results = [] if metrics is None else [*_rows(metrics)]
+    captioners, retrievers = (len(experiment.of_kind(kind)) for kind in ("captioner", "retriever"))
+    data = ModelCardData(
+        license="other",
+        license_name="see-notice",
+        license_link="NOTICE",
+        library_name="enclap",
+        tags=["audio", "audio-captioning", "text-to-audio-retrieval", "ensemble", "arxiv:2409.01160"],
+        metrics=[row.metric for row in results] or None,
+        model_name=experiment.name,
+        eval_results=[_evaluated(row, metrics) for row in results if metrics] or None,
+    )
+    template = files("ray_jobs.reporting").joinpath("templates", "model_card.md").read_text(encoding="utf-8")
+    return ModelCard.from_template(
+        data,
+        template_str=template,
+        name=experiment.name,
+        parts=f"{count(captioners, 'captioner')} and {count(retrievers, 'retriever')}",
+        built_in={corpus.kind for corpus in experiment.corpora.values()} == {BUILT_IN},
+        members=[
+            {"name": name, "task": TASKS[member.kind], "made_of": _made_of(member)}
+            for name, member in experiment.ensemble().items()
+        ],
+        metrics=metrics,
+        results=results,
+        max_duration_s=experiment.features.max_duration_s,
+    ).content
+
+
+def _rows(metrics: EnsembleMetrics) -> Iterator[Row]:
+    """Yield a row for each metric that systems are compared by."""
+    for metric in dict.fromkeys(one.metric for one in metrics.comparisons):
+        systems, task = _systems_with(metrics, metric)
+        compared = {one.b: one for one in metrics.comparisons if one.metric == metric and one.a == ENSEMBLE}
+        singles = [name for name in compared if name in systems and not name.startswith(ENSEMBLE)]
+        if not singles or ENSEMBLE not in systems:
+            continue
+        best = max(singles, key=lambda name: float(systems[name][metric]))
+        yield Row(
+            task=task,
+            metric=metric,
+            value=float(systems[ENSEMBLE][metric]),
+            single=best,
+            single_value=float(systems[best][metric]),
+            delta=compared[best].delta,
+            ci95=compared[best].ci95,
+        )
+
+
+def _systems_with(metrics: EnsembleMetrics, metric: str) -> tuple[Systems, str]:
+    """Return the systems that a metric measures, and their task."""
+    retrieves = any(metric in values for values in metrics.retrieval.values())
+    return (metrics.retrieval, "text-to-audio retrieval") if retrieves else (metrics.captioning, "audio captioning")
+
+
+def _evaluated(row: Row, metrics: EnsembleMetrics) -> EvalResult:
+    return EvalResult(
+        task_type=row.task.replace(" ", "-"),
+        dataset_type=metrics.corpus_kind,
+        dataset_name=metrics.corpus,
+        dataset_split=metrics.split,
+        metric_type=row.metric,
+        metric_value=round(row.value, 4),
+    )
+
+
+def _made_of(member: Member) -> str:
+    """Return what a member consists of; of models in directories of this machine the last part of their path."""
+    if isinstance(member, RetrieverMember):
+        audio = member.audio_encoder
+        return f"{_public(audio.transformer or audio.backbone)} and {_public(member.text_encoder.name)}"
+    if isinstance(member, CaptionerMember):
+        return f"{_public(member.language_model)}, with the audio embedding of {', '.join(member.retrievers())}"
+    return _public(member.text_encoder.name) if isinstance(member, FluencyDetectorMember) else ""
+
+
+def _public(model: str) -> str:
+    path = Path(model).expanduser()
+    return path.name if path.is_absolute() or path.exists() else model
