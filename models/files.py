@@ -83,13 +83,19 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON, atomically."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    with atomic_write(path) as partial:
+        partial.write_bytes(_json(content, indent=2))
 
 
 def write_lines(path: Path, lines: Iterable[Any]) -> None:
     """Write JSON lines, atomically."""
-    with atomic_write(path) as partial, partial.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    with atomic_write(path) as partial, partial.open("wb") as file:
+        file.writelines(map(_json, lines))
+
+
+def _json(content: Any, indent: int | None = None) -> bytes:
+    """Return a line of JSON in UTF-8; what of a file's name is not UTF-8 as the escapes that JSON has for it."""
+    return (json.dumps(content, indent=indent, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

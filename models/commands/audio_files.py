@@ -36,8 +36,12 @@ def _audio_in(folder: Path) -> Iterator[Path]:
     for file in folder.rglob("*"):
         # ._rain.wav, which macOS writes beside rain.wav, has its suffix and no sound.
         hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-        if file.suffix.lower() in AUDIO_SUFFIXES and not hidden and not file.is_dir():
+        if file.suffix.lower() not in AUDIO_SUFFIXES or hidden or file.is_dir():
+            continue
+        if file.exists():
             yield file
+        else:
+            say(f"left out: {file}: is a link that leads nowhere", style="yellow")
 
 
 class PartlyHeard:

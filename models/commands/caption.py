@@ -12,7 +12,7 @@ from typing import Any
 
 from ..console import say
 from ..ensemble.bundle import Ensemble
-from ..ensemble.checksums import SUMS
+from ..ensemble.checksums import read_sums
 from ..files import stamp, write_lines
 from ..fingerprint import fingerprint
 from ..metrics.diversity import caption_diversity, collapse_warning
@@ -80,5 +80,5 @@ def _captions(
 
 def _journal(target: Path, bundle: Path, seed: int | None) -> Journal:
     """Return the journal beside the file to write; another bundle or seed has another one."""
-    made_by = fingerprint((bundle / SUMS).read_text(encoding="utf-8"), seed)
+    made_by = fingerprint(read_sums(bundle), seed)
     return Journal(target.with_name(f".{target.name}.{made_by}.partial"))

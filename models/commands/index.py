@@ -8,14 +8,18 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from ..console import say
 from ..ensemble.bundle import Ensemble
+from ..ensemble.manifest import read_manifest
 from ..errors import InputError
 from ..files import stamp
 from ..retriever.collapse import collapse_warnings, mean_cosines
 from .audio_files import find_audio, read_in_batches
 from .retrieve import warn_of_unhelped
 
+LOCK = ".index.lock"  # in the bundle: one process at a time adds files
 SAMPLE = 10_000  # clips, about, of which it is told whether they are alike
 SAVE_S = 120.0  # at least, from one writing of a growing index to the next
 
@@ -32,8 +36,19 @@ def run(bundle: Path, paths: list[Path], captioners: bool = True) -> None:
     Raises:
         AudioError: a path does not exist, or no file can be read.
         CheckpointError: the bundle or its index cannot be loaded.
-        InputError: `captioners` is false, and the index keeps what they need.
+        InputError: another process is adding files, or `captioners` is false, and the index keeps what they need.
     """
+    read_manifest(bundle)
+    lock = FileLock(bundle / LOCK)
+    try:
+        with lock.acquire(timeout=0):
+            _add(bundle, paths, captioners)
+    except Timeout as error:
+        raise InputError(f"{bundle}: another `enclap index` is adding files to it; wait for it, or stop it") from error
+
+
+def _add(bundle: Path, paths: list[Path], captioners: bool) -> None:
+    """Add files to the index, which no other process changes meanwhile."""
     ensemble = Ensemble.load(bundle, ask_captioners=captioners)
     if not captioners and ensemble.audio_index.left_unread:
         raise InputError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -31,6 +32,7 @@ from .java_parts import METEOR, PTB_TOKENIZER, java_path, missing_java
 # aac_metrics is imported inside functions: it loads torch, transformers and sentence-transformers (seconds), which a
 # worker that only needs this module's names should not wait for.
 
+_LOADING = threading.Lock()  # systems are scored side by side, and loading patches transformers for a moment
 Preprocessing = Literal["plain", "ptb"]
 Values = tuple[dict[str, Any], dict[str, Any]]  # of the corpus and of each clip
 DEFAULT_METRICS = (
@@ -305,8 +307,18 @@ def _vocab(function: Callable[..., Values], candidates: list[str], references: l
         return function(candidates, None)[0], {}
 
 
-@lru_cache(maxsize=1)
 def _sbert() -> Any:
+    with _LOADING:
+        return _load_sbert()
+
+
+def _checker() -> Any:
+    with _LOADING:
+        return _load_checker()
+
+
+@lru_cache(maxsize=1)
+def _load_sbert() -> Any:
     """Load SBERT from the cache's directory: given a name, the library would ask the hub."""
     from sentence_transformers import SentenceTransformer
 
@@ -317,7 +329,7 @@ def _sbert() -> Any:
 
 
 @lru_cache(maxsize=1)
-def _checker() -> Any:
+def _load_checker() -> Any:
     """Load FENSE's fluency checker from its file; the library's loader asks the hub and needs the GPU it was saved on.
 
     The classifier takes the tokenizer from `model_type`, a directory here.

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 
 # aac_metrics is imported inside functions: it loads torch and transformers.
 
-INSTALL = "`pip install 'enclap-ensemble[metrics]'` brings it"
+INSTALL = "`pip install -e '.[metrics]'` brings it"
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ DRIVER_GPUS = Path("/proc/driver/nvidia/gpus")  # a directory for each GPU of th
 TRACKERS = {"tensorboard": "TensorBoard", "mlflow": "MLflow", "wandb": "Weights & Biases"}
 EXTRAS = {  # module to its name on PyPI, where that differs or an extra of the package brings it
     "faiss": "faiss-cpu",
-    "mlflow": "'enclap-ensemble[mlflow]'",
-    "wandb": "'enclap-ensemble[wandb]'",
+    "mlflow": "-e '.[mlflow]'",
+    "wandb": "-e '.[wandb]'",
 }
 
 
@@ -34,6 +34,7 @@ def parts_of_this_machine() -> list[Finding]:
         package("optuna", "search.searcher and sweep.searcher: optuna"),
         *(package(module, f"curves of trainings in {name}") for module, name in TRACKERS.items()),
         audio_library(),
+        package("av", "reading audio that libsndfile does not know: M4A, WebM, WMA, ..."),
     ]
 
 
@@ -74,7 +75,7 @@ def package(module: str, purpose: str) -> Finding:
 
 
 def audio_library() -> Finding:
-    """Return the library that decodes audio files; ffmpeg and sox are not used."""
+    """Return the library that decodes audio files; sox and the command ffmpeg are not used."""
     import soundfile
 
     formats = [name for name in ("WAV", "FLAC", "OGG", "MP3") if name in soundfile.available_formats()]

@@ -15,7 +15,10 @@ def load_yaml(text: str) -> Any:
     Raises:
         yaml.YAMLError: if the text is not YAML.
     """
-    return yaml.load(text, Loader=_Loader)
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (ValueError, KeyError, AttributeError, RecursionError) as error:  # a date such as 2024-02-30, [[[[...
+        raise yaml.YAMLError(f"holds what cannot be read ({type(error).__name__}: {error})") from error
 
 
 class _Loader(yaml.SafeLoader):

@@ -48,7 +48,7 @@ def check(experiment: Experiment) -> None:
 
 def missing_tracker(name: str) -> str:
     """Return that a tracker's package is missing, and what brings it; empty where it is there."""
-    remedy = f"`pip install 'enclap-ensemble[{name}]'` gets it, on every node"
+    remedy = f"`pip install -e '.[{name}]'` gets it, on every node"
     return f"{name} is missing ({remedy})" if find_spec(name) is None else ""
 
 

@@ -26,7 +26,7 @@ from ray_jobs.training import tracking
 from .conftest import ROOT
 
 SMOKE = str(ROOT / "experiments" / "smoke.yaml")
-METRICS_EXTRA = "pip install 'enclap-ensemble[metrics]'"
+METRICS_EXTRA = "pip install -e '.[metrics]'"
 BASE = "hf download bert-base-uncased"
 COMMANDS = {  # of all that a machine may lack
     "Java": METRICS_EXTRA,
@@ -40,9 +40,10 @@ COMMANDS = {  # of all that a machine may lack
     "faiss": "pip install faiss-cpu",
     "optuna": "pip install optuna",
     "tensorboard": "pip install tensorboard",
-    "mlflow": "pip install 'enclap-ensemble[mlflow]'",
-    "wandb": "pip install 'enclap-ensemble[wandb]'",
+    "mlflow": "pip install -e '.[mlflow]'",
+    "wandb": "pip install -e '.[wandb]'",
     "libsndfile": "pip install --upgrade soundfile",
+    "av": "pip install av",
     "meteor": METRICS_EXTRA,
     "spice": f"aac-metrics-download && {METRICS_EXTRA}",
     "spider": f"aac-metrics-download && {METRICS_EXTRA}",
@@ -254,7 +255,7 @@ LACKS = [
         "neither a directory nor in the Hugging Face cache",
         "hf download MIT/ast-finetuned-audioset-10-10-0.4593",
     ),
-    (["tracking=[wandb]"], "tracking", "wandb is missing", "pip install 'enclap-ensemble[wandb]'"),
+    (["tracking=[wandb]"], "tracking", "wandb is missing", "pip install -e '.[wandb]'"),
     (
         ["members.fluency.resources={gpus_per_worker: 2}"],
         "members.fluency.resources",

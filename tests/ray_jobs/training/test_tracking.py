@@ -150,5 +150,5 @@ def test_what_cannot_work_is_said_before_any_work(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ConfigError, match="MLFLOW_TRACKING_URI"):
         check(in_a_store)
     monkeypatch.setattr(tracking, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"tracking: wandb.*pip install 'enclap-ensemble\[wandb\]'"):
+    with pytest.raises(ConfigError, match=r"tracking: wandb.*pip install -e '\.\[wandb\]'"):
         check(load_experiment(smoke, ["tracking=[wandb]"]))
