@@ -126,8 +126,32 @@ def test_flac_of_unknown_length_is_read_whole() -> None:
 
 @pytest.mark.parametrize("share", [0.3, 0.7, 0.99])
 def test_cut_flac_of_unknown_length_is_refused(share: float) -> None:
-    with pytest.raises(AudioError, match=r"clip: cannot be decoded .*sync"):
+    with pytest.raises(AudioError, match=r"clip: is truncated or damaged .*sync"):
         read(uncounted_flac()[: round(share * len(uncounted_flac()))])
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_flac_is_refused_at_any_damaged_bit(known: bool) -> None:
+    data = encoded("FLAC") if known else uncounted_flac()
+    for at in np.random.default_rng(0).integers(8_400, len(data), 100):
+        damaged = bytearray(data)
+        damaged[at] ^= 1 << at % 8
+        with pytest.raises(AudioError, match="clip: is truncated or damaged"):
+            read(bytes(damaged))
+
+
+@pytest.mark.parametrize("missing", [1, 4_097])
+def test_flac_of_unknown_length_of_any_length_is_read(missing: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether or not the sound ends where a block does that is decoded at once."""
+    monkeypatch.setattr("models.audio._BLOCK", len(sound()) // missing)
+    np.testing.assert_allclose(read(uncounted_flac()), sound(), atol=1e-4)
+
+
+@pytest.mark.parametrize("data", [encoded("MP3"), encoded("WAV"), encoded("OGG", "OPUS"), encoded("FLAC")])
+def test_blocks_have_no_borders(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = read(data)
+    monkeypatch.setattr("models.audio._BLOCK", 1_000)
+    np.testing.assert_array_equal(read(data), whole)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +181,27 @@ def test_joined_files_that_differ_are_refused() -> None:
     soundfile.write(other, sound(), 8_000, format="OGG")
     with pytest.raises(AudioError, match="changes its sample rate or channels after byte"):
         read(encoded("OGG") + other.getvalue())
+
+
+def ogg_at_48_khz(subtype: str, channels: int = 1) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, np.stack([sound()] * channels, axis=1), 48_000, format="OGG", subtype=subtype)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("subtypes", [("VORBIS", "OPUS"), ("OPUS", "VORBIS")])
+def test_joined_ogg_of_different_codecs_is_read_on(subtypes: tuple[str, str]) -> None:
+    """Such files have no length for libsndfile, which reads nothing of them and says so nowhere."""
+    files = [ogg_at_48_khz(subtype) for subtype in subtypes]
+    heard = [load_audio(io.BytesIO(data), 48_000) for data in files]
+    np.testing.assert_array_equal(load_audio(io.BytesIO(b"".join(files)), 48_000), np.concatenate(heard))
+    assert read_duration(io.BytesIO(b"".join(files))) == len(heard[0]) / 48_000
+
+
+@pytest.mark.parametrize("channels", [(1, 2), (2, 1)])
+def test_joined_opus_of_different_channels_is_refused(channels: tuple[int, int]) -> None:
+    with pytest.raises(AudioError, match="changes its sample rate or channels after byte"):
+        read(b"".join(ogg_at_48_khz("OPUS", number) for number in channels))
 
 
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
