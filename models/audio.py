@@ -38,6 +38,8 @@ _UNCOUNTED = 2**62  # a number of samples beyond which libsndfile knows none
 _MENDED_SIZE = re.compile(r"(?:data|SSND) : (?P<says>\d+) \(should be (?P<should>\d+)\)")
 _HEADER_BYTES = 512  # by which a size is too large that counts the header, or a last block that is not full
 _FRAMES_TOLERANCE = 0.01  # MP3 headers may or may not count the delay of the codec
+# What decoders and their bindings raise for some file, beside their own errors, which are some of these.
+_RAISED = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
 
 
 def to_int16(waveform: np.ndarray) -> np.ndarray:
@@ -82,7 +84,8 @@ def load_audio(
     if strict:
         _refuse_damaged(name, samples)
     if source_rate != sample_rate:
-        mono = soxr.resample(mono, source_rate, sample_rate, quality="HQ")
+        with _explained(name):
+            mono = soxr.resample(mono, source_rate, sample_rate, quality="HQ")
         if not len(mono):
             raise AudioError(f"{name}: too short to be resampled from {source_rate} to {sample_rate} Hz")
     return np.ascontiguousarray(mono, dtype=np.float32)
@@ -129,10 +132,13 @@ def _checked(source: str | Path | BinaryIO, name: str) -> bytes | BinaryIO:
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
+    """Raise as AudioError whatever a decoder makes of what is no audio."""
     try:
         yield
-    except (soundfile.SoundFileError, OSError) as error:
-        raise AudioError(f"{name}: cannot be decoded as audio ({error})") from error
+    except AudioError:
+        raise
+    except _RAISED as error:
+        raise AudioError(f"{name}: cannot be decoded as audio ({str(error) or type(error).__name__})") from error
 
 
 @contextmanager
