@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from pathlib import Path
+from time import process_time
 
 import numpy as np
 import pytest
@@ -94,6 +95,29 @@ MP3_DELAY_S = 576 / RATE  # of the encoder; a decoder cuts it off where the firs
 )
 def test_mp3_that_nobody_counted_is_read_whole(variable: bool, before: bytes, after: bytes) -> None:
     assert_whole(before + uncounted_mp3(variable) + after, least=0.95, delay_s=MP3_DELAY_S)
+
+
+def id3(content: bytes) -> bytes:
+    sizes = (len(content) >> shift & 0x7F for shift in (21, 14, 7, 0))
+    return b"ID3\x04\0\0" + bytes(sizes) + content
+
+
+@pytest.mark.parametrize("before", [b"", id3(b"picture")])
+def test_frames_within_a_tag_are_no_sound(before: bytes) -> None:
+    other = io.BytesIO()
+    soundfile.write(other, sound(), 44_100, format="MP3")
+    tagged = before + id3(other.getvalue()) + uncounted_mp3()
+    np.testing.assert_array_equal(read(tagged), read(uncounted_mp3()))
+
+
+@pytest.mark.parametrize("junk", [b"\xff" * 5_000_000, b"\xff\xfb\x90\x64" * 1_250_000], ids=["ones", "headers"])
+@pytest.mark.parametrize("tagged", [False, True])
+def test_the_search_for_frames_is_short(junk: bytes, tagged: bool) -> None:
+    data = id3(junk) + uncounted_mp3() if tagged else uncounted_mp3() + junk
+    started = process_time()
+    assert read_duration(io.BytesIO(data)) == read_duration(io.BytesIO(uncounted_mp3()))
+    assert len(read(data)) == len(read(uncounted_mp3()))
+    assert process_time() - started < 3.0
 
 
 def test_libsndfile_would_guess(tmp_path: Path) -> None:
