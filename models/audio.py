@@ -35,7 +35,7 @@ _EXTRA = "for formats that libsndfile does not know, such as M4A or WebM, instal
 _BEGINNING = 2**20  # bytes in which the first frame of MP3 is looked for
 _BLOCK = 2**20  # numbers that are decoded at once
 _UNCOUNTED = 2**62  # a number of samples beyond which libsndfile knows none
-_MENDED_SIZE = re.compile(r"(?:data|SSND) : (?P<says>\d+) \(should be (?P<should>\d+)\)")
+_MENDED_SIZE = re.compile(r"(?:data|SSND|Data Size  |riff|Riff size) : (?P<says>\d+) \(should be (?P<should>\d+)\)")
 _HEADER_BYTES = 512  # by which a size is too large that counts the header, or a last block that is not full
 _FRAMES_TOLERANCE = 0.01  # MP3 headers may or may not count the delay of the codec
 # What decoders and their bindings raise for some file, beside their own errors, which are some of these.
@@ -285,7 +285,7 @@ def _note_rest(name: str, number: int) -> None:
 
 
 def _refuse_cut_off(name: str, file: soundfile.SoundFile) -> None:
-    """Refuse a file that ends before its header says; libsndfile repairs WAV and AIFF headers and logs it."""
+    """Refuse a file that ends before its header says; libsndfile repairs such headers and logs it."""
     mended = _MENDED_SIZE.search(file.extra_info)
     if not mended:
         return

@@ -107,6 +107,8 @@ def _stated_s(container: av.container.InputContainer) -> float | None:
     if not set(container.format.name.split(",")) & set(_STATING):
         return None
     stream = container.streams.audio[0]
+    if container.format.name == "caf" and stream.frames and stream.codec_context.name.startswith("pcm_"):
+        return _seconds(stream.frames, stream)  # one sample each; the duration is that of the bytes that are there
     if stream.duration is not None:
         return _seconds(stream.duration, stream)
     alone = len(container.streams) == 1

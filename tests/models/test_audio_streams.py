@@ -257,6 +257,26 @@ def test_wav_that_ends_early_is_truncated() -> None:
         read(wav_stating(98_000))
 
 
+@pytest.mark.parametrize("kind", ["AU", "CAF", "W64", "RF64", "AIFF", "WAV"])
+@pytest.mark.parametrize("missing", [2_000, 30_000, 90_000])
+def test_cut_pcm_is_truncated(kind: str, missing: int) -> None:
+    data = encoded(kind)
+    assert_whole(data)
+    np.testing.assert_array_equal(read(data + JUNK)[: len(sound())], read(data))
+    if kind == "CAF" and missing > 2_000:
+        pytest.importorskip("av", reason="libsndfile takes it for malformed")
+    with pytest.raises(AudioError, match="clip: is truncated"):
+        read(data[:-missing])
+
+
+@pytest.mark.parametrize(("kind", "at"), [("AU", 8), ("RF64", 20), ("W64", 16)])
+def test_a_size_that_was_never_known_is_not_one(kind: str, at: int) -> None:
+    data = bytearray(encoded(kind))
+    size = 4 if kind == "AU" else 8
+    data[at : at + size] = b"\xff" * size
+    np.testing.assert_array_equal(read(bytes(data)), read(encoded(kind)))
+
+
 def test_wav_without_sound_before_another_chunk_has_none() -> None:
     file = io.BytesIO()
     soundfile.write(file, sound()[:0], RATE, format="WAV")
