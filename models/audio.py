@@ -19,7 +19,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from .audio_streams import bytes_after, counts_frames, flac_parts, mpeg_stream, ogg_parts, sized_wav
+from .audio_streams import Part, bytes_after, counts_frames, flac_parts, mpeg_stream, ogg_parts, sized_wav
 from .errors import AudioError
 
 __all__ = ["AUDIO_SUFFIXES", "AudioError", "load_audio", "read_duration", "to_int16"]
@@ -33,11 +33,13 @@ MAX_CLIPPED = 0.25
 MAX_OFFSET = 0.5
 _EXTRA = "for formats that libsndfile does not know, such as M4A or WebM, install the extra `formats`: pip install av"
 _BEGINNING = 2**20  # bytes in which the first frame of MP3 is looked for
-_BLOCK = 2**20  # samples that are decoded at once
+_BLOCK = 2**20  # numbers that are decoded at once
 _UNCOUNTED = 2**62  # a number of samples beyond which libsndfile knows none
-_MENDED_SIZE = re.compile(r"(?:data|SSND) : (?P<says>\d+) \(should be (?P<should>\d+)\)")
+_MENDED_SIZE = re.compile(r"(?:data|SSND|Data Size  |riff|Riff size) : (?P<says>\d+) \(should be (?P<should>\d+)\)")
 _HEADER_BYTES = 512  # by which a size is too large that counts the header, or a last block that is not full
 _FRAMES_TOLERANCE = 0.01  # MP3 headers may or may not count the delay of the codec
+# What decoders and their bindings raise for some file, beside their own errors, which are some of these.
+_RAISED = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
 
 
 def to_int16(waveform: np.ndarray) -> np.ndarray:
@@ -82,7 +84,8 @@ def load_audio(
     if strict:
         _refuse_damaged(name, samples)
     if source_rate != sample_rate:
-        mono = soxr.resample(mono, source_rate, sample_rate, quality="HQ")
+        with _explained(name):
+            mono = soxr.resample(mono, source_rate, sample_rate, quality="HQ")
         if not len(mono):
             raise AudioError(f"{name}: too short to be resampled from {source_rate} to {sample_rate} Hz")
     return np.ascontiguousarray(mono, dtype=np.float32)
@@ -106,12 +109,12 @@ def read_duration(source: str | Path | BinaryIO, name: str | None = None) -> flo
             with _binary(checked) as stream:
                 return float(_ffmpeg(name, error).duration(stream, name))
         with file:
-            if file.frames > _UNCOUNTED:
-                return len(_decode(source, name, None)[0]) / float(file.samplerate)
             trusted = "MPEG" in file.subtype and counts_frames(_contents(checked, _BEGINNING))
             mended = None if trusted else _mended(file, checked, name, sys.maxsize)
             with soundfile.SoundFile(io.BytesIO(mended)) if mended else file as right:
-                return float(right.frames / right.samplerate)
+                counted = right.frames <= _UNCOUNTED
+                frames = right.frames if counted else len(_decode(source, name, None)[0])
+                return frames / float(right.samplerate)
 
 
 def _checked(source: str | Path | BinaryIO, name: str) -> bytes | BinaryIO:
@@ -129,10 +132,13 @@ def _checked(source: str | Path | BinaryIO, name: str) -> bytes | BinaryIO:
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
+    """Raise as AudioError whatever a decoder makes of what is no audio."""
     try:
         yield
-    except (soundfile.SoundFileError, OSError) as error:
-        raise AudioError(f"{name}: cannot be decoded as audio ({error})") from error
+    except AudioError:
+        raise
+    except _RAISED as error:
+        raise AudioError(f"{name}: cannot be decoded as audio ({str(error) or type(error).__name__})") from error
 
 
 @contextmanager
@@ -161,6 +167,18 @@ def _note(text: str) -> None:
     logger.warning("%s", text)
 
 
+class _Sound(soundfile.SoundFile):
+    """A file that is read from its beginning on.
+
+    soundfile seeks after each read of a file that it can seek in: MP3 has a click there, and FLAC of unknown length
+    fails at its end as it does at damage.
+    """
+
+    def seekable(self) -> bool:
+        """Return that it must not be sought in."""
+        return False
+
+
 # --- decoding --------------------------------------------------------------------------------------------------------
 
 
@@ -171,7 +189,7 @@ def _decode(
     checked = _checked(source, name)
     with _explained(name):
         try:
-            file = soundfile.SoundFile(checked)
+            file = _Sound(checked)
         except soundfile.LibsndfileError as error:
             with _binary(checked) as stream:
                 decoded: tuple[npt.NDArray[np.float32], int] = _ffmpeg(name, error).decode(stream, name, max_duration_s)
@@ -183,7 +201,7 @@ def _decode(
             if mended is None:
                 samples = _read(file, name, wanted)
             else:
-                with soundfile.SoundFile(io.BytesIO(mended)) as whole:
+                with _Sound(io.BytesIO(mended)) as whole:
                     samples = _read(whole, name, wanted)
             if len(samples) < wanted and file.format in ("OGG", "FLAC"):
                 samples = _read_on(file, _contents(checked), name, samples, wanted)
@@ -198,9 +216,9 @@ def _mended(file: soundfile.SoundFile, source: bytes | BinaryIO, name: str, want
         if file.format == "MP3" and found.samples < wanted:
             _note_rest(name, bytes_after(data, found.end))
         return found.counted
-    if file.format == "FLAC" and file.frames > _UNCOUNTED:
+    if file.format in ("OGG", "FLAC") and file.frames > _UNCOUNTED:
         data = _contents(source)
-        return data[: flac_parts(data)[0].end]  # without a second, whose frames would be taken for this one's
+        return data[: _parts(file, data)[0].end]  # without a second, which would be taken for more of this one
     if file.format in ("WAV", "WAVEX") and not file.frames:
         mended = sized_wav(_contents(source))
         if mended:
@@ -209,32 +227,27 @@ def _mended(file: soundfile.SoundFile, source: bytes | BinaryIO, name: str, want
     return None
 
 
-def _read(file: soundfile.SoundFile, name: str, wanted: int) -> npt.NDArray[np.float32]:
+def _read(file: _Sound, name: str, wanted: int) -> npt.NDArray[np.float32]:
     """Return the first samples, [time, channels], up to a number."""
-    if file.frames > _UNCOUNTED:
-        return _read_to_end(file, wanted)
     stated = min(wanted, file.frames)
-    # At once: soundfile seeks after each read, and MP3 that is read in blocks has a click at their borders.
-    samples: npt.NDArray[np.float32] = file.read(stated, dtype="float32", always_2d=True)
-    if len(samples) < stated * (1 - _FRAMES_TOLERANCE):
+    samples = _read_to_end(file, name, stated)
+    if file.frames <= _UNCOUNTED and len(samples) < stated * (1 - _FRAMES_TOLERANCE):
         raise AudioError(f"{name}: is truncated: {len(samples)} samples of sound, the header says {stated} or more")
     return samples
 
 
-def _read_to_end(file: soundfile.SoundFile, wanted: int) -> npt.NDArray[np.float32]:
-    """Return the first samples of FLAC of unknown length, in blocks until nothing comes."""
-    blocks, found, ended = [np.empty((0, file.channels), np.float32)], 0, False
-    while found < wanted and not ended:
-        block = np.full((min(wanted - found, _BLOCK), file.channels), np.nan, np.float32)
+def _read_to_end(file: _Sound, name: str, wanted: int) -> npt.NDArray[np.float32]:
+    """Return the first samples, in blocks until nothing comes: a header may state more than any memory holds."""
+    blocks, found, most = [np.empty((0, file.channels), np.float32)], 0, max(1, _BLOCK // file.channels)
+    while found < wanted:
         try:
-            file.read(out=block)
+            block = file.read(min(wanted - found, most), dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
-            # The seek to where the file ends fails; "lost sync" is libFLAC's word for damage.
-            if "sync" in str(error):
-                raise
-            ended = True
-        blocks.append(block[: np.count_nonzero(~np.isnan(block[:, 0]))])
-        found += len(blocks[-1])
+            raise AudioError(f"{name}: is truncated or damaged ({error})") from error
+        if not len(block):
+            break
+        blocks.append(block)
+        found += len(block)
     return np.concatenate(blocks)
 
 
@@ -242,11 +255,11 @@ def _read_on(
     file: soundfile.SoundFile, data: bytes, name: str, samples: npt.NDArray[np.float32], wanted: int
 ) -> npt.NDArray[np.float32]:
     """Return the samples of the first stream of a file, and those of streams that were joined to it."""
-    parts = ogg_parts(data) if file.format == "OGG" else flac_parts(data)
+    parts = _parts(file, data)
     found = [samples]
     for number, part in enumerate(parts):
         if number:
-            with soundfile.SoundFile(io.BytesIO(data[part.start : part.end])) as after:
+            with _Sound(io.BytesIO(data[part.start : part.end])) as after:
                 if (after.samplerate, after.channels) != (file.samplerate, file.channels):
                     raise AudioError(
                         f"{name}: changes its sample rate or channels after byte {part.start:,}; split it there"
@@ -261,13 +274,18 @@ def _read_on(
     return np.concatenate(found)
 
 
+def _parts(file: soundfile.SoundFile, data: bytes) -> list[Part]:
+    """Return the files that were joined to one of Ogg or FLAC."""
+    return ogg_parts(data) if file.format == "OGG" else flac_parts(data)
+
+
 def _note_rest(name: str, number: int) -> None:
     if number:
         _note(f"{name}: {number:,} bytes after the sound are no sound and are left out")
 
 
 def _refuse_cut_off(name: str, file: soundfile.SoundFile) -> None:
-    """Refuse a file that ends before its header says; libsndfile repairs WAV and AIFF headers and logs it."""
+    """Refuse a file that ends before its header says; libsndfile repairs such headers and logs it."""
     mended = _MENDED_SIZE.search(file.extra_info)
     if not mended:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
@@ -33,28 +34,43 @@ def decode(file: BinaryIO, name: str, max_duration_s: float | None = None) -> tu
         Samples, [time, channels], and their rate in Hz.
 
     Raises:
-        AudioError: if the file holds no sound, is truncated or cannot be decoded.
+        AudioError: if the file holds no sound, is truncated, changes its sample rate or channels, or cannot be decoded.
     """
     with _opened(file, name) as container:
-        stream = container.streams.audio[0]
-        rate = int(stream.rate)
-        wanted = None if max_duration_s is None else round(max_duration_s * rate)
-        blocks, found = [], 0
-        resampler = av.AudioResampler(format="fltp", rate=rate)
-        for frame in container.decode(stream):
-            for converted in resampler.resample(frame):
-                blocks.append(converted.to_ndarray())
-                found += blocks[-1].shape[1]
-            if wanted is not None and found >= wanted:
+        rate, wanted, blocks, found = 0, sys.maxsize, [], 0
+        for frame, samples in _frames(container, name):
+            if not rate:
+                rate = frame.sample_rate
+                wanted = wanted if max_duration_s is None else round(max_duration_s * rate)
+            blocks.append(samples)
+            found += samples.shape[1]
+            if found >= wanted:
                 break
         else:
             stated_s = _stated_s(container)
-            if stated_s and found / rate < stated_s * (1 - _TOLERANCE) - _TOLERANCE_S:
+            if stated_s and rate and found / rate < stated_s * (1 - _TOLERANCE) - _TOLERANCE_S:
                 raise AudioError(
                     f"{name}: is truncated: {found / rate:.1f} s of sound, the header says {stated_s:.1f} s"
                 )
     samples = np.concatenate(blocks, axis=1).T if blocks else np.empty((0, 1), np.float32)
-    return samples[:wanted].astype(np.float32, copy=False), rate
+    return samples[:wanted], rate
+
+
+def _frames(
+    container: av.container.InputContainer, name: str
+) -> Iterator[tuple[av.AudioFrame, npt.NDArray[np.float32]]]:
+    """Yield what is decoded, with its samples, [channels, time]."""
+    resampler, first, found = av.AudioResampler(format="fltp"), None, 0
+    for frame in container.decode(container.streams.audio[0]):
+        kind = (frame.sample_rate, len(frame.layout.channels))
+        first = first or kind
+        if kind != first:
+            raise AudioError(
+                f"{name}: changes its sample rate or channels after {found / first[0]:.1f} s; split it there"
+            )
+        found += frame.samples
+        for converted in resampler.resample(frame):
+            yield converted, converted.to_ndarray().astype(np.float32, copy=False)
 
 
 def duration(file: BinaryIO, name: str) -> float:
@@ -76,9 +92,11 @@ def duration(file: BinaryIO, name: str) -> float:
 def _opened(file: BinaryIO, name: str) -> Iterator[av.container.InputContainer]:
     """Yield a file that holds an audio stream."""
     try:
-        with av.open(file, "r", options={"format_whitelist": _CONTAINERS}) as container:
+        with av.open(file, "r", options={"format_whitelist": _CONTAINERS}, metadata_errors="replace") as container:
             if not container.streams.audio:
                 raise AudioError(f"{name}: cannot be decoded as audio (it holds no sound)")
+            if container.streams.audio[0].codec_context is None:
+                raise AudioError(f"{name}: cannot be decoded as audio (FFmpeg does not know its codec)")
             yield container
     except av.FFmpegError as error:
         raise AudioError(f"{name}: cannot be decoded as audio ({error.strerror})") from error
@@ -89,6 +107,8 @@ def _stated_s(container: av.container.InputContainer) -> float | None:
     if not set(container.format.name.split(",")) & set(_STATING):
         return None
     stream = container.streams.audio[0]
+    if container.format.name == "caf" and stream.frames and stream.codec_context.name.startswith("pcm_"):
+        return _seconds(stream.frames, stream)  # one sample each; the duration is that of the bytes that are there
     if stream.duration is not None:
         return _seconds(stream.duration, stream)
     alone = len(container.streams) == 1

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 
 from .errors import AudioError
 
@@ -22,6 +23,10 @@ _RATES = (44_100, 48_000, 32_000)  # Hz, of MPEG-1; halved in MPEG-2 and halved 
 _COUNT = re.compile(rb"(?:Xing|Info)\0\0\0[\x01\x03\x05\x07\x09\x0b\x0d\x0f]|VBRI")  # odd flags: frames are counted
 _COUNT_WITHIN = 64  # bytes of a frame's beginning
 _CHAIN = 3  # frames in a row that are no accident
+_RATED = bytes(byte for byte in range(256) if 0 < byte >> 4 < 15 and byte >> 2 & 3 < 3)  # with a bit and a sample rate
+_HEADER = re.compile(rb"\xff[\xe2-\xe5\xf2-\xf5\xfa-\xfd][" + re.escape(_RATED) + rb"]")  # what `_described` takes
+_ATTEMPTS = 50_000  # headers without other frames behind them after which no sound is looked for any more
+_ID3_HEADER = 10  # bytes, and of its footer
 _DELAY = 3_000  # samples, at most, that decoders take off both ends together, as delay and padding
 _NOT_AUDIO = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")  # what players look for after the sound
 _CHUNK_ID = re.compile(rb"[A-Za-z0-9 ]{4}")
@@ -137,14 +142,24 @@ def _frames(data: bytes) -> Iterator[_Frame]:
 
 def _next_chain(data: bytes, at: int) -> _Frame | None:
     """Return the first frame, at a place or after it, that others of its kind follow."""
-    while (at := data.find(b"\xff", at)) >= 0:
-        chain = [_frame(data, at)]
+    for header in islice(_HEADER.finditer(data, _after_id3(data, at)), _ATTEMPTS):
+        chain = [_frame(data, header.start())]
         while chain[-1] and len(chain) < _CHAIN:
             chain.append(_frame(data, chain[-1].end))
         if len({frame and frame.kind for frame in chain}) == 1 and chain[0]:
             return chain[0]
-        at += 1
     return None
+
+
+def _after_id3(data: bytes, at: int) -> int:
+    """Return where the ID3v2 tags end that are at a place (https://id3.org/id3v2.4.0-structure, 3.1)."""
+    while data.startswith(b"ID3", at) and max(data[at + 6 : at + _ID3_HEADER], default=0x80) < 0x80:
+        size = 0
+        for seven_bits in data[at + 6 : at + _ID3_HEADER]:
+            size = size << 7 | seven_bits
+        has_footer = bool(data[at + 5] & 0x10)
+        at += _ID3_HEADER + size + has_footer * _ID3_HEADER
+    return at
 
 
 def _frame(data: bytes, at: int) -> _Frame | None:

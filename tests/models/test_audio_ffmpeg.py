@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,19 +29,21 @@ each_format = pytest.mark.parametrize("suffix", FORMATS)
 
 
 def sound(rate: int) -> np.ndarray:
-    """Two channels, a tone and its half."""
+    """Return two channels, a tone and its half."""
     time = np.arange(round(rate * SECONDS)) / rate
     left = 0.4 * np.sin(2 * np.pi * 440 * time) * np.minimum(1, time)
     return np.stack([left, left / 2]).astype(np.float32)
 
 
-def write(path: Path, **options: str) -> Path:
-    container, codec, rate = FORMATS[path.suffix[1:]]
+def write(path: Path, rate: int | None = None, layout: str = "stereo", title: str = "", **options: str) -> Path:
+    container, codec, usual = FORMATS[path.suffix[1:]]
+    rate = rate or usual
     with av.open(str(path), "w", format=container, options=options) as file:
-        stream = file.add_stream(codec, rate=rate, layout="stereo", bit_rate=96_000)
+        file.metadata["title"] = title
+        stream = file.add_stream(codec, rate=rate, layout=layout, bit_rate=96_000)
         stream.codec_context.open()
         size = stream.codec_context.frame_size or 1024
-        resampler = av.AudioResampler(stream.codec_context.format, "stereo", rate, frame_size=size)
+        resampler = av.AudioResampler(stream.codec_context.format, layout, rate, frame_size=size)
         frame = av.AudioFrame.from_ndarray(sound(rate), format="fltp", layout="stereo")
         frame.sample_rate = rate
         for part in [*resampler.resample(frame), *resampler.resample(None), None]:
@@ -85,6 +88,50 @@ def test_a_list_of_other_files_is_not_followed(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     with pytest.raises(AudioError, match="cannot be decoded"):
         load_audio("clip.wav", 16_000)
+
+
+@pytest.mark.parametrize("suffix", ["m4a", "webm"])
+def test_tags_that_are_not_unicode_do_not_matter(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"clip.{suffix}", title="caf__QQ")
+    assert b"caf__QQ" in path.read_bytes()
+    heard = load_audio(path, 16_000)
+    path.write_bytes(path.read_bytes().replace(b"caf__QQ", b"caf\xe9 \xfc!"))
+    np.testing.assert_array_equal(load_audio(path, 16_000), heard)
+    assert read_duration(path) == pytest.approx(SECONDS, abs=0.1)
+
+
+def test_a_codec_that_ffmpeg_does_not_know_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "clip.webm")
+    path.write_bytes(path.read_bytes().replace(b"A_OPUS", b"A_XXXX"))
+    for function in (lambda: load_audio(path, 16_000), lambda: read_duration(path)):
+        with pytest.raises(AudioError, match=r"clip\.webm: cannot be decoded .*does not know its codec"):
+            function()
+
+
+@pytest.mark.parametrize(("rate", "layout"), [(22_050, "stereo"), (16_000, "mono")])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_joined_files_that_differ_are_refused(tmp_path: Path, rate: int, layout: str, swapped: bool) -> None:
+    files = [write(tmp_path / "a.aac").read_bytes(), write(tmp_path / "b.aac", rate, layout).read_bytes()]
+    (tmp_path / "clip.aac").write_bytes(b"".join(files[::-1] if swapped else files))
+    with pytest.raises(
+        AudioError, match=r"clip\.aac: changes its sample rate or channels after 2\.\d s; split it there"
+    ):
+        load_audio(tmp_path / "clip.aac", 16_000)
+    assert len(load_audio(tmp_path / "clip.aac", 16_000, max_duration_s=1.0)) == 16_000, "what is wanted comes before"
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), AttributeError("odd"), MemoryError(), av.FFmpegError(-5, "odd")])
+@pytest.mark.parametrize("function", [lambda path: load_audio(path, 16_000), read_duration])
+def test_whatever_a_decoder_raises_names_the_file(
+    tmp_path: Path, error: Exception, function: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    path = write(tmp_path / "clip.m4a")
+    monkeypatch.setattr(av, "open", fail)
+    with pytest.raises(AudioError, match=r"clip\.m4a: cannot be decoded as audio \((odd|MemoryError)\)"):
+        function(path)
 
 
 @each_format

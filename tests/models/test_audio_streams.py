@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from pathlib import Path
+from time import process_time
 
 import numpy as np
 import pytest
@@ -96,6 +97,29 @@ def test_mp3_that_nobody_counted_is_read_whole(variable: bool, before: bytes, af
     assert_whole(before + uncounted_mp3(variable) + after, least=0.95, delay_s=MP3_DELAY_S)
 
 
+def id3(content: bytes) -> bytes:
+    sizes = (len(content) >> shift & 0x7F for shift in (21, 14, 7, 0))
+    return b"ID3\x04\0\0" + bytes(sizes) + content
+
+
+@pytest.mark.parametrize("before", [b"", id3(b"picture")])
+def test_frames_within_a_tag_are_no_sound(before: bytes) -> None:
+    other = io.BytesIO()
+    soundfile.write(other, sound(), 44_100, format="MP3")
+    tagged = before + id3(other.getvalue()) + uncounted_mp3()
+    np.testing.assert_array_equal(read(tagged), read(uncounted_mp3()))
+
+
+@pytest.mark.parametrize("junk", [b"\xff" * 5_000_000, b"\xff\xfb\x90\x64" * 1_250_000], ids=["ones", "headers"])
+@pytest.mark.parametrize("tagged", [False, True])
+def test_the_search_for_frames_is_short(junk: bytes, tagged: bool) -> None:
+    data = id3(junk) + uncounted_mp3() if tagged else uncounted_mp3() + junk
+    started = process_time()
+    assert read_duration(io.BytesIO(data)) == read_duration(io.BytesIO(uncounted_mp3()))
+    assert len(read(data)) == len(read(uncounted_mp3()))
+    assert process_time() - started < 3.0
+
+
 def test_libsndfile_would_guess(tmp_path: Path) -> None:
     """The guess that the test above is about: without it, the special case would not be needed any more."""
     guesses = [soundfile.info(io.BytesIO(data)).frames for data in (uncounted_mp3(True), uncounted_mp3() + APE * 9)]
@@ -126,8 +150,40 @@ def test_flac_of_unknown_length_is_read_whole() -> None:
 
 @pytest.mark.parametrize("share", [0.3, 0.7, 0.99])
 def test_cut_flac_of_unknown_length_is_refused(share: float) -> None:
-    with pytest.raises(AudioError, match=r"clip: cannot be decoded .*sync"):
+    with pytest.raises(AudioError, match=r"clip: is truncated or damaged .*sync"):
         read(uncounted_flac()[: round(share * len(uncounted_flac()))])
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_flac_is_refused_at_any_damaged_bit(known: bool) -> None:
+    data = encoded("FLAC") if known else uncounted_flac()
+    for at in np.random.default_rng(0).integers(8_400, len(data), 100):
+        damaged = bytearray(data)
+        damaged[at] ^= 1 << at % 8
+        with pytest.raises(AudioError, match="clip: is truncated or damaged"):
+            read(bytes(damaged))
+
+
+def test_a_header_that_claims_more_than_memory_holds_is_refused() -> None:
+    data = bytearray(encoded("FLAC"))
+    data[21] |= 0x0F
+    data[22:26] = b"\xff" * 4
+    with pytest.raises(AudioError, match="clip: is truncated: 48000 samples of sound, the header says 68719476735"):
+        read(bytes(data))
+
+
+@pytest.mark.parametrize("block", [48_000, 24_000, 25_000])
+def test_flac_of_unknown_length_is_read_whatever_the_blocks(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether or not the sound ends where a block does that is decoded at once."""
+    monkeypatch.setattr("models.audio._BLOCK", block)
+    np.testing.assert_allclose(read(uncounted_flac()), sound(), atol=1e-4)
+
+
+@pytest.mark.parametrize("data", [encoded("MP3"), encoded("WAV"), encoded("OGG", "OPUS"), encoded("FLAC")])
+def test_blocks_have_no_borders(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = read(data)
+    monkeypatch.setattr("models.audio._BLOCK", 1_000)
+    np.testing.assert_array_equal(read(data), whole)
 
 
 @pytest.mark.parametrize(
@@ -159,6 +215,27 @@ def test_joined_files_that_differ_are_refused() -> None:
         read(encoded("OGG") + other.getvalue())
 
 
+def ogg_at_48_khz(subtype: str, channels: int = 1) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, np.stack([sound()] * channels, axis=1), 48_000, format="OGG", subtype=subtype)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("subtypes", [("VORBIS", "OPUS"), ("OPUS", "VORBIS")])
+def test_joined_ogg_of_different_codecs_is_read_on(subtypes: tuple[str, str]) -> None:
+    """Such files have no length for libsndfile, which reads nothing of them and says so nowhere."""
+    files = [ogg_at_48_khz(subtype) for subtype in subtypes]
+    heard = [load_audio(io.BytesIO(data), 48_000) for data in files]
+    np.testing.assert_array_equal(load_audio(io.BytesIO(b"".join(files)), 48_000), np.concatenate(heard))
+    assert read_duration(io.BytesIO(b"".join(files))) == len(heard[0]) / 48_000
+
+
+@pytest.mark.parametrize("channels", [(1, 2), (2, 1)])
+def test_joined_opus_of_different_channels_is_refused(channels: tuple[int, int]) -> None:
+    with pytest.raises(AudioError, match="changes its sample rate or channels after byte"):
+        read(b"".join(ogg_at_48_khz("OPUS", number) for number in channels))
+
+
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
 def test_cut_ogg_is_truncated(subtype: str) -> None:
     data = encoded("OGG", subtype)
@@ -178,6 +255,26 @@ def test_wav_with_a_wrong_size_is_read_whole(size: int) -> None:
 def test_wav_that_ends_early_is_truncated() -> None:
     with pytest.raises(AudioError, match="is truncated: 96000 bytes of sound, the header says 98000"):
         read(wav_stating(98_000))
+
+
+@pytest.mark.parametrize("kind", ["AU", "CAF", "W64", "RF64", "AIFF", "WAV"])
+@pytest.mark.parametrize("missing", [2_000, 30_000, 90_000])
+def test_cut_pcm_is_truncated(kind: str, missing: int) -> None:
+    data = encoded(kind)
+    assert_whole(data)
+    np.testing.assert_array_equal(read(data + JUNK)[: len(sound())], read(data))
+    if kind == "CAF" and missing > 2_000:
+        pytest.importorskip("av", reason="libsndfile takes it for malformed")
+    with pytest.raises(AudioError, match="clip: is truncated"):
+        read(data[:-missing])
+
+
+@pytest.mark.parametrize(("kind", "at"), [("AU", 8), ("RF64", 20), ("W64", 16)])
+def test_a_size_that_was_never_known_is_not_one(kind: str, at: int) -> None:
+    data = bytearray(encoded(kind))
+    size = 4 if kind == "AU" else 8
+    data[at : at + size] = b"\xff" * size
+    np.testing.assert_array_equal(read(bytes(data)), read(encoded(kind)))
 
 
 def test_wav_without_sound_before_another_chunk_has_none() -> None:
