@@ -35,10 +35,10 @@ def sound(rate: int) -> np.ndarray:
     return np.stack([left, left / 2]).astype(np.float32)
 
 
-def write(path: Path, rate: int | None = None, layout: str = "stereo", title: str = "", **options: str) -> Path:
+def write(path: Path, rate: int | None = None, layout: str = "stereo", title: str = "", movflags: str = "") -> Path:
     container, codec, usual = FORMATS[path.suffix[1:]]
     rate = rate or usual
-    with av.open(str(path), "w", format=container, options=options) as file:
+    with av.open(str(path), "w", format=container, options={"movflags": movflags} if movflags else {}) as file:
         file.metadata["title"] = title
         stream = file.add_stream(codec, rate=rate, layout=layout, bit_rate=96_000)
         stream.codec_context.open()
@@ -74,9 +74,9 @@ def test_a_name_that_lies_does_not_matter(tmp_path: Path) -> None:
     assert abs(len(load_audio(path, 16_000)) / 16_000 - SECONDS) < 0.2
 
 
-@pytest.mark.parametrize(("suffix", "options"), [("m4a", {"movflags": "faststart"}), ("mka", {})])
-def test_a_cut_file_is_truncated(tmp_path: Path, suffix: str, options: dict[str, str]) -> None:
-    path = write(tmp_path / f"clip.{suffix}", **options)
+@pytest.mark.parametrize(("suffix", "movflags"), [("m4a", "faststart"), ("mka", "")])
+def test_a_cut_file_is_truncated(tmp_path: Path, suffix: str, movflags: str) -> None:
+    path = write(tmp_path / f"clip.{suffix}", movflags=movflags)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 7 // 10])
     with pytest.raises(AudioError, match=rf"clip\.{suffix}: (is truncated|cannot be decoded)"):
         load_audio(path, 16_000)
