@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from corpora.soundscapes.corpus import KIND
 from models.commands.output import print_data
 from models.console import say
 from models.csv_files import read_captions
@@ -18,8 +19,6 @@ from models.files import CheckpointError, write_json
 from models.fluency.detector import FluencyDetector, detection
 from ray_jobs.results.metrics import EnsembleMetrics
 from ray_jobs.run.entry import run_command
-
-SYNTHETIC = "soundscapes"  # the kind of the built-in corpus
 
 
 def run(bundle: Path, tables: list[Path], output: Path | None = None) -> None:
@@ -53,7 +52,7 @@ def run(bundle: Path, tables: list[Path], output: Path | None = None) -> None:
         say(f"fluency: the detector was trained on {names}; captions of other corpora are out of its domain")
     else:
         say("fluency: the detector is a published one, which was not trained on the bundle's corpora")
-    if set(corpora.values()) == {SYNTHETIC}:
+    if set(corpora.values()) == {KIND}:
         say(
             "fluency: that is the built-in synthetic corpus alone; captions that it flags elsewhere are unlike it, and "
             "may be fluent",

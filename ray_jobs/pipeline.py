@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from corpora.soundscapes.corpus import KIND
 from models.console import say, show
 from ray_jobs import combine, export, prepare, refit, report, search, train
 from ray_jobs.experiment.config import Experiment
@@ -30,7 +31,7 @@ def summarise(experiment: Experiment) -> None:
     directory = RunDirectory(experiment)
     metrics = EnsembleMetrics.read(directory.ensemble)
     where = f"{metrics.corpus} {metrics.split}, {metrics.clips} clips"
-    if metrics.corpus_kind == "soundscapes":
+    if metrics.corpus_kind == KIND:
         where += " (built-in synthetic corpus: says nothing about Clotho)"
     captioning = ["cider_d", "rouge_l", "bleu_4", "unique_captions"]
     show(_table(f"Captioning, {where}", metrics.captioning, captioning))

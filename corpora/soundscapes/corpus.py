@@ -10,6 +10,8 @@ from corpora.folder import read_folder
 from corpora.settings import CorpusSettings, Split, Terms
 from corpora.table import CorpusTable
 
+KIND = "soundscapes"  # as metrics.json names it: what was measured on it says nothing about recordings
+
 
 class SoundscapesCorpus(CorpusSettings):
     """The built-in synthetic corpus, rendered into `root` on first use."""

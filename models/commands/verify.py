@@ -20,7 +20,7 @@ def run(bundle: Path) -> None:
         CheckpointError: a file is missing or changed, all of them named, or this version cannot read the bundle.
     """
     found = check_sums(bundle, [INDEX])
-    faults = [f"{name}: {what}" for what in ("missing", "changed") for name in getattr(found, what)]
+    faults = [f"{name}: missing" for name in found.missing] + [f"{name}: changed" for name in found.changed]
     if faults:
         number, listed = len(faults) + len(found.intact), "\n  ".join(faults)
         raise CheckpointError(

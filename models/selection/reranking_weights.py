@@ -18,7 +18,7 @@ from ..ensemble.scores.decoder import DECODER
 from ..ensemble.scores.encoder import ENCODER
 from ..ensemble.scores.registry import either_sign
 from ..settings import EncoderScoring, Fallback
-from .rules import AUTO, Comparison, Mapper, Nested, Rule, Solution, compare, weigh
+from .rules import AUTO, Comparison, Mapper, NestedSearch, Rule, Solution, compare, weigh
 from .weight_problem import STARTS, LinePoint, Pairs, WeightProblem, explore
 from .weight_search import check_search, line_curve
 
@@ -129,8 +129,8 @@ def search_reranking(
         each: solves the groups, side by side if it can.
     """
     systems = _systems(table, value, mixtures, options)
-    nested = Nested(options.rules, options.folds, options.seed, options.starts)
-    found = compare({name: one.problem for name, one in systems.items()}, nested, each)
+    search = NestedSearch(options.rules, options.folds, options.seed, options.starts)
+    found = compare({name: one.problem for name, one in systems.items()}, search, each)
     best = found.best
     chosen = systems[best.problem]
     reranking = Reranking(

@@ -13,7 +13,7 @@ from ..ensemble.retrieval_fusion import RRF_K, RetrievalFusion, normalise_rows
 from ..ensemble.score_arrays import RerankingInputError, refuse_non_finite, weighted_sum
 from ..metrics.retrieval import check_target
 from .retrieval_precisions import RightAnswers, ranges
-from .rules import AUTO, Comparison, Nested, Rule, Solution, compare, highest
+from .rules import AUTO, Comparison, NestedSearch, Rule, Solution, compare, highest
 from .weight_problem import LinePoint, Pairs, WeightProblem
 from .weight_surface import behind_best
 
@@ -158,7 +158,7 @@ def search_retrieval(
     _check(similarities, target)
     systems = _systems(similarities, target, options, direction)
     problems = {name: one.problem for name, one in systems.items()}
-    found = compare(problems, Nested(options.rules, options.folds, options.seed, STARTS))
+    found = compare(problems, NestedSearch(options.rules, options.folds, options.seed, STARTS))
     best = careful_best(found.solutions, {name: one.normalisation for name, one in systems.items()})
     chosen = systems[best.problem]
     weights = dict.fromkeys(similarities, 0.0) | chosen.weights(best.weights)

@@ -86,7 +86,7 @@ def highest(solutions: Sequence[Solution]) -> Solution:
 
 
 @dataclass(frozen=True)
-class Nested:
+class NestedSearch:
     """How problems are solved with nested cross-validation.
 
     Attributes:
@@ -126,7 +126,7 @@ class Nested:
         return explore(problem, self.starts, self.seed)
 
 
-def compare(problems: Mapping[str, WeightProblem], nested: Nested, each: Mapper = map) -> Comparison:
+def compare(problems: Mapping[str, WeightProblem], search: NestedSearch, each: Mapper = map) -> Comparison:
     """Solve problems over the same clips by each rule, with nested cross-validation.
 
     A problem of one score has nothing to search: its solution is that score.
@@ -138,7 +138,7 @@ def compare(problems: Mapping[str, WeightProblem], nested: Nested, each: Mapper 
     Raises:
         TooFewClipsError: fewer than three clips, or fewer than two folds.
     """
-    solved = list(each(nested.solve, list(problems.items())))
+    solved = list(each(search.solve, list(problems.items())))
     return Comparison(
         [solution for one in solved for solution in one.solutions],
         {name: explored for one in solved for name, explored in one.explored.items()},

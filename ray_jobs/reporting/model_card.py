@@ -9,15 +9,16 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from corpora.soundscapes.corpus import KIND
 from models.console import count
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import CaptionerMember, FluencyDetectorMember, Member, RetrieverMember
+from ray_jobs.reporting.charts import label
+from ray_jobs.reporting.task_results import ENSEMBLE
 from ray_jobs.results.metrics import EnsembleMetrics, Systems
 
 CARD = "README.md"
-ENSEMBLE = "ensemble"
 TASKS = {"retriever": "retrieval", "captioner": "captioning", "fluency-detector": "fluency of captions"}
-BUILT_IN = "soundscapes"
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,12 @@ def model_card(experiment: Experiment, metrics: EnsembleMetrics | None = None) -
         template_str=template,
         name=experiment.name,
         parts=f"{count(captioners, 'captioner')} and {count(retrievers, 'retriever')}",
-        built_in={corpus.kind for corpus in experiment.corpora.values()} == {BUILT_IN},
+        built_in={corpus.kind for corpus in experiment.corpora.values()} == {KIND},
         members=[
             {"name": name, "task": TASKS[member.kind], "made_of": _made_of(member)}
             for name, member in experiment.ensemble().items()
         ],
+        label=label,
         metrics=metrics,
         results=results,
         max_duration_s=experiment.features.max_duration_s,

@@ -13,7 +13,7 @@ import soundfile
 import models
 from models.audio import AudioError, load_audio, read_duration
 
-av = pytest.importorskip("av")
+av = pytest.importorskip("av", reason="the extra `formats` is not installed")
 
 SECONDS = 2.0
 FORMATS = {  # suffix: FFmpeg's names of container and codec, sample rate in Hz

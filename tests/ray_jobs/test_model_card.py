@@ -36,7 +36,7 @@ def test_the_text_compares_with_the_best_single_system_and_names_every_member() 
     text = ModelCard(model_card(experiment, metrics)).text
     singles = {name: float(value["cider_d"]) for name, value in metrics.captioning.items() if name != "ensemble"}
     best = max(singles, key=lambda name: singles[name])
-    (row,) = (line for line in text.splitlines() if "| cider_d |" in line)
+    (row,) = (line for line in text.splitlines() if "| CIDEr-D |" in line)
     assert f"| {best} {singles[best]:.3f} |" in row
     (found,) = (one for one in metrics.comparisons if (one.metric, one.b) == ("cider_d", best))
     assert f"{found.delta:+.3f} [{found.ci95[0]:.3f}, {found.ci95[1]:.3f}]" in row

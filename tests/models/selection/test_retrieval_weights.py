@@ -13,7 +13,7 @@ from models.selection.retrieval_weights import (
     careful_best,
     search_retrieval,
 )
-from models.selection.rules import RULES, Nested, Solution, compare
+from models.selection.rules import RULES, NestedSearch, Solution, compare
 
 from .test_retrieval_precisions import noisy, values_of_clips, whole_curve
 
@@ -128,7 +128,7 @@ def test_the_choice_is_that_of_ranking_everything(direction: Direction) -> None:
     known, target = similarities()
     rows = [one.T if direction == "audio-to-text" else one for one in known.values()]
     fast, slow = (
-        compare({"all": kind(rows, target, "none", direction)}, Nested(RULES, 3, 0, starts=2))
+        compare({"all": kind(rows, target, "none", direction)}, NestedSearch(RULES, 3, 0, starts=2))
         for kind in (RetrievalProblem, RanksEverything)
     )
     for one, other in zip(fast.solutions, slow.solutions, strict=True):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.errors import TooFewClipsError
-from models.selection.rules import RULES, Nested, Rule, compare, weigh
+from models.selection.rules import RULES, NestedSearch, Rule, compare, weigh
 from models.selection.weight_problem import Explored, LinePoint, Pairs, WeightProblem, explore
 
 from .test_weight_problem import PROBLEMS, reranking, retrieval
@@ -61,10 +61,10 @@ def test_the_centre_is_in_the_middle_of_what_is_as_good_as_the_best(best: float)
 
 def test_the_held_out_fold_has_no_part_in_the_search() -> None:
     problem = reranking(40)
-    before = compare({"a": problem}, Nested(["best"], 4, 0)).solutions[0]
+    before = compare({"a": problem}, NestedSearch(["best"], 4, 0)).solutions[0]
     problem.value = problem.value.copy()
     problem.value[3] = problem.value[3][::-1] * 50  # decides every search that sees it
-    after = compare({"a": problem}, Nested(["best"], 4, 0)).solutions[0]
+    after = compare({"a": problem}, NestedSearch(["best"], 4, 0)).solutions[0]
     chosen = np.unique(np.flatnonzero(before.held_out != after.held_out))
     fold = np.random.default_rng(0).permutation(np.arange(40) % 4)
     unseen = np.flatnonzero(fold == fold[3])
@@ -74,7 +74,7 @@ def test_the_held_out_fold_has_no_part_in_the_search() -> None:
 
 @pytest.mark.parametrize("make", PROBLEMS)
 def test_the_same_seed_finds_the_same(make: type) -> None:
-    one, two = (compare({"a": make()}, Nested(RULES, 3, 5)) for _ in range(2))
+    one, two = (compare({"a": make()}, NestedSearch(RULES, 3, 5)) for _ in range(2))
     for first, second in zip(one.solutions, two.solutions, strict=True):
         np.testing.assert_array_equal(first.weights, second.weights)
         np.testing.assert_array_equal(first.held_out, second.held_out)
@@ -82,7 +82,7 @@ def test_the_same_seed_finds_the_same(make: type) -> None:
 
 def test_the_best_is_the_simplest_of_equals() -> None:
     problem = retrieval()
-    found = compare({"a": problem, "twin": problem}, Nested(["prior", "best"], 5, 0))
+    found = compare({"a": problem, "twin": problem}, NestedSearch(["prior", "best"], 5, 0))
     assert found.best.problem == "a"
     assert found.best.cross_validated == max(one.cross_validated for one in found.solutions)
     assert found.best_value >= found.best.value
@@ -90,4 +90,4 @@ def test_the_best_is_the_simplest_of_equals() -> None:
 
 def test_too_few_clips() -> None:
     with pytest.raises(TooFewClipsError, match="2 clips"):
-        compare({"a": reranking(2)}, Nested(["best"], 5, 0))
+        compare({"a": reranking(2)}, NestedSearch(["best"], 5, 0))
