@@ -29,6 +29,8 @@ from ray_jobs.training.trainer import work
 from ray_jobs.tuning.sweep_space import space
 
 from ...models.fluency.published_checker import TEXTS, TINY, Classifier, write_encoder
+from ..conftest import ROOT
+from ..example_results import ensemble_metrics
 from ..small_training import MEMBER, write_experiment
 
 
@@ -108,7 +110,6 @@ def test_its_bundle_needs_neither_the_published_file_nor_the_encoders(
 
     class Written:
         def save(self, path: Path) -> None: ...
-        def write(self, path: Path) -> None: ...
         def needed_columns(self) -> list[str]:
             return []
 
@@ -117,7 +118,8 @@ def test_its_bundle_needs_neither_the_published_file_nor_the_encoders(
 
     monkeypatch.setattr(export, "load_codec", lambda *_: Written())
     monkeypatch.setattr(export, "_manifest", lambda *_: Written())
-    monkeypatch.setattr(export.EnsembleMetrics, "read", lambda *_: Written())
+    metrics = ensemble_metrics(load_experiment(ROOT / "experiments" / "smoke.yaml"))
+    monkeypatch.setattr(export.EnsembleMetrics, "read", lambda *_: metrics)
     export.run(experiment)
     loaded = FluencyDetector.load(directory.bundle / "members" / MEMBER)
     np.testing.assert_allclose(loaded.fluency_error(TEXTS), expected, atol=1e-5, rtol=0)
