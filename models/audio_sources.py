@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,11 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from .audio import AudioError, load_audio, read_duration
+from .audio import AudioError, Block, audio_blocks, load_audio, read_duration
 from .errors import InputError
 
-# Samples are [time] or [channels, time], floats of full scale 1 or int16, with their rate in Hz.
-AudioSource = str | os.PathLike[str] | bytes | BinaryIO | tuple[npt.ArrayLike, int]
 EXPECTED = "a path, bytes, a file opened in binary mode, or (samples, sample rate)"
 
 
@@ -30,17 +28,19 @@ class Recording:
 
     @classmethod
     def of(cls, source: AudioSource, name: str) -> Recording:
-        """Take a source as a file; samples become one. A path is its own name.
+        """Take a source as a file; samples become one. A path is its own name, and a recording is itself.
 
         Raises:
             AudioError: if it is none of these, or the samples are not of a shape, type or rate that sound has.
         """
+        if isinstance(source, Recording):
+            return source
         if isinstance(source, str | os.PathLike):
             return cls(str(source), Path(source))
         if isinstance(source, bytes):
             return cls(name, source)
         if isinstance(source, tuple) and len(source) == 2:
-            return cls(name, _as_wav(*source, name))
+            return cls(name, as_wav(*source, name))
         read = getattr(source, "read", None)
         content = read() if callable(read) else None
         if not isinstance(content, bytes):
@@ -55,8 +55,16 @@ class Recording:
         """Return its length, as `read_duration` does."""
         return read_duration(self._source(), self.name)
 
+    def blocks(self) -> Iterator[Block]:
+        """Decode it block by block, as `audio_blocks` does."""
+        return audio_blocks(self._source(), self.name)
+
     def _source(self) -> Path | BinaryIO:
         return io.BytesIO(self.content) if isinstance(self.content, bytes) else self.content
+
+
+# Samples are [time] or [channels, time], floats of full scale 1 or int16, with their rate in Hz.
+AudioSource = str | os.PathLike[str] | bytes | BinaryIO | tuple[npt.ArrayLike, int] | Recording
 
 
 def recordings(sources: Sequence[AudioSource]) -> list[Recording]:
@@ -88,7 +96,7 @@ def index_names(sources: Sequence[AudioSource], names: Sequence[str] | None) -> 
     return list(names)
 
 
-def _as_wav(samples: Any, rate: Any, name: str) -> bytes:
+def as_wav(samples: Any, rate: Any, name: str) -> bytes:
     """Return samples as a WAV file, whose content is then checked as that of others is."""
     try:
         array = np.asarray(samples)
