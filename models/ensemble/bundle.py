@@ -18,7 +18,7 @@ from ..audio import to_int16
 from ..audio_sources import AudioSource, index_names, recordings
 from ..captioner.model import Captioner, conditioning
 from ..codec.base import Codec, load_codec
-from ..device import available_device
+from ..device import usable_device
 from ..encoders.log_mel import LogMel
 from ..errors import InputError
 from ..files import CheckpointError, sha256_of
@@ -33,6 +33,7 @@ from .captioner_fusion import LIKELIHOOD, FusionWithCaptioners
 from .captions import Caption, choose_captions
 from .index import LARGE, RECORD, AudioIndex
 from .manifest import INDEX, BundleManifest, read_manifest
+from .precision import M, Precision
 from .retrieval_columns import CaptionerColumns, keep_for_captioners
 from .scores.base import Scorers
 from .scores.registry import captioners_asked, compares_candidates, needs_references
@@ -70,9 +71,15 @@ class Ensemble:
     """
 
     def __init__(
-        self, manifest: BundleManifest, directory: Path, device: str | torch.device, ask_captioners: bool = True
+        self,
+        manifest: BundleManifest,
+        directory: Path,
+        device: str | torch.device,
+        ask_captioners: bool = True,
+        precision: Precision | None = None,
     ) -> None:
         self.manifest, self.directory, self.device = manifest, directory, torch.device(device)
+        self.precision = precision or Precision()
         self.ask_captioners = ask_captioners and manifest.retrieval_with_captioners is not None
         self.audio_index = AudioIndex()
 
@@ -86,16 +93,16 @@ class Ensemble:
 
     @cached_property
     def retrievers(self) -> dict[str, Retriever]:
-        return {name: Retriever.load(self._member(name)).to(self.device) for name in self.manifest.retrievers}
+        return {name: self._placed(Retriever.load(self._member(name))) for name in self.manifest.retrievers}
 
     @cached_property
     def captioners(self) -> dict[str, Captioner]:
-        return {name: Captioner.load(self._member(name)).to(self.device) for name in self.manifest.captioners}
+        return {name: self._placed(Captioner.load(self._member(name))) for name in self.manifest.captioners}
 
     @cached_property
     def detector(self) -> FluencyDetector | None:
         name = self.manifest.fluency_detector
-        return FluencyDetector.load(self._member(name)).to(self.device) if name else None
+        return self._placed(FluencyDetector.load(self._member(name))) if name else None
 
     @cached_property
     def references(self) -> dict[str, np.ndarray]:
@@ -105,19 +112,35 @@ class Ensemble:
     def _member(self, name: str) -> Path:
         return self.directory / "members" / name
 
+    def _placed(self, member: M) -> M:
+        return self.precision.apply(member).to(self.device)
+
     @classmethod
-    def load(cls, directory: str | Path, device: str | None = None, ask_captioners: bool = True) -> Ensemble:
+    def load(
+        cls,
+        directory: str | Path,
+        device: str | None = None,
+        ask_captioners: bool = True,
+        dtype: str | None = None,
+        int8: bool = False,
+    ) -> Ensemble:
         """Load a bundle made by `enclap export`, onto the GPU if there is one and no device is given.
 
         Args:
             ask_captioners: let captioners help to retrieve, where the bundle weighs them. Without, nothing is read of
                 them to retrieve, nor of what the index keeps for them.
+            dtype: what linear layers compute in, `fp32`, `bf16` or `fp16`; float32 when left out. All else, the codec
+                included, computes in float32.
+            int8: let linear layers compute in 8-bit integers, on the CPU.
 
         Raises:
             CheckpointError: if the directory is not a bundle, or one that this version cannot read.
+            InputError: naming the argument that cannot be used here.
         """
+        where = usable_device(device)
+        precision = Precision.of(dtype, int8, where)
         manifest = read_manifest(Path(directory))
-        ensemble = cls(manifest, Path(directory), device or available_device(), ask_captioners)
+        ensemble = cls(manifest, Path(directory), where, ask_captioners, precision)
         if (Path(directory) / INDEX / RECORD).is_file():
             ensemble.load_index(Path(directory) / INDEX)
         return ensemble
