@@ -81,26 +81,21 @@ def rows(entry: Entry) -> list[Row]:
 
 
 def table(entries: Sequence[Entry]) -> Table:
-    """Return a table of all entries."""
-    listed = [row for entry in entries for row in rows(entry)]
-    timed = any(row.start_s is not None for row in listed)
+    """Return a table of all entries; the path of a timeline stands in its first row alone."""
+    timed = any("segments" in entry for entry in entries)
     made = Table("file", *(["from", "to"] if timed else []), "caption", "score", header_style="bold")
-    for row in listed:
-        times = [spell_time(at) for at in (row.start_s, row.end_s) if at is not None]
-        cells = (row.path, *times, row.text, f"{row.score:.3f}")
+    for number, row in ((number, row) for entry in entries for number, row in enumerate(rows(entry))):
+        times = [_clock(at, 1) for at in (row.start_s, row.end_s) if at is not None]
+        cells = ("" if number else row.path, *times, row.text, f"{row.score:.3f}")
         made.add_row(*(Text(printable(cell)) for cell in cells))
     return made
 
 
-def spell_time(seconds: float, mark: str = ".", least: str = "") -> str:
-    """Return a time as 1:02:03.5 or, with `least` "hours", as 01:02:03.500 with any decimal mark."""
-    milliseconds = round(seconds * 1000)
-    minutes, rest = divmod(milliseconds, 60_000)
-    hours, minutes = divmod(minutes, 60)
-    if least:
-        return f"{hours:02d}:{minutes:02d}:{rest // 1000:02d}{mark}{rest % 1000:03d}"
-    short = f"{minutes:02d}:{rest // 1000:02d}{mark}{rest % 1000 // 100}"
-    return f"{hours}:{short}" if hours else short
+def _clock(seconds: float, digits: int) -> str:
+    """Return a time as 01:02:03.500, with a number of decimals."""
+    parts = round(seconds * 10**digits)
+    whole, decimals = divmod(parts, 10**digits)
+    return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d}.{decimals:0{digits}d}"
 
 
 def _csv_line(cells: Sequence[str]) -> str:
@@ -115,10 +110,9 @@ def _cues(wanted: Format, listed: Sequence[Row]) -> Iterator[str]:
     Where windows overlap, the caption shown is that of the window whose middle is nearest.
     """
     for number, row in enumerate(_merged(_apart(listed)), 1):
-        mark = "," if wanted is Format.SRT else "."
-        start, end = (spell_time(at or 0.0, mark, "hours") for at in (row.start_s, row.end_s))
+        times = " --> ".join(_clock(at or 0.0, 3) for at in (row.start_s, row.end_s))
         text = row.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-        yield from (str(number), f"{start} --> {end}", row.text if wanted is Format.SRT else text, "")
+        yield from (str(number), *((times.replace(".", ","), row.text) if wanted is Format.SRT else (times, text)), "")
 
 
 def _apart(listed: Sequence[Row]) -> list[Row]:
