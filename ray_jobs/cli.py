@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from models.commands.cli import AskCaptioners, Bundle, caption, index, make_app, retrieve, run_app, similar, verify
+from models.commands.cli import (
+    AskCaptioners,
+    Bundle,
+    caption,
+    embed,
+    index,
+    make_app,
+    retrieve,
+    run_app,
+    similar,
+    verify,
+)
 
 if TYPE_CHECKING:
     from ray_jobs.experiment.config import Experiment
@@ -240,7 +251,7 @@ def train_codec(experiment: CodecFile, overrides: CodecOverrides = None) -> None
         _job("train_codec").run(loaded)
 
 
-for of_bundle in (caption, retrieve, similar, index, verify):  # the same as of the inference library
+for of_bundle in (caption, retrieve, similar, index, embed, verify):  # the same as of the inference library
     app.command()(of_bundle)
 
 

@@ -182,6 +182,39 @@ def similar(
 
 
 @app.command()
+def embed(
+    bundle: Bundle,
+    output: Annotated[
+        Path,
+        typer.Option(dir_okay=False, help="The Parquet file to write: a column for each retriever", show_default=False),
+    ],
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Audio files, or directories of them", show_default=False)
+    ] = None,
+    texts: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Embed the captions of a CSV file instead of audio")
+    ] = None,
+    window: Window = None,
+    hop: Hop = None,
+    batch_size: BatchSize = 16,
+    device: Device = None,
+    dtype: DType = None,
+    int8: Int8 = False,
+) -> None:
+    """Write the embeddings of audio files, of windows of them, or of texts, by each retriever.
+
+    Example: [bold]enclap embed runs/demo/bundle field_recordings/ --output embeddings.parquet[/bold]
+
+    Example: [bold]enclap embed runs/demo/bundle concert.flac --window 10 --output concert.parquet[/bold]
+
+    Example: [bold]enclap embed runs/demo/bundle --texts captions.csv --output texts.parquet[/bold]
+    """
+    from .embed import Options, run
+
+    run(bundle, paths or [], texts, output, Options(window, hop, batch_size, Loading(device, dtype, int8)))
+
+
+@app.command()
 def verify(bundle: Bundle) -> None:
     """Check that a bundle is whole and as it was exported; no member is loaded.
 

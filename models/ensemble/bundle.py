@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from ..arguments import batched, check_seed
+from ..arguments import batched, check_seed, words
 from ..audio import to_int16
 from ..audio_sources import AudioSource, index_names, recordings
 from ..captioner.model import Captioner, conditioning
@@ -50,7 +50,7 @@ class QueryError(InputError, ValueError):
 class Clip:
     """The features of a clip, or of its first `max_duration_s`, which is all that is read of a longer one."""
 
-    codes: np.ndarray  # [T, Q] int16
+    codes: np.ndarray  # [T, Q] int16; [0, Q] where retrievers alone hear it
     log_mel: np.ndarray  # [frames, mels]
     duration_s: float  # of the whole file
     waveforms: Mapping[int, np.ndarray] = field(default_factory=dict)  # [samples] int16, by sampling rate
@@ -333,19 +333,50 @@ class Ensemble:
         )
         return of_retrievers, of_captioners
 
-    def read(self, sources: Iterable[AudioSource]) -> list[Clip]:
+    def embed(self, sources: Iterable[AudioSource], batch_size: int = 16) -> dict[str, np.ndarray]:
+        """Return the embeddings of N sources by each retriever, [N, D] float32; of a long one that of its beginning.
+
+        They are mapped by its metric: their Euclidean distances, to those of texts too, are the retriever's own.
+
+        Raises:
+            AudioError: naming the one that cannot be read.
+        """
+        found = [self.embed_clips(self.read(some, codes=False)) for some in batched(recordings(sources), batch_size)]
+        nothing = {name: np.empty((0, one.config.joint_dim), np.float32) for name, one in self.retrievers.items()}
+        return {name: np.concatenate([rows, *(batch[name] for batch in found)]) for name, rows in nothing.items()}
+
+    def embed_clips(self, clips: Sequence[Clip]) -> dict[str, np.ndarray]:
+        """Embed clips by their features; see `embed`."""
+        embeddings = self._audio_embeddings(clips)
+        return {name: retriever.under_metric(embeddings[name]) for name, retriever in self.retrievers.items()}
+
+    def embed_texts(self, texts: Iterable[str]) -> dict[str, np.ndarray]:
+        """Return the embeddings of N texts by each retriever, [N, D] float32, to compare with those of `embed`.
+
+        Raises:
+            InputError: naming the text that is blank or none.
+        """
+        listed = words("texts", texts)
+        return {name: one.under_metric(one.text_embeddings(listed)) for name, one in self.retrievers.items()}
+
+    def read(self, sources: Iterable[AudioSource], codes: bool = True) -> list[Clip]:
         """Decode audio and compute its codes and log-mels, exactly as `enclap prepare` does.
+
+        Args:
+            codes: also encode it with the codec, for captioners; clips have no codes without.
 
         Raises:
             AudioError: naming the one that cannot be read.
         """
         longest, files = self.manifest.max_duration_s, recordings(sources)
-        waveforms = [file.samples(self.codec.sample_rate, longest) for file in files]
         log_mels = self.log_mel.of_clips([file.samples(self.manifest.log_mel.sample_rate, longest) for file in files])
         durations = [file.duration_s() for file in files]
         rates = {rate for one in self.retrievers.values() if (rate := one.waveform_rate)}
         kept = [{rate: to_int16(file.samples(rate, longest)) for rate in rates} for file in files]
-        return [Clip(*row) for row in zip(self.codec.encode(waveforms), log_mels, durations, kept, strict=True)]
+        encoded = [np.empty((0, self.manifest.codebooks), np.int16)] * len(files)
+        if codes:
+            encoded = self.codec.encode([file.samples(self.codec.sample_rate, longest) for file in files])
+        return [Clip(*row) for row in zip(encoded, log_mels, durations, kept, strict=True)]
 
     def limits_s(self, captioning: bool = True) -> dict[str, float]:
         """Return how much of a clip each member hears, from its beginning on, in seconds, by its name.
