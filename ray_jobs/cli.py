@@ -121,12 +121,18 @@ def export(
     commercial: Annotated[
         bool, typer.Option("--commercial", help="Refuse members whose corpora are not known to allow commercial use")
     ] = False,
+    dtype: Annotated[
+        Literal["fp32", "bf16", "fp16"], typer.Option(help="Of the weights; bf16 and fp16 halve them: bundle-DTYPE/")
+    ] = "fp32",
+    archive: Annotated[bool, typer.Option("--archive", help="Write the bundle as one file, too: bundle.zip")] = False,
 ) -> None:
     """Write the ensemble as one directory that loads without Ray and without a network.
 
     Example: [bold]enclap export experiments/demo.yaml[/bold]
+
+    Example: [bold]enclap export experiments/demo.yaml --dtype bf16 --archive[/bold]
     """
-    _run("export", experiment, overrides, members=members, commercial=commercial)
+    _run("export", experiment, overrides, members=members, commercial=commercial, dtype=dtype, archive=archive)
 
 
 @app.command()

@@ -25,6 +25,7 @@ from ..generation.candidates import Decoding
 from ..generation.proposals import ClipInputs, propose
 from ..normal_form import normal_form
 from ..retriever.model import Retriever
+from .archive import unpacked
 from .candidate_table import CandidateTable, score_candidates
 from .captioner_fusion import LIKELIHOOD, FusionWithCaptioners
 from .index import LARGE, RECORD, AudioIndex
@@ -130,16 +131,18 @@ class Ensemble:
         """Load a bundle made by `enclap export`, onto the GPU if there is one and no device is given.
 
         Args:
+            directory: of the bundle, or its archive (`unpacked`).
             ask_captioners: let captioners help to retrieve, where the bundle weighs them. Without, nothing is read of
                 them to retrieve, nor of what the index keeps for them.
 
         Raises:
-            CheckpointError: if the directory is not a bundle, or one that this version cannot read.
+            CheckpointError: if it is no bundle, a damaged one, or one that this version cannot read.
         """
-        manifest = read_manifest(Path(directory))
-        ensemble = cls(manifest, Path(directory), device or available_device(), ask_captioners)
-        if (Path(directory) / INDEX / RECORD).is_file():
-            ensemble.load_index(Path(directory) / INDEX)
+        directory = unpacked(Path(directory))
+        manifest = read_manifest(directory)
+        ensemble = cls(manifest, directory, device or available_device(), ask_captioners)
+        if (directory / INDEX / RECORD).is_file():
+            ensemble.load_index(directory / INDEX)
         return ensemble
 
     def caption(self, sources: Sequence[AudioSource], seed: int | None = None) -> list[Caption]:

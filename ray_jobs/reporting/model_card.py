@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from corpora.soundscapes.corpus import KIND
 from models.console import count
 from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.licences import corpus_uses
 from ray_jobs.experiment.member_config import CaptionerMember, FluencyDetectorMember, Member, RetrieverMember
 from ray_jobs.reporting.charts import label
 from ray_jobs.reporting.task_results import ENSEMBLE
@@ -34,11 +35,12 @@ class Row:
     ci95: tuple[float, float]
 
 
-def model_card(experiment: Experiment, metrics: EnsembleMetrics | None = None) -> str:
+def model_card(experiment: Experiment, metrics: EnsembleMetrics | None = None, dtype: str = "fp32") -> str:
     """Return the card of an ensemble of an experiment's members.
 
     Args:
         metrics: its values on test, where `combine` has computed them for these members.
+        dtype: in which its matrices are stored; the values are of fp32.
     """
     results = [] if metrics is None else [*_rows(metrics)]
     captioners, retrievers = (len(experiment.of_kind(kind)) for kind in ("captioner", "retriever"))
@@ -67,6 +69,8 @@ def model_card(experiment: Experiment, metrics: EnsembleMetrics | None = None) -
         metrics=metrics,
         results=results,
         max_duration_s=experiment.features.max_duration_s,
+        corpora=corpus_uses(experiment),
+        dtype=dtype,
     ).content
 
 
