@@ -7,13 +7,12 @@ sum.
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import IO, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints
 
@@ -27,7 +26,7 @@ AGAIN = "copy or export the bundle again"
 # What torch, pickle and joblib write by default: reading it can run code of the file's choice.
 PICKLED = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
 _LINE = re.compile(r"(?P<sum>[0-9a-f]{64}) [ *](?P<name>.+)")
-Opener = Callable[[], io.BufferedIOBase]
+Opener = Callable[[], IO[bytes]]
 
 
 class ListedFile(BaseModel):
@@ -148,7 +147,7 @@ def files_in(bundle: Path, beside: Iterable[str] = ()) -> dict[str, Opener]:
     left_out = {*beside}
     inner = {path.relative_to(bundle): path for path in sorted(bundle.rglob("*")) if path.is_file()}
     return {
-        name.as_posix(): partial(path.open, "rb")
+        name.as_posix(): partial(open, path, "rb")
         for name, path in inner.items()
         if name.parts[0] not in left_out and not any(part.startswith(".") for part in name.parts)
     }
@@ -182,4 +181,4 @@ def refuse_pickles(bundle: Path, names: Iterable[str]) -> None:
 
 def _sum(opened: Opener) -> str:
     with opened() as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # IO[bytes] is what has readinto

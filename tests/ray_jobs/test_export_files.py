@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from models import Ensemble
 from models.commands.verify import run as verify
 from models.ensemble.self_test import CLIP
-from models.ensemble.stored_dtype import store_as
+from models.ensemble.stored_dtype import StoredDtype, store_as
 from ray_jobs import export
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.run.directory import RunDirectory
@@ -56,7 +56,7 @@ def test_the_same_run_exported_twice_gives_the_same_bytes(
     ("dtype", "stored", "close"), [("bf16", torch.bfloat16, 2**-8), ("fp16", torch.float16, 2**-11)]
 )
 def test_weights_are_stored_in_a_dtype_and_answers_hardly_change(
-    experiment: Experiment, bundle: Path, dtype: str, stored: torch.dtype, close: float
+    experiment: Experiment, bundle: Path, dtype: StoredDtype, stored: torch.dtype, close: float
 ) -> None:
     export.run(experiment, dtype=dtype)
     smaller = bundle.with_name(f"bundle-{dtype}")
