@@ -10,7 +10,6 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Annotated
 
@@ -147,7 +146,7 @@ def files_in(bundle: Path, beside: Iterable[str] = ()) -> dict[str, Opener]:
     left_out = {*beside}
     inner = {path.relative_to(bundle): path for path in sorted(bundle.rglob("*")) if path.is_file()}
     return {
-        name.as_posix(): partial(open, path, "rb")
+        name.as_posix(): _opener(path)
         for name, path in inner.items()
         if name.parts[0] not in left_out and not any(part.startswith(".") for part in name.parts)
     }
@@ -177,6 +176,10 @@ def refuse_pickles(bundle: Path, names: Iterable[str]) -> None:
             f"{bundle}: found {', '.join(pickled)}, expected weights in safetensors alone, as exported: pickled files "
             "can run code when they are read; remove them, or get the bundle from its source again"
         )
+
+
+def _opener(path: Path) -> Opener:
+    return lambda: path.open("rb")
 
 
 def _sum(opened: Opener) -> str:

@@ -46,12 +46,13 @@ class MtebEncoder:
         Raises:
             InputError: if a batch has neither column, or both: no retriever joins them.
         """
+        encoders = {"text": self.encoder.encode_texts, "audio": self.encoder.encode_audio}
         found = []
         for batch in inputs:
-            columns = [name for name in SentenceEncoder.modalities if name in batch]
+            columns = [name for name in encoders if name in batch]
             if len(columns) != 1:
                 raise InputError(f"found columns {', '.join(batch)}, expected one of `text` and `audio`")
-            found.append(self.encoder.encode(list(batch[columns[0]])))
+            found.append(encoders[columns[0]](batch[columns[0]]))
         return np.concatenate(found)
 
     @cached_property

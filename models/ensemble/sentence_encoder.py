@@ -14,7 +14,9 @@ similarity of two embeddings depends on the other documents, and is defined for 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike
+from os.path import isfile  # False, not an error, for texts that no file can be called
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -29,7 +31,7 @@ from ..errors import InputError
 from ..retriever.model import negative_distances
 from .bundle import Ensemble
 
-# A text, or audio: what `Ensemble.index` takes, or {"array": ..., "sampling_rate": ...} as sentence-transformers has it.
+# A text, or audio: as `Ensemble.index` takes it, or as sentence-transformers, {"array": samples, "sampling_rate": Hz}.
 # A string is a text, unless it is the name of a file that is there.
 Input: TypeAlias = AudioSource | dict[str, Any]
 Embeddings: TypeAlias = npt.NDArray[np.float32] | Tensor
@@ -68,13 +70,13 @@ class SentenceEncoder:
 
     def encode(
         self,
-        inputs: Input | list[Input],
+        inputs: Input | Sequence[Input],
         batch_size: int = 32,
         show_progress_bar: bool | None = None,
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
     ) -> Embeddings:
-        """Return the embeddings of texts, audio or both, [N, D] float32; of a single one that is no list, [D].
+        """Return the embeddings of texts, audio or both, [N, D] float32; of one that is not in a list, [D].
 
         Args:
             batch_size: of the recordings that are read and embedded at a time.
@@ -84,30 +86,34 @@ class SentenceEncoder:
 
         Raises:
             AudioError: naming audio that cannot be read.
+            InputError: if an input is neither a text nor audio.
         """
-        listed = inputs if isinstance(inputs, list) else [inputs]
+        listed: list[Any] = inputs if isinstance(inputs, list) else [inputs]
         found = np.empty((len(listed), self.get_embedding_dimension()), np.float32)
-        texts = {row: one for row, one in enumerate(listed) if isinstance(one, str) and not Path(one).is_file()}
-        if texts:
-            found[[*texts]] = self._texts([*texts.values()])
+        texts = {row: one for row, one in enumerate(listed) if isinstance(one, str) and not isfile(one)}
+        found[[*texts]] = self.encode_texts([*texts.values()])
         audio = [row for row in range(len(listed)) if row not in texts]
         with progress_bar(len(audio), "clips", "encode", bool(show_progress_bar)) as bar:
             for at in range(0, len(audio), batch_size):
                 rows = audio[at : at + batch_size]
-                found[rows] = self._audio([_as_source(listed[row]) for row in rows])
+                found[rows] = self.encode_audio([listed[row] for row in rows])
                 bar.update(len(rows))
         wanted = found if isinstance(inputs, list) else found[0]
         return torch.from_numpy(wanted) if convert_to_tensor or not convert_to_numpy else wanted
 
     encode_query = encode_document = encode  # texts and audio are read alike on both sides
 
-    def _texts(self, texts: list[str]) -> np.ndarray:
+    def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Return the embeddings [N, D] of texts, whatever files they may be the names of."""
         retrievers = self.ensemble.retrievers.values()
-        return np.hstack([one.under_metric(one.text_embeddings(texts)) for one in retrievers])
+        return np.hstack([one.under_metric(one.text_embeddings([*texts])) for one in retrievers])
 
-    def _audio(self, sources: list[AudioSource]) -> np.ndarray:
-        clips, retrievers = self.ensemble.read(sources), self.ensemble.retrievers.values()
-        heard = [(one, [clip.heard_at(one.waveform_rate) for clip in clips]) for one in retrievers]
+    def encode_audio(self, sources: Sequence[Input]) -> npt.NDArray[np.float32]:
+        """Return the embeddings [N, D] of recordings, all of which are read at once; errors as of `encode`."""
+        clips = self.ensemble.read([_as_source(one) for one in sources])
+        heard = [
+            (one, [clip.heard_at(one.waveform_rate) for clip in clips]) for one in self.ensemble.retrievers.values()
+        ]
         return np.hstack([one.under_metric(one.audio_embeddings(of_clips)) for one, of_clips in heard])
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:

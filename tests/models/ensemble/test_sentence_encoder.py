@@ -17,6 +17,7 @@ from models.ensemble.manifest import MANIFEST
 from models.ensemble.mteb_encoder import MtebEncoder
 from models.ensemble.sentence_encoder import SentenceEncoder
 from models.errors import InputError
+from models.retriever.model import Retriever
 from tests.small_bundle import LOG_MEL, small_members, write_bundle, write_sounds
 
 QUERIES = ["a dog barks twice", "rain falls on the roof", "a bell rings"]
@@ -32,6 +33,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write a bundle of two retrievers that differ, weighed unlike."""
     bundle = write_bundle(tmp_path_factory.mktemp("exported") / "bundle")
     second = small_members(load_codec("dac-soundscapes-16khz", 2), LOG_MEL)["retriever"]
+    assert isinstance(second, Retriever)
     with torch.no_grad():
         second.metric.factor.mul_(torch.linspace(0.5, 3, 8)[:, None])
         for parameter in second.text_projection.parameters():
@@ -94,6 +96,7 @@ def test_audio_may_come_in_every_form_and_beside_texts(exported: Path, sounds: l
     assert isinstance(tensor, torch.Tensor)
     np.testing.assert_allclose(tensor, mixed[1], atol=1e-5)
     assert encoder.encode([]).shape == (0, 16)
+    assert encoder.encode("rain " * 1000).shape == (16,), "no name of a file is that long"
 
 
 def test_what_cannot_be_encoded_or_compared_is_refused(exported: Path, sounds: list[Path]) -> None:
@@ -103,6 +106,13 @@ def test_what_cannot_be_encoded_or_compared_is_refused(exported: Path, sounds: l
             encoder.encode([wrong])  # type: ignore[list-item]
     with pytest.raises(InputError, match=r"found embeddings \[1, 3\], expected \[N, 16\]"):
         encoder.similarity(np.zeros((1, 3)), np.zeros((1, 16)))
+
+
+def test_a_batch_of_mteb_has_one_modality(exported: Path) -> None:
+    model = MtebEncoder(fused(exported, "none", retriever=0.7, second=0.3), device="cpu")
+    for columns in ({"text": ["rain"], "audio": [b""]}, {"image": [None]}):
+        with pytest.raises(InputError, match="expected one of `text` and `audio`"):
+            model.encode([columns])
 
 
 def test_mteb_evaluates_it_offline(exported: Path, sounds: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
