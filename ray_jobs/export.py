@@ -179,9 +179,9 @@ def _bundle(
         manifest.provenance["dtype"] = dtype
     with atomic_directory(target) as partial:
         for name in experiment.ensemble():
-            # Further kept epochs, logs and lists of training clips are not needed to load a member.
+            # Further kept epochs, logs, curves and lists of training clips are not needed to load a member.
             member = storage.pull(directory.member(name))
-            ignored = shutil.ignore_patterns(KEPT, LOG, DOUBTFUL_PAIRS, "wandb", ".*")
+            ignored = shutil.ignore_patterns(KEPT, LOG, DOUBTFUL_PAIRS, "history.parquet", "wandb", ".*")
             shutil.copytree(member, partial / "members" / name, ignore=ignored)
             store_as(dtype, partial / "members" / name / "model.safetensors")
         codec.save(partial / "codec" / "codec.safetensors")

@@ -29,9 +29,15 @@ def notice(experiment: Experiment, names: list[str] | None = None) -> str:
         for name, member in experiment.ensemble().items()
         if isinstance(member, FluencyDetectorMember) and member.checkpoint and (names is None or name in names)
     )
-    return TEXT.format(corpora=corpora, codec=experiment.features.codec, published=published)
+    return TEXT.format(corpora=corpora, codec=public_name(experiment.features.codec), published=published)
 
 
 def described_corpora(experiment: Experiment) -> dict[str, Any]:
-    """Return the settings of an experiment's corpora, by name, as bundle.json has them under provenance."""
-    return {name: corpus.model_dump(mode="json") for name, corpus in experiment.corpora.items()}
+    """Return the settings of an experiment's corpora, by name, as bundle.json has them: without their paths."""
+    return {n: corpus.model_dump(mode="json", exclude={*corpus.paths}) for n, corpus in experiment.corpora.items()}
+
+
+def public_name(model: str) -> str:
+    """Return a hub id as it is, and of a model in a directory of this machine the last part of its path."""
+    path = Path(model).expanduser()
+    return path.name if path.is_absolute() or path.exists() else model

@@ -1,4 +1,4 @@
-"""What an export writes: the same bytes every time, weights in the dtype that is asked for, and one file."""
+"""What an export writes: the same bytes every time, weights in the dtype that is asked for, a folder for the hub."""
 
 import shutil
 from pathlib import Path
@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, ModelCardData, metadata_load
 from safetensors.torch import load_file, save_file
 
 from models import Ensemble
 from models.commands.verify import run as verify
-from models.ensemble.self_test import CLIP
+from models.ensemble.checksums import FILES, read_list
+from models.ensemble.self_test import CLIP, member_scores
 from models.ensemble.stored_dtype import StoredDtype, store_as
 from ray_jobs import export
 from ray_jobs.experiment.config import Experiment
@@ -75,6 +77,8 @@ def test_weights_are_stored_in_a_dtype_and_answers_hardly_change(
         one.index([one.directory / CLIP, _noise(bundle.parent)])
     texts = ["a dog barks", "rain falls on a roof", "a bell rings"]
     np.testing.assert_allclose(half.similarity(texts), whole.similarity(texts), atol=20 * close)
+    for name, scores in member_scores(whole, texts).items():  # by captioners and the fluency detector, too
+        np.testing.assert_allclose(member_scores(half, texts)[name], scores, atol=20 * close, err_msg=name)
     assert f"stored as {dtype}" in (smaller / "README.md").read_text(encoding="utf-8")
 
 
@@ -90,3 +94,31 @@ def test_a_matrix_beyond_the_range_of_fp16_stays(tmp_path: Path) -> None:
     store_as("fp16", tmp_path / "model.safetensors")
     found = {name: tensor.dtype for name, tensor in load_file(tmp_path / "model.safetensors").items()}
     assert found == {"large.weight": torch.float32, "weight": torch.float16, "metric.factor": torch.float32}
+
+
+def test_the_hub_takes_the_folder_as_it_is(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `upload_folder` would send is the bundle without data files; downloaded, it verifies."""
+    cards: list[str] = []
+    sent: dict[str, bytes] = {}
+
+    def receive(_: HfApi, operations: list[CommitOperationAdd], **__: object) -> None:
+        for one in operations:
+            with one.as_file() as file:
+                sent[one.path_in_repo] = file.read()
+
+    monkeypatch.setattr("huggingface_hub.hf_api.is_xet_available", lambda: False)
+    monkeypatch.setattr(HfApi, "_validate_yaml", lambda _, content, **__: cards.append(content))
+    monkeypatch.setattr(HfApi, "create_commit", receive)
+    HfApi(token="hf_none").upload_folder(repo_id="someone/ensemble", folder_path=bundle)
+    data = ModelCard(cards[0]).data
+    assert isinstance(data, ModelCardData)
+    assert data.eval_results
+    assert metadata_load(bundle / "README.md") == data.to_dict()
+    assert {*read_list(bundle), FILES} <= {*sent}
+    assert not [name for name in sent if name.endswith((".parquet", ".arrow"))], "the hub warns of data in a model"
+    assert not [name for name, content in sent.items() if str(bundle.parents[2]).encode() in content]
+    for name, content in {**sent, ".gitattributes": b"*.safetensors filter=lfs", ".cache/huggingface/a": b""}.items():
+        target = tmp_path / "downloaded" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+    verify(tmp_path / "downloaded")
