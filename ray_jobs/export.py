@@ -28,12 +28,14 @@ from models.ensemble.stored_dtype import StoredDtype, store_as
 from models.files import atomic_directory, write_json, write_text
 from models.fingerprint import fingerprint
 from models.retriever.collapse import collapse_warnings
+from ray_jobs import combine_some
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.licences import check_commercial
 from ray_jobs.experiment.member_config import CaptionerMember
-from ray_jobs.experiment.spelling import unknown
+from ray_jobs.experiment.subset import with_members
 from ray_jobs.reporting.model_card import CARD, model_card
 from ray_jobs.reporting.notice import NOTICE, described_corpora, notice
+from ray_jobs.results.best import BestReranking
 from ray_jobs.results.member import DOUBTFUL_PAIRS, MemberMetrics, checked_weights
 from ray_jobs.results.metrics import EnsembleMetrics
 from ray_jobs.results.time_limit import refuse_left_out, without_left_out
@@ -44,6 +46,7 @@ from ray_jobs.run.log import LOG
 from ray_jobs.training.kept_epochs import KEPT
 from ray_jobs.training.refit import Refit, bundle_inputs
 from ray_jobs.tuning.choices import Choices
+from ray_jobs.tuning.forward import select_within
 from ray_jobs.tuning.trained_members import REFERENCE_SPLIT, TrainedMembers
 
 # The clip of the self-test is always of the built-in corpus: others' recordings have licences of their own.
@@ -58,6 +61,7 @@ def run(
     commercial: bool = False,
     dtype: StoredDtype = "fp32",
     archive: bool = False,
+    max_parameters: int | None = None,
 ) -> None:
     """Write bundle/: members, codec, tuned parameters, self-test, provenance and licence notes.
 
@@ -67,16 +71,20 @@ def run(
         commercial: whether to refuse members that are not known to be free for commercial use.
         dtype: of the members' matrices; other than fp32 it is written to bundle-<dtype>/ (`store_as`).
         archive: whether to write the bundle as one file, too: bundle.zip.
+        max_parameters: in place of `members`, take those that the forward selection takes within this number of
+            parameters, and combine them where they are not yet.
 
     Raises:
         NotReadyError: if `combine`, or the `refit` that is asked for, has not run on this experiment, or one of
             `members` is not trained.
-        ConfigError: if `members` cannot work alone.
+        ConfigError: if `members` cannot work alone, or no member has `max_parameters` or fewer.
         TimeLimitError: if the time limit left out one of `members` or, without these, all retrievers or captioners.
         LicenceError: if `commercial`, naming these members and their corpora.
         RecordError: if what search or combine wrote cannot be read.
     """
     names = None if members is None else [name.strip() for name in members.split(",")]
+    if max_parameters is not None:
+        names = _selected(experiment, names, max_parameters)
     if names is None:
         experiment = without_left_out(experiment)
     else:
@@ -115,6 +123,23 @@ def _export_all(experiment: Experiment, directory: RunDirectory, dtype: StoredDt
     return target
 
 
+def _selected(experiment: Experiment, names: list[str] | None, limit: int) -> list[str]:
+    """Return the members that the forward selection takes within a number of parameters, combined."""
+    if names is not None:
+        raise ConfigError("--members: found beside --max-parameters, which chooses them; expected one of the two")
+    experiment = without_left_out(experiment)
+    directory = RunDirectory(experiment)
+    require(directory.ensemble, directory.results_inputs(), "combine", experiment.name)
+    experiment.search.choose_objective(BestReranking.read(directory.search("reranking")).objective)
+    found = select_within(experiment, limit)
+    say(f"export: {', '.join(found)} are selected within {limit:,} parameters")
+    if experiment.of_kind("captioner") and not {*experiment.of_kind("captioner")} & {*found}:
+        say("export: no captioner fits with the retrievers that it reads: this ensemble only retrieves", "yellow")
+    if not is_done(directory.ensemble_of(found), directory.results_inputs()):
+        combine_some.run(experiment, found)
+    return found
+
+
 def _named(bundle: Path, dtype: StoredDtype) -> Path:
     return bundle if dtype == "fp32" else bundle.with_name(f"{bundle.name}-{dtype}")
 
@@ -139,29 +164,6 @@ def _export_some(experiment: Experiment, directory: RunDirectory, some: Experime
         (partial / CARD).write_text(model_card(some, dtype=dtype), encoding="utf-8")
     _finish(target, fingerprint({name: directory.member_inputs(name) for name in names}))
     return target
-
-
-def with_members(experiment: Experiment, names: list[str]) -> Experiment:
-    """Return the experiment with some of its members alone, and without token ensembles.
-
-    Raises:
-        ConfigError: if one does not exist, or a captioner would lack a retriever that it reads.
-    """
-    for name in names:
-        if name not in experiment.members:
-            raise ConfigError(f"--members: {unknown(name, experiment.members, 'members')}")
-        for retriever in experiment.members[name].retrievers():
-            if retriever not in names:
-                raise ConfigError(f"--members: {name!r} reads the audio embeddings of {retriever!r}; name that, too")
-    if all(experiment.members[name].kind == "fluency-detector" for name in names):
-        raise ConfigError(f"--members: {', '.join(names)}: expected a captioner or a retriever among them")
-    alone = {
-        # What they started or learned from is not there, and no longer needed.
-        name: member.model_copy(update={"init_from": None, **({"distil_from": []} if member.teachers() else {})})
-        for name, member in experiment.members.items()
-        if name in names
-    }
-    return experiment.model_copy(update={"members": alone, "token_ensembles": {}})
 
 
 @contextmanager
