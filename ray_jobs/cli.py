@@ -132,12 +132,23 @@ def export(
     commercial: Annotated[
         bool, typer.Option("--commercial", help="Refuse members whose corpora are not known to allow commercial use")
     ] = False,
+    dtype: Annotated[
+        Literal["fp32", "bf16", "fp16"], typer.Option(help="Of the weights; bf16 and fp16 halve them: bundle-DTYPE/")
+    ] = "fp32",
+    archive: Annotated[bool, typer.Option("--archive", help="Write the bundle as one file, too: bundle.zip")] = False,
+    max_parameters: Annotated[
+        int | None,
+        typer.Option(min=1, help="Only the members that forward selection takes within this number of parameters"),
+    ] = None,
 ) -> None:
     """Write the ensemble as one directory that loads without Ray and without a network.
 
     Example: [bold]enclap export experiments/demo.yaml[/bold]
+
+    Example: [bold]enclap export experiments/demo.yaml --dtype bf16 --archive[/bold]
     """
-    _run("export", experiment, overrides, members=members, commercial=commercial)
+    options: dict[str, Any] = {"commercial": commercial, "dtype": dtype, "archive": archive}
+    _run("export", experiment, overrides, members=members, max_parameters=max_parameters, **options)
 
 
 @app.command()

@@ -19,7 +19,7 @@ from models.metrics.retrieval import retrieval_values
 from models.selection.leave_one_out import Group, choose_captions, search_captioning, solve_retrieval
 from ray_jobs.combine import SPLIT, values_of_queries, write_ranking, write_test_captions
 from ray_jobs.experiment.config import ConfigError, Experiment
-from ray_jobs.export import with_members
+from ray_jobs.experiment.subset import with_members
 from ray_jobs.results.best import BestReranking
 from ray_jobs.results.metrics import CAPTION_VALUES, RETRIEVAL_VALUES, EnsembleMetrics, SystemComparison
 from ray_jobs.results.some_members import SomeCaptioning, SomeMembersMetrics, SomeRetrieval

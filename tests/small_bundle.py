@@ -9,7 +9,7 @@ import soundfile
 import torch
 
 from models.captioner.model import Captioner
-from models.codec.base import load_codec
+from models.codec.base import Codec, load_codec
 from models.ensemble.checksums import write_sums
 from models.ensemble.manifest import MANIFEST, BundleManifest
 from models.ensemble.reranking import Reranking
@@ -37,11 +37,12 @@ BART = {
 }  # fmt: skip
 
 
-def write_bundle(directory: Path) -> Path:
-    """Write a bundle of a retriever, a captioner, a fluency detector and a codec of 16 kHz; return its directory."""
+LOG_MEL = LogMelConfig(sample_rate=RATE, n_fft=512, hop_length=160, n_mels=32, f_min=50, f_max=8000)
+
+
+def small_members(codec: Codec, log_mel: LogMelConfig) -> dict[str, Retriever | Captioner | FluencyDetector]:
+    """Return a retriever, a captioner and a fluency detector with random weights, by their kinds."""
     torch.manual_seed(0)
-    codec = load_codec("dac-soundscapes-16khz", 2)
-    log_mel = LogMelConfig(sample_rate=RATE, n_fft=512, hop_length=160, n_mels=32, f_min=50, f_max=8000)
     text = TextEncoderConfig(name="random:bert", sizes=dict(SIZES), vocab_size=100)
     heard = AudioEncoderConfig(backbone="random:convnext", dims=[8, 8, 8, 8], depths=[1, 1, 1, 1])
     retriever = RetrieverConfig(audio_encoder=heard, text_encoder=text, joint_dim=8, hidden_dim=16, log_mel=log_mel)
@@ -54,20 +55,25 @@ def write_bundle(directory: Path) -> Path:
         codebook_size=codec.codebook_size,
         audio_embedding_dim=8,
     )
-    members: dict[str, Retriever | Captioner | FluencyDetector] = {
-        "retriever": Retriever.create(retriever, CAPTIONS),
-        "captioner": Captioner.create(captioner, CAPTIONS),
-        "fluency": FluencyDetector.create(FluencyDetectorConfig(text_encoder=text), CAPTIONS),
+    return {
+        "retriever": Retriever.create(retriever, CAPTIONS).eval(),
+        "captioner": Captioner.create(captioner, CAPTIONS).eval(),
+        "fluency-detector": FluencyDetector.create(FluencyDetectorConfig(text_encoder=text), CAPTIONS).eval(),
     }
-    for name, member in members.items():
-        member.eval().save(directory / "members" / name)
+
+
+def write_bundle(directory: Path) -> Path:
+    """Write a bundle of a retriever, a captioner, a fluency detector and a codec of 16 kHz; return its directory."""
+    codec = load_codec("dac-soundscapes-16khz", 2)
+    for kind, member in small_members(codec, LOG_MEL).items():
+        member.save(directory / "members" / kind.removesuffix("-detector"))
     codec.save(directory / "codec" / "codec.safetensors")
     manifest = BundleManifest(
         retrievers=["retriever"],
         captioners={"captioner": "retriever"},
         fluency_detector="fluency",
         codebooks=codec.n_codebooks,
-        log_mel=log_mel,
+        log_mel=LOG_MEL,
         max_duration_s=3.0,
         sampling=SamplingConfig(candidates=4, max_tokens=12),
         beam=BeamConfig(beams=2, max_tokens=12),

@@ -127,7 +127,7 @@ def test_commands_and_options_exist(page: Path) -> None:
     known = cli()
     for name, arguments in commands(page):
         assert name in known, f"no command {name}"
-        options = {option for parameter in known[name].params for option in parameter.opts} | {"--help"}
+        options = {one for option in known[name].params for one in (*option.opts, *option.secondary_opts)} | {"--help"}
         given = {
             argument.strip("[]").partition("=")[0] for argument in arguments if argument.strip("[").startswith("--")
         }

@@ -18,7 +18,17 @@ from .. import __version__
 from ..errors import InputError
 from .options import BatchSize, Device, DType, Format, Hop, Int8, Loading, MatchFormat, Searching, Window
 
-Bundle = Annotated[Path, typer.Argument(help="The directory that `enclap export` wrote", show_default=False)]
+
+def _unpacked(bundle: Path) -> Path:
+    if not bundle.is_file():
+        return bundle
+    from ..ensemble.archive import unpacked
+
+    return unpacked(bundle)
+
+
+BUNDLE = "The directory or archive that `enclap export` wrote"
+Bundle = Annotated[Path, typer.Argument(help=BUNDLE, show_default=False, callback=_unpacked)]
 AudioPaths = Annotated[list[Path], typer.Argument(help="Audio files, or directories of them", show_default=False)]
 SearchedPaths = Annotated[
     list[Path] | None,
@@ -284,11 +294,20 @@ def embed(
 
 
 @app.command()
-def verify(bundle: Bundle) -> None:
-    """Check that a bundle is whole and as it was exported; no member is loaded.
+def verify(
+    bundle: Annotated[Path, typer.Argument(help=BUNDLE, show_default=False)],  # an archive is checked as it is
+    self_test: Annotated[
+        bool, typer.Option("--self-test/--no-self-test", help="Load the members and let them judge the bundle's clip")
+    ] = True,
+) -> None:
+    """Check that a bundle is whole and as it was exported, and that its members still give the same scores.
+
+    Exit codes: 0 all is right; 1 members compute something else on this machine; 2 the bundle cannot be used.
 
     Example: [bold]enclap verify runs/demo/bundle[/bold]
+
+    Example: [bold]enclap verify bundle.zip --no-self-test[/bold]
     """
     from .verify import run
 
-    run(bundle)
+    run(bundle, self_test)

@@ -25,6 +25,7 @@ from ..generation.candidates import Decoding
 from ..generation.proposals import ClipInputs, propose
 from ..long_audio import Windowing
 from ..retriever.model import Retriever
+from .archive import unpacked
 from .candidate_table import score_candidates
 from .captions import Caption, choose_captions
 from .clip import Clip
@@ -106,6 +107,7 @@ class Ensemble(Retrieval):
         """Load a bundle made by `enclap export`, onto the GPU if there is one and no device is given.
 
         Args:
+            directory: of the bundle, or its archive (`unpacked`).
             ask_captioners: let captioners help to retrieve, where the bundle weighs them. Without, nothing is read of
                 them to retrieve, nor of what the index keeps for them.
             dtype: what linear layers compute in, `fp32`, `bf16` or `fp16`; float32 when left out. All else, the codec
@@ -113,15 +115,14 @@ class Ensemble(Retrieval):
             int8: let linear layers compute in 8-bit integers, on the CPU.
 
         Raises:
-            CheckpointError: if the directory is not a bundle, or one that this version cannot read.
+            CheckpointError: if it is no bundle, a damaged one, or one that this version cannot read.
             InputError: naming the argument that cannot be used here.
         """
-        where = usable_device(device)
+        directory, where = unpacked(Path(directory)), usable_device(device)
         precision = Precision.of(dtype, int8, where)
-        manifest = read_manifest(Path(directory))
-        ensemble = cls(manifest, Path(directory), where, ask_captioners, precision)
-        if (Path(directory) / INDEX / RECORD).is_file():
-            ensemble.load_index(Path(directory) / INDEX)
+        ensemble = cls(read_manifest(directory), directory, where, ask_captioners, precision)
+        if (directory / INDEX / RECORD).is_file():
+            ensemble.load_index(directory / INDEX)
         return ensemble
 
     @overload

@@ -11,6 +11,7 @@ from ..files import CheckpointError
 from ..records import parse_record
 from ..settings import BeamConfig, LogMelConfig, SamplingConfig, TokenEnsembleConfig
 from .captioner_fusion import FusionWithCaptioners
+from .checksums import refuse_cut
 from .reranking import Reranking
 from .retrieval_fusion import RetrievalFusion
 from .scores.base import MemberNames, weight_name
@@ -59,11 +60,12 @@ def read_manifest(bundle: Path) -> BundleManifest:
 
     Raises:
         CheckpointError: if it is missing, damaged, or of a format that this version does not read; naming a score that
-            it weighs and this version does not have.
+            it weighs and this version does not have, or what `refuse_cut` finds.
     """
     path = bundle / MANIFEST
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected a bundle made by `enclap export`")
+    refuse_cut(bundle)
     remedy = "export the run again with this version, or load the bundle with the version that made it"
     manifest = parse_record(BundleManifest, path.read_bytes(), path, remedy, FORMAT)
     known = [weight_name(column) for column in score_columns(manifest.names())]

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from corpora.soundscapes.corpus import KIND
 from models.console import count
 from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.licences import corpus_uses
 from ray_jobs.experiment.member_config import CaptionerMember, FluencyDetectorMember, Member, RetrieverMember
 from ray_jobs.reporting.charts import label
+from ray_jobs.reporting.notice import public_name
 from ray_jobs.reporting.task_results import ENSEMBLE
 from ray_jobs.results.metrics import EnsembleMetrics, Systems
 
@@ -34,18 +35,18 @@ class Row:
     ci95: tuple[float, float]
 
 
-def model_card(experiment: Experiment, metrics: EnsembleMetrics | None = None) -> str:
+def model_card(experiment: Experiment, metrics: EnsembleMetrics | None = None, dtype: str = "fp32") -> str:
     """Return the card of an ensemble of an experiment's members.
 
     Args:
         metrics: its values on test, where `combine` has computed them for these members.
+        dtype: in which its matrices are stored; the values are of fp32.
     """
     results = [] if metrics is None else [*_rows(metrics)]
     captioners, retrievers = (len(experiment.of_kind(kind)) for kind in ("captioner", "retriever"))
     data = ModelCardData(
-        license="other",
+        license="other",  # the hub takes links to LICENSE alone; the card links to NOTICE
         license_name="see-notice",
-        license_link="NOTICE",
         library_name="enclap",
         tags=["audio", "audio-captioning", "text-to-audio-retrieval", "ensemble", "arxiv:2409.01160"],
         metrics=[row.metric for row in results] or None,
@@ -67,6 +68,8 @@ def model_card(experiment: Experiment, metrics: EnsembleMetrics | None = None) -
         metrics=metrics,
         results=results,
         max_duration_s=experiment.features.max_duration_s,
+        corpora=corpus_uses(experiment),
+        dtype=dtype,
     ).content
 
 
@@ -111,12 +114,7 @@ def _made_of(member: Member) -> str:
     """Return what a member consists of; of models in directories of this machine the last part of their path."""
     if isinstance(member, RetrieverMember):
         audio = member.audio_encoder
-        return f"{_public(audio.transformer or audio.backbone)} and {_public(member.text_encoder.name)}"
+        return f"{public_name(audio.transformer or audio.backbone)} and {public_name(member.text_encoder.name)}"
     if isinstance(member, CaptionerMember):
-        return f"{_public(member.language_model)}, with the audio embedding of {', '.join(member.retrievers())}"
-    return _public(member.text_encoder.name) if isinstance(member, FluencyDetectorMember) else ""
-
-
-def _public(model: str) -> str:
-    path = Path(model).expanduser()
-    return path.name if path.is_absolute() or path.exists() else model
+        return f"{public_name(member.language_model)}, with the audio embedding of {', '.join(member.retrievers())}"
+    return public_name(member.text_encoder.name) if isinstance(member, FluencyDetectorMember) else ""

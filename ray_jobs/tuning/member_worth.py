@@ -6,12 +6,10 @@ This uses what search and combine have at hand: models run only to be timed, whe
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 
-from models.ensemble.candidate_table import VALUE, CandidateTable, ValuedTable
+from models.ensemble.candidate_table import VALUE, CandidateTable
 from models.metrics.retrieval import retrieval_values
 from models.selection.leave_one_out import (
     Added,
@@ -23,18 +21,21 @@ from models.selection.leave_one_out import (
     leave_one_out,
     search_captioning,
     solve_captioning,
-    solve_retrieval,
 )
 from models.selection.rules import Rule
-from ray_jobs.experiment.config import Experiment
-from ray_jobs.experiment.member_config import CaptionerMember
 from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling
 from ray_jobs.results.member import MemberMetrics
 from ray_jobs.results.metrics import EnsembleMetrics, ForwardSelection, LeftOut, SelectionStep, Task
 from ray_jobs.results.table import read_table
 from ray_jobs.tuning.candidate_store import add_values
-from ray_jobs.tuning.inner_search import quick, reranking_options
-from ray_jobs.tuning.retrieval import retrieval_options, split_target
+from ray_jobs.tuning.forward import (
+    all_members,
+    captioning_options,
+    known_candidates,
+    last_taken,
+    needs,
+    retrieval_solver,
+)
 from ray_jobs.tuning.trained_members import TrainedMembers
 
 
@@ -57,12 +58,7 @@ class _TaskWorth:
 def member_worth(members: TrainedMembers) -> MemberWorth:
     """Leave each member out on the split of `members`, by the tables that combine wrote, and select on validation."""
     experiment = members.experiment
-    detectors = experiment.of_kind("fluency-detector")
-    everybody = Group(
-        tuple(experiment.caption_sources()),
-        tuple(experiment.of_kind("retriever")),
-        detectors[0] if detectors else None,
-    )
+    everybody = all_members(experiment)
     budgets = _budgets(members)
     captioning = _captioning(members, everybody, budgets) if everybody.captioners else _TaskWorth()
     retrieval = _retrieval(members, everybody, budgets) if everybody.retrievers else _TaskWorth()
@@ -80,9 +76,8 @@ def member_worth(members: TrainedMembers) -> MemberWorth:
 def _captioning(members: TrainedMembers, everybody: Group, budgets: dict[str, Budget]) -> _TaskWorth:
     experiment, directory = members.experiment, members.directory
     objective, best = experiment.search.objective, BestReranking.read(directory.search("reranking"))
-    cheap = replace(quick(reranking_options(experiment)), normalisation=best.normalisation)
+    cheap, known = captioning_options(experiment, directory), known_candidates(directory)
     options = replace(cheap, rule=_searching(best.rule))
-    known = _table(directory.search("reranking") / "candidates.parquet")
     clip_ids = members.features.clip_ids
     frame = read_table(directory.ensemble / "candidates.parquet", EnsembleMetrics.COMMAND)
     frame = add_values(frame, clip_ids, members.features.captions, [objective])
@@ -107,20 +102,14 @@ def _captioning(members: TrainedMembers, everybody: Group, budgets: dict[str, Bu
     }
     full = values_at(own.values["chosen"].argmax(1))
     added = leave_one_out(everybody, dependents, full, values_of, experiment.seed)
-    steps = forward_selection(everybody, worth_of, _needs(experiment), budgets, everybody.captioners)
+    steps = forward_selection(everybody, worth_of, needs(experiment), budgets, everybody.captioners)
     return _TaskWorth(_left_out("captioning", objective, added), _steps(steps))
 
 
 def _retrieval(members: TrainedMembers, everybody: Group, budgets: dict[str, Budget]) -> _TaskWorth:
     experiment, directory = members.experiment, members.directory
-    with np.load(directory.search("retrieval") / "similarities.npz") as file:
-        known, known_target = split_target(dict(file))
     similarities, (_, target) = members.similarities(), members.queries()
-    best = BestRetrieval.read(directory.search("retrieval"))  # others are solved as it was, not by every rule again
-    options = replace(
-        retrieval_options(experiment), rule=best.rule, normalisation=best.normalisation, compare_single=False
-    )
-    solve = cache(lambda names: solve_retrieval(names, known, known_target, options))
+    best, solve = BestRetrieval.read(directory.search("retrieval")), retrieval_solver(experiment, directory)
     alone = Group(retrievers=everybody.retrievers)
 
     def values_of(group: Group) -> np.ndarray:
@@ -136,21 +125,6 @@ def _retrieval(members: TrainedMembers, everybody: Group, budgets: dict[str, Bud
 def _searching(rule: Rule) -> Rule:
     """Return the rule by which smaller ensembles are solved: one that searches, where the whole one did not."""
     return "one-standard-error" if rule == "prior" else rule
-
-
-def _table(path: Path) -> ValuedTable:
-    frame = read_table(path, BestReranking.COMMAND)
-    return CandidateTable.from_frame(frame, list(dict.fromkeys(frame["clip_id"])))
-
-
-def _needs(experiment: Experiment) -> dict[str, list[str]]:
-    """Return the members that each captioner or token ensemble cannot work without."""
-    read = {n: m.retrievers() for n, m in experiment.members.items() if isinstance(m, CaptionerMember)}
-    joint = {
-        name: list(dict.fromkeys([*config.members, *(r for member in config.members for r in read[member])]))
-        for name, config in experiment.token_ensembles.items()
-    }
-    return {**read, **joint}
 
 
 def _budgets(members: TrainedMembers) -> dict[str, Budget]:
@@ -184,7 +158,7 @@ def _left_out(task: Task, metric: str, added: list[Added]) -> list[LeftOut]:
 
 def _steps(steps: list[Step]) -> list[SelectionStep]:
     """Mark the steps up to the highest value as taken."""
-    top = max(range(len(steps)), key=lambda step: steps[step].value, default=-1)
+    top = last_taken(steps)
     return [
         SelectionStep.model_validate(
             {"added": step.added, **step.costs, "cross_validated": step.value, "taken": number <= top}

@@ -13,13 +13,17 @@ from models.ensemble.candidate_table import CandidateTable
 from models.ensemble.scores.base import MemberNames
 from models.ensemble.scores.registry import score_columns
 from models.files import write_arrays
+from ray_jobs import export
 from ray_jobs.combine_some import combine_some, run
 from ray_jobs.experiment.config import ConfigError
 from ray_jobs.experiment.loading import load_experiment
-from ray_jobs.export import Choices, with_members
+from ray_jobs.experiment.subset import with_members
+from ray_jobs.results.member import MemberMetrics
 from ray_jobs.results.metrics import CAPTION_VALUES, RETRIEVAL_VALUES
 from ray_jobs.results.some_members import SomeMembersMetrics
 from ray_jobs.run.directory import NotReadyError, RunDirectory, is_done, mark_done
+from ray_jobs.tuning.choices import Choices
+from ray_jobs.tuning.forward import select_within
 from ray_jobs.tuning.trained_members import TrainedMembers
 
 from .conftest import ROOT
@@ -127,6 +131,49 @@ def test_the_job_marks_what_it_made(directory: RunDirectory, monkeypatch: pytest
     run(directory.experiment, [*reversed(SOME)])
     assert is_done(directory.ensemble_of(SOME), directory.search_inputs())
     assert is_done(directory.ensemble, directory.search_inputs())
+
+
+SIZES = {
+    "retriever-bge": 30, "retriever-bert": 10, "retriever-roberta": 40, "captioner-wide": 50, "captioner-deep": 60,
+    "fluency": 5,
+}  # fmt: skip
+
+
+def write_sizes(directory: RunDirectory) -> None:
+    for name, member in directory.experiment.members.items():
+        MemberMetrics(
+            member=name, kind=member.kind, split="validation", chosen_by="", epochs=1, best={}, kept_epochs=[1],
+            parameters=SIZES[name], seconds=1.0, seed=0, commit="",
+        ).write(directory.member(name))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("limit", "selected"),
+    [
+        # captioner-deep has the better captions, and reads retriever-bert; retriever-roberta alone retrieves well
+        (200, ["retriever-bert", "retriever-roberta", "captioner-deep"]),
+        (110, ["retriever-bert", "retriever-roberta", "captioner-deep"]),
+        (109, ["retriever-bert", "captioner-deep"]),
+        (60, ["retriever-roberta"]),
+        (10, ["retriever-bert"]),
+    ],
+)
+def test_members_are_selected_within_a_number_of_parameters(
+    directory: RunDirectory, limit: int, selected: list[str]
+) -> None:
+    write_sizes(directory)
+    found = select_within(directory.experiment, limit)
+    assert {*selected} <= {*found}
+    assert sum(SIZES[name] for name in found) <= limit
+    assert found == selected or limit == 200, "what adds nothing is left out where it would not fit"
+
+
+def test_a_number_of_parameters_that_fits_no_member_is_refused(directory: RunDirectory) -> None:
+    write_sizes(directory)
+    with pytest.raises(ConfigError, match="--max-parameters: found 9, expected 10 or more"):
+        select_within(directory.experiment, 9)
+    with pytest.raises(ConfigError, match="--members: found beside --max-parameters"):
+        export.run(directory.experiment, members="retriever-bge", max_parameters=9)
 
 
 def test_bad_input_is_refused_before_any_work(directory: RunDirectory) -> None:

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from models.ensemble.bundle import REFERENCES, read_references
+from models.ensemble.checksums import FILES, SUMS, read_sums
 from models.ensemble.manifest import MANIFEST
 from models.files import sha256_of
 from ray_jobs import export
 from ray_jobs.experiment.loading import load_experiment
+from ray_jobs.reporting.notice import described_corpora
 from ray_jobs.results.member import MemberMetrics
 from ray_jobs.results.metrics import EnsembleMetrics
 from ray_jobs.run.directory import MARKER, RunDirectory, mark_done
@@ -45,6 +47,14 @@ class Codec:
             raise OSError("no space left on device")
 
 
+def stand_in(monkeypatch: pytest.MonkeyPatch, codec: Codec, manifest: Manifest) -> None:
+    """Export these, of members that are not there, and so without a self-test."""
+    monkeypatch.setattr(export, "load_codec", lambda *_: codec)
+    monkeypatch.setattr(export, "_manifest", lambda *_: manifest)
+    monkeypatch.setattr(export, "write_self_test", lambda *_: None)
+    monkeypatch.setattr(export.Choices, "searched", lambda _: None)
+
+
 def test_a_bundle_stays_until_the_next_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = load_experiment(ROOT / "experiments" / "smoke.yaml", [f"storage_path={tmp_path}"])
     run, codec = RunDirectory(experiment), Codec()
@@ -52,10 +62,9 @@ def test_a_bundle_stays_until_the_next_is_whole(tmp_path: Path, monkeypatch: pyt
         run.member(name).mkdir(parents=True)
     ensemble_metrics(experiment).write(run.ensemble)
     mark_done(run.ensemble, run.search_inputs())
-    monkeypatch.setattr(export, "load_codec", lambda *_: codec)
-    monkeypatch.setattr(export, "_manifest", lambda *_: Manifest())
+    stand_in(monkeypatch, codec, Manifest())
     export.run(experiment)
-    made = {"members", "codec", "bundle.json", "NOTICE", "README.md", "SHA256SUMS", EnsembleMetrics.FILE, MARKER}
+    made = {"members", "codec", "bundle.json", "NOTICE", "README.md", FILES, EnsembleMetrics.FILE, MARKER}
     assert {path.name for path in run.bundle.iterdir()} == made
     notice = (run.bundle / "NOTICE").read_text()
     assert "- soundscapes (soundscapes): synthetic" in notice
@@ -87,13 +96,15 @@ def test_a_licence_that_is_stated_later_renews_the_notes_alone(
         run.member(name).mkdir(parents=True)
     ensemble_metrics(experiment).write(run.ensemble)
     mark_done(run.ensemble, run.search_inputs())
-    provenance = {"commit": "of the first export", "corpora": export._corpora(experiment)}
+    provenance = {"commit": "of the first export", "corpora": described_corpora(experiment)}
     monkeypatch.setattr(written, "model_dump_json", lambda indent: json.dumps({"provenance": provenance}))
-    monkeypatch.setattr(export, "load_codec", lambda *_: Codec())
-    monkeypatch.setattr(export, "_manifest", lambda *_: written)
+    stand_in(monkeypatch, Codec(), written)
     export.run(experiment)
     (run.bundle / "index").mkdir()
     (run.bundle / "index" / "of the user").touch()
+    sums = "".join(f"{found}  {name}\n" for name, found in read_sums(run.bundle).items())
+    (run.bundle / FILES).unlink()
+    (run.bundle / SUMS).write_text(sums)  # as an earlier version left it
     codec = (run.bundle / "codec" / "codec.safetensors").stat().st_mtime_ns
     for stated, noted in (
         ({"licence": "CC BY-NC 4.0"}, "CC BY-NC 4.0"),
@@ -107,14 +118,14 @@ def test_a_licence_that_is_stated_later_renews_the_notes_alone(
         assert "renewed" in capsys.readouterr().err
         assert noted in (run.bundle / "NOTICE").read_text(encoding="utf-8")
         recorded = json.loads((run.bundle / MANIFEST).read_bytes())["provenance"]
-        assert recorded == {"commit": "of the first export", "corpora": export._corpora(later)}
+        assert recorded == {"commit": "of the first export", "corpora": described_corpora(later)}
         export.run(later)
         assert "export: done already\n" in capsys.readouterr().err
     assert (run.bundle / "index" / "of the user").exists(), "an index is not lost for it"
     assert (run.bundle / "codec" / "codec.safetensors").stat().st_mtime_ns == codec
     files = ("NOTICE", "README.md", MANIFEST, "codec/codec.safetensors", EnsembleMetrics.FILE)
-    expected = {f"{sha256_of(run.bundle / name)}  {name}" for name in files}
-    assert set((run.bundle / "SHA256SUMS").read_text().splitlines()) == expected
+    assert not (run.bundle / SUMS).exists()
+    assert read_sums(run.bundle) == {name: sha256_of(run.bundle / name) for name in files}
 
 
 def test_a_bundle_that_weighs_ranks_holds_the_clips_that_they_compare_with(
@@ -127,12 +138,11 @@ def test_a_bundle_that_weighs_ranks_holds_the_clips_that_they_compare_with(
     ensemble_metrics(experiment).write(run.ensemble)
     mark_done(run.ensemble, run.search_inputs())
     members = SimpleNamespace(references={"retriever-bge": np.eye(3, dtype=np.float32)})
-    monkeypatch.setattr(export, "load_codec", lambda *_: Codec())
-    monkeypatch.setattr(export, "_manifest", lambda *_: weighs)
+    stand_in(monkeypatch, Codec(), weighs)
     monkeypatch.setattr(export, "TrainedMembers", lambda *_: members)
     export.run(experiment)
     np.testing.assert_array_equal(read_references(run.bundle)["retriever-bge"], np.eye(3))
-    assert REFERENCES in (run.bundle / "SHA256SUMS").read_text()
+    assert REFERENCES in read_sums(run.bundle)
 
 
 def test_a_retriever_that_has_collapsed_is_told(

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard, ModelCardData
 
+from corpora.soundscapes.corpus import SoundscapesCorpus
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.experiment.member_config import RetrieverMember
 from ray_jobs.reporting.model_card import model_card
@@ -20,7 +21,8 @@ def test_front_matter_has_the_results_of_the_ensemble() -> None:
     metrics = ensemble_metrics(experiment)
     data = ModelCard(model_card(experiment, metrics)).data
     assert isinstance(data, ModelCardData)
-    assert (data.library_name, data.license, data.license_link) == ("enclap", "other", "NOTICE")
+    assert (data.library_name, data.license, data.license_name) == ("enclap", "other", "see-notice")
+    assert data.license_link is None, "the hub takes LICENSE, LICENSE.md and URLs"
     assert data.eval_results is not None
     values = {one.metric_type: one.metric_value for one in data.eval_results}
     assert values == {
@@ -43,6 +45,8 @@ def test_the_text_compares_with_the_best_single_system_and_names_every_member() 
     for name in experiment.members:
         assert f"\n| {name} |" in text
     assert "built-in synthetic corpus" in text
+    assert f"- soundscapes (soundscapes): {SoundscapesCorpus.terms.licence}" in text
+    assert "](NOTICE)" in text
     assert "{" not in text
 
 

@@ -26,6 +26,7 @@ from ray_jobs.experiment.config import Experiment
 from ray_jobs.features.dataset import read_features
 from ray_jobs.results.best import BestRetrieval, CaptionerWeights, ColumnCosts
 from ray_jobs.run.directory import RunDirectory
+from ray_jobs.tuning.choices import Choices
 from ray_jobs.tuning.trained_members import TrainedMembers
 
 from .training.distilled import CAPTIONERS, CLIPS, RETRIEVERS, save_teachers, write_run
@@ -70,13 +71,14 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
 def exported(experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(export, "load_codec", lambda *_: Codec())
     monkeypatch.setattr(bundle, "load_codec", lambda *_: Codec())
+    monkeypatch.setattr(export, "write_self_test", lambda *_: None)  # which the stand-in cannot encode
     directory = RunDirectory(experiment)
-    unsearched = export.Choices.unsearched(experiment)
+    unsearched = Choices.unsearched(experiment)
     found = BestRetrieval.read(directory.search("retrieval"))
-    choices = export.Choices(
+    choices = Choices(
         unsearched.sampling, unsearched.reranking, found.fusion, found.helped(experiment.search.retrieval_depth)
     )
-    with export._bundle(experiment, directory, tmp_path / "bundle", choices):
+    with export._bundle(experiment, directory, tmp_path / "bundle", choices=choices):
         pass
     return tmp_path / "bundle"
 

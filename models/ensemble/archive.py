@@ -1,0 +1,128 @@
+"""A bundle as one file: a zip archive of uncompressed members, unpacked once, after its sums are checked.
+
+The same bundle gives the same bytes. Nothing of an archive is written outside its place in the cache: only files that
+MANIFEST.json lists are unpacked, and links are none of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+
+from filelock import FileLock
+
+from ..files import CheckpointError, atomic_directory, atomic_write
+from .checksums import (
+    FILES,
+    Checked,
+    Opener,
+    check,
+    files_in,
+    parse_list,
+    read_list,
+    refuse_faults,
+    refuse_pickles,
+)
+
+EXPECTED = "expected a directory, or a zip archive that `enclap export --archive` wrote"
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that zip knows: times of files are no part of a bundle
+LARGEST_LIST = 2**24  # bytes of MANIFEST.json
+
+
+def write_archive(bundle: Path, archive: Path) -> None:
+    """Write what MANIFEST.json of a bundle lists, and the list itself, into one file, without the index."""
+    with atomic_write(archive) as partial, ZipFile(partial, "w", ZIP_STORED) as file:
+        for name in sorted([FILES, *read_list(bundle)]):
+            info = ZipInfo(name, EPOCH)
+            info.external_attr = (stat.S_IFREG | 0o644) << 16
+            info.file_size = (bundle / name).stat().st_size  # says whether 64 bits are needed for its size
+            with (bundle / name).open("rb") as source, file.open(info, "w") as target:
+                shutil.copyfileobj(source, target, 2**20)
+
+
+def unpacked(bundle: Path) -> Path:
+    """Return the directory of a bundle: its own, or where its archive is unpacked.
+
+    That is `$ENCLAP_CACHE/bundles/`, `~/.cache/enclap/bundles/` by default, in a folder named after the checksums of
+    all files. What is there already is not unpacked again; an index that is saved stays there.
+
+    Raises:
+        CheckpointError: if the file is no such archive, is damaged or cut, or holds pickles, links, compressed files or
+            paths that lead outside.
+    """
+    if not bundle.is_file():
+        return bundle
+    with _opened(bundle) as archive:
+        content = _list_in(bundle, archive)
+        target = _cache() / hashlib.sha256(content).hexdigest()[:32]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_suffix(".lock")):  # processes of one user may start together
+            if not target.is_dir():
+                listed = parse_list(content, bundle / FILES)
+                with atomic_directory(target) as partial:
+                    _unpack(_files_in(bundle, archive), listed, partial)
+                    refuse_faults(bundle, check(files_in(partial), listed))
+    return target
+
+
+def check_archive(bundle: Path) -> Checked:
+    """Compare the files in an archive with MANIFEST.json in it; errors as of `unpacked`."""
+    with _opened(bundle) as archive:
+        return check(_files_in(bundle, archive), parse_list(_list_in(bundle, archive), bundle / FILES))
+
+
+def _unpack(files: Mapping[str, Opener], listed: Iterable[str], target: Path) -> None:
+    for name in [FILES, *(name for name in listed if name in files)]:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        with files[name]() as source, (target / name).open("xb") as written:
+            shutil.copyfileobj(source, written, 2**20)
+
+
+@contextmanager
+def _opened(bundle: Path) -> Iterator[ZipFile]:
+    try:
+        with ZipFile(bundle) as archive:
+            yield archive
+    except BadZipFile as error:
+        raise CheckpointError(f"{bundle}: no whole zip archive ({error}); {EXPECTED}; copy it again") from error
+
+
+def _list_in(bundle: Path, archive: ZipFile) -> bytes:
+    if FILES not in archive.namelist() or archive.getinfo(FILES).file_size > LARGEST_LIST:
+        raise CheckpointError(f"{bundle}: found no {FILES} at the top of the archive; {EXPECTED}")
+    _refuse_unsafe(bundle, archive)
+    return archive.read(FILES)
+
+
+def _files_in(bundle: Path, archive: ZipFile) -> dict[str, Opener]:
+    refuse_pickles(bundle, archive.namelist())
+    return {info.filename: functools.partial(archive.open, info) for info in archive.infolist()}
+
+
+def _refuse_unsafe(bundle: Path, archive: ZipFile) -> None:
+    """Refuse what `write_archive` does not write: a link, a folder, a file that is compressed or there twice."""
+    names = set[str]()
+    for info in archive.infolist():
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        found = (
+            "no plain file" if kind not in (0, stat.S_IFREG)
+            else "a compressed or encrypted file" if info.compress_type != ZIP_STORED or info.flag_bits & 1
+            else "a file that is there twice" if info.filename in names
+            else None
+        )  # fmt: skip
+        if found:
+            raise CheckpointError(f"{bundle}: {info.filename!r} is {found}; {EXPECTED}")
+        names.add(info.filename)
+    if sum(info.file_size for info in archive.infolist()) > bundle.stat().st_size:
+        raise CheckpointError(f"{bundle}: its files overlap: they are larger than the archive; {EXPECTED}")
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("ENCLAP_CACHE") or Path.home() / ".cache" / "enclap").resolve() / "bundles"

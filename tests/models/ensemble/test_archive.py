@@ -1,0 +1,186 @@
+"""A bundle as one file: unpacked once and safely, and refused by name where it is not what export wrote."""
+
+import hashlib
+import io
+import json
+import os
+import stat
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from models import Ensemble
+from models.commands.cli import app, run_app
+from models.commands.verify import run as verify
+from models.ensemble.archive import unpacked, write_archive
+from models.ensemble.checksums import FILES
+from models.errors import InputError
+from tests.small_bundle import write_bundle, write_sounds
+
+WEIGHTS = "members/retriever/model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("exported") / "bundle")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ENCLAP_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def archive(bundle: Path, tmp_path: Path) -> Path:
+    write_archive(bundle, tmp_path / "bundle.zip")
+    return tmp_path / "bundle.zip"
+
+
+def rewrite(
+    archive: Path, change: Callable[[zipfile.ZipInfo, bytes], bytes | None], more: dict[str, bytes] | None = None
+) -> None:
+    """Write an archive again; files for which `change` returns None are left out."""
+    with zipfile.ZipFile(archive) as file:
+        entries = [(info, file.read(info)) for info in file.infolist()]
+    with zipfile.ZipFile(archive, "w") as file:
+        for info, content in entries:
+            if (changed := change(info, content)) is not None:
+                file.writestr(info, changed)
+        for name, content in (more or {}).items():
+            file.writestr(name, content)
+
+
+def test_an_archive_is_used_as_its_directory_is(
+    bundle: Path, archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sounds = write_sounds(tmp_path / "sounds")
+    said = []
+    for place in (bundle, archive):
+        with pytest.raises(SystemExit) as done:
+            run_app(app, ["retrieve", str(place), "a dog barks", *map(str, sounds)])
+        assert not done.value.code
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
+    assert "sound-0.wav" in said[0]
+    verify(archive)
+    told = capsys.readouterr().err
+    assert "as they were exported; retriever, captioner, fluency" in told
+
+
+def test_an_archive_is_unpacked_once_and_keeps_its_index(archive: Path, cache: Path, tmp_path: Path) -> None:
+    ensemble = Ensemble.load(archive, device="cpu")
+    weights = ensemble.directory / WEIGHTS
+    assert cache in weights.parents
+    before = weights.stat().st_mtime_ns
+    ensemble.index(write_sounds(tmp_path / "sounds"))
+    ensemble.save_index()
+    moved = archive.rename(tmp_path / "moved.zip")
+    again = Ensemble.load(moved, device="cpu")
+    assert len(again.audio_index) == 3
+    assert weights.stat().st_mtime_ns == before
+    assert [path.suffix for path in (cache / "bundles").iterdir() if path.is_file()] == [".lock"]
+
+
+def test_the_same_bundle_gives_the_same_bytes(bundle: Path, archive: Path, tmp_path: Path) -> None:
+    for path in bundle.rglob("*"):
+        os.utime(path, (0, 10**9))
+    (bundle / ".done.json").touch()
+    write_archive(bundle, tmp_path / "again.zip")
+    assert (tmp_path / "again.zip").read_bytes() == archive.read_bytes()
+    with zipfile.ZipFile(archive) as file:
+        assert ".done.json" not in file.namelist()
+        assert {info.compress_type for info in file.infolist()} == {zipfile.ZIP_STORED}
+
+
+@pytest.mark.parametrize("use", [verify, Ensemble.load])
+def test_damage_is_named_and_nothing_is_left(archive: Path, cache: Path, use: Callable[[Path], None]) -> None:
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"bundle\.zip: no whole zip archive"):
+        use(archive)
+    at = whole.index(b"__metadata__")  # in the header of some weights
+    archive.write_bytes(whole[:at] + b"X" + whole[at + 1 :])
+    with pytest.raises(InputError, match=r"Bad CRC-32 for file '.*safetensors'"):
+        use(archive)
+    archive.write_bytes(whole)
+    rewrite(archive, lambda info, content: content[:-1] + b"X" if info.filename == WEIGHTS else content)
+    with pytest.raises(InputError, match=f"{WEIGHTS}: changed"):
+        use(archive)
+    archive.write_bytes(whole)
+    rewrite(archive, lambda info, content: None if info.filename == WEIGHTS else content)
+    with pytest.raises(InputError, match=f"{WEIGHTS}: missing"):
+        use(archive)
+    assert not [path for path in (cache / "bundles").glob("*") if path.suffix != ".lock"]
+
+
+def test_a_change_is_found_although_the_archive_was_unpacked_before(archive: Path) -> None:
+    unpacked(archive)
+    rewrite(archive, lambda info, content: content[:-1] + b"X" if info.filename == WEIGHTS else content)
+    with pytest.raises(InputError, match=f"{WEIGHTS}: changed"):
+        verify(archive)
+
+
+def listing(more: dict[str, bytes]) -> Callable[[zipfile.ZipInfo, bytes], bytes]:
+    """Return a change that adds files to MANIFEST.json with their right sums."""
+
+    def change(info: zipfile.ZipInfo, content: bytes) -> bytes:
+        if info.filename != FILES:
+            return content
+        files = json.loads(content)
+        for name, added in more.items():
+            files["files"][name] = {"sha256": hashlib.sha256(added).hexdigest(), "bytes": len(added)}
+        return json.dumps(files).encode()
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "name", ["../../outside", "/tmp/outside-of-a-bundle", "members/../../outside", "a\\..\\outside"]
+)
+def test_nothing_is_written_outside(archive: Path, cache: Path, tmp_path: Path, name: str) -> None:
+    rewrite(archive, lambda _, content: content, {name: b"escaped"})
+    unpacked(archive)  # what is not listed is not unpacked
+    rewrite(archive, listing({name: b"escaped"}))
+    for use in (verify, unpacked):
+        with pytest.raises(InputError, match="expected names of files in the bundle"):
+            use(archive)
+    assert not Path("/tmp/outside-of-a-bundle").exists()
+    assert not list(tmp_path.rglob("*outside*"))
+
+
+def test_links_compressed_files_and_twins_are_refused(archive: Path) -> None:
+    whole = archive.read_bytes()
+    link = zipfile.ZipInfo("members/link")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    small = zipfile.ZipInfo("small")
+    small.compress_type = zipfile.ZIP_DEFLATED
+    twin = zipfile.ZipInfo("bundle.json")
+    for info, told in ((link, "no plain file"), (small, "compressed"), (twin, "there twice")):
+        archive.write_bytes(whole)
+        with zipfile.ZipFile(archive, "a") as file, pytest.warns() if info is twin else io.BytesIO():
+            file.writestr(info, b"/etc/passwd")
+        for use in (verify, unpacked):
+            with pytest.raises(InputError, match=rf"'{info.filename}' is .*{told}"):
+                use(archive)
+
+
+def test_pickles_newer_formats_and_other_zips_are_refused(archive: Path, tmp_path: Path) -> None:
+    whole = archive.read_bytes()
+    pickle = {"members/retriever/model.bin": b"cos\nsystem\n."}
+    rewrite(archive, listing(pickle), pickle)
+    for use in (verify, unpacked):
+        with pytest.raises(InputError, match=r"found members/retriever/model\.bin, expected weights in safetensors"):
+            use(archive)
+    archive.write_bytes(whole)
+    rewrite(archive, lambda info, content: b'{"format": 9}' if info.filename == FILES else content)
+    with pytest.raises(InputError, match=r"MANIFEST\.json: format 9, this version reads format 1"):
+        unpacked(archive)
+    rewrite(archive, lambda info, content: content if info.filename != FILES else None)
+    with pytest.raises(InputError, match=r"bundle\.zip: found no MANIFEST\.json at the top of the archive"):
+        unpacked(archive)
+    (tmp_path / "notes.txt").write_text("not a zip")
+    with pytest.raises(InputError, match="expected a directory, or a zip archive"):
+        Ensemble.load(tmp_path / "notes.txt")
