@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from models.commands.cli import AskCaptioners, Bundle, caption, index, make_app, retrieve, run_app, similar, verify
+from models.commands.cli import (
+    AskCaptioners,
+    Bundle,
+    caption,
+    index,
+    make_app,
+    retrieve,
+    run_app,
+    serve_local,
+    similar,
+    verify,
+)
 
 if TYPE_CHECKING:
     from ray_jobs.experiment.config import Experiment
@@ -242,6 +253,7 @@ def train_codec(experiment: CodecFile, overrides: CodecOverrides = None) -> None
 
 for of_bundle in (caption, retrieve, similar, index, verify):  # the same as of the inference library
     app.command()(of_bundle)
+app.command("serve-local")(serve_local)
 
 
 @app.command()

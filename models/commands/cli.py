@@ -27,6 +27,19 @@ TopK = Annotated[int, typer.Option(min=1, help="Number of files to list")]
 AskCaptioners = Annotated[
     bool, typer.Option("--captioners/--no-captioners", help="Let captioners help to retrieve, where the bundle does")
 ]
+Host = Annotated[str, typer.Option(help="Where to listen; other hosts than this machine's own need a token")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0 for a free one")]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(dir_okay=False, help="A file with the token that clients must send; else ENCLAP_TOKEN holds it"),
+]
+ServiceLimits = Annotated[
+    list[str] | None,
+    typer.Option("--limit", metavar="NAME=VALUE", help="max_upload_mib, max_duration_s, max_requests, timeout_s, ..."),
+]
+ShareAudio = Annotated[bool, typer.Option("--share-audio", help="Let clients listen to the files of the index")]
+WriteIndex = Annotated[bool, typer.Option("--write-index", help="Let clients change the bundle's index")]
+LOCALHOST = "127.0.0.1"
 
 
 def _show_version(wanted: bool) -> None:
@@ -169,3 +182,25 @@ def verify(bundle: Bundle) -> None:
     from .verify import run
 
     run(bundle)
+
+
+@app.command("serve-local")
+def serve_local(
+    bundle: Bundle,
+    host: Host = LOCALHOST,
+    port: Port = 8080,
+    token_file: TokenFile = None,
+    limit: ServiceLimits = None,
+    share_audio: ShareAudio = False,
+    write_index: WriteIndex = False,
+) -> None:
+    """Serve a bundle over HTTP from this process, with a page for browsers.
+
+    Example: [bold]enclap serve-local runs/demo/bundle --share-audio[/bold]
+
+    Example: [bold]enclap serve-local runs/demo/bundle --host 0.0.0.0 --token-file token --limit max_requests=16[/bold]
+    """
+    from ..service.settings import read_settings
+    from .serve_local import run
+
+    run(bundle, host, port, read_settings(host, token_file, limit or [], share_audio, write_index))

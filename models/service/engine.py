@@ -1,0 +1,140 @@
+"""The ensemble of a service and its index, and the sounds that clients send."""
+
+from __future__ import annotations
+
+import io
+import threading
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+
+from ..audio import AudioError
+from ..ensemble.bundle import Ensemble, QueryError
+from ..files import stamp
+from ..text import printable
+from .pending import audio_blocks
+
+MAX_NUMBERS = 2**28  # samples of all channels that a sound may hold: 1 GiB
+
+
+class EmptyIndexError(QueryError):
+    """There is nothing to search in."""
+
+
+class UnknownFileError(QueryError):
+    """No indexed file has an id."""
+
+
+@dataclass(frozen=True)
+class IndexedFile:
+    """A file of the index, and whether clients may listen to it."""
+
+    id: str
+    name: str
+    audio: bool
+
+
+@dataclass(frozen=True)
+class FoundFile(IndexedFile):
+    """A file that a search found, or a stretch of it, in seconds, where the index is one of windows."""
+
+    similarity: float
+    start_s: float | None = None
+    end_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Sound:
+    """The bytes of an audio file, and what errors call it."""
+
+    content: bytes = field(repr=False)
+    name: str = "the sound"
+
+    def check(self, max_duration_s: float) -> None:
+        """Decode it, no further than to the limit: what a header says of the length is not trusted.
+
+        Raises:
+            AudioError: it cannot be decoded, or is longer.
+        """
+        seconds, numbers = 0.0, 0
+        for block in audio_blocks(io.BytesIO(self.content), self.name, max_duration_s + 1.0):
+            seconds += len(block.samples) / block.rate
+            numbers += block.samples.size
+            if seconds > max_duration_s:
+                raise AudioError(f"{self.name}: lasts more than {max_duration_s:g} s, the limit here; cut it")
+            if numbers > MAX_NUMBERS:
+                raise AudioError(f"{self.name}: holds more samples than are taken here; mix it down, or cut it")
+
+
+class Engine:
+    """An ensemble, whose index one thread at a time reads or changes.
+
+    Attributes:
+        indexed: held while the index is used.
+    """
+
+    def __init__(self, ensemble: Ensemble, share_audio: bool = False, write_index: bool = False) -> None:
+        self.ensemble, self.share_audio, self.write_index = ensemble, share_audio, write_index
+        self.indexed = threading.RLock()
+        self._paths: dict[str, str] | None = None  # by id, until the index changes
+
+    def path(self, file_id: str) -> str:
+        """Return the indexed path with an id.
+
+        Raises:
+            UnknownFileError: if there is none.
+        """
+        if self._paths is None:
+            self._paths = {_id(path): path for path in self.ensemble.audio_index.paths}
+        if file_id not in self._paths:
+            raise UnknownFileError(f"no indexed file has the id {file_id}; GET /v1/index lists them")
+        return self._paths[file_id]
+
+    def shown(self, path: str) -> IndexedFile:
+        """Return what clients see of an indexed path."""
+        return IndexedFile(_id(path), printable(path), self._audio(path) is not None)
+
+    def _audio(self, path: str) -> Path | None:
+        """Return the file of an indexed path if clients may listen to it.
+
+        Its stamp tells that `enclap index` added it, not a client under a name that happens to be a path, and that it
+        is still the file that was indexed.
+        """
+        known, file = self.ensemble.audio_index.stamps.get(path), Path(path)
+        shared = self.share_audio and known and file.is_absolute() and file.is_file()
+        return file if shared and stamp(file) == known else None
+
+    def audio(self, file_id: str) -> Path:
+        """Return the file to play for an id.
+
+        Raises:
+            UnknownFileError: if there is none.
+        """
+        file = self._audio(self.path(file_id))
+        if file is None:
+            raise UnknownFileError(f"the file {file_id} is not there to be heard")
+        return file
+
+    def refuse_empty_index(self) -> None:
+        """Raise EmptyIndexError if there is nothing to search in."""
+        if not len(self.ensemble.audio_index):
+            raise EmptyIndexError("nothing is indexed; `enclap index BUNDLE FOLDER` adds files")
+
+    def changed(self) -> None:
+        """Write the index to the bundle after it changed."""
+        self._paths = None
+        self.ensemble.save_index()
+
+
+def _id(path: str) -> str:
+    return blake2b(path.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+
+
+def load_members(ensemble: Ensemble) -> None:
+    """Load all members now, so that no client waits for them.
+
+    Raises:
+        CheckpointError: one cannot be loaded.
+    """
+    for _ in (ensemble.codec, ensemble.log_mel, ensemble.retrievers, ensemble.captioners, ensemble.detector):
+        pass

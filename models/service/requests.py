@@ -1,0 +1,221 @@
+"""What a service asks of its engine: small values, which may be sent to another process, and their answers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from ..audio import AudioError
+from ..ensemble.bundle import Caption
+from .engine import Engine, FoundFile, IndexedFile, Sound
+from .pending import Match, Timeline, Where, caption_windows, remove, retrieve, similar
+
+T = TypeVar("T")
+UPLOADS = "uploads"  # folder of the names that clients give; files that `enclap index` added have absolute paths
+
+
+@dataclass(frozen=True)
+class IndexPage:
+    """Some files of the index, in its order, and how many there are in all."""
+
+    total: int
+    files: list[IndexedFile]
+
+
+@dataclass(frozen=True)
+class CaptionedSound:
+    """The caption of a sound, which may be longer than what the members hear of it."""
+
+    duration_s: float
+    heard_s: float
+    caption: Caption
+
+
+@dataclass(frozen=True)
+class Request(ABC, Generic[T]):
+    """A request to an engine, answered with a T."""
+
+    @property
+    def hears(self) -> bool:
+        """Return whether it takes audio, which takes long; the others do not wait for those that do."""
+        return True
+
+    @property
+    def together(self) -> Hashable:
+        """Return a key: requests that have it in common are answered together."""
+        return id(self)
+
+    @abstractmethod
+    def answer(self, engine: Engine) -> T:
+        """Return the answer, or raise an InputError."""
+
+    def answers(self, engine: Engine, requests: Sequence[Any]) -> list[Any]:
+        """Return the answer to each of some requests that belong together, or the exception that it failed with."""
+        return [_attempt(request, engine) for request in requests]
+
+
+def _attempt(request: Request[T], engine: Engine) -> T | Exception:
+    try:
+        return request.answer(engine)
+    except Exception as error:
+        return error
+
+
+def answer_all(engine: Engine, requests: Sequence[Request[Any]]) -> list[Any]:
+    """Return the answer to each of some requests with one key, or the exception that it failed with."""
+    return requests[0].answers(engine, requests)
+
+
+@dataclass(frozen=True)
+class CaptionSound(Request[CaptionedSound]):
+    """Caption a sound; those with one seed are captioned together, and none depends on the others."""
+
+    sound: Sound
+    seed: int | None
+
+    @property
+    def together(self) -> Hashable:
+        return CaptionSound, self.seed
+
+    def answer(self, engine: Engine) -> CaptionedSound:
+        (answer,) = self.answers(engine, [self])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def answers(self, engine: Engine, requests: Sequence[CaptionSound]) -> list[CaptionedSound | Exception]:
+        ensemble, clips, failed = engine.ensemble, {}, dict[int, Exception]()
+        for place, request in enumerate(requests):
+            try:
+                (clips[place],) = ensemble.read([request.sound.content])
+            except AudioError as error:
+                failed[place] = error
+        captions = dict(zip(clips, ensemble.caption_clips([*clips.values()], self.seed) if clips else [], strict=True))
+        heard_s = min(ensemble.limits_s().values())
+        return [
+            failed[place]
+            if place in failed
+            else CaptionedSound(clips[place].duration_s, min(heard_s, clips[place].duration_s), captions[place])
+            for place in range(len(requests))
+        ]
+
+
+@dataclass(frozen=True)
+class CaptionWindows(Request[Timeline]):
+    """Caption a long sound window by window."""
+
+    sound: Sound
+    seed: int | None
+    window_s: float
+    hop_s: float | None
+
+    def answer(self, engine: Engine) -> Timeline:
+        return caption_windows(engine.ensemble, self.sound.content, self.seed, self.window_s, self.hop_s)
+
+
+@dataclass(frozen=True)
+class Retrieve(Request[list[FoundFile]]):
+    """Search the index by text."""
+
+    query: str
+    exclude: str | None
+    top_k: int
+    where: Where | None
+
+    @property
+    def hears(self) -> bool:
+        return False
+
+    def answer(self, engine: Engine) -> list[FoundFile]:
+        with engine.indexed:
+            engine.refuse_empty_index()
+            matches = retrieve(engine.ensemble, self.query, self.top_k, self.exclude, self.where)
+            return _found(engine, matches)
+
+
+@dataclass(frozen=True)
+class Similar(Request[list[FoundFile]]):
+    """Search the index by sound."""
+
+    sound: Sound
+    top_k: int
+    where: Where | None
+
+    def answer(self, engine: Engine) -> list[FoundFile]:
+        with engine.indexed:
+            engine.refuse_empty_index()
+            return _found(engine, similar(engine.ensemble, self.sound.content, self.top_k, self.where))
+
+
+def _found(engine: Engine, matches: Sequence[Match]) -> list[FoundFile]:
+    return [
+        FoundFile(**asdict(engine.shown(one.path)), similarity=one.similarity, start_s=one.start_s, end_s=one.end_s)
+        for one in matches
+    ]
+
+
+@dataclass(frozen=True)
+class ListFiles(Request[IndexPage]):
+    """List files of the index."""
+
+    offset: int
+    limit: int
+
+    @property
+    def hears(self) -> bool:
+        return False
+
+    def answer(self, engine: Engine) -> IndexPage:
+        with engine.indexed:
+            paths = engine.ensemble.audio_index.paths
+            shown = [engine.shown(path) for path in paths[self.offset : self.offset + self.limit]]
+            return IndexPage(len(paths), shown)
+
+
+@dataclass(frozen=True)
+class AddFile(Request[IndexedFile]):
+    """Add a sound to the index under a name; what has the name already is replaced."""
+
+    sound: Sound
+    name: str
+
+    def answer(self, engine: Engine) -> IndexedFile:
+        path = f"{UPLOADS}/{self.name}"
+        with engine.indexed:
+            engine.ensemble.index([self.sound.content], [path])
+            engine.changed()
+            return engine.shown(path)
+
+
+@dataclass(frozen=True)
+class RemoveFile(Request[None]):
+    """Remove a file from the index; the file itself stays."""
+
+    id: str
+
+    @property
+    def hears(self) -> bool:
+        return False
+
+    def answer(self, engine: Engine) -> None:
+        with engine.indexed:
+            remove(engine.ensemble, [engine.path(self.id)])
+            engine.changed()
+
+
+@dataclass(frozen=True)
+class LocateAudio(Request[Path]):
+    """Find the file to play for an id."""
+
+    id: str
+
+    @property
+    def hears(self) -> bool:
+        return False
+
+    def answer(self, engine: Engine) -> Path:
+        with engine.indexed:
+            return engine.audio(self.id)
