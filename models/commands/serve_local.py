@@ -40,6 +40,7 @@ def run(bundle: Path, host: str, port: int, settings: ServiceSettings, device: s
     with only_writer(bundle, settings.write_index):
         ensemble = Ensemble.load(bundle, device)
         bound = bind(host, port)
+        say(f"serve: loading the members of {bundle}")
         load_members(ensemble)
         say(f"serve: {count(len(ensemble.audio_index), 'file')} in the index")
         serve_app(local_app(ensemble, settings), bound, settings.timeout_s)

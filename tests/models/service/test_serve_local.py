@@ -104,9 +104,15 @@ def test_a_token_is_read_from_a_file_or_the_environment(
 
 @pytest.mark.parametrize(
     ("limit", "said"),
-    [("max_duration_s", "NAME=VALUE"), ("max_duration=3", "max_duration_s"),
-     ("max_requests=0", "greater than or equal"), ("timeout_s=inf", "finite"), ("batch_size=many", "integer"), ("token=a", "max_duration_s")],
-)  # fmt: skip
+    [
+        ("max_duration_s", "NAME=VALUE"),
+        ("max_duration=3", "max_duration_s"),
+        ("max_requests=0", "greater than or equal"),
+        ("timeout_s=inf", "finite"),
+        ("batch_size=many", "integer"),
+        ("token=a", "max_duration_s"),
+    ],
+)
 def test_limits_that_cannot_be_used(
     bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, limit: str, said: str
 ) -> None:
