@@ -1,4 +1,4 @@
-from .ensemble import Caption, Ensemble, ScoredCandidate
+from .ensemble import Caption, Ensemble, ScoredCandidate, TimedCaption, Timeline
 
 __version__: str
-__all__ = ["Caption", "Ensemble", "ScoredCandidate"]
+__all__ = ["Caption", "Ensemble", "ScoredCandidate", "TimedCaption", "Timeline"]

@@ -7,22 +7,24 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import starmap
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from types import ModuleType
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 import soxr
 
-from .audio_streams import Part, bytes_after, counts_frames, flac_parts, mpeg_stream, ogg_parts, sized_wav
+from .audio_streams import Content, Part, bytes_after, counts_frames, flac_parts, mpeg_stream, ogg_parts, sized_wav
 from .errors import AudioError
 
-__all__ = ["AUDIO_SUFFIXES", "AudioError", "load_audio", "read_duration", "to_int16"]
+__all__ = ["AUDIO_SUFFIXES", "AudioError", "Block", "audio_blocks", "load_audio", "read_duration", "to_int16"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,13 @@ _HEADER_BYTES = 512  # by which a size is too large that counts the header, or a
 _FRAMES_TOLERANCE = 0.01  # MP3 headers may or may not count the delay of the codec
 # What decoders and their bindings raise for some file, beside their own errors, which are some of these.
 _RAISED = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
+
+
+class Block(NamedTuple):
+    """A stretch of a file's sound."""
+
+    samples: npt.NDArray[np.float32]  # [time, channels]
+    rate: int  # in Hz
 
 
 def to_int16(waveform: np.ndarray) -> np.ndarray:
@@ -73,9 +82,8 @@ def load_audio(
             holds no samples, holds NaN or infinity, or is digital silence (in the part that was read).
     """
     name = name or str(source)
-    samples, source_rate = _decode(source, name, max_duration_s)
-    if not len(samples):
-        raise AudioError(f"{name}: holds no samples")
+    blocks = list(audio_blocks(source, name, max_duration_s))
+    samples, source_rate = np.concatenate([block.samples for block in blocks]), blocks[0].rate
     if not np.isfinite(samples).all():
         raise AudioError(f"{name}: holds NaN or infinite samples")
     mono = samples.mean(axis=1)
@@ -109,11 +117,11 @@ def read_duration(source: str | Path | BinaryIO, name: str | None = None) -> flo
             with _binary(checked) as stream:
                 return float(_ffmpeg(name, error).duration(stream, name))
         with file:
-            trusted = "MPEG" in file.subtype and counts_frames(_contents(checked, _BEGINNING))
+            trusted = "MPEG" in file.subtype and counts_frames(_contents(checked)[:_BEGINNING])
             mended = None if trusted else _mended(file, checked, name, sys.maxsize)
             with soundfile.SoundFile(io.BytesIO(mended)) if mended else file as right:
                 counted = right.frames <= _UNCOUNTED
-                frames = right.frames if counted else len(_decode(source, name, None)[0])
+                frames = right.frames if counted else sum(len(block.samples) for block in audio_blocks(source, name))
                 return frames / float(right.samplerate)
 
 
@@ -152,12 +160,15 @@ def _binary(source: bytes | BinaryIO) -> Iterator[BinaryIO]:
         yield source
 
 
-def _contents(source: bytes | BinaryIO, most: int = -1) -> bytes:
-    """Return all bytes of the source, or its first; a decoder that has it open finds it where it was."""
-    at = 0 if isinstance(source, bytes) else source.tell()
-    with _binary(source) as file:
-        data = file.read(most)
-        file.seek(at)
+def _contents(source: bytes | BinaryIO) -> Content:
+    """Return all bytes of the source, a file's as mapped memory; a decoder that has it open finds it where it was."""
+    if isinstance(source, bytes):
+        with _binary(source) as file:
+            return mmap(file.fileno(), 0, access=ACCESS_READ)
+    at = source.tell()
+    source.seek(0)
+    data = source.read()
+    source.seek(at)
     return data
 
 
@@ -182,30 +193,50 @@ class _Sound(soundfile.SoundFile):
 # --- decoding --------------------------------------------------------------------------------------------------------
 
 
-def _decode(
-    source: str | Path | BinaryIO, name: str, max_duration_s: float | None
-) -> tuple[npt.NDArray[np.float32], int]:
-    """Return samples, [time, channels], and their rate in Hz."""
+def audio_blocks(
+    source: str | Path | BinaryIO, name: str | None = None, max_duration_s: float | None = None
+) -> Iterator[Block]:
+    """Decode a file block by block, so that one of any length takes no more memory than a short one.
+
+    Args:
+        source, max_duration_s, name: as of `load_audio`.
+
+    Yields:
+        at least one block; all have the same rate and number of channels.
+
+    Raises:
+        AudioError: as of `load_audio` where the file cannot be decoded: what is wrong with its end is found there.
+    """
+    name = name or str(source)
+    found = 0
+    for block in _decoded(source, name, max_duration_s):
+        if len(block.samples):
+            found += 1
+            yield block
+    if not found:
+        raise AudioError(f"{name}: holds no samples")
+
+
+def _decoded(source: str | Path | BinaryIO, name: str, max_duration_s: float | None) -> Iterator[Block]:
     checked = _checked(source, name)
     with _explained(name):
         try:
             file = _Sound(checked)
         except soundfile.LibsndfileError as error:
             with _binary(checked) as stream:
-                decoded: tuple[npt.NDArray[np.float32], int] = _ffmpeg(name, error).decode(stream, name, max_duration_s)
-                return decoded
+                yield from starmap(Block, _ffmpeg(name, error).decode(stream, name, max_duration_s))
+            return
         with file:
             wanted = sys.maxsize if max_duration_s is None else round(max_duration_s * file.samplerate)
             _refuse_cut_off(name, file)
             mended = _mended(file, checked, name, wanted)
             if mended is None:
-                samples = _read(file, name, wanted)
+                found = yield from _read(file, name, wanted)
             else:
                 with _Sound(io.BytesIO(mended)) as whole:
-                    samples = _read(whole, name, wanted)
-            if len(samples) < wanted and file.format in ("OGG", "FLAC"):
-                samples = _read_on(file, _contents(checked), name, samples, wanted)
-            return samples, file.samplerate
+                    found = yield from _read(whole, name, wanted)
+            if found < wanted and file.format in ("OGG", "FLAC"):
+                yield from _read_on(file, _contents(checked), name, wanted - found)
 
 
 def _mended(file: soundfile.SoundFile, source: bytes | BinaryIO, name: str, wanted: int) -> bytes | None:
@@ -227,36 +258,30 @@ def _mended(file: soundfile.SoundFile, source: bytes | BinaryIO, name: str, want
     return None
 
 
-def _read(file: _Sound, name: str, wanted: int) -> npt.NDArray[np.float32]:
-    """Return the first samples, [time, channels], up to a number."""
-    stated = min(wanted, file.frames)
-    samples = _read_to_end(file, name, stated)
-    if file.frames <= _UNCOUNTED and len(samples) < stated * (1 - _FRAMES_TOLERANCE):
-        raise AudioError(f"{name}: is truncated: {len(samples)} samples of sound, the header says {stated} or more")
-    return samples
+def _read(file: _Sound, name: str, wanted: int) -> Generator[Block, None, int]:
+    """Yield the first samples, up to a number, in blocks until nothing comes: headers may state more than there is.
 
-
-def _read_to_end(file: _Sound, name: str, wanted: int) -> npt.NDArray[np.float32]:
-    """Return the first samples, in blocks until nothing comes: a header may state more than any memory holds."""
-    blocks, found, most = [np.empty((0, file.channels), np.float32)], 0, max(1, _BLOCK // file.channels)
-    while found < wanted:
+    Returns:
+        how many there were.
+    """
+    stated, found, most = min(wanted, file.frames), 0, max(1, _BLOCK // file.channels)
+    while found < stated:
         try:
-            block = file.read(min(wanted - found, most), dtype="float32", always_2d=True)
+            samples = file.read(min(stated - found, most), dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
             raise AudioError(f"{name}: is truncated or damaged ({error})") from error
-        if not len(block):
+        if not len(samples):
             break
-        blocks.append(block)
-        found += len(block)
-    return np.concatenate(blocks)
+        found += len(samples)
+        yield Block(samples, file.samplerate)
+    if file.frames <= _UNCOUNTED and found < stated * (1 - _FRAMES_TOLERANCE):
+        raise AudioError(f"{name}: is truncated: {found} samples of sound, the header says {stated} or more")
+    return found
 
 
-def _read_on(
-    file: soundfile.SoundFile, data: bytes, name: str, samples: npt.NDArray[np.float32], wanted: int
-) -> npt.NDArray[np.float32]:
-    """Return the samples of the first stream of a file, and those of streams that were joined to it."""
+def _read_on(file: soundfile.SoundFile, data: Content, name: str, wanted: int) -> Iterator[Block]:
+    """Yield up to `wanted` samples of the streams that were joined to the first of a file, which has been read."""
     parts = _parts(file, data)
-    found = [samples]
     for number, part in enumerate(parts):
         if number:
             with _Sound(io.BytesIO(data[part.start : part.end])) as after:
@@ -264,17 +289,16 @@ def _read_on(
                     raise AudioError(
                         f"{name}: changes its sample rate or channels after byte {part.start:,}; split it there"
                     )
-                found.append(_read(after, name, wanted - sum(map(len, found))))
-        if sum(map(len, found)) >= wanted:
+                wanted -= yield from _read(after, name, wanted)
+        if wanted <= 0:
             break
         if not part.ended:
             raise AudioError(f"{name}: is truncated: its last page is not marked as the end")
     else:
         _note_rest(name, bytes_after(data, parts[-1].end))
-    return np.concatenate(found)
 
 
-def _parts(file: soundfile.SoundFile, data: bytes) -> list[Part]:
+def _parts(file: soundfile.SoundFile, data: Content) -> list[Part]:
     """Return the files that were joined to one of Ogg or FLAC."""
     return ogg_parts(data) if file.format == "OGG" else flac_parts(data)
 

@@ -22,38 +22,35 @@ _TOLERANCE_S = 0.1  # the delay of a codec
 _TOLERANCE = 0.01
 
 
-def decode(file: BinaryIO, name: str, max_duration_s: float | None = None) -> tuple[npt.NDArray[np.float32], int]:
-    """Decode the first audio stream of a file.
+def decode(
+    file: BinaryIO, name: str, max_duration_s: float | None = None
+) -> Iterator[tuple[npt.NDArray[np.float32], int]]:
+    """Decode the first audio stream of a file, block by block.
 
     Args:
         file: open for reading, at its beginning.
         name: of the file in error messages.
         max_duration_s: decode at most this much from the beginning, in seconds.
 
-    Returns:
-        Samples, [time, channels], and their rate in Hz.
+    Yields:
+        samples, [time, channels], and their rate in Hz.
 
     Raises:
         AudioError: if the file holds no sound, is truncated, changes its sample rate or channels, or cannot be decoded.
     """
     with _opened(file, name) as container:
-        rate, wanted, blocks, found = 0, sys.maxsize, [], 0
+        rate, wanted, found = 0, sys.maxsize, 0
         for frame, samples in _frames(container, name):
             if not rate:
                 rate = frame.sample_rate
                 wanted = wanted if max_duration_s is None else round(max_duration_s * rate)
-            blocks.append(samples)
+            yield samples[:, : wanted - found].T, rate
             found += samples.shape[1]
             if found >= wanted:
-                break
-        else:
-            stated_s = _stated_s(container)
-            if stated_s and rate and found / rate < stated_s * (1 - _TOLERANCE) - _TOLERANCE_S:
-                raise AudioError(
-                    f"{name}: is truncated: {found / rate:.1f} s of sound, the header says {stated_s:.1f} s"
-                )
-    samples = np.concatenate(blocks, axis=1).T if blocks else np.empty((0, 1), np.float32)
-    return samples[:wanted], rate
+                return
+        stated_s = _stated_s(container)
+        if stated_s and rate and found / rate < stated_s * (1 - _TOLERANCE) - _TOLERANCE_S:
+            raise AudioError(f"{name}: is truncated: {found / rate:.1f} s of sound, the header says {stated_s:.1f} s")
 
 
 def _frames(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from .audio import AudioError, load_audio, read_duration
+from .arguments import texts
+from .audio import AudioError, Block, audio_blocks, load_audio, read_duration
 from .errors import InputError
 
-# Samples are [time] or [channels, time], floats of full scale 1 or int16, with their rate in Hz.
-AudioSource = str | os.PathLike[str] | bytes | BinaryIO | tuple[npt.ArrayLike, int]
 EXPECTED = "a path, bytes, a file opened in binary mode, or (samples, sample rate)"
+_SINGLE = (str, bytes, bytearray, Mapping)  # no lists, though they can be iterated over
 
 
 @dataclass(frozen=True)
@@ -30,17 +31,19 @@ class Recording:
 
     @classmethod
     def of(cls, source: AudioSource, name: str) -> Recording:
-        """Take a source as a file; samples become one. A path is its own name.
+        """Take a source as a file; samples become one. A path is its own name, and a recording is itself.
 
         Raises:
             AudioError: if it is none of these, or the samples are not of a shape, type or rate that sound has.
         """
+        if isinstance(source, Recording):
+            return source
         if isinstance(source, str | os.PathLike):
             return cls(str(source), Path(source))
         if isinstance(source, bytes):
             return cls(name, source)
         if isinstance(source, tuple) and len(source) == 2:
-            return cls(name, _as_wav(*source, name))
+            return cls(name, as_wav(*source, name))
         read = getattr(source, "read", None)
         content = read() if callable(read) else None
         if not isinstance(content, bytes):
@@ -55,40 +58,53 @@ class Recording:
         """Return its length, as `read_duration` does."""
         return read_duration(self._source(), self.name)
 
+    def blocks(self) -> Iterator[Block]:
+        """Decode it block by block, as `audio_blocks` does."""
+        return audio_blocks(self._source(), self.name)
+
     def _source(self) -> Path | BinaryIO:
         return io.BytesIO(self.content) if isinstance(self.content, bytes) else self.content
 
 
-def recordings(sources: Sequence[AudioSource]) -> list[Recording]:
+# Samples are [time] or [channels, time], floats of full scale 1 or int16, with their rate in Hz.
+AudioSource = str | os.PathLike[str] | bytes | BinaryIO | tuple[npt.ArrayLike, int] | Recording
+
+
+def recordings(sources: Iterable[AudioSource]) -> list[Recording]:
     """Return what `Recording.of` makes of each; what has no path is called by its place, from 1 on.
 
     Raises:
         AudioError: as of `Recording.of`, or there is one source, not a list of them.
     """
-    if isinstance(sources, str | os.PathLike | bytes):
-        raise AudioError(f"found one {type(sources).__name__}, expected a list of sources; put it in brackets")
-    return [Recording.of(one, f"audio {place} of {len(sources)}") for place, one in enumerate(sources, 1)]
+    samples = isinstance(sources, tuple) and len(sources) == 2 and isinstance(sources[1], int)
+    if samples or not isinstance(sources, Iterable) or isinstance(sources, _SINGLE) or hasattr(sources, "read"):
+        found = type(sources).__name__
+        raise AudioError(f"sources: found one {found}, expected a list, each {EXPECTED}; put it in brackets")
+    listed = list(sources)
+    return [Recording.of(one, f"audio {place} of {len(listed)}") for place, one in enumerate(listed, 1)]
 
 
-def index_names(sources: Sequence[AudioSource], names: Sequence[str] | None) -> list[str]:
+def index_names(files: Sequence[Recording], names: Iterable[str] | None) -> list[str]:
     """Return the names that audio is indexed under: those given, or its paths.
 
     Raises:
-        InputError: there are none and not all audio has a path, or there are not as many.
+        InputError: naming the argument: there are no names and not all audio has a path, there are not as many, or one
+            is no text or occurs twice.
     """
     if names is None:
-        paths = [str(one) for one in sources if isinstance(one, str | os.PathLike)]
-        if len(paths) < len(sources):
-            raise InputError(
-                f"found {len(sources) - len(paths)} of {len(sources)} without a path; give all of them names="
-            )
+        paths = [one.name for one in files if isinstance(one.content, Path)]
+        if len(paths) < len(files):
+            raise InputError(f"names: found {len(files) - len(paths)} of {len(files)} without a path; give all a name")
         return paths
-    if len(names) != len(sources):
-        raise InputError(f"names: found {len(names)}, expected one for each of {len(sources)}")
-    return list(names)
+    listed = texts("names", names)
+    if len(listed) != len(files):
+        raise InputError(f"names: found {len(listed)}, expected one for each of {len(files)}")
+    if twice := [name for name, times in Counter(listed).items() if times > 1]:
+        raise InputError(f"names: found {twice[0]!r} more than once, expected another name for each")
+    return listed
 
 
-def _as_wav(samples: Any, rate: Any, name: str) -> bytes:
+def as_wav(samples: Any, rate: Any, name: str) -> bytes:
     """Return samples as a WAV file, whose content is then checked as that of others is."""
     try:
         array = np.asarray(samples)

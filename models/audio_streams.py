@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
+from mmap import mmap
 
 from .errors import AudioError
 
@@ -32,6 +33,9 @@ _NOT_AUDIO = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")  # what players look 
 _CHUNK_ID = re.compile(rb"[A-Za-z0-9 ]{4}")
 
 
+Content = bytes | mmap  # of a file: read, or mapped
+
+
 @dataclass(frozen=True)
 class Part:
     """The bytes `start` to `end` of a file, a file by themselves; `ended` unless its end mark is missing."""
@@ -41,7 +45,7 @@ class Part:
     ended: bool = True
 
 
-def bytes_after(data: bytes, end: int) -> int:
+def bytes_after(data: Content, end: int) -> int:
     """Return the number of bytes after a place in a file, 0 if they are tags or zeros."""
     rest = data[end:]
     return 0 if rest.startswith(_NOT_AUDIO) or not rest.strip(b"\0") else len(rest)
@@ -70,13 +74,13 @@ class _Frame:
     kind: tuple[int, int, bool]  # version and layer, sample rate, mono
 
 
-def counts_frames(data: bytes) -> bool:
+def counts_frames(data: Content) -> bool:
     """Return whether the first frame of MPEG audio is a Xing, Info or VBRI frame, which counts the others."""
     first = next(_frames(data), None)
     return first is not None and _is_count(data, first)
 
 
-def mpeg_stream(data: bytes, name: str, stated: int, wanted: int) -> MpegStream:
+def mpeg_stream(data: Content, name: str, stated: int, wanted: int) -> MpegStream:
     """Find the frames of MPEG audio (ISO 11172-3, 2.4.1) among tags, containers and damage.
 
     Args:
@@ -106,11 +110,11 @@ def mpeg_stream(data: bytes, name: str, stated: int, wanted: int) -> MpegStream:
     return MpegStream(samples, end, None if right else _counted(data, frames))
 
 
-def _is_count(data: bytes, frame: _Frame) -> bool:
+def _is_count(data: Content, frame: _Frame) -> bool:
     return bool(_COUNT.search(data, frame.start, min(frame.start + _COUNT_WITHIN, frame.end)))
 
 
-def _counted(data: bytes, frames: list[_Frame]) -> bytes:
+def _counted(data: Content, frames: list[_Frame]) -> bytes:
     """Return the frames alone; of MP3, after a silent one that holds their number, as Xing's encoder writes it."""
     sound = b"".join(data[frame.start : frame.end] for frame in frames)
     first = bytearray(data[frames[0].start : frames[0].start + 4])
@@ -127,7 +131,7 @@ def _counted(data: bytes, frames: list[_Frame]) -> bytes:
     return (bytes(first) + bytes(at - 4) + count).ljust(header.end, b"\0") + sound
 
 
-def _frames(data: bytes) -> Iterator[_Frame]:
+def _frames(data: Content) -> Iterator[_Frame]:
     last: _Frame | None = None
     while True:
         at = last.end if last else 0
@@ -140,7 +144,7 @@ def _frames(data: bytes) -> Iterator[_Frame]:
         last = frame
 
 
-def _next_chain(data: bytes, at: int) -> _Frame | None:
+def _next_chain(data: Content, at: int) -> _Frame | None:
     """Return the first frame, at a place or after it, that others of its kind follow."""
     for header in islice(_HEADER.finditer(data, _after_id3(data, at)), _ATTEMPTS):
         chain = [_frame(data, header.start())]
@@ -151,9 +155,9 @@ def _next_chain(data: bytes, at: int) -> _Frame | None:
     return None
 
 
-def _after_id3(data: bytes, at: int) -> int:
+def _after_id3(data: Content, at: int) -> int:
     """Return where the ID3v2 tags end that are at a place (https://id3.org/id3v2.4.0-structure, 3.1)."""
-    while data.startswith(b"ID3", at) and max(data[at + 6 : at + _ID3_HEADER], default=0x80) < 0x80:
+    while data[at : at + 3] == b"ID3" and max(data[at + 6 : at + _ID3_HEADER], default=0x80) < 0x80:
         size = 0
         for seven_bits in data[at + 6 : at + _ID3_HEADER]:
             size = size << 7 | seven_bits
@@ -162,7 +166,7 @@ def _after_id3(data: bytes, at: int) -> int:
     return at
 
 
-def _frame(data: bytes, at: int) -> _Frame | None:
+def _frame(data: Content, at: int) -> _Frame | None:
     """Return the frame that the four bytes at a place are the header of, None if they are not."""
     header = data[at : at + 4]
     described = _described(header) if len(header) == 4 and header[0] == 0xFF and header[1] >= 0xE0 else None
@@ -188,7 +192,7 @@ def _described(header: bytes) -> tuple[int, int, tuple[int, int, bool]] | None:
 # --- Ogg, FLAC, WAV ------------------------------------------------------------------------------------------------
 
 
-def ogg_parts(data: bytes) -> list[Part]:
+def ogg_parts(data: Content) -> list[Part]:
     """Return the files that were joined to an Ogg file (RFC 3533, 4 and 6), one part if it is a single one.
 
     A part begins with pages that begin streams; it has ended if any of its streams has a page that says so, and the
@@ -210,13 +214,13 @@ def ogg_parts(data: bytes) -> list[Part]:
     return [*parts, Part(start, end, ended)]
 
 
-def flac_parts(data: bytes) -> list[Part]:
+def flac_parts(data: Content) -> list[Part]:
     """Return the files that were joined to a FLAC file (RFC 9639, 8), one part if it is a single one."""
     begins = [match.start() for match in re.finditer(rb"fLaC[\x00\x80]\0\0\x22", data)] or [0]
     return [Part(start, end) for start, end in zip(begins, [*begins[1:], len(data)], strict=True)]
 
 
-def sized_wav(data: bytes) -> bytes | None:
+def sized_wav(data: Content) -> bytes | None:
     """Return a WAV whose header gives its sound no bytes, although it is there, with the right size; None if it is not.
 
     Recorders that are switched off write the size last.

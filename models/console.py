@@ -15,6 +15,8 @@ from tqdm import tqdm
 AS_IT_IS: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": True}
 LOG_S = 10.0  # seconds between the lines of a progress bar where no terminal redraws it
 PIPE_WIDTH = 10_000  # characters; rich takes 80 where there is no terminal, and cuts cells
+# tqdm's own would turn a rate below one into seconds a unit.
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt} of {total_fmt}{unit}, {rate_noinv_fmt}, {remaining} left"
 console = Console(**AS_IT_IS)  # results, which may be piped
 messages = Console(**AS_IT_IS, stderr=True)
 UNITS = {"d": 86400, "h": 3600, "min": 60}
@@ -37,10 +39,13 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
 
 
 def progress_bar(total: int, unit: str, what: str, shown: bool = True) -> Any:
-    """Return a tqdm bar on stderr: redrawn in a terminal, and a line every ten seconds in a log."""
+    """Return a tqdm bar on stderr, with units a second and the time that is left: redrawn in a terminal, and a line
+    every ten seconds in a log.
+    """
     terminal = sys.stderr.isatty()
     interval = 1.0 if terminal else LOG_S
-    return tqdm(total=total, unit=f" {unit}", desc=what, mininterval=interval, leave=not terminal, disable=not shown)
+    options = {"unit": f" {unit}", "desc": what, "bar_format": BAR, "mininterval": interval, "leave": not terminal}
+    return tqdm(total=total, disable=not shown, **options)
 
 
 def spell_duration(seconds: float) -> str:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ..arguments import batched
 from ..audio import AUDIO_SUFFIXES, AudioError
+from ..audio_sources import Recording
 from ..console import count, progress_bar, say
-from ..ensemble.bundle import Clip, Ensemble
+from ..long_audio import Windowing, cut
+
+if TYPE_CHECKING:  # what is told of paths is told before torch is loaded
+    from ..ensemble.bundle import Clip, Ensemble
 
 SHOWN = 5  # files that are named because they are heard in part
 TOLERANCE_S = 0.1  # MP3 headers may or may not count the delay of the codec
@@ -51,8 +58,8 @@ class PartlyHeard:
         """Take the seconds of a file that each member hears."""
         self._limits_s, self._number = limits_s, 0
 
-    def check(self, path: Path, duration_s: float) -> None:
-        """Say how much of a file is heard, if that is not all of it."""
+    def check(self, path: Path | str, duration_s: float) -> None:
+        """Say how much of a file, or of each window, is heard, if that is not all of it."""
         least = min(self._limits_s.values())
         if duration_s <= least + TOLERANCE_S:
             return
@@ -68,40 +75,142 @@ class PartlyHeard:
             say(f"heard in part: {self._number - SHOWN} more files", style="yellow")
 
 
+@dataclass(frozen=True)
+class Sound:
+    """A file to read, or a window of one."""
+
+    path: Path
+    recording: Recording
+    start_s: float | None = None
+    end_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A file, or a window of one, and what was read of it."""
+
+    sound: Sound
+    clip: Clip
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files are read.
+
+    Attributes:
+        windowing: read each window of a file; whole files, as far as they are heard, when left out.
+        captioning: whether captioners hear the files, and not retrievers alone.
+        before: number of files that an earlier run has read, and that are not among those to read.
+        done: returns whether a sound need not be read any more.
+    """
+
+    batch_size: int = 16
+    windowing: Windowing | None = None
+    captioning: bool = False
+    before: int = 0
+    done: Callable[[Sound], bool] = lambda _: False
+
+
 def read_in_batches(
     ensemble: Ensemble, paths: list[Path], before: int = 0, batch_size: int = 16, captioning: bool = False
 ) -> Iterator[tuple[list[Path], list[Clip]]]:
-    """Read files in batches with a progress bar; those that cannot be read are reported and left out.
+    """Read files in batches as `read_sounds` does, and yield those that can be read with what was read of them."""
+    for heard in read_sounds(ensemble, paths, Reading(batch_size, None, captioning, before)):
+        yield [one.sound.path for one in heard], [one.clip for one in heard]
+
+
+def read_sounds(ensemble: Ensemble, paths: list[Path], reading: Reading) -> Iterator[list[Heard]]:
+    """Read files, or their windows, in batches with a progress bar; what cannot be read is reported and left out.
 
     Files that are longer than what members hear are reported, too.
-
-    Args:
-        before: number of files that an earlier run has read, and that are not among `paths`.
-        captioning: whether captioners hear the files, and not retrievers alone.
 
     Raises:
         AudioError: no file can be read.
     """
-    good, unread = before, 0
-    partly = PartlyHeard(ensemble.limits_s(captioning or ensemble.ask_captioners))
-    starts = range(0, len(paths), batch_size)
-    with progress_bar(len(paths), "files", "reading and computing", shown=len(starts) > 1) as bar:
-        for at in starts:
-            readable, clips = [], []
-            for path in paths[at : at + batch_size]:
-                try:
-                    clips += ensemble.read([path])
-                    readable.append(path)
-                    partly.check(path, clips[-1].duration_s)
-                except AudioError as error:
-                    unread += 1
-                    say(f"left out: {error}", style="yellow")
-            good += len(readable)
-            if readable:
-                yield readable, clips
-            bar.update(len(paths[at : at + batch_size]))
-    partly.sum_up()
-    if unread:
-        say(f"left out: {unread} of {count(len(paths), 'file')}, which could not be read", style="yellow")
-    if not good:
-        raise AudioError(f"none of {len(paths)} files could be read; the first is {paths[0]}")
+    reader = _Reader(ensemble, reading)
+    total = _number_of_sounds(paths, reading.windowing)
+    unit = "windows" if reading.windowing else "files"
+    with progress_bar(total, unit, "reading and computing", shown=total > reading.batch_size) as bar:
+        for batch in batched(reader.sounds(paths, bar.update), reading.batch_size):
+            heard = reader.read(batch)
+            if heard:
+                yield heard
+            bar.update(len(batch))
+    reader.sum_up(paths)
+
+
+class _Reader:
+    """Reads sounds, and counts those that can be read and those that cannot."""
+
+    def __init__(self, ensemble: Ensemble, reading: Reading) -> None:
+        self.ensemble, self.reading = ensemble, reading
+        self.good, self.unread = reading.before, 0
+        self.partly = PartlyHeard(ensemble.limits_s(reading.captioning or ensemble.ask_captioners))
+        if reading.windowing:
+            self.partly.check("each window", reading.windowing.window_s)
+
+    def sounds(self, paths: list[Path], skip: Callable[[int], object]) -> Iterator[Sound]:
+        """Yield what is to be read; tell `skip` of what is done already."""
+        for path in paths:
+            for sound in self._sounds_of(path):
+                if self.reading.done(sound):
+                    self.good += 1
+                    skip(1)
+                else:
+                    yield sound
+
+    def _sounds_of(self, path: Path) -> Iterator[Sound]:
+        recording, until_s = Recording.of(path, ""), 0.0
+        if self.reading.windowing is None:
+            yield Sound(path, recording)
+            return
+        try:
+            for window in cut(recording, self.reading.windowing):
+                until_s = window.end_s
+                yield Sound(path, window.recording, window.start_s, until_s)
+        except AudioError as error:
+            self._leave_out(error, f" from {until_s:.1f} s on" if until_s else "")
+
+    def read(self, sounds: list[Sound]) -> list[Heard]:
+        """Read sounds together; each by itself where one cannot be read."""
+        try:
+            clips = self.ensemble.read([sound.recording for sound in sounds])
+        except AudioError as error:
+            if len(sounds) > 1:
+                return [heard for sound in sounds for heard in self.read([sound])]
+            self._leave_out(error)
+            return []
+        self.good += len(sounds)
+        heard = [Heard(*pair) for pair in zip(sounds, clips, strict=True)]
+        for one in heard if self.reading.windowing is None else ():
+            self.partly.check(one.sound.path, one.clip.duration_s)
+        return heard
+
+    def _leave_out(self, error: AudioError, where: str = "") -> None:
+        self.unread += 1
+        say(f"left out{where}: {error}", style="yellow")
+
+    def sum_up(self, paths: list[Path]) -> None:
+        """Say how many files were not named, and how many could not be read.
+
+        Raises:
+            AudioError: none could.
+        """
+        self.partly.sum_up()
+        if self.unread:
+            say(f"left out: {self.unread} of {count(len(paths), 'file')}, which could not be read", style="yellow")
+        if not self.good:
+            raise AudioError(f"none of {len(paths)} files could be read; the first is {paths[0]}")
+
+
+def _number_of_sounds(paths: list[Path], windowing: Windowing | None) -> int:
+    """Return about how many sounds there are; a file whose length cannot be read counts as one."""
+    if windowing is None:
+        return len(paths)
+    number = 0
+    for path in paths:
+        try:
+            number += windowing.number(Recording.of(path, "").duration_s())
+        except AudioError:
+            number += 1
+    return number

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from ..arguments import batched, check_seed
 from ..audio import to_int16
 from ..audio_sources import AudioSource, index_names, recordings
 from ..captioner.model import Captioner, conditioning
@@ -23,46 +25,24 @@ from ..files import CheckpointError, sha256_of
 from ..fluency.detector import FluencyDetector
 from ..generation.candidates import Decoding
 from ..generation.proposals import ClipInputs, propose
+from ..long_audio import Windowing
 from ..normal_form import normal_form
 from ..retriever.model import Retriever
-from .candidate_table import CandidateTable, score_candidates
+from .candidate_table import score_candidates
 from .captioner_fusion import LIKELIHOOD, FusionWithCaptioners
+from .captions import Caption, choose_captions
 from .index import LARGE, RECORD, AudioIndex
 from .manifest import INDEX, BundleManifest, read_manifest
 from .retrieval_columns import CaptionerColumns, keep_for_captioners
-from .scores.base import Scorers, weight_name
+from .scores.base import Scorers
 from .scores.registry import captioners_asked, compares_candidates, needs_references
+from .timeline import Timeline, timelines
 
 REFERENCES = "references.safetensors"  # of the bundle, where its weights need them: by retriever, [R, D]
 
 
 class QueryError(InputError, ValueError):
     """A query cannot be answered: it is blank, or there is nothing to search in."""
-
-
-@dataclass(frozen=True)
-class ScoredCandidate:
-    """A caption proposed for a clip, with the scores that decide for or against it."""
-
-    text: str
-    captioner: str  # `a+b` where both proposed it, `a/beam` where the beam search of `a` did
-    score: float  # the weighted sum of the normalised scores
-    decoder_score: float  # mean log-likelihood of a token
-    encoder_score: dict[str, float]  # similarity to the audio, by retriever: a cosine, or a negative distance
-    fluency_error: float  # probability that the text is damaged
-    scores: dict[str, float] = field(default_factory=dict)  # all that were computed, by the names of their weights
-
-
-@dataclass(frozen=True)
-class Caption:
-    """The caption of a clip and its score, with all candidates by descending score.
-
-    The caption need not be the first candidate: those that the fluency detector flags are not chosen.
-    """
-
-    text: str
-    score: float
-    candidates: list[ScoredCandidate]
 
 
 @dataclass(frozen=True)
@@ -142,15 +122,58 @@ class Ensemble:
             ensemble.load_index(Path(directory) / INDEX)
         return ensemble
 
-    def caption(self, sources: Sequence[AudioSource], seed: int | None = None) -> list[Caption]:
+    @overload
+    def caption(
+        self,
+        sources: Iterable[AudioSource],
+        seed: int | None = None,
+        *,
+        window_s: None = None,
+        hop_s: None = None,
+        batch_size: int = 16,
+    ) -> list[Caption]: ...
+    @overload
+    def caption(
+        self,
+        sources: Iterable[AudioSource],
+        seed: int | None = None,
+        *,
+        window_s: float,
+        hop_s: float | None = None,
+        batch_size: int = 16,
+    ) -> list[Timeline]: ...
+    def caption(
+        self,
+        sources: Iterable[AudioSource],
+        seed: int | None = None,
+        *,
+        window_s: float | None = None,
+        hop_s: float | None = None,
+        batch_size: int = 16,
+    ) -> list[Caption] | list[Timeline]:
         """Caption audio: paths, bytes, open files, or samples with their rate. No caption depends on the other audio.
+
+        Args:
+            seed: of the sampling; the bundle's when left out.
+            window_s: caption each window of this many seconds, for recordings of any length.
+            hop_s: seconds from the beginning of a window to that of the next; `window_s` when left out.
+            batch_size: clips, or windows, that are read and captioned together.
+
+        Returns:
+            of each source its caption, of its beginning if it is longer than a clip; with `window_s` its timeline.
 
         Raises:
             AudioError: naming the one that cannot be read.
+            InputError: naming the argument that cannot be used.
         """
-        return self.caption_clips(self.read(sources), seed) if sources else []
+        files, windowing = recordings(sources), Windowing.of(window_s, hop_s, self.manifest.max_duration_s)
+        check_seed(seed)
+        if windowing is None:
+            found = (self.caption_clips(self.read(some), seed) for some in batched(files, batch_size))
+            return [caption for captions in found for caption in captions]
+        return timelines(files, windowing, batch_size, lambda some: self.caption_clips(self.read(some), seed))
 
-    def index(self, sources: Sequence[AudioSource], names: Sequence[str] | None = None) -> None:
+    def index(self, sources: Iterable[AudioSource], names: Iterable[str] | None = None) -> None:
         """Add audio to that which `retrieve` searches; what has a name that is indexed already replaces that.
 
         Args:
@@ -158,10 +181,12 @@ class Ensemble:
 
         Raises:
             AudioError: naming the one that cannot be read.
-            InputError: without `names`, if there is audio that has no path; or they are not as many.
+            InputError: without `names`, if there is audio that has no path; or they are not as many, or not distinct.
         """
-        if sources:
-            self.index_clips(index_names(sources, names), self.read(sources))
+        files = recordings(sources)
+        listed = index_names(files, names)
+        if files:
+            self.index_clips(listed, self.read(files))
 
     def index_clips(self, paths: Sequence[str | Path], clips: Sequence[Clip]) -> None:
         """Index clips by their features; see `index`."""
@@ -285,7 +310,7 @@ class Ensemble:
         )
         return of_retrievers, of_captioners
 
-    def read(self, sources: Sequence[AudioSource]) -> list[Clip]:
+    def read(self, sources: Iterable[AudioSource]) -> list[Clip]:
         """Decode audio and compute its codes and log-mels, exactly as `enclap prepare` does.
 
         Raises:
@@ -333,7 +358,7 @@ class Ensemble:
             references=self.references,
             encoder_score=manifest.reranking.encoder_score,
         )
-        return self._captions(score_candidates(proposals.candidates, scorers, needed))
+        return choose_captions(score_candidates(proposals.candidates, scorers, needed), manifest.reranking)
 
     def _audio_embeddings(self, clips: Sequence[Clip]) -> dict[str, np.ndarray]:
         return {
@@ -344,29 +369,6 @@ class Ensemble:
     def _inputs(self, clips: Sequence[Clip], embeddings: dict[str, np.ndarray]) -> ClipInputs:
         read = {name: conditioning(embeddings, names) for name, names in self.manifest.captioners.items()}
         return ClipInputs([clip.codes for clip in clips], read)
-
-    def _captions(self, table: CandidateTable) -> list[Caption]:
-        reranking = self.manifest.reranking
-        weights = {name: weight for name, weight in reranking.weights.items() if name in table.score_names or weight}
-        reranking = reranking.model_copy(update={"weights": weights})  # without scores of weight 0, not computed
-        chosen, totals = reranking.choose(table), reranking.totals(table)
-        captions = []
-        for row, texts in enumerate(table.texts):
-            candidates = [
-                ScoredCandidate(
-                    text=text,
-                    captioner=table.captioners[row][column],
-                    score=float(totals[row, column]),
-                    decoder_score=float(table.decoder_score[row, column]),
-                    encoder_score={name: float(scores[row, column]) for name, scores in table.encoder_score.items()},
-                    fluency_error=float(table.fluency_error[row, column]),
-                    scores={weight_name(name): float(values[row, column]) for name, values in table.scores.items()},
-                )
-                for column, text in enumerate(texts)
-            ]
-            best = candidates[chosen[row]]
-            captions.append(Caption(best.text, best.score, sorted(candidates, key=lambda one: -one.score)))
-        return captions
 
 
 def read_references(bundle: Path) -> dict[str, np.ndarray]:

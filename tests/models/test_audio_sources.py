@@ -95,9 +95,16 @@ def test_what_cannot_be_heard_is_named(path: Path, source: Any, message: str) ->
 
 
 def test_one_source_is_not_a_list(ensemble: Ensemble, path: Path) -> None:
-    for one in (str(path), path, path.read_bytes()):
-        with pytest.raises(AudioError, match="expected a list of sources; put it in brackets"):
-            ensemble.caption(one)  # type: ignore[arg-type]
+    samples = np.ones(RATE, np.float32)
+    for one in (str(path), path, path.read_bytes(), (samples, RATE), io.BytesIO(b""), {"a": path}, 3, None):
+        for ask in (ensemble.caption, ensemble.index, ensemble.read):
+            with pytest.raises(
+                AudioError, match=r"sources: found one \w+, expected a list, each a path.*; put it in brackets"
+            ):
+                ask(one)  # type: ignore[arg-type]
+    for unlisted in (samples, torch.from_numpy(samples)):
+        with pytest.raises(AudioError, match=r"audio 1 of 16000: found \w+, expected a path"):
+            ensemble.caption(unlisted)
 
 
 def test_a_file_is_read_once(path: Path) -> None:
@@ -106,10 +113,18 @@ def test_a_file_is_read_once(path: Path) -> None:
 
 
 def test_audio_without_a_path_is_indexed_by_name(ensemble: Ensemble, path: Path) -> None:
-    with pytest.raises(InputError, match="found 1 of 2 without a path; give all of them names="):
-        ensemble.index([path, path.read_bytes()])
-    with pytest.raises(InputError, match="names: found 1, expected one for each of 2"):
-        ensemble.index([path, path.read_bytes()], names=["a"])
+    sources: list[Any] = [path, path.read_bytes()]
+    with pytest.raises(InputError, match="names: found 1 of 2 without a path; give all a name"):
+        ensemble.index(sources)
+    for names, message in [
+        (["a"], "names: found 1, expected one for each of 2"),
+        ("ab", "names: found one str, expected a list of texts"),
+        (3, "names: found one int, expected a list of texts"),
+        (["a", 3], "names: found int in place 2 of 2, expected a text"),
+        (["a", "a"], "names: found 'a' more than once"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            ensemble.index(sources, names=names)  # type: ignore[arg-type]
     ensemble.index([path, path.read_bytes()], names=["a", "b"])
     found = dict(ensemble.retrieve("a dog barks"))
     assert found.keys() == {"a", "b"}

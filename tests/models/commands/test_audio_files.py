@@ -1,5 +1,6 @@
 """Which files commands find in a folder, and what they say of them: those left out, and those heard only in part."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,9 +10,11 @@ import pytest
 import soundfile
 
 from models.codec.base import load_codec
-from models.commands.audio_files import SHOWN, find_audio, read_in_batches
+from models.commands.audio_files import SHOWN, Reading, find_audio, read_in_batches, read_sounds
+from models.console import progress_bar
 from models.encoders.log_mel import LogMel
 from models.ensemble import Ensemble
+from models.long_audio import Windowing
 from models.settings import LogMelConfig
 
 RATE = 16_000
@@ -97,3 +100,42 @@ def test_files_that_cannot_be_read_are_named_and_counted(tmp_path: Path, capsys:
     first, last = capsys.readouterr().err.splitlines()
     assert f"left out: {tmp_path}/broken.m4a: cannot be decoded as audio" in first
     assert last.endswith("left out: 1 of 2 files, which could not be read")
+
+
+def test_windows_are_read_in_batches_across_files_and_those_that_are_done_are_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = write(tmp_path, 2.5, 1.0, 2.0)
+    paths[1].write_text("this is not audio")
+    reading = Reading(2, Windowing(1.0, 1.0), captioning=True, done=lambda sound: sound.start_s == 1.0)
+    batches = list(read_sounds(ensemble(wide=20), paths, reading))
+    assert [[(one.sound.path, one.sound.start_s, one.sound.end_s) for one in batch] for batch in batches] == [
+        [(paths[0], 0.0, 1.0), (paths[0], 1.5, 2.5)],
+        [(paths[2], 0.0, 1.0)],
+    ]
+    assert {len(one.clip.codes) for batch in batches for one in batch} == {25}
+    said = capsys.readouterr().err
+    assert "heard in part by wide: each window: the first 0.8 s of 1.0 s" in said
+    assert f"left out: {paths[1]}: cannot be decoded" in said
+
+
+def test_a_long_file_that_ends_too_early_is_heard_up_to_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("models.audio._BLOCK", RATE)
+    (path,) = write(tmp_path, 8.0)
+    whole = tmp_path / "a.flac"
+    soundfile.write(whole, soundfile.read(path)[0], RATE)
+    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size * 3 // 4])
+    (heard,) = read_sounds(ensemble(), [whole], Reading(windowing=Windowing(1.0, 1.0)))
+    end_s = heard[-1].sound.end_s
+    assert end_s in (4.0, 5.0)
+    assert f"left out from {end_s} s on: {whole}: is truncated" in capsys.readouterr().err
+
+
+def test_a_progress_bar_says_units_a_second_and_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar(8, "files", "reading") as bar:
+        bar.start_t -= 40.0  # as if it had begun then
+        bar.update(4)
+    assert "reading:  50%" in capsys.readouterr().err.splitlines()[-1]
+    assert re.search(r"\| 4 of 8 files,  0\.\d\d files/s, 00:\d\d left", bar.__str__())

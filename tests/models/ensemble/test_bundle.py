@@ -16,6 +16,7 @@ from models.codec.base import load_codec
 from models.ensemble import Ensemble, Reranking, RetrievalFusion, ScoredCandidate, bundle
 from models.ensemble.bundle import REFERENCES, QueryError, read_references
 from models.ensemble.candidate_table import CandidateError, CandidateTable
+from models.ensemble.captions import choose_captions
 from models.ensemble.index import AudioIndex
 from models.ensemble.manifest import MANIFEST, BundleManifest, read_manifest
 from models.ensemble.scores.base import Scorers
@@ -154,9 +155,7 @@ def test_candidates_come_with_their_scores_best_first() -> None:
         scores={"encoder_score/bge": np.array([[0.25, 0.5]]), "decoder_score": np.array([[-2.0, -1.0]])},
         fluency_error=np.array([[0.125, 0.25]]),
     )
-    ensemble = Ensemble.__new__(Ensemble)  # the members are not needed: the scores are there
-    ensemble.manifest = manifest()
-    (caption,) = ensemble._captions(table)
+    (caption,) = choose_captions(table, manifest().reranking)
     scores = {"bge": 0.5, "decoder": -1.0}
     best = ScoredCandidate("a dog", "deep+wide/beam", 0.125, -1.0, {"bge": 0.5}, 0.25, scores)
     assert (caption.text, caption.score) == ("a dog", 0.125)
@@ -187,7 +186,7 @@ class Asked:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **reranking: Any) -> None:
         monkeypatch.setattr(bundle, "propose", self.propose)
         monkeypatch.setattr(bundle, "score_candidates", self.score)
-        monkeypatch.setattr(Ensemble, "_captions", lambda *_: [])
+        monkeypatch.setattr(bundle, "choose_captions", lambda *_: [])
         ensemble = Ensemble.__new__(Ensemble)
         ensemble.manifest = manifest().model_copy(
             update={
@@ -238,15 +237,13 @@ def test_a_bundle_computes_what_it_weighs(
 
 
 def test_scores_of_weight_0_are_not_asked_for_where_captions_are_chosen() -> None:
-    ensemble = Ensemble.__new__(Ensemble)
-    weights = {"bge": 0.75, "decoder": 0.25, "length": 0.0}
-    ensemble.manifest = manifest().model_copy(update={"reranking": Reranking(weights=weights)})
+    reranking = Reranking(weights={"bge": 0.75, "decoder": 0.25, "length": 0.0})
     scores = {"encoder_score/bge": np.array([[0.25, 0.5]]), "decoder_score": np.array([[-2.0, -1.0]])}
     table = CandidateTable([["a", "b"]], [["x", "x"]], [[2, 2]], np.ones((1, 2), bool), scores, np.zeros((1, 2)))
-    assert ensemble._captions(table)[0].text == "b"
-    ensemble.manifest.reranking.weights["length"] = 0.1
+    assert choose_captions(table, reranking)[0].text == "b"
+    reranking.weights["length"] = 0.1
     with pytest.raises(CandidateError, match="candidates have no score 'length'"):
-        ensemble._captions(table)
+        choose_captions(table, reranking)
 
 
 def test_clips_that_ranks_compare_with_are_read_where_they_are_weighed(tmp_path: Path) -> None:
