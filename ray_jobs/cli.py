@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from models.commands.cli import (
+    LOCALHOST,
     AskCaptioners,
     Bundle,
+    Host,
+    Port,
+    ServiceLimits,
+    ShareAudio,
+    TokenFile,
+    WriteIndex,
     caption,
     index,
     make_app,
@@ -254,6 +261,30 @@ def train_codec(experiment: CodecFile, overrides: CodecOverrides = None) -> None
 for of_bundle in (caption, retrieve, similar, index, verify):  # the same as of the inference library
     app.command()(of_bundle)
 app.command("serve-local")(serve_local)
+
+
+@app.command()
+def serve(
+    bundle: Bundle,
+    replicas: Annotated[int, typer.Option(min=1, help="Copies of the ensemble that answer requests")] = 1,
+    gpus: Annotated[
+        float | None, typer.Option(min=0, help="Share of a GPU for each, by default 0.25 if there are")
+    ] = None,
+    host: Host = LOCALHOST,
+    port: Port = 8080,
+    token_file: TokenFile = None,
+    limit: ServiceLimits = None,
+    share_audio: ShareAudio = False,
+    write_index: WriteIndex = False,
+) -> None:
+    """Serve a bundle over HTTP with Ray Serve, from several processes, with a page for browsers.
+
+    Example: [bold]enclap serve runs/demo/bundle --replicas 2[/bold]
+    """
+    from models.service.settings import read_settings
+
+    settings = read_settings(host, token_file, limit or [], share_audio, write_index)
+    _job("serve").run(bundle, host, port, settings, replicas, gpus)
 
 
 @app.command()

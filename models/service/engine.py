@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 
-from ..audio import AudioError
+from ..audio import AudioError, audio_blocks
 from ..ensemble.bundle import Ensemble, QueryError
 from ..files import stamp
 from ..text import printable
-from .pending import audio_blocks
+from .settings import ServiceSettings
 
 MAX_NUMBERS = 2**28  # samples of all channels that a sound may hold: 1 GiB
 
@@ -73,8 +73,8 @@ class Engine:
         indexed: held while the index is used.
     """
 
-    def __init__(self, ensemble: Ensemble, share_audio: bool = False, write_index: bool = False) -> None:
-        self.ensemble, self.share_audio, self.write_index = ensemble, share_audio, write_index
+    def __init__(self, ensemble: Ensemble, settings: ServiceSettings) -> None:
+        self.ensemble, self.batch_size, self._share_audio = ensemble, settings.batch_size, settings.share_audio
         self.indexed = threading.RLock()
         self._paths: dict[str, str] | None = None  # by id, until the index changes
 
@@ -101,7 +101,7 @@ class Engine:
         is still the file that was indexed.
         """
         known, file = self.ensemble.audio_index.stamps.get(path), Path(path)
-        shared = self.share_audio and known and file.is_absolute() and file.is_file()
+        shared = self._share_audio and known and file.is_absolute() and file.is_file()
         return file if shared and stamp(file) == known else None
 
     def audio(self, file_id: str) -> Path:

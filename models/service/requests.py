@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from ..audio import AudioError
-from ..ensemble.bundle import Caption
+from ..ensemble import Caption, Ensemble, Timeline
+from ..ensemble.bundle import Clip
 from .engine import Engine, FoundFile, IndexedFile, Sound
-from .pending import Match, Timeline, Where, caption_windows, remove, retrieve, similar
+from .pending import Match, Where, remove, retrieve, similar
 
 T = TypeVar("T")
 UPLOADS = "uploads"  # folder of the names that clients give; files that `enclap index` added have absolute paths
@@ -65,8 +66,12 @@ def _attempt(request: Request[T], engine: Engine) -> T | Exception:
 
 
 def answer_all(engine: Engine, requests: Sequence[Request[Any]]) -> list[Any]:
-    """Return the answer to each of some requests with one key, or the exception that it failed with."""
-    return requests[0].answers(engine, requests)
+    """Return the answer to each of some requests, or the exception that it failed with; those with one key together."""
+    answers: dict[int, Any] = {}
+    for key in dict.fromkeys(request.together for request in requests):
+        alike = {place: request for place, request in enumerate(requests) if request.together == key}
+        answers |= zip(alike, requests[min(alike)].answers(engine, [*alike.values()]), strict=True)
+    return [answers[place] for place in range(len(requests))]
 
 
 @dataclass(frozen=True)
@@ -87,20 +92,25 @@ class CaptionSound(Request[CaptionedSound]):
         return answer
 
     def answers(self, engine: Engine, requests: Sequence[CaptionSound]) -> list[CaptionedSound | Exception]:
-        ensemble, clips, failed = engine.ensemble, {}, dict[int, Exception]()
-        for place, request in enumerate(requests):
-            try:
-                (clips[place],) = ensemble.read([request.sound.content])
-            except AudioError as error:
-                failed[place] = error
-        captions = dict(zip(clips, ensemble.caption_clips([*clips.values()], self.seed) if clips else [], strict=True))
-        heard_s = min(ensemble.limits_s().values())
+        ensemble = engine.ensemble
+        heard = _read(ensemble, [request.sound for request in requests])
+        clips = [clip for clip in heard if isinstance(clip, Clip)]
+        captions = iter(ensemble.caption_clips(clips, self.seed) if clips else [])
+        least_s = min(ensemble.limits_s().values())
         return [
-            failed[place]
-            if place in failed
-            else CaptionedSound(clips[place].duration_s, min(heard_s, clips[place].duration_s), captions[place])
-            for place in range(len(requests))
+            CaptionedSound(clip.duration_s, min(least_s, clip.duration_s), next(captions))
+            if isinstance(clip, Clip)
+            else clip
+            for clip in heard
         ]
+
+
+def _read(ensemble: Ensemble, sounds: Sequence[Sound]) -> Sequence[Clip | AudioError]:
+    """Return the features of each sound, or why it has none; all at once where all have."""
+    try:
+        return ensemble.read([sound.content for sound in sounds])
+    except AudioError as error:
+        return [error] if len(sounds) == 1 else [one for sound in sounds for one in _read(ensemble, [sound])]
 
 
 @dataclass(frozen=True)
@@ -113,7 +123,10 @@ class CaptionWindows(Request[Timeline]):
     hop_s: float | None
 
     def answer(self, engine: Engine) -> Timeline:
-        return caption_windows(engine.ensemble, self.sound.content, self.seed, self.window_s, self.hop_s)
+        (timeline,) = engine.ensemble.caption(
+            [self.sound.content], self.seed, window_s=self.window_s, hop_s=self.hop_s, batch_size=engine.batch_size
+        )
+        return timeline
 
 
 @dataclass(frozen=True)

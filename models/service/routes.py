@@ -11,10 +11,10 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import FileResponse
 from fastapi.security import HTTPBearer
 
+from ..ensemble import Timeline
 from .backend import Backend
 from .engine import IndexedFile
 from .metrics import Metrics
-from .pending import Timeline
 from .problems import Problem, documented
 from .requests import (
     AddFile,

@@ -22,7 +22,7 @@ from .settings import ServiceSettings
 
 def local_app(ensemble: Ensemble, settings: ServiceSettings) -> FastAPI:
     """Return the app of a service that answers by an ensemble in this process."""
-    metrics, engine = Metrics(), Engine(ensemble, settings.share_audio, settings.write_index)
+    metrics, engine = Metrics(), Engine(ensemble, settings)
     backend = LocalBackend(engine, settings, metrics)
     return create_app(backend, settings, About.of(ensemble.manifest, settings), metrics)
 
