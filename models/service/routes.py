@@ -99,7 +99,7 @@ async def timeline(
     return await ask.ask(CaptionWindows(sound, seed, window_s, hop_s))
 
 
-@operations.post("/retrieve", responses=documented(*ALWAYS, 409, 415))
+@operations.post("/retrieve", responses=documented(*ALWAYS, 400, 409, 415))
 async def retrieve(ask: Ask, search: TextSearch) -> Found:
     """Find the indexed files that fit a text best."""
     return Found(files=await ask.ask(Retrieve(search.query, search.exclude, search.top_k, search.where())))

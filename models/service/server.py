@@ -55,6 +55,7 @@ def serve_app(app: FastAPI, bound: socket.socket, drain_s: float) -> None:
     # uvicorn raises the signal that it drained for once more when all is done: the command then ended as it should.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
+    bound.listen()  # so that what is said next is true
     host, port = bound.getsockname()[:2]
     say(f"serve: http://{f'[{host}]' if ':' in host else host}:{port}; Ctrl-C ends")
     server.run([bound])

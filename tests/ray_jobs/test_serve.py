@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import psutil
 import pytest
 from ray.exceptions import ActorDiedError
+from serve import Service, killed, started
 
 from models.commands.index import run as index_command
 from models.ensemble import Ensemble
 from models.errors import InputError
 from models.service.problems import Problem
 from models.service.requests import ListFiles
-from models.service.settings import TOKEN, ServiceSettings
-from ray_jobs import serve
+from models.service.settings import ServiceSettings
+from ray_jobs.serve import TRIES, ReplicaBackend, run
 from tests.ray_jobs.conftest import free_port
 from tests.small_bundle import write_bundle, write_sounds
 
@@ -47,94 +42,69 @@ class DyingReplicas:
 
 def test_a_request_whose_replica_dies_is_answered_by_another() -> None:
     request = ListFiles(0, 1)
-    assert asyncio.run(serve.ReplicaBackend(DyingReplicas(serve.TRIES - 1)).ask(request)) == request  # type: ignore[arg-type]
+    assert asyncio.run(ReplicaBackend(DyingReplicas(TRIES - 1)).ask(request)) == request
     with pytest.raises(Problem) as refused:
-        asyncio.run(serve.ReplicaBackend(DyingReplicas(serve.TRIES)).ask(request))  # type: ignore[arg-type]
+        asyncio.run(ReplicaBackend(DyingReplicas(TRIES)).ask(request))
     assert (refused.value.status_code, refused.value.headers) == (503, {"Retry-After": "5"})
 
 
 def test_clients_do_not_change_one_of_several_copies_of_an_index(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="use 1 replica"):
-        serve.run(tmp_path, "127.0.0.1", 0, ServiceSettings(write_index=True), 2, None)
+        run(tmp_path, "127.0.0.1", 0, ServiceSettings(write_index=True), 2, None)
 
 
 @dataclass(frozen=True)
-class Service:
-    """A service of two replicas, as the command starts it."""
+class Use:
+    """A service of two replicas, as the command starts it, and what it is asked."""
 
-    process: subprocess.Popen[str]
-    client: httpx2.Client
+    service: Service
     sounds: list[Path]
     bundle: Path
 
+    def post(self, path: str, **body: Any) -> httpx2.Response:
+        return httpx2.post(f"http://{self.service.host}{path}", timeout=300, **body)
+
     def caption(self, sound: Path) -> httpx2.Response:
-        return self.client.post("/v1/caption", content=sound.read_bytes(), headers=WAV)
-
-    def replicas(self) -> list[psutil.Process]:
-        """Return the processes of the ensemble's replicas, which Ray starts as children of this machine's node."""
-        name = "ServeReplica:enclap:EnsembleReplica"
-        return [one for one in psutil.process_iter(["cmdline", "environ"]) if self._is_one(one, name)]
-
-    def _is_one(self, process: psutil.Process, name: str) -> bool:
-        ours = (process.info["environ"] or {}).get("ENCLAP_TEST_SERVE") == str(self.bundle)
-        return ours and name in " ".join(process.info["cmdline"] or [])
+        return self.post("/v1/caption", content=sound.read_bytes(), headers=WAV)
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def use(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Use]:
     folder = tmp_path_factory.mktemp("serve").resolve()
-    bundle, sounds, port = write_bundle(folder / "bundle"), write_sounds(folder / "sounds", 4), free_port()
+    bundle, sounds = write_bundle(folder / "bundle"), write_sounds(folder / "sounds", 4)
     index_command(bundle, sounds)
-    command = [sys.executable, "-m", "ray_jobs.serve", str(bundle), "--replicas", "2", "--port", str(port)]
-    environment = {**os.environ, "ENCLAP_TEST_SERVE": str(bundle)}
-    environment.pop("RAY_ADDRESS", None)
-    environment.pop(TOKEN, None)
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True, env=environment)
-    client = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=300, limits=httpx2.Limits(max_connections=64))
-    try:
-        while "Ctrl-C ends" not in (folder / "log").read_text():
-            assert process.poll() is None, (folder / "log").read_text()
-            time.sleep(0.5)
-        yield Service(process, client, sounds, bundle)
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            process.wait(120)
+    command = ["serve", str(bundle), "--replicas", "2", "--port", str(free_port())]
+    with (folder / "log").open("wb") as log, started(command, log) as service:
+        yield Use(service, sounds, bundle)
 
 
-def test_it_answers_as_the_library_does(service: Service) -> None:
-    ensemble = Ensemble.load(service.bundle, "cpu")
-    expected = [caption.text for caption in ensemble.caption(service.sounds)]
+def test_it_answers_as_the_library_does(use: Use) -> None:
+    ensemble = Ensemble.load(use.bundle, "cpu")
+    expected = [caption.text for caption in ensemble.caption(use.sounds)]
     with ThreadPoolExecutor() as pool:
-        answers = list(pool.map(service.caption, service.sounds))
+        answers = list(pool.map(use.caption, use.sounds))
     assert [one.json()["caption"]["text"] for one in answers] == expected
-    found = service.client.post("/v1/retrieve", json={"query": "rain"}).json()["files"]
+    found = use.post("/v1/retrieve", json={"query": "rain"}).json()["files"]
     assert [one["name"] for one in found] == [one[0] for one in ensemble.retrieve("rain")]
-    assert service.client.get("/ready").json() == {"status": "ready"}
+    assert httpx2.get(f"http://{use.service.host}/ready").json() == {"status": "ready"}
 
 
-def test_what_replicas_refuse_is_refused(service: Service) -> None:
-    blank = service.client.post("/v1/retrieve", json={"query": "  "})
+def test_what_replicas_refuse_is_refused(use: Use) -> None:
+    blank = use.post("/v1/retrieve", json={"query": "  "})
     assert (blank.status_code, blank.json()["code"]) == (422, "invalid")
-    unknown = service.client.get(f"/v1/index/{'0' * 32}/audio")
+    unknown = httpx2.get(f"http://{use.service.host}/v1/index/{'0' * 32}/audio")
     assert (unknown.status_code, unknown.json()["code"]) == (404, "unknown_file")
-    silence = service.client.post("/v1/caption", content=b"no sound", headers=WAV)
+    silence = use.post("/v1/caption", content=b"no sound", headers=WAV)
     assert (silence.status_code, silence.json()["code"]) == (422, "unusable_audio")
 
 
-def test_no_request_is_lost_when_a_replica_dies(service: Service) -> None:
-    """Those that it was answering are answered by the other one; Ray Serve starts it anew."""
-    sounds = service.sounds * 10
-    with ThreadPoolExecutor(16) as pool:
-        first, *others = [pool.submit(service.caption, sound) for sound in sounds]
-        first.result()
-        killed, _ = service.replicas()
-        killed.kill()
-        answers = [one.result() for one in (first, *others)]
-    assert [one.status_code for one in answers] == [200] * len(sounds)
+def test_no_request_is_lost_when_a_replica_dies(use: Use) -> None:
+    """Those that it was answering are answered by the other one; the benchmark's clients try nothing twice."""
+    assert len(use.service.replicas()) == 2
+    claims = killed(use.service, [sound.read_bytes() for sound in use.sounds] * 10, clients=16)
+    assert (claims["killed"]["ours"], claims["killed"]["baseline"]) == (40, 40)
 
 
-def test_sigterm_ends_it(service: Service) -> None:
-    service.process.send_signal(signal.SIGTERM)
-    assert service.process.wait(120) == 0
+def test_sigterm_ends_it(use: Use) -> None:
+    use.service.process.terminate()
+    assert use.service.process.wait(120) == 0
