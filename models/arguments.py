@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .errors import InputError
+from .normal_form import normal_form
 
 T = TypeVar("T")
 LARGEST_SEED = 2**63 - 1  # of torch
@@ -41,6 +42,15 @@ def texts(name: str, values: Iterable[str]) -> list[str]:
         if not isinstance(value, str | PathLike):
             raise InputError(f"{name}: found {type(value).__name__} in place {place} of {len(listed)}, expected a text")
     return [str(value) for value in listed]
+
+
+def words(name: str, values: Iterable[str]) -> list[str]:
+    """Return an argument that is a list of texts, none of them blank; errors as of `texts`, and for the first blank."""
+    listed = texts(name, values)
+    for place, value in enumerate(listed, 1):
+        if not normal_form(value):
+            raise InputError(f"{name}: the text in place {place} of {len(listed)} is blank, expected words")
+    return listed
 
 
 def check_seed(seed: int | None) -> None:

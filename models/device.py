@@ -7,10 +7,27 @@ from contextlib import contextmanager
 
 import torch
 
+from .errors import InputError
+
 
 def available_device() -> torch.device:
     """Return the GPU if this process sees one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def usable_device(wanted: str | torch.device | None) -> torch.device:
+    """Return a device, by default the GPU if there is one.
+
+    Raises:
+        InputError: torch cannot compute on it here.
+    """
+    if wanted is None:
+        return available_device()
+    try:
+        return torch.empty(0, device=wanted).device
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        raise InputError(f"device: found {wanted!r}, expected one that torch finds here: {', '.join(there)}") from error
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -33,12 +34,25 @@ def stamp(path: Path) -> str:
     return f"{status.st_size}:{status.st_mtime_ns}"
 
 
+def is_device(path: Path) -> bool:
+    """Return whether a path leads to what is neither a file nor a directory: a device or a pipe."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, and rename it to `path` when the block succeeds.
 
-    After an error the old file stays and the temporary one is removed. Missing directories are created.
+    After an error the old file stays and the temporary one is removed. Missing directories are created. A link stays,
+    and the file that it leads to is written; so does a device, such as /dev/null, to which the file is copied.
     """
+    if is_device(path):
+        with TemporaryDirectory() as folder:
+            yield Path(folder, path.name)
+            with Path(folder, path.name).open("rb") as source, path.open("wb") as target:
+                shutil.copyfileobj(source, target)
+        return
+    path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:

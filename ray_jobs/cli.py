@@ -22,6 +22,7 @@ from models.commands.cli import (
     TokenFile,
     WriteIndex,
     caption,
+    embed,
     index,
     make_app,
     retrieve,
@@ -258,7 +259,7 @@ def train_codec(experiment: CodecFile, overrides: CodecOverrides = None) -> None
         _job("train_codec").run(loaded)
 
 
-for of_bundle in (caption, retrieve, similar, index, verify):  # the same as of the inference library
+for of_bundle in (caption, retrieve, similar, index, embed, verify):  # the same as of the inference library
     app.command()(of_bundle)
 app.command("serve-local")(serve_local)
 

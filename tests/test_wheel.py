@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 QUERY = "a dog barks"
 # What the library must do without: the other rooms, and what training, searching and measuring need.
 ABSENT = (
-    "aac_metrics", "audiotools", "corpora", "dac", "matplotlib", "optuna", "peft", "pyarrow", "ray", "ray_jobs",
+    "aac_metrics", "audiotools", "corpora", "dac", "matplotlib", "optuna", "peft", "ray", "ray_jobs",
     "sentence_transformers", "sklearn", "tune_spaces",
 )  # fmt: skip
 BLOCKER = f"""

@@ -145,7 +145,8 @@ class _Reader:
     def __init__(self, ensemble: Ensemble, reading: Reading) -> None:
         self.ensemble, self.reading = ensemble, reading
         self.good, self.unread = reading.before, 0
-        self.partly = PartlyHeard(ensemble.limits_s(reading.captioning or ensemble.ask_captioners))
+        self.captioning = reading.captioning or ensemble.ask_captioners
+        self.partly = PartlyHeard(ensemble.limits_s(self.captioning))
         if reading.windowing:
             self.partly.check("each window", reading.windowing.window_s)
 
@@ -174,7 +175,7 @@ class _Reader:
     def read(self, sounds: list[Sound]) -> list[Heard]:
         """Read sounds together; each by itself where one cannot be read."""
         try:
-            clips = self.ensemble.read([sound.recording for sound in sounds])
+            clips = self.ensemble.read([sound.recording for sound in sounds], codes=self.captioning)
         except AudioError as error:
             if len(sounds) > 1:
                 return [heard for sound in sounds for heard in self.read([sound])]

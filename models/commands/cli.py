@@ -16,6 +16,7 @@ import typer
 
 from .. import __version__
 from ..errors import InputError
+from .options import BatchSize, Device, DType, Format, Hop, Int8, Loading, Window
 
 Bundle = Annotated[Path, typer.Argument(help="The directory that `enclap export` wrote", show_default=False)]
 AudioPaths = Annotated[list[Path], typer.Argument(help="Audio files, or directories of them", show_default=False)]
@@ -54,7 +55,6 @@ def make_app(purpose: str) -> typer.Typer:
         name="enclap",
         help=purpose,
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
     )
@@ -100,22 +100,43 @@ def caption(
     bundle: Bundle,
     paths: AudioPaths,
     output: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="Write JSON lines to this file, and no captions to the terminal")
+        Path | None,
+        typer.Option(
+            dir_okay=False, help="Write JSON lines, or --format, to this file, and no captions to the terminal"
+        ),
     ] = None,
     submission: Annotated[
         Path | None, typer.Option(dir_okay=False, help="Write a DCASE Task 6 submission to this file")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the sampling; the bundle's own when left out")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the sampling; the bundle's own when left out")
+    ] = None,
+    format: Annotated[
+        Format | None,
+        typer.Option(
+            help="How captions are written: when left out a table in a terminal, path and caption separated by a tab "
+            "where standard output is piped, JSON lines to --output"
+        ),
+    ] = None,
+    window: Window = None,
+    hop: Hop = None,
+    batch_size: BatchSize = 16,
+    device: Device = None,
+    dtype: DType = None,
+    int8: Int8 = False,
 ) -> None:
-    """Caption audio files with an exported ensemble.
+    """Caption audio files with an exported ensemble; long ones window by window.
 
     Example: [bold]enclap caption runs/demo/bundle recording.wav field_recordings/ --output captions.jsonl[/bold]
 
+    Example: [bold]enclap caption runs/demo/bundle concert.flac --window 10 --hop 5 --format vtt > concert.vtt[/bold]
+
     Example: [bold]enclap caption runs/demo/bundle clotho_analysis/ --submission out.csv[/bold]
     """
-    from .caption import run
+    from .caption import Options, run
 
-    run(bundle, paths, output, submission, seed)
+    loading = Loading(device, dtype, int8)
+    run(bundle, paths, output, submission, seed, Options(format, window, hop, batch_size, loading))
 
 
 @app.command()
@@ -171,6 +192,39 @@ def similar(
     from .similar import run
 
     run(bundle, recording, paths or [], top_k)
+
+
+@app.command()
+def embed(
+    bundle: Bundle,
+    output: Annotated[
+        Path,
+        typer.Option(dir_okay=False, help="The Parquet file to write: a column for each retriever", show_default=False),
+    ],
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Audio files, or directories of them", show_default=False)
+    ] = None,
+    texts: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Embed the captions of a CSV file instead of audio")
+    ] = None,
+    window: Window = None,
+    hop: Hop = None,
+    batch_size: BatchSize = 16,
+    device: Device = None,
+    dtype: DType = None,
+    int8: Int8 = False,
+) -> None:
+    """Write the embeddings of audio files, of windows of them, or of texts, by each retriever.
+
+    Example: [bold]enclap embed runs/demo/bundle field_recordings/ --output embeddings.parquet[/bold]
+
+    Example: [bold]enclap embed runs/demo/bundle concert.flac --window 10 --output concert.parquet[/bold]
+
+    Example: [bold]enclap embed runs/demo/bundle --texts captions.csv --output texts.parquet[/bold]
+    """
+    from .embed import Options, run
+
+    run(bundle, paths or [], texts, output, Options(window, hop, batch_size, Loading(device, dtype, int8)))
 
 
 @app.command()

@@ -1,12 +1,73 @@
-"""Print the data that a command was asked for to standard output, where programs read it."""
+"""Give commands their outputs: data on standard output, and files that no other process writes meanwhile."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ..errors import InputError
+from ..files import atomic_write, is_device
 
 
 def print_data(line: str) -> None:
     """Print a line as it is: no markup, no wrapping, tabs kept; the bytes of a file name that is not Unicode, too."""
     sys.stdout.buffer.write(os.fsencode(line) + b"\n")
     sys.stdout.buffer.flush()
+
+
+def write_data(path: Path, lines: Iterable[str]) -> None:
+    """Write lines to a file, atomically, as `print_data` prints them."""
+    with atomic_write(path) as partial, partial.open("wb") as file:
+        file.writelines(os.fsencode(line) + b"\n" for line in lines)
+
+
+@contextmanager
+def reserved(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = ()) -> Iterator[None]:
+    """Keep the files that a command will write for this process, from before its work until they are written.
+
+    Missing directories are made. Devices, such as /dev/null, may be written by many.
+
+    Args:
+        outputs: by the option that names them; None where it does not.
+        inputs: files that are read, and must not be written.
+
+    Raises:
+        InputError: naming the option, if a file is a directory, cannot be written, is read or written otherwise by the
+            same command, or is being written by another process.
+    """
+    taken = {path.resolve(): "is one of the files to read" for path in inputs}
+    with ExitStack() as held:
+        for option, path in outputs.items():
+            if path is None or is_device(path):
+                continue
+            if path.is_dir():
+                raise InputError(f"{option} {path}: is a directory, expected a file")
+            if found := taken.get(path.resolve()):
+                raise InputError(f"{option} {path}: {found}; name another file")
+            taken[path.resolve()] = f"is the file of {option}, too"
+            held.enter_context(_locked(option, path))
+        yield
+
+
+@contextmanager
+def _locked(option: str, path: Path) -> Iterator[None]:
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(
+            f"{option} {path}: another process is writing it; wait for it, or name another file"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{option} {path}: cannot be written ({error.strerror}); name another file") from error
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)  # while it is held: who waits for it sees that it is gone
+        lock.release()

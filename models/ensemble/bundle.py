@@ -13,12 +13,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from ..arguments import batched, check_seed
+from ..arguments import batched, check_seed, words
 from ..audio import to_int16
 from ..audio_sources import AudioSource, index_names, recordings
 from ..captioner.model import Captioner, conditioning
 from ..codec.base import Codec, load_codec
-from ..device import available_device
+from ..device import usable_device
 from ..encoders.log_mel import LogMel
 from ..errors import InputError
 from ..files import CheckpointError, sha256_of
@@ -33,6 +33,7 @@ from .captioner_fusion import LIKELIHOOD, FusionWithCaptioners
 from .captions import Caption, choose_captions
 from .index import LARGE, RECORD, AudioIndex
 from .manifest import INDEX, BundleManifest, read_manifest
+from .precision import M, Precision
 from .retrieval_columns import CaptionerColumns, keep_for_captioners
 from .scores.base import Scorers
 from .scores.registry import captioners_asked, compares_candidates, needs_references
@@ -49,7 +50,7 @@ class QueryError(InputError, ValueError):
 class Clip:
     """The features of a clip, or of its first `max_duration_s`, which is all that is read of a longer one."""
 
-    codes: np.ndarray  # [T, Q] int16
+    codes: np.ndarray  # [T, Q] int16; [0, Q] where retrievers alone hear it
     log_mel: np.ndarray  # [frames, mels]
     duration_s: float  # of the whole file
     waveforms: Mapping[int, np.ndarray] = field(default_factory=dict)  # [samples] int16, by sampling rate
@@ -70,9 +71,15 @@ class Ensemble:
     """
 
     def __init__(
-        self, manifest: BundleManifest, directory: Path, device: str | torch.device, ask_captioners: bool = True
+        self,
+        manifest: BundleManifest,
+        directory: Path,
+        device: str | torch.device,
+        ask_captioners: bool = True,
+        precision: Precision | None = None,
     ) -> None:
         self.manifest, self.directory, self.device = manifest, directory, torch.device(device)
+        self.precision = precision or Precision()
         self.ask_captioners = ask_captioners and manifest.retrieval_with_captioners is not None
         self.audio_index = AudioIndex()
 
@@ -86,16 +93,16 @@ class Ensemble:
 
     @cached_property
     def retrievers(self) -> dict[str, Retriever]:
-        return {name: Retriever.load(self._member(name)).to(self.device) for name in self.manifest.retrievers}
+        return {name: self._placed(Retriever.load(self._member(name))) for name in self.manifest.retrievers}
 
     @cached_property
     def captioners(self) -> dict[str, Captioner]:
-        return {name: Captioner.load(self._member(name)).to(self.device) for name in self.manifest.captioners}
+        return {name: self._placed(Captioner.load(self._member(name))) for name in self.manifest.captioners}
 
     @cached_property
     def detector(self) -> FluencyDetector | None:
         name = self.manifest.fluency_detector
-        return FluencyDetector.load(self._member(name)).to(self.device) if name else None
+        return self._placed(FluencyDetector.load(self._member(name))) if name else None
 
     @cached_property
     def references(self) -> dict[str, np.ndarray]:
@@ -105,19 +112,35 @@ class Ensemble:
     def _member(self, name: str) -> Path:
         return self.directory / "members" / name
 
+    def _placed(self, member: M) -> M:
+        return self.precision.apply(member).to(self.device)
+
     @classmethod
-    def load(cls, directory: str | Path, device: str | None = None, ask_captioners: bool = True) -> Ensemble:
+    def load(
+        cls,
+        directory: str | Path,
+        device: str | None = None,
+        ask_captioners: bool = True,
+        dtype: str | None = None,
+        int8: bool = False,
+    ) -> Ensemble:
         """Load a bundle made by `enclap export`, onto the GPU if there is one and no device is given.
 
         Args:
             ask_captioners: let captioners help to retrieve, where the bundle weighs them. Without, nothing is read of
                 them to retrieve, nor of what the index keeps for them.
+            dtype: what linear layers compute in, `fp32`, `bf16` or `fp16`; float32 when left out. All else, the codec
+                included, computes in float32.
+            int8: let linear layers compute in 8-bit integers, on the CPU.
 
         Raises:
             CheckpointError: if the directory is not a bundle, or one that this version cannot read.
+            InputError: naming the argument that cannot be used here.
         """
+        where = usable_device(device)
+        precision = Precision.of(dtype, int8, where)
         manifest = read_manifest(Path(directory))
-        ensemble = cls(manifest, Path(directory), device or available_device(), ask_captioners)
+        ensemble = cls(manifest, Path(directory), where, ask_captioners, precision)
         if (Path(directory) / INDEX / RECORD).is_file():
             ensemble.load_index(Path(directory) / INDEX)
         return ensemble
@@ -310,19 +333,50 @@ class Ensemble:
         )
         return of_retrievers, of_captioners
 
-    def read(self, sources: Iterable[AudioSource]) -> list[Clip]:
+    def embed(self, sources: Iterable[AudioSource], batch_size: int = 16) -> dict[str, np.ndarray]:
+        """Return the embeddings of N sources by each retriever, [N, D] float32; of a long one that of its beginning.
+
+        They are mapped by its metric: their Euclidean distances, to those of texts too, are the retriever's own.
+
+        Raises:
+            AudioError: naming the one that cannot be read.
+        """
+        found = [self.embed_clips(self.read(some, codes=False)) for some in batched(recordings(sources), batch_size)]
+        nothing = {name: np.empty((0, one.config.joint_dim), np.float32) for name, one in self.retrievers.items()}
+        return {name: np.concatenate([rows, *(batch[name] for batch in found)]) for name, rows in nothing.items()}
+
+    def embed_clips(self, clips: Sequence[Clip]) -> dict[str, np.ndarray]:
+        """Embed clips by their features; see `embed`."""
+        embeddings = self._audio_embeddings(clips)
+        return {name: retriever.under_metric(embeddings[name]) for name, retriever in self.retrievers.items()}
+
+    def embed_texts(self, texts: Iterable[str]) -> dict[str, np.ndarray]:
+        """Return the embeddings of N texts by each retriever, [N, D] float32, to compare with those of `embed`.
+
+        Raises:
+            InputError: naming the text that is blank or none.
+        """
+        listed = words("texts", texts)
+        return {name: one.under_metric(one.text_embeddings(listed)) for name, one in self.retrievers.items()}
+
+    def read(self, sources: Iterable[AudioSource], codes: bool = True) -> list[Clip]:
         """Decode audio and compute its codes and log-mels, exactly as `enclap prepare` does.
+
+        Args:
+            codes: also encode it with the codec, for captioners; clips have no codes without.
 
         Raises:
             AudioError: naming the one that cannot be read.
         """
         longest, files = self.manifest.max_duration_s, recordings(sources)
-        waveforms = [file.samples(self.codec.sample_rate, longest) for file in files]
         log_mels = self.log_mel.of_clips([file.samples(self.manifest.log_mel.sample_rate, longest) for file in files])
         durations = [file.duration_s() for file in files]
         rates = {rate for one in self.retrievers.values() if (rate := one.waveform_rate)}
         kept = [{rate: to_int16(file.samples(rate, longest)) for rate in rates} for file in files]
-        return [Clip(*row) for row in zip(self.codec.encode(waveforms), log_mels, durations, kept, strict=True)]
+        encoded = [np.empty((0, self.manifest.codebooks), np.int16)] * len(files)
+        if codes:
+            encoded = self.codec.encode([file.samples(self.codec.sample_rate, longest) for file in files])
+        return [Clip(*row) for row in zip(encoded, log_mels, durations, kept, strict=True)]
 
     def limits_s(self, captioning: bool = True) -> dict[str, float]:
         """Return how much of a clip each member hears, from its beginning on, in seconds, by its name.

@@ -25,7 +25,7 @@ def ensemble(**max_frames: int) -> Ensemble:
     """An ensemble that reads 2 s of a clip, by one retriever and captioners with position tables of these sizes."""
     made = Ensemble.__new__(Ensemble)
     made.ask_captioners = False
-    made.manifest = SimpleNamespace(max_duration_s=2.0, log_mel=FRONT_END)  # type: ignore[assignment]
+    made.manifest = SimpleNamespace(max_duration_s=2.0, log_mel=FRONT_END, codebooks=2)  # type: ignore[assignment]
     made.codec, made.log_mel = load_codec("dac-soundscapes-16khz", 2), LogMel(FRONT_END)
     made.retrievers = {"bge": SimpleNamespace(waveform_rate=None)}  # type: ignore[dict-item]
     made.captioners = {name: captioner("crop", frames) for name, frames in max_frames.items()}

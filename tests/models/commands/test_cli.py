@@ -1,0 +1,90 @@
+"""The command line itself: help with examples, completion, and errors of the user, all told without loading torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+import ray_jobs.cli
+from models.commands import cli
+
+from ...small_bundle import write_bundle, write_sounds
+
+WITHOUT_TORCH = """
+import sys
+sys.modules.update(dict.fromkeys(["faiss", "torch", "transformers"]))  # importing them fails
+sys.argv[0] = "enclap"
+from models.commands.cli import main
+main()
+"""
+
+
+def enclap(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", WITHOUT_TORCH, *map(str, arguments)]
+    environment = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1", **variables}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("app", [cli.app, ray_jobs.cli.app], ids=["library", "trainer"])
+def test_every_command_has_an_example(app: typer.Typer) -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert "caption" in commands
+    for name, command in commands.items():
+        assert f"Example: [bold]enclap {name} " in command.help.replace("enclap doctor[/bold]", "enclap doctor "), name
+
+
+def test_help_and_completion() -> None:
+    assert "embed" in enclap("--help").stdout
+    assert (
+        "enclap caption runs/demo/bundle concert.flac --window 10" in enclap("caption", "--help", COLUMNS="200").stdout
+    )
+    for shell, begins in (("bash", "_enclap_completion()"), ("zsh", "#compdef enclap")):
+        shown = enclap("--show-completion", shell)
+        assert shown.stdout.startswith(begins), shown.stderr
+    words = {"COMP_WORDS": "enclap ca", "COMP_CWORD": "1"}
+    assert enclap(_ENCLAP_COMPLETE="complete_bash", **words).stdout.split() == ["caption"]
+    found = enclap(_ENCLAP_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS="enclap caption --format v")
+    assert "vtt" in found.stdout
+    assert "csv" not in found.stdout
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("exported") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    (written,) = write_sounds(tmp_path_factory.mktemp("sounds"), 1)
+    return written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("caption NOWHERE SOUND", "bundle.json: no such file"),
+        ("caption BUNDLE gone.wav", "gone.wav: no such file or directory"),
+        ("caption BUNDLE SOUND --output SOUND", "is one of the files to read"),
+        ("caption BUNDLE SOUND --output a.csv --submission a.csv", "is the file of --output, too"),
+        ("caption BUNDLE SOUND --window 1 --hop 2", "hop_s: found 2.0"),
+        ("caption BUNDLE SOUND --format srt", "--format srt: found no --window"),
+        ("caption BUNDLE SOUND --seed -1", "equal to 0"),
+        ("caption BUNDLE SOUND --dtype int4", "int4"),
+        ("embed BUNDLE gone.wav --output a.parquet", "gone.wav: no such file or directory"),
+        ("embed BUNDLE SOUND", "--output"),
+    ],
+)
+def test_errors_are_told_before_torch_is_loaded(
+    bundle: Path, sound: Path, tmp_path: Path, arguments: str, message: str
+) -> None:
+    places = {"BUNDLE": bundle, "SOUND": sound, "NOWHERE": tmp_path / "nowhere"}
+    done = enclap(*(places.get(word, word) for word in arguments.split()))
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr.replace("\n", " ")
+    assert not [*tmp_path.iterdir()]
+    assert "torch" not in done.stderr
