@@ -12,15 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from models.commands.cli import (
-    LOCALHOST,
     AskCaptioners,
     Bundle,
-    Host,
-    Port,
-    ServiceLimits,
-    ShareAudio,
-    TokenFile,
-    WriteIndex,
     caption,
     embed,
     index,
@@ -30,6 +23,17 @@ from models.commands.cli import (
     serve_local,
     similar,
     verify,
+)
+from models.commands.options import (
+    LOCALHOST,
+    DType,
+    Host,
+    Int8,
+    Port,
+    ServiceLimits,
+    ShareAudio,
+    TokenFile,
+    WriteIndex,
 )
 
 if TYPE_CHECKING:
@@ -259,9 +263,8 @@ def train_codec(experiment: CodecFile, overrides: CodecOverrides = None) -> None
         _job("train_codec").run(loaded)
 
 
-for of_bundle in (caption, retrieve, similar, index, embed, verify):  # the same as of the inference library
+for of_bundle in (caption, retrieve, similar, index, embed, verify, serve_local):  # as of the inference library
     app.command()(of_bundle)
-app.command("serve-local")(serve_local)
 
 
 @app.command()
@@ -277,6 +280,8 @@ def serve(
     limit: ServiceLimits = None,
     share_audio: ShareAudio = False,
     write_index: WriteIndex = False,
+    dtype: DType = None,
+    int8: Int8 = False,
 ) -> None:
     """Serve a bundle over HTTP with Ray Serve, from several processes, with a page for browsers.
 
@@ -285,7 +290,8 @@ def serve(
     from models.service.settings import read_settings
 
     settings = read_settings(host, token_file, limit or [], share_audio, write_index)
-    _job("serve").run(bundle, host, port, settings, replicas, gpus)
+    job = _job("serve")
+    job.run(bundle, host, port, settings, job.Replicas(replicas, gpus, dtype, int8))
 
 
 @app.command()

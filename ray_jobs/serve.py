@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,11 +41,22 @@ TRIES = 3  # replicas that a request is sent to, where one after the other dies 
 READY_S = 2.0  # that a replica has to say that it is loaded
 
 
+@dataclass(frozen=True)
+class Replicas:
+    """How many copies of the ensemble there are, and how they compute."""
+
+    number: int = 1
+    gpus: float | None = None  # share of a GPU for each; 0.25 when left out, where the cluster has GPUs
+    dtype: str | None = None
+    int8: bool = False
+
+
 class EnsembleReplica:
     """One copy of the ensemble, which answers the requests that Ray Serve sends it."""
 
-    def __init__(self, bundle: str, settings: ServiceSettings) -> None:
-        ensemble = Ensemble.load(bundle, str(reserved_device()))
+    def __init__(self, bundle: Path, settings: ServiceSettings, replicas: Replicas) -> None:
+        device = str(reserved_device())
+        ensemble = Ensemble.load(bundle, device, dtype=replicas.dtype, int8=replicas.int8)
         load_members(ensemble)
         self._engine = Engine(ensemble, settings)
         self._hearing, self._others = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
@@ -101,21 +113,18 @@ class ReplicaBackend:
         """Leave it to Ray Serve, which lets replicas answer what they were asked."""
 
 
-def run(bundle: Path, host: str, port: int, settings: ServiceSettings, replicas: int, gpus: float | None) -> None:
+def run(bundle: Path, host: str, port: int, settings: ServiceSettings, replicas: Replicas) -> None:
     """Answer requests until SIGTERM or Ctrl-C, on a cluster or on this machine.
 
     Args:
         bundle: where every node of the cluster finds it.
-        gpus: share of a GPU for each replica; 0.25 when left out, where the cluster has GPUs.
 
     Raises:
         InputError: clients may change the index, of which several replicas would have a copy each.
         CheckpointError: the bundle cannot be loaded.
     """
-    if settings.write_index and replicas > 1:
-        raise InputError(
-            f"--write-index with --replicas {replicas}: each would have an index of its own; use 1 replica"
-        )
+    if settings.write_index and replicas.number > 1:
+        raise InputError(f"--write-index with --replicas {replicas.number}: each would have an index of its own; use 1")
     with only_writer(bundle, settings.write_index):
         connect()
         ended = threading.Event()
@@ -124,8 +133,8 @@ def run(bundle: Path, host: str, port: int, settings: ServiceSettings, replicas:
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         serve.start(http_options={"host": host, "port": port})
         try:
-            serve.run(application(bundle, settings, replicas, gpu_share(gpus)), name=APP)
-            say(f"serve: http://{host}:{port}, {count(replicas, 'replica')}; Ctrl-C ends")
+            serve.run(application(bundle, settings, replicas), name=APP)
+            say(f"serve: http://{host}:{port}, {count(replicas.number, 'replica')}; Ctrl-C ends")
             ended.wait()
             serve.delete(APP)  # replicas answer what they were asked
         finally:
@@ -133,7 +142,7 @@ def run(bundle: Path, host: str, port: int, settings: ServiceSettings, replicas:
         say("serve: all requests are answered")
 
 
-def application(bundle: Path, settings: ServiceSettings, replicas: int, gpus: float) -> serve.Application:
+def application(bundle: Path, settings: ServiceSettings, replicas: Replicas) -> serve.Application:
     """Return the application: the app as ingress, and replicas behind it."""
     about, most = About.of(read_manifest(bundle), settings), settings.max_requests
 
@@ -144,13 +153,16 @@ def application(bundle: Path, settings: ServiceSettings, replicas: int, gpus: fl
 
     drain = {"graceful_shutdown_timeout_s": settings.timeout_s, "max_ongoing_requests": most}
     behind = serve.deployment(EnsembleReplica).options(
-        num_replicas=replicas, ray_actor_options={"num_cpus": 1, "num_gpus": gpus}, max_queued_requests=-1, **drain
+        num_replicas=replicas.number,
+        ray_actor_options={"num_cpus": 1, "num_gpus": gpu_share(replicas.gpus)},
+        max_queued_requests=-1,
+        **drain,
     )
     # More than the app lets in, so that it is the app that refuses the others.
     front = serve.deployment(serve.ingress(build_app)()).options(
         name="App", ray_actor_options={"num_cpus": 0}, **drain | {"max_ongoing_requests": 2 * most}
     )
-    return front.bind(behind.bind(str(bundle.resolve()), settings))
+    return front.bind(behind.bind(bundle.resolve(), settings, replicas))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,23 @@ import typer
 
 from .. import __version__
 from ..errors import InputError
-from .options import BatchSize, Device, DType, Format, Hop, Int8, Loading, Window
+from .options import (
+    LOCALHOST,
+    BatchSize,
+    Device,
+    DType,
+    Format,
+    Hop,
+    Host,
+    Int8,
+    Loading,
+    Port,
+    ServiceLimits,
+    ShareAudio,
+    TokenFile,
+    Window,
+    WriteIndex,
+)
 
 Bundle = Annotated[Path, typer.Argument(help="The directory that `enclap export` wrote", show_default=False)]
 AudioPaths = Annotated[list[Path], typer.Argument(help="Audio files, or directories of them", show_default=False)]
@@ -28,19 +44,6 @@ TopK = Annotated[int, typer.Option(min=1, help="Number of files to list")]
 AskCaptioners = Annotated[
     bool, typer.Option("--captioners/--no-captioners", help="Let captioners help to retrieve, where the bundle does")
 ]
-Host = Annotated[str, typer.Option(help="Where to listen; other hosts than this machine's own need a token")]
-Port = Annotated[int, typer.Option(min=0, max=65535, help="0 for a free one")]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option(dir_okay=False, help="A file with the token that clients must send; else ENCLAP_TOKEN holds it"),
-]
-ServiceLimits = Annotated[
-    list[str] | None,
-    typer.Option("--limit", metavar="NAME=VALUE", help="max_upload_mib, max_duration_s, max_requests, timeout_s, ..."),
-]
-ShareAudio = Annotated[bool, typer.Option("--share-audio", help="Let clients listen to the files of the index")]
-WriteIndex = Annotated[bool, typer.Option("--write-index", help="Let clients change the bundle's index")]
-LOCALHOST = "127.0.0.1"
 
 
 def _show_version(wanted: bool) -> None:
@@ -238,7 +241,7 @@ def verify(bundle: Bundle) -> None:
     run(bundle)
 
 
-@app.command("serve-local")
+@app.command()
 def serve_local(
     bundle: Bundle,
     host: Host = LOCALHOST,
@@ -247,6 +250,9 @@ def serve_local(
     limit: ServiceLimits = None,
     share_audio: ShareAudio = False,
     write_index: WriteIndex = False,
+    device: Device = None,
+    dtype: DType = None,
+    int8: Int8 = False,
 ) -> None:
     """Serve a bundle over HTTP from this process, with a page for browsers.
 
@@ -257,4 +263,5 @@ def serve_local(
     from ..service.settings import read_settings
     from .serve_local import run
 
-    run(bundle, host, port, read_settings(host, token_file, limit or [], share_audio, write_index))
+    settings = read_settings(host, token_file, limit or [], share_audio, write_index)
+    run(bundle, host, port, settings, Loading(device, dtype, int8))

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from ..console import count, say
-from ..ensemble.bundle import Ensemble
 from ..ensemble.manifest import read_manifest
 from ..errors import InputError
 from .index import LOCK
+from .loading import load_ensemble
+from .options import Loading
 
 if TYPE_CHECKING:
     from ..service.settings import ServiceSettings
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 EXTRA = {"fastapi", "prometheus_client", "python_multipart", "uvicorn"}  # what is installed with the extra `serve`
 
 
-def run(bundle: Path, host: str, port: int, settings: ServiceSettings, device: str | None = None) -> None:
+def run(bundle: Path, host: str, port: int, settings: ServiceSettings, loading: Loading) -> None:
     """Answer requests until SIGTERM or Ctrl-C.
 
     Raises:
@@ -38,7 +39,7 @@ def run(bundle: Path, host: str, port: int, settings: ServiceSettings, device: s
         from ..service.server import bind, local_app, serve_app
 
     with only_writer(bundle, settings.write_index):
-        ensemble = Ensemble.load(bundle, device)
+        ensemble = load_ensemble(bundle, loading)
         bound = bind(host, port)
         say(f"serve: loading the members of {bundle}")
         load_members(ensemble)

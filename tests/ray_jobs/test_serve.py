@@ -20,7 +20,7 @@ from models.errors import InputError
 from models.service.problems import Problem
 from models.service.requests import ListFiles
 from models.service.settings import ServiceSettings
-from ray_jobs.serve import TRIES, ReplicaBackend, run
+from ray_jobs.serve import TRIES, ReplicaBackend, Replicas, run
 from tests.ray_jobs.conftest import free_port
 from tests.small_bundle import write_bundle, write_sounds
 
@@ -49,8 +49,8 @@ def test_a_request_whose_replica_dies_is_answered_by_another() -> None:
 
 
 def test_clients_do_not_change_one_of_several_copies_of_an_index(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="use 1 replica"):
-        run(tmp_path, "127.0.0.1", 0, ServiceSettings(write_index=True), 2, None)
+    with pytest.raises(InputError, match="use 1"):
+        run(tmp_path, "127.0.0.1", 0, ServiceSettings(write_index=True), Replicas(2))
 
 
 @dataclass(frozen=True)
