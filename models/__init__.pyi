@@ -1,4 +1,4 @@
-from .ensemble import Caption, Ensemble, ScoredCandidate, TimedCaption, Timeline
+from .ensemble import Caption, Ensemble, Match, ScoredCandidate, TimedCaption, Timeline, Where
 
 __version__: str
-__all__ = ["Caption", "Ensemble", "ScoredCandidate", "TimedCaption", "Timeline"]
+__all__ = ["Caption", "Ensemble", "Match", "ScoredCandidate", "TimedCaption", "Timeline", "Where"]

@@ -30,3 +30,7 @@ class CorpusError(InputError, ValueError):
 
 class TooFewClipsError(InputError, ValueError):
     """There are fewer clips than a value or a choice needs; the message says how many and what needs them."""
+
+
+class QueryError(InputError, ValueError):
+    """A query cannot be answered: it is blank, or there is nothing to search in."""

@@ -47,7 +47,8 @@ ensemble = Ensemble.load(bundle)
 captions = [caption.text for caption in ensemble.caption(paths)]
 ensemble.index(paths)
 others = [name for name in sys.modules if name.startswith("models.")]
-print(json.dumps([captions, ensemble.retrieve({QUERY!r}), models.OWNER, others]))
+found = [(one.path, one.similarity) for one in ensemble.retrieve({QUERY!r})]
+print(json.dumps([captions, found, models.OWNER, others]))
 """
 
 
@@ -86,7 +87,7 @@ def use(tmp_path_factory: pytest.TempPathFactory) -> Use:
     ensemble = Ensemble.load(bundle, device="cpu")
     captions = [caption.text for caption in ensemble.caption(sounds)]
     ensemble.index(sounds)
-    return Use(bundle, sounds, captions, ensemble.retrieve(QUERY))
+    return Use(bundle, sounds, captions, [(one.path, one.similarity) for one in ensemble.retrieve(QUERY)])
 
 
 def assert_as_in_the_checkout(use: Use, python: Path | str, enclap: Path, folder: Path, *packages: Path) -> None:

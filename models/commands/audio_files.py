@@ -14,16 +14,20 @@ from ..console import count, progress_bar, say
 from ..long_audio import Windowing, cut
 
 if TYPE_CHECKING:  # what is told of paths is told before torch is loaded
-    from ..ensemble.bundle import Clip, Ensemble
+    from ..ensemble.bundle import Ensemble
+    from ..ensemble.clip import Clip
 
 SHOWN = 5  # files that are named because they are heard in part
 TOLERANCE_S = 0.1  # MP3 headers may or may not count the delay of the codec
 
 
-def find_audio(paths: list[Path]) -> list[Path]:
+def find_audio(paths: list[Path], may_be_gone: bool = False) -> list[Path]:
     """Return the files named, and the audio files in the directories named, at any depth, in the order of their names.
 
     Hidden files, and those in hidden directories, are left out.
+
+    Args:
+        may_be_gone: whether a path need not exist, and there need be no audio file.
 
     Raises:
         AudioError: a path does not exist, or there is no audio file at all.
@@ -31,9 +35,11 @@ def find_audio(paths: list[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if not path.exists():
+            if may_be_gone:
+                continue
             raise AudioError(f"{path}: no such file or directory")
         found += sorted(_audio_in(path)) if path.is_dir() else [path]
-    if not found:
+    if not found and not may_be_gone:
         suffixes = " ".join(sorted(AUDIO_SUFFIXES))
         raise AudioError(f"{', '.join(map(str, paths))}: no audio files found; looked for {suffixes}")
     return list(dict.fromkeys(found))

@@ -26,7 +26,9 @@ from .options import (
     Host,
     Int8,
     Loading,
+    MatchFormat,
     Port,
+    Searching,
     ServiceLimits,
     ShareAudio,
     TokenFile,
@@ -41,6 +43,23 @@ SearchedPaths = Annotated[
     typer.Argument(help="Audio files, or directories of them; the index of the bundle when left out"),
 ]
 TopK = Annotated[int, typer.Option(min=1, help="Number of files to list")]
+NamePattern = Annotated[
+    str | None, typer.Option("--name", help='Only files whose names fit a pattern, such as "rain*.wav"')
+]
+Folder = Annotated[str | None, typer.Option(help="Only files in this folder, at any depth")]
+MinDuration = Annotated[float | None, typer.Option(metavar="SECONDS", help="Only files of at least this duration")]
+MaxDuration = Annotated[float | None, typer.Option(metavar="SECONDS", help="Only files of at most this duration")]
+AllWindows = Annotated[
+    bool, typer.Option("--all-windows", help="List all windows of a file that are among the best, not only its best")
+]
+FoundFormat = Annotated[
+    MatchFormat | None,
+    typer.Option(
+        "--format",
+        help="How files are listed: when left out a table in a terminal, and lines of rank, similarity and path where "
+        "standard output is piped",
+    ),
+]
 AskCaptioners = Annotated[
     bool, typer.Option("--captioners/--no-captioners", help="Let captioners help to retrieve, where the bundle does")
 ]
@@ -148,6 +167,15 @@ def retrieve(
     query: Annotated[str, typer.Argument(help="A text; with --queries, an audio path", show_default=False)],
     paths: SearchedPaths = None,
     top_k: TopK = 10,
+    exclude: Annotated[str | None, typer.Option("--not", help="A text for what is not wanted")] = None,
+    name: NamePattern = None,
+    folder: Folder = None,
+    min_duration: MinDuration = None,
+    max_duration: MaxDuration = None,
+    window: Window = None,
+    hop: Hop = None,
+    all_windows: AllWindows = False,
+    format: FoundFormat = None,
     queries: Annotated[
         Path | None, typer.Option(help="A CSV file with a column `caption`: write a submission for all of them")
     ] = None,
@@ -155,30 +183,60 @@ def retrieve(
         "submission.csv"
     ),
     captioners: AskCaptioners = True,
+    device: Device = None,
+    dtype: DType = None,
+    int8: Int8 = False,
 ) -> None:
     """Find the audio files that fit a text best, or write a DCASE Task 8 submission.
 
     Example: [bold]enclap retrieve runs/demo/bundle "a dog barks in the rain" field_recordings/[/bold]
 
+    Example: [bold]enclap retrieve runs/demo/bundle rain --not "a man speaks" --name "*.flac" --min-duration 2[/bold]
+
     Example: [bold]enclap retrieve runs/demo/bundle audio/ --queries captions.csv --submission out.csv[/bold]
     """
+    from ..ensemble.filters import Where
     from .retrieve import run, submit
 
+    where, loading = Where(name, folder, min_duration, max_duration), Loading(device, dtype, int8)
     if queries:
-        submit(bundle, queries, [Path(query), *(paths or [])], submission, captioners)
+        if exclude or window or format or where != Where():
+            raise InputError("--queries ranks all files for a submission; leave out --not, --window, --format, filters")
+        submit(bundle, queries, [Path(query), *(paths or [])], submission, captioners, loading)
     else:
-        run(bundle, query, paths or [], top_k, captioners)
+        how = Searching(paths or [], top_k, where, all_windows, captioners, window, hop, format, loading)
+        run(bundle, query, how, exclude)
 
 
 @app.command()
-def index(bundle: Bundle, paths: AudioPaths, captioners: AskCaptioners = True) -> None:
-    """Add audio files to the bundle's index, which `enclap retrieve` searches when it is given no files.
+def index(
+    bundle: Bundle,
+    paths: AudioPaths,
+    window: Window = None,
+    hop: Hop = None,
+    remove_gone: Annotated[
+        bool,
+        typer.Option(
+            "--remove-gone", help="Remove files that are gone, even where they are all that is indexed of a directory"
+        ),
+    ] = False,
+    captioners: AskCaptioners = True,
+    batch_size: BatchSize = 16,
+    device: Device = None,
+    dtype: DType = None,
+    int8: Int8 = False,
+) -> None:
+    """Bring the bundle's index up to date, which `enclap retrieve` searches when it is given no files.
+
+    Adds files that are new or have changed, and removes those of the directories that are gone.
 
     Example: [bold]enclap index runs/demo/bundle field_recordings/[/bold]
-    """
-    from .index import run
 
-    run(bundle, paths, captioners)
+    Example: [bold]enclap index runs/demo/bundle concerts/ --window 10 --hop 5[/bold]
+    """
+    from .index import Options, run
+
+    run(bundle, paths, Options(captioners, window, hop, remove_gone, batch_size, Loading(device, dtype, int8)))
 
 
 @app.command()
@@ -187,14 +245,27 @@ def similar(
     recording: Annotated[Path, typer.Argument(dir_okay=False, help="An audio file", show_default=False)],
     paths: SearchedPaths = None,
     top_k: TopK = 10,
+    name: NamePattern = None,
+    folder: Folder = None,
+    min_duration: MinDuration = None,
+    max_duration: MaxDuration = None,
+    window: Window = None,
+    hop: Hop = None,
+    all_windows: AllWindows = False,
+    format: FoundFormat = None,
+    device: Device = None,
+    dtype: DType = None,
+    int8: Int8 = False,
 ) -> None:
     """Find the audio files that sound most like a recording.
 
     Example: [bold]enclap similar runs/demo/bundle door.wav field_recordings/ --top-k 5[/bold]
     """
+    from ..ensemble.filters import Where
     from .similar import run
 
-    run(bundle, recording, paths or [], top_k)
+    where, loading = Where(name, folder, min_duration, max_duration), Loading(device, dtype, int8)
+    run(bundle, recording, Searching(paths or [], top_k, where, all_windows, False, window, hop, format, loading))
 
 
 @app.command()

@@ -62,7 +62,7 @@ def all_lines(wanted: Format, entries: Iterable[Entry], first: bool = True) -> I
             yield from _cues(wanted, rows(entry))
         else:
             for row in rows(entry):
-                yield "\t".join(row.cells()) if wanted is Format.TSV else _csv_line([*row.cells(), repr(row.score)])
+                yield "\t".join(row.cells()) if wanted is Format.TSV else csv_line([*row.cells(), repr(row.score)])
 
 
 def _header(wanted: Format, timed: bool) -> list[str]:
@@ -98,7 +98,8 @@ def _clock(seconds: float, digits: int) -> str:
     return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d}.{decimals:0{digits}d}"
 
 
-def _csv_line(cells: Sequence[str]) -> str:
+def csv_line(cells: Sequence[str]) -> str:
+    """Return a line of CSV, quoted where it must be, without its end."""
     written = io.StringIO()
     csv.writer(written, lineterminator="").writerow(cells)
     return written.getvalue()

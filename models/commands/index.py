@@ -6,69 +6,160 @@ Example: enclap index runs/demo/bundle field_recordings/
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 from filelock import FileLock, Timeout
 
-from ..console import say
-from ..ensemble.bundle import Ensemble
-from ..ensemble.manifest import read_manifest
-from ..errors import InputError
-from ..files import stamp
+from ..audio import read_duration
+from ..console import count, say
+from ..ensemble.index_files import FileTable
+from ..ensemble.manifest import INDEX, read_manifest
+from ..errors import AudioError, InputError
+from ..files import sha256_of, stamp
+from ..long_audio import Windowing
 from ..retriever.collapse import collapse_warnings, mean_cosines
-from .audio_files import find_audio, read_in_batches
+from .audio_files import SHOWN, Reading, find_audio
+from .changed_files import Changes, compare, refuse_lost_directories
+from .indexing import add_files
+from .loading import load_ensemble
+from .options import Loading
 from .retrieve import warn_of_unhelped
+
+if TYPE_CHECKING:
+    from ..ensemble.bundle import Ensemble
 
 LOCK = ".index.lock"  # in the bundle: one process at a time adds files
 SAMPLE = 10_000  # clips, about, of which it is told whether they are alike
 SAVE_S = 120.0  # at least, from one writing of a growing index to the next
+SAVE_ROWS = 50_000  # that are in memory at most, about
 
 
-def run(bundle: Path, paths: list[Path], captioners: bool = True) -> None:
-    """Add files to the bundle's index; files that are there and unchanged since are not read again.
+@dataclass(frozen=True)
+class Options:
+    """How files are indexed.
 
-    The index is written every two minutes as it grows, so that a run that is interrupted goes on from there.
-
-    Args:
+    Attributes:
         captioners: whether what they need to help is kept, where the bundle weighs them; all files of an index have it,
             or none.
+        window_s: length of the windows that are indexed; without, only the beginning of a long file is heard.
+        hop_s: seconds from the beginning of a window to that of the next; `window_s` when left out.
+        remove_gone: remove what is gone even where it is all that the index has of a directory.
+    """
+
+    captioners: bool = True
+    window_s: float | None = None
+    hop_s: float | None = None
+    remove_gone: bool = False
+    batch_size: int = 16
+    loading: Loading = field(default_factory=Loading)
+
+
+def run(bundle: Path, paths: list[Path], options: Options = Options()) -> None:
+    """Make the bundle's index hold files as they are on the disk: add new and changed ones, remove those that are gone.
+
+    Files that have not changed are not read again, nor are those that were moved or touched computed again. A file is
+    gone if the index has it of a directory among `paths`, and it is no longer there. The index is written every two
+    minutes as it grows, so that a run that is interrupted goes on from there.
 
     Raises:
         AudioError: a path does not exist, or no file can be read.
         CheckpointError: the bundle or its index cannot be loaded.
-        InputError: another process is adding files, or `captioners` is false, and the index keeps what they need.
+        InputError: another process is adding files; `captioners` is false, and the index keeps what they need; all
+            files of a directory are gone; or the index has windows of the files, and none are asked for.
     """
-    read_manifest(bundle)
+    windowing = Windowing.of(options.window_s, options.hop_s, read_manifest(bundle).max_duration_s)
+    files = [path.resolve() for path in find_audio(paths, may_be_gone=options.remove_gone)]
+    directories = [path.resolve() for path in paths if not path.is_file()]
     lock = FileLock(bundle / LOCK)
     try:
         with lock.acquire(timeout=0):
-            _add(bundle, paths, captioners)
+            ensemble = _load(bundle, options)
+            table = ensemble.audio_index.files
+            changes = compare(table, files, directories, _windows(windowing))
+            if not options.remove_gone:
+                refuse_lost_directories(table, changes, directories)
+            if windowing is None:
+                _refuse_windows(table, changes, bundle)
+            _apply(ensemble, changes)
+            _add(ensemble, changes, Reading(options.batch_size, windowing, before=changes.there))
     except Timeout as error:
         raise InputError(f"{bundle}: another `enclap index` is adding files to it; wait for it, or stop it") from error
 
 
-def _add(bundle: Path, paths: list[Path], captioners: bool) -> None:
-    """Add files to the index, which no other process changes meanwhile."""
-    ensemble = Ensemble.load(bundle, ask_captioners=captioners)
-    if not captioners and ensemble.audio_index.left_unread:
+def _load(bundle: Path, options: Options) -> Ensemble:
+    ensemble = load_ensemble(bundle, options.loading, options.captioners)
+    if not options.captioners and ensemble.audio_index.left_unread:
         raise InputError(
-            f"{bundle}: its index keeps what captioners need of {len(ensemble.audio_index)} files, which "
+            f"{bundle}: its index keeps what captioners need of {len(ensemble.audio_index.files)} files, which "
             "--no-captioners would drop; leave the option out, or remove the index first"
         )
     warn_of_unhelped(ensemble, "index")
-    known = ensemble.audio_index.stamps
-    stamps = {file: stamp(file) for file in (path.resolve() for path in find_audio(paths))}
-    todo = [file for file in stamps if known.get(str(file)) != stamps[file]]
-    say(f"index: {len(todo)} files to add, {len(stamps) - len(todo)} are there already")
-    saved = time.monotonic()
-    for readable, clips in read_in_batches(ensemble, todo, len(stamps) - len(todo)):
-        ensemble.index_clips(readable, clips)
-        known.update((str(file), stamps[file]) for file in readable)
-        if time.monotonic() - saved > SAVE_S:
+    return ensemble
+
+
+def _refuse_windows(table: FileTable, changes: Changes, bundle: Path) -> None:
+    """Raise InputError if windows would be replaced by whole files, which nobody asked for."""
+    for file in filter(None, (table.find(str(path)) for path in changes.to_read)):
+        if file.windows:
+            window, _, hop = file.windows.partition("/")
+            raise InputError(
+                f"{file.path}: is indexed in windows; say --window {window} --hop {hop} to go on so, or remove "
+                f"{bundle / INDEX} first"
+            )
+
+
+def _windows(windowing: Windowing | None) -> str:
+    return f"{windowing.window_s:g}/{windowing.hop_s:g}" if windowing else ""
+
+
+def _apply(ensemble: Ensemble, changes: Changes) -> None:
+    """Bring what the index knows of files up to date, where none need be read."""
+    index = ensemble.audio_index
+    say(f"index: {len(changes.to_read)} files to add, {changes.there} are there already")
+    index.remove([file.path for file in changes.gone])
+    for file in changes.gone[:SHOWN]:
+        say(f"index: removed, as it is gone: {file.path}")
+    if len(changes.gone) > SHOWN:
+        say(f"index: removed, as they are gone: {len(changes.gone) - SHOWN} more files")
+    for path, file in changes.equal.items():
+        if file.path != str(path):
+            index.files.rename(file, str(path))
+        file.stamp = stamp(path)
+    for file in changes.unchanged:
+        if np.isnan(file.duration_s):  # of an index of an earlier version
+            file.duration_s = _duration(file.path)
+
+
+def _add(ensemble: Ensemble, changes: Changes, reading: Reading) -> None:
+    """Add the files that are to be read, and write the index."""
+    saved, rows = time.monotonic(), len(ensemble.audio_index)
+    for added in add_files(ensemble, [*changes.to_read], reading) if changes.to_read else ():
+        for path in added:
+            file = ensemble.audio_index.files.find(str(path))
+            assert file is not None
+            file.stamp, file.sha256, file.windows = changes.to_read[path], sha256_of(path), _windows(reading.windowing)
+        if time.monotonic() - saved > SAVE_S or len(ensemble.audio_index) - rows > SAVE_ROWS:
             ensemble.save_index()
-            saved = time.monotonic()
-    say(f"index: {len(ensemble.audio_index)} files in {ensemble.save_index()}")
+            saved, rows = time.monotonic(), len(ensemble.audio_index)
+    directory, files, rows = ensemble.save_index(), len(ensemble.audio_index.files), len(ensemble.audio_index)
+    windows = f", {rows} windows" if rows != files else ""
+    say(f"index: {files} files{windows} in {directory}")
+    if lists := ensemble.make_lists():
+        say(
+            f"index: searched by its nearest {count(lists.probes, 'cluster')}; recall@10 {lists.recall:.4f} against "
+            f"exact search, of {lists.queries} queries"
+        )
     warn_of_collapse(ensemble)
+
+
+def _duration(path: str) -> float:
+    try:
+        return read_duration(path)
+    except AudioError:
+        return float("nan")
 
 
 def warn_of_collapse(ensemble: Ensemble) -> None:
@@ -77,7 +168,9 @@ def warn_of_collapse(ensemble: Ensemble) -> None:
     The measure is that of training, before the metric: it may stretch a direction that all clips share, which changes
     no ranking.
     """
-    for name, mapped in ensemble.audio_index.embeddings.items():
-        embeddings = ensemble.retrievers[name].before_metric(mapped[:: 1 + len(mapped) // SAMPLE])
+    index = ensemble.audio_index
+    rows = index.sample(SAMPLE)
+    for name in index.retrievers():
+        embeddings = ensemble.retrievers[name].before_metric(index.vectors(name, rows))
         for warning in collapse_warnings(mean_cosines(audio_cosine=embeddings)):
             say(f"index: {name}: {warning}, unless the recordings are alike", style="yellow")

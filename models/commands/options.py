@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from ..ensemble.filters import Where
 
 Device = Annotated[
     str | None,
@@ -58,6 +61,14 @@ class Format(StrEnum):
     VTT = "vtt"
 
 
+class MatchFormat(StrEnum):
+    """How what a search found is written."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
 @dataclass(frozen=True)
 class Loading:
     """Where and how precisely members compute; see `Ensemble.load`."""
@@ -65,3 +76,27 @@ class Loading:
     device: str | None = None
     dtype: str | None = None
     int8: bool = False
+
+
+@dataclass(frozen=True)
+class Searching:
+    """What is searched, and how what is found is printed.
+
+    Attributes:
+        paths: search in these files and directories; in the index of the bundle where there are none.
+        where: conditions that files meet.
+        all_windows: list all windows of a file that are among the best, not its best one alone.
+        captioners: whether they may help, where the bundle weighs them.
+        window_s, hop_s: search in windows of the paths, of this length and that far apart.
+        format: when left out a table in a terminal, lines of rank, similarity and path where standard output is piped.
+    """
+
+    paths: list[Path]
+    top_k: int = 10
+    where: Where | None = None
+    all_windows: bool = False
+    captioners: bool = True
+    window_s: float | None = None
+    hop_s: float | None = None
+    format: MatchFormat | None = None
+    loading: Loading = field(default_factory=Loading)

@@ -7,66 +7,84 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..console import say
 from ..csv_files import read_queries
-from ..ensemble.bundle import Ensemble, QueryError
-from ..ensemble.index import AudioIndex
-from ..ensemble.manifest import INDEX
+from ..ensemble.manifest import INDEX, read_manifest
+from ..errors import InputError, QueryError
+from ..long_audio import Windowing
+from ..normal_form import normal_form
 from ..submission import LISTED, SubmissionError, write_retrieval
-from .audio_files import find_audio, read_in_batches
-from .output import print_data
+from .audio_files import Reading, find_audio
+from .indexing import add_files
+from .loading import load_ensemble
+from .matches import print_matches
+from .options import Loading, Searching
+
+if TYPE_CHECKING:
+    from ..ensemble.bundle import Ensemble
 
 QUERIES_AT_A_TIME = 256
 
 
-def run(bundle: Path, query: str, paths: list[Path], top_k: int, captioners: bool = True) -> None:
-    """Print rank, similarity and path of the best of the files, or of those in the bundle's index where none are given.
+def run(bundle: Path, query: str, searching: Searching, exclude: str | None = None) -> None:
+    """Print the files that fit a text best, with the times of the best window where windows are searched.
 
     Args:
-        captioners: whether they may help, where the bundle weighs them.
+        exclude: a text for what is not wanted.
 
     Raises:
-        QueryError: the query is blank, or no files are given and none are indexed.
+        QueryError: a text is blank, no files are given and none are indexed, or none meets the conditions.
         AudioError: a path does not exist, or no file can be read.
         CheckpointError: the bundle or its index cannot be loaded.
+        InputError: an option cannot be used.
     """
-    if not query.strip():
-        raise QueryError("the query is blank, expected words")
-    ensemble = searchable(bundle, paths, captioners)
+    for name, text in {"the query": query, "--not": exclude}.items():
+        if text is not None and not normal_form(text):
+            raise QueryError(f"{name} is blank, expected words")
+    ensemble = searchable(bundle, searching)
     start = time.perf_counter()
-    found = ensemble.retrieve(query, top_k)
+    found = ensemble.retrieve(
+        query, searching.top_k, exclude=exclude, where=searching.where, all_windows=searching.all_windows
+    )
     say_cost(ensemble, "retrieve", time.perf_counter() - start, 1)
-    print_ranking(found)
+    print_matches(found, searching.top_k, searching.format)
 
 
-def searchable(bundle: Path, paths: list[Path], captioners: bool) -> Ensemble:
+def searchable(bundle: Path, searching: Searching) -> Ensemble:
     """Load a bundle to search in some files, or in those of its index where none are given; errors as of `run`."""
-    files = find_audio(paths) if paths else []
-    ensemble = Ensemble.load(bundle, ask_captioners=captioners)
+    files = find_audio(searching.paths) if searching.paths else []
+    windowing = Windowing.of(searching.window_s, searching.hop_s, read_manifest(bundle).max_duration_s)
+    if windowing and not files:
+        raise InputError("--window is for files that are named here; of the index, it is an option of `enclap index`")
+    ensemble = load_ensemble(bundle, searching.loading, searching.captioners)
     if files:
-        _index_only(ensemble, files)
+        _index_only(ensemble, files, windowing)
     elif not len(ensemble.audio_index):
         raise QueryError(f"{bundle}: no files are indexed; name files here, or add some with `enclap index {bundle}`")
     return ensemble
 
 
-def print_ranking(found: list[tuple[str, float]]) -> None:
-    """Print rank, similarity and path of each file."""
-    for rank, (path, similarity) in enumerate(found, 1):
-        print_data(f"{rank:3d}  {similarity:8.3f}  {path}")
-
-
-def _index_only(ensemble: Ensemble, files: list[Path]) -> None:
+def _index_only(ensemble: Ensemble, files: list[Path], windowing: Windowing | None = None) -> None:
     """Replace what is indexed by these files, for this process alone."""
+    from ..ensemble.index import AudioIndex
+
     ensemble.audio_index = AudioIndex()
-    for readable, clips in read_in_batches(ensemble, files):
-        ensemble.index_clips(readable, clips)
+    for _ in add_files(ensemble, files, Reading(windowing=windowing)):
+        """It is all kept in memory."""
 
 
-def submit(bundle: Path, captions: Path, paths: list[Path], output: Path, captioners: bool = True) -> None:
+def submit(
+    bundle: Path,
+    captions: Path,
+    paths: list[Path],
+    output: Path,
+    captioners: bool = True,
+    loading: Loading | None = None,
+) -> None:
     """Rank all files for every caption of a CSV file and write a Task 8 submission.
 
     Args:
@@ -79,7 +97,7 @@ def submit(bundle: Path, captions: Path, paths: list[Path], output: Path, captio
     queries, files = read_queries(captions), find_audio(paths)
     if len(files) < LISTED:
         raise SubmissionError(f"{len(files)} audio files, expected at least {LISTED} for a submission")
-    ensemble = Ensemble.load(bundle, ask_captioners=captioners)
+    ensemble = load_ensemble(bundle, loading or Loading(), captioners)
     _index_only(ensemble, files)
     start = time.perf_counter()
     names = [Path(path).name for path in ensemble.audio_index.paths]

@@ -7,15 +7,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .retrieve import print_ranking, searchable
+from .matches import print_matches
+from .options import Searching
+from .retrieve import searchable
 
 
-def run(bundle: Path, recording: Path, paths: list[Path], top_k: int) -> None:
-    """Print rank, similarity and path of the best of the files, or of those in the bundle's index where none are given.
+def run(bundle: Path, recording: Path, searching: Searching) -> None:
+    """Print the files that sound most like a recording, with the times of the best window where windows are searched.
 
     Raises:
-        QueryError: no files are given and none are indexed.
+        QueryError: no files are given and none are indexed, or none meets the conditions.
         AudioError: a path does not exist, the recording cannot be read, or no file can be.
         CheckpointError: the bundle or its index cannot be loaded.
+        InputError: an option cannot be used.
     """
-    print_ranking(searchable(bundle, paths, captioners=False).similar(recording, top_k))
+    found = searchable(bundle, searching).similar(
+        recording, searching.top_k, where=searching.where, all_windows=searching.all_windows
+    )
+    print_matches(found, searching.top_k, searching.format)

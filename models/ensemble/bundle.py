@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import overload
@@ -15,26 +14,24 @@ from safetensors.numpy import load_file
 
 from ..arguments import batched, check_seed, words
 from ..audio import to_int16
-from ..audio_sources import AudioSource, index_names, recordings
+from ..audio_sources import AudioSource, recordings
 from ..captioner.model import Captioner, conditioning
 from ..codec.base import Codec, load_codec
 from ..device import usable_device
 from ..encoders.log_mel import LogMel
-from ..errors import InputError
-from ..files import CheckpointError, sha256_of
+from ..files import CheckpointError
 from ..fluency.detector import FluencyDetector
 from ..generation.candidates import Decoding
 from ..generation.proposals import ClipInputs, propose
 from ..long_audio import Windowing
-from ..normal_form import normal_form
 from ..retriever.model import Retriever
 from .candidate_table import score_candidates
-from .captioner_fusion import LIKELIHOOD, FusionWithCaptioners
 from .captions import Caption, choose_captions
-from .index import LARGE, RECORD, AudioIndex
+from .clip import Clip
+from .index import RECORD, AudioIndex
 from .manifest import INDEX, BundleManifest, read_manifest
 from .precision import M, Precision
-from .retrieval_columns import CaptionerColumns, keep_for_captioners
+from .retrieval import Retrieval
 from .scores.base import Scorers
 from .scores.registry import captioners_asked, compares_candidates, needs_references
 from .timeline import Timeline, timelines
@@ -42,25 +39,7 @@ from .timeline import Timeline, timelines
 REFERENCES = "references.safetensors"  # of the bundle, where its weights need them: by retriever, [R, D]
 
 
-class QueryError(InputError, ValueError):
-    """A query cannot be answered: it is blank, or there is nothing to search in."""
-
-
-@dataclass(frozen=True)
-class Clip:
-    """The features of a clip, or of its first `max_duration_s`, which is all that is read of a longer one."""
-
-    codes: np.ndarray  # [T, Q] int16; [0, Q] where retrievers alone hear it
-    log_mel: np.ndarray  # [frames, mels]
-    duration_s: float  # of the whole file
-    waveforms: Mapping[int, np.ndarray] = field(default_factory=dict)  # [samples] int16, by sampling rate
-
-    def heard_at(self, rate: int | None) -> np.ndarray:
-        """Return what a retriever reads: the waveform at a sampling rate, or for None the log-mel."""
-        return self.log_mel if rate is None else self.waveforms[rate]
-
-
-class Ensemble:
+class Ensemble(Retrieval):
     """The members of a bundle, and the index of the files that it searches. Made by `Ensemble.load`.
 
     Everything is loaded when first used: who only retrieves needs neither captioners nor codec.
@@ -195,143 +174,6 @@ class Ensemble:
             found = (self.caption_clips(self.read(some), seed) for some in batched(files, batch_size))
             return [caption for captions in found for caption in captions]
         return timelines(files, windowing, batch_size, lambda some: self.caption_clips(self.read(some), seed))
-
-    def index(self, sources: Iterable[AudioSource], names: Iterable[str] | None = None) -> None:
-        """Add audio to that which `retrieve` searches; what has a name that is indexed already replaces that.
-
-        Args:
-            names: under which `retrieve` returns them; their paths when left out.
-
-        Raises:
-            AudioError: naming the one that cannot be read.
-            InputError: without `names`, if there is audio that has no path; or they are not as many, or not distinct.
-        """
-        files = recordings(sources)
-        listed = index_names(files, names)
-        if files:
-            self.index_clips(listed, self.read(files))
-
-    def index_clips(self, paths: Sequence[str | Path], clips: Sequence[Clip]) -> None:
-        """Index clips by their features; see `index`."""
-        embeddings = self._audio_embeddings(clips)
-        rows = {name: retriever.under_metric(embeddings[name]) for name, retriever in self.retrievers.items()}
-        if (fusion := self._with_captioners) and self.helped:
-            inputs, beam = self._inputs(clips, embeddings), self.manifest.beam
-            rows |= keep_for_captioners(fusion, inputs, self.retrievers, self.captioners, beam)
-        self.audio_index.add([str(path) for path in paths], rows)
-
-    @property
-    def helped(self) -> bool:
-        """Return whether captioners help to retrieve: they are asked, and all indexed clips have what they need."""
-        fusion = self._with_captioners
-        return fusion is not None and self.audio_index.keeps(fusion.kept())
-
-    @property
-    def _with_captioners(self) -> FusionWithCaptioners | None:
-        return self.manifest.retrieval_with_captioners if self.ask_captioners else None
-
-    def save_index(self, directory: str | Path | None = None) -> Path:
-        """Write the index to a directory, by default in the bundle, where `load` finds it.
-
-        Returns:
-            The directory.
-        """
-        target = Path(directory) if directory else self.directory / INDEX
-        self.audio_index.save(target, *self._checksums())
-        return target
-
-    def load_index(self, directory: str | Path) -> None:
-        """Replace the index by one that `save_index` wrote.
-
-        Raises:
-            CheckpointError: if it is missing, damaged, or made with other weights.
-        """
-        self.audio_index = AudioIndex.load(Path(directory), *self._checksums())
-
-    def retrieve(self, query: str, top_k: int = 10) -> list[tuple[str, float]]:
-        """Return the indexed files that fit a text best, as (path, similarity), best first.
-
-        In a large index only each retriever's nearest clips are scored, with the same result, unless similarities are
-        normalised within a query: that needs all of them.
-
-        Raises:
-            QueryError: if the query is blank or nothing is indexed.
-        """
-        if self.helped:
-            return self._best(self.similarity([query])[0], top_k)
-        return self._nearest(self.texts_under_metric([query]), top_k)
-
-    def similar(self, source: AudioSource, top_k: int = 10) -> list[tuple[str, float]]:
-        """Return the indexed files that sound most like a recording, as (path, similarity), best first.
-
-        Each retriever compares embeddings of audio under its metric; they are weighed as for texts, without captioners.
-        A recording that is indexed itself comes first.
-
-        Raises:
-            AudioError: if the recording cannot be read.
-            QueryError: if nothing is indexed.
-        """
-        self._refuse_empty_index()
-        embeddings = self._audio_embeddings(self.read([source]))
-        heard = {name: retriever.under_metric(embeddings[name]) for name, retriever in self.retrievers.items()}
-        return self._nearest(heard, top_k)
-
-    def _nearest(self, query: dict[str, np.ndarray], top_k: int) -> list[tuple[str, float]]:
-        """Return the best files by the retrievers alone for a query's embeddings [1, D] under their metrics."""
-        fusion = self.manifest.retrieval
-        if len(self.audio_index) < LARGE or fusion.normalisation != "none":
-            return self._best(fusion.join(self.audio_index.similarities(query))[0], top_k)
-        alone = {name: vectors[0] for name, vectors in query.items()}
-        return self._named(*self.audio_index.nearest(alone, fusion.weights, top_k))
-
-    def _best(self, fused: np.ndarray, top_k: int) -> list[tuple[str, float]]:
-        rows = np.argsort(-fused, kind="stable")[:top_k]
-        return self._named(rows, fused[rows])
-
-    def _named(self, rows: np.ndarray, values: np.ndarray) -> list[tuple[str, float]]:
-        return [(self.audio_index.paths[row], float(value)) for row, value in zip(rows, values, strict=True)]
-
-    def similarity(self, queries: list[str]) -> np.ndarray:
-        """Return the fused similarity [queries, indexed files], files in the order of `audio_index.paths`.
-
-        Raises:
-            QueryError: if a query is blank or nothing is indexed.
-        """
-        similarities = self.audio_index.similarities(self.texts_under_metric(queries))
-        if (fusion := self._with_captioners) is None or not self.helped:
-            return self.manifest.retrieval.join(similarities)
-        captioners = self.captioners if fusion.members(LIKELIHOOD) else {}
-        columns = CaptionerColumns.of_index(queries, self.retrievers, captioners, self.audio_index.kept)
-        return columns.join(similarities, fusion)
-
-    def texts_under_metric(self, queries: list[str]) -> dict[str, np.ndarray]:
-        """Return the embeddings of texts that the index is compared with, [queries, D] by retriever.
-
-        Raises:
-            QueryError: if nothing is indexed, or a query is blank; naming its row, from 1 on.
-        """
-        for row, query in enumerate(queries, 1):
-            if not normal_form(query):
-                which = "the query" if len(queries) == 1 else f"query {row} of {len(queries)}"
-                raise QueryError(f"{which} is blank, expected words")
-        self._refuse_empty_index()
-        return {
-            name: retriever.under_metric(retriever.text_embeddings(queries))
-            for name, retriever in self.retrievers.items()
-        }
-
-    def _refuse_empty_index(self) -> None:
-        if not len(self.audio_index):
-            raise QueryError("nothing is indexed; call index(paths) first")
-
-    def _checksums(self) -> tuple[dict[str, str], dict[str, str]]:
-        """Return the checksum of each retriever's weights, and of each captioner's where these are asked."""
-        captioners = self.manifest.captioners if self.ask_captioners else ()
-        of_retrievers, of_captioners = (
-            {name: sha256_of(self._member(name) / "model.safetensors") for name in names}
-            for names in (self.manifest.retrievers, captioners)
-        )
-        return of_retrievers, of_captioners
 
     def embed(self, sources: Iterable[AudioSource], batch_size: int = 16) -> dict[str, np.ndarray]:
         """Return the embeddings of N sources by each retriever, [N, D] float32; of a long one that of its beginning.

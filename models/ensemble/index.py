@@ -1,200 +1,255 @@
-"""Index audio files by their embeddings, search the index, and keep it on disk."""
+"""Index audio by its embeddings, and keep the index on disk: one row for each file, or for each window of it.
+
+Rows of any number are handled in bounded memory: what is on the disk is mapped, and additions are appended to it.
+"""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import faiss
 import numpy as np
+import torch
 from pydantic import BaseModel, ConfigDict
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from ..files import CheckpointError, atomic_write, write_json
-from ..records import parse_record
+from ..files import CheckpointError, write_json
+from ..records import RecordError, check_fields, parse_object
 from ..retriever.model import negative_distances
 from .captioner_fusion import CODES
-from .retrieval_columns import ragged
+from .index_columns import BLOCK, Column, ColumnRecord, RaggedColumn
+from .index_files import FileTable, IndexedFile
+from .index_format1 import Format1Record
 
-FORMAT = 1
+FORMAT = 2
 RECORD = "collection.json"
-LARGE = 20_000  # clips from which on only the nearest of each retriever are scored
-DEPTH = 64  # nearest clips looked up for each retriever; four times as many where they turn out too few
-
-
-FRAMES = "captioners/frames"  # [N] on disk, where codes of all clips lie one after another
+LARGE = 50_000  # rows from which on embeddings are kept as float16, and are not all compared with a query
+AGAIN = "index the files again"
 
 
 class IndexRecord(BaseModel):
-    """collection.json: the files of an index, and where their embeddings are."""
+    """collection.json: where the rows and files of an index are, and which weights made them."""
 
     model_config = ConfigDict(extra="forbid")
     format: int
+    revision: str  # another each time that it is written
     retrievers: dict[str, str]  # name to the checksum of its weights
-    embeddings: str = "collection.safetensors"  # file beside this one; the default is that of early versions
-    paths: list[str]
-    stamps: list[str] = []  # one for each path
-    captioners: dict[str, str] = {}  # name to the checksum of the weights of those that something is kept for
-    codes: str | None = None  # file of all clips' codes
+    captioners: dict[str, str] = {}  # the same of those that something is kept for
+    files: str  # the table of files
+    numbers: ColumnRecord  # of each row, the number of its file
+    spans: ColumnRecord  # of each row, where it begins and ends in its file, in seconds
+    columns: dict[str, ColumnRecord]  # embeddings by retriever, and what is kept for captioners
+    lengths: ColumnRecord | None = None  # of each row's codes, which lie one after another
 
 
 class AudioIndex:
-    """N audio clips by path, each with one embedding per retriever, as `Retriever.under_metric` gives them.
+    """N rows, each a file or a window of one, with an embedding per retriever as `Retriever.under_metric` gives them.
 
-    Further arrays of a row a clip may be kept for captioners, by names with a `/`; an index has those alone that all
-    additions gave it.
-
-    `stamps` holds size and time of change of each path's file when it was added (`models.files.stamp`), where known.
-    `left_unread` says whether `load` did not read what the file keeps for captioners, and `save` would drop it.
+    Further arrays of a row each may be kept for captioners, by names with a `/`; an index has those alone that all
+    additions gave it. `left_unread` says whether `load` did not read them, and `save` would drop them.
     """
 
     def __init__(self, paths: Sequence[str] = (), embeddings: Mapping[str, np.ndarray] | None = None) -> None:
-        self.stamps: dict[str, str] = {}
+        self.files = FileTable()
         self.left_unread = False
-        self._paths = list(paths)
-        self._chunks = {name: [rows] for name, rows in (embeddings or {}).items()}
-        self._merged = False
-        self._exhaustive: dict[str, Any] | None = None  # faiss indices of the embeddings, built when first searched
+        self.revision = ""  # of the record that was read or written last
+        self._numbers, self._spans = Column(np.zeros(0, np.int32)), Column(np.zeros((0, 2)))
+        self._columns: dict[str, Column | RaggedColumn] = {}
+        self._alive: np.ndarray | None = None
+        if paths:
+            self.add(paths, embeddings or {})
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.rows)
 
-    def add(self, paths: Sequence[str], embeddings: Mapping[str, np.ndarray]) -> None:
-        """Add clips with embeddings [n, D] by retriever, and what else is kept; a path that is there is replaced.
+    @property
+    def rows(self) -> np.ndarray:
+        """Return the numbers of all rows, [N]; not all numbers: files were removed or replaced."""
+        if self._alive is None:
+            self._alive = np.flatnonzero(self.files.alive[self.numbers]) if len(self.files) else np.zeros(0, int)
+        return self._alive
 
-        Chunks are only collected here, and merged when the index is next read: growing it by a few clips at a time
-        copies nothing.
+    @property
+    def numbers(self) -> np.ndarray:
+        """Return the number of each row's file, those of removed files among them."""
+        return self._numbers.span(0, len(self._numbers))
+
+    def add(
+        self,
+        paths: Sequence[str],
+        embeddings: Mapping[str, np.ndarray],
+        spans: np.ndarray | None = None,
+        durations_s: Sequence[float] | None = None,
+    ) -> None:
+        """Add rows in memory: embeddings [n, D] by retriever, and what else is kept.
+
+        A path that is there is replaced, unless rows are windows.
+
+        Args:
+            spans: [n, 2], where each begins and ends in its file, in seconds, if they are windows: these are added to
+                the windows of the file that are there.
+            durations_s: of the whole files.
         """
-        if self._paths:
-            self._chunks = {name: chunks for name, chunks in self._chunks.items() if name in embeddings}
-            embeddings = {name: rows for name, rows in embeddings.items() if name in self._chunks}
-        self._paths += paths
+        if len(self._numbers):
+            self._columns = {name: column for name, column in self._columns.items() if name in embeddings}
+        numbers = np.empty(len(paths), np.int32)
+        for row, path in enumerate(paths):
+            number = None if spans is None else self.files.number(path)
+            if number is None:
+                number = self.files.add(IndexedFile(path, durations_s[row] if durations_s else float("nan")))
+            numbers[row] = number
         for name, rows in embeddings.items():
-            self._chunks.setdefault(name, []).append(rows)
-        self._merged, self._exhaustive = False, None
+            if name not in self._columns and not len(self._numbers):
+                self._columns[name] = RaggedColumn(Column(), Column()) if rows.dtype == object else Column()
+            if name in self._columns:
+                self._columns[name].append(rows)
+        self._numbers.append(numbers)
+        self._spans.append(np.full((len(paths), 2), np.nan) if spans is None else spans)
+        self._alive = None
+
+    def remove(self, paths: Sequence[str]) -> None:
+        """Remove files with all their rows."""
+        for path in paths:
+            self.files.remove(path)
+        self._alive = None
 
     @property
     def paths(self) -> list[str]:
-        """Return the paths of all clips, in the order in which they were last added."""
-        self._merge()
-        return self._paths
+        """Return the path of each row, in the order in which they were added."""
+        return [self.files.path(number) for number in self.numbers[self.rows]]
+
+    def spans(self, rows: np.ndarray) -> np.ndarray:
+        """Return where rows begin and end in their files, [n, 2] in seconds; NaN where they are whole files."""
+        return self._spans.take(rows)
 
     @property
     def embeddings(self) -> dict[str, np.ndarray]:
-        """Return the embeddings of all clips, [N, D] float32 by retriever."""
-        self._merge()
-        return {name: rows for name, (rows,) in self._chunks.items() if "/" not in name}
+        """Return the embeddings of all rows, [N, D] float32 by retriever, in memory."""
+        return {name: self.vectors(name, self.rows) for name in self.retrievers()}
 
     @property
     def kept(self) -> dict[str, np.ndarray]:
-        """Return what is kept for captioners, of all clips."""
-        self._merge()
-        return {name: rows for name, (rows,) in self._chunks.items() if "/" in name}
+        """Return what is kept for captioners, of all rows."""
+        return {name: column.take(self.rows) for name, column in self._columns.items() if "/" in name}
 
     def keeps(self, names: set[str]) -> bool:
-        """Return whether these are kept of all clips, however few clips there are."""
-        return not self._paths or names <= {*self._chunks}
+        """Return whether these are kept of all rows, however few rows there are."""
+        return not len(self._numbers) or names <= {*self._columns}
 
-    def _merge(self) -> None:
-        """Join the chunks to one array per retriever, keeping the last of the rows with the same path."""
-        if self._merged:
-            return
-        last = {path: row for row, path in enumerate(self._paths)}
-        rows = sorted(last.values())
-        for name, chunks in self._chunks.items():  # one retriever at a time, so that little is there twice
-            self._chunks[name] = [np.concatenate(chunks)]
-        if len(rows) < len(self._paths):
-            self._chunks = {name: [embeddings[rows]] for name, (embeddings,) in self._chunks.items()}
-        self._paths = [self._paths[row] for row in rows]
-        self._merged = True
+    def retrievers(self) -> list[str]:
+        """Return the names of the retrievers."""
+        return [name for name in self._columns if "/" not in name]
 
-    def similarities(self, texts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the similarity [Q, N] of texts [Q, D] to all clips, by retriever."""
-        return {name: negative_distances(text, self.embeddings[name]) for name, text in texts.items()}
+    def vectors(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Return a retriever's embeddings of some rows, [n, D] float32."""
+        return _float32(self._embeddings(name).take(rows)).numpy()
 
-    def nearest(
-        self, text: Mapping[str, np.ndarray], weights: Mapping[str, float], top_k: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Find the clips of the highest weighted sum of similarities without scoring all of them; exact.
+    def blocks(self, name: str, start: int = 0) -> Iterator[np.ndarray]:
+        """Yield a retriever's embeddings of all rows from a number on, those of removed files among them, in blocks."""
+        for block in self._embeddings(name).blocks(start):
+            yield _float32(block).numpy()
 
-        Each retriever's nearest clips are looked up by faiss and scored by all retrievers. No other clip can be
-        better than the sum of what each list ends with (Fagin's threshold algorithm); where that does not suffice, the
-        lists grow.
+    def sample(self, size: int) -> np.ndarray:
+        """Return the numbers of a random sample of the rows, sorted; of all where there are fewer."""
+        rows = self.rows
+        return rows if len(rows) <= size else np.sort(np.random.default_rng(0).choice(rows, size, replace=False))
 
-        Args:
-            text: by retriever, [D].
-            weights: by retriever, none below 0.
+    @property
+    def identity(self) -> str:
+        """Return the name of the file that numbers the rows: another one when rows have other numbers."""
+        return self._numbers.file.name if self._numbers.file else ""
 
-        Returns:
-            Rows [top_k], best first, and their sums; fewer where there are fewer clips.
-        """
-        exhaustive, embeddings = self._exhaustive_indices(), self.embeddings
-        depth = max(DEPTH, top_k)
-        while True:
-            depth = min(depth, len(self))
-            found, bound = [], 0.0
-            for name, weight in weights.items():
-                squared, rows = exhaustive[name].search(text[name][None], depth)
-                found.append(rows[0])
-                bound -= weight * float(np.sqrt(max(squared[0, -1], 0.0)))
-            rows = np.unique(np.concatenate(found))
-            sums = sum(
-                weight * negative_distances(text[name][None], embeddings[name][rows])[0]
-                for name, weight in weights.items()
-            )
-            best = np.argsort(-sums, kind="stable")[:top_k]
-            if depth == len(self) or sums[best[-1]] > bound + 1e-4 * abs(bound):  # beyond what rounding may do
-                return rows[best], sums[best]
-            depth *= 4
+    def similarities(self, texts: Mapping[str, np.ndarray], rows: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Return the similarity [Q, n] of texts [Q, D] to rows by their numbers, or to all of them, by retriever."""
+        if rows is None:
+            return {name: self._to_all(name, text) for name, text in texts.items()}
+        blocks = [rows[at : at + BLOCK] for at in range(0, max(1, len(rows)), BLOCK)]
+        return {
+            name: np.concatenate([negative_distances(text, self.vectors(name, block)) for block in blocks], axis=1)
+            for name, text in texts.items()
+        }
 
-    def _exhaustive_indices(self) -> dict[str, Any]:
-        """Return faiss's exhaustive index of each retriever's embeddings."""
-        if self._exhaustive is None:
-            self._exhaustive = {}
-            for name, embeddings in self.embeddings.items():
-                self._exhaustive[name] = faiss.IndexFlatL2(embeddings.shape[1])
-                self._exhaustive[name].add(np.ascontiguousarray(embeddings))
-        return self._exhaustive
+    def _to_all(self, name: str, text: np.ndarray) -> np.ndarray:
+        found = np.concatenate([negative_distances(text, block) for block in self.blocks(name)], axis=1)
+        return found if len(self) == len(self._numbers) else found[:, self.rows]
+
+    def _embeddings(self, name: str) -> Column:
+        column = self._columns[name]
+        assert isinstance(column, Column)
+        return column
 
     def save(self, directory: Path, provenance: dict[str, str], captioners: Mapping[str, str] | None = None) -> None:
-        """Write the arrays to new files, then collection.json, which names them; the old files stay until then.
+        """Write what was added since, then collection.json; readers see the old index until then.
+
+        All is written anew where half of the rows are of removed files, or another process saved the index meanwhile.
 
         Args:
             provenance: by retriever, the checksum of its weights.
             captioners: the same of those that something is kept for.
         """
-        stem, arrays, codes = f"collection-{uuid.uuid4().hex[:12]}", self.embeddings | self.kept, None
-        if CODES in arrays:
-            codes, of_clips = f"{stem}.npy", arrays.pop(CODES)
-            arrays[FRAMES] = np.array([len(one) for one in of_clips])
-            with atomic_write(directory / codes) as partial, partial.open("wb") as opened:
-                np.save(opened, np.concatenate(of_clips))
-        file = directory / f"{stem}.safetensors"
-        with atomic_write(file) as partial:
-            save_file(arrays, partial)
+        directory.mkdir(parents=True, exist_ok=True)
+        path, stem = directory / RECORD, f"collection-{uuid.uuid4().hex[:12]}"
+        if self._appendable(path):
+            for column in (self._numbers, self._spans, *self._columns.values()):
+                column.append_to_file()
+        else:
+            self._rewrite(directory / stem)
+        files = directory / f"{stem}.parquet"
+        self.files.save(files)
+        codes = self._columns.get(CODES)
         record = IndexRecord(
             format=FORMAT,
+            revision=stem,
             retrievers=provenance,
-            embeddings=file.name,
-            paths=self.paths,
-            stamps=[self.stamps.get(path, "") for path in self.paths],
-            captioners=dict(captioners or {}) if self.kept else {},
-            codes=codes,
+            captioners=dict(captioners or {}) if any("/" in name for name in self._columns) else {},
+            files=files.name,
+            numbers=self._numbers.record(),
+            spans=self._spans.record(),
+            columns={
+                name: (column.flat if isinstance(column, RaggedColumn) else column).record()
+                for name, column in self._columns.items()
+            },
+            lengths=codes.lengths.record() if isinstance(codes, RaggedColumn) else None,
         )
-        # what an index without captioners has is what earlier versions read
-        write_json(directory / RECORD, record.model_dump(exclude_defaults=True))
+        write_json(path, record.model_dump(exclude_defaults=True))
+        self.revision = record.revision
+        named = {files.name, *(one.file for one in _columns_of(record))}
         for other in directory.glob("collection-*"):
-            if other.name not in (file.name, codes):
+            if other.name not in named:
                 other.unlink()
+
+    def _precision(self) -> np.dtype:
+        return np.dtype(np.float16 if len(self) >= LARGE else np.float32)
+
+    def _appendable(self, path: Path) -> bool:
+        """Return whether rows can be appended to the files that the rest is in."""
+        if self._numbers.file is None or self._numbers.file.parent != path.parent or not path.is_file():
+            return False
+        ours = parse_object(path.read_bytes(), path, AGAIN).get("revision") == self.revision
+        precise = all(self._embeddings(name).dtype == self._precision() for name in self.retrievers())
+        return ours and precise and 2 * len(self) > len(self._numbers)
+
+    def _rewrite(self, stem: Path) -> None:
+        """Write all rows to new files, and none of removed files."""
+        rows, place = self.rows, np.cumsum(self.files.alive) - 1
+        columns: dict[str, Column | RaggedColumn] = {}
+        for at, (name, column) in enumerate(self._columns.items()):
+            file = stem.with_name(f"{stem.name}-{at}.rows")
+            if isinstance(column, RaggedColumn):
+                columns[name] = column.copy(file, rows)
+            else:
+                columns[name] = column.copy(file, rows, column.dtype if "/" in name else self._precision())
+        numbers = Column(place[self.numbers[rows]])
+        self._numbers = numbers.copy(stem.with_name(f"{stem.name}.numbers"), np.arange(len(rows)), np.int32)
+        self._spans = self._spans.copy(stem.with_name(f"{stem.name}.spans"), rows, np.float64)
+        self._columns, self._alive = columns, None
+        self.files = FileTable(self.files.present())
 
     @classmethod
     def load(
         cls, directory: Path, provenance: dict[str, str], captioners: Mapping[str, str] | None = None
     ) -> AudioIndex:
-        """Read what `save` wrote.
+        """Read what `save` wrote, of this version or an earlier one.
 
         Args:
             provenance: as of `save`, of the weights that texts will be embedded with.
@@ -206,35 +261,64 @@ class AudioIndex:
         path = directory / RECORD
         if not path.is_file():
             raise CheckpointError(f"{path}: no such file; expected an index that was saved")
-        again = "index the files again"
-        record = parse_record(IndexRecord, path.read_bytes(), path, again, FORMAT)
+        fields = parse_object(path.read_bytes(), path, AGAIN)
+        if fields.get("format") not in (1, FORMAT):
+            raise RecordError(
+                f"{path}: format {fields.get('format')!r}, this version reads formats 1 and {FORMAT}; {AGAIN}"
+            )
+        old = fields["format"] == 1
+        record = (
+            check_fields(Format1Record, fields, path, AGAIN) if old else check_fields(IndexRecord, fields, path, AGAIN)
+        )
         made, asked = record.retrievers, provenance
         if record.captioners and captioners:
             made, asked = made | record.captioners, {**asked, **captioners}
         if made != asked:
             differing = sorted(name for name in {*made, *asked} if made.get(name) != asked.get(name))
-            raise CheckpointError(f"{path}: made with other weights of {', '.join(differing)}; {again}")
-        file = directory / record.embeddings
-        for name in (record.embeddings, record.codes):
-            if name and not (directory / name).is_file():
-                raise CheckpointError(f"{path}: {name} is not beside it; {again}")
-        try:
-            arrays = load_file(file)
-            if record.codes:
-                arrays[CODES] = _codes(np.load(directory / record.codes, mmap_mode="r"), arrays.pop(FRAMES))
-        except (SafetensorError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{file}: damaged ({error}); {again}") from error
-        rows = {name: len(vectors) for name, vectors in arrays.items()}
-        if {name for name in rows if "/" not in name} != {*provenance} or {*rows.values()} - {len(record.paths)}:
-            raise CheckpointError(f"{path}: {len(record.paths)} paths, but embeddings {rows} beside it; {again}")
-        index = cls(record.paths, {name: array for name, array in arrays.items() if captioners or "/" not in name})
-        index.stamps = dict(zip(record.paths, record.stamps))
+            raise CheckpointError(f"{path}: made with other weights of {', '.join(differing)}; {AGAIN}")
+        index = _of_format1(record, path) if isinstance(record, Format1Record) else cls._mapped(record, path)
+        if not captioners:
+            index._columns = {name: column for name, column in index._columns.items() if "/" not in name}
         index.left_unread = bool(record.captioners) and not captioners
         return index
 
+    @classmethod
+    def _mapped(cls, record: IndexRecord, path: Path) -> AudioIndex:
+        """Return the index of a record, its rows mapped into memory."""
+        if {one.rows for one in _columns_of(record, flat=False)} != {record.numbers.rows}:
+            rows = {name: one.rows for name, one in record.columns.items()}
+            raise CheckpointError(f"{path}: {record.numbers.rows} rows, but columns of {rows}; {AGAIN}")
+        directory, index = path.parent, cls()
+        columns = {name: Column.load(directory, one) for name, one in record.columns.items()}
+        index._columns = {**columns}
+        index._numbers, index._spans = Column.load(directory, record.numbers), Column.load(directory, record.spans)
+        if record.lengths:
+            lengths = Column.load(directory, record.lengths)
+            if (frames := int(lengths.span(0, len(lengths)).sum())) != len(columns[CODES]):
+                raise CheckpointError(
+                    f"{path}: {len(columns[CODES])} frames of codes, but lengths of {frames}; {AGAIN}"
+                )
+            index._columns[CODES] = RaggedColumn(columns[CODES], lengths)
+        index.files, index.revision = FileTable.load(directory / record.files), record.revision
+        if len(index.numbers) and index.numbers.max() >= len(index.files.alive):
+            raise CheckpointError(f"{directory / record.files}: rows of files that it does not have; {AGAIN}")
+        return index
 
-def _codes(flat: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """Return the codes of each clip, of those of all clips one after another, which stay on disk until read."""
-    if frames.sum() != len(flat):
-        raise ValueError(f"{len(flat)} frames of codes, expected {frames.sum()}")
-    return ragged(np.split(flat, np.cumsum(frames)[:-1]))
+
+def _of_format1(record: Format1Record, path: Path) -> AudioIndex:
+    """Return the index of a record of format 1, in memory; it is written in today's format when it is next saved."""
+    index = AudioIndex(record.paths, record.read(path, AGAIN))
+    for file, stamp in zip(record.paths, record.stamps):
+        if found := index.files.find(file):
+            found.stamp = stamp
+    return index
+
+
+def _columns_of(record: IndexRecord, flat: bool = True) -> list[ColumnRecord]:
+    """Return all columns of an index; without `flat`, of codes the column that has a row for each row."""
+    columns = [column for name, column in record.columns.items() if flat or name != CODES]
+    return [record.numbers, record.spans, *columns, *([record.lengths] if record.lengths else [])]
+
+
+def _float32(rows: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.array(rows)).float()  # a copy: what is mapped cannot be written

@@ -18,6 +18,7 @@ from ..generation.proposals import ClipInputs
 from ..retriever.model import Retriever
 from ..settings import BeamConfig
 from .captioner_fusion import AUDIO, CAPTIONS, CODES, LIKELIHOOD, FusionWithCaptioners
+from .index_columns import ragged
 from .retrieval_fusion import fuse
 
 
@@ -85,14 +86,6 @@ def keep_for_captioners(
         said = captions_of(captioners, clips, beam)
         found |= {f"{name}/{CAPTIONS}": caption_embeddings(retrievers[name], said) for name in names}
     return found
-
-
-def ragged(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Return arrays as the rows of one array of objects."""
-    rows = np.empty(len(arrays), object)
-    for row, array in enumerate(arrays):
-        rows[row] = array
-    return rows
 
 
 def best_clips(similarities: Mapping[str, np.ndarray], number: int) -> np.ndarray:

@@ -72,3 +72,21 @@ class RetrievalFusion(Settings):
         names = list(self.weights)
         weights = np.array(list(self.weights.values()))
         return fuse([similarities[name] for name in names], weights, self.normalisation, self.rrf_k)
+
+    def join_among(self, similarities: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> np.ndarray:
+        """Return the fused similarity [Q, N] of items as if they were among other items, [Q, M] by retriever.
+
+        Raises:
+            RerankingInputError: if the normalisation is of ranks, which take all items.
+        """
+        if self.normalisation not in ("none", "z"):
+            raise RerankingInputError(f"normalisation `{self.normalisation}`: expected none or z among other items")
+        if self.normalisation == "z":
+            similarities = {
+                name: safe_divide(
+                    similarity - others[name].mean(1, keepdims=True), others[name].std(1, keepdims=True), similarity
+                )
+                for name, similarity in similarities.items()
+            }
+        names = list(self.weights)
+        return fuse([similarities[name] for name in names], np.array([*self.weights.values()]), "none")

@@ -9,7 +9,8 @@ from hashlib import blake2b
 from pathlib import Path
 
 from ..audio import AudioError, audio_blocks
-from ..ensemble.bundle import Ensemble, QueryError
+from ..ensemble import Ensemble, Where
+from ..errors import InputError
 from ..files import stamp
 from ..text import printable
 from .settings import ServiceSettings
@@ -17,16 +18,16 @@ from .settings import ServiceSettings
 MAX_NUMBERS = 2**28  # samples of all channels that a sound may hold: 1 GiB
 
 
-class EmptyIndexError(QueryError):
+class EmptyIndexError(InputError):
     """There is nothing to search in."""
 
 
-class UnknownFileError(QueryError):
+class UnknownFileError(InputError):
     """No indexed file has an id."""
 
 
 @dataclass(frozen=True)
-class IndexedFile:
+class ListedFile:
     """A file of the index, and whether clients may listen to it."""
 
     id: str
@@ -35,7 +36,7 @@ class IndexedFile:
 
 
 @dataclass(frozen=True)
-class FoundFile(IndexedFile):
+class FoundFile(ListedFile):
     """A file that a search found, or a stretch of it, in seconds, where the index is one of windows."""
 
     similarity: float
@@ -85,14 +86,14 @@ class Engine:
             UnknownFileError: if there is none.
         """
         if self._paths is None:
-            self._paths = {_id(path): path for path in self.ensemble.audio_index.paths}
+            self._paths = {_id(file.path): file.path for file in self.ensemble.audio_index.files.present()}
         if file_id not in self._paths:
             raise UnknownFileError(f"no indexed file has the id {file_id}; GET /v1/index lists them")
         return self._paths[file_id]
 
-    def shown(self, path: str) -> IndexedFile:
+    def shown(self, path: str) -> ListedFile:
         """Return what clients see of an indexed path."""
-        return IndexedFile(_id(path), printable(path), self._audio(path) is not None)
+        return ListedFile(_id(path), printable(path), self._audio(path) is not None)
 
     def _audio(self, path: str) -> Path | None:
         """Return the file of an indexed path if clients may listen to it.
@@ -100,9 +101,11 @@ class Engine:
         Its stamp tells that `enclap index` added it, not a client under a name that happens to be a path, and that it
         is still the file that was indexed.
         """
-        known, file = self.ensemble.audio_index.stamps.get(path), Path(path)
-        shared = self._share_audio and known and file.is_absolute() and file.is_file()
-        return file if shared and stamp(file) == known else None
+        if not self._share_audio or (known := self.ensemble.audio_index.files.find(path)) is None:
+            return None
+        file = Path(path)
+        same = known.stamp and file.is_absolute() and file.is_file() and stamp(file) == known.stamp
+        return file if same else None
 
     def audio(self, file_id: str) -> Path:
         """Return the file to play for an id.
@@ -115,10 +118,17 @@ class Engine:
             raise UnknownFileError(f"the file {file_id} is not there to be heard")
         return file
 
-    def refuse_empty_index(self) -> None:
-        """Raise EmptyIndexError if there is nothing to search in."""
-        if not len(self.ensemble.audio_index):
+    def any_meets(self, where: Where | None) -> bool:
+        """Return whether indexed files meet conditions.
+
+        Raises:
+            EmptyIndexError: nothing is indexed.
+            InputError: durations are asked for and not known of any file.
+        """
+        files = self.ensemble.audio_index.files
+        if not len(files):
             raise EmptyIndexError("nothing is indexed; `enclap index BUNDLE FOLDER` adds files")
+        return where is None or bool(where.fits(files).any())
 
     def changed(self) -> None:
         """Write the index to the bundle after it changed."""
@@ -127,7 +137,7 @@ class Engine:
 
 
 def _id(path: str) -> str:
-    return blake2b(path.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+    return blake2b(path.encode(errors="surrogatepass"), digest_size=16).hexdigest()
 
 
 def load_members(ensemble: Ensemble) -> None:

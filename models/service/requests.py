@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from ..audio import AudioError
-from ..ensemble import Caption, Ensemble, Timeline
-from ..ensemble.bundle import Clip
-from .engine import Engine, FoundFile, IndexedFile, Sound
-from .pending import Match, Where, remove, retrieve, similar
+from ..ensemble import Caption, Ensemble, Match, Timeline, Where
+from ..ensemble.clip import Clip
+from .engine import Engine, FoundFile, ListedFile, Sound
 
 T = TypeVar("T")
 UPLOADS = "uploads"  # folder of the names that clients give; files that `enclap index` added have absolute paths
@@ -23,7 +22,7 @@ class IndexPage:
     """Some files of the index, in its order, and how many there are in all."""
 
     total: int
-    files: list[IndexedFile]
+    files: list[ListedFile]
 
 
 @dataclass(frozen=True)
@@ -144,8 +143,9 @@ class Retrieve(Request[list[FoundFile]]):
 
     def answer(self, engine: Engine) -> list[FoundFile]:
         with engine.indexed:
-            engine.refuse_empty_index()
-            matches = retrieve(engine.ensemble, self.query, self.top_k, self.exclude, self.where)
+            if not engine.any_meets(self.where):
+                return []
+            matches = engine.ensemble.retrieve(self.query, self.top_k, exclude=self.exclude, where=self.where)
             return _found(engine, matches)
 
 
@@ -159,8 +159,9 @@ class Similar(Request[list[FoundFile]]):
 
     def answer(self, engine: Engine) -> list[FoundFile]:
         with engine.indexed:
-            engine.refuse_empty_index()
-            return _found(engine, similar(engine.ensemble, self.sound.content, self.top_k, self.where))
+            if not engine.any_meets(self.where):
+                return []
+            return _found(engine, engine.ensemble.similar(self.sound.content, self.top_k, where=self.where))
 
 
 def _found(engine: Engine, matches: Sequence[Match]) -> list[FoundFile]:
@@ -183,19 +184,19 @@ class ListFiles(Request[IndexPage]):
 
     def answer(self, engine: Engine) -> IndexPage:
         with engine.indexed:
-            paths = engine.ensemble.audio_index.paths
-            shown = [engine.shown(path) for path in paths[self.offset : self.offset + self.limit]]
-            return IndexPage(len(paths), shown)
+            files = engine.ensemble.audio_index.files.present()
+            shown = [engine.shown(file.path) for file in files[self.offset : self.offset + self.limit]]
+            return IndexPage(len(files), shown)
 
 
 @dataclass(frozen=True)
-class AddFile(Request[IndexedFile]):
+class AddFile(Request[ListedFile]):
     """Add a sound to the index under a name; what has the name already is replaced."""
 
     sound: Sound
     name: str
 
-    def answer(self, engine: Engine) -> IndexedFile:
+    def answer(self, engine: Engine) -> ListedFile:
         path = f"{UPLOADS}/{self.name}"
         with engine.indexed:
             engine.ensemble.index([self.sound.content], [path])
@@ -215,7 +216,7 @@ class RemoveFile(Request[None]):
 
     def answer(self, engine: Engine) -> None:
         with engine.indexed:
-            remove(engine.ensemble, [engine.path(self.id)])
+            engine.ensemble.audio_index.remove([engine.path(self.id)])
             engine.changed()
 
 

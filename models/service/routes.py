@@ -13,7 +13,7 @@ from fastapi.security import HTTPBearer
 
 from ..ensemble import Timeline
 from .backend import Backend
-from .engine import IndexedFile
+from .engine import ListedFile
 from .metrics import Metrics
 from .problems import Problem, documented
 from .requests import (
@@ -122,7 +122,7 @@ async def list_files(
 
 
 @operations.post("/index", status_code=201, responses=documented(*UPLOAD), openapi_extra=BODY)
-async def add_file(ask: Ask, name: Name, sound: UploadedSound) -> IndexedFile:
+async def add_file(ask: Ask, name: Name, sound: UploadedSound) -> ListedFile:
     """Add a sound to the index, as `uploads/NAME`; what has this name already is replaced. The sound is not kept."""
     ask.refuse_read_only()
     return await ask.ask(AddFile(sound, name))

@@ -8,22 +8,24 @@ from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from .. import __version__
+from ..ensemble import Where
 from ..ensemble.manifest import BundleManifest
 from .engine import FoundFile
-from .pending import Where
 from .settings import ServiceSettings
 
 LONGEST_QUERY = 1000  # characters
 MOST = 1000  # files of one answer
 Seconds = Annotated[float | None, Field(ge=0, allow_inf_nan=False)]
 
+Text = Annotated[str | None, Field(max_length=LONGEST_QUERY, pattern=r"^[^\x00]*$")]
+
 
 class Filters(BaseModel):
     """Which indexed files a search is about; all, where nothing is said."""
 
     model_config = ConfigDict(extra="forbid")
-    name: str | None = Field(None, max_length=LONGEST_QUERY, description="of a file, with * and ?", examples=["rain*"])
-    folder: str | None = Field(None, max_length=LONGEST_QUERY, description="that a file is in, at any depth")
+    name: Text = Field(None, description="of a file, with * and ?", examples=["rain*"])
+    folder: Text = Field(None, description="that a file is in, at any depth")
     min_duration_s: Seconds = None
     max_duration_s: Seconds = None
 

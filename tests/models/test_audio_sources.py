@@ -126,7 +126,7 @@ def test_audio_without_a_path_is_indexed_by_name(ensemble: Ensemble, path: Path)
         with pytest.raises(InputError, match=message):
             ensemble.index(sources, names=names)  # type: ignore[arg-type]
     ensemble.index([path, path.read_bytes()], names=["a", "b"])
-    found = dict(ensemble.retrieve("a dog barks"))
+    found = {match.path: match.similarity for match in ensemble.retrieve("a dog barks")}
     assert found.keys() == {"a", "b"}
     assert found["a"] == pytest.approx(found["b"], abs=1e-6)
 

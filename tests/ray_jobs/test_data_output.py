@@ -13,6 +13,7 @@ import typer
 
 from models.commands import caption, retrieve
 from models.commands.audio_files import read_in_batches
+from models.commands.options import Searching
 from models.commands.output import print_data
 from models.ensemble.bundle import Ensemble
 from models.submission import one_line
@@ -50,12 +51,12 @@ def test_captions_and_their_paths(
 
 
 def test_retrieved_paths(smoke_run: Path, oddly_named: list[Path], capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    retrieve.run(smoke_run / "bundle", "rain", oddly_named, top_k=9)
+    retrieve.run(smoke_run / "bundle", "rain", Searching(oddly_named, top_k=9))
     ensemble = Ensemble.load(smoke_run / "bundle")
     ensemble.index(oddly_named)
     assert capfdbinary.readouterr().out == b"".join(
-        f"{rank:3d}  {similarity:8.3f}  ".encode() + os.fsencode(path) + b"\n"
-        for rank, (path, similarity) in enumerate(ensemble.retrieve("rain"), 1)
+        f"{rank:3d}  {match.similarity:8.3f}  ".encode() + os.fsencode(match.path) + b"\n"
+        for rank, match in enumerate(ensemble.retrieve("rain"), 1)
     )
 
 

@@ -237,8 +237,8 @@ for query in ("rain", "  "):
         raise AssertionError("nothing to search in, and no error")
 ensemble.index(paths); ensemble.index(paths[:1])
 found = ensemble.retrieve("a dog barks", top_k=10)
-assert sorted(path for path, _ in found) == sorted(paths)
-assert [s for _, s in found] == sorted((s for _, s in found), reverse=True)
+assert sorted(one.path for one in found) == sorted(paths)
+assert [one.similarity for one in found] == sorted((one.similarity for one in found), reverse=True)
 assert "ray" not in sys.modules, "the bundle needs Ray"
 print(json.dumps([c.text for c in together]))
 """

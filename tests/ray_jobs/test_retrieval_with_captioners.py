@@ -11,10 +11,11 @@ import pytest
 from corpora.table import CorpusTable, clip_frame
 from models.commands import index as index_job
 from models.commands import retrieve
+from models.commands.options import Searching
 from models.commands.retrieve import say_cost
 from models.ensemble import bundle
 from models.ensemble.bundle import Ensemble
-from models.ensemble.captioner_fusion import FusionWithCaptioners
+from models.ensemble.captioner_fusion import CODES, FusionWithCaptioners
 from models.ensemble.index import RECORD, AudioIndex
 from models.ensemble.manifest import MANIFEST
 from models.errors import InputError
@@ -104,7 +105,7 @@ def test_a_bundle_ranks_as_combine_reports(exported: Path, experiment: Experimen
     assert "captioners" not in ensemble.__dict__, "nothing is loaded before it is needed"
     np.testing.assert_array_equal(pessimistic_ranks(ensemble.similarity(queries), target), expected)
     for row, (query, clip) in enumerate(zip(queries, target, strict=True)):
-        ranked = [path for path, _ in ensemble.retrieve(query, CLIPS)]
+        ranked = [match.path for match in ensemble.retrieve(query, CLIPS)]
         assert ranked.index(members.features.clip_ids[clip]) == expected[row] - 1
     ensemble = Ensemble.load(exported, device="cpu", ask_captioners=False)
     np.testing.assert_array_equal(pessimistic_ranks(ensemble.similarity(queries), target), alone)
@@ -150,8 +151,9 @@ def test_files_are_not_added_without_captioners_to_an_index_that_keeps_what_they
     index(ensemble, experiment)
     folder = ensemble.save_index()
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (clip := tmp_path / "clip.wav").touch()
     with pytest.raises(InputError, match="--no-captioners would drop"):
-        index_job.run(exported, [tmp_path], captioners=False)
+        index_job.run(exported, [clip], index_job.Options(captioners=False))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -163,10 +165,10 @@ def test_retrieving_without_captioners_reads_nothing_of_them(
     ensemble.save_index()
     for name in CAPTIONERS:
         shutil.rmtree(exported / "members" / name)
-    retrieve.run(exported, "a dog", [], 3, captioners=False)
+    retrieve.run(exported, "a dog", Searching([], 3, captioners=False))
     assert len(capsys.readouterr().out.splitlines()) == 3
     with pytest.raises(FileNotFoundError, match=CAPTIONERS[0]):
-        retrieve.run(exported, "a dog", [], 3)
+        retrieve.run(exported, "a dog", Searching([], 3))
 
 
 @pytest.mark.parametrize("options", [[], ["--no-captioners"]])
@@ -198,13 +200,13 @@ def test_captioners_of_other_weights_and_lost_codes_are_refused(exported: Path, 
     with pytest.raises(CheckpointError, match=f"made with other weights of {CAPTIONERS[0]}; index the files again"):
         AudioIndex.load(folder, retrievers, captioners | {CAPTIONERS[0]: "other"})
     assert not AudioIndex.load(folder, retrievers).kept, "a bundle that does not weigh captioners"
-    (codes,) = folder.glob("*.npy")
+    codes = folder / json.loads((folder / RECORD).read_text())["columns"][CODES]["file"]
     whole = codes.read_bytes()
     codes.write_bytes(whole[:200])
     with pytest.raises(CheckpointError, match="damaged"):
         AudioIndex.load(folder, retrievers, captioners)
     codes.unlink()
-    with pytest.raises(CheckpointError, match=f"{codes.name} is not beside it"):
+    with pytest.raises(CheckpointError, match=f"{codes.name} is not there"):
         AudioIndex.load(folder, retrievers, captioners)
 
 

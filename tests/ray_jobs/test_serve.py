@@ -85,7 +85,7 @@ def test_it_answers_as_the_library_does(use: Use) -> None:
         answers = list(pool.map(use.caption, use.sounds))
     assert [one.json()["caption"]["text"] for one in answers] == expected
     found = use.post("/v1/retrieve", json={"query": "rain"}).json()["files"]
-    assert [one["name"] for one in found] == [one[0] for one in ensemble.retrieve("rain")]
+    assert [one["name"] for one in found] == [one.path for one in ensemble.retrieve("rain")]
     assert httpx2.get(f"http://{use.service.host}/ready").json() == {"status": "ready"}
 
 

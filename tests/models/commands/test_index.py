@@ -1,7 +1,9 @@
-"""What `enclap index` tells of the files that it adds."""
+"""`enclap index` brings an index up to date: what is new, changed, touched, moved or gone, and what it tells of it."""
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from models.commands import index
 from models.ensemble import Ensemble
 from models.ensemble.index import AudioIndex
 from models.errors import InputError
+from models.files import stamp
 from models.retriever.model import Retriever
 from models.retriever.optimal_transport import MahalanobisMetric
 from tests.small_bundle import write_bundle, write_sounds
@@ -44,17 +47,22 @@ class Indexed:
         mapped = {name: self.retrievers[name].under_metric(one) for name, one in embeddings.items()}
         self.audio_index = AudioIndex([str(n) for n in range(30)], mapped)
 
+        self.directory = Path("bundle")
+
     def save_index(self) -> str:
         return "index"
+
+    def make_lists(self) -> None:
+        """Return that none are needed."""
 
 
 def test_an_index_of_clips_that_are_all_but_alike_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a.wav").touch()
-    monkeypatch.setattr(Ensemble, "load", lambda *_, **__: Indexed())
-    monkeypatch.setattr(index, "read_in_batches", lambda *_, **__: [])
-    monkeypatch.setattr(index, "read_manifest", lambda _: None)
+    monkeypatch.setattr(index, "load_ensemble", lambda *_: Indexed())
+    monkeypatch.setattr(index, "add_files", lambda *_: [])
+    monkeypatch.setattr(index, "read_manifest", lambda _: SimpleNamespace(max_duration_s=10.0))
     index.run(tmp_path, [tmp_path])
     said = [line for line in capsys.readouterr().err.splitlines() if "alike" in line]
     assert len(said) == 1
@@ -82,3 +90,154 @@ def test_names_that_are_not_unicode_are_indexed_and_links_that_lead_nowhere_are_
     assert "link.wav: is a link that leads nowhere" in said
     assert "0 files to add, 1 are there already" in said
     assert Ensemble.load(bundle, device="cpu").audio_index.paths == [str(odd)]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "bundle")
+
+
+@pytest.fixture
+def sounds(tmp_path: Path) -> list[Path]:
+    return write_sounds(tmp_path / "sounds", 4)
+
+
+def loaded(bundle: Path) -> AudioIndex:
+    return Ensemble.load(bundle, device="cpu").audio_index
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the names of the files that are computed from then on."""
+    names: list[str] = []
+    whole = Ensemble.index_clips
+
+    def index_clips(ensemble: Ensemble, paths: list[Path], *rest: Any) -> None:
+        names.extend(Path(path).name for path in paths)
+        whole(ensemble, paths, *rest)
+
+    monkeypatch.setattr(Ensemble, "index_clips", index_clips)
+    return names
+
+
+def test_files_that_were_touched_or_moved_are_not_computed_again(
+    bundle: Path, sounds: list[Path], computed: list[str]
+) -> None:
+    folder = sounds[0].parent
+    index.run(bundle, [folder])
+    before = dict(zip(loaded(bundle).paths, loaded(bundle).embeddings["retriever"], strict=True))
+    os.utime(sounds[0], ns=(1, 1))
+    moved = folder / "deeper" / "moved.wav"
+    moved.parent.mkdir()
+    sounds[1].rename(moved)
+    sounds[2].write_bytes(sounds[3].read_bytes())
+    computed.clear()
+    index.run(bundle, [folder])
+    assert computed == [sounds[2].name], "its content is another one"
+    after = dict(zip(loaded(bundle).paths, loaded(bundle).embeddings["retriever"], strict=True))
+    assert {*after} == {*map(str, (sounds[0], moved, sounds[2], sounds[3]))}
+    np.testing.assert_array_equal(after[str(moved)], before[str(sounds[1])])
+    np.testing.assert_allclose(after[str(sounds[2])], before[str(sounds[3])], atol=1e-5)
+    computed.clear()
+    index.run(bundle, [folder])
+    assert computed == []
+
+
+def test_files_that_are_gone_are_removed_where_they_were_looked_for(
+    bundle: Path, sounds: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_sounds(tmp_path / "other", 1)
+    index.run(bundle, [sounds[0].parent, other[0]])
+    sounds[0].unlink()
+    other[0].unlink()
+    index.run(bundle, [sounds[0].parent])
+    assert loaded(bundle).paths == [*map(str, sounds[1:]), str(other[0])], "it was not looked for in its directory"
+    assert f"removed, as it is gone: {sounds[0]}" in capsys.readouterr().err
+    sounds[1].rename(sounds[1].with_name(".hidden.wav"))
+    sounds[1].symlink_to(".hidden.wav")
+    index.run(bundle, [sounds[0].parent])
+    assert len(loaded(bundle)) == 4, "what a link leads to is there"
+
+
+@pytest.mark.parametrize("left", ["nothing", "another file", "no directory"])
+def test_a_directory_that_lost_all_its_files_does_not_empty_the_index(
+    left: str, bundle: Path, sounds: list[Path], tmp_path: Path
+) -> None:
+    folder, beside = sounds[0].parent, write_sounds(tmp_path / "beside", 1)
+    index.run(bundle, [folder, *beside])
+    for sound in sounds:
+        sound.unlink()
+    if left == "another file":
+        write_sounds(folder / "new", 5)[4].rename(folder / "new.wav")
+        for sound in (folder / "new").iterdir():
+            sound.unlink()
+    if left == "no directory":
+        folder.rmdir()
+    paths = [folder] if left == "no directory" else [folder, beside[0].parent]
+    expected = "no such file or directory" if left == "no directory" else "all of the 4 files .* say --remove-gone"
+    with pytest.raises(InputError, match=expected):
+        index.run(bundle, paths)
+    assert len(loaded(bundle)) == 5, "nothing has changed"
+    index.run(bundle, paths, index.Options(remove_gone=True))
+    new = [str(folder / "new.wav")] if left == "another file" else []
+    assert loaded(bundle).paths == [str(beside[0]), *new]
+
+
+def test_windows_are_indexed_with_their_times_and_are_not_replaced_by_whole_files_unasked(
+    bundle: Path, sounds: list[Path], computed: list[str]
+) -> None:
+    every_half = index.Options(window_s=1.0, hop_s=0.5, batch_size=2)
+    index.run(bundle, sounds[:2], every_half)
+    windowed = loaded(bundle)
+    assert windowed.paths == [str(sounds[0]), str(sounds[1]), str(sounds[1])]
+    np.testing.assert_allclose(windowed.spans(windowed.rows), [(0, 1), (0, 1), (0.25, 1.25)])
+    np.testing.assert_allclose([file.duration_s for file in windowed.files.present()], [1, 1.25])
+    computed.clear()
+    index.run(bundle, sounds[:2], every_half)
+    assert computed == []
+    with pytest.raises(InputError, match=r"is indexed in windows; say --window 1 --hop 0\.5 to go on so"):
+        index.run(bundle, sounds)
+    index.run(bundle, sounds[:2], index.Options(window_s=1.0))
+    assert len(loaded(bundle)) == 3
+    assert computed == [sounds[0].name, sounds[1].name, sounds[1].name], "windows lie elsewhere"
+
+
+def test_a_run_that_was_interrupted_within_a_file_does_that_file_again(
+    bundle: Path, sounds: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = index.Options(window_s=0.5, hop_s=0.25, batch_size=2)
+    monkeypatch.setattr(index, "SAVE_S", -1.0)
+    whole, calls = Ensemble.index_clips, []
+
+    def index_clips(ensemble: Ensemble, *arguments: Any) -> None:
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        whole(ensemble, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ensemble, "index_clips", index_clips)
+        with pytest.raises(KeyboardInterrupt):
+            index.run(bundle, sounds, options)
+    half = loaded(bundle)
+    assert 3 < len(half) < 12
+    index.run(bundle, sounds, options)
+    index.run(bundle, sounds, options)
+    found = loaded(bundle)
+    starts = {path.name: [] for path in sounds}  # type: dict[str, list[float]]
+    for path, (start, _) in zip(found.paths, found.spans(found.rows), strict=True):
+        starts[Path(path).name].append(float(start))
+    assert all(one == sorted({*one}) for one in starts.values()), "no window is there twice"
+    assert [len(one) for one in starts.values()] == [3, 4, 5, 6]
+
+
+def test_durations_that_an_older_index_does_not_have_are_read(bundle: Path, sounds: list[Path]) -> None:
+    ensemble = Ensemble.load(bundle, device="cpu")
+    ensemble.index(sounds)
+    for path in sounds:
+        file = ensemble.audio_index.files.find(str(path))
+        assert file
+        file.stamp, file.duration_s = stamp(path), float("nan")
+    ensemble.save_index()
+    index.run(bundle, sounds)
+    np.testing.assert_allclose([file.duration_s for file in loaded(bundle).files.present()], [1, 1.25, 1.5, 1.75])

@@ -14,13 +14,13 @@ from safetensors.numpy import save_file
 from models.captioner.model import Captioner
 from models.codec.base import load_codec
 from models.ensemble import Ensemble, Reranking, RetrievalFusion, ScoredCandidate, bundle
-from models.ensemble.bundle import REFERENCES, QueryError, read_references
+from models.ensemble.bundle import REFERENCES, read_references
 from models.ensemble.candidate_table import CandidateError, CandidateTable
 from models.ensemble.captions import choose_captions
 from models.ensemble.index import AudioIndex
 from models.ensemble.manifest import MANIFEST, BundleManifest, read_manifest
 from models.ensemble.scores.base import Scorers
-from models.errors import InputError
+from models.errors import InputError, QueryError
 from models.files import CheckpointError
 from models.fluency.detector import FluencyDetector
 from models.generation.proposals import Proposals
@@ -131,7 +131,7 @@ def test_new_files_are_heard_as_prepared_ones(kind: str, tmp_path: Path, monkeyp
         soundfile.write(path, heard[-1], RATES[kind], subtype="PCM_16")
     ensemble.index(paths)
     wanted = retriever.similarity(retriever.text_embeddings(["a dog"]), retriever.audio_embeddings(heard))[0]
-    found = dict(ensemble.retrieve("a dog", top_k=3))
+    found = {match.path: match.similarity for match in ensemble.retrieve("a dog", top_k=3)}
     np.testing.assert_allclose([found[str(path)] for path in paths], wanted, atol=1e-5)
 
 

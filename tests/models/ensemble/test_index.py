@@ -1,14 +1,19 @@
-"""Searching a collection: exact by either way, kept on disk, refused where weights differ."""
+"""An index on the disk: what was saved is found again, additions are appended, and old formats are read."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from models.ensemble.index import AudioIndex
+from models.ensemble import index as index_module
+from models.ensemble.captioner_fusion import CODES
+from models.ensemble.index import RECORD, AudioIndex
+from models.ensemble.index_columns import ragged
 from models.files import CheckpointError
 
-WEIGHTS = {"a": 0.7, "b": 0.3}
 HASHES = {"a": "1", "b": "2"}
 
 
@@ -17,35 +22,13 @@ def embeddings(number: int, seed: int) -> dict[str, np.ndarray]:
     return {"a": rng.normal(size=(number, 8)).astype(np.float32), "b": rng.normal(size=(number, 5)).astype(np.float32)}
 
 
-@pytest.mark.parametrize(("number", "top_k"), [(3000, 10), (3000, 200), (70, 10), (5, 10)])
-def test_the_nearest_are_those_of_scoring_all(number: int, top_k: int) -> None:
-    collection = AudioIndex([str(row) for row in range(number)], embeddings(number, 0))
-    for seed in range(5):
-        texts = embeddings(1, 100 + seed)
-        similarities = collection.similarities(texts)
-        fused = sum(weight * similarities[name][0] for name, weight in WEIGHTS.items())
-        rows, sums = collection.nearest({name: one[0] for name, one in texts.items()}, WEIGHTS, top_k)
-        assert rows.tolist() == np.argsort(-fused, kind="stable")[:top_k].tolist()
-        np.testing.assert_allclose(sums, fused[rows], atol=1e-4)
+def rows_on_disk(directory: Path) -> int:
+    content = json.loads((directory / RECORD).read_text())
+    return int(content["numbers"]["rows"])
 
 
-def test_what_is_added_later_is_found() -> None:
-    first, second = embeddings(100, 0), embeddings(30, 1)
-    collection = AudioIndex([f"a{row}" for row in range(100)], first)
-    text = {name: rows[7] for name, rows in second.items()}
-    collection.nearest(text, WEIGHTS, 1)
-    collection.add([f"b{row}" for row in range(30)], second)
-    rows, _ = collection.nearest(text, WEIGHTS, 1)
-    assert collection.paths[rows[0]] == "b7"
-
-
-def test_lists_grow_where_retrievers_disagree() -> None:
-    """Each retriever's nearest hundred are the other's farthest; the best of the sum are in the middle of both."""
-    line = np.linspace(0, 1, 1001, dtype=np.float32)[:, None]
-    curved = {"a": line**2, "b": (1 - line) ** 2}
-    collection = AudioIndex([str(row) for row in range(1001)], curved)
-    rows, _ = collection.nearest({"a": np.zeros(1, np.float32), "b": np.zeros(1, np.float32)}, {"a": 1, "b": 1}, 3)
-    assert sorted(rows.tolist()) == [499, 500, 501]
+def sizes(directory: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in directory.iterdir()}
 
 
 def test_a_path_that_is_there_is_replaced() -> None:
@@ -61,44 +44,180 @@ def test_a_path_that_is_there_is_replaced() -> None:
     np.testing.assert_array_equal(twice.embeddings["b"], second["b"][1:])
 
 
+def test_windows_are_added_to_those_of_their_file_until_it_is_removed() -> None:
+    index = AudioIndex(["long", "other"], embeddings(2, 0))
+    index.remove(["long"])
+    for start in (0.0, 20.0):
+        spans = np.array([(start, start + 10), (start + 10, start + 20)])
+        index.add(["long", "long"], embeddings(2, int(start)), spans, [40.0, 40.0])
+    assert index.paths == ["other", "long", "long", "long", "long"]
+    np.testing.assert_array_equal(index.spans(index.rows)[1:, 0], [0, 10, 20, 30])
+    assert np.isnan(index.spans(index.rows)[0]).all()
+    assert (len(index.files), len(index)) == (2, 5)
+    index.add(["long"], embeddings(1, 9))
+    assert index.paths == ["other", "long"], "a whole file takes the place of its windows"
+
+
 def test_what_is_saved_is_loaded_for_the_same_weights_alone(tmp_path: Path) -> None:
-    AudioIndex(["ä, b.wav", "c.wav"], embeddings(2, 0)).save(tmp_path, HASHES)
+    AudioIndex(["ä, b.wav", "c\udcff.wav"], embeddings(2, 0)).save(tmp_path, HASHES)
     loaded = AudioIndex.load(tmp_path, HASHES)
-    assert loaded.paths == ["ä, b.wav", "c.wav"]
+    assert loaded.paths == ["ä, b.wav", "c\udcff.wav"]
     np.testing.assert_array_equal(loaded.embeddings["b"], embeddings(2, 0)["b"])
     assert not list(tmp_path.glob(".*"))
     with pytest.raises(CheckpointError, match="other weights of b"):
         AudioIndex.load(tmp_path, HASHES | {"b": "3"})
     with pytest.raises(CheckpointError, match="no such file"):
         AudioIndex.load(tmp_path / "elsewhere", HASHES)
-    AudioIndex(["c.wav"], embeddings(1, 0)).save(tmp_path / "other", HASHES)
-    (ours,), (others,) = (folder.glob("*.safetensors") for folder in (tmp_path, tmp_path / "other"))
-    others.replace(ours)
-    with pytest.raises(CheckpointError, match="2 paths"):
+
+
+@pytest.mark.parametrize("name", ["-0.rows", ".numbers", ".spans", ".parquet"])
+def test_files_that_are_lost_or_cut_are_named(name: str, tmp_path: Path) -> None:
+    AudioIndex(["a.wav", "b.wav"], embeddings(2, 0)).save(tmp_path, HASHES)
+    (file,) = tmp_path.glob(f"*{name}")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-3])
+    with pytest.raises(CheckpointError, match=f"{file.name}: damaged .*index the files again"):
         AudioIndex.load(tmp_path, HASHES)
-    ours.unlink()
-    with pytest.raises(CheckpointError, match=f"{ours.name} is not beside it"):
+    file.unlink()
+    with pytest.raises(CheckpointError, match=f"{file.name}.*index the files again"):
         AudioIndex.load(tmp_path, HASHES)
 
 
-def test_saved_again_it_replaces_the_old_and_a_kill_between_leaves_the_old(
+def test_additions_are_appended_and_what_a_killed_run_appended_is_overwritten(tmp_path: Path) -> None:
+    first, second, third = (embeddings(number, seed) for seed, number in enumerate((100, 3, 2)))
+    AudioIndex([f"{row}" for row in range(100)], first).save(tmp_path, HASHES)
+    inode = next(tmp_path.glob("*-0.rows")).stat().st_ino
+    with next(tmp_path.glob("*-0.rows")).open("ab") as file:
+        file.write(b"half of a row, and more than what is added next" * 10)
+    grown = AudioIndex.load(tmp_path, HASHES)
+    assert len(grown) == 100
+    reader = AudioIndex.load(tmp_path, HASHES)
+    grown.add(["x", "y", "z"], second)
+    np.testing.assert_array_equal(grown.embeddings["b"], np.concatenate([first["b"], second["b"]]))
+    grown.save(tmp_path, HASHES)
+    grown.add(["u", "x"], third)
+    grown.save(tmp_path, HASHES)
+    assert next(tmp_path.glob("*-0.rows")).stat().st_ino == inode, "no row was copied"
+    again = AudioIndex.load(tmp_path, HASHES)
+    assert again.paths == [*(f"{row}" for row in range(100)), "y", "z", "u", "x"]
+    expected = np.concatenate([first["a"], second["a"][1:], third["a"]])
+    for index in (grown, again):
+        np.testing.assert_array_equal(index.embeddings["a"], expected)
+    np.testing.assert_array_equal(reader.embeddings["a"], first["a"], "whoever read it before keeps what was read")
+    assert len({path.name for path in tmp_path.glob("*.parquet")}) == 1
+
+
+def test_rows_of_removed_files_are_dropped_once_they_are_the_most(tmp_path: Path) -> None:
+    kept = {CODES: ragged([np.full((row, 2), row, np.int16) for row in range(1, 11)])}
+    index = AudioIndex([f"{row}" for row in range(10)], embeddings(10, 0) | kept)
+    index.save(tmp_path, HASHES, {"c": "3"})
+    index.remove(["0", "5"])
+    index.save(tmp_path, HASHES, {"c": "3"})
+    assert (len(index), rows_on_disk(tmp_path)) == (8, 10)
+    index.remove(["1", "2", "3"])
+    index.save(tmp_path, HASHES, {"c": "3"})
+    assert rows_on_disk(tmp_path) == 5
+    for found in (index, AudioIndex.load(tmp_path, HASHES, {"c": "3"})):
+        assert found.paths == ["4", "6", "7", "8", "9"]
+        np.testing.assert_array_equal(found.embeddings["a"], embeddings(10, 0)["a"][[4, 6, 7, 8, 9]])
+        assert [codes.tolist() for codes in found.kept[CODES]] == [[[n, n]] * n for n in (5, 7, 8, 9, 10)]
+
+
+def test_two_that_save_one_after_the_other_do_not_mix_their_rows(tmp_path: Path) -> None:
+    AudioIndex(["a"], embeddings(1, 0)).save(tmp_path, HASHES)
+    one, other = AudioIndex.load(tmp_path, HASHES), AudioIndex.load(tmp_path, HASHES)
+    one.add(["b", "c"], embeddings(2, 1))
+    other.add(["d"], embeddings(1, 2))
+    one.save(tmp_path, HASHES)
+    reader = AudioIndex.load(tmp_path, HASHES)
+    other.save(tmp_path, HASHES)
+    np.testing.assert_array_equal(reader.embeddings["a"][1:], embeddings(2, 1)["a"])
+    assert AudioIndex.load(tmp_path, HASHES).paths == ["a", "d"]
+
+
+def test_a_kill_before_the_record_is_written_leaves_the_old_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    collection = AudioIndex(["a.wav"], embeddings(1, 0))
-    collection.stamps["a.wav"] = "1:2"
-    collection.save(tmp_path, HASHES)
+    index = AudioIndex(["a.wav"], embeddings(1, 0))
+    found = index.files.find("a.wav")
+    assert found
+    found.stamp, found.duration_s = "1:2", 3.5
+    index.save(tmp_path, HASHES)
 
     def killed(path: Path, content: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched:
-        patched.setattr("models.ensemble.index.write_json", killed)
-        with pytest.raises(KeyboardInterrupt):
-            AudioIndex(["b.wav", "c.wav"], embeddings(2, 0)).save(tmp_path, HASHES)
-    left = AudioIndex.load(tmp_path, HASHES)
-    assert (left.paths, left.stamps) == (["a.wav"], {"a.wav": "1:2"})
+    for grown in (AudioIndex(["b.wav", "c.wav"], embeddings(2, 0)), AudioIndex.load(tmp_path, HASHES)):
+        grown.add(["d.wav"], embeddings(1, 1))
+        with monkeypatch.context() as patched:
+            patched.setattr(index_module, "write_json", killed)
+            with pytest.raises(KeyboardInterrupt):
+                grown.save(tmp_path, HASHES)
+        left = AudioIndex.load(tmp_path, HASHES)
+        assert [(file.path, file.stamp, file.duration_s) for file in left.files.present()] == [("a.wav", "1:2", 3.5)]
+        np.testing.assert_array_equal(left.embeddings["a"], embeddings(1, 0)["a"])
     left.add(["b.wav"], embeddings(1, 1))
     left.save(tmp_path, HASHES)
-    assert len(list(tmp_path.glob("*.safetensors"))) == 1
-    again = AudioIndex.load(tmp_path, HASHES)
-    assert (again.paths, again.stamps) == (["a.wav", "b.wav"], {"a.wav": "1:2", "b.wav": ""})
+    assert len(list(tmp_path.glob("*-0.rows"))) == 1, "what killed runs left is removed"
+    assert AudioIndex.load(tmp_path, HASHES).paths == ["a.wav", "b.wav"]
+
+
+def test_large_indices_are_kept_at_half_the_precision_and_in_bounded_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_module, "LARGE", 50)
+    index = AudioIndex([f"{row}" for row in range(40)], embeddings(40, 0))
+    index.save(tmp_path, HASHES)
+    np.testing.assert_array_equal(AudioIndex.load(tmp_path, HASHES).embeddings["a"], embeddings(40, 0)["a"])
+    index.add([f"x{row}" for row in range(40)], embeddings(40, 1))
+    index.save(tmp_path, HASHES)
+    expected = np.concatenate([embeddings(40, seed)["a"] for seed in (0, 1)])
+    loaded = AudioIndex.load(tmp_path, HASHES)
+    np.testing.assert_array_equal(loaded.embeddings["a"], expected.astype(np.float16).astype(np.float32))
+    assert next(tmp_path.glob("*-0.rows")).stat().st_size == 80 * 8 * 2
+    texts = {name: rows[:3] for name, rows in embeddings(3, 5).items()}
+    some = loaded.similarities(texts, np.array([3, 70]))
+    for name, whole in loaded.similarities(texts).items():
+        np.testing.assert_allclose(some[name], whole[:, [3, 70]], atol=1e-5)
+    index.add(["huge"], {name: np.full_like(rows, 1e6) for name, rows in embeddings(1, 0).items()})
+    with pytest.raises(CheckpointError, match="not finite as float16"):
+        index.save(tmp_path, HASHES)
+
+
+def test_an_index_of_format_1_is_read_and_written_anew(tmp_path: Path) -> None:
+    rows = embeddings(2, 0)
+    frames = {"captioners/frames": np.array([1, 2]), "c/audio": rows["a"]}
+    save_file(rows | frames, tmp_path / "collection-0.safetensors")
+    codes = np.array([[1, 1], [2, 2], [3, 3]], np.int16)
+    np.save(tmp_path / "collection-0.npy", codes)
+    content = {
+        "format": 1,
+        "retrievers": HASHES,
+        "embeddings": "collection-0.safetensors",
+        "paths": ["a.wav", "b.wav"],
+        "stamps": ["1:2", ""],
+        "captioners": {"c": "3"},
+        "codes": "collection-0.npy",
+    }
+    (tmp_path / RECORD).write_text(json.dumps(content))
+    shutil.copytree(tmp_path, tmp_path / "copy")
+    converted = AudioIndex.load(tmp_path, HASHES, {"c": "3"})
+    converted.save(tmp_path, HASHES, {"c": "3"})
+    assert not [*tmp_path.glob("*.safetensors"), *tmp_path.glob("*.npy")]
+    for index in (converted, AudioIndex.load(tmp_path, HASHES, {"c": "3"})):
+        assert [(file.path, file.stamp) for file in index.files.present()] == [("a.wav", "1:2"), ("b.wav", "")]
+        np.testing.assert_array_equal(index.embeddings["b"], rows["b"])
+        np.testing.assert_array_equal(index.kept["c/audio"], rows["a"])
+        assert [one.tolist() for one in index.kept[CODES]] == [codes[:1].tolist(), codes[1:].tolist()]
+    assert AudioIndex.load(tmp_path / "copy", HASHES).left_unread
+    content["paths"] = ["a.wav"]
+    (tmp_path / "copy" / RECORD).write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="1 paths, but embeddings"):
+        AudioIndex.load(tmp_path / "copy", HASHES)
+    (tmp_path / "copy" / "collection-0.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"collection-0\.safetensors is not beside it"):
+        AudioIndex.load(tmp_path / "copy", HASHES)
+    content["format"] = 3
+    (tmp_path / "copy" / RECORD).write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="format 3, this version reads formats 1 and 2"):
+        AudioIndex.load(tmp_path / "copy", HASHES)

@@ -79,9 +79,9 @@ def test_a_timeline_of_windows(client: MakeClient, sounds: list[Path]) -> None:
 def test_searches_find_what_the_library_finds(client: MakeClient, indexed: Path, sounds: list[Path]) -> None:
     ensemble, service = Ensemble.load(indexed, "cpu"), service_of(client, indexed)
     by_text = service.post("/v1/retrieve", json={"query": "a dog barks", "top_k": 2}).json()["files"]
-    assert [one["name"] for one in by_text] == [one[0] for one in ensemble.retrieve("a dog barks", 2)]
+    assert [one["name"] for one in by_text] == [one.path for one in ensemble.retrieve("a dog barks", 2)]
     by_sound = service.post("/v1/similar?top_k=3", content=sounds[2].read_bytes(), headers=WAV).json()["files"]
-    assert [one["name"] for one in by_sound] == [one[0] for one in ensemble.similar(sounds[2], 3)]
+    assert [one["name"] for one in by_sound] == [one.path for one in ensemble.similar(sounds[2], 3)]
     assert by_sound[0]["name"] == str(sounds[2])
     (one,) = service.post("/v1/retrieve", json={"query": "rain", "name": "*-1.wav"}).json()["files"]
     assert one["name"] == str(sounds[1])

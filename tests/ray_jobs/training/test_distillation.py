@@ -12,6 +12,7 @@ import torch
 
 from models.captioner.model import Captioner
 from models.ensemble import bundle
+from models.ensemble.clip import Clip
 from models.retriever.model import Retriever
 from ray_jobs import export
 from ray_jobs.experiment.config import ConfigError, Experiment
@@ -340,8 +341,8 @@ def trained(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> Experime
     return experiment
 
 
-def clip_of(clips: Any, row: int) -> bundle.Clip:
-    return bundle.Clip(clips.codes[row], clips.log_mels[row], 1.0)
+def clip_of(clips: Any, row: int) -> Clip:
+    return Clip(clips.codes[row], clips.log_mels[row], 1.0)
 
 
 def test_a_student_retriever_retrieves_alone(trained: Experiment) -> None:

@@ -1,0 +1,181 @@
+"""Find the candidates of a query in a large index without comparing it with all rows, by faiss's inverted lists.
+
+Each retriever's rows are clustered (k-means), and kept by cluster in a compressed form (product quantisation: Jégou et
+al. 2011, "Product quantization for nearest neighbor search"). A query looks into its nearest clusters alone. How many
+is chosen when the lists are made, by the recall of exact search that they reach.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from ..files import CheckpointError, atomic_write, write_json
+from ..records import parse_record
+from .index import AGAIN, AudioIndex
+
+FORMAT = 1
+RECORD = "lists.json"
+DEPTH = 1000  # candidates of each retriever, which all retrievers then compare with the query
+TRAINED_ON = 64  # rows for each cluster
+MAX_CODE_BYTES = 128  # of a row and retriever
+SUBSPACE = 16  # dimensions at most that a byte stands for; where they cannot be divided so, each has a byte
+SAMPLE = 8192  # rows whose similarities stand for those of all where they are normalised
+UNLISTED = 20_000  # rows that were added since, which are all compared, before the lists are made again
+RETRAINED = 4  # growth from which on the clusters are sought anew
+
+
+class ListsRecord(BaseModel):
+    """lists.json: what the lists of an index hold, and how well they find it."""
+
+    model_config = ConfigDict(extra="forbid")
+    format: int
+    of: str  # the file of the rows' numbers, which is another one when rows have other numbers
+    rows: int  # those before are in the lists
+    trained_rows: int  # rows there were when the clusters were sought
+    probes: int  # clusters that are looked into
+    recall: float  # share of the 10 best of exact search that are found, mean over `queries`
+    queries: int
+    files: dict[str, str]  # by retriever
+
+
+class InvertedLists:
+    """The lists of an index's rows, by retriever."""
+
+    def __init__(self, record: ListsRecord, indices: Mapping[str, Any]) -> None:
+        self.record, self._indices = record, indices
+        self._sample: dict[str, np.ndarray] = {}
+
+    def candidates(
+        self, query: Mapping[str, np.ndarray], allowed: np.ndarray, depth: int = DEPTH, probes: int | None = None
+    ) -> np.ndarray:
+        """Return the numbers of the rows that may be nearest to a query, sorted: those not in the lists among them.
+
+        Args:
+            query: [D] by retriever.
+            allowed: of all rows, whether they may be returned, [rows].
+            depth: rows that are looked up for each retriever.
+            probes: clusters that are looked into; as many as the record says when left out.
+        """
+        found = [self.record.rows + np.flatnonzero(allowed[self.record.rows :])]
+        library: Any = faiss  # its types are those of C++, not of what it has for Python
+        selected = library.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+        search = library.SearchParametersIVF(nprobe=probes or self.record.probes, sel=selected)
+        for name, vector in query.items():
+            _, (rows,) = self._indices[name].search(np.ascontiguousarray(vector[None]), depth, params=search)
+            found.append(rows[rows >= 0])
+        return np.unique(np.concatenate(found))
+
+    def sample(self, index: AudioIndex) -> dict[str, np.ndarray]:
+        """Return embeddings [n, D] by retriever of a sample of the rows; it is taken once."""
+        if not self._sample:
+            rows = index.sample(SAMPLE)
+            self._sample = {name: index.vectors(name, rows) for name in index.retrievers()}
+        return self._sample
+
+    @property
+    def clusters(self) -> int:
+        """Return how many clusters each retriever has at most."""
+        return max(int(index.nlist) for index in self._indices.values())
+
+    def suffice(self, index: AudioIndex) -> bool:
+        """Return whether the lists need not be made again yet."""
+        return len(index.numbers) - self.record.rows <= UNLISTED
+
+    @classmethod
+    def make(cls, index: AudioIndex, directory: Path) -> InvertedLists:
+        """Make the lists of all rows of an index on the disk, or add rows to those that are there; not saved yet.
+
+        Memory holds a sample, and the compressed rows of one retriever.
+
+        Args:
+            directory: of the index.
+        """
+        before, rows, files = cls.load(directory, index), len(index.numbers), {}
+        if before and rows > RETRAINED * before.record.trained_rows:
+            before = None
+        stem = f"lists-{uuid.uuid4().hex[:12]}"
+        for at, name in enumerate(index.retrievers()):
+            if before:
+                made, start = faiss.read_index(str(directory / before.record.files[name])), before.record.rows
+            else:
+                made, start = _trained(index, name), 0
+            for block in index.blocks(name, start):
+                made.add(block)
+            files[name] = f"{stem}-{at}.faiss"
+            with atomic_write(directory / files[name]) as partial:
+                faiss.write_index(made, str(partial))
+            del made
+        record = ListsRecord(
+            format=FORMAT,
+            of=index.identity,
+            rows=rows,
+            trained_rows=before.record.trained_rows if before else rows,
+            probes=1,
+            recall=0.0,
+            queries=0,
+            files=files,
+        )
+        return cls(record, _read(record, directory))
+
+    def save(self, directory: Path, probes: int, recall: float, queries: int) -> None:
+        """Put the lists in use, and remove earlier ones.
+
+        Args:
+            probes, recall, queries: as of `ListsRecord`.
+        """
+        self.record = self.record.model_copy(update={"probes": probes, "recall": recall, "queries": queries})
+        write_json(directory / RECORD, self.record.model_dump())
+        for other in directory.glob("lists-*"):
+            if other.name not in self.record.files.values():
+                other.unlink()
+
+    @classmethod
+    def load(cls, directory: Path, index: AudioIndex) -> InvertedLists | None:
+        """Read the lists of an index, if it has some.
+
+        Raises:
+            CheckpointError: if they are damaged.
+        """
+        path = directory / RECORD
+        if not path.is_file():
+            return None
+        record = parse_record(ListsRecord, path.read_bytes(), path, f"remove it, and {AGAIN}", FORMAT)
+        if record.of != index.identity or record.rows > len(index.numbers) or {*record.files} != {*index.retrievers()}:
+            return None  # the index was written anew since
+        return cls(record, _read(record, directory))
+
+
+def _read(record: ListsRecord, directory: Path) -> dict[str, Any]:
+    """Return faiss's index of each retriever, whose lists stay on the disk."""
+    try:
+        flags = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
+        return {name: faiss.read_index(str(directory / file), flags) for name, file in record.files.items()}
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{directory}: {', '.join(record.files.values())}: missing or damaged; remove {RECORD}, and {AGAIN}"
+        ) from error
+
+
+def _trained(index: AudioIndex, name: str) -> Any:
+    """Return faiss's index with clusters for a retriever's rows, and none of these in it."""
+    number = len(index)
+    clusters = max(1, min(int(np.sqrt(number)), number // TRAINED_ON))
+    sample = index.vectors(name, index.sample(clusters * TRAINED_ON))
+    made = faiss.index_factory(sample.shape[1], f"IVF{clusters},{_compression(sample.shape[1])}")
+    if hasattr(made, "pq"):
+        made.pq.cp.max_points_per_centroid = TRAINED_ON  # a quarter of the default: trained in a quarter of the time
+    made.train(sample)
+    return made
+
+
+def _compression(width: int) -> str:
+    """Return how rows are compressed: several dimensions to a byte, or one where they are few or indivisible."""
+    size = max(size for size in range(1, MAX_CODE_BYTES + 1) if width % size == 0)
+    return f"PQ{size}" if size < width <= SUBSPACE * size else "SQ8"
