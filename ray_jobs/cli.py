@@ -20,8 +20,20 @@ from models.commands.cli import (
     make_app,
     retrieve,
     run_app,
+    serve_local,
     similar,
     verify,
+)
+from models.commands.options import (
+    LOCALHOST,
+    DType,
+    Host,
+    Int8,
+    Port,
+    ServiceLimits,
+    ShareAudio,
+    TokenFile,
+    WriteIndex,
 )
 
 if TYPE_CHECKING:
@@ -262,8 +274,35 @@ def train_codec(experiment: CodecFile, overrides: CodecOverrides = None) -> None
         _job("train_codec").run(loaded)
 
 
-for of_bundle in (caption, retrieve, similar, index, embed, verify):  # the same as of the inference library
+for of_bundle in (caption, retrieve, similar, index, embed, verify, serve_local):  # as of the inference library
     app.command()(of_bundle)
+
+
+@app.command()
+def serve(
+    bundle: Bundle,
+    replicas: Annotated[int, typer.Option(min=1, help="Copies of the ensemble that answer requests")] = 1,
+    gpus: Annotated[
+        float | None, typer.Option(min=0, help="Share of a GPU for each, by default 0.25 if there are")
+    ] = None,
+    host: Host = LOCALHOST,
+    port: Port = 8080,
+    token_file: TokenFile = None,
+    limit: ServiceLimits = None,
+    share_audio: ShareAudio = False,
+    write_index: WriteIndex = False,
+    dtype: DType = None,
+    int8: Int8 = False,
+) -> None:
+    """Serve a bundle over HTTP with Ray Serve, from several processes, with a page for browsers.
+
+    Example: [bold]enclap serve runs/demo/bundle --replicas 2[/bold]
+    """
+    from models.service.settings import read_settings
+
+    settings = read_settings(host, token_file, limit or [], share_audio, write_index)
+    job = _job("serve")
+    job.run(bundle, host, port, settings, job.Replicas(replicas, gpus, dtype, int8))
 
 
 @app.command()

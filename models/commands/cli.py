@@ -16,7 +16,25 @@ import typer
 
 from .. import __version__
 from ..errors import InputError
-from .options import BatchSize, Device, DType, Format, Hop, Int8, Loading, MatchFormat, Searching, Window
+from .options import (
+    LOCALHOST,
+    BatchSize,
+    Device,
+    DType,
+    Format,
+    Hop,
+    Host,
+    Int8,
+    Loading,
+    MatchFormat,
+    Port,
+    Searching,
+    ServiceLimits,
+    ShareAudio,
+    TokenFile,
+    Window,
+    WriteIndex,
+)
 
 
 def _unpacked(bundle: Path) -> Path:
@@ -311,3 +329,29 @@ def verify(
     from .verify import run
 
     run(bundle, self_test)
+
+
+@app.command()
+def serve_local(
+    bundle: Bundle,
+    host: Host = LOCALHOST,
+    port: Port = 8080,
+    token_file: TokenFile = None,
+    limit: ServiceLimits = None,
+    share_audio: ShareAudio = False,
+    write_index: WriteIndex = False,
+    device: Device = None,
+    dtype: DType = None,
+    int8: Int8 = False,
+) -> None:
+    """Serve a bundle over HTTP from this process, with a page for browsers.
+
+    Example: [bold]enclap serve-local runs/demo/bundle --share-audio[/bold]
+
+    Example: [bold]enclap serve-local runs/demo/bundle --host 0.0.0.0 --token-file token --limit max_requests=16[/bold]
+    """
+    from ..service.settings import read_settings
+    from .serve_local import run
+
+    settings = read_settings(host, token_file, limit or [], share_audio, write_index)
+    run(bundle, host, port, settings, Loading(device, dtype, int8))

@@ -35,6 +35,20 @@ Hop = Annotated[
     ),
 ]
 
+Host = Annotated[str, typer.Option(help="Where to listen; other hosts than this machine's own need a token")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0 for a free one")]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(dir_okay=False, help="A file with the token that clients must send; else ENCLAP_TOKEN holds it"),
+]
+ServiceLimits = Annotated[
+    list[str] | None,
+    typer.Option("--limit", metavar="NAME=VALUE", help="max_upload_mib, max_duration_s, max_requests, timeout_s, ..."),
+]
+ShareAudio = Annotated[bool, typer.Option("--share-audio", help="Let clients listen to the files of the index")]
+WriteIndex = Annotated[bool, typer.Option("--write-index", help="Let clients change the bundle's index")]
+LOCALHOST = "127.0.0.1"
+
 
 class Format(StrEnum):
     """How captions are written."""

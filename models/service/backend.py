@@ -1,0 +1,54 @@
+"""What the app asks for answers, and the one that answers in the app's own process."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Protocol, TypeVar
+
+from .engine import Engine
+from .lanes import Lane
+from .metrics import Metrics
+from .requests import Request, answer_all
+from .settings import ServiceSettings
+
+T = TypeVar("T")
+
+
+class Backend(Protocol):
+    """Answers requests; `LocalBackend` in this process, Ray Serve's in others."""
+
+    async def ask(self, request: Request[T]) -> T:
+        """Return the answer to a request.
+
+        Raises:
+            InputError: the request cannot be answered.
+        """
+
+    async def ready(self) -> bool:
+        """Return whether requests would be answered now."""
+
+    async def close(self) -> None:
+        """Answer what was asked, and end."""
+
+
+class LocalBackend:
+    """Answers by an engine on two threads: one hears sounds, in batches; the other answers all else meanwhile."""
+
+    def __init__(self, engine: Engine, settings: ServiceSettings, metrics: Metrics) -> None:
+        answer = partial(answer_all, engine)
+        self._hearing = Lane("hearing", answer, metrics, settings.batch_size, settings.batch_wait_s)
+        self._others = Lane("others", answer, metrics)
+
+    async def ask(self, request: Request[T]) -> T:
+        """Return the answer to a request; see `Backend`."""
+        answer: T = await (self._hearing if request.hears else self._others).ask(request)
+        return answer
+
+    async def ready(self) -> bool:
+        """Return that it is: its engine was loaded before."""
+        return True
+
+    async def close(self) -> None:
+        """Answer what was asked, and end the threads."""
+        await self._hearing.close()
+        await self._others.close()
