@@ -27,12 +27,14 @@ from models.commands.cli import (
 from models.commands.options import (
     LOCALHOST,
     DType,
+    Hop,
     Host,
     Int8,
     Port,
     ServiceLimits,
     ShareAudio,
     TokenFile,
+    Window,
     WriteIndex,
 )
 
@@ -65,6 +67,24 @@ CodecFile = Annotated[
 ]
 CodecOverrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Replace fields of the file: epochs=16 seed=1")
+]
+
+AnyBundle = Annotated[
+    str, typer.Argument(metavar="BUNDLE", help="The bundle's directory or URI, which all nodes see", show_default=False)
+]
+Sources = Annotated[
+    list[str], typer.Argument(help="Folders, files or URIs such as s3://bucket/sounds", show_default=False)
+]
+CollectionOutput = Annotated[
+    str, typer.Option("--output", help="A directory that all nodes see, or a URI", show_default=False)
+]
+WorkerCount = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Number of actors; as many as fit when left out")
+]
+WorkerCpus = Annotated[float, typer.Option("--cpus", min=0.01, help="CPU cores of an actor")]
+WorkerGpus = Annotated[
+    float | None,
+    typer.Option("--gpus", min=0, max=1, help="Share of a GPU of an actor; 0.25 where there are GPUs when left out"),
 ]
 
 
@@ -276,6 +296,56 @@ def train_codec(experiment: CodecFile, overrides: CodecOverrides = None) -> None
 
 for of_bundle in (caption, retrieve, similar, index, embed, verify, serve_local):  # as of the inference library
     app.command()(of_bundle)
+
+
+@app.command("caption-collection")
+def caption_collection(
+    bundle: AnyBundle,
+    sources: Sources,
+    output: CollectionOutput,
+    window: Window = None,
+    hop: Hop = None,
+    workers: WorkerCount = None,
+    cpus: WorkerCpus = 1.0,
+    gpus: WorkerGpus = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the sampling; the bundle's own when left out")] = None,
+) -> None:
+    """Caption all audio of folders and buckets on a cluster, into Parquet (Ray Data).
+
+    What is done is not done again, and files that cannot be read are listed in quarantine.csv.
+
+    Example: [bold]enclap caption-collection runs/demo/bundle /data/sounds --output captions[/bold]
+
+    Example: [bold]enclap caption-collection s3://b/bundle s3://b/sounds --output s3://b/captions --gpus 0.5[/bold]
+    """
+    _connect()
+    from ray_jobs.inference.batch import Collection, Workers
+
+    read = Collection(bundle, sources, output, Workers(workers, cpus, gpus), window, hop)
+    _job("caption_collection").run(read, seed)
+
+
+@app.command("index-collection")
+def index_collection(
+    bundle: AnyBundle,
+    sources: Sources,
+    output: CollectionOutput,
+    window: Window = None,
+    hop: Hop = None,
+    workers: WorkerCount = None,
+    cpus: WorkerCpus = 1.0,
+    gpus: WorkerGpus = None,
+) -> None:
+    """Embed all audio of folders and buckets on a cluster, into Parquet and into the bundle's index (Ray Data).
+
+    What is done is not done again, and files that cannot be read are listed in quarantine.csv.
+
+    Example: [bold]enclap index-collection runs/demo/bundle /data/sounds --output embeddings --window 10 --hop 5[/bold]
+    """
+    _connect()
+    from ray_jobs.inference.batch import Collection, Workers
+
+    _job("index_collection").run(Collection(bundle, sources, output, Workers(workers, cpus, gpus), window, hop))
 
 
 @app.command()

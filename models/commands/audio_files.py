@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from ..arguments import batched
@@ -47,14 +47,18 @@ def find_audio(paths: list[Path], may_be_gone: bool = False) -> list[Path]:
 
 def _audio_in(folder: Path) -> Iterator[Path]:
     for file in folder.rglob("*"):
-        # ._rain.wav, which macOS writes beside rain.wav, has its suffix and no sound.
-        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-        if file.suffix.lower() not in AUDIO_SUFFIXES or hidden or file.is_dir():
+        if not is_audio(file.relative_to(folder)) or file.is_dir():
             continue
         if file.exists():
             yield file
         else:
             say(f"left out: {file}: is a link that leads nowhere", style="yellow")
+
+
+def is_audio(inner: PurePath) -> bool:
+    """Return whether a path in a folder is called as audio is, and neither it nor a folder on the way is hidden."""
+    # ._rain.wav, which macOS writes beside rain.wav, has its suffix and no sound.
+    return inner.suffix.lower() in AUDIO_SUFFIXES and not any(part.startswith(".") for part in inner.parts)
 
 
 class PartlyHeard:

@@ -88,12 +88,15 @@ def _of_texts(ensemble: Ensemble, captions: list[str]) -> Iterator[pa.Table]:
 
 
 def _table(columns: Mapping[str, list[Any]], embeddings: Mapping[str, np.ndarray]) -> pa.Table:
-    """Return rows with embeddings [rows, D] by retriever."""
-    vectors = {
+    return pa.table({**columns, **embedding_columns(embeddings)})
+
+
+def embedding_columns(embeddings: Mapping[str, np.ndarray]) -> dict[str, pa.Array]:
+    """Return embeddings [rows, D] by retriever as columns of lists of float32."""
+    return {
         name: pa.FixedSizeListArray.from_arrays(pa.array(rows.astype(np.float32).ravel()), rows.shape[1])
         for name, rows in embeddings.items()
     }
-    return pa.table({**columns, **vectors})
 
 
 def _write(output: Path, tables: Iterator[pa.Table]) -> int:

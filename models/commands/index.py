@@ -6,6 +6,8 @@ Example: enclap index runs/demo/bundle field_recordings/
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,20 +75,32 @@ def run(bundle: Path, paths: list[Path], options: Options = Options()) -> None:
     windowing = Windowing.of(options.window_s, options.hop_s, read_manifest(bundle).max_duration_s)
     files = [path.resolve() for path in find_audio(paths, may_be_gone=options.remove_gone)]
     directories = [path.resolve() for path in paths if not path.is_file()]
-    lock = FileLock(bundle / LOCK)
+    with index_lock(bundle):
+        ensemble = _load(bundle, options)
+        table = ensemble.audio_index.files
+        changes = compare(table, files, directories, spell_windows(windowing))
+        if not options.remove_gone:
+            refuse_lost_directories(table, changes, directories)
+        if windowing is None:
+            _refuse_windows(table, changes, bundle)
+        _apply(ensemble, changes)
+        _add(ensemble, changes, Reading(options.batch_size, windowing, before=changes.there))
+        finish_index(ensemble)
+
+
+@contextmanager
+def index_lock(bundle: Path) -> Iterator[None]:
+    """Let no other process change the index of a bundle during the block.
+
+    Raises:
+        InputError: if one does.
+    """
     try:
-        with lock.acquire(timeout=0):
-            ensemble = _load(bundle, options)
-            table = ensemble.audio_index.files
-            changes = compare(table, files, directories, _windows(windowing))
-            if not options.remove_gone:
-                refuse_lost_directories(table, changes, directories)
-            if windowing is None:
-                _refuse_windows(table, changes, bundle)
-            _apply(ensemble, changes)
-            _add(ensemble, changes, Reading(options.batch_size, windowing, before=changes.there))
+        held = FileLock(bundle / LOCK).acquire(timeout=0)
     except Timeout as error:
         raise InputError(f"{bundle}: another `enclap index` is adding files to it; wait for it, or stop it") from error
+    with held:
+        yield
 
 
 def _load(bundle: Path, options: Options) -> Ensemble:
@@ -111,7 +125,8 @@ def _refuse_windows(table: FileTable, changes: Changes, bundle: Path) -> None:
             )
 
 
-def _windows(windowing: Windowing | None) -> str:
+def spell_windows(windowing: Windowing | None) -> str:
+    """Return windows as `IndexedFile.windows` has them."""
     return f"{windowing.window_s:g}/{windowing.hop_s:g}" if windowing else ""
 
 
@@ -134,16 +149,21 @@ def _apply(ensemble: Ensemble, changes: Changes) -> None:
 
 
 def _add(ensemble: Ensemble, changes: Changes, reading: Reading) -> None:
-    """Add the files that are to be read, and write the index."""
+    """Add the files that are to be read, and write the index now and then."""
     saved, rows = time.monotonic(), len(ensemble.audio_index)
     for added in add_files(ensemble, [*changes.to_read], reading) if changes.to_read else ():
         for path in added:
             file = ensemble.audio_index.files.find(str(path))
             assert file is not None
-            file.stamp, file.sha256, file.windows = changes.to_read[path], sha256_of(path), _windows(reading.windowing)
+            file.stamp, file.sha256 = changes.to_read[path], sha256_of(path)
+            file.windows = spell_windows(reading.windowing)
         if time.monotonic() - saved > SAVE_S or len(ensemble.audio_index) - rows > SAVE_ROWS:
             ensemble.save_index()
             saved, rows = time.monotonic(), len(ensemble.audio_index)
+
+
+def finish_index(ensemble: Ensemble) -> None:
+    """Write the index, make what a large one is searched by, and say what it holds."""
     directory, files, rows = ensemble.save_index(), len(ensemble.audio_index.files), len(ensemble.audio_index)
     windows = f", {rows} windows" if rows != files else ""
     say(f"index: {files} files{windows} in {directory}")

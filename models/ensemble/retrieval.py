@@ -115,7 +115,7 @@ class Retrieval(ABC):
             durations_s: of the whole files; those of the clips when left out.
         """
         durations_s = [clip.duration_s for clip in clips] if durations_s is None else durations_s
-        self.audio_index.add([str(path) for path in paths], self._rows(clips), spans, durations_s)
+        self.audio_index.add([str(path) for path in paths], self.index_rows(clips), spans, durations_s)
 
     def _index_windows(self, name: str, recording: Recording, windowing: Windowing) -> None:
         """Index the windows of a recording in place of what is indexed under its name; none if it cannot be read."""
@@ -130,7 +130,7 @@ class Retrieval(ABC):
             self.audio_index.remove([name])
             raise
 
-    def _rows(self, clips: Sequence[Clip]) -> dict[str, np.ndarray]:
+    def index_rows(self, clips: Sequence[Clip]) -> dict[str, np.ndarray]:
         """Return what an index keeps of clips, by name."""
         embeddings = self._audio_embeddings(clips)
         rows = {name: retriever.under_metric(embeddings[name]) for name, retriever in self.retrievers.items()}

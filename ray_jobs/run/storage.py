@@ -65,7 +65,7 @@ def working_copy(storage_path: str, name: str) -> Path:
     quoted = quote(storage_path, safe="")
     if len(quoted) > NAME_BYTES:
         raise ConfigError(f"storage_path: found {len(quoted)} characters when quoted, expected at most {NAME_BYTES}")
-    _open(storage_path)
+    open_uri(storage_path)
     return _cache() / quoted / name
 
 
@@ -76,6 +76,11 @@ def locate(run: str) -> tuple[str, str]:
     base, question_mark, query = run.partition("?")
     storage_path, _, name = base.rstrip("/").rpartition("/")
     return f"{storage_path}{question_mark}{query}", name
+
+
+def local_path(place: str) -> Path:
+    """Return where a directory's files are on this node, given its path or URI."""
+    return working_copy(*locate(place))
 
 
 def uri(path: Path) -> str:
@@ -103,6 +108,22 @@ def for_ray(path: Path) -> dict[str, Any]:
 def is_remote(path: Path) -> bool:
     """Return whether the path is in a working copy."""
     return _parts(path) is not None
+
+
+@lru_cache
+def open_uri(storage_path: str) -> tuple[fs.FileSystem, str]:
+    """Return a URI's file system, and the path in it.
+
+    Raises:
+        ConfigError: if pyarrow knows no store for the URI.
+    """
+    try:
+        store, base = fs.FileSystem.from_uri(storage_path)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ConfigError(f"storage_path: found {storage_path!r}, expected a directory or a URI: {error}") from error
+    if isinstance(store, fs.S3FileSystem):
+        store = _patient_s3(store.__reduce__()[1][0])
+    return store, base
 
 
 # --- reading -------------------------------------------------------------------------------------------------------
@@ -320,19 +341,8 @@ def _remote(path: Path) -> tuple[fs.FileSystem, str] | None:
     parts = _parts(path)
     if parts is None:
         return None
-    store, base = _open(parts[0])
+    store, base = open_uri(parts[0])
     return store, str(PurePosixPath(base, parts[1]))
-
-
-@lru_cache
-def _open(storage_path: str) -> tuple[fs.FileSystem, str]:
-    try:
-        store, base = fs.FileSystem.from_uri(storage_path)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise ConfigError(f"storage_path: found {storage_path!r}, expected a directory or a URI: {error}") from error
-    if isinstance(store, fs.S3FileSystem):
-        store = _patient_s3(store.__reduce__()[1][0])
-    return store, base
 
 
 def _refuse_secrets(storage_path: str) -> None:

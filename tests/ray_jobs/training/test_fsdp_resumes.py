@@ -1,27 +1,24 @@
 """Two workers of Ray Train with half of a captioner each: one is killed, and training ends as if it had not been."""
 
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pandas as pd
 import pytest
 import ray
 import yaml
-from safetensors.numpy import load_file
 
 from models.retriever.model import Retriever
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.features.embeddings import write_embeddings
 from ray_jobs.features.files import write_shard
-from ray_jobs.results.member import SPEED, MemberMetrics
+from ray_jobs.results.member import MemberMetrics
 from ray_jobs.run.directory import RunDirectory
-from ray_jobs.training.job import TrainingRequest
 from ray_jobs.training.member_job import MemberJob
-from ray_jobs.training.trainer import make_trainer, work
+
+from .killed_worker import RESOURCES, assert_trained_alike, train
 
 CAPTIONER, RETRIEVER = "captioner", "retriever"
 STEPS = 4  # an epoch
@@ -41,6 +38,8 @@ def local_ray() -> Iterator[None]:
 class Embedder:
     """Stands in for a trained retriever: 8 numbers of each clip."""
 
+    waveform_rate = None
+
     def audio_embeddings(self, log_mels: list[np.ndarray]) -> np.ndarray:
         return np.stack([np.full(8, float(mel.mean()), np.float32) for mel in log_mels])
 
@@ -48,9 +47,8 @@ class Embedder:
 def captioner_job(folder: Path) -> MemberJob:
     """The training, with all that it reads."""
     training = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-3, "parallel": "fsdp"}
-    resources = {"workers": 2, "retries": 1, "checkpoint_steps": 2, "hang_timeout_s": 300}
     captioner = {"kind": "captioner", "audio_embedding": RETRIEVER, "language_model": "random:bart", "sizes": SIZES,
-                 "tokenizer": "wordpiece", "vocab_size": 120, "training": training, "resources": resources}  # fmt: skip
+                 "tokenizer": "wordpiece", "vocab_size": 120, "training": training, "resources": RESOURCES}  # fmt: skip
     retriever = {"kind": "retriever", "training": {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3}}
     corpus = {"kind": "folder", "root": str(folder / "audio"), "splits": ["train", "validation", "test"]}
     raw = {"name": "small", "storage_path": str(folder), "corpora": {"sounds": corpus}, "target_corpus": "sounds",
@@ -82,38 +80,11 @@ def captioner_job(folder: Path) -> MemberJob:
     return MemberJob.of(experiment, directory, CAPTIONER)
 
 
-def work_until_killed(request: TrainingRequest) -> None:
-    """Train in a worker, of which the second is killed once: a step after a checkpoint within the second epoch."""
-    from ray_jobs.training.loop import TrainingState
-
-    step, killed = TrainingState._step, request.job.output.parent / "killed"
-
-    def deadly(self: TrainingState, batches: list[Any]) -> None:
-        assert self.shards
-        step(self, batches)
-        if (self.rank, self.epoch, self.step) == (1, 1, 2) and not killed.exists():
-            killed.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    TrainingState._step = deadly  # type: ignore[method-assign]
-    work(request)
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_a_sharded_training_that_lost_a_worker_ends_with_the_same_weights(tmp_path: Path) -> None:
-    trained = []
-    for name, worker in (("calm", work), ("wild", work_until_killed)):
-        job = captioner_job(tmp_path / name)
-        make_trainer(
-            TrainingRequest(job, commit="", progress=None), tmp_path / name / "checkpoints", worker=worker
-        ).fit()
-        assert (job.output.parent / "killed").exists() == (name == "wild")
-        history = pd.read_parquet(job.output / "history.parquet").drop(columns=list(SPEED))
-        trained.append((load_file(job.output / "model.safetensors"), history))
-    (weights, history), (weights_again, history_again) = trained
-    assert history["train_loss"].is_monotonic_decreasing
-    pd.testing.assert_frame_equal(history, history_again, check_exact=True)
-    assert weights.keys() == weights_again.keys()
-    for name, value in weights.items():
-        np.testing.assert_array_equal(weights_again[name], value, err_msg=name)
+    calm, wild = (captioner_job(tmp_path / name) for name in ("calm", "wild"))
+    train(calm, tmp_path / "calm" / "checkpoints", kill=False)
+    train(wild, tmp_path / "wild" / "checkpoints", kill=True)
+    assert pd.read_parquet(calm.output / "history.parquet")["train_loss"].is_monotonic_decreasing
+    assert_trained_alike(calm, wild)

@@ -1,0 +1,203 @@
+"""Compute rows of a large collection with Ray Data: actors that hold the ensemble, a part of the files at a time."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+
+from models.arguments import batched
+from models.audio import AudioError
+from models.audio_sources import Recording
+from models.console import count, progress_bar, say
+from models.ensemble.bundle import Ensemble
+from models.ensemble.checksums import read_sums
+from models.ensemble.clip import Clip
+from models.ensemble.manifest import read_manifest
+from models.files import CheckpointError
+from models.fingerprint import fingerprint
+from models.long_audio import Windowing, cut
+from ray_jobs.inference.collection import Output, Part, find_files, plan_parts, recording_of
+from ray_jobs.run import storage
+from ray_jobs.run.lock import only_writer
+from ray_jobs.run.session import gpu_share, reserved_device
+
+PART = 64  # files: the unit of writing and of what an interruption costs
+BATCH = 16  # files whose features are held, and computed together
+
+Rows = Callable[[Ensemble, Sequence[Clip]], pa.Table]
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The actors that share a collection, and what each of them takes."""
+
+    number: int | None = None  # as many as fit, if none
+    cpus: float = 1
+    gpus: float | None = None  # if none, a share of 0.25 where there are GPUs
+
+    def fit(self) -> int:
+        """Return the number of actors."""
+        cluster, gpus = ray.cluster_resources(), gpu_share(self.gpus)
+        fit = cluster["GPU"] / gpus if gpus else cluster.get("CPU", 1) / self.cpus
+        return self.number or max(1, int(fit))
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What a job reads and writes: directories that all nodes see, or URIs of a store."""
+
+    bundle: str
+    sources: Sequence[str]
+    output: str
+    workers: Workers = Workers()
+    window_s: float | None = None
+    hop_s: float | None = None
+
+    def windowing(self) -> Windowing | None:
+        """Return how files are cut into windows, if they are; raise InputError if they cannot be cut so."""
+        return Windowing.of(self.window_s, self.hop_s, read_manifest(self.local_bundle()).max_duration_s)
+
+    def local_bundle(self) -> Path:
+        """Return the bundle on this node; raise CheckpointError if there is none."""
+        try:
+            return storage.pull(storage.local_path(self.bundle))
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{error}; expected a bundle made by `enclap export`") from error
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is computed of each file of a collection, or of each window of it."""
+
+    name: str  # the command
+    rows: Rows  # of clips, one each
+    captioning: bool  # whether captioners hear the files, and not retrievers alone
+    seed: int | None = None
+
+    def record(self, collection: Collection) -> dict[str, Any]:
+        """Return what makes an output."""
+        windowing, bundle = collection.windowing(), fingerprint(read_sums(collection.local_bundle()))
+        return {"job": self.name, "bundle": bundle, "windows": windowing and asdict(windowing), "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class _Sound:
+    """A file, or a window of it."""
+
+    file: tuple[str, str]  # path and stamp
+    recording: Recording
+    duration_s: float  # of the whole file
+    span: tuple[float, float] = (nan, nan)  # of a window, in seconds
+
+
+class PartMaker:
+    """An actor: reads a part of the files, computes their rows and writes them."""
+
+    def __init__(self, job: Job, collection: Collection) -> None:
+        bundle = collection.local_bundle()
+        self.ensemble = Ensemble.load(bundle, str(reserved_device()), ask_captioners=job.captioning)
+        self.job, self.sources, self.output = job, collection.sources, Output(collection.output)
+        self.windowing = collection.windowing()
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Make `row["part"]` (JSON); return the number of `files`, and when it began and ended."""
+        began, part = time.time(), Part(**json.loads(row["part"]))
+        reasons: dict[tuple[str, str], str] = {}
+        results = [
+            self._table(sounds, clips)
+            for some in batched(self._sounds(part, reasons), BATCH)
+            for sounds, clips in self._read(some, reasons)
+        ]
+        rows = [{"path": path, "stamp": stamp, "reason": reason} for (path, stamp), reason in reasons.items()]
+        self.output.write(part, results, rows)
+        return {"files": len(part.files), "began": began, "ended": time.time()}
+
+    def _sounds(self, part: Part, reasons: dict[tuple[str, str], str]) -> Iterator[_Sound]:
+        """Yield what is to be read; the reason against a file that ends badly comes after its windows."""
+        for path, stamp in part.files:
+            file, until_s = (path, stamp), 0.0
+            try:
+                recording = recording_of(path, self.sources)
+                duration_s = recording.duration_s()
+                if self.windowing is None:
+                    yield _Sound(file, recording, duration_s)
+                    continue
+                for window in cut(recording, self.windowing):
+                    until_s = window.end_s
+                    yield _Sound(file, window.recording, duration_s, (window.start_s, until_s))
+            except (AudioError, OSError) as error:
+                reasons[file] = f"from {until_s:.1f} s on: {error}" if until_s else str(error)
+
+    def _read(
+        self, sounds: list[_Sound], reasons: dict[tuple[str, str], str]
+    ) -> Iterator[tuple[list[_Sound], list[Clip]]]:
+        """Yield what can be read: all together, or one by one where a sound cannot be."""
+        try:
+            yield sounds, self.ensemble.read([one.recording for one in sounds], codes=self.job.captioning)
+        except AudioError as error:
+            if len(sounds) == 1:
+                reasons[sounds[0].file] = str(error)
+                return
+            for one in sounds:
+                yield from self._read([one], reasons)
+
+    def _table(self, sounds: list[_Sound], clips: list[Clip]) -> pa.Table:
+        """Return the rows of some sounds, with what tells which they are of."""
+        paths, stamps = zip(*(one.file for one in sounds), strict=True)
+        columns: dict[str, Any] = {"path": paths, "stamp": stamps, "duration_s": [one.duration_s for one in sounds]}
+        if self.windowing:
+            columns["start_s"], columns["end_s"] = zip(*(one.span for one in sounds), strict=True)
+        computed = self.job.rows(self.ensemble, clips)
+        return pa.table({**columns, **dict(zip(computed.column_names, computed.columns, strict=True))})
+
+
+def compute(job: Job, collection: Collection) -> Output:
+    """Compute the rows of all files that have none yet, and write them.
+
+    Raises:
+        AudioError: a source does not exist, there is no audio, or no file could be read.
+        CheckpointError: the bundle cannot be loaded.
+        InputError: the output was made with another bundle or by another job, or another process writes it.
+    """
+    record, where = job.record(collection), collection.output
+    files, output = find_files(collection.sources), Output(where)
+    with only_writer(output.root):
+        output.begin(record)
+        output.drop_changed(files)
+        parts = plan_parts(files, output.done(), PART)
+        todo = sum(len(part.files) for part in parts)
+        say(f"{job.name}: {count(todo, 'file')} to do, {len(files) - todo} done already")
+        with progress_bar(todo, "files", job.name) as bar:
+            for made in make_parts(parts, job, collection):
+                bar.update(made["files"])
+        left_out = output.write_quarantine()
+    if left_out:
+        say(f"{job.name}: {count(left_out, 'file')} could not be read; {where}/quarantine.csv says why", style="yellow")
+    if left_out >= len(files):
+        raise AudioError(f"none of {len(files)} files could be read; {where}/quarantine.csv says why")
+    return output
+
+
+def make_parts(parts: list[Part], job: Job, collection: Collection) -> Iterator[dict[str, Any]]:
+    """Make parts in actors; yield what `PartMaker` returns of each."""
+    if not parts:
+        return
+    workers = collection.workers
+    rows = ray.data.from_items([{"part": part.to_json()} for part in parts], override_num_blocks=len(parts))
+    made = rows.map(
+        PartMaker,
+        fn_constructor_args=(job, collection),
+        num_cpus=workers.cpus,
+        num_gpus=gpu_share(workers.gpus),
+        compute=ray.data.ActorPoolStrategy(size=min(workers.fit(), len(parts))),
+    )
+    yield from made.iter_rows()
