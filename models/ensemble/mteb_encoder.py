@@ -1,8 +1,6 @@
-"""The retrievers of an ensemble for `mteb.evaluate`, the benchmark of embeddings, which has to be installed.
+"""The retrievers of an ensemble for mteb, the benchmark of embeddings, which has to be installed.
 
-import mteb
-from enclap.ensemble.mteb_encoder import MtebEncoder
-mteb.evaluate(MtebEncoder("BUNDLE"), mteb.get_tasks(tasks=["ClothoT2ARetrieval"]))
+Example: mteb.evaluate(MtebEncoder("BUNDLE"), mteb.get_tasks(tasks=["ClothoT2ARetrieval"]))
 """
 
 from __future__ import annotations

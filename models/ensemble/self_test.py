@@ -81,24 +81,30 @@ def run_self_test(bundle: Path) -> str:
         return "has no self-test: it was exported by an earlier version"
     expected = parse_record(Expected, path.read_bytes(), path, "copy or export the bundle again", FORMAT)
     ensemble = Ensemble.load(bundle, ask_captioners=False)
-    found, differing, most = member_scores(ensemble, expected.texts), [], 0.0
-    for name, wanted in expected.scores.items():
-        away = np.abs(np.subtract(found.get(name, np.nan), wanted))
-        most = max(most, float(away.max()))
-        if not (away <= TOLERANCE * (1 + np.abs(wanted))).all():
-            text = int(np.nan_to_num(away, nan=np.inf).argmax())
-            value = f"{found[name][text]:.4f}" if name in found else "nothing"
-            differing.append(f"{name}: {value} for {expected.texts[text]!r}, expected {wanted[text]:.4f}")
-    if differing:
+    found = member_scores(ensemble, expected.texts)
+    if differing := _differences(expected, found):
         listed = "\n  ".join(differing)
         raise SelfTestError(
             f"{bundle}: on this machine ({ensemble.device}) members give the bundle's own clip other scores than when "
             f"it was exported; compare the versions of libraries with `provenance.packages` of bundle.json\n  {listed}"
         )
+    most = max(float(np.abs(np.subtract(found[name], wanted)).max()) for name, wanted in expected.scores.items())
     caption = _caption(ensemble)
     same = "the same caption" if caption == expected.caption else f"the caption {caption!r}, not {expected.caption!r}"
     said = f" and {same}" if expected.caption is not None else ""
     return f"gives its own clip the scores that it had when it was exported (to {most:.1g}){said}"
+
+
+def _differences(expected: Expected, found: dict[str, list[float]]) -> list[str]:
+    """Describe for each member with a score beyond `TOLERANCE` the one that is farthest away."""
+    differing = []
+    for name, wanted in expected.scores.items():
+        away = np.abs(np.subtract(found[name], wanted)) / (1 + np.abs(wanted))
+        text = int(away.argmax())
+        if not away[text] <= TOLERANCE:  # nor where it is NaN, which argmax finds
+            text_said = expected.texts[text]
+            differing.append(f"{name}: {found[name][text]:.4f} for {text_said!r}, expected {wanted[text]:.4f}")
+    return differing
 
 
 def member_scores(ensemble: Ensemble, texts: list[str]) -> dict[str, list[float]]:

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,6 +166,22 @@ def test_links_compressed_files_and_twins_are_refused(archive: Path) -> None:
         for use in (verify, unpacked):
             with pytest.raises(InputError, match=rf"'{info.filename}' is .*{told}"):
                 use(archive)
+
+
+def test_files_that_overlap_are_refused(archive: Path) -> None:
+    content = bytes(10_000)
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("b", content)
+    inner = archive.read_bytes()[: 30 + 1 + len(content)]  # its header, its name and itself
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr(FILES, b"{}")
+        file.writestr("a", inner)
+        hidden = zipfile.ZipInfo("b")
+        hidden.header_offset, hidden.CRC = file.getinfo("a").header_offset + 31, zlib.crc32(content)
+        hidden.file_size = hidden.compress_size = len(content)
+        file.filelist.append(hidden)
+    with pytest.raises(InputError, match="its files overlap"):
+        unpacked(archive)
 
 
 def test_pickles_newer_formats_and_other_zips_are_refused(archive: Path, tmp_path: Path) -> None:
