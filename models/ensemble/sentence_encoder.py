@@ -110,7 +110,7 @@ class SentenceEncoder:
 
     def encode_audio(self, sources: Sequence[Input]) -> npt.NDArray[np.float32]:
         """Return the embeddings [N, D] of recordings, all of which are read at once; errors as of `encode`."""
-        clips = self.ensemble.read([_as_source(one) for one in sources])
+        clips = self.ensemble.read([_as_source(one) for one in sources], codes=False)
         heard = [
             (one, [clip.heard_at(one.waveform_rate) for clip in clips]) for one in self.ensemble.retrievers.values()
         ]
