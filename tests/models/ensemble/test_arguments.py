@@ -8,9 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from models.ensemble import Ensemble
+from models.captioner.model import Captioner
+from models.ensemble import Ensemble, Reranking
+from models.ensemble.captioner_fusion import FusionWithCaptioners
 from models.errors import InputError
+from models.settings import TokenEnsembleConfig
 
 from ...small_bundle import write_bundle, write_sounds
 
@@ -83,6 +87,36 @@ def test_what_is_asked_of_an_index_is_checked(ensemble: Ensemble, sounds: list[P
     ensemble.index(path for path in sounds)
     with pytest.raises(InputError, match=message):
         ask(ensemble, sounds)
+
+
+@pytest.mark.parametrize(
+    ("changes", "used"),
+    [
+        ({}, ["a", "b", "c"]),
+        ({"captioners": ["b"]}, ["b"]),
+        ({"captioners": ["c/beam", "b"]}, ["b", "c"]),
+        ({"captioners": ["a+b"]}, ["a", "b"]),
+        ({"captioners": ["b"], "weights": {"retriever": 0.5, "decoder": 0.25, "likelihood/a": 0.25}}, ["a", "b"]),
+        ({"captioners": ["b"], "weights": {"retriever": 0.5, "decoder": 0.25, "consensus/ngram": 0.25}}, list("abc")),
+    ],
+)
+def test_captioners_that_nothing_is_chosen_from_are_not_loaded(
+    ensemble: Ensemble, changes: dict[str, Any], used: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reranking = Reranking.model_validate({"weights": {"retriever": 0.75, "decoder": 0.25}, **changes})
+    made = ensemble.manifest.model_copy(
+        update={
+            "captioners": dict.fromkeys("abc", "retriever"),
+            "token_ensembles": {"a+b": TokenEnsembleConfig(members=["a", "b"])},
+            "reranking": reranking,
+        }
+    )
+    monkeypatch.setattr(Captioner, "load", lambda path: torch.nn.Identity())
+    assert [*Ensemble(made, ensemble.directory, "cpu").captioners] == used
+    likely = FusionWithCaptioners(weights={"retriever": 0.5, "c/likelihood": 0.5}, depth=1)
+    made = made.model_copy(update={"retrieval_with_captioners": likely})
+    assert [*Ensemble(made, ensemble.directory, "cpu").captioners] == sorted({*used, "c"})
+    assert [*Ensemble(made, ensemble.directory, "cpu", ask_captioners=False).captioners] == used
 
 
 def test_only_what_is_needed_is_loaded(ensemble: Ensemble, sounds: list[Path]) -> None:
