@@ -37,55 +37,24 @@ from models.commands.options import (
     Window,
     WriteIndex,
 )
+from ray_jobs.options import (
+    AnyBundle,
+    CodecFile,
+    CodecOverrides,
+    CollectionOutput,
+    ExperimentFile,
+    Overrides,
+    RunOrFile,
+    Sources,
+    WorkerCount,
+    WorkerCpus,
+    WorkerGpus,
+)
 
 if TYPE_CHECKING:
     from ray_jobs.experiment.config import Experiment
 
 app = make_app("Train, search, combine, export and use ensembles of audio captioners and retrievers.")
-
-ExperimentFile = Annotated[
-    Path, typer.Argument(metavar="FILE", help="The experiment, such as experiments/demo.yaml", show_default=False)
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="KEY=VALUE",
-        help="Replace fields of the file: seed=1 members.*.training.epochs=2 members.@captioner.training.batch_size=8",
-    ),
-]
-RunOrFile = Annotated[
-    str,
-    typer.Argument(
-        metavar="RUN|FILE",
-        help="A run directory such as runs/demo, its URI, or the experiment's file",
-        show_default=False,
-    ),
-]
-CodecFile = Annotated[
-    Path,
-    typer.Argument(metavar="FILE", help="The codec's training, such as experiments/codec.yaml", show_default=False),
-]
-CodecOverrides = Annotated[
-    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Replace fields of the file: epochs=16 seed=1")
-]
-
-AnyBundle = Annotated[
-    str, typer.Argument(metavar="BUNDLE", help="The bundle's directory or URI, which all nodes see", show_default=False)
-]
-Sources = Annotated[
-    list[str], typer.Argument(help="Folders, files or URIs such as s3://bucket/sounds", show_default=False)
-]
-CollectionOutput = Annotated[
-    str, typer.Option("--output", help="A directory that all nodes see, or a URI", show_default=False)
-]
-WorkerCount = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Number of actors; as many as fit when left out")
-]
-WorkerCpus = Annotated[float, typer.Option("--cpus", min=0.01, help="CPU cores of an actor")]
-WorkerGpus = Annotated[
-    float | None,
-    typer.Option("--gpus", min=0, max=1, help="Share of a GPU of an actor; 0.25 where there are GPUs when left out"),
-]
 
 
 @app.command()
