@@ -22,7 +22,6 @@ from .index import AGAIN, AudioIndex
 
 FORMAT = 1
 RECORD = "lists.json"
-DEPTH = 1000  # candidates of each retriever, which all retrievers then compare with the query
 TRAINED_ON = 64  # rows for each cluster
 MAX_CODE_BYTES = 128  # of a row and retriever
 SUBSPACE = 16  # dimensions at most that a byte stands for; where they cannot be divided so, each has a byte
@@ -40,6 +39,7 @@ class ListsRecord(BaseModel):
     rows: int  # those before are in the lists
     trained_rows: int  # rows there were when the clusters were sought
     probes: int  # clusters that are looked into
+    depth: int  # candidates, shared among the retrievers
     recall: float  # share of the 10 best of exact search that are found, mean over `queries`
     queries: int
     files: dict[str, str]  # by retriever
@@ -51,38 +51,45 @@ class InvertedLists:
     def __init__(self, record: ListsRecord, indices: Mapping[str, Any]) -> None:
         self.record, self._indices = record, indices
         self._sample: dict[str, np.ndarray] = {}
+        self._squares: dict[str, np.ndarray] = {}
 
-    def candidates(
-        self, query: Mapping[str, np.ndarray], allowed: np.ndarray, depth: int = DEPTH, probes: int | None = None
-    ) -> np.ndarray:
+    def candidates(self, query: Mapping[str, np.ndarray], allowed: np.ndarray, depth: int, probes: int) -> np.ndarray:
         """Return the numbers of the rows that may be nearest to a query, sorted: those not in the lists among them.
 
         Args:
             query: [D] by retriever.
             allowed: of all rows, whether they may be returned, [rows].
-            depth: rows that are looked up for each retriever.
-            probes: clusters that are looked into; as many as the record says when left out.
+            depth: rows that are looked up, each retriever its share.
+            probes: clusters that are looked into.
         """
         found = [self.record.rows + np.flatnonzero(allowed[self.record.rows :])]
         library: Any = faiss  # its types are those of C++, not of what it has for Python
         selected = library.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-        search = library.SearchParametersIVF(nprobe=probes or self.record.probes, sel=selected)
+        search = library.SearchParametersIVF(nprobe=probes, sel=selected)
         for name, vector in query.items():
-            _, (rows,) = self._indices[name].search(np.ascontiguousarray(vector[None]), depth, params=search)
+            _, (rows,) = self._indices[name].search(vector[None], -(-depth // len(query)), params=search)
             found.append(rows[rows >= 0])
         return np.unique(np.concatenate(found))
 
-    def sample(self, index: AudioIndex) -> dict[str, np.ndarray]:
-        """Return embeddings [n, D] by retriever of a sample of the rows; it is taken once."""
+    def to_sample(self, index: AudioIndex, vectors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the similarity [Q, n] of vectors [Q, D] to a sample of the rows, which is taken once, by retriever.
+
+        It is less exact than that to rows that are ranked: it only serves to normalise theirs.
+        """
         if not self._sample:
             rows = index.sample(SAMPLE)
             self._sample = {name: index.vectors(name, rows) for name in index.retrievers()}
-        return self._sample
+            self._squares = {name: np.einsum("nd,nd->n", sample, sample) for name, sample in self._sample.items()}
+        found = {}
+        for name, asked in vectors.items():
+            squared = self._squares[name] - 2 * (asked @ self._sample[name].T) + (asked**2).sum(1, keepdims=True)
+            found[name] = -np.sqrt(np.maximum(squared, 1e-8))
+        return found
 
-    @property
-    def clusters(self) -> int:
-        """Return how many clusters each retriever has at most."""
-        return max(int(index.nlist) for index in self._indices.values())
+    def choices_of_probes(self) -> list[int]:
+        """Return numbers of clusters to try, up to all of them."""
+        clusters = max(int(index.nlist) for index in self._indices.values())
+        return [4 * 2**step for step in range(clusters.bit_length()) if 2 * 2**step < clusters] or [clusters]
 
     def suffice(self, index: AudioIndex) -> bool:
         """Return whether the lists need not be made again yet."""
@@ -118,19 +125,15 @@ class InvertedLists:
             rows=rows,
             trained_rows=before.record.trained_rows if before else rows,
             probes=1,
+            depth=0,
             recall=0.0,
             queries=0,
             files=files,
         )
         return cls(record, _read(record, directory))
 
-    def save(self, directory: Path, probes: int, recall: float, queries: int) -> None:
-        """Put the lists in use, and remove earlier ones.
-
-        Args:
-            probes, recall, queries: as of `ListsRecord`.
-        """
-        self.record = self.record.model_copy(update={"probes": probes, "recall": recall, "queries": queries})
+    def save(self, directory: Path) -> None:
+        """Put the lists in use, and remove earlier ones."""
         write_json(directory / RECORD, self.record.model_dump())
         for other in directory.glob("lists-*"):
             if other.name not in self.record.files.values():
@@ -170,7 +173,7 @@ def _trained(index: AudioIndex, name: str) -> Any:
     sample = index.vectors(name, index.sample(clusters * TRAINED_ON))
     made = faiss.index_factory(sample.shape[1], f"IVF{clusters},{_compression(sample.shape[1])}")
     if hasattr(made, "pq"):
-        made.pq.cp.max_points_per_centroid = TRAINED_ON  # a quarter of the default: trained in a quarter of the time
+        made.pq.cp.max_points_per_centroid, made.pq.cp.niter = TRAINED_ON, 10  # a tenth of the default's time
     made.train(sample)
     return made
 

@@ -7,21 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 
-from ..retriever.model import negative_distances
-from .approximate import DEPTH, UNLISTED, InvertedLists, ListsRecord
+from .approximate import UNLISTED, InvertedLists, ListsRecord
 from .index import AudioIndex
 from .retrieval_fusion import RetrievalFusion
 from .score_arrays import safe_divide
 
+DEPTHS = (1000, 2000, 4000)  # candidates, of which as few as reach the recall are ranked by all retrievers
 PER_RESULT = 10  # candidates at least for each row asked for
 RECALLED = 10  # best rows of exact search that approximate search is to find
 RECALL = 0.99  # share of them
 CELLS = 2**26  # similarities of exact search that are in memory at a time
-MARGIN = 1.0  # of what is not wanted
+MARGIN = 0.5  # of what is not wanted; chosen on the validation clips of the demo (benchmarks/exclude.py)
 
 
 @dataclass(frozen=True)
@@ -96,14 +97,12 @@ class IndexSearch:
         top_k: int,
         allowed: np.ndarray | None = None,
         files: np.ndarray | None = None,
-        probes: int | None = None,
     ) -> Ranking:
         """Return the best rows, or the best row of each file.
 
         Args:
             allowed: of all rows by number, whether they count.
             files: as of `Ranking.best`.
-            probes: as of `InvertedLists.candidates`.
         """
         if allowed is None:
             allowed = np.zeros(len(self.index.numbers), bool)
@@ -111,9 +110,11 @@ class IndexSearch:
         number = int(allowed.sum())
         if self.lists is None or self.fusion.normalisation not in ("none", "z"):
             return self.all(vectors).allowed(allowed).best(top_k, files)
-        depth, query = max(DEPTH, PER_RESULT * top_k), {name: rows[0] for name, rows in vectors.items()}
+        lists, query = self.lists, {name: rows[0] for name, rows in vectors.items()}
+        depth = max(lists.record.depth, PER_RESULT * top_k * len(query))
         while number > UNLISTED and depth < number:
-            found = self._among(vectors, self.lists.candidates(query, allowed, depth, probes)).best(top_k, files)
+            candidates = lists.candidates(query, allowed, depth, lists.record.probes)
+            found = self._among(vectors, candidates).best(top_k, files)
             if len(found.rows) < top_k and files is not None:
                 top_k = min(top_k, len(np.unique(files[allowed])))
             if len(found.rows) == top_k:
@@ -124,12 +125,11 @@ class IndexSearch:
     def _among(self, vectors: Mapping[str, np.ndarray], rows: np.ndarray) -> Ranking:
         """Return some rows, whose similarities are normalised as if they were among all of the index."""
         assert self.lists is not None
-        sample = self.lists.sample(self.index)
-        sampled = {name: negative_distances(vectors[name], rows) for name, rows in sample.items()}
+        sampled = self.lists.to_sample(self.index, vectors)
         found = self.fusion.join_among(self.index.similarities(vectors, rows), sampled)
         return Ranking(rows, less_unwanted(found, self.fusion.join_among(sampled, sampled)))
 
-    def recall(self, queries: Mapping[str, np.ndarray], exact: np.ndarray, probes: int) -> float:
+    def recall(self, queries: Mapping[str, np.ndarray], exact: np.ndarray) -> float:
         """Return the share of the best rows of exact search that are found, mean over queries [Q, D] by retriever.
 
         Args:
@@ -137,7 +137,7 @@ class IndexSearch:
         """
         found = 0.0
         for row, best in enumerate(exact):
-            rows = self.nearest(_query(queries, row, row + 1), RECALLED, probes=probes).rows
+            rows = self.nearest(_query(queries, row, row + 1), RECALLED).rows
             found += len(np.intersect1d(rows, best)) / len(best)
         return found / len(exact)
 
@@ -151,7 +151,7 @@ class IndexSearch:
         return np.array(found)
 
     def make_lists(self, directory: Path, queries: Mapping[str, np.ndarray], target: float = RECALL) -> ListsRecord:
-        """Make the inverted lists of an index that is on the disk, and look into as many as reach a recall.
+        """Make the inverted lists of an index that is on the disk, and look into as few as reach a recall.
 
         Args:
             directory: of the index.
@@ -159,10 +159,14 @@ class IndexSearch:
             target: recall of the 10 best of exact search. Where even all clusters do not reach it, the record says so.
         """
         self.lists = InvertedLists.make(self.index, directory)
-        exact, probes = self.exact_bests(queries), 4
-        while (recall := self.recall(queries, exact, probes)) < target and probes < self.lists.clusters:
-            probes *= 2
-        self.lists.save(directory, probes, recall, len(exact))
+        exact = self.exact_bests(queries)
+        recall = 0.0
+        for depth, probes in product(DEPTHS, self.lists.choices_of_probes()):
+            self.lists.record.probes, self.lists.record.depth = probes, depth
+            if (recall := self.recall(queries, exact)) >= target:
+                break
+        self.lists.record.recall, self.lists.record.queries = recall, len(exact)
+        self.lists.save(directory)
         return self.lists.record
 
 
