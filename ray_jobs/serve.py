@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,6 +39,7 @@ from ray_jobs.run.session import connect, gpu_share, reserved_device
 
 T = TypeVar("T")
 APP = "enclap"
+ANY_HOST = "RAY_SERVE_ENABLE_HA_PROXY"  # by which Ray Serve listens on all interfaces, whatever host is asked for
 TRIES = 3  # replicas that a request is sent to, where one after the other dies while it answers
 READY_S = 2.0  # that a replica has to say that it is loaded
 
@@ -120,11 +123,14 @@ def run(bundle: Path, host: str, port: int, settings: ServiceSettings, replicas:
         bundle: where every node of the cluster finds it.
 
     Raises:
-        InputError: clients may change the index, of which several replicas would have a copy each.
+        InputError: clients may change the index, of which several replicas would have a copy each; or Ray Serve is to
+            listen for other machines, and there is no token.
         CheckpointError: the bundle cannot be loaded.
     """
     if settings.write_index and replicas.number > 1:
         raise InputError(f"--write-index with --replicas {replicas.number}: each would have an index of its own; use 1")
+    if not settings.token and os.environ.get(ANY_HOST) == "1":
+        raise InputError(f"{ANY_HOST}=1: Ray Serve would listen for all machines, expected a token; unset it")
     with only_writer(bundle, settings.write_index):
         connect()
         ended = threading.Event()
@@ -136,10 +142,18 @@ def run(bundle: Path, host: str, port: int, settings: ServiceSettings, replicas:
             serve.run(application(bundle, settings, replicas), name=APP)
             say(f"serve: http://{host}:{port}, {count(replicas.number, 'replica')}; Ctrl-C ends")
             ended.wait()
-            serve.delete(APP)  # replicas answer what they were asked
+            drain(settings.timeout_s)
         finally:
             serve.shutdown()
-        say("serve: all requests are answered")
+
+
+def drain(longest_s: float) -> None:
+    """Let replicas answer what they were asked, and end; `serve.delete` itself waits for a minute, and then fails."""
+    serve.delete(APP, _blocking=False)
+    end = time.monotonic() + longest_s
+    while (here := APP in serve.status().applications) and time.monotonic() < end:
+        time.sleep(0.2)
+    say(f"serve: requests are unanswered after {longest_s:g} s" if here else "serve: all requests are answered")
 
 
 def application(bundle: Path, settings: ServiceSettings, replicas: Replicas) -> serve.Application:

@@ -14,6 +14,7 @@ from ..ensemble.clip import Clip
 from .engine import Engine, FoundFile, ListedFile, Sound
 
 T = TypeVar("T")
+WINDOW_S = 10.0
 UPLOADS = "uploads"  # folder of the names that clients give; files that `enclap index` added have absolute paths
 
 
@@ -118,12 +119,13 @@ class CaptionWindows(Request[Timeline]):
 
     sound: Sound
     seed: int | None
-    window_s: float
+    window_s: float | None  # 10, or what is heard of a clip, when left out
     hop_s: float | None
 
     def answer(self, engine: Engine) -> Timeline:
+        window_s = self.window_s or min(WINDOW_S, engine.ensemble.manifest.max_duration_s)
         (timeline,) = engine.ensemble.caption(
-            [self.sound.content], self.seed, window_s=self.window_s, hop_s=self.hop_s, batch_size=engine.batch_size
+            [self.sound.content], self.seed, window_s=window_s, hop_s=self.hop_s, batch_size=engine.batch_size
         )
         return timeline
 

@@ -89,7 +89,9 @@ async def caption(ask: Ask, sound: UploadedSound, seed: Seed = None) -> Captione
 async def timeline(
     ask: Ask,
     sound: UploadedSound,
-    window_s: Annotated[float, Query(ge=1, le=600, description="length of a window")] = 10.0,
+    window_s: Annotated[
+        float | None, Query(gt=0, le=600, description="of a window; 10 when left out, or heard_s")
+    ] = None,
     hop_s: Annotated[
         float | None, Query(ge=0.5, le=600, description="from window to window; a window's length")
     ] = None,

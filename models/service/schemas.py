@@ -64,6 +64,7 @@ class About(BaseModel):
     retrievers: list[str]
     max_upload_bytes: int
     max_duration_s: float
+    heard_s: float = Field(description="of a clip, from its beginning; also the longest window")
     share_audio: bool
     write_index: bool
 
@@ -76,6 +77,7 @@ class About(BaseModel):
             retrievers=manifest.retrievers,
             **settings.model_dump(include={"share_audio", "write_index", "max_duration_s"}),
             max_upload_bytes=settings.max_upload_bytes,
+            heard_s=manifest.max_duration_s,
         )
 
 

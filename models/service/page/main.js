@@ -156,13 +156,15 @@ api.onTokenNeeded(
 async function showIndexSize() {
   const files = await api.indexSize();
   const empty = "The index is empty: there is nothing to search in. Add files with enclap index.";
-  get("index-size").textContent = files ? `${files} ${files === 1 ? "entry" : "entries"} in the index` : empty;
+  get("index-size").textContent = files ? `${files} ${files === 1 ? "file" : "files"} in the index` : empty;
 }
 
 try {
   limits = await api.about();
   const members = [...limits.captioners, ...limits.retrievers].join(", ");
   get("about").textContent = `${members}. Sounds of up to ${limits.max_duration_s} s.`;
+  get("window").max = limits.heard_s;
+  get("window").value = Math.min(10, limits.heard_s);
   get("add").hidden = !limits.write_index;
   await showIndexSize();
 } catch (error) {

@@ -77,8 +77,8 @@ class HeldBackend:
 
 def app_of(backend: HeldBackend, **settings: Any) -> FastAPI:
     known = ServiceSettings(**settings)
-    about = About(version="0", captioners=[], retrievers=[], max_upload_bytes=1, max_duration_s=1, share_audio=False,
-                  write_index=False)  # fmt: skip
+    names = {"version": "0", "captioners": [], "retrievers": []}
+    about = About(**names, max_upload_bytes=1, max_duration_s=1, heard_s=1, share_audio=False, write_index=False)
     return create_app(backend, known, about, Metrics())
 
 

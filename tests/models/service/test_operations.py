@@ -76,6 +76,14 @@ def test_a_timeline_of_windows(client: MakeClient, sounds: list[Path]) -> None:
     assert all(one["caption"]["text"] for one in answer["segments"])
 
 
+def test_windows_are_no_longer_than_what_is_heard(client: MakeClient, sounds: list[Path]) -> None:
+    service, content = client(), sounds[3].read_bytes()
+    assert service.get("/v1/about").json()["heard_s"] == 3.0
+    assert len(service.post("/v1/timeline", content=content, headers=WAV).json()["segments"]) == 1
+    refused = service.post("/v1/timeline?window_s=3.5", content=content, headers=WAV)
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid")
+
+
 def test_searches_find_what_the_library_finds(client: MakeClient, indexed: Path, sounds: list[Path]) -> None:
     ensemble, service = Ensemble.load(indexed, "cpu"), service_of(client, indexed)
     by_text = service.post("/v1/retrieve", json={"query": "a dog barks", "top_k": 2}).json()["files"]
