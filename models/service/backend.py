@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Protocol, TypeVar
 
+from .batcher import Batcher
 from .engine import Engine
-from .lanes import Lane
 from .metrics import Metrics
 from .requests import Request, answer_all
 from .settings import ServiceSettings
@@ -36,12 +36,12 @@ class LocalBackend:
 
     def __init__(self, engine: Engine, settings: ServiceSettings, metrics: Metrics) -> None:
         answer = partial(answer_all, engine)
-        self._hearing = Lane("hearing", answer, metrics, settings.batch_size, settings.batch_wait_s)
-        self._others = Lane("others", answer, metrics)
+        self._of_sounds = Batcher("sounds", answer, metrics, settings.batch_size, settings.batch_wait_s)
+        self._others = Batcher("others", answer, metrics)
 
     async def ask(self, request: Request[T]) -> T:
         """Return the answer to a request; see `Backend`."""
-        answer: T = await (self._hearing if request.hears else self._others).ask(request)
+        answer: T = await (self._of_sounds if request.hears else self._others).ask(request)
         return answer
 
     async def ready(self) -> bool:
@@ -50,5 +50,5 @@ class LocalBackend:
 
     async def close(self) -> None:
         """Answer what was asked, and end the threads."""
-        await self._hearing.close()
+        await self._of_sounds.close()
         await self._others.close()

@@ -26,9 +26,9 @@ class Metrics:
         self.in_progress = Gauge(
             "enclap_requests_in_progress", "Requests that are received, waiting or answered", registry=self.registry
         )
-        self.queue = Gauge("enclap_queue_depth", "Requests that wait for a model", ("lane",), registry=self.registry)
+        self.queue = Gauge("enclap_queue_depth", "Requests that wait for a model", ("queue",), registry=self.registry)
         self.batch = Histogram(
-            "enclap_batch_size", "Requests that a model answered together", ("lane",), buckets=SIZES,
+            "enclap_batch_size", "Requests that a model answered together", ("queue",), buckets=SIZES,
             registry=self.registry,
         )  # fmt: skip
 

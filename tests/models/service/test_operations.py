@@ -65,7 +65,7 @@ def test_captions_of_one_batch_are_those_of_each_sound_alone(
     assert [one.json()["caption"]["text"] for one in answers[:-1]] == alone
     assert answers[-1].status_code == 422
     assert answers[-1].json()["code"] == "unusable_audio"
-    assert 'enclap_batch_size_bucket{lane="hearing",le="1.0"} 0.0' in service.get("/metrics").text
+    assert 'enclap_batch_size_bucket{le="1.0",queue="sounds"} 0.0' in service.get("/metrics").text
 
 
 def test_a_timeline_of_windows(client: MakeClient, sounds: list[Path]) -> None:

@@ -23,7 +23,7 @@ class Batchable(Protocol):
         """Return the key."""
 
 
-class Lane:
+class Batcher:
     """One thread that answers requests in turn: whatever waits when it becomes free, and may be answered together."""
 
     def __init__(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from models.service.lanes import Lane
+from models.service.batcher import Batcher
 from models.service.metrics import Metrics
 
 
@@ -37,11 +37,11 @@ class Held:
         return [ValueError("one fails") if one.value == 13 else one.value for one in requests]
 
 
-async def waiting(lane: Lane, metrics: Metrics, requests: Sequence[Number]) -> list[asyncio.Task[Any]]:
+async def waiting(batcher: Batcher, metrics: Metrics, requests: Sequence[Number]) -> list[asyncio.Task[Any]]:
     """Ask one after another, and return once all of them wait."""
     tasks = []
     for request in requests:
-        tasks.append(asyncio.create_task(lane.ask(request)))
+        tasks.append(asyncio.create_task(batcher.ask(request)))
         await asyncio.sleep(0)
     return tasks
 
@@ -50,23 +50,23 @@ def run(requests: list[Number], size: int, give_up: int | None = None) -> tuple[
     """Return the batches and answers of requests that wait behind another one."""
 
     async def work() -> list[Any]:
-        lane = Lane("test", held, metrics, size)
-        first = asyncio.create_task(lane.ask(Number(0, "first")))
+        batcher = Batcher("test", held, metrics, size)
+        first = asyncio.create_task(batcher.ask(Number(0, "first")))
         while not held.batches:
             await asyncio.sleep(0.001)
-        tasks = await waiting(lane, metrics, requests)
+        tasks = await waiting(batcher, metrics, requests)
         if give_up is not None:
             tasks[give_up].cancel()
             await asyncio.sleep(0)
         held.go.set()
         answers = await asyncio.gather(*tasks, return_exceptions=True)
         assert await first == 0
-        await lane.close()
+        await batcher.close()
         return answers
 
     held, metrics = Held(), Metrics()
     answers = asyncio.run(work())
-    assert metrics.registry.get_sample_value("enclap_queue_depth", {"lane": "test"}) == 0
+    assert metrics.registry.get_sample_value("enclap_queue_depth", {"queue": "test"}) == 0
     return held.batches[1:], answers
 
 
@@ -105,8 +105,8 @@ def test_one_that_was_given_up_is_not_answered_and_costs_the_others_nothing(plac
 
 def test_one_that_is_given_up_while_it_is_answered_costs_the_others_nothing() -> None:
     async def work() -> Any:
-        lane = Lane("test", held, Metrics(), 8, wait_s=0.01)
-        given_up, kept = (asyncio.create_task(lane.ask(Number(value))) for value in (1, 2))
+        batcher = Batcher("test", held, Metrics(), 8, wait_s=0.01)
+        given_up, kept = (asyncio.create_task(batcher.ask(Number(value))) for value in (1, 2))
         while not held.batches:
             await asyncio.sleep(0.001)
         given_up.cancel()
