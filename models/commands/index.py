@@ -128,7 +128,7 @@ def _apply(ensemble: Ensemble, changes: Changes) -> None:
         if file.path != str(path):
             index.files.rename(file, str(path))
         file.stamp = stamp(path)
-    for file in changes.unchanged:
+    for file in index.files.present():
         if np.isnan(file.duration_s):  # of an index of an earlier version
             file.duration_s = _duration(file.path)
 
@@ -145,7 +145,7 @@ def _add(ensemble: Ensemble, changes: Changes, reading: Reading) -> None:
             ensemble.save_index()
             saved, rows = time.monotonic(), len(ensemble.audio_index)
     directory, files, rows = ensemble.save_index(), len(ensemble.audio_index.files), len(ensemble.audio_index)
-    windows = f", {rows} windows" if rows != files else ""
+    windows = f", {rows} rows with their windows" if rows != files else ""
     say(f"index: {files} files{windows} in {directory}")
     if lists := ensemble.make_lists():
         say(
