@@ -143,7 +143,7 @@ def _apply(ensemble: Ensemble, changes: Changes) -> None:
         if file.path != str(path):
             index.files.rename(file, str(path))
         file.stamp = stamp(path)
-    for file in changes.unchanged:
+    for file in index.files.present():
         if np.isnan(file.duration_s):  # of an index of an earlier version
             file.duration_s = _duration(file.path)
 
@@ -165,7 +165,7 @@ def _add(ensemble: Ensemble, changes: Changes, reading: Reading) -> None:
 def finish_index(ensemble: Ensemble) -> None:
     """Write the index, make what a large one is searched by, and say what it holds."""
     directory, files, rows = ensemble.save_index(), len(ensemble.audio_index.files), len(ensemble.audio_index)
-    windows = f", {rows} windows" if rows != files else ""
+    windows = f", {rows} rows with their windows" if rows != files else ""
     say(f"index: {files} files{windows} in {directory}")
     if lists := ensemble.make_lists():
         say(

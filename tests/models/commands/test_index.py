@@ -239,5 +239,5 @@ def test_durations_that_an_older_index_does_not_have_are_read(bundle: Path, soun
         assert file
         file.stamp, file.duration_s = stamp(path), float("nan")
     ensemble.save_index()
-    index.run(bundle, sounds)
+    index.run(bundle, sounds[:1])
     np.testing.assert_allclose([file.duration_s for file in loaded(bundle).files.present()], [1, 1.25, 1.5, 1.75])
