@@ -121,6 +121,10 @@ def assert_as_in_the_checkout(use: Use, python: Path | str, enclap: Path, folder
     assert run(enclap, "--version") == f"enclap-ensemble {__version__}\n"
     lines = [f"{path}\t{one_line(text)}\n" for path, text in zip(sounds, use.captions, strict=True)]
     assert run(enclap, "caption", bundle, *sounds) == "".join(lines)
+    timed = run(enclap, "caption", bundle, sounds[0], "--window", "1", "--format", "srt")
+    assert timed.splitlines()[:3] == ["1", "00:00:00,000 --> 00:00:01,000", one_line(use.captions[0])]
+    run(enclap, "embed", bundle, *sounds, "--output", "embeddings.parquet")
+    assert (folder / "embeddings.parquet").read_bytes().startswith(b"PAR1")
     run(enclap, "index", bundle, sounds[0].parent)
     found = run(enclap, "retrieve", bundle, QUERY)
     assert [line.split()[2] for line in found.splitlines()] == [path for path, _ in use.retrieved]

@@ -17,12 +17,13 @@ from ..ensemble.manifest import INDEX, read_manifest
 from ..errors import InputError, QueryError
 from ..long_audio import Windowing
 from ..normal_form import normal_form
-from ..submission import LISTED, SubmissionError, write_retrieval
+from ..submission import LISTED, SubmissionError, refuse_twins, write_retrieval
 from .audio_files import Reading, find_audio
 from .indexing import add_files
 from .loading import load_ensemble
 from .matches import print_matches
 from .options import Loading, Searching
+from .output import reserved
 
 if TYPE_CHECKING:
     from ..ensemble.bundle import Ensemble
@@ -60,11 +61,14 @@ def searchable(bundle: Path, searching: Searching) -> Ensemble:
     windowing = Windowing.of(searching.window_s, searching.hop_s, read_manifest(bundle).max_duration_s)
     if windowing and not files:
         raise InputError("--window is for files that are named here; of the index, it is an option of `enclap index`")
+    nothing = f"{bundle}: no files are indexed; name files here, or add some with `enclap index {bundle}`"
+    if not files and not (bundle / INDEX).is_dir():
+        raise QueryError(nothing)
     ensemble = load_ensemble(bundle, searching.loading, searching.captioners)
     if files:
         _index_only(ensemble, files, windowing)
     elif not len(ensemble.audio_index):
-        raise QueryError(f"{bundle}: no files are indexed; name files here, or add some with `enclap index {bundle}`")
+        raise QueryError(nothing)
     return ensemble
 
 
@@ -97,8 +101,16 @@ def submit(
     queries, files = read_queries(captions), find_audio(paths)
     if len(files) < LISTED:
         raise SubmissionError(f"{len(files)} audio files, expected at least {LISTED} for a submission")
-    ensemble = load_ensemble(bundle, loading or Loading(), captioners)
-    _index_only(ensemble, files)
+    refuse_twins(output, [path.name for path in files])
+    with reserved({"--submission": output}, [captions, *files]):
+        ensemble = load_ensemble(bundle, loading or Loading(), captioners)
+        _index_only(ensemble, files)
+        names = _rank(ensemble, queries, output)
+    say(f"retrieve: {len(queries)} queries over {len(names)} files in {output}")
+
+
+def _rank(ensemble: Ensemble, queries: list[str], output: Path) -> list[str]:
+    """Write the submission; return the names of the files that were searched."""
     start = time.perf_counter()
     names = [Path(path).name for path in ensemble.audio_index.paths]
     ranking: list[list[str]] = []
@@ -107,7 +119,7 @@ def submit(
         ranking += np.array(names)[np.argsort(-fused, axis=1, kind="stable")[:, :LISTED]].tolist()
     say_cost(ensemble, "retrieve", time.perf_counter() - start, len(queries))
     write_retrieval(output, queries, ranking, names)
-    say(f"retrieve: {len(queries)} queries over {len(names)} files in {output}")
+    return names
 
 
 def say_cost(ensemble: Ensemble, job: str, seconds: float, queries: int) -> None:

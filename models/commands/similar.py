@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .audio_files import find_audio
 from .matches import print_matches
 from .options import Searching
 from .retrieve import searchable
@@ -21,6 +22,7 @@ def run(bundle: Path, recording: Path, searching: Searching) -> None:
         CheckpointError: the bundle or its index cannot be loaded.
         InputError: an option cannot be used.
     """
+    find_audio([recording])  # told before a bundle is loaded
     found = searchable(bundle, searching).similar(
         recording, searching.top_k, where=searching.where, all_windows=searching.all_windows
     )

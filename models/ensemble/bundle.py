@@ -33,7 +33,7 @@ from .manifest import INDEX, BundleManifest, read_manifest
 from .precision import M, Precision
 from .retrieval import Retrieval
 from .scores.base import Scorers
-from .scores.registry import captioners_asked, compares_candidates, needs_references
+from .scores.registry import captioners_asked, needs_references
 from .timeline import Timeline, timelines
 
 REFERENCES = "references.safetensors"  # of the bundle, where its weights need them: by retriever, [R, D]
@@ -76,7 +76,9 @@ class Ensemble(Retrieval):
 
     @cached_property
     def captioners(self) -> dict[str, Captioner]:
-        return {name: self._placed(Captioner.load(self._member(name))) for name in self.manifest.captioners}
+        """Return the captioners that are in use: those that nothing is chosen from are not loaded."""
+        used = self.manifest.captioners_in_use(retrieving=self.ask_captioners)
+        return {name: self._placed(Captioner.load(self._member(name))) for name in used}
 
     @cached_property
     def detector(self) -> FluencyDetector | None:
@@ -243,7 +245,7 @@ class Ensemble(Retrieval):
             self._inputs(clips, embeddings),
             decoding,
             manifest.token_ensembles,
-            None if compares_candidates(needed) else manifest.reranking.captioners,
+            manifest.caption_sources(),
             captioners_asked(needed, manifest.names()),
         )
         scorers = Scorers(

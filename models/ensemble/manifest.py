@@ -8,13 +8,14 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..files import CheckpointError
+from ..generation.pooling import BEAM
 from ..records import parse_record
 from ..settings import BeamConfig, LogMelConfig, SamplingConfig, TokenEnsembleConfig
-from .captioner_fusion import FusionWithCaptioners
+from .captioner_fusion import CAPTIONS, LIKELIHOOD, FusionWithCaptioners
 from .reranking import Reranking
 from .retrieval_fusion import RetrievalFusion
 from .scores.base import MemberNames, weight_name
-from .scores.registry import needed_columns, score_columns
+from .scores.registry import captioners_asked, compares_candidates, needed_columns, score_columns
 
 FORMAT = 1
 MANIFEST = "bundle.json"
@@ -52,6 +53,23 @@ class BundleManifest(BaseModel):
     def needed_columns(self) -> list[str]:
         """Return the scores of candidates that the reranking needs."""
         return needed_columns(self.names(), self.reranking.weights)
+
+    def caption_sources(self) -> list[str] | None:
+        """Return those whose captions are chosen from, or compared with them; None for all that propose."""
+        return None if compares_candidates(self.needed_columns()) else self.reranking.captioners
+
+    def captioners_in_use(self, retrieving: bool) -> list[str]:
+        """Return the captioners that propose, alone or in a token ensemble, that score, or that help to retrieve."""
+        sources, fusion = self.caption_sources(), self.retrieval_with_captioners if retrieving else None
+        if sources is None or (fusion and fusion.members(CAPTIONS)):
+            return [*self.captioners]
+        used = {name.removesuffix(BEAM) for name in sources}
+        used |= {member for name, one in self.token_ensembles.items() if name in used for member in one.members}
+        used |= {
+            *captioners_asked(self.needed_columns(), self.names()),
+            *(fusion.members(LIKELIHOOD) if fusion else ()),
+        }
+        return [name for name in self.captioners if name in used]
 
 
 def read_manifest(bundle: Path) -> BundleManifest:

@@ -12,7 +12,7 @@ from ..arguments import batched, texts, whole_number
 from ..audio_sources import AudioSource, Recording, index_names, recordings
 from ..captioner.model import Captioner
 from ..console import count
-from ..errors import AudioError, QueryError
+from ..errors import AudioError, InputError, QueryError
 from ..files import sha256_of
 from ..generation.proposals import ClipInputs
 from ..long_audio import Windowing, cut
@@ -248,6 +248,8 @@ class Retrieval(ABC):
 
     def _allowed(self, where: Where | None) -> np.ndarray:
         """Return for all rows by number whether they are of files that meet conditions, one at least."""
+        if where is not None and not isinstance(where, Where):
+            raise InputError(f"where: found {type(where).__name__}, expected Where(name=..., folder=..., ...)")
         self._refuse_empty_index()
         files, numbers = self.audio_index.files, self.audio_index.numbers
         allowed: np.ndarray = (where.fits(files) if where else files.alive)[numbers]

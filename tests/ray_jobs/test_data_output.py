@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import pytest
 import typer
 
 from models.commands import caption, retrieve
-from models.commands.audio_files import read_in_batches
 from models.commands.options import Searching
 from models.commands.output import print_data
 from models.ensemble.bundle import Ensemble
@@ -35,13 +33,12 @@ def oddly_named(smoke_run: Path, tmp_path: Path) -> list[Path]:
 def test_captions_and_their_paths(
     smoke_run: Path,
     oddly_named: list[Path],
-    monkeypatch: pytest.MonkeyPatch,
     capfdbinary: pytest.CaptureFixture[bytes],
 ) -> None:
     unreadable = oddly_named[0].with_name("unreadable.wav")
     unreadable.write_bytes(b"RIFF nothing")
-    monkeypatch.setattr(caption, "read_in_batches", partial(read_in_batches, batch_size=1))  # shows a progress bar
-    caption.run(smoke_run / "bundle", [*oddly_named, unreadable], None, None, None)
+    one_by_one = caption.Options(batch_size=1)  # shows a progress bar
+    caption.run(smoke_run / "bundle", [*oddly_named, unreadable], None, None, None, one_by_one)
     printed, said = capfdbinary.readouterr()
     assert f"left out: {unreadable}".encode() in said
     texts = [one_line(one.text) for one in Ensemble.load(smoke_run / "bundle").caption(oddly_named)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 from collections.abc import Sequence
@@ -11,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.commands import audio_files, caption, index
+from models.commands import caption, index
 from models.commands.journal import Journal
 from models.ensemble.bundle import Ensemble
 from models.ensemble.clip import Clip
+
+# One file at a time, so that a run can be interrupted between two.
+CAPTIONED, INDEXED = caption.Options(batch_size=1), index.Options(batch_size=1)
 
 
 @pytest.fixture
@@ -26,14 +28,6 @@ def files(smoke_run: Path, tmp_path: Path) -> list[Path]:
         shutil.copy(clip, directory)
     (directory / "unreadable.wav").write_bytes(b"RIFF nothing")
     return sorted(directory.iterdir())
-
-
-@pytest.fixture
-def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read one file at a time, so that a run can be interrupted between two."""
-    one = functools.partial(audio_files.read_in_batches, batch_size=1)
-    for job in (caption, index):
-        monkeypatch.setattr(job, "read_in_batches", one)
 
 
 def interrupt(patched: pytest.MonkeyPatch, method: str, after: int | None) -> list[int]:
@@ -51,22 +45,21 @@ def interrupt(patched: pytest.MonkeyPatch, method: str, after: int | None) -> li
     return calls
 
 
-@pytest.mark.usefixtures("one_by_one")
 def test_captions(smoke_run: Path, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle, whole, output = smoke_run / "bundle", tmp_path / "whole.jsonl", tmp_path / "new" / "captions.jsonl"
-    caption.run(bundle, files, whole, None, None)
+    caption.run(bundle, files, whole, None, None, CAPTIONED)
     assert len(whole.read_text().splitlines()) == 4
     with monkeypatch.context() as patched:
         interrupt(patched, "caption_clips", after=2)
         with pytest.raises(KeyboardInterrupt):
-            caption.run(bundle, files, output, None, None)
+            caption.run(bundle, files, output, None, None, CAPTIONED)
     (journal,) = output.parent.iterdir()
     with journal.open("ab") as file:
         file.write(b'["half a li')
     os.utime(files[0], ns=(1, 1))  # captioned, and another file since
     with monkeypatch.context() as patched:
         calls = interrupt(patched, "caption_clips", after=None)
-        caption.run(bundle, files, output, None, None)
+        caption.run(bundle, files, output, None, None, CAPTIONED)
     assert calls == [1, 1, 1], "the two that were left, and the one that has changed"
     assert output.read_text() == whole.read_text()
     assert list(output.parent.iterdir()) == [output]
@@ -78,22 +71,21 @@ def indexed(bundle: Path) -> dict[str, np.ndarray]:
     return dict(zip(audio_index.paths, next(iter(audio_index.embeddings.values())), strict=True))
 
 
-@pytest.mark.usefixtures("one_by_one")
 def test_index(smoke_run: Path, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, bundle = tmp_path / "whole", tmp_path / "bundle"
     for copy in (whole, bundle):
         shutil.copytree(smoke_run / "bundle", copy, ignore=shutil.ignore_patterns("index"))
-    index.run(whole, files)
+    index.run(whole, files, INDEXED)
     monkeypatch.setattr(index, "SAVE_S", -1.0)
     with monkeypatch.context() as patched:
         interrupt(patched, "index_clips", after=2)
         with pytest.raises(KeyboardInterrupt):
-            index.run(bundle, files)
+            index.run(bundle, files, INDEXED)
     assert list(indexed(bundle)) == [str(path) for path in files[:2]]
     os.utime(files[0], ns=(1, 1))
     with monkeypatch.context() as patched:
         calls = interrupt(patched, "index_clips", after=None)
-        index.run(bundle, files)
+        index.run(bundle, files, INDEXED)
     assert calls == [1, 1], "the two that were left, and not the one that was touched"
     found, expected = indexed(bundle), indexed(whole)
     assert found.keys() == expected.keys() == {str(path) for path in files[:4]}
@@ -101,7 +93,7 @@ def test_index(smoke_run: Path, files: list[Path], tmp_path: Path, monkeypatch: 
         np.testing.assert_array_equal(found[path], embedding)
     with monkeypatch.context() as patched:
         calls = interrupt(patched, "index_clips", after=None)
-        index.run(bundle, files)
+        index.run(bundle, files, INDEXED)
     assert calls == [], "nothing has changed"
     suffixes = {path.suffix for path in (bundle / "index").iterdir()}
     assert suffixes == {".json", ".numbers", ".parquet", ".rows", ".spans"}, "nothing of the interrupted run is left"

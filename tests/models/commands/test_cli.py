@@ -77,6 +77,13 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("caption BUNDLE SOUND --dtype int4", "int4"),
         ("embed BUNDLE gone.wav --output a.parquet", "gone.wav: no such file or directory"),
         ("embed BUNDLE SOUND", "--output"),
+        ("index BUNDLE gone.wav", "gone.wav: no such file or directory"),
+        ("index NOWHERE SOUND", "bundle.json: no such file"),
+        ("retrieve BUNDLE rain gone.wav", "gone.wav: no such file or directory"),
+        ("retrieve BUNDLE rain", "no files are indexed"),
+        ("retrieve BUNDLE SOUND --queries gone.csv", "gone.csv: no such file"),
+        ("similar BUNDLE gone.wav SOUND", "gone.wav: no such file or directory"),
+        ("similar BUNDLE SOUND SOUND --window 9", "window_s: found 9.0"),
     ],
 )
 def test_errors_are_told_before_torch_is_loaded(
