@@ -1,8 +1,8 @@
 """Find the candidates of a query in a large index without comparing it with all rows, by faiss's inverted lists.
 
-Each retriever's rows are clustered (k-means), and kept by cluster in a compressed form (product quantisation: Jégou et
-al. 2011, "Product quantization for nearest neighbor search"). A query looks into its nearest clusters alone. How many
-is chosen when the lists are made, by the recall of exact search that they reach.
+Each retriever's rows are reduced to their first principal components, clustered (k-means), and kept by cluster with a
+byte for each component. A query looks into its nearest clusters alone. How many is chosen when the lists are made, by
+the recall of exact search that they reach.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from .index import AGAIN, AudioIndex
 FORMAT = 1
 RECORD = "lists.json"
 TRAINED_ON = 64  # rows for each cluster
-MAX_CODE_BYTES = 128  # of a row and retriever
-SUBSPACE = 16  # dimensions at most that a byte stands for; where they cannot be divided so, each has a byte
+DIMENSIONS = 128  # principal components at most, and bytes, of a row and retriever
 SAMPLE = 8192  # rows whose similarities stand for those of all where they are normalised
 UNLISTED = 20_000  # rows that were added since, which are all compared, before the lists are made again
 RETRAINED = 4  # growth from which on the clusters are sought anew
@@ -65,9 +64,12 @@ class InvertedLists:
         found = [self.record.rows + np.flatnonzero(allowed[self.record.rows :])]
         library: Any = faiss  # its types are those of C++, not of what it has for Python
         selected = library.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-        search = library.SearchParametersIVF(nprobe=probes, sel=selected)
+        look_into = library.SearchParametersIVF(nprobe=probes, sel=selected)
         for name, vector in query.items():
-            _, (rows,) = self._indices[name].search(vector[None], -(-depth // len(query)), params=search)
+            index, search = self._indices[name], look_into
+            if isinstance(index, faiss.IndexPreTransform):
+                search = library.SearchParametersPreTransform(index_params=look_into)
+            _, (rows,) = index.search(vector[None], -(-depth // len(query)), params=search)
             found.append(rows[rows >= 0])
         return np.unique(np.concatenate(found))
 
@@ -88,7 +90,7 @@ class InvertedLists:
 
     def choices_of_probes(self) -> list[int]:
         """Return numbers of clusters to try, up to all of them."""
-        clusters = max(int(index.nlist) for index in self._indices.values())
+        clusters = max(int(faiss.extract_index_ivf(index).nlist) for index in self._indices.values())
         return [4 * 2**step for step in range(clusters.bit_length()) if 2 * 2**step < clusters] or [clusters]
 
     def suffice(self, index: AudioIndex) -> bool:
@@ -171,14 +173,7 @@ def _trained(index: AudioIndex, name: str) -> Any:
     number = len(index)
     clusters = max(1, min(int(np.sqrt(number)), number // TRAINED_ON))
     sample = index.vectors(name, index.sample(clusters * TRAINED_ON))
-    made = faiss.index_factory(sample.shape[1], f"IVF{clusters},{_compression(sample.shape[1])}")
-    if hasattr(made, "pq"):
-        made.pq.cp.max_points_per_centroid, made.pq.cp.niter = TRAINED_ON, 10  # a tenth of the default's time
+    reduced = f"PCA{DIMENSIONS}," if sample.shape[1] > DIMENSIONS else ""
+    made = faiss.index_factory(sample.shape[1], f"{reduced}IVF{clusters},SQ8")
     made.train(sample)
     return made
-
-
-def _compression(width: int) -> str:
-    """Return how rows are compressed: several dimensions to a byte, or one where they are few or indivisible."""
-    size = max(size for size in range(1, MAX_CODE_BYTES + 1) if width % size == 0)
-    return f"PQ{size}" if size < width <= SUBSPACE * size else "SQ8"
