@@ -76,7 +76,7 @@ class Guard:
         """Refuse a request by what is known before its body arrives.
 
         Raises:
-            Problem: 401, 403, 413, 429.
+            Problem: 400, 401, 403, 413, 429.
         """
         headers, most = Headers(scope=scope), self._most_bytes(scope)
         token, host = self._settings.token, headers.get("host", "")
@@ -90,7 +90,9 @@ class Guard:
         if not token and not is_local(urlsplit(f"//{host}").hostname or ""):
             raise Problem(403, "unknown_host", f"Host: found {host!r}, expected localhost, as there is no token")
         stated = headers.get("content-length", "0")
-        if not stated.isdecimal() or int(stated) > most:
+        if not stated.isdecimal():
+            raise Problem(400, "invalid", f"Content-Length: found {stated!r}, expected a number of bytes")
+        if int(stated) > most:
             raise _too_large(most)
         if self._inside >= self._settings.max_requests:
             told = {"Retry-After": str(math.ceil(self._typical_s))}

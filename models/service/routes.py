@@ -29,7 +29,19 @@ from .requests import (
     Retrieve,
     Similar,
 )
-from .schemas import MOST, About, Found, SoundSearchQuery, Status, TextSearch
+from .schemas import (
+    CAPTIONED,
+    FOUND,
+    LISTED,
+    MOST,
+    TIMELINE,
+    About,
+    Found,
+    SoundSearchQuery,
+    Status,
+    TextSearch,
+    example,
+)
 from .settings import ServiceSettings
 from .uploads import BODY, UploadedSound
 
@@ -79,13 +91,13 @@ async def about(request: HttpRequest) -> About:
     return answer
 
 
-@operations.post("/caption", responses=documented(*UPLOAD), openapi_extra=BODY)
+@operations.post("/caption", responses=documented(*UPLOAD) | example(CAPTIONED), openapi_extra=BODY)
 async def caption(ask: Ask, sound: UploadedSound, seed: Seed = None) -> CaptionedSound:
     """Caption a sound, with all candidates and their scores. No caption depends on what others send meanwhile."""
     return await ask.ask(CaptionSound(sound, seed))
 
 
-@operations.post("/timeline", responses=documented(*UPLOAD), openapi_extra=BODY)
+@operations.post("/timeline", responses=documented(*UPLOAD) | example(TIMELINE), openapi_extra=BODY)
 async def timeline(
     ask: Ask,
     sound: UploadedSound,
@@ -101,19 +113,19 @@ async def timeline(
     return await ask.ask(CaptionWindows(sound, seed, window_s, hop_s))
 
 
-@operations.post("/retrieve", responses=documented(*ALWAYS, 400, 409, 415))
+@operations.post("/retrieve", responses=documented(*ALWAYS, 400, 409, 415) | example(FOUND))
 async def retrieve(ask: Ask, search: TextSearch) -> Found:
     """Find the indexed files that fit a text best."""
     return Found(files=await ask.ask(Retrieve(search.query, search.exclude, search.top_k, search.where())))
 
 
-@operations.post("/similar", responses=documented(*UPLOAD, 409), openapi_extra=BODY)
+@operations.post("/similar", responses=documented(*UPLOAD, 409) | example(FOUND), openapi_extra=BODY)
 async def similar(ask: Ask, sound: UploadedSound, search: SoundSearchQuery) -> Found:
     """Find the indexed files that sound most like a recording."""
     return Found(files=await ask.ask(Similar(sound, search.top_k, search.where())))
 
 
-@operations.get("/index", responses=documented(*ALWAYS))
+@operations.get("/index", responses=documented(*ALWAYS) | example({"total": 1, "files": [LISTED]}))
 async def list_files(
     ask: Ask,
     offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
@@ -123,7 +135,7 @@ async def list_files(
     return await ask.ask(ListFiles(offset, limit))
 
 
-@operations.post("/index", status_code=201, responses=documented(*UPLOAD), openapi_extra=BODY)
+@operations.post("/index", status_code=201, responses=documented(*UPLOAD) | example(LISTED, 201), openapi_extra=BODY)
 async def add_file(ask: Ask, name: Name, sound: UploadedSound) -> ListedFile:
     """Add a sound to the index, as `uploads/NAME`; what has this name already is replaced. The sound is not kept."""
     ask.refuse_read_only()

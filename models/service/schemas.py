@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
@@ -85,6 +85,39 @@ class Status(BaseModel):
     """The state of a service."""
 
     status: str = Field(examples=["ok"])
+
+
+# What operations answer, for OpenAPI.
+CAPTIONED = {
+    "duration_s": 6.2,
+    "heard_s": 6.2,
+    "caption": {
+        "text": "a dog barks while rain falls",
+        "score": 1.25,
+        "candidates": [
+            {
+                "text": "a dog barks while rain falls",
+                "captioner": "captioner-wide",
+                "score": 1.25,
+                "decoder_score": -1.16,
+                "encoder_score": {"retriever-bge": 0.69},
+                "fluency_error": 0.02,
+                "scores": {"retriever-bge": 0.69, "decoder": -1.16},
+            }
+        ],
+    },
+}
+TIMELINE = {
+    "duration_s": 20.0,
+    "segments": [{"start_s": 0.0, "end_s": 10.0, "caption": CAPTIONED["caption"]}],
+}
+LISTED = {"id": "42218cbd955886ded4c80610df82539c", "name": "/data/recordings/rain.flac", "audio": True}
+FOUND = {"files": [{**LISTED, "similarity": 2.48, "start_s": 10.0, "end_s": 20.0}]}
+
+
+def example(answer: dict[str, Any], status: int = 200) -> dict[int | str, dict[str, Any]]:
+    """Return OpenAPI's description of an answer by an example."""
+    return {status: {"content": {"application/json": {"example": answer}}}}
 
 
 SoundSearchQuery = Annotated[SoundSearch, Query()]

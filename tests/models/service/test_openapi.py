@@ -9,6 +9,7 @@ import pytest
 import schemathesis
 from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
+from jsonschema_rs import validate
 from schemathesis import GenerationMode
 
 from models.ensemble import Ensemble
@@ -61,3 +62,17 @@ def test_answers_are_as_described(described: Any, path: str, method: str, mode: 
         )
 
     check()
+
+
+def test_examples_are_answers_that_could_be(app: FastAPI) -> None:
+    """Every operation that answers with what the ensemble found has one, and it is as its schema says."""
+    found = app.openapi()
+    shown = 0
+    for methods in found["paths"].values():
+        for operation in methods.values():
+            for answer in operation["responses"].values():
+                content = answer.get("content", {}).get("application/json", {})
+                if "example" in content:
+                    shown += 1
+                    validate({**content["schema"], "components": found["components"]}, content["example"])
+    assert shown == 6
