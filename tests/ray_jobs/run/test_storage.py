@@ -103,7 +103,7 @@ def test_done_is_what_the_store_says(store: str, tmp_path: Path, monkeypatch: py
 
 
 def test_a_directory_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "_open", lambda path: pytest.fail("no store is asked"))
+    monkeypatch.setattr(storage, "open_uri", lambda path: pytest.fail("no store is asked"))
     monkeypatch.setenv("ENCLAP_CACHE", str(tmp_path / "cache"))
     directory = smoke(str(tmp_path / "runs"))
     member = directory.member("fluency")
