@@ -25,6 +25,7 @@ from tests.ray_jobs.conftest import free_port
 from tests.small_bundle import write_bundle, write_sounds
 
 WAV = {"Content-Type": "audio/wav"}
+pytestmark = pytest.mark.timeout(1800)
 
 
 class DyingReplicas:

@@ -13,6 +13,8 @@ import pytest
 from models.service.batcher import Batcher
 from models.service.metrics import Metrics
 
+pytestmark = pytest.mark.timeout(120)  # a request that is forgotten waits for ever
+
 
 @dataclass(frozen=True)
 class Number:
