@@ -18,6 +18,7 @@ from models.arguments import batched
 from models.audio import AudioError
 from models.audio_sources import Recording
 from models.console import count, progress_bar, say
+from models.ensemble.archive import unpacked
 from models.ensemble.bundle import Ensemble
 from models.ensemble.checksums import read_sums
 from models.ensemble.clip import Clip
@@ -69,7 +70,7 @@ class Collection:
     def local_bundle(self) -> Path:
         """Return the bundle on this node; raise CheckpointError if there is none."""
         try:
-            return storage.pull(storage.local_path(self.bundle))
+            return unpacked(storage.pull(storage.local_path(self.bundle)))
         except FileNotFoundError as error:
             raise CheckpointError(f"{error}; expected a bundle made by `enclap export`") from error
 
@@ -182,7 +183,7 @@ def compute(job: Job, collection: Collection) -> Output:
         left_out = output.write_quarantine()
     if left_out:
         say(f"{job.name}: {count(left_out, 'file')} could not be read; {where}/quarantine.csv says why", style="yellow")
-    if left_out >= len(files):
+    if not output.rows():
         raise AudioError(f"none of {len(files)} files could be read; {where}/quarantine.csv says why")
     return output
 
