@@ -66,8 +66,8 @@ def by_processes(bundle: Path, files: list[Path], workers: int) -> float:
 def by_ray(bundle: Path, scratch: Path, workers: int) -> float:
     """Return the seconds from the first file to the last."""
     from ray_jobs.caption_collection import caption_job
-    from ray_jobs.inference.batch import PART, Collection, Workers, make_parts
-    from ray_jobs.inference.collection import find_files, plan_parts
+    from ray_jobs.inference.batch import PART, make_parts
+    from ray_jobs.inference.collection import Collection, Workers, find_files, plan_parts
     from ray_jobs.run.session import connect
 
     start = time.time()

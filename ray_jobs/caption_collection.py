@@ -14,7 +14,8 @@ import pyarrow as pa
 from models.console import say
 from models.ensemble.bundle import Ensemble
 from models.ensemble.clip import Clip
-from ray_jobs.inference.batch import Collection, Job, compute
+from ray_jobs.inference.batch import Job, compute
+from ray_jobs.inference.collection import Collection
 from ray_jobs.run.entry import run_command
 
 

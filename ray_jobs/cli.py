@@ -287,11 +287,12 @@ def caption_collection(
 
     Example: [bold]enclap caption-collection s3://b/bundle s3://b/sounds --output s3://b/captions --gpus 0.5[/bold]
     """
-    _connect()
-    from ray_jobs.inference.batch import Collection, Workers
+    from ray_jobs.inference.collection import Collection, Workers
 
-    read = Collection(bundle, sources, output, Workers(workers, cpus, gpus), window, hop)
-    _job("caption_collection").run(read, seed)
+    collection = Collection(bundle, sources, output, Workers(workers, cpus, gpus), window, hop)
+    collection.check()
+    _connect()
+    _job("caption_collection").run(collection, seed)
 
 
 @app.command("index-collection")
@@ -311,10 +312,12 @@ def index_collection(
 
     Example: [bold]enclap index-collection runs/demo/bundle /data/sounds --output embeddings --window 10 --hop 5[/bold]
     """
-    _connect()
-    from ray_jobs.inference.batch import Collection, Workers
+    from ray_jobs.inference.collection import Collection, Workers
 
-    _job("index_collection").run(Collection(bundle, sources, output, Workers(workers, cpus, gpus), window, hop))
+    collection = Collection(bundle, sources, output, Workers(workers, cpus, gpus), window, hop)
+    collection.check()
+    _connect()
+    _job("index_collection").run(collection)
 
 
 @app.command()

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from models.commands.embed import embedding_columns
 from models.commands.index import SAVE_ROWS, finish_index, index_lock, spell_windows
@@ -21,8 +20,8 @@ from models.ensemble.clip import Clip
 from models.ensemble.index import AudioIndex
 from models.ensemble.manifest import INDEX
 from models.errors import InputError
-from ray_jobs.inference.batch import Collection, Job, compute
-from ray_jobs.inference.collection import KEY, Output, find_files
+from ray_jobs.inference.batch import Job, compute
+from ray_jobs.inference.collection import KEY, Collection, Output, find_files, read_part
 from ray_jobs.run import storage
 from ray_jobs.run.entry import run_command
 
@@ -68,12 +67,12 @@ def _add(ensemble: Ensemble, output: Output, files: pd.DataFrame, windows: str) 
     parts = output.parts()
     with progress_bar(len(parts), "parts", "adding to the index") as bar:
         for part in parts:
-            keys = pq.read_table(storage.source(part), columns=KEY).to_pandas()
+            keys = read_part(part, KEY).to_pandas()
             known = {path: index.files.find(path) for path in keys["path"].unique()}
             fresh = {p for p, file in known.items() if file and (file.stamp, file.windows) == (stamps.get(p), windows)}
             wanted = (keys["path"].map(stamps) == keys["stamp"]) & ~keys["path"].isin(fresh)
             if wanted.any():
-                _add_rows(index, pq.read_table(storage.source(part)).filter(pa.array(wanted)), windows)
+                _add_rows(index, read_part(part).filter(pa.array(wanted)), windows)
             if len(index) - saved > SAVE_ROWS:
                 ensemble.save_index()
                 saved = len(index)

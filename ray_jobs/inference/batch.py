@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from math import nan
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -18,16 +17,12 @@ from models.arguments import batched
 from models.audio import AudioError
 from models.audio_sources import Recording
 from models.console import count, progress_bar, say
-from models.ensemble.archive import unpacked
 from models.ensemble.bundle import Ensemble
 from models.ensemble.checksums import read_sums
 from models.ensemble.clip import Clip
-from models.ensemble.manifest import read_manifest
-from models.files import CheckpointError
 from models.fingerprint import fingerprint
-from models.long_audio import Windowing, cut
-from ray_jobs.inference.collection import Output, Part, find_files, plan_parts, recording_of
-from ray_jobs.run import storage
+from models.long_audio import cut
+from ray_jobs.inference.collection import Collection, Output, Part, Workers, find_files, plan_parts, recording_of
 from ray_jobs.run.lock import only_writer
 from ray_jobs.run.session import gpu_share, reserved_device
 
@@ -35,44 +30,6 @@ PART = 64  # files: the unit of writing and of what an interruption costs
 BATCH = 16  # files whose features are held, and computed together
 
 Rows = Callable[[Ensemble, Sequence[Clip]], pa.Table]
-
-
-@dataclass(frozen=True)
-class Workers:
-    """The actors that share a collection, and what each of them takes."""
-
-    number: int | None = None  # as many as fit, if none
-    cpus: float = 1
-    gpus: float | None = None  # if none, a share of 0.25 where there are GPUs
-
-    def fit(self) -> int:
-        """Return the number of actors."""
-        cluster, gpus = ray.cluster_resources(), gpu_share(self.gpus)
-        fit = cluster["GPU"] / gpus if gpus else cluster.get("CPU", 1) / self.cpus
-        return self.number or max(1, int(fit))
-
-
-@dataclass(frozen=True)
-class Collection:
-    """What a job reads and writes: directories that all nodes see, or URIs of a store."""
-
-    bundle: str
-    sources: Sequence[str]
-    output: str
-    workers: Workers = Workers()
-    window_s: float | None = None
-    hop_s: float | None = None
-
-    def windowing(self) -> Windowing | None:
-        """Return how files are cut into windows, if they are; raise InputError if they cannot be cut so."""
-        return Windowing.of(self.window_s, self.hop_s, read_manifest(self.local_bundle()).max_duration_s)
-
-    def local_bundle(self) -> Path:
-        """Return the bundle on this node; raise CheckpointError if there is none."""
-        try:
-            return unpacked(storage.pull(storage.local_path(self.bundle)))
-        except FileNotFoundError as error:
-            raise CheckpointError(f"{error}; expected a bundle made by `enclap export`") from error
 
 
 @dataclass(frozen=True)
@@ -188,6 +145,13 @@ def compute(job: Job, collection: Collection) -> Output:
     return output
 
 
+def number_of(workers: Workers) -> int:
+    """Return the number of actors: those asked for, or as many as fit."""
+    cluster, gpus = ray.cluster_resources(), gpu_share(workers.gpus)
+    fit = cluster["GPU"] / gpus if gpus else cluster.get("CPU", 1) / workers.cpus
+    return workers.number or max(1, int(fit))
+
+
 def make_parts(parts: list[Part], job: Job, collection: Collection) -> Iterator[dict[str, Any]]:
     """Make parts in actors; yield what `PartMaker` returns of each."""
     if not parts:
@@ -199,6 +163,6 @@ def make_parts(parts: list[Part], job: Job, collection: Collection) -> Iterator[
         fn_constructor_args=(job, collection),
         num_cpus=workers.cpus,
         num_gpus=gpu_share(workers.gpus),
-        compute=ray.data.ActorPoolStrategy(size=min(workers.fit(), len(parts))),
+        compute=ray.data.ActorPoolStrategy(size=min(number_of(workers), len(parts))),
     )
     yield from made.iter_rows()

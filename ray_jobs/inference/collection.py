@@ -8,7 +8,7 @@ what is there is not computed again, unless the file has changed since.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,13 +21,62 @@ from pyarrow import fs
 from models.audio import AUDIO_SUFFIXES, AudioError
 from models.audio_sources import Recording
 from models.commands.audio_files import find_audio, is_audio
+from models.console import say
+from models.ensemble.archive import unpacked
+from models.ensemble.manifest import read_manifest
 from models.errors import InputError
-from models.files import atomic_write, stamp, write_json, write_text
+from models.files import CheckpointError, atomic_write, stamp, write_json, write_text
 from models.fingerprint import fingerprint
+from models.long_audio import Windowing
+from models.records import parse_object
+from models.text import is_unicode, printable
 from ray_jobs.run import storage
 
 PARTS, QUARANTINE, RECORD = "parts", "quarantine", "record.json"
 KEY = ["path", "stamp"]  # columns of every part: a file, and its size and time of change when it was read
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The actors that share a collection, and what each of them takes."""
+
+    number: int | None = None  # as many as fit, if none
+    cpus: float = 1
+    gpus: float | None = None  # if none, a share of 0.25 where there are GPUs
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What a job reads and writes: directories that all nodes see, or URIs of a store."""
+
+    bundle: str
+    sources: Sequence[str]
+    output: str
+    workers: Workers = Workers()
+    window_s: float | None = None
+    hop_s: float | None = None
+
+    def windowing(self) -> Windowing | None:
+        """Return how files are cut into windows, if they are; raise InputError if they cannot be cut so."""
+        return Windowing.of(self.window_s, self.hop_s, read_manifest(self.local_bundle()).max_duration_s)
+
+    def check(self) -> None:
+        """Check what can be checked before anything is started.
+
+        Raises:
+            AudioError: a source does not exist, or there is no audio.
+            CheckpointError: there is no bundle that this version reads.
+            InputError: the files cannot be cut into such windows.
+        """
+        self.windowing()
+        find_files(self.sources)
+
+    def local_bundle(self) -> Path:
+        """Return the bundle on this node; raise CheckpointError if there is none."""
+        try:
+            return unpacked(storage.pull(storage.local_path(self.bundle)))
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{error}; expected a bundle made by `enclap export`") from error
 
 
 @dataclass(frozen=True)
@@ -41,7 +90,7 @@ class Part:
         return json.dumps(asdict(self))
 
 
-def find_files(sources: Iterable[str]) -> pd.DataFrame:
+def find_files(sources: Sequence[str]) -> pd.DataFrame:
     """Return the audio files of folders and buckets, with the columns `KEY`, in the order of their names.
 
     Raises:
@@ -54,7 +103,12 @@ def find_files(sources: Iterable[str]) -> pd.DataFrame:
             rows += sorted(_in_store(source))
         else:
             rows += [(str(path.resolve()), stamp(path)) for path in find_audio([Path(source)])]
-    return pd.DataFrame(rows, columns=KEY).drop_duplicates("path", ignore_index=True)
+    readable = [row for row in rows if is_unicode(row[0])]  # Parquet holds no other names
+    for path in sorted({path for path, _ in rows} - {path for path, _ in readable}):
+        say(f"left out: {printable(path)}: its name is not UTF-8; rename it", style="yellow")
+    if not readable:
+        raise AudioError(f"{', '.join(sources)}: no audio files found with a name in UTF-8")
+    return pd.DataFrame(readable, columns=KEY).drop_duplicates("path", ignore_index=True)
 
 
 def _in_store(source: str) -> Iterator[tuple[str, str]]:
@@ -90,27 +144,23 @@ class Output:
         """Write what makes this output.
 
         Raises:
-            InputError: if something else made what is there.
+            InputError: if something else made what is there, or there are other files.
         """
-        path = self.root / RECORD
+        path, another = self.root / RECORD, "name another --output, or remove this one"
         if not storage.exists(path):
+            if others := storage.listing(self.root, "[!.]*"):
+                raise InputError(f"{self.where}: found {others[0].name}, expected a new or empty directory; {another}")
             write_json(path, made_by)
             storage.push(path)
             return
-        before = json.loads(storage.read_bytes(path))
+        before = parse_object(storage.read_bytes(path), path, another)
         if before != made_by:
             differing = sorted(key for key in {*before, *made_by} if before.get(key) != made_by.get(key))
-            raise InputError(
-                f"{self.where}: was made with another {', '.join(differing)}; name another --output, or remove this one"
-            )
+            raise InputError(f"{self.where}: was made with another {', '.join(differing)}; {another}")
 
     def done(self) -> pd.DataFrame:
         """Return `KEY` of all files that results, or reasons against them, are there for."""
-        frames = [
-            pq.read_table(storage.source(part), columns=KEY).to_pandas()
-            for kind in (PARTS, QUARANTINE)
-            for part in self.parts(kind)
-        ]
+        frames = [read_part(part, KEY).to_pandas() for kind in (PARTS, QUARANTINE) for part in self.parts(kind)]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=KEY)
 
     def parts(self, kind: str = PARTS) -> list[Path]:
@@ -133,12 +183,12 @@ class Output:
         stamps = files.set_index("path")["stamp"]
         for kind in (PARTS, QUARANTINE):
             for part in self.parts(kind):
-                keys = pq.read_table(storage.source(part), columns=KEY).to_pandas()
+                keys = read_part(part, KEY).to_pandas()
                 kept = keys["path"].map(stamps).fillna(keys["stamp"]) == keys["stamp"]
                 if kept.all():
                     continue
                 if kept.any():
-                    self._write(part, pq.read_table(storage.source(part)).filter(pa.array(kept)))
+                    self._write(part, read_part(part).filter(pa.array(kept)))
                 else:
                     storage.remove(part)
 
@@ -150,7 +200,7 @@ class Output:
 
     def write_quarantine(self) -> int:
         """Write quarantine.csv, path and reason of each file that could not be read, and return their number."""
-        tables = [pq.read_table(storage.source(part), columns=["path", "reason"]) for part in self.parts(QUARANTINE)]
+        tables = [read_part(part, ["path", "reason"]) for part in self.parts(QUARANTINE)]
         path = self.root / "quarantine.csv"
         if not tables:
             storage.remove(path)
@@ -159,6 +209,20 @@ class Output:
         write_text(storage.here(path), frame.to_csv(index=False))
         storage.push(path)
         return len(frame)
+
+
+def read_part(part: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read a part, or some of its columns.
+
+    Raises:
+        CheckpointError: if it is damaged, or no part.
+    """
+    try:
+        return pq.read_table(storage.source(part), columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise CheckpointError(
+            f"{storage.uri(part)}: damaged ({error}); remove it, and the same command computes it again"
+        ) from error
 
 
 def plan_parts(files: pd.DataFrame, done: pd.DataFrame, size: int) -> list[Part]:

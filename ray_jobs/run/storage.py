@@ -120,7 +120,7 @@ def open_uri(storage_path: str) -> tuple[fs.FileSystem, str]:
     try:
         store, base = fs.FileSystem.from_uri(storage_path)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise ConfigError(f"storage_path: found {storage_path!r}, expected a directory or a URI: {error}") from error
+        raise ConfigError(f"found {storage_path!r}, expected a directory or a URI of a store: {error}") from error
     if isinstance(store, fs.S3FileSystem):
         store = _patient_s3(store.__reduce__()[1][0])
     return store, base

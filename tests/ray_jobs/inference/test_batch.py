@@ -18,11 +18,11 @@ from models.audio import AudioError
 from models.commands import index
 from models.ensemble.bundle import Ensemble
 from models.errors import InputError
+from models.files import CheckpointError
 from ray_jobs import caption_collection, index_collection
 from ray_jobs.caption_collection import caption_job
 from ray_jobs.inference import batch
-from ray_jobs.inference.batch import Collection, Workers
-from ray_jobs.inference.collection import Output, find_files, plan_parts
+from ray_jobs.inference.collection import Collection, Output, Workers, find_files, plan_parts
 from ray_jobs.run import storage
 
 from ...small_bundle import RATE, write_bundle, write_sounds
@@ -190,6 +190,34 @@ def test_nothing_to_read_is_said(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "empty" / "x.wav").write_bytes(b"no sound")
     with pytest.raises(AudioError, match=r"none of 1 files could be read; .*quarantine.csv says why"):
         caption_collection.run(Collection(str(bundle), [str(tmp_path / "empty")], str(tmp_path / "captions")))
+
+
+def test_an_output_holds_nothing_else(bundle: Path, sounds: list[Path], tmp_path: Path) -> None:
+    for where in (bundle, sounds[0].parent):
+        with pytest.raises(InputError, match="expected a new or empty directory; name another --output"):
+            caption_collection.run(Collection(str(bundle), [str(sounds[0])], str(where)))
+        assert not (where / "record.json").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 and no more", b"{}"])
+def test_a_damaged_part_is_named(content: bytes, bundle: Path, sounds: list[Path], tmp_path: Path) -> None:
+    collection = Collection(str(bundle), [str(sounds[0])], str(tmp_path / "captions"))
+    Output(collection.output).begin(caption_job(None).record(collection))
+    (tmp_path / "captions" / "parts").mkdir()
+    (tmp_path / "captions" / "parts" / "part-1.parquet").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"part-1.parquet: damaged .*; remove it, and the same command"):
+        caption_collection.run(collection)
+    (tmp_path / "captions" / "record.json").write_text("{")
+    with pytest.raises(InputError, match=r"record.json: not JSON"):
+        caption_collection.run(collection)
+
+
+def test_names_that_are_not_unicode_are_left_out(
+    sounds: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(sounds[0], tmp_path / "sounds" / os.fsdecode(b"x\xff.wav"))
+    assert len(find_files([str(tmp_path / "sounds")])) == len(sounds) + 1
+    assert "x\\udcff.wav: its name is not UTF-8; rename it" in capsys.readouterr().err
 
 
 def test_parts_hold_what_is_not_done(tmp_path: Path) -> None:
