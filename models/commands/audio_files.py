@@ -82,7 +82,7 @@ class PartlyHeard:
     def sum_up(self) -> None:
         """Say how many files were not named."""
         if self._number > SHOWN:
-            say(f"heard in part: {self._number - SHOWN} more files", style="yellow")
+            say(f"heard in part: {count(self._number - SHOWN, 'more file')}", style="yellow")
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def make_app(purpose: str) -> typer.Typer:
     return made
 
 
-app = make_app("Caption, index and retrieve audio files with an exported ensemble.")
+app = make_app("Caption, search and serve audio with an exported ensemble.")
 
 
 def run_app(command_line: typer.Typer, arguments: list[str] | None = None) -> None:

@@ -73,7 +73,7 @@ def run(bundle: Path, paths: list[Path], options: Options = Options()) -> None:
             files of a directory are gone; or the index has windows of the files, and none are asked for.
     """
     windowing = Windowing.of(options.window_s, options.hop_s, read_manifest(bundle).max_duration_s)
-    files = [path.resolve() for path in find_audio(paths, may_be_gone=options.remove_gone)]
+    files = [path.resolve() for path in _find(bundle, paths, options.remove_gone)]
     directories = [path.resolve() for path in paths if not path.is_file()]
     with index_lock(bundle):
         ensemble = _load(bundle, options)
@@ -86,6 +86,15 @@ def run(bundle: Path, paths: list[Path], options: Options = Options()) -> None:
         _apply(ensemble, changes)
         _add(ensemble, changes, Reading(options.batch_size, windowing, before=changes.there))
         finish_index(ensemble)
+
+
+def _find(bundle: Path, paths: list[Path], remove_gone: bool) -> list[Path]:
+    try:
+        return find_audio(paths, may_be_gone=remove_gone)
+    except AudioError as error:
+        if not (bundle / INDEX).is_dir():
+            raise
+        raise AudioError(f"{error}; to remove what the index has of it and is gone, say --remove-gone") from error
 
 
 @contextmanager
@@ -133,12 +142,12 @@ def spell_windows(windowing: Windowing | None) -> str:
 def _apply(ensemble: Ensemble, changes: Changes) -> None:
     """Bring what the index knows of files up to date, where none need be read."""
     index = ensemble.audio_index
-    say(f"index: {len(changes.to_read)} files to add, {changes.there} are there already")
+    say(f"index: {count(len(changes.to_read), 'file')} to add, {changes.there} there already")
     index.remove([file.path for file in changes.gone])
     for file in changes.gone[:SHOWN]:
         say(f"index: removed, as it is gone: {file.path}")
     if len(changes.gone) > SHOWN:
-        say(f"index: removed, as they are gone: {len(changes.gone) - SHOWN} more files")
+        say(f"index: removed, as they are gone: {len(changes.gone) - SHOWN} more")
     for path, file in changes.equal.items():
         if file.path != str(path):
             index.files.rename(file, str(path))

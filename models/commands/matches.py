@@ -33,7 +33,7 @@ def print_matches(found: Sequence[Match], top_k: int, wanted: MatchFormat | None
         for line in _lines(found, wanted):
             print_data(line)
     if len(found) < top_k:
-        say(f"there is no more to list than {count(len(found), 'result')}, of {top_k} asked for")
+        say(f"found {count(len(found), 'result')}, asked for {top_k}: there are no more")
 
 
 def _lines(found: Sequence[Match], wanted: MatchFormat | None) -> Iterator[str]:

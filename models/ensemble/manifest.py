@@ -82,7 +82,9 @@ def read_manifest(bundle: Path) -> BundleManifest:
     """
     path = bundle / MANIFEST
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; expected a bundle made by `enclap export`")
+        inner = bundle / "bundle"
+        hint = f"; did you mean {inner}?" if (inner / MANIFEST).is_file() else ""
+        raise CheckpointError(f"{path}: no such file; expected a bundle made by `enclap export`{hint}")
     refuse_cut(bundle)
     remedy = "export the run again with this version, or load the bundle with the version that made it"
     manifest = parse_record(BundleManifest, path.read_bytes(), path, remedy, FORMAT)

@@ -16,6 +16,7 @@ function showError(place, error) {
 
 /** Do something that takes a while, and show what comes of it. */
 async function work(said, ask, show) {
+  if (document.body.hasAttribute("aria-busy")) return; // one question at a time
   showError("answer-error", null);
   showError("sound-error", null);
   document.body.setAttribute("aria-busy", "true");

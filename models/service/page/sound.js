@@ -37,10 +37,12 @@ function draw(canvas, buffer, from_s, to_s) {
   const hop = ((to_s - from_s) * buffer.sampleRate) / canvas.width;
   const columns = Array.from({ length: canvas.width }, (_, x) => powers(samples, Math.round(first + x * hop)));
   const loudest = columns.reduce((most, column) => column.reduce((a, b) => Math.max(a, b), most), 1e-12);
-  const nyquist = buffer.sampleRate / 2;
+  const heard = (column) => column.findLastIndex((power) => power > loudest * 10 ** (-RANGE_DB / 10));
+  const bins = Math.max(...columns.map(heard), 1) + 1; // browsers resample: above what was recorded there is nothing
+  const [width, top] = [buffer.sampleRate / WINDOW, (bins * buffer.sampleRate) / WINDOW];
   columns.forEach((column, x) => {
     for (let y = 0; y < canvas.height; y++) {
-      const bin = Math.floor(hertz((1 - (y + 1) / canvas.height) * mel(nyquist)) * (column.length / nyquist));
+      const bin = Math.floor(hertz((1 - (y + 1) / canvas.height) * mel(top)) / width);
       const level = Math.max(0, 1 + (10 * Math.log10(column[bin] / loudest + 1e-12)) / RANGE_DB);
       image.data.set(colour(level), 4 * (y * canvas.width + x));
     }

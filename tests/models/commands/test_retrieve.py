@@ -158,7 +158,7 @@ def test_what_cannot_be_answered_ends_with_2(
 def test_fewer_results_than_asked_for_are_listed_and_told(indexed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, printed, said = enclap(capsys, "retrieve", indexed, "rain", "--top-k", 1000)
     assert (code, len(printed.splitlines())) == (0, 4)
-    assert "no more to list than 4 results, of 1000 asked for" in said
+    assert "found 4 results, asked for 1000: there are no more" in said
     code, printed, said = enclap(capsys, "retrieve", indexed, "rain", "--top-k", 0)
     assert (code, printed) == (2, "")
 

@@ -147,7 +147,7 @@ def test_an_index_is_that_of_one_process_and_follows_the_files(
     assert found(Ensemble.load(copy, "cpu"), len(sounds)) == found(alone, len(sounds))
     # `enclap index` knows all of it, by size and time.
     index.run(copy, [folder])
-    assert f"1 files to add, {len(sounds)} are there already" in capsys.readouterr().err, "broken.wav alone"
+    assert f"1 file to add, {len(sounds)} there already" in capsys.readouterr().err, "broken.wav alone"
 
 
 def found(ensemble: Ensemble, number: int) -> dict[str, Any]:
