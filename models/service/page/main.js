@@ -24,7 +24,9 @@ async function work(said, ask, show) {
   try {
     const nodes = show(await ask());
     get("answer-body").replaceChildren(...nodes.filter(Boolean));
-    get("status").textContent = `${said}: done.`;
+    const done = `${said}: done.`;
+    get("status").textContent = done;
+    setTimeout(() => get("status").textContent === done && (get("status").textContent = ""), 4000);
   } catch (error) {
     get("answer-body").replaceChildren();
     showError("answer-error", error);
