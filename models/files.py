@@ -40,23 +40,36 @@ def is_device(path: Path) -> bool:
 
 
 @contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Let an error of the system name the file that is written where it names none, such as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, and rename it to `path` when the block succeeds.
 
     After an error the old file stays and the temporary one is removed. Missing directories are created. A link stays,
-    and the file that it leads to is written; so does a device, such as /dev/null, to which the file is copied.
+    and the file that it leads to is written; so does a device, such as /dev/null, to which the file is copied. An
+    error of the system names `path`.
     """
     if is_device(path):
         with TemporaryDirectory() as folder:
             yield Path(folder, path.name)
-            with Path(folder, path.name).open("rb") as source, path.open("wb") as target:
+            with named(path), Path(folder, path.name).open("rb") as source, path.open("wb") as target:
                 shutil.copyfileobj(source, target)
         return
     path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        yield partial
+        with named(path):
+            yield partial
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)

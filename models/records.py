@@ -39,9 +39,9 @@ def parse_record(
             or of another type.
     """
     fields = parse_object(content, path, remedy)
-    if format is not None and fields.get("format") != format:
-        found = fields.get("format")
-        raise RecordError(f"{path}: format {found!r}, this version reads format {format}; {remedy}")
+    found = fields.get("format")
+    if format is not None and (type(found) is not int or found != format):  # True and 1.0 equal 1
+        raise RecordError(f"{path}: format {_shortened(found)}, this version reads format {format}; {remedy}")
     return check_fields(schema, fields, path, remedy)
 
 
@@ -49,13 +49,14 @@ def parse_object(content: bytes | str, path: Path | str, remedy: str) -> dict[st
     """Return the content of a JSON file that holds an object.
 
     Raises:
-        RecordError: if the content is not UTF-8 or not a JSON object.
+        RecordError: if the content is not UTF-8 or not a JSON object, or one that Python does not read: nested a
+            thousand times, or with an integer of thousands of digits.
     """
     try:
         found = json.loads(content if isinstance(content, str) else content.decode())
     except UnicodeDecodeError as error:
         raise RecordError(f"{path}: not UTF-8 ({error}); {remedy}") from error
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"{path}: not JSON ({error}); {remedy}") from error
     if not isinstance(found, dict):
         raise RecordError(f"{path}: found {_shortened(found)}, expected a JSON object; {remedy}")
@@ -88,5 +89,8 @@ def _explain(problem: Any) -> str:
 
 
 def _shortened(value: Any) -> str:
-    found = repr(value)
+    try:
+        found = repr(value)
+    except RecursionError:  # nested almost too deep for being read
+        return f"a nested {type(value).__name__}"
     return found if len(found) <= LONGEST else f"{found[:LONGEST]}..."

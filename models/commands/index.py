@@ -98,16 +98,24 @@ def _find(bundle: Path, paths: list[Path], remove_gone: bool) -> list[Path]:
 
 
 @contextmanager
-def index_lock(bundle: Path) -> Iterator[None]:
+def index_lock(bundle: Path, remedy: str = "wait for it, or stop it") -> Iterator[None]:
     """Let no other process change the index of a bundle during the block.
 
+    Args:
+        remedy: what the user can do if one does, for the message.
+
     Raises:
-        InputError: if one does.
+        InputError: if one does, or the bundle cannot be written.
     """
     try:
         held = FileLock(bundle / LOCK).acquire(timeout=0)
     except Timeout as error:
-        raise InputError(f"{bundle}: another `enclap index` is adding files to it; wait for it, or stop it") from error
+        raise InputError(f"{bundle}: another process is changing its index; {remedy}") from error
+    except OSError as error:
+        raise InputError(
+            f"{bundle}: cannot be written ({error.strerror}), and its index is kept in it; copy the bundle to a place "
+            "that is writable"
+        ) from error
     with held:
         yield
 

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..files import named
+
 
 class Journal:
     """A file of JSON lines, each a key and a value; `done` has those of an interrupted run.
@@ -33,8 +35,9 @@ class Journal:
     def add(self, key: str, value: Any) -> None:
         """Keep the value of a key."""
         self.done[key] = value
-        self._file.write(json.dumps([key, value]).encode() + b"\n")
-        self._file.flush()
+        with named(self.path):
+            self._file.write(json.dumps([key, value]).encode() + b"\n")
+            self._file.flush()
 
     def remove(self) -> None:
         """Delete the file, once the job's result is written."""

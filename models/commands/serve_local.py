@@ -10,12 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
 from ..console import count, say
 from ..ensemble.manifest import read_manifest
 from ..errors import InputError
-from .index import LOCK
+from .index import index_lock
 from .loading import load_ensemble
 from .options import Loading
 
@@ -63,17 +61,12 @@ def only_writer(bundle: Path, writes: bool) -> Iterator[None]:
     """Keep other processes from changing a bundle's index meanwhile, if this one may.
 
     Raises:
-        InputError: another process is changing it.
+        InputError: another process is changing it, or it cannot be written.
         CheckpointError: the directory is not a bundle.
     """
     read_manifest(bundle)
     if not writes:
         yield
         return
-    try:
-        with FileLock(bundle / LOCK).acquire(timeout=0):
-            yield
-    except Timeout as error:
-        raise InputError(
-            f"{bundle}: another process is changing its index; wait for it, or leave --write-index out"
-        ) from error
+    with index_lock(bundle, "wait for it, or leave --write-index out"):
+        yield

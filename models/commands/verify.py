@@ -16,6 +16,8 @@ from ..ensemble.manifest import INDEX, read_manifest
 def run(bundle: Path, self_test: bool = True) -> None:
     """Compare every file with its checksum, say what the bundle holds, and let its members judge its own clip.
 
+    Of an archive the files in it are compared, and those where it is unpacked.
+
     Args:
         bundle: its directory or its archive.
         self_test: whether its members are loaded for this.
@@ -30,6 +32,8 @@ def run(bundle: Path, self_test: bool = True) -> None:
     for name in found.unlisted:
         say(f"verify: {name} is not part of the export", style="yellow")
     directory = unpacked(bundle)
+    if directory != bundle:
+        refuse_faults(directory, check_sums(directory), "remove those, and the archive is unpacked again")
     manifest = read_manifest(directory)
     size = sum((directory / name).stat().st_size for name in found.intact)
     members = [*manifest.retrievers, *manifest.captioners, *filter(None, [manifest.fluency_detector])]

@@ -17,11 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints
 
 from ..files import CheckpointError, sha256_of, write_json
 from ..records import parse_record
+from ..text import printable
 
 FILES = "MANIFEST.json"
 SUMS = "SHA256SUMS"  # of earlier versions
+MANIFEST = "bundle.json"  # without which there is no bundle
 FORMAT = 1
 AGAIN = "copy or export the bundle again"
+LONGEST = 200  # bytes of a file's or folder's name: file systems take 255, `atomic_write` puts some around it
 # What torch, pickle and joblib write by default: reading it can run code of the file's choice.
 PICKLED = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
 _LINE = re.compile(r"(?P<sum>[0-9a-f]{64}) [ *](?P<name>.+)")
@@ -72,13 +75,13 @@ def read_list(bundle: Path) -> dict[str, ListedFile]:
     """Return the files that a bundle was exported with, by their names in it.
 
     Raises:
-        CheckpointError: if it has neither MANIFEST.json nor SHA256SUMS, or its list is damaged, of a newer format, or
-            names a file outside.
+        CheckpointError: if it has neither MANIFEST.json nor SHA256SUMS, or its list is damaged, of a newer format,
+            names a file outside, or does not name bundle.json.
     """
     if (path := bundle / FILES).is_file():
         return parse_list(path.read_bytes(), path)
     if (path := bundle / SUMS).is_file():
-        return _parse_lines(path)
+        return _whole(_parse_lines(path), path)
     raise CheckpointError(f"{bundle / FILES}: no such file; expected a bundle made by `enclap export`, as a whole")
 
 
@@ -92,6 +95,12 @@ def parse_list(content: bytes, path: Path | str) -> dict[str, ListedFile]:
     files = parse_record(FileList, content, path, remedy, FORMAT).files
     if outside := [name for name in files if not is_inside(name)]:
         raise CheckpointError(f"{path}: found {outside[0][:100]!r}, expected names of files in the bundle; {AGAIN}")
+    return _whole(files, path)
+
+
+def _whole(files: dict[str, ListedFile], path: Path | str) -> dict[str, ListedFile]:
+    if MANIFEST not in files:
+        raise CheckpointError(f"{path}: {MANIFEST} is not listed, expected all files of the export; {AGAIN}")
     return files
 
 
@@ -109,9 +118,10 @@ def _parse_lines(path: Path) -> dict[str, ListedFile]:
 
 
 def is_inside(name: str) -> bool:
-    """Return whether a name is that of a file in the bundle, on every system."""
+    """Return whether a name is one that a file in the bundle can have, on every system."""
     parts = PurePosixPath(name).parts
-    return bool(parts) and name == "/".join(parts) and ".." not in parts and not {*name} & {"\\", ":", "\0"}
+    plain = bool(parts) and name == "/".join(parts) and ".." not in parts and not {*name} & {"\\", ":", "\0"}
+    return plain and printable(name) == name and all(len(part.encode()) <= LONGEST for part in parts)
 
 
 def check_sums(bundle: Path, beside: Iterable[str] = ()) -> Checked:
@@ -131,13 +141,13 @@ def check(files: Mapping[str, Opener], listed: Mapping[str, ListedFile]) -> Chec
     return Checked([name for name in listed if name not in {*missing, *changed}], changed, missing, others)
 
 
-def refuse_faults(bundle: Path, found: Checked) -> None:
-    """Raise CheckpointError if files of a bundle are changed or missing, naming all of them."""
+def refuse_faults(bundle: Path, found: Checked, remedy: str = AGAIN) -> None:
+    """Raise CheckpointError if files of a bundle are changed or missing, naming all of them and what to do."""
     faults = [f"{name}: missing" for name in found.missing] + [f"{name}: changed" for name in found.changed]
     if faults:
         number, named = len(faults) + len(found.intact), "\n  ".join(faults)
         raise CheckpointError(
-            f"{bundle}: {len(faults)} of {number} files are not as they were exported; {AGAIN}\n  {named}"
+            f"{bundle}: {len(faults)} of {number} files are not as they were exported; {remedy}\n  {named}"
         )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from ..files import CheckpointError
+from ..files import CheckpointError, named
 
 BLOCK = 16_384  # rows that are read into memory at a time
 RAGGED = 1024  # rows of arrays, likewise
@@ -167,7 +167,7 @@ def ragged(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 def _write(file: Path, like: np.ndarray, rows: int, blocks: Iterable[np.ndarray]) -> None:
     """Write blocks of rows after the first `rows` of a file, in place of what else it holds."""
-    with file.open("r+b" if rows else "wb") as opened:
+    with named(file), file.open("r+b" if rows else "wb") as opened:
         opened.seek(rows * like.dtype.itemsize * int(np.prod(like.shape[1:])))
         opened.truncate()
         for block in blocks:

@@ -12,6 +12,7 @@ from ..generation.pooling import BEAM
 from ..records import parse_record
 from ..settings import BeamConfig, LogMelConfig, SamplingConfig, TokenEnsembleConfig
 from .captioner_fusion import CAPTIONS, LIKELIHOOD, FusionWithCaptioners
+from .checksums import MANIFEST as MANIFEST
 from .checksums import refuse_cut
 from .reranking import Reranking
 from .retrieval_fusion import RetrievalFusion
@@ -19,7 +20,6 @@ from .scores.base import MemberNames, weight_name
 from .scores.registry import captioners_asked, compares_candidates, needed_columns, score_columns
 
 FORMAT = 1
-MANIFEST = "bundle.json"
 INDEX = "index"  # directory in the bundle, which the export does not make
 
 
@@ -78,7 +78,8 @@ def read_manifest(bundle: Path) -> BundleManifest:
 
     Raises:
         CheckpointError: if it is missing, damaged, or of a format that this version does not read; naming a score that
-            it weighs and this version does not have, or what `refuse_cut` finds.
+            it weighs and this version does not have, a retriever that a captioner reads and the bundle does not have,
+            or what `refuse_cut` finds.
     """
     path = bundle / MANIFEST
     if not path.is_file():
@@ -94,4 +95,10 @@ def read_manifest(bundle: Path) -> BundleManifest:
             f"{path}: reranking.weights: found {', '.join(unknown)}, expected scores of this version and bundle: "
             f"{', '.join(known)}; {remedy}"
         )
+    for captioner, names in manifest.captioners.items():
+        if unknown := sorted({*([names] if isinstance(names, str) else names)} - {*manifest.retrievers}):
+            raise CheckpointError(
+                f"{path}: captioners.{captioner}: found {', '.join(unknown)}, expected retrievers of the bundle: "
+                f"{', '.join(manifest.retrievers)}; {remedy}"
+            )
     return manifest

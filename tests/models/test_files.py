@@ -1,5 +1,6 @@
 """Files and directories are replaced whole or not at all."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -44,6 +45,14 @@ def test_after_an_error_the_old_file_is_all_there_is(tmp_path: Path, error: type
         fail()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"No space left on device: '/dev/full'"):
+        write_json(Path("/dev/full"), {"a": 1})
+    full = tmp_path / "full.json"
+    with pytest.raises(OSError, match=rf"No space left on device: '{full}'"), atomic_write(full):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as writing to `partial` does
 
 
 def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 """`enclap index` brings an index up to date: what is new, changed, touched, moved or gone, and what it tells of it."""
 
+import errno
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +15,7 @@ import torch
 from filelock import FileLock
 
 from models.commands import index
+from models.commands.serve_local import only_writer
 from models.ensemble import Ensemble
 from models.ensemble.index import AudioIndex
 from models.errors import InputError
@@ -71,10 +76,26 @@ def test_an_index_of_clips_that_are_all_but_alike_is_told(
 
 def test_one_process_at_a_time_adds_files(tmp_path: Path) -> None:
     bundle, sounds = write_bundle(tmp_path / "bundle"), write_sounds(tmp_path / "sounds", 2)
-    with FileLock(bundle / index.LOCK), pytest.raises(InputError, match="another `enclap index` is adding files"):
+    with (
+        FileLock(bundle / index.LOCK),
+        pytest.raises(InputError, match="another process is changing its index; wait for it, or stop it"),
+    ):
         index.run(bundle, sounds)
     index.run(bundle, sounds)
     assert len(Ensemble.load(bundle, device="cpu").audio_index) == 2
+
+
+@pytest.mark.parametrize("changing", [index.index_lock, partial(only_writer, writes=True)])
+def test_a_bundle_that_cannot_be_written_is_named(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, changing: Callable[[Path], AbstractContextManager[None]]
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "open", fail)  # which FileLock calls
+    message = rf"{bundle}: cannot be written \(Read-only file system\).*; copy the bundle to a place that is writable"
+    with pytest.raises(InputError, match=message), changing(bundle):
+        pass
 
 
 def test_names_that_are_not_unicode_are_indexed_and_links_that_lead_nowhere_are_left_out(

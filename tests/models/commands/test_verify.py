@@ -11,6 +11,7 @@ import soundfile
 from models import Ensemble
 from models.commands.verify import run
 from models.ensemble.checksums import FILES, SUMS, write_sums
+from models.ensemble.manifest import MANIFEST
 from models.ensemble.self_test import CLIP, EXPECTED, SelfTestError, write_self_test
 from models.errors import InputError
 from models.files import sha256_of
@@ -169,13 +170,39 @@ def test_earlier_sums_that_are_none_are_refused_with_their_line(bundle: Path, li
         run(bundle)
 
 
-@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/../../b", "", ".", "a//b", "C:\\a", "a\\..\\b"])
+@pytest.mark.parametrize(
+    "name", ["../outside", "/etc/passwd", "a/../../b", "", ".", "a//b", "C:\\a", "a\\..\\b", "\ud800"]
+)
 def test_a_list_that_names_a_file_outside_is_refused(bundle: Path, name: str) -> None:
     content = json.loads((bundle / FILES).read_bytes())
     content["files"][name] = {"sha256": "0" * 64, "bytes": 1}
     (bundle / FILES).write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"MANIFEST\.json: found .*, expected names of files in the bundle"):
         run(bundle)
+
+
+@pytest.mark.parametrize("left", [[], [WEIGHTS]])
+def test_a_list_without_the_bundle_itself_is_refused(bundle: Path, left: list[str]) -> None:
+    content = json.loads((bundle / FILES).read_bytes())
+    (bundle / FILES).write_text(json.dumps(content | {"files": {name: content["files"][name] for name in left}}))
+    with pytest.raises(InputError, match=r"MANIFEST\.json: bundle\.json is not listed, expected all files"):
+        run(bundle)
+    (bundle / FILES).unlink()
+    (bundle / SUMS).write_text("".join(f"{sha256_of(bundle / name)}  {name}\n" for name in left))
+    with pytest.raises(InputError, match=r"SHA256SUMS: bundle\.json is not listed, expected all files"):
+        run(bundle)
+
+
+@pytest.mark.parametrize("found", ["unknown", ["retriever", "unknown"]])
+def test_a_captioner_that_reads_an_unknown_retriever_is_named(bundle: Path, found: object) -> None:
+    content = json.loads((bundle / MANIFEST).read_bytes())
+    (bundle / MANIFEST).write_text(json.dumps(content | {"captioners": {"captioner": found}}))
+    renew_sums(bundle)
+    for use in (run, Ensemble.load):
+        with pytest.raises(
+            InputError, match=r"bundle\.json: captioners\.captioner: found unknown, expected retrievers"
+        ):
+            use(bundle)
 
 
 @pytest.mark.parametrize(

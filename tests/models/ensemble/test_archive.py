@@ -1,9 +1,11 @@
 """A bundle as one file: unpacked once and safely, and refused by name where it is not what export wrote."""
 
+import errno
 import hashlib
 import io
 import json
 import os
+import shutil
 import stat
 import zipfile
 import zlib
@@ -16,8 +18,9 @@ from models import Ensemble
 from models.commands.cli import app, run_app
 from models.commands.verify import run as verify
 from models.ensemble.archive import unpacked, write_archive
-from models.ensemble.checksums import FILES
+from models.ensemble.checksums import FILES, check_sums
 from models.errors import InputError
+from models.files import CheckpointError
 from tests.small_bundle import write_bundle, write_sounds
 
 WEIGHTS = "members/retriever/model.safetensors"
@@ -124,6 +127,121 @@ def test_a_change_is_found_although_the_archive_was_unpacked_before(archive: Pat
         verify(archive)
 
 
+def _renamed_in_the_directory(content: bytearray, directory: int) -> None:
+    content[directory + 9] |= 8  # says that names are UTF-8
+    content[directory + 46] = 0xFF
+
+
+def _put(at: int, found: bytes) -> Callable[[bytearray, int], None]:
+    """Return a change of some bytes from the beginning of a zip's last entry in its directory."""
+
+    def change(content: bytearray, directory: int) -> None:
+        content[directory + at : directory + at + len(found)] = found
+
+    return change
+
+
+def _far_directory(content: bytearray, _: int) -> None:
+    end = content.rindex(b"PK\x05\x06")
+    content[end + 16 : end + 20] = b"\xff" * 4
+
+
+def _headless(content: bytearray, _: int) -> None:
+    del content[:500]
+
+
+@pytest.mark.parametrize(
+    "change", [_headless, _far_directory, _put(6, b"\x63"), _renamed_in_the_directory, _put(42, b"\xff\xff\xff\x7f")]
+)
+def test_what_is_damaged_as_a_zip_is_named(archive: Path, change: Callable[[bytearray, int], None]) -> None:
+    content = bytearray(archive.read_bytes())
+    change(content, content.rindex(b"PK\x01\x02"))
+    archive.write_bytes(content)
+    for use in (verify, unpacked):
+        with pytest.raises(CheckpointError, match=r"bundle\.zip: no whole zip archive \(.+\); expected"):
+            use(archive)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("bundle.json/x", "'bundle.json' is a file and a folder"),
+        ("MANIFEST.json/x", "'MANIFEST.json' is a file and a folder"),
+        ("a" * 300, "'a+' is no name of a file in a bundle"),
+        ("members/" + "a" * 210 + "/x", "'members/a+' is no name of a file in a bundle"),
+    ],
+)
+def test_names_that_no_export_gives_are_refused(archive: Path, name: str, told: str) -> None:
+    rewrite(archive, listing({name: b"x"}), {name: b"x"})
+    for use in (verify, unpacked):
+        with pytest.raises(CheckpointError, match=rf"bundle\.zip: {told}; expected"):
+            use(archive)
+
+
+def test_what_was_lost_or_cut_where_it_is_unpacked_is_unpacked_again(archive: Path, tmp_path: Path) -> None:
+    ensemble = Ensemble.load(archive, device="cpu")
+    ensemble.index(write_sounds(tmp_path / "sounds"))
+    ensemble.save_index()
+    directory = ensemble.directory
+    (directory / "bundle.json").unlink()
+    (directory / WEIGHTS).write_bytes(b"cut")
+    (directory / FILES).write_text("{}")
+    shutil.rmtree(directory / "codec")
+    assert len(Ensemble.load(archive, device="cpu").audio_index) == 3, "the index stays"
+    assert not check_sums(directory).changed + check_sums(directory).missing
+    shutil.rmtree(directory)
+    directory.mkdir()
+    assert unpacked(archive) == directory
+    assert not check_sums(directory).changed + check_sums(directory).missing
+
+
+def test_a_change_where_it_is_unpacked_is_found_by_verify_and_mended_by_removal(archive: Path) -> None:
+    weights = unpacked(archive) / WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-1] + b"X")
+    with pytest.raises(InputError, match=rf"files are not .*unpacked again\n  {WEIGHTS}: changed"):
+        verify(archive)
+    weights.unlink()
+    verify(archive)
+
+
+def test_a_damaged_archive_mends_nothing(archive: Path) -> None:
+    weights = unpacked(archive) / WEIGHTS
+    weights.unlink()
+    rewrite(archive, lambda info, content: content[:-1] + b"X" if info.filename == WEIGHTS else content)
+    with pytest.raises(InputError, match=rf"bundle\.zip: 1 of .*\n  {WEIGHTS}: changed"):
+        unpacked(archive)
+    assert not weights.exists()
+
+
+@pytest.mark.parametrize("place", ["/proc/x", "/dev/null", "file"])
+def test_a_cache_that_cannot_be_written_is_named(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (tmp_path / "file").touch()
+    cache = tmp_path / place  # an absolute place is itself
+    monkeypatch.setenv("ENCLAP_CACHE", str(cache))
+    with pytest.raises(InputError, match=rf"{cache}/bundles/\w+: the archive cannot be unpacked there .*ENCLAP_CACHE"):
+        unpacked(archive)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_full_or_read_only_cache_is_named_and_one_that_has_the_bundle_is_used(
+    archive: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    failing = (shutil, "copyfileobj") if number == errno.ENOSPC else (os, "open")  # which FileLock calls
+    with monkeypatch.context() as broken:
+        broken.setattr(*failing, fail)
+        with pytest.raises(InputError, match=rf"{cache}/bundles/\w+: .*\({os.strerror(number)}\).*ENCLAP_CACHE"):
+            unpacked(archive)
+    assert not [path for path in (cache / "bundles").glob("*") if path.suffix != ".lock"]
+    directory = unpacked(archive)
+    monkeypatch.setattr(*failing, fail)
+    assert unpacked(archive) == directory
+
+
 def listing(more: dict[str, bytes]) -> Callable[[zipfile.ZipInfo, bytes], bytes]:
     """Return a change that adds files to MANIFEST.json with their right sums."""
 
@@ -143,7 +261,10 @@ def listing(more: dict[str, bytes]) -> Callable[[zipfile.ZipInfo, bytes], bytes]
 )
 def test_nothing_is_written_outside(archive: Path, cache: Path, tmp_path: Path, name: str) -> None:
     rewrite(archive, lambda _, content: content, {name: b"escaped"})
-    unpacked(archive)  # what is not listed is not unpacked
+    for use in (verify, unpacked):
+        with pytest.raises(InputError, match=r"bundle\.zip: '.*outside.*' is no name of a file in a bundle"):
+            use(archive)
+    rewrite(archive, lambda info, content: None if info.filename == name else content)
     rewrite(archive, listing({name: b"escaped"}))
     for use in (verify, unpacked):
         with pytest.raises(InputError, match="expected names of files in the bundle"):
