@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +12,8 @@ from pydantic import BaseModel, ValidationError
 from .files import CheckpointError
 
 Schema = TypeVar("Schema", bound=BaseModel)
+T = TypeVar("T")
+TRIES = 50  # to read files that another process replaces again and again
 SHOWN = 3  # problems that a message names
 LONGEST = 60  # characters of a value that a message repeats
 
@@ -21,6 +23,32 @@ class RecordError(CheckpointError):
 
     The message names the file, the field, what was found, what was expected, and what to do.
     """
+
+
+def read_with_files(path: Path, read: Callable[[bytes], T]) -> T:
+    """Return what `read` makes of a JSON file and of the files that it names.
+
+    Another process may replace them all, the JSON file last, and remove the old ones: what fails is tried again where
+    the JSON file is no longer the same.
+
+    Args:
+        path: of the JSON file.
+        read: takes its content.
+
+    Raises:
+        CheckpointError: as of `read`, or the JSON file is not there.
+    """
+    for _ in range(TRIES):
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{path}: no such file") from error
+        try:
+            return read(content)
+        except (CheckpointError, OSError):
+            if path.is_file() and path.read_bytes() == content:
+                raise
+    raise CheckpointError(f"{path}: was replaced {TRIES} times while it was read; try again later")
 
 
 def parse_record(

@@ -18,15 +18,17 @@ class Changes:
     """Files on the disk, as against an index.
 
     Attributes:
-        to_read: those whose content the index does not have, with their stamps.
+        to_read: those whose content the index does not have.
         equal: those that were touched or moved, with what the index knows of them under their old stamp or name.
         unchanged: those that the index has.
+        stamps: of those to read and those that are equal, from before their content was looked at.
         gone: what the index has of files that are no longer there.
     """
 
-    to_read: dict[Path, str] = field(default_factory=dict)
+    to_read: list[Path] = field(default_factory=list)
     equal: dict[Path, IndexedFile] = field(default_factory=dict)
     unchanged: list[IndexedFile] = field(default_factory=list)
+    stamps: dict[Path, str] = field(default_factory=dict)
     gone: list[IndexedFile] = field(default_factory=list)
 
     @property
@@ -54,6 +56,7 @@ def compare(table: FileTable, files: Sequence[Path], directories: Sequence[Path]
         if known and same and known.stamp == now:
             changes.unchanged.append(known)
             continue
+        changes.stamps[path] = now
         touched = known is not None and same and _size(known.stamp) == _size(now)
         content = sha256_of(path) if touched or _size(now) in sizes else ""
         if known and touched and known.sha256 == content:
@@ -61,7 +64,7 @@ def compare(table: FileTable, files: Sequence[Path], directories: Sequence[Path]
         elif content in moved:
             changes.equal[path] = moved.pop(content)
         else:
-            changes.to_read[path] = now
+            changes.to_read.append(path)
     found = {file.path for file in changes.equal.values()}
     changes.gone = [file for file in gone if file.path not in found]
     return changes

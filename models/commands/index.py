@@ -159,7 +159,7 @@ def _apply(ensemble: Ensemble, changes: Changes) -> None:
     for path, file in changes.equal.items():
         if file.path != str(path):
             index.files.rename(file, str(path))
-        file.stamp = stamp(path)
+        file.stamp = changes.stamps[path]
     for file in index.files.present():
         if np.isnan(file.duration_s):  # of an index of an earlier version
             file.duration_s = _duration(file.path)
@@ -168,15 +168,27 @@ def _apply(ensemble: Ensemble, changes: Changes) -> None:
 def _add(ensemble: Ensemble, changes: Changes, reading: Reading) -> None:
     """Add the files that are to be read, and write the index now and then."""
     saved, rows = time.monotonic(), len(ensemble.audio_index)
-    for added in add_files(ensemble, [*changes.to_read], reading) if changes.to_read else ():
+    for added in add_files(ensemble, changes.to_read, reading) if changes.to_read else ():
         for path in added:
             file = ensemble.audio_index.files.find(str(path))
             assert file is not None
-            file.stamp, file.sha256 = changes.to_read[path], sha256_of(path)
             file.windows = spell_windows(reading.windowing)
+            if content := _unchanged(path, changes.stamps[path]):
+                file.stamp, file.sha256 = changes.stamps[path], content
+            else:
+                say(f"index: changed while it was read; the next run reads it again: {path}")
         if time.monotonic() - saved > SAVE_S or len(ensemble.audio_index) - rows > SAVE_ROWS:
             ensemble.save_index()
             saved, rows = time.monotonic(), len(ensemble.audio_index)
+
+
+def _unchanged(path: Path, before: str) -> str:
+    """Return the checksum of a file; nothing if it has another stamp, for then it may not be of what was read."""
+    try:
+        content = sha256_of(path)
+        return content if stamp(path) == before else ""
+    except OSError:
+        return ""
 
 
 def finish_index(ensemble: Ensemble) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from ..files import CheckpointError, atomic_write, write_json
-from ..records import parse_record
+from ..records import parse_record, read_with_files
 from .index import AGAIN, AudioIndex
 
 FORMAT = 1
@@ -151,10 +151,14 @@ class InvertedLists:
         path = directory / RECORD
         if not path.is_file():
             return None
-        record = parse_record(ListsRecord, path.read_bytes(), path, f"remove it, and {AGAIN}", FORMAT)
+        return read_with_files(path, lambda content: cls._of_record(content, path, index))
+
+    @classmethod
+    def _of_record(cls, content: bytes, path: Path, index: AudioIndex) -> InvertedLists | None:
+        record = parse_record(ListsRecord, content, path, f"remove it, and {AGAIN}", FORMAT)
         if record.of != index.identity or record.rows > len(index.numbers) or {*record.files} != {*index.retrievers()}:
             return None  # the index was written anew since
-        return cls(record, _read(record, directory))
+        return cls(record, _read(record, path.parent))
 
 
 def _read(record: ListsRecord, directory: Path) -> dict[str, Any]:

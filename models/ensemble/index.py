@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from ..files import CheckpointError, write_json
-from ..records import RecordError, check_fields, parse_object
+from ..records import RecordError, check_fields, parse_object, read_with_files
 from ..retriever.model import negative_distances
 from .captioner_fusion import CODES
 from .index_columns import BLOCK, Column, ColumnRecord, RaggedColumn
@@ -249,7 +249,7 @@ class AudioIndex:
     def load(
         cls, directory: Path, provenance: dict[str, str], captioners: Mapping[str, str] | None = None
     ) -> AudioIndex:
-        """Read what `save` wrote, of this version or an earlier one.
+        """Read what `save` wrote, of this version or an earlier one; it may be written anew meanwhile.
 
         Args:
             provenance: as of `save`, of the weights that texts will be embedded with.
@@ -261,7 +261,11 @@ class AudioIndex:
         path = directory / RECORD
         if not path.is_file():
             raise CheckpointError(f"{path}: no such file; expected an index that was saved")
-        fields = parse_object(path.read_bytes(), path, AGAIN)
+        return read_with_files(path, lambda content: cls._read(content, path, provenance, captioners or {}))
+
+    @classmethod
+    def _read(cls, content: bytes, path: Path, provenance: dict[str, str], captioners: Mapping[str, str]) -> AudioIndex:
+        fields = parse_object(content, path, AGAIN)
         if fields.get("format") not in (1, FORMAT):
             raise RecordError(
                 f"{path}: format {fields.get('format')!r}, this version reads formats 1 and {FORMAT}; {AGAIN}"

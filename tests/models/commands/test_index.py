@@ -164,6 +164,38 @@ def test_files_that_were_touched_or_moved_are_not_computed_again(
     assert computed == []
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_file_that_changes_while_it_is_indexed_is_read_again(
+    gone: bool,
+    bundle: Path,
+    sounds: list[Path],
+    computed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    old, read = sounds[0].read_bytes(), Ensemble.read
+    new = old[:44] + old[44:][::-1]  # as many bytes of another sound
+
+    def read_before_the_change(ensemble: Ensemble, *arguments: Any, **named: Any) -> list[Any]:
+        clips = read(ensemble, *arguments, **named)
+        if gone:
+            sounds[0].unlink()
+        else:
+            sounds[0].write_bytes(new)
+        return clips
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ensemble, "read", read_before_the_change)
+        index.run(bundle, sounds)
+    assert f"changed while it was read; the next run reads it again: {sounds[0]}" in capsys.readouterr().err
+    sounds[0].write_bytes(new)
+    computed.clear()
+    index.run(bundle, sounds)
+    assert computed == [sounds[0].name]
+    expected = Ensemble.load(bundle, device="cpu").embed([sounds[0]])["retriever"]
+    np.testing.assert_allclose(loaded(bundle).embeddings["retriever"][-1:], expected, atol=1e-5)
+
+
 def test_files_that_are_gone_are_removed_where_they_were_looked_for(
     bundle: Path, sounds: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

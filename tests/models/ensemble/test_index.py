@@ -135,6 +135,30 @@ def test_two_that_save_one_after_the_other_do_not_mix_their_rows(tmp_path: Path)
     assert AudioIndex.load(tmp_path, HASHES).paths == ["a", "d"]
 
 
+@pytest.mark.parametrize("replaced", [True, False])
+def test_files_that_are_replaced_while_they_are_read_are_read_anew_and_damage_is_told(
+    replaced: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    AudioIndex(["a"], embeddings(1, 0)).save(tmp_path, HASHES)
+    load, calls = index_module.Column.load, []
+
+    def replaced_before(directory: Path, record: index_module.ColumnRecord) -> index_module.Column:
+        calls.append(1)
+        if len(calls) == 1:
+            if replaced:
+                AudioIndex(["b"], embeddings(1, 1)).save(tmp_path, HASHES)
+            else:
+                (directory / record.file).unlink()
+        return load(directory, record)
+
+    monkeypatch.setattr(index_module.Column, "load", replaced_before)
+    if replaced:
+        assert AudioIndex.load(tmp_path, HASHES).paths == ["b"]
+    else:
+        with pytest.raises(CheckpointError, match="is not there; index the files again"):
+            AudioIndex.load(tmp_path, HASHES)
+
+
 def test_a_kill_before_the_record_is_written_leaves_the_old_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
