@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,11 +78,26 @@ class EnsembleReplica:
                 raise answer
             return answer
         thread = self._hearing if request.hears else self._others
-        return await asyncio.get_running_loop().run_in_executor(thread, request.answer, self._engine)
+        (found,) = await self._answer(thread, [request])
+        if isinstance(found, Exception):
+            raise found
+        answered: T = found
+        return answered
 
     @serve.batch
     async def _caption(self, requests: list[CaptionSound]) -> Sequence[Any]:
-        return await asyncio.get_running_loop().run_in_executor(self._hearing, answer_all, self._engine, requests)
+        return await self._answer(self._hearing, requests)
+
+    async def _answer(self, thread: Executor, requests: Sequence[Request[Any]]) -> Sequence[Any]:
+        """Return the answers; who gives up while they are made, as when a request takes too long, ends the work."""
+        given_up = threading.Event()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                thread, answer_all, self._engine, requests, lambda: not given_up.is_set()
+            )
+        except asyncio.CancelledError:
+            given_up.set()
+            raise
 
 
 class ReplicaBackend:
@@ -97,9 +112,13 @@ class ReplicaBackend:
         Ray Serve sends no request twice by itself. All of them may be: they read, or write the same once more.
         """
         for _ in range(TRIES):
+            asked = self._replicas.ask.remote(request)
             try:
-                answer: T = await self._replicas.ask.remote(request)
+                answer: T = await asked
                 return answer
+            except asyncio.CancelledError:
+                asked.cancel()  # which Ray Serve does not do by itself for one that took too long
+                raise
             except (ActorDiedError, ActorUnavailableError):
                 continue
         raise Problem(503, "unavailable", f"{TRIES} replicas died while they answered", {"Retry-After": "5"})

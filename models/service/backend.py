@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -12,6 +13,7 @@ from .requests import Request, answer_all
 from .settings import ServiceSettings
 
 T = TypeVar("T")
+CLOSE_S = 2.0  # that a thread has at the end, when nobody waits for its answer any more
 
 
 class Backend(Protocol):
@@ -28,7 +30,7 @@ class Backend(Protocol):
         """Return whether requests would be answered now."""
 
     async def close(self) -> None:
-        """Answer what was asked, and end."""
+        """End, when all that was asked is answered or given up."""
 
 
 class LocalBackend:
@@ -49,6 +51,5 @@ class LocalBackend:
         return True
 
     async def close(self) -> None:
-        """Answer what was asked, and end the threads."""
-        await self._of_sounds.close()
-        await self._others.close()
+        """End the threads, or leave them alone if they take too long."""
+        await asyncio.gather(self._of_sounds.close(CLOSE_S), self._others.close(CLOSE_S))

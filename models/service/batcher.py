@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Protocol
 
 from .metrics import Metrics
@@ -29,7 +30,7 @@ class Batcher:
     def __init__(
         self,
         name: str,
-        answer: Callable[[Sequence[Any]], Sequence[Any]],
+        answer: Callable[[Sequence[Any], Callable[[], bool]], Sequence[Any]],
         metrics: Metrics,
         size: int = 1,
         wait_s: float = 0.0,
@@ -37,7 +38,8 @@ class Batcher:
         """Take what answers requests.
 
         Args:
-            answer: returns one answer for each of some requests, or the exception that it failed with.
+            answer: returns one answer for each of some requests, or the exception that it failed with; it may ask
+                whether any of them is still wanted, and end where none is.
             size: most requests of a batch.
             wait_s: that a batch which is not full waits for more: clients that were just answered may ask again.
         """
@@ -56,11 +58,11 @@ class Batcher:
             self._work = asyncio.create_task(self._run())
         return await future
 
-    async def close(self) -> None:
-        """Answer what waits, and end the thread."""
+    async def close(self, longest_s: float) -> None:
+        """Answer what waits, for some seconds at most, and end the thread once it has done what it is at."""
         if self._work:
-            await self._work
-        self._thread.shutdown()
+            await asyncio.wait([self._work], timeout=longest_s)
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -72,8 +74,9 @@ class Batcher:
                 continue
             self._sizes.observe(len(batch))
             requests = [request for request, _ in batch]
+            wanted = partial(_any_waits, [future for _, future in batch])
             try:
-                answers = await loop.run_in_executor(self._thread, self._answer, requests)
+                answers = await loop.run_in_executor(self._thread, self._answer, requests, wanted)
             except Exception as error:
                 answers = [error] * len(batch)
             for (_, future), answer in zip(batch, answers, strict=True):
@@ -92,3 +95,7 @@ class Batcher:
         self._waiting = deque(one for one in wanted if id(one[1]) not in taken)
         self._depth.set(len(self._waiting))
         return batch
+
+
+def _any_waits(futures: Sequence[asyncio.Future[Any]]) -> bool:
+    return not all(future.done() for future in futures)

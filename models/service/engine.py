@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -50,9 +50,10 @@ class Sound:
 
     content: bytes = field(repr=False)
     name: str = "the sound"
+    duration_s: float = 0.0  # as decoded by `checked`
 
-    def check(self, max_duration_s: float) -> None:
-        """Decode it, no further than to the limit: what a header says of the length is not trusted.
+    def checked(self, max_duration_s: float) -> Sound:
+        """Return it with its duration, decoded no further than to the limit: what a header says of it is not trusted.
 
         Raises:
             AudioError: it cannot be decoded, or is longer.
@@ -65,6 +66,7 @@ class Sound:
                 raise AudioError(f"{self.name}: lasts more than {max_duration_s:g} s, the limit here; cut it")
             if numbers > MAX_NUMBERS:
                 raise AudioError(f"{self.name}: holds more samples than are taken here; mix it down, or cut it")
+        return replace(self, duration_s=seconds)
 
 
 class Engine:
@@ -75,7 +77,8 @@ class Engine:
     """
 
     def __init__(self, ensemble: Ensemble, settings: ServiceSettings) -> None:
-        self.ensemble, self.batch_size, self._share_audio = ensemble, settings.batch_size, settings.share_audio
+        self.ensemble, self._share_audio = ensemble, settings.share_audio
+        self.batch_size, self.max_windows = settings.batch_size, settings.max_windows
         self.indexed = threading.RLock()
         self._paths: dict[str, str] | None = None  # by id, until the index changes
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from ..audio import AudioError
+from ..audio_sources import Recording
 from ..ensemble import Caption, Ensemble, Match, Timeline, Where
 from ..ensemble.clip import Clip
+from ..ensemble.timeline import timelines
+from ..errors import InputError
+from ..long_audio import Windowing
 from .engine import Engine, FoundFile, ListedFile, Sound
 
 T = TypeVar("T")
+Wanted = Callable[[], bool]  # whether anybody still waits for the answer
 WINDOW_S = 10.0
 UPLOADS = "uploads"  # folder of the names that clients give; files that `enclap index` added have absolute paths
+_wanted: ContextVar[Wanted] = ContextVar("wanted", default=lambda: True)  # of what this thread answers
 
 
 @dataclass(frozen=True)
@@ -65,8 +72,13 @@ def _attempt(request: Request[T], engine: Engine) -> T | Exception:
         return error
 
 
-def answer_all(engine: Engine, requests: Sequence[Request[Any]]) -> list[Any]:
-    """Return the answer to each of some requests, or the exception that it failed with; those with one key together."""
+def answer_all(engine: Engine, requests: Sequence[Request[Any]], wanted: Wanted) -> list[Any]:
+    """Return the answer to each of some requests, or the exception that it failed with; those with one key together.
+
+    Args:
+        wanted: is asked now and then while a long answer is made, which then ends with TimeoutError.
+    """
+    _wanted.set(wanted)
     answers: dict[int, Any] = {}
     for key in dict.fromkeys(request.together for request in requests):
         alike = {place: request for place, request in enumerate(requests) if request.together == key}
@@ -123,10 +135,22 @@ class CaptionWindows(Request[Timeline]):
     hop_s: float | None
 
     def answer(self, engine: Engine) -> Timeline:
-        window_s = self.window_s or min(WINDOW_S, engine.ensemble.manifest.max_duration_s)
-        (timeline,) = engine.ensemble.caption(
-            [self.sound.content], self.seed, window_s=window_s, hop_s=self.hop_s, batch_size=engine.batch_size
-        )
+        longest_s = engine.ensemble.manifest.max_duration_s
+        windowing = Windowing.of(self.window_s or min(WINDOW_S, longest_s), self.hop_s, longest_s)
+        assert windowing  # as there is a window_s
+        number = windowing.number(self.sound.duration_s)
+        if number > engine.max_windows:
+            raise InputError(
+                f"window_s {windowing.window_s:g}, hop_s {windowing.hop_s:g}: are {number} windows of "
+                f"{self.sound.duration_s:.1f} s, expected {engine.max_windows} or fewer; make hop_s longer"
+            )
+
+        def caption(some: Sequence[Recording]) -> list[Caption]:
+            if not _wanted.get()():
+                raise TimeoutError
+            return engine.ensemble.caption_clips(engine.ensemble.read(some), self.seed)
+
+        (timeline,) = timelines([Recording("audio 1 of 1", self.sound.content)], windowing, engine.batch_size, caption)
         return timeline
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 import signal
 import socket
+import threading
 
 import uvicorn
 from fastapi import FastAPI
@@ -18,6 +21,8 @@ from .engine import Engine
 from .metrics import Metrics
 from .schemas import About
 from .settings import ServiceSettings
+
+END_S = 1.0  # that an idle thread has to end
 
 
 def local_app(ensemble: Ensemble, settings: ServiceSettings) -> FastAPI:
@@ -59,4 +64,16 @@ def serve_app(app: FastAPI, bound: socket.socket, drain_s: float) -> None:
     host, port = bound.getsockname()[:2]
     say(f"serve: http://{f'[{host}]' if ':' in host else host}:{port}; Ctrl-C ends")
     server.run([bound])
+    if any(_computes(thread) for thread in threading.enumerate()):
+        say(f"serve: requests are unanswered after {drain_s:g} s")
+        logging.shutdown()
+        os._exit(0)  # the end of the interpreter would wait for the thread
     say("serve: all requests are answered")
+
+
+def _computes(thread: threading.Thread) -> bool:
+    """Return whether a thread, which was told to end, is still at work."""
+    if thread is threading.main_thread() or thread.daemon:
+        return False
+    thread.join(END_S)
+    return thread.is_alive()

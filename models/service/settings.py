@@ -22,6 +22,7 @@ class Limits(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     max_upload_mib: float = Field(64.0, gt=0, le=4096)
     max_duration_s: float = Field(600.0, gt=0, description="of the sound in a request")
+    max_windows: int = Field(600, ge=1, description="of a timeline")
     max_requests: int = Field(64, ge=1, description="received, waiting or answered at once: no queue is longer")
     timeout_s: float = Field(120.0, gt=0, description="to receive a request's body, and again to answer it")
     batch_size: int = Field(16, ge=1, description="sounds that are captioned together")

@@ -53,8 +53,7 @@ async def read_sound(request: Request) -> Sound:
         raise Problem(408, "body_timeout", late, {"Connection": "close"}) from None
     if not sound.content:
         raise Problem(422, "no_sound", "the body is empty, expected an audio file")
-    await run_sync(sound.check, settings.max_duration_s)
-    return sound
+    return await run_sync(sound.checked, settings.max_duration_s)
 
 
 UploadedSound = Annotated[Sound, Depends(read_sound)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,10 +30,12 @@ class Held:
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
         self.go = threading.Event()
+        self.wanted: list[bool] = []
 
-    def __call__(self, requests: Sequence[Number]) -> list[Any]:
+    def __call__(self, requests: Sequence[Number], wanted: Callable[[], bool]) -> list[Any]:
         self.batches.append([one.value for one in requests])
         assert self.go.wait(60)
+        self.wanted.append(wanted())
         if requests[0].value == 100:
             raise ValueError("all of them fail")
         return [ValueError("one fails") if one.value == 13 else one.value for one in requests]
@@ -63,7 +65,7 @@ def run(requests: list[Number], size: int, give_up: int | None = None) -> tuple[
         held.go.set()
         answers = await asyncio.gather(*tasks, return_exceptions=True)
         assert await first == 0
-        await batcher.close()
+        await batcher.close(60)
         return answers
 
     held, metrics = Held(), Metrics()
@@ -118,3 +120,23 @@ def test_one_that_is_given_up_while_it_is_answered_costs_the_others_nothing() ->
     held = Held()
     assert asyncio.run(work()) == 2
     assert held.batches == [[1, 2]]
+    assert held.wanted == [True]
+
+
+def test_a_thread_is_told_that_nobody_waits_any_more_and_is_not_waited_for() -> None:
+    async def work() -> None:
+        batcher = Batcher("test", held, Metrics())
+        given_up = asyncio.create_task(batcher.ask(Number(1)))
+        while not held.batches:
+            await asyncio.sleep(0.001)
+        given_up.cancel()
+        await asyncio.sleep(0)
+        await batcher.close(0.01)
+        assert held.wanted == []
+        held.go.set()
+        while not held.wanted:
+            await asyncio.sleep(0.001)
+
+    held = Held()
+    asyncio.run(work())
+    assert held.wanted == [False]

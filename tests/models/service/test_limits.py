@@ -132,6 +132,13 @@ class TestContent:
         assert problem(answer) == (422, "unusable_audio")
         assert "more than 2 s" in answer.json()["detail"]
 
+    def test_that_has_too_many_windows(self, client: MakeClient, sounds: list[Path]) -> None:
+        service, content = client(max_windows=3), sounds[3].read_bytes()
+        answer = service.post("/v1/timeline?window_s=0.5", content=content, headers=WAV)
+        assert problem(answer) == (422, "invalid")
+        assert "4 windows of 1.8 s, expected 3 or fewer" in answer.json()["detail"]
+        assert service.post("/v1/timeline?window_s=0.7", content=content, headers=WAV).status_code == 200
+
     def test_that_is_as_long_as_it_may_be(self, client: MakeClient) -> None:
         assert client(max_duration_s=2).post("/v1/caption", content=flac(2.0), headers=WAV).status_code == 200
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 
 from models.commands.index import run as index_command
 from models.ensemble import Ensemble
+from models.service.engine import Engine, Sound
+from models.service.requests import CaptionWindows, answer_all
 from models.service.server import local_app
 from models.service.settings import ServiceSettings
 
@@ -56,7 +59,7 @@ def test_captions_of_one_batch_are_those_of_each_sound_alone(
     """A sound that cannot be read, among them, costs the others nothing."""
     alone = [caption.text for caption in ensemble.caption(sounds)]
     contents = [path.read_bytes() for path in sounds]
-    monkeypatch.setattr("models.service.engine.Sound.check", lambda *_: None)  # so that the bad one comes this far
+    monkeypatch.setattr(Sound, "checked", lambda sound, _: sound)  # so that the bad one comes this far
     service = client(batch_wait_s=0.5)
     with ThreadPoolExecutor() as pool:
         answers = list(
@@ -74,6 +77,23 @@ def test_a_timeline_of_windows(client: MakeClient, sounds: list[Path]) -> None:
     starts = [one["start_s"] for one in answer["segments"]]
     assert starts[:2] == [0.0, 0.5]
     assert all(one["caption"]["text"] for one in answer["segments"])
+
+
+def test_a_timeline_ends_when_nobody_waits_for_it(
+    ensemble: Ensemble, sounds: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captioned: list[int] = []
+
+    def caption_clips(clips: Sequence[Any], seed: int | None) -> list[Any]:
+        captioned.append(len(clips))
+        return [None] * len(clips)
+
+    monkeypatch.setattr(ensemble, "caption_clips", caption_clips)
+    engine = Engine(ensemble, ServiceSettings(batch_size=1))
+    request = CaptionWindows(Sound(sounds[3].read_bytes()).checked(60), None, 0.1, None)
+    (answer,) = answer_all(engine, [request], lambda: len(captioned) < 2)
+    assert isinstance(answer, TimeoutError)
+    assert captioned == [1, 1]
 
 
 def test_windows_are_no_longer_than_what_is_heard(client: MakeClient, sounds: list[Path]) -> None:

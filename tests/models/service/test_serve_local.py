@@ -73,6 +73,41 @@ def test_sigterm_lets_requests_finish(service: subprocess.Popen[str], sounds: li
         httpx2.get(f"{url}/health")
 
 
+ENDLESS = """
+import sys, threading
+from models.service.batcher import Batcher
+from models.service.backend import LocalBackend
+from models.service.metrics import Metrics
+from models.service.server import bind, serve_app
+from models.service.settings import ServiceSettings
+from tests.models.service.conftest import app_of
+
+def answer(requests, wanted):
+    print("answering", file=sys.stderr, flush=True)
+    threading.Event().wait()
+
+backend = LocalBackend(None, ServiceSettings(), Metrics())
+backend._others = Batcher("endless", answer, Metrics())
+serve_app(app_of(backend), bind("127.0.0.1", 0), 1.0)
+"""
+
+
+def test_sigterm_ends_it_whatever_is_computed() -> None:
+    with subprocess.Popen([sys.executable, "-c", ENDLESS], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        try:
+            url = address(process.stderr)
+            with ThreadPoolExecutor() as pool:
+                asked = pool.submit(httpx2.post, f"{url}/v1/retrieve", json={"query": "rain"}, timeout=60)
+                assert any("answering" in line for line in process.stderr)
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(60) == 0
+                assert asked.exception() or asked.result().status_code >= 500
+            assert "requests are unanswered after 1 s" in process.stderr.read()
+        finally:
+            process.kill()
+
+
 def test_other_machines_need_a_token(
     bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
