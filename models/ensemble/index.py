@@ -8,6 +8,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from ..files import CheckpointError, write_json
 from ..records import RecordError, check_fields, parse_object, read_with_files
 from ..retriever.model import negative_distances
 from .captioner_fusion import CODES
-from .index_columns import BLOCK, Column, ColumnRecord, RaggedColumn
+from .index_columns import BLOCK, Column, ColumnRecord, RaggedColumn, laid_out
 from .index_files import FileTable, IndexedFile
 from .index_format1 import Format1Record
 
@@ -36,10 +37,14 @@ class IndexRecord(BaseModel):
     retrievers: dict[str, str]  # name to the checksum of its weights
     captioners: dict[str, str] = {}  # the same of those that something is kept for
     files: str  # the table of files
-    numbers: ColumnRecord  # of each row, the number of its file
-    spans: ColumnRecord  # of each row, where it begins and ends in its file, in seconds
+    numbers: Annotated[ColumnRecord, laid_out("int32", [])]  # of each row, the number of its file
+    spans: Annotated[
+        ColumnRecord, laid_out("float64", [2])
+    ]  # of each row, where it begins and ends in its file, in seconds
     columns: dict[str, ColumnRecord]  # embeddings by retriever, and what is kept for captioners
-    lengths: ColumnRecord | None = None  # of each row's codes, which lie one after another
+    lengths: Annotated[ColumnRecord, laid_out("int64", [])] | None = (
+        None  # of each row's codes, which lie one after another
+    )
 
 
 class AudioIndex:
@@ -139,6 +144,18 @@ class AudioIndex:
     def retrievers(self) -> list[str]:
         """Return the names of the retrievers."""
         return [name for name in self._columns if "/" not in name]
+
+    def refuse_widths(self, expected: Mapping[str, int], path: Path) -> None:
+        """Raise CheckpointError unless each retriever, by its name, has rows of its width, or nothing is indexed."""
+        found = {name: self._embeddings(name).span(0, 0) for name in self.retrievers()}
+        if len(self._numbers) and {*found} != {*expected}:
+            raise CheckpointError(f"{path}: embeddings by {[*found]}, expected them by {[*expected]}; {AGAIN}")
+        for name, rows in found.items():
+            if rows.shape[1:] != (expected.get(name),) or rows.dtype.kind != "f":
+                raise CheckpointError(
+                    f"{path}: embeddings by {name}: {rows.dtype} of shape {[*rows.shape[1:]]}, expected float of shape "
+                    f"[{expected.get(name)}]; {AGAIN}"
+                )
 
     def vectors(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Return a retriever's embeddings of some rows, [n, D] float32."""
@@ -304,7 +321,7 @@ class AudioIndex:
                 )
             index._columns[CODES] = RaggedColumn(columns[CODES], lengths)
         index.files, index.revision = FileTable.load(directory / record.files), record.revision
-        if len(index.numbers) and index.numbers.max() >= len(index.files.alive):
+        if len(index.numbers) and not 0 <= index.numbers.min() <= index.numbers.max() < len(index.files.alive):
             raise CheckpointError(f"{directory / record.files}: rows of files that it does not have; {AGAIN}")
         return index
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ..files import CheckpointError, named
 
@@ -25,9 +26,20 @@ class ColumnRecord(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     file: str
-    dtype: str
-    shape: list[int]  # of a row
-    rows: int
+    dtype: Annotated[str, Field(pattern=r"^(float(16|32|64)|u?int(8|16|32|64))$")]
+    shape: Annotated[list[Annotated[int, Field(ge=0, lt=2**16)]], Field(max_length=3)]  # of a row
+    rows: Annotated[int, Field(ge=0)]
+
+
+def laid_out(dtype: str, shape: list[int]) -> AfterValidator:
+    """Return what refuses the record of a column of another type or shape."""
+
+    def check(record: ColumnRecord) -> ColumnRecord:
+        if (record.dtype, record.shape) != (dtype, shape):
+            raise ValueError(f"{dtype} of shape {shape}, not {record.dtype} of shape {record.shape}")
+        return record
+
+    return AfterValidator(check)
 
 
 class Column:

@@ -11,6 +11,7 @@ import numpy as np
 from ..arguments import batched, texts, whole_number
 from ..audio_sources import AudioSource, Recording, index_names, recordings
 from ..captioner.model import Captioner
+from ..checkpoint import read_config
 from ..console import count
 from ..errors import AudioError, InputError, QueryError
 from ..files import sha256_of
@@ -18,12 +19,13 @@ from ..generation.proposals import ClipInputs
 from ..long_audio import Windowing, cut
 from ..normal_form import normal_form
 from ..retriever.model import Retriever
+from ..settings import RetrieverConfig
 from .approximate import InvertedLists, ListsRecord
 from .captioner_fusion import LIKELIHOOD, FusionWithCaptioners
 from .clip import Clip
 from .common_sounds import COMMON_SOUNDS
 from .filters import Where
-from .index import LARGE, AudioIndex
+from .index import LARGE, RECORD, AudioIndex
 from .index_search import IndexSearch, Match, Ranking, less_unwanted
 from .manifest import INDEX, BundleManifest
 from .retrieval_columns import CaptionerColumns, keep_for_captioners
@@ -165,7 +167,12 @@ class Retrieval(ABC):
         Raises:
             CheckpointError: if it is missing, damaged, or made with other weights.
         """
-        self.audio_index = AudioIndex.load(Path(directory), *self._checksums())
+        index = AudioIndex.load(Path(directory), *self._checksums())
+        configs = {
+            name: read_config(RetrieverConfig, self._member(name), "retriever") for name in self.manifest.retrievers
+        }
+        index.refuse_widths({name: config.joint_dim for name, config in configs.items()}, Path(directory, RECORD))
+        self.audio_index = index
         self.lists = InvertedLists.load(Path(directory), self.audio_index)
 
     def make_lists(self, directory: str | Path | None = None) -> ListsRecord | None:

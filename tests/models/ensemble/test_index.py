@@ -2,17 +2,20 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from models.ensemble import Ensemble
 from models.ensemble import index as index_module
 from models.ensemble.captioner_fusion import CODES
 from models.ensemble.index import RECORD, AudioIndex
 from models.ensemble.index_columns import ragged
 from models.files import CheckpointError
+from tests.small_bundle import write_bundle, write_sounds
 
 HASHES = {"a": "1", "b": "2"}
 
@@ -81,6 +84,67 @@ def test_files_that_are_lost_or_cut_are_named(name: str, tmp_path: Path) -> None
     file.unlink()
     with pytest.raises(CheckpointError, match=f"{file.name}.*index the files again"):
         AudioIndex.load(tmp_path, HASHES)
+
+
+@pytest.mark.parametrize(
+    ("column", "edit", "told"),
+    [
+        ("numbers", {"dtype": "foo"}, r"numbers\.dtype: found 'foo'"),
+        ("numbers", {"dtype": "float32"}, r"numbers: .*int32 of shape \[\], not float32"),
+        ("numbers", {"shape": [-1]}, r"numbers\.shape\.0: found -1"),
+        ("numbers", {"rows": -1}, r"numbers\.rows: found -1"),
+        ("spans", {"shape": [1]}, r"spans: .*float64 of shape \[2\], not float64 of shape \[1\]"),
+        ("spans", {"dtype": "str"}, r"spans\.dtype: found 'str'"),
+    ],
+)
+def test_an_edited_record_is_refused_with_its_field(
+    tmp_path: Path, column: str, edit: dict[str, object], told: str
+) -> None:
+    AudioIndex(["a.wav", "b.wav"], embeddings(2, 0)).save(tmp_path, HASHES)
+    content = json.loads((tmp_path / RECORD).read_text())
+    content[column] |= edit
+    (tmp_path / RECORD).write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=rf"collection\.json: {told}.*index the files again"):
+        AudioIndex.load(tmp_path, HASHES)
+
+
+def test_rows_of_numbers_that_no_file_has_are_refused(tmp_path: Path) -> None:
+    AudioIndex(["a.wav", "b.wav"], embeddings(2, 0)).save(tmp_path, HASHES)
+    (numbers,) = tmp_path.glob("*.numbers")
+    for found in (-1, 2):
+        numbers.write_bytes(np.array([0, found], np.int32).tobytes())
+        with pytest.raises(CheckpointError, match="rows of files that it does not have"):
+            AudioIndex.load(tmp_path, HASHES)
+
+
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        (lambda columns: columns.clear(), r"by \[\], expected them by \['retriever'\]"),
+        (
+            lambda columns: columns["retriever"].update(shape=[4]),
+            r"by retriever: float32 of shape \[4\], expected .*\[\d+\]",
+        ),
+        (lambda columns: columns["retriever"].update(dtype="int32"), r"by retriever: int32 of .*, expected float"),
+    ],
+)
+def test_embeddings_of_another_width_than_their_retriever_gives_are_refused(
+    tmp_path: Path, edit: Callable[[dict[str, dict[str, object]]], None], told: str
+) -> None:
+    bundle = write_bundle(tmp_path / "bundle")
+    ensemble = Ensemble.load(bundle, "cpu")
+    ensemble.index(write_sounds(tmp_path / "sounds"))
+    path = ensemble.save_index() / RECORD
+    content = json.loads(path.read_text())
+    edit(content["columns"])
+    path.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=rf"{path}: embeddings {told}.*; index the files again"):
+        Ensemble.load(bundle, "cpu")
+    save_file({"retriever": np.zeros((3, 4), np.float32)}, path.with_name("collection.safetensors"))
+    old = {"format": 1, "retrievers": content["retrievers"], "paths": ["a", "b", "c"]}
+    path.write_text(json.dumps(old))
+    with pytest.raises(CheckpointError, match=rf"{path}: embeddings by retriever: float32 of shape \[4\], expected"):
+        Ensemble.load(bundle, "cpu")
 
 
 def test_additions_are_appended_and_what_a_killed_run_appended_is_overwritten(tmp_path: Path) -> None:
