@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from os import PathLike
@@ -65,6 +66,6 @@ def batched(items: Iterable[T], batch_size: int) -> Iterator[list[T]]:
     Raises:
         InputError: `batch_size` is no whole number above 0.
     """
-    number, rest = whole_number("batch_size", batch_size, 1), iter(items)
+    number, rest = whole_number("batch_size", batch_size, 1, sys.maxsize), iter(items)
     while batch := list(islice(rest, number)):
         yield batch

@@ -35,7 +35,7 @@ MAX_CLIPPED = 0.25
 MAX_OFFSET = 0.5
 _EXTRA = "for formats that libsndfile does not know, such as M4A or WebM, install the extra `formats`: pip install av"
 _BEGINNING = 2**20  # bytes in which the first frame of MP3 is looked for
-_BLOCK = 2**20  # numbers that are decoded at once
+_BLOCK = 2**14  # numbers that are decoded at once: all of them are lost where one cannot be
 _UNCOUNTED = 2**62  # a number of samples beyond which libsndfile knows none
 _MENDED_SIZE = re.compile(r"(?:data|SSND|Data Size  |riff|Riff size) : (?P<says>\d+) \(should be (?P<should>\d+)\)")
 _HEADER_BYTES = 512  # by which a size is too large that counts the header, or a last block that is not full
@@ -103,7 +103,8 @@ def read_duration(source: str | Path | BinaryIO, name: str | None = None) -> flo
     """Return the length in seconds that the file's header states, without decoding it.
 
     MP3 whose header does not count its frames is read for their headers, FLAC whose header does not count its samples
-    (as encoders write that do not know them yet) is decoded. Of files that were joined, the first is measured.
+    (as encoders write that do not know them yet) is decoded, as far as it can be. Of files that were joined, the first
+    is measured.
 
     Raises:
         AudioError: if the file is missing or its header cannot be read.
@@ -121,8 +122,20 @@ def read_duration(source: str | Path | BinaryIO, name: str | None = None) -> flo
             mended = None if trusted else _mended(file, checked, name, sys.maxsize)
             with soundfile.SoundFile(io.BytesIO(mended)) if mended else file as right:
                 counted = right.frames <= _UNCOUNTED
-                frames = right.frames if counted else sum(len(block.samples) for block in audio_blocks(source, name))
+                frames = right.frames if counted else _number_of_samples(source, name)
                 return frames / float(right.samplerate)
+
+
+def _number_of_samples(source: str | Path | BinaryIO, name: str) -> int:
+    """Return how many samples can be decoded before the end, or before what cannot be."""
+    number = 0
+    try:
+        for block in audio_blocks(source, name):
+            number += len(block.samples)
+    except AudioError:
+        if not number:
+            raise
+    return number
 
 
 def _checked(source: str | Path | BinaryIO, name: str) -> bytes | BinaryIO:
@@ -228,7 +241,6 @@ def _decoded(source: str | Path | BinaryIO, name: str, max_duration_s: float | N
             return
         with file:
             wanted = sys.maxsize if max_duration_s is None else round(max_duration_s * file.samplerate)
-            _refuse_cut_off(name, file)
             mended = _mended(file, checked, name, wanted)
             if mended is None:
                 found = yield from _read(file, name, wanted)
@@ -237,6 +249,7 @@ def _decoded(source: str | Path | BinaryIO, name: str, max_duration_s: float | N
                     found = yield from _read(whole, name, wanted)
             if found < wanted and file.format in ("OGG", "FLAC"):
                 yield from _read_on(file, _contents(checked), name, wanted - found)
+            _refuse_cut_off(name, file)  # after what there is, which readers of windows keep
 
 
 def _mended(file: soundfile.SoundFile, source: bytes | BinaryIO, name: str, wanted: int) -> bytes | None:

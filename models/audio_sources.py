@@ -99,6 +99,8 @@ def index_names(files: Sequence[Recording], names: Iterable[str] | None) -> list
     listed = texts("names", names)
     if len(listed) != len(files):
         raise InputError(f"names: found {len(listed)}, expected one for each of {len(files)}")
+    if not all(listed):
+        raise InputError(f"names: found an empty one in place {listed.index('') + 1} of {len(listed)}, expected a text")
     if twice := [name for name, times in Counter(listed).items() if times > 1]:
         raise InputError(f"names: found {twice[0]!r} more than once, expected another name for each")
     return listed
@@ -116,8 +118,10 @@ def as_wav(samples: Any, rate: Any, name: str) -> bytes:
         raise AudioError(f"{name}: found samples of {array.dtype}, expected floats of full scale 1, or int16")
     if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[0] > array.shape[1]):
         raise AudioError(f"{name}: found samples of shape {array.shape}, expected [time] or [channels, time]")
-    if isinstance(rate, bool) or not isinstance(rate, int | np.integer) or rate <= 0:
-        raise AudioError(f"{name}: found the sample rate {rate!r}, expected a whole number of Hz above 0")
+    if not array.size:
+        raise AudioError(f"{name}: holds no samples")
+    if isinstance(rate, bool) or not isinstance(rate, int | np.integer) or not 0 < rate < 2**31:
+        raise AudioError(f"{name}: found the sample rate {rate!r}, expected a whole number of Hz above 0, of 31 bits")
     written = io.BytesIO()
     soundfile.write(written, array.T.astype(np.float32), int(rate), format="WAV", subtype="FLOAT")
     return written.getvalue()

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..arguments import check_seed
 from ..audio_sources import Recording
@@ -141,7 +141,16 @@ def _journal(target: Path | None, bundle: Path, seed: int | None, options: Optio
         return None
     others = (options.window_s, options.hop_s, options.loading.dtype, options.loading.int8)
     made_by = fingerprint(read_sums(bundle), seed, *(others if any(others) else ()))
-    return Journal(target.with_name(f".{target.name}.{made_by}.partial"))
+    return Journal(target.with_name(f".{target.name}.{made_by}.partial"), _is_caption)
+
+
+def _is_caption(value: Any) -> bool:
+    """Return whether a value that a journal holds is what `_Captions` keeps there of a file, or of a window."""
+    if not isinstance(value, dict) or not isinstance(value.get("text"), str):
+        return False
+    times = ("score",) if "path" in value else ("score", "start_s", "end_s")
+    whose = isinstance(value.get("path", ""), str) and isinstance(value.get("candidates"), list)
+    return whose and all(isinstance(value.get(name), int | float) for name in times)
 
 
 class _Captions:

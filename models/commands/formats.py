@@ -19,6 +19,7 @@ from ..text import printable
 from .options import Format
 
 SUBTITLES = (Format.SRT, Format.VTT)
+ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})  # of names, where tabs separate
 Entry = dict[str, Any]  # a line of JSON: `path` and the fields of a Caption, or of a timeline with `segments`
 
 
@@ -31,6 +32,11 @@ class Row:
     score: float
     start_s: float | None = None
     end_s: float | None = None
+
+    def tsv(self) -> str:
+        """Return the cells separated by tabs, in one line whatever the file is called."""
+        path, *others = self.cells()
+        return "\t".join([path.translate(ESCAPES), *others])
 
     def cells(self) -> list[str]:
         """Return all but the score as text, times in seconds to the millisecond."""
@@ -50,7 +56,8 @@ def check_format(wanted: Format, files: int, timed: bool) -> None:
 def all_lines(wanted: Format, entries: Iterable[Entry], first: bool = True) -> Iterator[str]:
     """Yield the lines of entries, after those of the file if they are the first, in any format but the table.
 
-    File names that are not Unicode keep their bytes, but in JSON, where they are escaped.
+    File names that are not Unicode keep their bytes, but in JSON, where they are escaped. Tabs, line ends and
+    backslashes in names are escaped where tabs separate.
     """
     for entry in entries:
         if first:
@@ -62,7 +69,7 @@ def all_lines(wanted: Format, entries: Iterable[Entry], first: bool = True) -> I
             yield from _cues(wanted, rows(entry))
         else:
             for row in rows(entry):
-                yield "\t".join(row.cells()) if wanted is Format.TSV else csv_line([*row.cells(), repr(row.score)])
+                yield row.tsv() if wanted is Format.TSV else csv_line([*row.cells(), repr(row.score)])
 
 
 def _header(wanted: Format, timed: bool) -> list[str]:
@@ -101,8 +108,8 @@ def _clock(seconds: float, digits: int) -> str:
 def csv_line(cells: Sequence[str]) -> str:
     """Return a line of CSV, quoted where it must be, without its end."""
     written = io.StringIO()
-    csv.writer(written, lineterminator="").writerow(cells)
-    return written.getvalue()
+    csv.writer(written, lineterminator="\r\n").writerow(cells)  # which Python quotes in cells, and nothing else
+    return written.getvalue().removesuffix("\r\n")
 
 
 def _cues(wanted: Format, listed: Sequence[Row]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from ..files import named
 class Journal:
     """A file of JSON lines, each a key and a value; `done` has those of an interrupted run.
 
-    A last line that a killed run wrote only in part is dropped, and so is all from a line on that cannot be read.
+    A last line that a killed run wrote only in part is dropped, and so is all from a line on that cannot be read, or
+    whose value is none of those that are written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, is_value: Callable[[Any], bool] = lambda _: True) -> None:
         self.path = path
         self.done: dict[str, Any] = {}
         whole = 0
@@ -24,8 +26,14 @@ class Journal:
                 break
             try:
                 key, value = json.loads(line)
+                if not (isinstance(key, str) and is_value(value)):
+                    break
                 self.done[key] = value
-            except (TypeError, ValueError):  # zeros, where the machine went down before the disk had the line
+            except (
+                TypeError,
+                ValueError,
+                RecursionError,
+            ):  # zeros, where the machine went down before the disk had the line
                 break
             whole += len(line)
         path.parent.mkdir(parents=True, exist_ok=True)

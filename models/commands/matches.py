@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ..console import count, say, show
 from ..text import printable
-from .formats import csv_line
+from .formats import ESCAPES, csv_line
 from .options import MatchFormat
 from .output import print_data
 
@@ -49,7 +49,7 @@ def _lines(found: Sequence[Match], wanted: MatchFormat | None) -> Iterator[str]:
             yield csv_line([str(rank), repr(match.similarity), match.path, *(times or [""] * 2 * timed)])
         else:
             span = f"  {times[0]}-{times[1]} s" if times else ""
-            yield f"{rank:3d}  {match.similarity:8.3f}  {match.path}{span}"
+            yield f"{rank:3d}  {match.similarity:8.3f}  {match.path.translate(ESCAPES)}{span}"
 
 
 def _table(found: Sequence[Match]) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import overload
 
@@ -19,6 +20,7 @@ from ..captioner.model import Captioner, conditioning
 from ..codec.base import Codec, load_codec
 from ..device import usable_device
 from ..encoders.log_mel import LogMel
+from ..errors import InputError
 from ..files import CheckpointError
 from ..fluency.detector import FluencyDetector
 from ..generation.candidates import Decoding
@@ -120,6 +122,8 @@ class Ensemble(Retrieval):
             CheckpointError: if it is no bundle, a damaged one, or one that this version cannot read.
             InputError: naming the argument that cannot be used here.
         """
+        if not isinstance(directory, str | PathLike):
+            raise InputError(f"directory: found {directory!r}, expected the path of a bundle")
         directory, where = unpacked(Path(directory)), usable_device(device)
         precision = Precision.of(dtype, int8, where)
         ensemble = cls(read_manifest(directory), directory, where, ask_captioners, precision)
@@ -240,7 +244,7 @@ class Ensemble(Retrieval):
         """Caption clips by their features; see `caption`."""
         embeddings = self._audio_embeddings(clips)
         manifest, needed = self.manifest, self.manifest.needed_columns()
-        decoding = Decoding(manifest.sampling, manifest.beam, manifest.seed if seed is None else seed)
+        decoding = Decoding(manifest.sampling, manifest.beam, manifest.seed if seed is None else int(seed))
         proposals = propose(
             self.captioners,
             self._inputs(clips, embeddings),

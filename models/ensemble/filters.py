@@ -36,8 +36,8 @@ class Where:
 
     def __post_init__(self) -> None:
         for what in ("name", "folder"):
-            text = getattr(self, what)
-            if text is not None and not (isinstance(text, str | os.PathLike) and str(text)):
+            text, kinds = getattr(self, what), (str,) if what == "name" else (str, os.PathLike)
+            if text is not None and not (isinstance(text, kinds) and str(text) and "\0" not in str(text)):
                 raise InputError(f"{what}: found {text!r}, expected a {'text' if what == 'name' else 'path'}")
         for limit in ("min_duration_s", "max_duration_s"):
             seconds = getattr(self, limit)

@@ -119,6 +119,32 @@ def test_damage_is_told_where_it_is_found(tmp_path: Path, monkeypatch: pytest.Mo
         list(cut(Recording.of("gone.wav", ""), Windowing(1.0, 1.0)))
 
 
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("suffix", ["flac", "wav"])
+def test_windows_before_a_broken_end_are_kept(suffix: str, share: float, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{suffix}"
+    recording(path, noise(20.0))
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    ends, windows = [0.0], cut(Recording.of(path, ""), Windowing(0.5, 0.5))
+    with pytest.raises(AudioError, match="is truncated"):
+        ends.extend(window.end_s for window in windows)
+    block_s = audio._BLOCK / RATE
+    assert 20 * share - block_s - 1 < ends[-1] <= 20 * share
+
+
+def test_the_length_of_cut_flac_that_does_not_state_it_is_what_can_be_heard(tmp_path: Path) -> None:
+    path = tmp_path / "a.flac"
+    recording(path, noise(20.0))
+    content = bytearray(path.read_bytes()[: path.stat().st_size // 2])
+    content[21] &= 0xF0  # the 36 bits of STREAMINFO that count the samples
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    assert 10 - audio._BLOCK / RATE - 1 < audio.read_duration(path) < 10.1
+    path.write_bytes(content[:100])
+    with pytest.raises(AudioError, match="is truncated"):
+        audio.read_duration(path)
+
+
 def test_what_is_asked_for_is_checked() -> None:
     assert Windowing.of(None, None, 30.0) is None
     assert Windowing.of(10, None, 30.0) == Windowing(10.0, 10.0)

@@ -12,7 +12,8 @@ import pytest
 import soundfile
 
 from models.commands import caption
-from models.commands.caption import Options, run
+from models.commands.caption import Options, _is_caption, run
+from models.commands.journal import Journal
 from models.commands.loading import load_ensemble
 from models.commands.options import Format, Loading
 from models.ensemble import Ensemble
@@ -153,3 +154,16 @@ def test_nothing_is_kept_beside_a_device(exported: Path, sounds: list[Path]) -> 
     run(exported, sounds[:1], null, null, None, Options(loading=CPU))
     assert {*null.parent.iterdir()} == before
     assert null.is_char_device()
+
+
+@pytest.mark.parametrize("wrong", ["5", "[]", "{}", '"a"', "null", '{"path": "x"}'])
+def test_a_journal_of_other_content_is_not_gone_on_with(wrong: str, tmp_path: Path) -> None:
+    good = {"path": "a.wav", "text": "rain", "score": 0.5, "candidates": []}
+    window = {"start_s": 0.0, "end_s": 1.0, "text": "rain", "score": 0.5, "candidates": []}
+    path = tmp_path / "journal"
+    for value in (good, window):
+        line = json.dumps(["b", value])
+        path.write_text(f'["a", {json.dumps(good)}]\n["c", {wrong}]\n{line}\n')
+        assert Journal(path, _is_caption).done == {"a": good}
+        path.write_text(f"{line}\n")
+        assert Journal(path, _is_caption).done == {"b": value}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from typing import Any
@@ -44,6 +45,12 @@ def test_timelines() -> None:
     assert written("tsv", entry) == ["a.wav\t0.000\t10.000\train", "a.wav\t5.000\t15.500\twind"]
     assert written("csv", entry)[:2] == ["path,start_s,end_s,caption,score", "a.wav,0.000,10.000,rain,1.0"]
     assert [json.loads(line) for line in written("json", entry)] == [entry]
+
+
+def test_a_name_is_one_cell_of_one_line_where_tabs_separate() -> None:
+    entry = {"path": "a\tb\nc\rd\\e.wav", "text": "rain", "score": 0.0}
+    assert written("tsv", entry) == [r"a\tb\nc\rd\\e.wav" + "\train"]
+    assert next(csv.reader(io.StringIO(written("csv", entry)[1], newline="")))[0] == entry["path"]
 
 
 def test_names_that_are_not_unicode() -> None:

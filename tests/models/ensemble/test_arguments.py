@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from models.captioner.model import Captioner
-from models.ensemble import Ensemble, Reranking
+from models.ensemble import Ensemble, Reranking, Where
 from models.ensemble.captioner_fusion import FusionWithCaptioners
 from models.errors import InputError
 from models.settings import TokenEnsembleConfig
@@ -127,3 +127,28 @@ def test_only_what_is_needed_is_loaded(ensemble: Ensemble, sounds: list[Path]) -
     assert fresh.similar(sounds[0])
     loaded = {"codec", "captioners", "detector", "log_mel", "retrievers"} & {*fresh.__dict__}
     assert loaded == {"log_mel", "retrievers"}, "neither a codec nor captioners to search by text or by sound"
+
+
+NOISE = np.random.default_rng(0).normal(size=2000).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda one: one.embed([(NOISE, 10**12)]), "audio 1 of 1: found the sample rate 1000000000000"),
+        (lambda one: one.embed([(np.empty((0, 2)), 16_000)]), "audio 1 of 1: holds no samples"),
+        (lambda one: one.embed([], batch_size=10**30), "batch_size: found 10{30}, expected"),
+        (lambda one: one.index([(NOISE, 16_000)], [""]), "names: found an empty one in place 1 of 1"),
+        (lambda _: Where(name=Path("a")), "name: found PosixPath"),  # type: ignore[arg-type]
+        (lambda _: Where(folder="a\0b"), "folder: found 'a.x00b', expected a path"),
+        (lambda _: Ensemble.load(None), "directory: found None, expected the path"),  # type: ignore[arg-type]
+        (lambda _: Ensemble.load(b"a"), "directory: found b'a', expected the path"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_only_libraries_refused_is_named(ensemble: Ensemble, ask: Callable[[Any], object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ask(ensemble)
+
+
+def test_seeds_of_numpy_are_seeds(ensemble: Ensemble) -> None:
+    assert ensemble.caption([(NOISE, 16_000)], seed=np.int64(3)) == ensemble.caption([(NOISE, 16_000)], seed=3)
