@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import math
 import time
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,6 +18,7 @@ from .settings import ServiceSettings, is_local
 GUARDED = ("/v1", "/metrics")  # all else is the page, and what load balancers ask
 FORM_BYTES = 16 * 2**10  # of a form around its file
 JSON_BYTES = 64 * 2**10
+TAKE_SOUNDS = {f"/v1/{name}" for name in ("caption", "timeline", "similar", "index")}  # no other body is large
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; media-src 'self' blob:; img-src 'self' data:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'",
@@ -66,7 +68,7 @@ class Guard:
         self._inside += 1
         self._metrics.in_progress.set(self._inside)
         try:
-            await self._app(scope, _counted(receive, self._most_bytes(scope)), respond)
+            await self._app(scope, _bounded(receive, self._most_bytes(scope), self._settings.timeout_s), respond)
         finally:
             self._inside -= 1
             self._metrics.in_progress.set(self._inside)
@@ -85,9 +87,9 @@ class Guard:
             raise Problem(401, "unauthorized", "expected the header `Authorization: Bearer TOKEN`", told)
         # A page of another site, in the browser of a user of this machine; its host's name may lead to this machine.
         origin = headers.get("origin")
-        if origin and urlsplit(origin).netloc != host:
+        if origin and _split(origin).netloc != host:
             raise Problem(403, "cross_origin", f"pages of {origin} may not use this service")
-        if not token and not is_local(urlsplit(f"//{host}").hostname or ""):
+        if not token and not is_local(_split(f"//{host}").hostname or ""):
             raise Problem(403, "unknown_host", f"Host: found {host!r}, expected localhost, as there is no token")
         stated = headers.get("content-length", "0")
         if not stated.isdecimal():
@@ -100,13 +102,22 @@ class Guard:
 
     def _most_bytes(self, scope: Scope) -> int:
         media_type = Headers(scope=scope).get("content-type", "")
-        if media_type.startswith("multipart/"):
-            return self._settings.max_upload_bytes + FORM_BYTES
-        return JSON_BYTES if media_type.startswith("application/json") else self._settings.max_upload_bytes
+        if scope["path"] not in TAKE_SOUNDS:
+            return JSON_BYTES
+        form = media_type.lower().startswith("multipart/")
+        return self._settings.max_upload_bytes + (FORM_BYTES if form else 0)
 
 
 def _is_guarded(path: str) -> bool:
     return any(path == prefix or path.startswith(f"{prefix}/") for prefix in GUARDED)
+
+
+def _split(url: str) -> SplitResult:
+    """Return the parts of a URL, empty where it is none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def _has_token(headers: Headers, token: str) -> bool:
@@ -118,16 +129,22 @@ def _too_large(most: int) -> Problem:
     return Problem(413, "too_large", f"the body has more than {most / 2**20:.4g} MiB; send less, or a compressed file")
 
 
-def _counted(receive: Receive, most: int) -> Receive:
-    """Return `receive` that refuses a body as soon as it has more bytes than it may, whatever its header said."""
-    found = 0
+def _bounded(receive: Receive, most: int, longest_s: float) -> Receive:
+    """Return `receive` that refuses a body that has more bytes than it may, whatever its header said, or comes late."""
+    found, whole, end = 0, False, asyncio.get_running_loop().time() + longest_s
 
-    async def counted() -> Message:
-        nonlocal found
-        message = await receive()
+    async def bounded() -> Message:
+        nonlocal found, whole
+        try:
+            async with asyncio.timeout_at(None if whole else end):
+                message = await receive()
+        except TimeoutError:
+            late = f"the body did not arrive within {longest_s:g} s"
+            raise Problem(408, "body_timeout", late, {"Connection": "close"}) from None
+        whole = not message.get("more_body", False)
         found += len(message.get("body", b""))
         if found > most:
             raise _too_large(most)
         return message
 
-    return counted
+    return bounded

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import signal
 import socket
@@ -17,6 +16,7 @@ from ..ensemble.bundle import Ensemble
 from ..errors import InputError
 from .app import create_app
 from .backend import LocalBackend
+from .connections import uvicorn_config
 from .engine import Engine
 from .metrics import Metrics
 from .schemas import About
@@ -48,15 +48,13 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def serve_app(app: FastAPI, bound: socket.socket, drain_s: float) -> None:
+def serve_app(app: FastAPI, bound: socket.socket, timeout_s: float) -> None:
     """Answer requests until SIGTERM or Ctrl-C; those that are being answered then are finished first.
 
     Args:
-        drain_s: longest wait for them.
+        timeout_s: longest wait for them, and for the head of a request.
     """
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=math.ceil(drain_s), server_header=False)
-    )
+    server = uvicorn.Server(uvicorn_config(app, timeout_s))
     # uvicorn raises the signal that it drained for once more when all is done: the command then ended as it should.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
@@ -65,7 +63,7 @@ def serve_app(app: FastAPI, bound: socket.socket, drain_s: float) -> None:
     say(f"serve: http://{f'[{host}]' if ':' in host else host}:{port}; Ctrl-C ends")
     server.run([bound])
     if any(_computes(thread) for thread in threading.enumerate()):
-        say(f"serve: requests are unanswered after {drain_s:g} s")
+        say(f"serve: requests are unanswered after {timeout_s:g} s")
         logging.shutdown()
         os._exit(0)  # the end of the interpreter would wait for the thread
     say("serve: all requests are answered")

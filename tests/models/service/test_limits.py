@@ -40,7 +40,9 @@ def problem(answer: Any) -> tuple[int, str]:
     return answer.status_code, details["code"]
 
 
-def call(app: FastAPI, headers: dict[str, str], body: list[bytes], ends: bool = True) -> tuple[int, dict[str, str]]:
+def call(
+    app: FastAPI, headers: dict[str, str], body: list[bytes], ends: bool = True, path: str = "/v1/caption"
+) -> tuple[int, dict[str, str]]:
     """Send a caption request as no client would, and return status and headers of the answer."""
     sent: list[Any] = []
 
@@ -54,7 +56,7 @@ def call(app: FastAPI, headers: dict[str, str], body: list[bytes], ends: bool = 
 
     pairs = [(name.lower().encode(), value.encode()) for name, value in {"Host": "localhost", **headers}.items()]
     scope = {
-        "type": "http", "method": "POST", "path": "/v1/caption", "raw_path": b"/v1/caption", "query_string": b"",
+        "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
         "headers": pairs, "http_version": "1.1", "scheme": "http", "server": ("localhost", 80), "client": None,
         "root_path": "", "asgi": {"version": "3.0"},
     }  # fmt: skip
@@ -93,6 +95,12 @@ class TestSize:
 
     def test_of_json_is_small(self, client: MakeClient) -> None:
         answer = client().post("/v1/retrieve", json={"query": "a" * 2**17})
+        assert problem(answer) == (413, "too_large")
+
+    @pytest.mark.parametrize("media_type", ["APPLICATION/JSON", "application/x+json", "audio/wav", ""])
+    def test_of_json_is_small_whatever_it_is_called(self, client: MakeClient, media_type: str) -> None:
+        headers = {"Content-Type": media_type}
+        answer = client().post("/v1/retrieve", content=b'{"query": "%s"}' % (b"a" * 2**17), headers=headers)
         assert problem(answer) == (413, "too_large")
 
 
@@ -201,6 +209,8 @@ class TestConcurrency:
 
     def test_ends_a_body_that_does_not_come(self) -> None:
         assert call(app_of(HeldBackend(), timeout_s=0.05), WAV, [b"RIFF"], ends=False)[0] == 408
+        json = {"Content-Type": "application/json"}
+        assert call(app_of(HeldBackend(), timeout_s=0.05), json, [b"{"], ends=False, path="/v1/retrieve")[0] == 408
 
 
 class TestToken:
@@ -241,13 +251,16 @@ class TestOrigin:
         service = client()
         answer = service.post("/v1/retrieve", json={"query": "rain"}, headers={"Origin": "https://evil.example"})
         assert problem(answer) == (403, "cross_origin")
-        assert problem(service.get("/v1/about", headers={"Origin": "null"})) == (403, "cross_origin")
+        for origin in ("null", "http://[", "http://[::1"):
+            assert problem(service.get("/v1/about", headers={"Origin": origin})) == (403, "cross_origin")
         assert service.get("/v1/about", headers={"Origin": "http://localhost"}).status_code == 200
 
     def test_under_another_name(self, client: MakeClient) -> None:
         service = client()
         headers = {"Host": "evil.example", "Origin": "http://evil.example"}
         assert problem(service.get("/v1/about", headers=headers)) == (403, "unknown_host")
+        for host in ("[::1", "[", "[x]", "localhost]"):
+            assert problem(service.get("/v1/about", headers={"Host": host})) == (403, "unknown_host")
         for host in ("localhost:8080", "127.0.0.1:8080", "[::1]:8080", "LOCALHOST"):
             assert service.get("/v1/about", headers={"Host": host}).status_code == 200
         assert client(token=TOKEN).get(

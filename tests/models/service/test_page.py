@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import threading
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from starlette.types import ASGIApp
 
 from models.ensemble import Ensemble
-from models.service.server import bind, local_app
+from models.service.server import local_app
 from models.service.settings import ServiceSettings
 
-from .conftest import HeldBackend, app_of
+from .conftest import HeldBackend, Served, app_of
 
 pytest.importorskip("playwright")
 from axe_playwright_python.sync_playwright import Axe
@@ -29,27 +25,6 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is install
 TOKEN = "0123456789abcdef"
 PHONE = {"width": 390, "height": 844}
 expect.set_options(timeout=60_000)
-
-
-@dataclass
-class Served:
-    """A service on a port of its own."""
-
-    app: Any
-
-    def __enter__(self) -> str:
-        bound = bind("127.0.0.1", 0)
-        bound.listen()
-        self.server = uvicorn.Server(uvicorn.Config(self.app, log_level="error"))
-        self.thread = threading.Thread(target=self.server.run, args=([bound],))
-        self.thread.start()
-        while not self.server.started:
-            time.sleep(0.01)
-        return f"http://127.0.0.1:{bound.getsockname()[1]}/"
-
-    def __exit__(self, *_: object) -> None:
-        self.server.should_exit = True
-        self.thread.join()
 
 
 def indexed_app(bundle: Path, sounds: list[Path], folder: Path, **settings: Any) -> ASGIApp:
