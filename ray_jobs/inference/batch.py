@@ -26,7 +26,7 @@ from ray_jobs.inference.collection import Collection, Output, Part, Workers, fin
 from ray_jobs.run.lock import only_writer
 from ray_jobs.run.session import gpu_share, reserved_device
 
-PART = 64  # files: the unit of writing and of what an interruption costs
+PART = 32  # files: the unit of writing and of what an interruption costs
 BATCH = 16  # files whose features are held, and computed together
 
 Rows = Callable[[Ensemble, Sequence[Clip]], pa.Table]

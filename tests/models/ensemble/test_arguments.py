@@ -151,4 +151,5 @@ def test_what_only_libraries_refused_is_named(ensemble: Ensemble, ask: Callable[
 
 
 def test_seeds_of_numpy_are_seeds(ensemble: Ensemble) -> None:
-    assert ensemble.caption([(NOISE, 16_000)], seed=np.int64(3)) == ensemble.caption([(NOISE, 16_000)], seed=3)
+    seed: Any = np.int64(3)
+    assert ensemble.caption([(NOISE, 16_000)], seed) == ensemble.caption([(NOISE, 16_000)], 3)

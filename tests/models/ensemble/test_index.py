@@ -13,7 +13,7 @@ from models.ensemble import Ensemble
 from models.ensemble import index as index_module
 from models.ensemble.captioner_fusion import CODES
 from models.ensemble.index import RECORD, AudioIndex
-from models.ensemble.index_columns import ragged
+from models.ensemble.index_columns import Column, ColumnRecord, ragged
 from models.files import CheckpointError
 from tests.small_bundle import write_bundle, write_sounds
 
@@ -204,9 +204,9 @@ def test_files_that_are_replaced_while_they_are_read_are_read_anew_and_damage_is
     replaced: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     AudioIndex(["a"], embeddings(1, 0)).save(tmp_path, HASHES)
-    load, calls = index_module.Column.load, []
+    load, calls = Column.load, []
 
-    def replaced_before(directory: Path, record: index_module.ColumnRecord) -> index_module.Column:
+    def replaced_before(directory: Path, record: ColumnRecord) -> Column:
         calls.append(1)
         if len(calls) == 1:
             if replaced:
@@ -215,7 +215,7 @@ def test_files_that_are_replaced_while_they_are_read_are_read_anew_and_damage_is
                 (directory / record.file).unlink()
         return load(directory, record)
 
-    monkeypatch.setattr(index_module.Column, "load", replaced_before)
+    monkeypatch.setattr(Column, "load", replaced_before)
     if replaced:
         assert AudioIndex.load(tmp_path, HASHES).paths == ["b"]
     else:
