@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
@@ -37,7 +36,7 @@ async def read_sound(request: Request) -> Sound:
     """Return the sound of a request, whose length the settings allow.
 
     Raises:
-        Problem: 415 for another media type; 422 for a body without a sound; 408 if it does not arrive in time.
+        Problem: 415 for another media type; 422 for a body without a sound.
         AudioError: the sound cannot be decoded, or is too long.
     """
     settings: ServiceSettings = request.app.state.settings
@@ -45,12 +44,7 @@ async def read_sound(request: Request) -> Sound:
     if encoding != "identity":
         raise Problem(415, "unsupported_media_type", f"Content-Encoding: found {encoding}, expected none")
     media_type = _media_type(request.headers.get("content-type"))
-    try:
-        async with asyncio.timeout(settings.timeout_s):
-            sound = await _of_form(request) if media_type == FORM else await _of_body(request, media_type)
-    except TimeoutError:
-        late = f"the body did not arrive within {settings.timeout_s:g} s"
-        raise Problem(408, "body_timeout", late, {"Connection": "close"}) from None
+    sound = await _of_form(request) if media_type == FORM else await _of_body(request, media_type)
     if not sound.content:
         raise Problem(422, "no_sound", "the body is empty, expected an audio file")
     return await run_sync(sound.checked, settings.max_duration_s)
