@@ -51,7 +51,14 @@ def words(name: str, values: Iterable[str]) -> list[str]:
     for place, value in enumerate(listed, 1):
         if not normal_form(value):
             raise InputError(f"{name}: the text in place {place} of {len(listed)} is blank, expected words")
+        if not is_unicode(value):
+            raise InputError(f"{name}: the text in place {place} of {len(listed)} is not Unicode: {value!r}")
     return listed
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether a text can be encoded: it has no lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def check_seed(seed: int | None) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..arguments import batched, texts, whole_number
+from ..arguments import batched, is_unicode, texts, whole_number
 from ..audio_sources import AudioSource, Recording, index_names, recordings
 from ..captioner.model import Captioner
 from ..checkpoint import read_config
@@ -298,6 +298,8 @@ class Retrieval(ABC):
             if not normal_form(query):
                 which = "the query" if len(queries) == 1 else f"query {row} of {len(queries)}"
                 raise QueryError(f"{which} is blank, expected words")
+            if not is_unicode(query):
+                raise QueryError(f"query {row} of {len(queries)} is not Unicode: {query!r}")
         self._refuse_empty_index()
         return {
             name: retriever.under_metric(retriever.text_embeddings(queries))

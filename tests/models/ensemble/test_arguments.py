@@ -139,6 +139,8 @@ NOISE = np.random.default_rng(0).normal(size=2000).astype(np.float32)
         (lambda one: one.embed([(np.empty((0, 2)), 16_000)]), "audio 1 of 1: holds no samples"),
         (lambda one: one.embed([], batch_size=10**30), "batch_size: found 10{30}, expected"),
         (lambda one: one.index([(NOISE, 16_000)], [""]), "names: found an empty one in place 1 of 1"),
+        (lambda one: one.embed_texts(["a \ud800"]), "texts: the text in place 1 of 1 is not Unicode"),
+        (lambda one: one.texts_under_metric(["a \ud800"]), "query 1 of 1 is not Unicode"),
         (lambda _: Where(name=Path("a")), "name: found PosixPath"),  # type: ignore[arg-type]
         (lambda _: Where(folder="a\0b"), "folder: found 'a.x00b', expected a path"),
         (lambda _: Ensemble.load(None), "directory: found None, expected the path"),  # type: ignore[arg-type]
