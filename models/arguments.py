@@ -25,7 +25,7 @@ def whole_number(name: str, value: Any, least: int, most: int | None = None) -> 
     """
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or value < least or (most is not None and value > most):
-        limits = f"at least {least}" if most is None else f"from {least} to {most}"
+        limits = f"at least {least}" if most is None or most == sys.maxsize else f"from {least} to {most}"
         raise InputError(f"{name}: found {value!r}, expected a whole number, {limits}")
     return int(value)
 

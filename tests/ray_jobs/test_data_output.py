@@ -30,6 +30,11 @@ def oddly_named(smoke_run: Path, tmp_path: Path) -> list[Path]:
     return paths
 
 
+def one_cell(path: Path | str) -> str:
+    """A name as it stands where tabs separate."""
+    return str(path).replace("\t", "\\t")
+
+
 def test_captions_and_their_paths(
     smoke_run: Path,
     oddly_named: list[Path],
@@ -43,7 +48,8 @@ def test_captions_and_their_paths(
     assert f"left out: {unreadable}".encode() in said
     texts = [one_line(one.text) for one in Ensemble.load(smoke_run / "bundle").caption(oddly_named)]
     assert printed == b"".join(
-        os.fsencode(path) + b"\t" + text.encode() + b"\n" for path, text in zip(oddly_named, texts, strict=True)
+        os.fsencode(one_cell(path)) + b"\t" + text.encode() + b"\n"
+        for path, text in zip(oddly_named, texts, strict=True)
     )
 
 
@@ -52,7 +58,7 @@ def test_retrieved_paths(smoke_run: Path, oddly_named: list[Path], capfdbinary: 
     ensemble = Ensemble.load(smoke_run / "bundle")
     ensemble.index(oddly_named)
     assert capfdbinary.readouterr().out == b"".join(
-        f"{rank:3d}  {match.similarity:8.3f}  ".encode() + os.fsencode(match.path) + b"\n"
+        f"{rank:3d}  {match.similarity:8.3f}  ".encode() + os.fsencode(one_cell(match.path)) + b"\n"
         for rank, match in enumerate(ensemble.retrieve("rain"), 1)
     )
 
