@@ -73,6 +73,6 @@ def batched(items: Iterable[T], batch_size: int) -> Iterator[list[T]]:
     Raises:
         InputError: `batch_size` is no whole number above 0.
     """
-    number, rest = whole_number("batch_size", batch_size, 1, sys.maxsize), iter(items)
+    number, rest = min(whole_number("batch_size", batch_size, 1), sys.maxsize), iter(items)
     while batch := list(islice(rest, number)):
         yield batch

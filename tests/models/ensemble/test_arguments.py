@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.arguments import batched
 from models.captioner.model import Captioner
 from models.ensemble import Ensemble, Reranking, Where
 from models.ensemble.captioner_fusion import FusionWithCaptioners
@@ -137,7 +138,6 @@ NOISE = np.random.default_rng(0).normal(size=2000).astype(np.float32)
     [
         (lambda one: one.embed([(NOISE, 10**12)]), "audio 1 of 1: found the sample rate 1000000000000"),
         (lambda one: one.embed([(np.empty((0, 2)), 16_000)]), "audio 1 of 1: holds no samples"),
-        (lambda one: one.embed([], batch_size=10**30), "batch_size: found 10{30}, expected"),
         (lambda one: one.index([(NOISE, 16_000)], [""]), "names: found an empty one in place 1 of 1"),
         (lambda one: one.embed_texts(["a \ud800"]), "texts: the text in place 1 of 1 is not Unicode"),
         (lambda one: one.texts_under_metric(["a \ud800"]), "query 1 of 1 is not Unicode"),
@@ -150,6 +150,10 @@ NOISE = np.random.default_rng(0).normal(size=2000).astype(np.float32)
 def test_what_only_libraries_refused_is_named(ensemble: Ensemble, ask: Callable[[Any], object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         ask(ensemble)
+
+
+def test_batches_of_any_size_are_of_what_there_is() -> None:
+    assert [*batched("abc", 10**30)] == [["a", "b", "c"]]
 
 
 def test_seeds_of_numpy_are_seeds(ensemble: Ensemble) -> None:
