@@ -65,7 +65,10 @@ def working_copy(storage_path: str, name: str) -> Path:
     quoted = quote(storage_path, safe="")
     if len(quoted) > NAME_BYTES:
         raise ConfigError(f"storage_path: found {len(quoted)} characters when quoted, expected at most {NAME_BYTES}")
-    open_uri(storage_path)
+    try:
+        open_uri(storage_path)
+    except ConfigError as error:
+        raise ConfigError(f"storage_path: {error}") from error
     return _cache() / quoted / name
 
 
