@@ -66,14 +66,15 @@ def by_processes(bundle: Path, files: list[Path], workers: int) -> float:
 def by_ray(bundle: Path, scratch: Path, workers: int) -> float:
     """Return the seconds from the first file to the last."""
     from ray_jobs.caption_collection import caption_job
+    from ray_jobs.experiment.config import ActorResources
     from ray_jobs.inference.batch import PART, make_parts
-    from ray_jobs.inference.collection import Collection, Workers, find_files, plan_parts
+    from ray_jobs.inference.collection import Collection, find_files, plan_parts
     from ray_jobs.run.session import connect
 
     start = time.time()
     connect()
     sources, output = [str(scratch / "sounds")], str(scratch / "captions")
-    collection = Collection(str(bundle.resolve()), sources, output, Workers(workers))
+    collection = Collection(str(bundle.resolve()), sources, output, ActorResources(workers=workers))
     files = find_files(sources)
     made = list(make_parts(plan_parts(files, files.iloc[:0], PART), caption_job(None), collection))
     print(f"ray: started after {min(row['began'] for row in made) - start:.1f} s", flush=True)

@@ -36,8 +36,9 @@ from corpora.soundscapes.sampling import sample_scenes
 from models.codec.dac import DacArguments
 from models.codec.weights import find_weights, read_own
 from models.settings import LogMelConfig
-from ray_jobs.experiment.config import FeaturesConfig, PrepareResources
-from ray_jobs.features.shards import Shard, encoders, make_shards, plan_shards
+from ray_jobs.experiment.config import ActorResources, FeaturesConfig
+from ray_jobs.features.shards import Shard, make_shards, plan_shards
+from ray_jobs.run.session import number_of_actors
 
 CODEC = "dac-soundscapes-16khz"
 SAMPLE_RATE = 44_100  # of the files: both sides resample
@@ -116,13 +117,13 @@ def plain_loop(table: pd.DataFrame, target: Path, device: str) -> float:
 
 def our_rate(table: pd.DataFrame, target: Path, device: str) -> tuple[float, float]:
     """Return seconds until every actor has finished a shard, and clips per second from then on."""
-    resources = PrepareResources(gpus=0 if device == "cpu" else None)
+    resources = ActorResources(gpus=0 if device == "cpu" else None)
     start, finished = time.perf_counter(), []
     clips = []
     for made in make_shards(shards_of(table, target), FEATURES, 16_000, resources):
         finished.append(time.perf_counter())
         clips.append(made["clips"])
-    warm = encoders(resources) - 1
+    warm = number_of_actors(resources) - 1
     return finished[warm] - start, sum(clips[warm + 1 :]) / (finished[-1] - finished[warm])
 
 
@@ -155,7 +156,7 @@ def peak_memory(table: pd.DataFrame, target: Path) -> int:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    for _ in make_shards(shards_of(table, target), FEATURES, 16_000, PrepareResources()):
+    for _ in make_shards(shards_of(table, target), FEATURES, 16_000, ActorResources()):
         pass
     stop.set()
     watcher.join()

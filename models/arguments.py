@@ -12,6 +12,7 @@ import numpy as np
 
 from .errors import InputError
 from .normal_form import normal_form
+from .text import is_unicode
 
 T = TypeVar("T")
 LARGEST_SEED = 2**63 - 1  # of torch
@@ -25,7 +26,7 @@ def whole_number(name: str, value: Any, least: int, most: int | None = None) -> 
     """
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or value < least or (most is not None and value > most):
-        limits = f"at least {least}" if most is None or most == sys.maxsize else f"from {least} to {most}"
+        limits = f"at least {least}" if most is None else f"from {least} to {most}"
         raise InputError(f"{name}: found {value!r}, expected a whole number, {limits}")
     return int(value)
 
@@ -54,11 +55,6 @@ def words(name: str, values: Iterable[str]) -> list[str]:
         if not is_unicode(value):
             raise InputError(f"{name}: the text in place {place} of {len(listed)} is not Unicode: {value!r}")
     return listed
-
-
-def is_unicode(text: str) -> bool:
-    """Return whether a text can be encoded: it has no lone surrogates."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def check_seed(seed: int | None) -> None:

@@ -53,6 +53,7 @@ from ray_jobs.options import (
 
 if TYPE_CHECKING:
     from ray_jobs.experiment.config import Experiment
+    from ray_jobs.inference.collection import Collection
 
 app = make_app("Train, search, combine, export and use ensembles of audio captioners and retrievers.")
 
@@ -287,12 +288,12 @@ def caption_collection(
 
     Example: [bold]enclap caption-collection s3://b/bundle s3://b/sounds --output s3://b/captions --gpus 0.5[/bold]
     """
-    from ray_jobs.inference.collection import Collection, Workers
+    from ray_jobs.experiment.config import ActorResources
+    from ray_jobs.inference.collection import Collection
 
-    collection = Collection(bundle, sources, output, Workers(workers, cpus, gpus), window, hop)
-    collection.check()
-    _connect()
-    _job("caption_collection").run(collection, seed)
+    actors = ActorResources(workers=workers, cpus=cpus, gpus=gpus)
+    collection = Collection(bundle, sources, output, actors, window, hop)
+    _run_on(collection, "caption_collection", seed=seed)
 
 
 @app.command("index-collection")
@@ -312,12 +313,12 @@ def index_collection(
 
     Example: [bold]enclap index-collection runs/demo/bundle /data/sounds --output embeddings --window 10 --hop 5[/bold]
     """
-    from ray_jobs.inference.collection import Collection, Workers
+    from ray_jobs.experiment.config import ActorResources
+    from ray_jobs.inference.collection import Collection
 
-    collection = Collection(bundle, sources, output, Workers(workers, cpus, gpus), window, hop)
-    collection.check()
-    _connect()
-    _job("index_collection").run(collection)
+    actors = ActorResources(workers=workers, cpus=cpus, gpus=gpus)
+    collection = Collection(bundle, sources, output, actors, window, hop)
+    _run_on(collection, "index_collection")
 
 
 @app.command()
@@ -421,6 +422,13 @@ def _run(job: str, file: Path, overrides: list[str] | None, look_only: bool = Fa
         _connect()
         _job(job).run(experiment, **options)
         say_cuts(experiment, job)
+
+
+def _run_on(collection: Collection, job: str, **options: Any) -> None:
+    """Run a job on a collection, once all is checked that can be before Ray starts."""
+    collection.check()
+    _connect()
+    _job(job).run(collection, **options)
 
 
 def _load(file: Path, overrides: list[str] | None) -> Experiment:

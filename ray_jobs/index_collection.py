@@ -30,16 +30,16 @@ def run(collection: Collection) -> None:
     """Embed all files, or their windows, into Parquet parts, and make the bundle's index hold them as they are now.
 
     Raises:
-        AudioError, CheckpointError, InputError: see `compute`; the index is of other settings, or another process
-            adds files to it.
+        AudioError, CheckpointError, InputError: see `find_files` and `compute`; the index keeps what captioners need,
+            or another process changes it.
     """
-    output = compute(Job("index-collection", _rows, captioning=False), collection)
+    files = find_files(collection.sources)
+    output = compute(Job("index-collection", _rows, captioning=False), collection, files)
     bundle = collection.local_bundle()
     with index_lock(bundle):
         ensemble = Ensemble.load(bundle, "cpu", ask_captioners=False)
         if ensemble.audio_index.left_unread:
             raise InputError(f"{bundle}: its index keeps what captioners need, which this would drop; remove it first")
-        files = find_files(collection.sources)
         _remove_gone(ensemble.audio_index, files, collection.sources)
         _add(ensemble, output, files, spell_windows(collection.windowing()))
         finish_index(ensemble)
@@ -47,7 +47,7 @@ def run(collection: Collection) -> None:
 
 
 def _rows(ensemble: Ensemble, clips: Sequence[Clip]) -> pa.Table:
-    return pa.table(embedding_columns(ensemble.index_rows(clips)))
+    return pa.table(embedding_columns(ensemble.embed_clips(clips)))
 
 
 def _remove_gone(index: AudioIndex, files: pd.DataFrame, sources: Sequence[str]) -> None:

@@ -61,7 +61,8 @@ def run(experiment: Experiment, dry_run: bool = False) -> None:
             _write_waveforms(experiment, directory)
         return
     asked = experiment.prepare
-    check_room(experiment, "prepare (cpus, gpus)", {"CPU": asked.cpus, "GPU": gpu_share(asked.gpus)})
+    each = {"CPU": asked.cpus, "GPU": gpu_share(asked.gpus)}
+    check_room("prepare (cpus, gpus)", each, experiment.autoscaling)
     codec_rate = _codec_sample_rate(experiment)
     if dry_run:
         _dry_run(experiment)

@@ -42,7 +42,7 @@ def run(experiment: Experiment) -> None:
     for name in experiment.members:
         require(directory.member(name), directory.member_inputs(name), "train", experiment.name, experiment.time_limit)
     each = {key.upper(): amount for key, amount in resources(experiment.search).items()}
-    check_room(experiment, "search (cpus_per_trial, gpus_per_trial)", each)
+    check_room("search (cpus_per_trial, gpus_per_trial)", each, experiment.autoscaling)
     clip_ids = validation_clip_ids(directory, experiment)
     for what in ("retrieval", "sampling", "reranking"):
         target = directory.search(what)

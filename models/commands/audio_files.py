@@ -183,18 +183,17 @@ class _Reader:
             self._leave_out(error, f" from {until_s:.1f} s on" if until_s else "")
 
     def read(self, sounds: list[Sound]) -> list[Heard]:
-        """Read sounds together; each by itself where one cannot be read."""
-        try:
-            clips = self.ensemble.read([sound.recording for sound in sounds], codes=self.captioning)
-        except AudioError as error:
-            if len(sounds) > 1:
-                return [heard for sound in sounds for heard in self.read([sound])]
-            self._leave_out(error)
-            return []
-        self.good += len(sounds)
-        heard = [Heard(*pair) for pair in zip(sounds, clips, strict=True)]
-        for one in heard if self.reading.windowing is None else ():
-            self.partly.check(one.sound.path, one.clip.duration_s)
+        """Read sounds together, and leave out those that cannot be read."""
+        clips = self.ensemble.read_each([sound.recording for sound in sounds], codes=self.captioning)
+        heard = []
+        for sound, clip in zip(sounds, clips, strict=True):
+            if isinstance(clip, AudioError):
+                self._leave_out(clip)
+                continue
+            heard.append(Heard(sound, clip))
+            if self.reading.windowing is None:
+                self.partly.check(sound.path, clip.duration_s)
+        self.good += len(heard)
         return heard
 
     def _leave_out(self, error: AudioError, where: str = "") -> None:

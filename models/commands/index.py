@@ -195,7 +195,7 @@ def finish_index(ensemble: Ensemble) -> None:
     """Write the index, make what a large one is searched by, and say what it holds."""
     directory, files, rows = ensemble.save_index(), len(ensemble.audio_index.files), len(ensemble.audio_index)
     windows = f", {rows} rows with their windows" if rows != files else ""
-    say(f"index: {files} files{windows} in {directory}")
+    say(f"index: {count(files, 'file')}{windows} in {directory}")
     if lists := ensemble.make_lists():
         say(
             f"index: searched by its nearest {count(lists.probes, 'cluster')}; recall@10 {lists.recall:.4f} against "

@@ -29,12 +29,8 @@ class Journal:
                 if not (isinstance(key, str) and is_value(value)):
                     break
                 self.done[key] = value
-            except (
-                TypeError,
-                ValueError,
-                RecursionError,
-            ):  # zeros, where the machine went down before the disk had the line
-                break
+            except (TypeError, ValueError, RecursionError):
+                break  # such as zeros, where the machine went down before the disk had the line
             whole += len(line)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("ab")

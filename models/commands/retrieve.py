@@ -78,7 +78,7 @@ def _index_only(ensemble: Ensemble, files: list[Path], windowing: Windowing | No
 
     ensemble.audio_index = AudioIndex()
     for _ in add_files(ensemble, files, Reading(windowing=windowing)):
-        """It is all kept in memory."""
+        pass  # all is kept in memory
 
 
 def submit(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 EXTRA = {"fastapi", "prometheus_client", "python_multipart", "uvicorn"}  # what is installed with the extra `serve`
+REMEDY = "install the extra `serve`: pip install fastapi prometheus-client python-multipart uvicorn"
 
 
 def run(bundle: Path, host: str, port: int, settings: ServiceSettings, loading: Loading) -> None:
@@ -41,7 +42,7 @@ def run(bundle: Path, host: str, port: int, settings: ServiceSettings, loading: 
         bound = bind(host, port)
         say(f"serve: loading the members of {bundle}")
         load_members(ensemble)
-        say(f"serve: {count(len(ensemble.audio_index), 'file')} in the index")
+        say(f"serve: {count(len(ensemble.audio_index.files), 'file')} in the index")
         serve_app(local_app(ensemble, settings), bound, settings.timeout_s)
 
 
@@ -53,7 +54,7 @@ def extra_needed() -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name not in EXTRA:
             raise
-        raise InputError(f"{error.name} is not installed; pip install 'enclap-ensemble[serve]'") from error
+        raise InputError(f"{error.name} is not installed; {REMEDY}") from error
 
 
 @contextmanager

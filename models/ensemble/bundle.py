@@ -20,7 +20,7 @@ from ..captioner.model import Captioner, conditioning
 from ..codec.base import Codec, load_codec
 from ..device import usable_device
 from ..encoders.log_mel import LogMel
-from ..errors import InputError
+from ..errors import AudioError, InputError
 from ..files import CheckpointError
 from ..fluency.detector import FluencyDetector
 from ..generation.candidates import Decoding
@@ -226,6 +226,14 @@ class Ensemble(Retrieval):
         if codes:
             encoded = self.codec.encode([file.samples(self.codec.sample_rate, longest) for file in files])
         return [Clip(*row) for row in zip(encoded, log_mels, durations, kept, strict=True)]
+
+    def read_each(self, sources: Iterable[AudioSource], codes: bool = True) -> list[Clip | AudioError]:
+        """Read audio as `read` does, and return in place of what cannot be read its error."""
+        files = recordings(sources)
+        try:
+            return [*self.read(files, codes)]
+        except AudioError as error:
+            return [error] if len(files) == 1 else [one for file in files for one in self.read_each([file], codes)]
 
     def limits_s(self, captioning: bool = True) -> dict[str, float]:
         """Return how much of a clip each member hears, from its beginning on, in seconds, by its name.

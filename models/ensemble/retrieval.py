@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..arguments import batched, is_unicode, texts, whole_number
+from ..arguments import batched, texts, whole_number
 from ..audio_sources import AudioSource, Recording, index_names, recordings
 from ..captioner.model import Captioner
 from ..checkpoint import read_config
@@ -20,6 +20,7 @@ from ..long_audio import Windowing, cut
 from ..normal_form import normal_form
 from ..retriever.model import Retriever
 from ..settings import RetrieverConfig
+from ..text import is_unicode
 from .approximate import InvertedLists, ListsRecord
 from .captioner_fusion import LIKELIHOOD, FusionWithCaptioners
 from .clip import Clip
@@ -60,6 +61,10 @@ class Retrieval(ABC):
     @abstractmethod
     def embed_clips(self, clips: Sequence[Clip]) -> dict[str, np.ndarray]:
         """Return the embeddings [N, D] of clips by retriever, under its metric."""
+
+    @abstractmethod
+    def embed_texts(self, texts: Iterable[str]) -> dict[str, np.ndarray]:
+        """Return the embeddings [N, D] of texts by retriever, under its metric."""
 
     @abstractmethod
     def _audio_embeddings(self, clips: Sequence[Clip]) -> dict[str, np.ndarray]:
@@ -117,7 +122,7 @@ class Retrieval(ABC):
             durations_s: of the whole files; those of the clips when left out.
         """
         durations_s = [clip.duration_s for clip in clips] if durations_s is None else durations_s
-        self.audio_index.add([str(path) for path in paths], self.index_rows(clips), spans, durations_s)
+        self.audio_index.add([str(path) for path in paths], self._rows(clips), spans, durations_s)
 
     def _index_windows(self, name: str, recording: Recording, windowing: Windowing) -> None:
         """Index the windows of a recording in place of what is indexed under its name; none if it cannot be read."""
@@ -132,7 +137,7 @@ class Retrieval(ABC):
             self.audio_index.remove([name])
             raise
 
-    def index_rows(self, clips: Sequence[Clip]) -> dict[str, np.ndarray]:
+    def _rows(self, clips: Sequence[Clip]) -> dict[str, np.ndarray]:
         """Return what an index keeps of clips, by name."""
         embeddings = self._audio_embeddings(clips)
         rows = {name: retriever.under_metric(embeddings[name]) for name, retriever in self.retrievers.items()}
@@ -301,10 +306,7 @@ class Retrieval(ABC):
             if not is_unicode(query):
                 raise QueryError(f"query {row} of {len(queries)} is not Unicode: {query!r}")
         self._refuse_empty_index()
-        return {
-            name: retriever.under_metric(retriever.text_embeddings(queries))
-            for name, retriever in self.retrievers.items()
-        }
+        return self.embed_texts(queries)
 
     def _refuse_empty_index(self) -> None:
         if not len(self.audio_index):

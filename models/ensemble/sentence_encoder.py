@@ -111,10 +111,7 @@ class SentenceEncoder:
     def encode_audio(self, sources: Sequence[Input]) -> npt.NDArray[np.float32]:
         """Return the embeddings [N, D] of recordings, all of which are read at once; errors as of `encode`."""
         clips = self.ensemble.read([_as_source(one) for one in sources], codes=False)
-        heard = [
-            (one, [clip.heard_at(one.waveform_rate) for clip in clips]) for one in self.ensemble.retrievers.values()
-        ]
-        return np.hstack([one.under_metric(one.audio_embeddings(of_clips)) for one, of_clips in heard])
+        return np.hstack([*self.ensemble.embed_clips(clips).values()])
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
         """Return the ensemble's similarity [N1, N2] of queries [N1, D] to documents [N2, D], each row a query's.

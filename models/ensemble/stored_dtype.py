@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..files import atomic_write
+from .precision import DTYPES
 
 StoredDtype = Literal["fp32", "bf16", "fp16"]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 METRIC = "metric."  # of a retriever: every distance goes through it, and it is small
 
 

@@ -9,6 +9,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from ..audio import AudioError, audio_blocks
+from ..audio_sources import Recording
 from ..ensemble import Ensemble, Where
 from ..errors import InputError
 from ..files import stamp
@@ -51,6 +52,11 @@ class Sound:
     content: bytes = field(repr=False)
     name: str = "the sound"
     duration_s: float = 0.0  # as decoded by `checked`
+
+    @property
+    def recording(self) -> Recording:
+        """Return it as the library reads it."""
+        return Recording(self.name, self.content)
 
     def checked(self, max_duration_s: float) -> Sound:
         """Return it with its duration, decoded no further than to the limit: what a header says of it is not trusted.

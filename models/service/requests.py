@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from ..audio import AudioError
 from ..audio_sources import Recording
-from ..ensemble import Caption, Ensemble, Match, Timeline, Where
+from ..ensemble import Caption, Match, Timeline, Where
 from ..ensemble.clip import Clip
 from ..ensemble.timeline import timelines
 from ..errors import InputError
@@ -105,7 +104,7 @@ class CaptionSound(Request[CaptionedSound]):
 
     def answers(self, engine: Engine, requests: Sequence[CaptionSound]) -> list[CaptionedSound | Exception]:
         ensemble = engine.ensemble
-        heard = _read(ensemble, [request.sound for request in requests])
+        heard = ensemble.read_each([request.sound.recording for request in requests])
         clips = [clip for clip in heard if isinstance(clip, Clip)]
         captions = iter(ensemble.caption_clips(clips, self.seed) if clips else [])
         least_s = min(ensemble.limits_s().values())
@@ -115,14 +114,6 @@ class CaptionSound(Request[CaptionedSound]):
             else clip
             for clip in heard
         ]
-
-
-def _read(ensemble: Ensemble, sounds: Sequence[Sound]) -> Sequence[Clip | AudioError]:
-    """Return the features of each sound, or why it has none; all at once where all have."""
-    try:
-        return ensemble.read([sound.content for sound in sounds])
-    except AudioError as error:
-        return [error] if len(sounds) == 1 else [one for sound in sounds for one in _read(ensemble, [sound])]
 
 
 @dataclass(frozen=True)
@@ -150,7 +141,7 @@ class CaptionWindows(Request[Timeline]):
                 raise TimeoutError
             return engine.ensemble.caption_clips(engine.ensemble.read(some), self.seed)
 
-        (timeline,) = timelines([Recording("audio 1 of 1", self.sound.content)], windowing, engine.batch_size, caption)
+        (timeline,) = timelines([self.sound.recording], windowing, engine.batch_size, caption)
         return timeline
 
 

@@ -41,8 +41,8 @@ class FeaturesConfig(Settings):
     clips_per_shard: int = Field(64, gt=0, description="clips per file of features")
 
 
-class PrepareResources(Settings):
-    """The resources that `prepare` asks for; the features do not depend on them."""
+class ActorResources(Settings):
+    """The actors of Ray Data that a job asks for; what they compute does not depend on them."""
 
     workers: int | None = Field(None, gt=0, description="number of actors that encode; if none, as many as fit")
     cpus: float = Field(1, gt=0, description="CPU cores of an actor that reads audio; may be a fraction")
@@ -96,7 +96,7 @@ class Experiment(Settings):
     )
     features: FeaturesConfig = FeaturesConfig()
     exclusions: ExclusionsConfig = ExclusionsConfig()
-    prepare: PrepareResources = PrepareResources()
+    prepare: ActorResources = ActorResources()
     autoscaling: bool = Field(
         False,
         description="the cluster adds nodes for work that waits, so members are neither refused nor held back for "

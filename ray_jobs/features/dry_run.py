@@ -18,9 +18,9 @@ from tqdm import tqdm
 from corpora.audio import clip_duration
 from models.audio import AudioError
 from models.console import count, say, show
-from ray_jobs.experiment.config import FeaturesConfig, PrepareResources
-from ray_jobs.features.shards import STAT_THREADS, ShardMaker, encoders, plan_shards
-from ray_jobs.run.session import gpu_share
+from ray_jobs.experiment.config import ActorResources, FeaturesConfig
+from ray_jobs.features.shards import STAT_THREADS, ShardMaker, plan_shards
+from ray_jobs.run.session import gpu_share, number_of_actors
 
 SAMPLE_CLIPS = 64  # of each worker, at most, from which time and size are estimated
 GROUP = 4  # clips, the first of which only warm up
@@ -47,7 +47,7 @@ def show_estimate(
     tables: dict[tuple[str, str], pd.DataFrame],
     set_aside: pd.Series,
     features: FeaturesConfig,
-    resources: PrepareResources,
+    resources: ActorResources,
 ) -> None:
     """Print what `prepare` would do, by corpus and split, from the header of every file and a measured sample.
 
@@ -57,7 +57,7 @@ def show_estimate(
     """
     durations = {key: _durations(table, features.max_duration_s, key) for key, table in tables.items()}
     largest = max(durations, key=lambda key: durations[key].notna().sum())
-    usable, workers = tables[largest][durations[largest].notna().to_numpy()], encoders(resources)
+    usable, workers = tables[largest][durations[largest].notna().to_numpy()], number_of_actors(resources)
     # With what `prepare` reserves for an encoder: a GPU is many times as fast as the CPU of this process.
     measure = ray.remote(num_cpus=resources.cpus, num_gpus=gpu_share(resources.gpus))(_measure)
     samples = [_sample(usable, seed) for seed in range(min(workers, WORKERS))]

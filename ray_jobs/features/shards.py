@@ -26,10 +26,10 @@ from corpora.audio import files_of, load_clip
 from models.audio import AudioError
 from models.console import count, progress_bar, say
 from models.fingerprint import fingerprint
-from ray_jobs.experiment.config import FeaturesConfig, PrepareResources
+from ray_jobs.experiment.config import ActorResources, FeaturesConfig
 from ray_jobs.features.files import EARLIER_SHARDS, SHARDS, inputs_of_whole, write_shard
 from ray_jobs.run import storage
-from ray_jobs.run.session import gpu_share, reserved_device
+from ray_jobs.run.session import gpu_share, number_of_actors, reserved_device
 
 CLIP_COLUMNS = ["clip_id", "path", "captions", "freesound_id", "youtube_id"]
 STAT_THREADS = 32  # a network file system answers many requests at the same time
@@ -85,7 +85,7 @@ def _stamp(path: str) -> list[int]:
     return [number for status in stats for number in (status.st_size, status.st_mtime_ns)]
 
 
-def write_shards(shards: list[Shard], features: FeaturesConfig, codec_rate: int, resources: PrepareResources) -> None:
+def write_shards(shards: list[Shard], features: FeaturesConfig, codec_rate: int, resources: ActorResources) -> None:
     """Make the missing shards of all corpora and splits, with a progress bar."""
     with ThreadPoolExecutor(STAT_THREADS) as threads:
         todo = [shard for shard, is_there in zip(shards, threads.map(Shard.is_written, shards)) if not is_there]
@@ -104,11 +104,11 @@ def write_shards(shards: list[Shard], features: FeaturesConfig, codec_rate: int,
 
 
 def make_shards(
-    shards: list[Shard], features: FeaturesConfig, codec_rate: int, resources: PrepareResources
+    shards: list[Shard], features: FeaturesConfig, codec_rate: int, resources: ActorResources
 ) -> Iterator[dict[str, Any]]:
     """Write shards; yield of each finished one the number of `clips`, the `seconds` of audio, and `EncoderLoad`'s."""
     rows = ray.data.from_items([{"shard": shard.to_json()} for shard in shards], override_num_blocks=len(shards))
-    number, gpus = min(encoders(resources), len(shards)), gpu_share(resources.gpus)
+    number, gpus = min(number_of_actors(resources), len(shards)), gpu_share(resources.gpus)
     if not gpus:
         made = rows.map(
             ShardMaker,
@@ -135,13 +135,6 @@ def make_shards(
         # num_cpus=0: writing takes little, and readers may hold all CPUs.
         made = encoded.map(write_encoded, fn_args=(features,), num_cpus=0, compute=ray.data.TaskPoolStrategy(number))
     return iter(made.iter_rows())
-
-
-def encoders(resources: PrepareResources) -> int:
-    """Return the number of actors that encode."""
-    cluster, gpus = ray.cluster_resources(), gpu_share(resources.gpus)
-    fit = cluster["GPU"] / gpus if gpus else cluster.get("CPU", 1) / resources.cpus
-    return resources.workers or max(1, int(fit))
 
 
 @dataclass

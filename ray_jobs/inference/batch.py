@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from math import nan
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import ray
 import ray.data
@@ -22,9 +23,9 @@ from models.ensemble.checksums import read_sums
 from models.ensemble.clip import Clip
 from models.fingerprint import fingerprint
 from models.long_audio import cut
-from ray_jobs.inference.collection import Collection, Output, Part, Workers, find_files, plan_parts, recording_of
+from ray_jobs.inference.collection import KEY, Collection, Output, Part, plan_parts, recording_of
 from ray_jobs.run.lock import only_writer
-from ray_jobs.run.session import gpu_share, reserved_device
+from ray_jobs.run.session import check_room, gpu_share, number_of_actors, reserved_device
 
 PART = 32  # files: the unit of writing and of what an interruption costs
 BATCH = 16  # files whose features are held, and computed together
@@ -71,9 +72,9 @@ class PartMaker:
         began, part = time.time(), Part(**json.loads(row["part"]))
         reasons: dict[tuple[str, str], str] = {}
         results = [
-            self._table(sounds, clips)
+            table
             for some in batched(self._sounds(part, reasons), BATCH)
-            for sounds, clips in self._read(some, reasons)
+            if (table := self._table(some, reasons)) is not None
         ]
         rows = [{"path": path, "stamp": stamp, "reason": reason} for (path, stamp), reason in reasons.items()]
         self.output.write(part, results, rows)
@@ -95,39 +96,40 @@ class PartMaker:
             except (AudioError, OSError) as error:
                 reasons[file] = f"from {until_s:.1f} s on: {error}" if until_s else str(error)
 
-    def _read(
-        self, sounds: list[_Sound], reasons: dict[tuple[str, str], str]
-    ) -> Iterator[tuple[list[_Sound], list[Clip]]]:
-        """Yield what can be read: all together, or one by one where a sound cannot be."""
-        try:
-            yield sounds, self.ensemble.read([one.recording for one in sounds], codes=self.job.captioning)
-        except AudioError as error:
-            if len(sounds) == 1:
-                reasons[sounds[0].file] = str(error)
-                return
-            for one in sounds:
-                yield from self._read([one], reasons)
-
-    def _table(self, sounds: list[_Sound], clips: list[Clip]) -> pa.Table:
-        """Return the rows of some sounds, with what tells which they are of."""
-        paths, stamps = zip(*(one.file for one in sounds), strict=True)
-        columns: dict[str, Any] = {"path": paths, "stamp": stamps, "duration_s": [one.duration_s for one in sounds]}
+    def _table(self, sounds: list[_Sound], reasons: dict[tuple[str, str], str]) -> pa.Table | None:
+        """Return the rows of the sounds that can be read, with what tells which they are of."""
+        found = self.ensemble.read_each([one.recording for one in sounds], codes=self.job.captioning)
+        heard: list[tuple[_Sound, Clip]] = []
+        for one, clip in zip(sounds, found, strict=True):
+            if isinstance(clip, AudioError):
+                reasons[one.file] = str(clip)
+            else:
+                heard.append((one, clip))
+        if not heard:
+            return None
+        columns: dict[str, Any] = {name: [one.file[at] for one, _ in heard] for at, name in enumerate(KEY)}
+        columns["duration_s"] = [one.duration_s for one, _ in heard]
         if self.windowing:
-            columns["start_s"], columns["end_s"] = zip(*(one.span for one in sounds), strict=True)
-        computed = self.job.rows(self.ensemble, clips)
+            columns |= {name: [one.span[at] for one, _ in heard] for at, name in enumerate(("start_s", "end_s"))}
+        computed = self.job.rows(self.ensemble, [clip for _, clip in heard])
         return pa.table({**columns, **dict(zip(computed.column_names, computed.columns, strict=True))})
 
 
-def compute(job: Job, collection: Collection) -> Output:
+def compute(job: Job, collection: Collection, files: pd.DataFrame) -> Output:
     """Compute the rows of all files that have none yet, and write them.
 
+    Args:
+        files: those of the collection, from `find_files`.
+
     Raises:
-        AudioError: a source does not exist, there is no audio, or no file could be read.
+        AudioError: no file could be read.
         CheckpointError: the bundle cannot be loaded.
+        ConfigError: no node has what an actor takes.
         InputError: the output was made with another bundle or by another job, or another process writes it.
     """
-    record, where = job.record(collection), collection.output
-    files, output = find_files(collection.sources), Output(where)
+    each = {"CPU": collection.actors.cpus, "GPU": gpu_share(collection.actors.gpus)}
+    check_room(f"{job.name} (--cpus, --gpus)", each)
+    record, where, output = job.record(collection), collection.output, Output(collection.output)
     with only_writer(output.root):
         output.begin(record)
         output.drop_changed(files)
@@ -145,24 +147,17 @@ def compute(job: Job, collection: Collection) -> Output:
     return output
 
 
-def number_of(workers: Workers) -> int:
-    """Return the number of actors: those asked for, or as many as fit."""
-    cluster, gpus = ray.cluster_resources(), gpu_share(workers.gpus)
-    fit = cluster["GPU"] / gpus if gpus else cluster.get("CPU", 1) / workers.cpus
-    return workers.number or max(1, int(fit))
-
-
 def make_parts(parts: list[Part], job: Job, collection: Collection) -> Iterator[dict[str, Any]]:
     """Make parts in actors; yield what `PartMaker` returns of each."""
     if not parts:
         return
-    workers = collection.workers
+    actors = collection.actors
     rows = ray.data.from_items([{"part": part.to_json()} for part in parts], override_num_blocks=len(parts))
     made = rows.map(
         PartMaker,
         fn_constructor_args=(job, collection),
-        num_cpus=workers.cpus,
-        num_gpus=gpu_share(workers.gpus),
-        compute=ray.data.ActorPoolStrategy(size=min(number_of(workers), len(parts))),
+        num_cpus=actors.cpus,
+        num_gpus=gpu_share(actors.gpus),
+        compute=ray.data.ActorPoolStrategy(size=min(number_of_actors(actors), len(parts))),
     )
     yield from made.iter_rows()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -30,19 +30,11 @@ from models.fingerprint import fingerprint
 from models.long_audio import Windowing
 from models.records import parse_object
 from models.text import is_unicode, printable
+from ray_jobs.experiment.config import ActorResources
 from ray_jobs.run import storage
 
 PARTS, QUARANTINE, RECORD = "parts", "quarantine", "record.json"
 KEY = ["path", "stamp"]  # columns of every part: a file, and its size and time of change when it was read
-
-
-@dataclass(frozen=True)
-class Workers:
-    """The actors that share a collection, and what each of them takes."""
-
-    number: int | None = None  # as many as fit, if none
-    cpus: float = 1
-    gpus: float | None = None  # if none, a share of 0.25 where there are GPUs
 
 
 @dataclass(frozen=True)
@@ -52,7 +44,7 @@ class Collection:
     bundle: str
     sources: Sequence[str]
     output: str
-    workers: Workers = Workers()
+    actors: ActorResources = field(default_factory=ActorResources)
     window_s: float | None = None
     hop_s: float | None = None
 
@@ -64,12 +56,15 @@ class Collection:
         """Check what can be checked before anything is started.
 
         Raises:
-            AudioError: a source does not exist, or there is no audio.
+            AudioError: a source does not exist.
             CheckpointError: there is no bundle that this version reads.
+            ConfigError: pyarrow knows no store for a URI.
             InputError: the files cannot be cut into such windows.
         """
         self.windowing()
-        find_files(self.sources)
+        for source in self.sources:
+            if not (storage.open_uri(source) if "://" in source else Path(source).exists()):
+                raise AudioError(f"{source}: no such file or directory")
 
     def local_bundle(self) -> Path:
         """Return the bundle on this node; raise CheckpointError if there is none."""
@@ -172,11 +167,11 @@ class Output:
         return sum(pq.read_metadata(storage.source(part)).num_rows for part in self.parts())
 
     def write(self, part: Part, results: list[pa.Table], reasons: list[dict[str, Any]]) -> None:
-        """Write a part, reasons first: what has results is finished."""
-        if reasons:
-            self._write(self.root / QUARANTINE / part.name, pa.Table.from_pylist(reasons))
+        """Write a part, reasons last: files that have either are done, and of one that ends badly there are both."""
         if results:
             self._write(self.root / PARTS / part.name, pa.concat_tables(results, promote_options="permissive"))
+        if reasons:
+            self._write(self.root / QUARANTINE / part.name, pa.Table.from_pylist(reasons))
 
     def drop_changed(self, files: pd.DataFrame) -> None:
         """Remove the rows of files that have changed since."""

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from models.console import say
-from ray_jobs.experiment.config import ConfigError, Experiment
+from ray_jobs.experiment.config import ActorResources, ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -24,12 +24,22 @@ def gpu_share(asked: float | None) -> float:
     return GPU_SHARE if ray.cluster_resources().get("GPU") else 0.0
 
 
-def check_room(experiment: Experiment, asks: str, each: dict[str, float]) -> None:
+def number_of_actors(resources: ActorResources) -> int:
+    """Return the number of actors: those asked for, or as many as fit on the cluster."""
+    import ray
+
+    cluster, gpus = ray.cluster_resources(), gpu_share(resources.gpus)
+    fit = cluster["GPU"] / gpus if gpus else cluster.get("CPU", 1) / resources.cpus
+    return resources.workers or max(1, int(fit))
+
+
+def check_room(asks: str, each: dict[str, float], autoscaling: bool = False) -> None:
     """Refuse what no node could ever start: Ray would wait for it without end.
 
     Args:
         asks: who asks, and where that is set, for the message.
         each: what one process takes, by Ray's names of resources.
+        autoscaling: whether the cluster adds nodes by itself.
 
     Raises:
         ConfigError: if it fits on no node, and the cluster does not add nodes by itself.
@@ -37,7 +47,7 @@ def check_room(experiment: Experiment, asks: str, each: dict[str, float]) -> Non
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if experiment.autoscaling or any(all(node.get(k, 0.0) >= v for k, v in each.items()) for node in nodes):
+    if autoscaling or any(all(node.get(k, 0.0) >= v for k, v in each.items()) for node in nodes):
         return
     wanted = ", ".join(f"{amount:g} {key}" for key, amount in each.items() if amount)
     most = ", ".join(f"{max(node.get(key, 0.0) for node in nodes):g} {key}" for key, amount in each.items() if amount)

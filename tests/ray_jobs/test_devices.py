@@ -25,7 +25,7 @@ from models.captioner.model import Captioner
 from models.fluency.detector import FluencyDetector
 from models.retriever.model import Retriever
 from models.settings import LogMelConfig
-from ray_jobs.experiment.config import FeaturesConfig, PrepareResources
+from ray_jobs.experiment.config import ActorResources, FeaturesConfig
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.features import dry_run, shards
 from ray_jobs.features.shards import EncoderLoad, Shard, ShardEncoder, ShardMaker, make_shards, plan_shards
@@ -89,7 +89,7 @@ def test_what_reserved_nothing_computes_on_the_cpu_where_ray_runs(
 
 
 def test_readers_encoders_and_writers_make_what_one_actor_makes(one_gpu: None, corpus: Path, tmp_path: Path) -> None:
-    made = list(make_shards(planned(corpus, tmp_path / "stages"), FEATURES, 16_000, PrepareResources()))
+    made = list(make_shards(planned(corpus, tmp_path / "stages"), FEATURES, 16_000, ActorResources()))
     maker = ShardMaker(FEATURES)
     alone = [maker({"shard": shard.to_json()}) for shard in planned(corpus, tmp_path / "alone")]
     assert digests(tmp_path / "stages") == digests(tmp_path / "alone")
@@ -117,7 +117,7 @@ def test_a_dry_run_is_measured_on_what_an_encoder_reserves(
     monkeypatch.setattr(dry_run, "_amounts", amounts)
     clips = read_folder(corpus, "test").clips
     set_aside = clips.assign(corpus="a", split="test").groupby(["corpus", "split"]).size()
-    dry_run.show_estimate({("a", "test"): clips}, set_aside, FEATURES, PrepareResources())
+    dry_run.show_estimate({("a", "test"): clips}, set_aside, FEATURES, ActorResources())
     assert {cost.seconds for cost in costs} == {1}
 
 

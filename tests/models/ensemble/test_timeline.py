@@ -91,7 +91,7 @@ def test_what_cannot_be_read_is_named(ensemble: Ensemble, sounds: list[Path], tm
         ({"batch_size": 0}, "batch_size: found 0, expected a whole number, at least 1"),
         ({"batch_size": 2.0}, "batch_size: found 2.0"),
         ({"batch_size": True, "window_s": 1.0}, "batch_size: found True"),
-        ({"seed": -1}, "seed: found -1, expected a whole number, at least 0"),
+        ({"seed": -1}, "seed: found -1, expected a whole number, from 0"),
         ({"seed": 1.5}, "seed: found 1.5"),
         ({"seed": True}, "seed: found True"),
         ({"seed": 2**64}, "seed: found 18446744073709551616"),

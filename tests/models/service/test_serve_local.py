@@ -189,4 +189,4 @@ def test_what_is_not_installed_is_named(
     for name in [name for name in sys.modules if name.startswith("models.service.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    assert "enclap-ensemble[serve]" in failure(capsys, str(bundle))
+    assert "pip install fastapi prometheus-client python-multipart uvicorn" in failure(capsys, str(bundle))

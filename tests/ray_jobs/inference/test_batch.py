@@ -21,8 +21,9 @@ from models.errors import InputError
 from models.files import CheckpointError
 from ray_jobs import caption_collection, index_collection
 from ray_jobs.caption_collection import caption_job
+from ray_jobs.experiment.config import ActorResources, ConfigError
 from ray_jobs.inference import batch
-from ray_jobs.inference.collection import Collection, Output, Workers, find_files, plan_parts
+from ray_jobs.inference.collection import Collection, Output, find_files, plan_parts
 from ray_jobs.run import storage
 
 from ...small_bundle import RATE, write_bundle, write_sounds
@@ -53,6 +54,10 @@ def sounds(tmp_path: Path) -> list[Path]:
     return paths
 
 
+def actors(number: int) -> ActorResources:
+    return ActorResources(workers=number)
+
+
 def read(output: Output) -> pd.DataFrame:
     return pd.concat([pq.read_table(part).to_pandas() for part in output.parts()]).sort_values(
         "path", ignore_index=True
@@ -64,7 +69,7 @@ def test_captions_are_those_of_one_process_and_bad_files_are_set_aside(
 ) -> None:
     monkeypatch.setattr(batch, "PART", 2)
     where = str(tmp_path / "captions")
-    caption_collection.run(Collection(str(bundle), [str(tmp_path / "sounds")], where, Workers(2)))
+    caption_collection.run(Collection(str(bundle), [str(tmp_path / "sounds")], where, actors(2)))
     rows = read(Output(where))
     assert rows["path"].tolist() == sorted(map(str, sounds))
     assert len(Output(where).parts()) == 3
@@ -87,18 +92,18 @@ def test_what_is_done_is_not_done_again_but_for_files_that_changed(
 ) -> None:
     monkeypatch.setattr(batch, "PART", 2)
     where, folder = str(tmp_path / "captions"), str(tmp_path / "sounds")
-    caption_collection.run(Collection(str(bundle), [folder], where, Workers(1)))
+    caption_collection.run(Collection(str(bundle), [folder], where, actors(1)))
     lost = Output(where).parts()[0]
     todo = {*pq.read_table(lost)["path"].to_pylist(), str(sounds[4])}
     lost.unlink()  # as if the run had been killed before it
     sounds[4].write_bytes(sounds[0].read_bytes())
     capsys.readouterr()
-    caption_collection.run(Collection(str(bundle), [folder], where, Workers(1)))
+    caption_collection.run(Collection(str(bundle), [folder], where, actors(1)))
     assert f"{len(todo)} files to do, {6 - len(todo)} done already" in capsys.readouterr().err
     rows = read(Output(where))
     assert rows["path"].tolist() == sorted(map(str, sounds))
     assert rows["text"][rows["path"] == str(sounds[4])].item() == rows["text"][rows["path"] == str(sounds[0])].item()
-    caption_collection.run(Collection(str(bundle), [folder], where, Workers(1)))
+    caption_collection.run(Collection(str(bundle), [folder], where, actors(1)))
     assert "0 files to do, 6 done already" in capsys.readouterr().err
 
 
@@ -116,7 +121,7 @@ def test_windows_of_long_files_have_captions_of_their_own(bundle: Path, tmp_path
     long.parent.mkdir()
     soundfile.write(long, 0.1 * np.random.default_rng(0).normal(size=7 * RATE), RATE)
     where = str(tmp_path / "captions")
-    caption_collection.run(Collection(str(bundle), [str(long.parent)], where, Workers(1), window_s=3, hop_s=2))
+    caption_collection.run(Collection(str(bundle), [str(long.parent)], where, actors(1), window_s=3, hop_s=2))
     rows = read(Output(where))
     (expected,) = Ensemble.load(bundle, "cpu").caption([long], window_s=3, hop_s=2)
     assert rows[["start_s", "end_s"]].values.tolist() == [[one.start_s, one.end_s] for one in expected.segments]
@@ -128,7 +133,7 @@ def test_an_index_is_that_of_one_process_and_follows_the_files(
     bundle: Path, sounds: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy, folder = shutil.copytree(bundle, tmp_path / "bundle"), tmp_path / "sounds"
-    collection = Collection(str(copy), [str(folder)], str(tmp_path / "embeddings"), Workers(1))
+    collection = Collection(str(copy), [str(folder)], str(tmp_path / "embeddings"), actors(1))
     index_collection.run(collection)
     alone = Ensemble.load(bundle, "cpu")
     alone.index(sounds)
@@ -167,8 +172,8 @@ def test_a_bucket_in_and_a_bucket_out(
         for name, source in (("sounds", tmp_path / "sounds"), ("bundle", bundle)):
             fs.copy_files(str(source), f"{base}/{name}", destination_filesystem=store)
         there = [server.uri("sounds")]
-        caption_collection.run(Collection(server.uri("bundle"), there, server.uri("captions"), Workers(2)))
-        index_collection.run(Collection(server.uri("bundle"), there, server.uri("embeddings"), Workers(2)))
+        caption_collection.run(Collection(server.uri("bundle"), there, server.uri("captions"), actors(2)))
+        index_collection.run(Collection(server.uri("bundle"), there, server.uri("embeddings"), actors(2)))
         written = pq.read_table("bucket/captions/parts", filesystem=store).to_pandas().sort_values("path")
         expected = sorted(f"s3://bucket/sounds/{path.relative_to(tmp_path / 'sounds')}" for path in sounds)
         assert written["path"].tolist() == expected
@@ -190,6 +195,12 @@ def test_nothing_to_read_is_said(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "empty" / "x.wav").write_bytes(b"no sound")
     with pytest.raises(AudioError, match=r"none of 1 files could be read; .*quarantine.csv says why"):
         caption_collection.run(Collection(str(bundle), [str(tmp_path / "empty")], str(tmp_path / "captions")))
+
+
+def test_what_no_node_has_is_refused(bundle: Path, sounds: list[Path], tmp_path: Path) -> None:
+    huge = ActorResources(cpus=1000)
+    with pytest.raises(ConfigError, match=r"caption-collection \(--cpus, --gpus\) asks for 1000 CPU on one node"):
+        caption_collection.run(Collection(str(bundle), [str(sounds[0])], str(tmp_path / "captions"), huge))
 
 
 def test_an_output_holds_nothing_else(bundle: Path, sounds: list[Path], tmp_path: Path) -> None:

@@ -24,11 +24,10 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_node_must_have_all_of_it() -> None:
-    experiment = load_experiment(SMOKE)
-    check_room(experiment, "search", {"CPU": 2, "GPU": 0.5})
+    check_room("search", {"CPU": 2, "GPU": 0.5})
     with pytest.raises(ConfigError, match=r"search asks for 1 CPU, 1 GPU on one node, .* at most 2 CPU, 0.5 GPU"):
-        check_room(experiment, "search", {"CPU": 1, "GPU": 1})
-    check_room(load_experiment(SMOKE, ["autoscaling=true"]), "search", {"CPU": 1, "GPU": 1})
+        check_room("search", {"CPU": 1, "GPU": 1})
+    check_room("search", {"CPU": 1, "GPU": 1}, autoscaling=True)
 
 
 def test_search_and_prepare_refuse_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
