@@ -15,7 +15,6 @@ from ..arguments import check_seed
 from ..audio_sources import Recording
 from ..console import count, say, show
 from ..ensemble.checksums import read_sums
-from ..ensemble.manifest import read_manifest
 from ..errors import InputError
 from ..files import is_device, stamp
 from ..fingerprint import fingerprint
@@ -25,7 +24,7 @@ from ..submission import refuse_twins, write_captions
 from .audio_files import Reading, Sound, find_audio, read_sounds
 from .formats import Entry, all_lines, check_format, rows, table
 from .journal import Journal
-from .loading import load_ensemble
+from .loading import load_ensemble, windows_asked
 from .options import Format, Loading
 from .output import print_data, reserved, write_data
 
@@ -78,7 +77,7 @@ def run(
     if submission:
         refuse_twins(submission, pool)
     check_seed(seed)
-    windowing = Windowing.of(options.window_s, options.hop_s, read_manifest(bundle).max_duration_s)
+    windowing = windows_asked(bundle, options.window_s, options.hop_s)
     _check_options(options, output, submission, len(files))
     with reserved({"--output": output, "--submission": submission}, files):
         captions = _Captions(files, windowing, _journal(output or submission, bundle, seed, options))

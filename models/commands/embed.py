@@ -18,13 +18,11 @@ from pyarrow import parquet
 from ..arguments import batched
 from ..console import count, say
 from ..csv_files import read_captions
-from ..ensemble.manifest import read_manifest
 from ..errors import InputError
 from ..files import atomic_write
-from ..long_audio import Windowing
 from ..text import printable
 from .audio_files import Reading, find_audio, read_sounds
-from .loading import load_ensemble
+from .loading import load_ensemble, windows_asked
 from .options import Loading
 from .output import reserved
 
@@ -63,7 +61,7 @@ def run(bundle: Path, paths: list[Path], texts: Path | None, output: Path, optio
         raise InputError(f"enclap embed: found {found}, expected one of them")
     files = find_audio(paths) if paths else []
     captions = read_captions(texts) if texts else []
-    windowing = Windowing.of(options.window_s, options.hop_s, read_manifest(bundle).max_duration_s)
+    windowing = windows_asked(bundle, options.window_s, options.hop_s)
     if texts and windowing:
         raise InputError("--window cuts audio; leave it out with --texts")
     with reserved({"--output": output}, [*files, *([texts] if texts else [])]):

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from ..audio import read_duration
 from ..console import count, say
 from ..ensemble.index_files import FileTable
-from ..ensemble.manifest import INDEX, read_manifest
+from ..ensemble.manifest import INDEX
 from ..errors import AudioError, InputError
 from ..files import sha256_of, stamp
 from ..long_audio import Windowing
@@ -26,7 +26,7 @@ from ..retriever.collapse import collapse_warnings, mean_cosines
 from .audio_files import SHOWN, Reading, find_audio
 from .changed_files import Changes, compare, refuse_lost_directories
 from .indexing import add_files
-from .loading import load_ensemble
+from .loading import load_ensemble, windows_asked
 from .options import Loading
 from .retrieve import warn_of_unhelped
 
@@ -72,7 +72,7 @@ def run(bundle: Path, paths: list[Path], options: Options = Options()) -> None:
         InputError: another process is adding files; `captioners` is false, and the index keeps what they need; all
             files of a directory are gone; or the index has windows of the files, and none are asked for.
     """
-    windowing = Windowing.of(options.window_s, options.hop_s, read_manifest(bundle).max_duration_s)
+    windowing = windows_asked(bundle, options.window_s, options.hop_s)
     files = [path.resolve() for path in _find(bundle, paths, options.remove_gone)]
     directories = [path.resolve() for path in paths if not path.is_file()]
     with index_lock(bundle):

@@ -13,14 +13,14 @@ import numpy as np
 
 from ..console import say
 from ..csv_files import read_queries
-from ..ensemble.manifest import INDEX, read_manifest
+from ..ensemble.manifest import INDEX
 from ..errors import InputError, QueryError
 from ..long_audio import Windowing
 from ..normal_form import normal_form
 from ..submission import LISTED, SubmissionError, refuse_twins, write_retrieval
 from .audio_files import Reading, find_audio
 from .indexing import add_files
-from .loading import load_ensemble
+from .loading import load_ensemble, windows_asked
 from .matches import print_matches
 from .options import Loading, Searching
 from .output import reserved
@@ -58,7 +58,7 @@ def run(bundle: Path, query: str, searching: Searching, exclude: str | None = No
 def searchable(bundle: Path, searching: Searching) -> Ensemble:
     """Load a bundle to search in some files, or in those of its index where none are given; errors as of `run`."""
     files = find_audio(searching.paths) if searching.paths else []
-    windowing = Windowing.of(searching.window_s, searching.hop_s, read_manifest(bundle).max_duration_s)
+    windowing = windows_asked(bundle, searching.window_s, searching.hop_s)
     if windowing and not files:
         raise InputError("--window is for files that are named here; of the index, it is an option of `enclap index`")
     nothing = f"{bundle}: no files are indexed; name files here, or add some with `enclap index {bundle}`"

@@ -33,9 +33,9 @@ class BundleManifest(BaseModel):
         description="name to the retriever, or retrievers, whose audio_embedding it reads"
     )
     fluency_detector: str | None
-    codebooks: int
+    codebooks: int = Field(gt=0)
     log_mel: LogMelConfig
-    max_duration_s: float
+    max_duration_s: float = Field(gt=0, allow_inf_nan=False)
     sampling: SamplingConfig
     beam: BeamConfig
     token_ensembles: dict[str, TokenEnsembleConfig] = {}

@@ -89,6 +89,8 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     assert "codebooks: found 'four', expected: Input should be a valid integer" in str(refused.value)
     assert "found field 'colour', which this version does not know" in str(refused.value)
     assert "field 'seed' is missing" in str(refused.value)
+    with pytest.raises(CheckpointError, match="max_duration_s: found 0, expected: Input should be greater than 0"):
+        Ensemble.load(write(tmp_path, content | {"max_duration_s": 0}))
 
 
 def test_everything_that_computes_is_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
