@@ -71,7 +71,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("caption BUNDLE gone.wav", "gone.wav: no such file or directory"),
         ("caption BUNDLE SOUND --output SOUND", "is one of the files to read"),
         ("caption BUNDLE SOUND --output a.csv --submission a.csv", "is the file of --output, too"),
-        ("caption BUNDLE SOUND --window 1 --hop 2", "hop_s: found 2.0"),
+        ("caption BUNDLE SOUND --window 1 --hop 2", "--hop: found 2.0"),
         ("caption BUNDLE SOUND --format srt", "--format srt: found no --window"),
         ("caption BUNDLE SOUND --seed -1", "equal to 0"),
         ("caption BUNDLE SOUND --dtype int4", "int4"),
@@ -83,7 +83,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("retrieve BUNDLE rain", "no files are indexed"),
         ("retrieve BUNDLE SOUND --queries gone.csv", "gone.csv: no such file"),
         ("similar BUNDLE gone.wav SOUND", "gone.wav: no such file or directory"),
-        ("similar BUNDLE SOUND SOUND --window 9", "window_s: found 9.0"),
+        ("similar BUNDLE SOUND SOUND --window 9", "--window: found 9.0"),
     ],
 )
 def test_errors_are_told_before_torch_is_loaded(
