@@ -30,6 +30,11 @@ def usable_device(wanted: str | torch.device | None) -> torch.device:
         raise InputError(f"device: found {wanted!r}, expected one that torch finds here: {', '.join(there)}") from error
 
 
+def device_name(device: torch.device) -> str:
+    """Return a GPU's name as its maker has it, or the kind of another device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 @contextmanager
 def full_precision() -> Iterator[None]:
     """Compute float32 in full: by default GPUs use TF32 in convolutions, whose 10 bits would change many codes.

@@ -115,6 +115,19 @@ def combine(
 
 
 @app.command()
+def reproduce(
+    run: Annotated[str, typer.Argument(help="A run that is finished, or its URI, such as runs/demo")],
+) -> None:
+    """Run a run's experiment again from its record, as NAME-again beside it, and compare all values; 1 if some differ.
+
+    Example: [bold]enclap reproduce runs/demo[/bold]
+    """
+    job = _job("reproduce")
+    if not _run_on_run(job.repetition(run), "reproduce", source=run):
+        raise typer.Exit(1)
+
+
+@app.command()
 def refit(experiment: ExperimentFile, overrides: Overrides = None) -> None:
     """Train the members again with what was found, on the training and the validation split, for `export`.
 
@@ -401,7 +414,17 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(job: str, file: Path, overrides: list[str] | None, look_only: bool = False, **options: Any) -> None:
-    """Run a job on its run directory, which no other job may write meanwhile, unless it writes nothing.
+    """Run a job on an experiment, as `_run_on_run` does unless it writes nothing."""
+    experiment = _load(file, overrides)
+    if look_only:
+        _connect()
+        _job(job).run(experiment, True)
+    else:
+        _run_on_run(experiment, job, **options)
+
+
+def _run_on_run(experiment: Experiment, job: str, **options: Any) -> Any:
+    """Run a job on the run directory of an experiment, which no other job may write meanwhile; return what it does.
 
     Args:
         options: further arguments of the job's `run`.
@@ -411,17 +434,13 @@ def _run(job: str, file: Path, overrides: list[str] | None, look_only: bool = Fa
     from ray_jobs.run.directory import RunDirectory
     from ray_jobs.run.lock import only_writer
 
-    experiment = _load(file, overrides)
     directory = RunDirectory(experiment)
-    if look_only:
-        _connect()
-        _job(job).run(experiment, True)
-        return
     with only_writer(directory.root), counted(directory):
         directory.write_experiment()
         _connect()
-        _job(job).run(experiment, **options)
+        found = _job(job).run(experiment, **options)
         say_cuts(experiment, job)
+    return found
 
 
 def _run_on(collection: Collection, job: str, **options: Any) -> None:

@@ -94,7 +94,8 @@ class Retrieval:
 
 
 def run(experiment: Experiment) -> None:
-    """Fill ensemble/ with candidates, captions.csv, retrieval.csv, the values of clips and queries, and metrics.json.
+    """Fill ensemble/ with candidates, captions.csv, retrieval.csv, the values of clips and queries, seconds.json and
+    metrics.json.
 
     Raises:
         NotReadyError: if `search` has not run on this experiment.
@@ -133,6 +134,7 @@ def _combine(experiment_json: str, commit_: str) -> list[str]:
     sampling = BestSampling.read(directory.search("sampling")).sampling
     seconds = system_seconds(members, sampling, {**choices, "ensemble": reranking})
     retrieval = _retrieve(members)
+    seconds.model_copy(update={"retrieval_columns": retrieval.costs}).write(directory.ensemble)
     worth = member_worth(members)
     EnsembleMetrics(
         corpus=experiment.target_corpus,
@@ -148,13 +150,11 @@ def _combine(experiment_json: str, commit_: str) -> list[str]:
         retrieval_audio_to_text=retrieval.audio_to_text,
         retrieval_transport=retrieval.transport,
         retrieval_details=retrieval.details,
-        retrieval_column_costs=retrieval.costs,
         retrieval_chance=chance_map10(len(members.features)),
         comparisons=captioning.comparisons + retrieval.comparisons,
         leave_one_out=worth.leave_one_out,
         forward_selection=worth.forward_selection,
         fluency_detector=_detection(members, reranking.fluency_threshold),
-        seconds_a_clip=seconds,
     ).write(directory.ensemble)
     storage.push(directory.ensemble)
     return captioning.warnings + retrieval.warnings

@@ -27,8 +27,8 @@ from models.files import atomic_write, write_json
 from models.fingerprint import fingerprint
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.member_config import RetrieverMember
-from ray_jobs.features.dataset import RECORD, find_shards, recorded_shards
-from ray_jobs.features.files import EARLIER_SHARDS, inputs_of_whole, read_table, shard_metadata
+from ray_jobs.features.dataset import DATA, RECORD, find_shards, recorded_shards
+from ray_jobs.features.files import EARLIER_SHARDS, clips_digest, inputs_of_whole, read_table, shard_metadata
 from ray_jobs.features.shards import STAT_THREADS, Shard, plan_shards, write_shards
 from ray_jobs.features.waveforms import write_waveforms
 from ray_jobs.run import storage
@@ -200,11 +200,11 @@ def _finish(name: str, set_aside: pd.DataFrame, shards: dict[str, list[Shard]], 
     if len(rejected):
         first = rejected.iloc[0]
         say(f"prepare: {name}: {len(rejected)} clips quarantined, the first: {first.reason}", style="yellow")
-    for split, of in shards.items():
-        if not any(read_table(Path(shard.path), ["clip_id"]).columns["clip_id"] for shard in of):
-            raise CorpusError(f"{name}/{split}: no usable clip; {target / 'quarantine.parquet'} says why for each")
+    data = {split: clips_digest([Path(shard.path) for shard in of]) for split, of in shards.items()}
+    if empty := [split for split, digest in data.items() if digest is None]:
+        raise CorpusError(f"{name}/{empty[0]}: no usable clip; {target / 'quarantine.parquet'} says why for each")
     record = {split: {Path(shard.path).name: shard.inputs for shard in of} for split, of in shards.items()}
-    mark_done(target, directory.features_inputs(), **{RECORD: record})
+    mark_done(target, directory.features_inputs(), **{RECORD: record, DATA: data})
 
 
 def _report_overlaps(splits: list[tuple[str, str]], directory: RunDirectory) -> None:

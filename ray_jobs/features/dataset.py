@@ -30,6 +30,7 @@ TABLE = ("clip_id", "path", "captions", "duration_s")
 MAPPED = 32_768  # shards that are mapped at the same time: Linux lets a process map 65,530 pieces by default
 THREADS = 32  # a network file system or store answers many requests at the same time
 RECORD = "shards"  # in a corpus's marker: the shards of each split
+DATA = "data"  # there, too: the SHA-256 of each split's clips, by `clips_digest`
 ATTEMPTS = 5  # to map a shard that other processes may remove from the node's disk
 
 

@@ -6,8 +6,9 @@ The file is not compressed: its matrices are memory-mapped and read as views, at
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from ray_jobs.run import storage
 METADATA = b"enclap"
 MATRICES = ("codes", "log_mel")
 COLUMNS = ("clip_id", "path", "freesound_id", "youtube_id", "audio_sha256", "duration_s", "captions", *MATRICES)
+IDENTITY = ("clip_id", "audio_sha256", "captions")  # what a clip is, whatever features it has
 DAMAGE = (pa.ArrowException, AttributeError, LookupError, TypeError, ValueError)  # what wrong bytes make Arrow raise
 SHARDS = "*.arrow"  # the feature shards in a split's directory
 EARLIER_SHARDS = "*.parquet"  # those of an earlier version, which are made again
@@ -128,6 +130,20 @@ def read_table(path: Path, columns: Sequence[str]) -> ShardTable:
             batch = file.get_batch(0)
             read = {column: batch[column].to_pylist() for column in columns}
             return ShardTable(read, metadata_of(file), source.size())
+
+
+def clips_digest(shards: Iterable[Path]) -> str | None:
+    """Return the SHA-256 of what the clips of some shards are: names, decoded sound and captions. None without clips.
+
+    It is the same wherever the corpus lies, however its captions are stored, and whatever features are made of it.
+    """
+    digest, any_clips = hashlib.sha256(), False
+    for shard in shards:
+        columns = read_table(shard, IDENTITY).columns
+        for clip in zip(*columns.values(), strict=True):
+            digest.update(json.dumps(clip).encode())
+            any_clips = True
+    return digest.hexdigest() if any_clips else None
 
 
 class MappedShard:

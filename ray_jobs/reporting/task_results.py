@@ -18,6 +18,7 @@ from models.ensemble.scores.registry import captioners_asked, compares_candidate
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.results.best import BestReranking, BestRetrieval
 from ray_jobs.results.metrics import CAPTION_VALUES, HELPED, RETRIEVAL_VALUES, EnsembleMetrics, Systems, Task
+from ray_jobs.results.seconds import SystemSeconds
 from ray_jobs.results.table import read_table
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory
@@ -64,6 +65,8 @@ def captioning_results(experiment: Experiment, directory: RunDirectory, metrics:
         sources = reranking.captioners or ([name] if name else experiment.caption_sources())
         return [*(source.removesuffix("/beam") for source in sources), *_scorers(reranking, experiment)]
 
+    measured = SystemSeconds.find(directory.ensemble)
+    captioning_s = measured.captioning if measured else {}
     return TaskResults(
         task="captioning",
         metric=metric,
@@ -72,11 +75,7 @@ def captioning_results(experiment: Experiment, directory: RunDirectory, metrics:
         per_item=values_per_item(directory.ensemble / CAPTION_VALUES),
         members=members,
         kind=lambda system: KINDS.get(system.rpartition("/")[2], ENSEMBLE),
-        seconds=lambda system, running: (
-            _seconds(metrics, running, metrics.seconds_a_clip.captioning.get(system))
-            if metrics.seconds_a_clip
-            else None
-        ),
+        seconds=lambda system, running: _seconds(measured, running, captioning_s.get(system)),
     )
 
 
@@ -94,6 +93,7 @@ def retrieval_results(experiment: Experiment, directory: RunDirectory, metrics: 
         said = any(weight and name.endswith(CAPTIONS) for name, weight in weights.items())
         return [*_named(weights, experiment), *(experiment.of_kind("captioner") if said else [])]
 
+    measured = SystemSeconds.find(directory.ensemble)
     return TaskResults(
         task="retrieval",
         metric=RETRIEVAL_METRIC,
@@ -102,13 +102,12 @@ def retrieval_results(experiment: Experiment, directory: RunDirectory, metrics: 
         per_item=values_per_item(directory.ensemble / RETRIEVAL_VALUES),
         members=members,
         kind=lambda system: "retriever" if system in experiment.members else "fused",
-        seconds=lambda system, running: _seconds(metrics, running, 0.0 if system != HELPED else None),
+        seconds=lambda system, running: _seconds(measured, running, 0.0 if system != HELPED else None),
     )
 
 
-def _seconds(metrics: EnsembleMetrics, running: list[str], beside: float | None) -> float | None:
+def _seconds(measured: SystemSeconds | None, running: list[str], beside: float | None) -> float | None:
     """Return the seconds that retrievers which run take for a clip's embedding, and those beside; None if unknown."""
-    measured = metrics.seconds_a_clip
     if measured is None or beside is None:
         return None
     return beside + sum(measured.embedding.get(name, 0.0) for name in running)

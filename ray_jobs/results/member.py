@@ -35,6 +35,7 @@ class MemberMetrics(ResultRecord):
     parameters: int
     weights: str | None = omitted_when_none()  # SHA-256 of model.safetensors; earlier versions did not record it
     seconds: float  # of training, without validation
+    device: str | None = omitted_when_none()  # of the first worker; earlier versions did not record it
     seed: int
     commit: str
     inherited_from: str | None = omitted_when_none()  # in a refit, the member whose validation values `best` has

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
-from ray_jobs.results.best import ColumnCosts
 from ray_jobs.results.record import ResultPart, ResultRecord, omitted_when_none
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ HELPED = "ensemble+captioners"  # a system of retrieval: retrievers and captione
 # Beside metrics.json: the values of single clips, and those of single queries, by system.
 CAPTION_VALUES = "caption_values.parquet"
 RETRIEVAL_VALUES = "retrieval_values.parquet"
+TIMINGS = ("retrieval_column_costs", "seconds_a_clip")
 
 
 class CaptioningDetails(ResultPart):
@@ -102,17 +102,6 @@ class Detection(ResultPart):
     damage: dict[str, DamageDetection]
 
 
-class SystemSeconds(ResultPart):
-    """The seconds a clip of each system, measured by `combine` on one batch of test clips, which share its time.
-
-    They leave out what all systems have in common: decoding the file, its codes and log-mels, and loading the models.
-    """
-
-    clips: int
-    embedding: dict[str, float]  # by retriever: of its audio
-    captioning: dict[str, float]  # by system: proposing and scoring captions, given these embeddings
-
-
 class EnsembleMetrics(ResultRecord):
     """The whole file. Systems of retrieval are the retrievers, `ensemble`, and where searched `ensemble+captioners`."""
 
@@ -132,11 +121,15 @@ class EnsembleMetrics(ResultRecord):
     retrieval_audio_to_text: Systems
     retrieval_transport: Systems | None = omitted_when_none()  # where `search.transport_ranking` is set
     retrieval_details: dict[str, str]
-    retrieval_column_costs: ColumnCosts | None = omitted_when_none()  # where `search.retrieval_columns` names some
     retrieval_chance: float = Field(alias="retrieval_chance_map@10")
     comparisons: list[SystemComparison]
     leave_one_out: list[LeftOut]
     forward_selection: ForwardSelection
     fluency_detector: Detection | None
-    seconds_a_clip: SystemSeconds | None = omitted_when_none()  # earlier versions did not measure it
     inherited_by: dict[str, str] | None = omitted_when_none()  # in a refit's bundle, by member: its successor
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_timings(cls, record: Any) -> Any:
+        """Earlier versions wrote here what seconds.json has now."""
+        return {key: record[key] for key in record if key not in TIMINGS} if isinstance(record, dict) else record

@@ -18,6 +18,7 @@ from ray.train.collective import broadcast_from_rank_zero
 from torch import Tensor, nn
 
 from models.console import spell_duration
+from models.device import device_name
 from ray_jobs.results.member import NOT_VALIDATION, MemberProgress, Speed
 from ray_jobs.run import storage
 from ray_jobs.run.cuts import Cut
@@ -326,6 +327,7 @@ class TrainingState:
             history=self.history,
             parameters=sum(parameter.numel() for parameter in self.model.parameters()),
             planned=self.training.last_epoch if self.cut else None,
+            device=device_name(ray.train.torch.get_device()),
         )
         cut = Cut(self.epoch, self.training.last_epoch, self.deadline.limit_s) if self.deadline and self.cut else None
         _publish(self.task, trained, commit, cut)
@@ -333,13 +335,15 @@ class TrainingState:
 
 def _untrained(task: Task, scratch: Path) -> Trained:
     """Save the model that the task creates as epoch 0, with its validation values."""
-    model = task.create().to(ray.train.torch.get_device()).eval()
+    device = ray.train.torch.get_device()
+    model = task.create().to(device).eval()
     model.save(scratch / KEPT / "0")
     return Trained(
         kept=scratch / KEPT,
         epochs=[0],
         history=[{"epoch": 0, "seconds": 0.0, **task.validate(model).values}],
         parameters=sum(parameter.numel() for parameter in model.parameters()),
+        device=device_name(device),
     )
 
 

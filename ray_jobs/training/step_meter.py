@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from models.device import device_name
 from ray_jobs.results.member import Speed
 
 EVERY_S = 10.0
@@ -23,9 +24,7 @@ Item = TypeVar("Item")
 
 def peak_flops(device: torch.device) -> float | None:
     """Return the bfloat16 operations per second that a GPU can make at most; None where that is not known."""
-    if device.type != "cuda":
-        return None
-    name = torch.cuda.get_device_name(device)
+    name = device_name(device)
     return next((peak * 1e12 for known, peak in PEAKS.items() if known in name), None)
 
 

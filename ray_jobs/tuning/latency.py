@@ -9,7 +9,7 @@ from models.ensemble.reranking import Reranking
 from models.generation.candidates import BATCH
 from models.generation.pooling import BEAM
 from models.settings import SamplingConfig
-from ray_jobs.results.metrics import SystemSeconds
+from ray_jobs.results.seconds import SystemSeconds
 from ray_jobs.tuning.trained_members import TrainedMembers
 
 FEW = slice(BATCH)

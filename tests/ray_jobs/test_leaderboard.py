@@ -29,9 +29,9 @@ from ray_jobs.results.metrics import (
     RETRIEVAL_VALUES,
     EnsembleMetrics,
     SystemComparison,
-    SystemSeconds,
     Values,
 )
+from ray_jobs.results.seconds import SystemSeconds
 from ray_jobs.results.some_members import SomeCaptioning, SomeMembersMetrics
 from ray_jobs.run.directory import MARKER, NotReadyError, RunDirectory, mark_done, marker
 from ray_jobs.training.refit import Refit
@@ -201,7 +201,7 @@ def test_seconds_are_added_up_and_count_where_they_are_measured(run: RunDirector
     beams = {"captioner-wide/beam": 9.0, "captioner-deep/beam": 1.0, "captioner-wide/rerank": 0.5, "ensemble": 4.0}
     embedding = {"retriever-bge": 0.25, "retriever-bert": 0.5, "retriever-roberta": 0.125}
     measured = SystemSeconds(clips=16, embedding=embedding, captioning=beams)
-    metrics.model_copy(update={"seconds_a_clip": measured}).write(run.ensemble)
+    measured.write(run.ensemble)
     rows = entries(run)
     assert rows["captioning", "captioner-wide/beam"].seconds == 9.25
     assert rows["captioning", "ensemble"].seconds == 4 + 0.875
@@ -209,7 +209,7 @@ def test_seconds_are_added_up_and_count_where_they_are_measured(run: RunDirector
     assert rows["retrieval", "ensemble"].seconds == 0.625
     metrics.captioning["captioner-wide/beam"]["cider_d"] = 0.6
     metrics.captioning["ensemble"]["cider_d"] = 0.55
-    metrics.model_copy(update={"seconds_a_clip": measured}).write(run.ensemble)
+    metrics.write(run.ensemble)
     again = entries(run)
     assert not again["captioning", "ensemble"].pareto
     assert again["captioning", "captioner-wide/rerank"].pareto, "more parameters, but less time than the beam"

@@ -34,6 +34,7 @@ class Trained:
     history: list[dict[str, float]]  # values of every epoch; of epoch 0 alone where nothing was trained
     parameters: int
     planned: int | None = None  # epochs, where a time limit cut them
+    device: str | None = None  # name of that of the first worker
 
     @property
     def best(self) -> dict[str, float]:

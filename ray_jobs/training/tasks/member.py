@@ -166,6 +166,7 @@ class MemberTask(Task):
             parameters=trained.parameters,
             weights=sha256_of(output / "model.safetensors"),
             seconds=float(history["seconds"].sum()),
+            device=trained.device,
             seed=self.job.seed,
             commit=commit,
             inherited_from=inherited.member if inherited else None,

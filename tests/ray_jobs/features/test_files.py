@@ -3,13 +3,22 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
 
-from ray_jobs.features.files import FeaturesError, MappedShard, inputs_of_whole, read_table, shard_metadata, write_shard
+from ray_jobs.features.files import (
+    FeaturesError,
+    MappedShard,
+    clips_digest,
+    inputs_of_whole,
+    read_table,
+    shard_metadata,
+    write_shard,
+)
 
 from .clips import clips, write
 
@@ -36,6 +45,22 @@ def test_round_trip(tmp_path: Path) -> None:
 def test_a_shard_all_of_whose_clips_were_set_aside(tmp_path: Path) -> None:
     write(tmp_path / "00000.arrow", [])
     assert read_table(tmp_path / "00000.arrow", ["clip_id"]).columns == {"clip_id": []}
+
+
+def test_the_digest_of_clips_is_of_their_names_sound_and_captions_in_whatever_shards(tmp_path: Path) -> None:
+    def digest(name: str, *shards: list[dict[str, Any]]) -> str | None:
+        paths = [tmp_path / f"{name}-{number}.arrow" for number in range(len(shards))]
+        for path, shard in zip(paths, shards, strict=True):
+            write(path, shard)
+        return clips_digest(paths)
+
+    first, second = clips(2)
+    whole = digest("whole", [first, second])
+    assert whole == digest("parts", [first], [], [second])
+    assert whole == digest("moved", [first | {"path": "/elsewhere.wav", "codes": second["codes"]}, second])
+    for key, other in (("clip_id", "x"), ("audio_sha256", "y"), ("captions", [*first["captions"], "z"])):
+        assert digest(key, [first | {key: other}, second]) != whole
+    assert digest("none", [], []) is None
 
 
 def test_matrices_are_views_of_the_mapped_file(tmp_path: Path) -> None:
