@@ -21,7 +21,7 @@ SEARCHES: dict[str, type[SearchRecord]] = {
     "retrieval": BestRetrieval,
 }
 # What differs whenever an experiment is run, and where it was run.
-TIMINGS = {*SPEED, "costs", "seconds_a_clip"}
+TIMINGS = {*SPEED, "costs", "elapsed_s", "generating_s", "overhead", "seconds_a_clip", "trial_s"}
 SURROUNDINGS = {"commit", "device", "packages"}
 MISSING = "-"
 

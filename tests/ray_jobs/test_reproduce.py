@@ -58,6 +58,8 @@ def test_equal_runs_are_equal_whatever_they_took(first: RunDirectory, second: Ru
     bge = MemberMetrics.read(second.member("retriever-bge"))
     slower = bge.model_copy(update={"seconds": 9.0, "best": bge.best | {"seconds": 9.0}})
     slower.write(second.member("retriever-bge"))
+    took = {"generating_s": 1.5, "trial_s": 2.5, "elapsed_s": 3.5, "overhead": 0.5}
+    best_sampling(second.experiment, **took).write(second.search("sampling"))
     found = compare_runs(first.experiment, second.experiment)
     assert not found.values
     assert not found.surroundings
