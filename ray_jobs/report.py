@@ -1,4 +1,4 @@
-"""report: write one self-contained page of a run: tables, curves, searches, and clips to look at and listen to.
+"""report: write a self-contained page of a run, tables, curves and searches, and one to browse all test clips.
 
 Example: enclap report experiments/demo.yaml
 """
@@ -8,7 +8,9 @@ from __future__ import annotations
 from models.console import say
 from models.files import write_text
 from ray_jobs.experiment.config import Experiment
-from ray_jobs.reporting.page import render
+from ray_jobs.features.dataset import read_features
+from ray_jobs.reporting.browser import browse, write_media
+from ray_jobs.reporting.page import render, render_browser
 from ray_jobs.results.time_limit import cut_lines, without_left_out
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory, is_done, mark_done, require
@@ -17,7 +19,7 @@ from ray_jobs.training.refit import finished_refit, report_inputs
 
 
 def run(experiment: Experiment) -> None:
-    """Write report/index.html from what the other jobs left in the run directory.
+    """Write report/: index.html, and clips.html with clips/, from what the other jobs left in the run directory.
 
     Raises:
         NotReadyError: if `combine` has not run on this experiment.
@@ -32,8 +34,13 @@ def run(experiment: Experiment) -> None:
         say("report: done already")
         return
     _pull(experiment, directory)
-    page = render(experiment, directory, cuts)
+    browser = browse(experiment, directory)
+    page = render(experiment, directory, cuts, browsable=browser is not None)
     write_text(directory.report / "index.html", page)
+    if browser:
+        write_text(directory.report / "clips.html", render_browser(experiment, browser))
+        features = read_features([directory.features(experiment.target_corpus, "test")])
+        write_media(features, experiment.features.max_duration_s, directory.report / "clips")
     storage.push(directory.report)
     mark_done(directory.report, inputs)
     say(f"report: {directory.report / 'index.html'} ({len(page.encode()) / 2**20:.1f} MiB)")

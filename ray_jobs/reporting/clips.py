@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import soundfile
 
-from corpora.audio import load_clip
-from models.audio import AudioError
 from models.ensemble.candidate_table import CandidateTable
 from models.ensemble.scores.base import weight_name
 from models.ensemble.scores.registry import columns_among
 from models.metrics.captions import candidate_values
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.features.dataset import Features, read_features
+from ray_jobs.reporting.media import data_uri, recording_mp3, spectrogram_png
 from ray_jobs.results.best import BestReranking
 from ray_jobs.results.metrics import EnsembleMetrics
 from ray_jobs.results.table import read_table
 from ray_jobs.run.directory import RunDirectory
 
 CLIPS, CANDIDATES, RETRIEVED = 8, 5, 5  # shown: clips, and of each clip candidates and retrieved files
-AUDIO_RATE, AUDIO_S = 16_000, 30.0  # Hz and seconds: enough to judge a caption by, small enough for one page
-PICTURE_COLUMNS, PICTURE_ROWS, PICTURE_LEVELS = 480, 96, 64
-LOUDEST_DB = 80  # range of a picture, below the loudest value
 
 
 @dataclass(frozen=True)
@@ -74,6 +67,7 @@ def shown_clips(experiment: Experiment, directory: RunDirectory) -> list[ShownCl
     clips = []
     for row, why in pick_clips(values, rng):
         frame = candidates[features.clip_ids[row]]
+        sound = recording_mp3(features.paths[row], experiment.features.max_duration_s)
         clips.append(
             ShownClip(
                 file=features.file_names[row],
@@ -82,8 +76,8 @@ def shown_clips(experiment: Experiment, directory: RunDirectory) -> list[ShownCl
                 caption=captions[row],
                 references=features.captions[row],
                 duration_s=features.durations_s[row],
-                audio=_audio(features.paths[row], experiment.features.max_duration_s),
-                picture=_picture(features.log_mels[row]),
+                audio=data_uri(sound, "audio/mpeg") if sound else None,
+                picture=data_uri(spectrogram_png(features.log_mels[row]), "image/png"),
                 alone=_alone(frame, best, experiment.of_kind("captioner")),
                 candidates=_best_candidates(frame),
                 candidate_count=len(frame),
@@ -137,31 +131,3 @@ def _retrieval(
     names, right = ranking.iloc[1:].tolist(), features.file_names[row]
     rank = names.index(right) + 1 if right in names else None
     return ShownRetrieval(ranking["caption"], names[:RETRIEVED], rank, len(names))
-
-
-def _audio(path: str, max_duration_s: float) -> str | None:
-    """Return the clip as a data URI, MP3 because every browser plays it; None if the file is gone."""
-    try:
-        samples = load_clip(path, AUDIO_RATE, min(AUDIO_S, max_duration_s))
-    except AudioError:
-        return None
-    buffer = io.BytesIO()
-    soundfile.write(buffer, np.clip(samples, -1, 1), AUDIO_RATE, format="MP3", compression_level=0.6)
-    return f"data:audio/mpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _picture(log_mel: np.ndarray) -> str:
-    """Return log_mel [frames, mels] as a PNG data URI, low pitch at the bottom, over the loudest 80 dB."""
-    from matplotlib import colormaps
-    from PIL import Image
-
-    image = np.flipud(log_mel.astype(np.float32).T)
-    levels = np.clip((image - image.max() + LOUDEST_DB) / LOUDEST_DB, 0, 1) * 255
-    small = Image.fromarray(levels.astype(np.uint8)).resize(
-        (min(PICTURE_COLUMNS, levels.shape[1]), min(PICTURE_ROWS, levels.shape[0])), Image.Resampling.BOX
-    )
-    indexed = Image.fromarray(np.asarray(small) // (256 // PICTURE_LEVELS))
-    indexed.putpalette((colormaps["magma"](np.linspace(0, 1, PICTURE_LEVELS))[:, :3] * 255).astype(np.uint8).tobytes())
-    buffer = io.BytesIO()
-    indexed.save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

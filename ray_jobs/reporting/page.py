@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from models.console import spell_duration
 from ray_jobs.experiment.config import Experiment
+from ray_jobs.reporting.browser import Browser
 from ray_jobs.reporting.charts import label
-from ray_jobs.reporting.clips import AUDIO_S, shown_clips
+from ray_jobs.reporting.clips import shown_clips
 from ray_jobs.reporting.leaderboard import read_leaderboard
+from ray_jobs.reporting.media import AUDIO_S
 from ray_jobs.reporting.members import shown_members
 from ray_jobs.reporting.searches import searches
 from ray_jobs.reporting.systems import chance, forests, summaries, tables
@@ -22,25 +24,25 @@ from ray_jobs.results.metrics import EnsembleMetrics
 from ray_jobs.results.table import read_table
 from ray_jobs.run.directory import RunDirectory
 
+if TYPE_CHECKING:
+    from jinja2 import Template
+
 TEMPLATES = Path(__file__).parent / "templates"
 QUARANTINED = 20  # clips shown of each corpus
 
 
-def render(experiment: Experiment, directory: RunDirectory, cuts: Sequence[str] = ()) -> str:
+def render(experiment: Experiment, directory: RunDirectory, cuts: Sequence[str] = (), browsable: bool = False) -> str:
     """Return the page as HTML that loads nothing from elsewhere.
 
     Args:
         cuts: what a time limit cut.
+        browsable: whether the page of all clips lies beside it.
 
     Raises:
         RecordError: if what search or combine wrote cannot be read.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    environment.filters |= {"number": number, "label": label, "duration": spell_duration}
     metrics = EnsembleMetrics.read(directory.ensemble)
-    return environment.get_template("report.html").render(
+    return _template("report.html").render(
         name=experiment.name,
         metrics=metrics,
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -50,6 +52,7 @@ def render(experiment: Experiment, directory: RunDirectory, cuts: Sequence[str] 
         chance=chance(metrics),
         forests=forests(metrics.comparisons),
         cuts=cuts,
+        browsable=browsable,
         members=shown_members(experiment, directory),
         searches=searches(experiment, directory),
         clips=shown_clips(experiment, directory),
@@ -57,6 +60,19 @@ def render(experiment: Experiment, directory: RunDirectory, cuts: Sequence[str] 
         audio_s=AUDIO_S,
         quarantine={corpus: _quarantine(directory.features(corpus)) for corpus in experiment.corpora},
     )
+
+
+def render_browser(experiment: Experiment, browser: Browser) -> str:
+    """Return the page of all test clips as HTML, which loads nothing but their sounds and pictures, from clips/."""
+    return _template("browser.html").render(name=experiment.name, corpus=experiment.target_corpus, browser=browser)
+
+
+def _template(name: str) -> Template:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    environment.filters |= {"number": number, "label": label, "duration": spell_duration}
+    return environment.get_template(name)
 
 
 def number(value: Any, sign: str = "") -> str:

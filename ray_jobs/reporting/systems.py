@@ -49,14 +49,19 @@ def summaries(metrics: EnsembleMetrics) -> list[Summary]:
     return [summary for summary in found if summary]
 
 
+def best_single(systems: Systems, metric: str) -> str | None:
+    """Return the system with the highest value that is no ensemble; None where all are."""
+    singles = {name: values[metric] for name, values in systems.items() if not name.startswith("ensemble")}
+    return max(singles, key=lambda name: singles[name], default=None)
+
+
 def _summary(metrics: EnsembleMetrics, task: Task, metric: str) -> Summary | None:
     systems = metrics.captioning if task == "captioning" else metrics.retrieval
-    singles = {name: values[metric] for name, values in systems.items() if not name.startswith("ensemble")}
-    if not singles or "ensemble" not in systems:
+    best = best_single(systems, metric)
+    if best is None or "ensemble" not in systems:
         return None
-    best = max(singles, key=lambda name: singles[name])
     found = [row for row in metrics.comparisons if row.metric == metric and row.b == best]
-    return Summary(task, metric, systems["ensemble"][metric], best, singles[best], found[0] if found else None)
+    return Summary(task, metric, systems["ensemble"][metric], best, systems[best][metric], found[0] if found else None)
 
 
 def tables(metrics: EnsembleMetrics) -> dict[str, Table]:

@@ -27,7 +27,7 @@ from ray_jobs.reporting.clips import CLIPS, pick_clips
 from ray_jobs.reporting.page import number
 from ray_jobs.results.best import SearchRecord
 from ray_jobs.results.member import MemberMetrics
-from ray_jobs.results.metrics import Systems
+from ray_jobs.results.metrics import CAPTION_VALUES, RETRIEVAL_VALUES, Systems
 from ray_jobs.run.cuts import Cut
 from ray_jobs.run.directory import NotReadyError, RunDirectory, mark_done
 
@@ -36,6 +36,8 @@ from .example_results import best_reranking, best_retrieval, best_sampling, ense
 SMOKE = Path(__file__).parents[2] / "experiments" / "smoke.yaml"
 HOSTILE = 'a dog <script>alert(1)</script> barks & $x^2$ "twice"'
 TEST_CLIPS = 10
+CLIP_ID = "test-{:05d}"
+SAID = ("a dog barks quickly while rain falls", "a </script> meows")
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +72,7 @@ def write_features(
         tone = 0.3 * np.sin(np.arange(22_050) * 0.02 * (clip + 1))
         soundfile.write(path, np.stack([tone, tone], 1), 22_050)
         arrays = {"codes": np.zeros((5, 2), np.int16), "log_mel": rng.normal(-40, 20, (31, mels)).astype(np.float16)}
-        ids = {"clip_id": f"clip-{clip}", "freesound_id": "", "youtube_id": "", "audio_sha256": ""}
+        ids = {"clip_id": CLIP_ID.format(clip), "freesound_id": "", "youtube_id": "", "audio_sha256": ""}
         rows.append({**ids, "path": str(path), "captions": texts, "duration_s": 1.0, **arrays})
     (directory.root / "audio" / f"clip {len(captions) - 1}.wav").unlink()
     features = directory.features(experiment.target_corpus)
@@ -151,11 +153,21 @@ def write_ensemble(
         scores={column: rng.normal(size=shape) - 99 * chosen for column in columns},
         fluency_error=np.where(chosen, 0.1, rng.uniform(0.91, 1, shape)),
     )
-    write_candidates(directory.ensemble, [f"clip-{clip}" for clip in clips], table, best_reranking(experiment))
+    clip_ids = [CLIP_ID.format(clip) for clip in clips]
+    write_candidates(directory.ensemble, clip_ids, table, best_reranking(experiment))
     queries = [text for texts in captions for text in texts]
     similarity = rng.normal(size=(len(queries), len(captions)))
     write_ranking(directory.ensemble, queries, similarity, [f"clip {clip}.wav" for clip in clips])
-    ensemble_metrics(experiment, len(captions)).write(directory.ensemble)
+    metrics = ensemble_metrics(experiment, len(captions))
+    metrics.write(directory.ensemble)
+    said = [
+        {"system": system, "clip_id": clip_id, "caption": SAID[number % 2], "cider_d": number + clip / 10}
+        for number, system in enumerate(metrics.captioning)
+        for clip, clip_id in enumerate(clip_ids)
+    ]
+    pd.DataFrame(said).to_parquet(directory.ensemble / CAPTION_VALUES)
+    found = [{"system": "ensemble", "clip_id": clip_id, "map@10": 0.5} for clip_id in clip_ids for _ in range(3)]
+    pd.DataFrame(found).to_parquet(directory.ensemble / RETRIEVAL_VALUES)
 
 
 class _Tags(HTMLParser):
@@ -180,7 +192,7 @@ def test_nothing_is_fetched_from_elsewhere(built: tuple[Experiment, str]) -> Non
     for tag, attributes in tags_of(page):
         assert tag != "script"
         for key in ("src", "href", "xlink:href", "srcset"):
-            assert (attributes.get(key) or "#").startswith(("data:", "#")), (tag, key)
+            assert (attributes.get(key) or "#").startswith(("data:", "#", "clips.html")), (tag, key)
     assert not re.search(r"url\((?!#)|@import", page)
 
 

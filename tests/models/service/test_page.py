@@ -17,14 +17,13 @@ from models.service.settings import ServiceSettings
 from .conftest import HeldBackend, Served, app_of
 
 pytest.importorskip("playwright")
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+from ...browser import DESKTOP, NEEDS_CHROMIUM, PHONE, TIMEOUT_MS, assert_accessible, chromium, tab
+
+pytestmark = NEEDS_CHROMIUM
 TOKEN = "0123456789abcdef"
-PHONE = {"width": 390, "height": 844}
-expect.set_options(timeout=60_000)
+expect.set_options(timeout=TIMEOUT_MS)
 
 
 def indexed_app(bundle: Path, sounds: list[Path], folder: Path, **settings: Any) -> ASGIApp:
@@ -45,37 +44,18 @@ def service(bundle: Path, sounds: list[Path], tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        fakes = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *fakes])
+    with chromium() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A tab in which no script fails, and which asks one host alone."""
-    context = browser.new_context()
-    opened = context.new_page()
-    opened.set_default_timeout(60_000)
-    failed: list[Any] = []
-    opened.on("pageerror", lambda error: failed.append(error))
-    hosts = set[str]()
-    opened.on("request", lambda request: hosts.add(request.url.split("/")[2]))
-    yield opened
-    context.close()
-    assert not failed
-    assert len({host for host in hosts if host}) <= 1
-
-
-def assert_accessible(page: Page) -> None:
-    found = Axe().run(page).response["violations"]
-    assert not [(one["id"], [node["html"] for node in one["nodes"]]) for one in found]
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    with tab(browser) as opened:
+        yield opened
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [PHONE, {"width": 1280, "height": 900}], ids=["phone", "desktop"])
+@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
 def test_every_state_is_accessible(page: Page, service: str, sounds: list[Path], scheme: Any, size: Any) -> None:
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size(size)
