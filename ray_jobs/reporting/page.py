@@ -19,9 +19,11 @@ from ray_jobs.reporting.media import AUDIO_S
 from ray_jobs.reporting.members import shown_members
 from ray_jobs.reporting.searches import searches
 from ray_jobs.reporting.systems import chance, forests, summaries, tables
+from ray_jobs.reporting.training_cost import CORE_WATTS, training_costs
 from ray_jobs.results.best import BestReranking
 from ray_jobs.results.metrics import EnsembleMetrics
 from ray_jobs.results.table import read_table
+from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -54,10 +56,13 @@ def render(experiment: Experiment, directory: RunDirectory, cuts: Sequence[str] 
         cuts=cuts,
         browsable=browsable,
         members=shown_members(experiment, directory),
+        costs=training_costs(experiment, directory),
+        run=storage.uri(directory.root),
         searches=searches(experiment, directory),
         clips=shown_clips(experiment, directory),
         threshold=BestReranking.read(directory.search("reranking")).fluency_threshold,
         audio_s=AUDIO_S,
+        core_watts=CORE_WATTS,
         quarantine={corpus: _quarantine(directory.features(corpus)) for corpus in experiment.corpora},
     )
 

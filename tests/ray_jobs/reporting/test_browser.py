@@ -120,6 +120,17 @@ def test_it_is_accessible(page: Page, scheme: Any, size: Any) -> None:
 
 
 @NEEDS_CHROMIUM
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+def test_the_report_is_accessible(page: Page, built: RunDirectory, scheme: Any, size: Any) -> None:
+    page.goto((built.report / "index.html").as_uri())
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size(size)
+    page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+    assert_accessible(page)
+
+
+@NEEDS_CHROMIUM
 def test_clips_are_searched_filtered_and_sorted(page: Page, built: RunDirectory) -> None:
     data = browsed(built).data
     page.fill("[name=text]", "WORDING clip 3.wav")
