@@ -39,6 +39,7 @@ from models.commands.options import (
 )
 from ray_jobs.options import (
     AnyBundle,
+    AsJson,
     CodecFile,
     CodecOverrides,
     CollectionOutput,
@@ -47,6 +48,7 @@ from ray_jobs.options import (
     Overrides,
     PlotFile,
     RunOrFile,
+    Runs,
     Sources,
     WorkerCount,
     WorkerCpus,
@@ -229,14 +231,14 @@ def leaderboard(
 
 @app.command()
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN|FILE...", help="Two or more runs", show_default=False)],
+    runs: Runs,
     metric: Annotated[
         str, typer.Option(help="Metrics, comma-separated: fense,r@1. Those of `combine` when left out")
     ] = "",
     system: Annotated[str, typer.Option(help="The system of each run, such as captioner-wide/beam")] = "ensemble",
     csv: CsvFile = None,
     plot: PlotFile = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare runs on the test clips that they share: paired bootstrap, Holm's correction, forest plot.
 
@@ -245,6 +247,22 @@ def compare(
     Example: [bold]enclap compare runs/a runs/b runs/c --metric fense,map@10 --plot compared.svg[/bold]
     """
     _job("compare").run(runs, split_names(metric), system, csv, plot, as_json)
+
+
+@app.command()
+def codes(
+    runs: Runs,
+    corpus: Annotated[str | None, typer.Option(help="A corpus of the run; the target corpus when left out")] = None,
+    split: Annotated[str, typer.Option(help="Splits, comma-separated; all when left out")] = "",
+    csv: CsvFile = None,
+    plot: PlotFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say how prepared codes use their codec's codebooks: entries, entropy, shared information; several side by side.
+
+    Example: [bold]enclap codes runs/demo runs/other-codec --split train --plot codes.svg[/bold]
+    """
+    _job("codes").run(runs, corpus, split_names(split), csv, plot, as_json)
 
 
 @app.command()

@@ -25,6 +25,11 @@ RunOrFile = Annotated[
         show_default=False,
     ),
 ]
+Runs = Annotated[
+    list[str],
+    typer.Argument(metavar="RUN|FILE...", help="Run directories, their URIs, or experiment files", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
 CodecFile = Annotated[
     Path,
     typer.Argument(metavar="FILE", help="The codec's training, such as experiments/codec.yaml", show_default=False),
