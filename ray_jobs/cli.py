@@ -266,6 +266,21 @@ def codes(
 
 
 @app.command()
+def similarity(
+    run: RunOrFile,
+    overrides: Overrides = None,
+    csv: CsvFile = None,
+    plot: PlotFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare matched with mismatched pairs of text and audio by each retriever on the test split: AUC, hubs.
+
+    Example: [bold]enclap similarity runs/demo --plot similarity.svg[/bold]
+    """
+    _job("similarity").run(run, overrides or [], csv, plot, as_json)
+
+
+@app.command()
 def doctor(
     experiment: Annotated[
         Path | None,

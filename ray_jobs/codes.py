@@ -11,9 +11,8 @@ from pathlib import Path
 import pandas as pd
 from rich.table import Column, Table
 
-from models.commands.output import STDOUT, print_data, reserved, write_csv
+from models.commands.output import STDOUT, check_outputs, print_data, reserved, write_csv
 from models.console import messages, show
-from models.errors import InputError
 from ray_jobs.reporting.charts import check_chart_file, write_chart
 from ray_jobs.reporting.codes import codec_use, codes_chart
 from ray_jobs.results.codes import CodecUse
@@ -52,8 +51,7 @@ def run(
         FeaturesError, InputError, NotReadyError: see `codec_use`.
     """
     check_chart_file("--plot", plot)
-    if as_json and csv == STDOUT:
-        raise InputError("--json and --csv -: both print to standard output; give --csv a file")
+    check_outputs(csv, as_json)
     with reserved({"--csv": None if csv == STDOUT else csv, "--plot": plot}):
         found = [codec_use(open_run(source), corpus, splits) for source in sources]
         if as_json:

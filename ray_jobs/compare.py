@@ -11,9 +11,8 @@ from pathlib import Path
 from rich.console import RenderableType
 from rich.table import Column, Table
 
-from models.commands.output import STDOUT, print_data, reserved, write_csv
+from models.commands.output import STDOUT, check_outputs, print_data, reserved, write_csv
 from models.console import messages, show
-from models.errors import InputError
 from ray_jobs.reporting.charts import check_chart_file, label, write_chart
 from ray_jobs.reporting.comparable_runs import ComparableRun
 from ray_jobs.reporting.comparison import LEVEL, compare_runs, forest
@@ -48,8 +47,7 @@ def run(
         ComparisonError, InputError, RecordError, TooFewClipsError: see `compare_runs`.
     """
     check_chart_file("--plot", plot)
-    if as_json and csv == STDOUT:
-        raise InputError("--json and --csv -: both print to standard output; give --csv a file")
+    check_outputs(csv, as_json)
     with reserved({"--csv": None if csv == STDOUT else csv, "--plot": plot}):
         runs = [ComparableRun.read(without_left_out(open_run(source))) for source in sources]
         found = compare_runs(runs, system, metrics)

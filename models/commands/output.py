@@ -42,6 +42,16 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
         write_text(path, text)
 
 
+def check_outputs(csv: Path | None, as_json: bool) -> None:
+    """Check that not two outputs of a command are standard output.
+
+    Raises:
+        InputError: if both are.
+    """
+    if as_json and csv == STDOUT:
+        raise InputError("--json and --csv -: both print to standard output; give --csv a file")
+
+
 @contextmanager
 def reserved(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = ()) -> Iterator[None]:
     """Keep the files that a command will write for this process, from before its work until they are written.
