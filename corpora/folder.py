@@ -8,11 +8,14 @@ from typing import Literal
 from pydantic import Field
 
 from corpora.files import AudioFolder
+from corpora.ids import without_suffix
 from corpora.rows import Row, ids_of, split_usable
 from corpora.settings import SPLIT_NAMES, OwnCorpusSettings, Split
 from corpora.table import CorpusTable
 from models.csv_files import CsvTable, Line, read_csv
 from models.errors import CorpusError
+
+LABEL = "label"  # a column that is no caption: the clip's sound event or class
 
 
 class FolderCorpus(OwnCorpusSettings):
@@ -20,7 +23,7 @@ class FolderCorpus(OwnCorpusSettings):
     splits and the audio beside it.
 
     Columns: `file_name`, `caption_1`, `caption_2`, ...; in captions.csv also `split`, unless it serves one split; and,
-    if known, `freesound_id` (or `sound_id`) and `youtube_id`.
+    if known, `freesound_id` (or `sound_id`), `youtube_id` and `label`.
     """
 
     kind: Literal["folder"]
@@ -29,6 +32,17 @@ class FolderCorpus(OwnCorpusSettings):
     def read(self, split: str) -> CorpusTable:
         """Read one split by `read_folder`."""
         return read_folder(self.root, split, len(self.splits))
+
+    def labels(self, split: str) -> dict[str, tuple[str, ...]]:
+        """Return what the column `label` of the CSV file says of each clip, where there is such a column."""
+        table, lines, _ = _captions_of(self.root, split, len(self.splits))
+        if LABEL not in table.columns:
+            return {}
+        return {
+            without_suffix(line.cells["file_name"]): (line.cells[LABEL].strip(),)
+            for line in lines
+            if not line.reason and line.cells[LABEL].strip()
+        }
 
 
 def read_folder(root: str | Path, split: str, num_splits: int = 1) -> CorpusTable:
@@ -44,15 +58,22 @@ def read_folder(root: str | Path, split: str, num_splits: int = 1) -> CorpusTabl
         CorpusError: if the CSV file or the audio folder is missing, or the CSV cannot be read, lacks columns or has no
             row of the split.
     """
+    table, lines, audio = _captions_of(root, split, num_splits)
+    captions = table.clip_captions()
+    rows = (Row.from_line(table, line, captions, **ids_of(line.cells)) for line in lines)
+    return split_usable(rows, AudioFolder(audio), may_be_fewer=True)
+
+
+def _captions_of(root: str | Path, split: str, num_splits: int) -> tuple[CsvTable, list[Line], Path]:
+    """Return the CSV file of a split, those of its lines that are of it, and the folder of the audio."""
     folder = Path(root).absolute()
     own, common = folder / f"{split}.csv", folder / "captions.csv"
     published = folder / f"clotho_captions_{split}.csv"
     file = next((file for file in (own, published, common) if file.exists()), own)
     table = read_csv(file, f"{split}.csv, or captions.csv for all splits, in this folder")
-    captions = table.clip_captions()
-    lines = _of_split(table, split, num_splits) if file == common else table.lines
-    rows = (Row.from_line(table, line, captions, **ids_of(line.cells)) for line in lines)
-    return split_usable(rows, AudioFolder(folder if file == common else folder / split), may_be_fewer=True)
+    if file == common:
+        return table, _of_split(table, split, num_splits), folder
+    return table, table.lines, folder / split
 
 
 def _of_split(table: CsvTable, split: str, num_splits: int) -> list[Line]:

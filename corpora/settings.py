@@ -60,6 +60,14 @@ class CorpusSettings(BaseModel, ABC):
             CorpusError: if a file or folder that the split needs is missing or malformed.
         """
 
+    def labels(self, split: str) -> dict[str, tuple[str, ...]]:
+        """Return the sound events or classes of the clips of a split, by clip_id; none where the corpus knows none.
+
+        Raises:
+            CorpusError: if a file that has them is missing or malformed.
+        """
+        return {}
+
     def exclusion_lists(self) -> list[Path]:
         """Return the files next to the corpus that name clips which no corpus may train on (`corpora.exclusions`)."""
         return []

@@ -6,8 +6,7 @@ import sys
 import time
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 from rich.text import Text
 from tqdm import tqdm
 
@@ -23,8 +22,8 @@ UNITS = {"d": 86400, "h": 3600, "min": 60}
 _start = time.monotonic()
 
 
-def show(table: Table) -> None:
-    """Print a table to standard output: within the width of a terminal, and whole where it is piped."""
+def show(table: RenderableType) -> None:
+    """Print a table or a line to standard output: within the width of a terminal, and whole where it is piped."""
     (console if console.is_terminal else Console(**AS_IT_IS, width=PIPE_WIDTH)).print(table)
 
 

@@ -39,16 +39,21 @@ from models.commands.options import (
 )
 from ray_jobs.options import (
     AnyBundle,
+    AsJson,
     CodecFile,
     CodecOverrides,
     CollectionOutput,
+    CsvFile,
     ExperimentFile,
     Overrides,
+    PlotFile,
     RunOrFile,
+    Runs,
     Sources,
     WorkerCount,
     WorkerCpus,
     WorkerGpus,
+    split_names,
 )
 
 if TYPE_CHECKING:
@@ -228,17 +233,64 @@ def leaderboard(
     extra_metrics: Annotated[
         str, typer.Option(help="Further metrics, comma-separated: spider,fense,r@1", show_default=False)
     ] = "",
-    csv: Annotated[
-        Path | None,
-        typer.Option(dir_okay=False, allow_dash=True, help="Write all columns as CSV; - is standard output"),
-    ] = None,
+    csv: CsvFile = None,
 ) -> None:
     """Rank every system of a run, single or combined, by value, interval and cost, from files alone.
 
     Example: [bold]enclap leaderboard runs/demo --extra-metrics rouge_l,r@1 --csv systems.csv[/bold]
     """
-    wanted = [name.strip() for name in extra_metrics.split(",") if name.strip()]
-    _job("leaderboard").run(run, overrides or [], wanted, csv)
+    _job("leaderboard").run(run, overrides or [], split_names(extra_metrics), csv)
+
+
+@app.command()
+def compare(
+    runs: Runs,
+    metric: Annotated[
+        str, typer.Option(help="Metrics, comma-separated: fense,r@1. Those of `combine` when left out")
+    ] = "",
+    system: Annotated[str, typer.Option(help="The system of each run, such as captioner-wide/beam")] = "ensemble",
+    csv: CsvFile = None,
+    plot: PlotFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare runs on the test clips that they share: paired bootstrap, Holm's correction, forest plot.
+
+    Runs of other test clips or other settings of metrics are refused (exit code 2). Only files are read.
+
+    Example: [bold]enclap compare runs/a runs/b runs/c --metric fense,map@10 --plot compared.svg[/bold]
+    """
+    _job("compare").run(runs, split_names(metric), system, csv, plot, as_json)
+
+
+@app.command()
+def codes(
+    runs: Runs,
+    corpus: Annotated[str | None, typer.Option(help="A corpus of the run; the target corpus when left out")] = None,
+    split: Annotated[str, typer.Option(help="Splits, comma-separated; all when left out")] = "",
+    csv: CsvFile = None,
+    plot: PlotFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say how prepared codes use their codec's codebooks: entries, entropy, shared information; several side by side.
+
+    Example: [bold]enclap codes runs/demo runs/other-codec --split train --plot codes.svg[/bold]
+    """
+    _job("codes").run(runs, corpus, split_names(split), csv, plot, as_json)
+
+
+@app.command()
+def similarity(
+    run: RunOrFile,
+    overrides: Overrides = None,
+    csv: CsvFile = None,
+    plot: PlotFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare matched with mismatched pairs of text and audio by each retriever on the test split: AUC, hubs.
+
+    Example: [bold]enclap similarity runs/demo --plot similarity.svg[/bold]
+    """
+    _job("similarity").run(run, overrides or [], csv, plot, as_json)
 
 
 @app.command()

@@ -36,6 +36,7 @@ from ray_jobs.experiment.config import Experiment
 from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling, ColumnCosts
 from ray_jobs.results.metrics import (
     CAPTION_VALUES,
+    COMPARED,
     HELPED,
     RETRIEVAL_VALUES,
     CaptioningDetails,
@@ -58,7 +59,6 @@ from ray_jobs.tuning.trained_members import TrainedMembers
 SPLIT = "test"
 UNFILTERED = "ensemble, unfiltered"
 SCORED_AT_ONCE = 2  # METEOR takes up to 2 GB for each
-COMPARED = ("cider_d", "spider_fl", "fense")  # where they were computed
 TRANSDUCTIVE = "transductive: ranked by the transport plan of all queries and clips, not query by query"
 
 

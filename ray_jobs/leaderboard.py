@@ -5,7 +5,6 @@ Example: enclap leaderboard runs/demo
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection
 from pathlib import Path
 
@@ -13,8 +12,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
 
+from models.commands.output import STDOUT, write_csv
 from models.console import PIPE_WIDTH, console, messages, show, spell_duration
-from models.files import write_text
 from ray_jobs.reporting.charts import label
 from ray_jobs.reporting.leaderboard import Entry, Leaderboard, read_leaderboard
 from ray_jobs.results.time_limit import without_left_out
@@ -22,7 +21,6 @@ from ray_jobs.run.directory import RunDirectory
 from ray_jobs.run.entry import run_command
 from ray_jobs.run.recorded import open_run
 
-STDOUT = Path("-")
 NONE = "-"
 NEEDS = "needs"
 NAME_WIDTH = 16  # characters to which names are folded at most
@@ -53,16 +51,7 @@ def run(source: str, overrides: list[str], extra_metrics: list[str], csv: Path |
     if found.note:
         messages.print(found.note, style="yellow")
     if csv:
-        _write_csv(found, csv)
-
-
-def _write_csv(found: Leaderboard, csv: Path) -> None:
-    text = found.to_frame().to_csv(index=False, lineterminator="\n")
-    if csv == STDOUT:
-        sys.stdout.buffer.write(text.encode())
-        sys.stdout.buffer.flush()
-    else:
-        write_text(csv, text)
+        write_csv(found.to_frame(), csv)
 
 
 def _table(task: str, entries: list[Entry], found: Leaderboard, left_out: Collection[str] = ()) -> Table:

@@ -25,12 +25,25 @@ RunOrFile = Annotated[
         show_default=False,
     ),
 ]
+Runs = Annotated[
+    list[str],
+    typer.Argument(metavar="RUN|FILE...", help="Run directories, their URIs, or experiment files", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
 CodecFile = Annotated[
     Path,
     typer.Argument(metavar="FILE", help="The codec's training, such as experiments/codec.yaml", show_default=False),
 ]
 CodecOverrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Replace fields of the file: epochs=16 seed=1")
+]
+CsvFile = Annotated[
+    Path | None,
+    typer.Option(dir_okay=False, allow_dash=True, help="Write all columns as CSV; - is standard output"),
+]
+PlotFile = Annotated[
+    Path | None,
+    typer.Option(dir_okay=False, help="Draw a chart into this file: .svg, .png or .pdf", show_default=False),
 ]
 
 AnyBundle = Annotated[
@@ -50,3 +63,8 @@ WorkerGpus = Annotated[
     float | None,
     typer.Option("--gpus", min=0, max=1, help="Share of a GPU of an actor; 0.25 where there are GPUs when left out"),
 ]
+
+
+def split_names(text: str) -> list[str]:
+    """Return the names of an option that takes several, separated by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]

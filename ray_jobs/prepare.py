@@ -27,8 +27,15 @@ from models.files import atomic_write, write_json
 from models.fingerprint import fingerprint
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.member_config import RetrieverMember
-from ray_jobs.features.dataset import DATA, RECORD, find_shards, recorded_shards
-from ray_jobs.features.files import EARLIER_SHARDS, clips_digest, inputs_of_whole, read_table, shard_metadata
+from ray_jobs.features.dataset import DATA, RECORD, recorded_shards
+from ray_jobs.features.files import (
+    EARLIER_SHARDS,
+    clips_digest,
+    find_shards,
+    inputs_of_whole,
+    read_table,
+    shard_metadata,
+)
 from ray_jobs.features.shards import STAT_THREADS, Shard, plan_shards, write_shards
 from ray_jobs.features.waveforms import write_waveforms
 from ray_jobs.run import storage

@@ -26,3 +26,10 @@ class SoundscapesCorpus(CorpusSettings):
     def read(self, split: str) -> CorpusTable:
         """Read one split by `corpora.folder.read_folder`, after it has been rendered."""
         return read_folder(self.root, split)
+
+    def labels(self, split: str) -> dict[str, tuple[str, ...]]:
+        """Return the kinds of the events of each scene, which are drawn again."""
+        from corpora.soundscapes.sampling import sample_scenes
+
+        scenes = sample_scenes({str(name): size for name, size in self.splits.items()}, self.seed)[split]
+        return {scene.clip_id: tuple(dict.fromkeys(event.kind for event in scene.events)) for scene in scenes}

@@ -7,11 +7,17 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from ..errors import InputError
-from ..files import atomic_write, is_device
+from ..files import atomic_write, is_device, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STDOUT = Path("-")
 
 
 def print_data(line: str) -> None:
@@ -24,6 +30,26 @@ def write_data(path: Path, lines: Iterable[str]) -> None:
     """Write lines to a file, atomically, as `print_data` prints them."""
     with atomic_write(path) as partial, partial.open("wb") as file:
         file.writelines(os.fsencode(line) + b"\n" for line in lines)
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV to a file, atomically, or to standard output where the path is `-`."""
+    text = frame.to_csv(index=False, lineterminator="\n")
+    if path == STDOUT:
+        sys.stdout.buffer.write(text.encode())
+        sys.stdout.buffer.flush()
+    else:
+        write_text(path, text)
+
+
+def check_outputs(csv: Path | None, as_json: bool) -> None:
+    """Check that not two outputs of a command are standard output.
+
+    Raises:
+        InputError: if both are.
+    """
+    if as_json and csv == STDOUT:
+        raise InputError("--json and --csv -: both print to standard output; give --csv a file")
 
 
 @contextmanager

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from ray_jobs.features.files import (
-    EARLIER_SHARDS,
-    SHARDS,
     FeaturesError,
     MappedShard,
     ShardTable,
     file_size,
+    find_shards,
     read_table,
 )
 from ray_jobs.features.shard_cache import ShardCache
@@ -182,21 +181,6 @@ def read_features(directories: list[Path], cache_bytes: int | None = None, shard
         shards=of_clip.tolist(),
         codec=codec,
     )
-
-
-def find_shards(directory: Path) -> list[Path]:
-    """Return the shards of a split in their order, here or in the store.
-
-    Raises:
-        FeaturesError: if there are only those of an earlier version.
-    """
-    shards = storage.listing(directory, SHARDS)
-    if not shards and storage.listing(directory, EARLIER_SHARDS):
-        raise FeaturesError(
-            f"{storage.uri(directory)}: found features in the form of an earlier version, {EARLIER_SHARDS}, expected "
-            f"{SHARDS}; run `enclap prepare`, which makes them again"
-        )
-    return shards
 
 
 def recorded_shards(split: Path) -> dict[str, str] | None:

@@ -24,8 +24,8 @@ import pyarrow as pa
 from models.files import atomic_write, sha256_of
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import AnyMember
-from ray_jobs.features.dataset import THREADS, Features, find_shards, read_features, recorded_shards
-from ray_jobs.features.files import METADATA, FeaturesError, metadata_of, opened, source_of
+from ray_jobs.features.dataset import THREADS, Features, read_features, recorded_shards
+from ray_jobs.features.files import METADATA, FeaturesError, find_shards, metadata_of, opened, source_of
 from ray_jobs.results.member import MemberMetrics
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory

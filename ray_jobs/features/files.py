@@ -60,6 +60,21 @@ def write_shard(path: Path, clips: list[dict[str, Any]], metadata: dict[str, Any
         file.write_batch(pa.record_batch(arrays, schema=schema))
 
 
+def find_shards(directory: Path) -> list[Path]:
+    """Return the shards of a split in their order, here or in the store.
+
+    Raises:
+        FeaturesError: if there are only those of an earlier version.
+    """
+    shards = storage.listing(directory, SHARDS)
+    if not shards and storage.listing(directory, EARLIER_SHARDS):
+        raise FeaturesError(
+            f"{storage.uri(directory)}: found features in the form of an earlier version, {EARLIER_SHARDS}, expected "
+            f"{SHARDS}; run `enclap prepare`, which makes them again"
+        )
+    return shards
+
+
 def file_size(path: Path) -> int:
     """Return the size of a file in bytes, here or in the store.
 
@@ -144,6 +159,33 @@ def clips_digest(shards: Iterable[Path]) -> str | None:
             digest.update(json.dumps(clip).encode())
             any_clips = True
     return digest.hexdigest() if any_clips else None
+
+
+@dataclass(frozen=True)
+class ShardCodes:
+    """The codes of a shard's clips, which are mapped where the file is on this node."""
+
+    clip_ids: list[str]
+    codes: np.ndarray  # [frames of all clips, Q] int16
+    lengths: np.ndarray  # frames of each clip
+    codec: dict[str, Any]  # provenance of the codes
+
+
+def read_codes(path: Path) -> ShardCodes:
+    """Read the codes of a shard, and no other part of the file.
+
+    Raises:
+        FeaturesError: if the file is damaged.
+    """
+    with source_of(path) as source:
+        with opened(path, source) as file:
+            numbers = [file.schema.names.index(column) for column in ("clip_id", "codes")]
+        with opened(path, source, pa.ipc.IpcReadOptions(included_fields=numbers)) as file:
+            batch = file.get_batch(0)
+            codes = _Matrices.of(batch["codes"])
+            return ShardCodes(
+                batch["clip_id"].to_pylist(), codes.values, np.diff(codes.offsets), metadata_of(file)["codec"]
+            )
 
 
 class MappedShard:

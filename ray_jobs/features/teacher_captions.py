@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 
 from models.files import atomic_write
 from models.generation.agreed_captions import AgreedCaption
-from ray_jobs.features.dataset import Features, find_shards, recorded_shards
-from ray_jobs.features.files import METADATA, FeaturesError
+from ray_jobs.features.dataset import Features, recorded_shards
+from ray_jobs.features.files import METADATA, FeaturesError, find_shards
 from ray_jobs.run import storage
 
 FOLDER = "teacher_captions"  # in a split's directory

@@ -1,4 +1,4 @@
-"""Draw the report's charts as inline SVG in the page's own colours, and name metrics as papers do."""
+"""Draw charts, inline in the report's page in its own colours or as files, and name metrics as papers do."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import functools
 import hashlib
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from markupsafe import Markup
+
+from models.errors import InputError
+from models.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,6 +27,10 @@ LABELS = {
     "fluency_error": "fluency error", "caption_loss": "caption loss", "unique_captions": "different captions",
     "vocab.cands": "words used", "vocab.mrefs_full": "words in references",
 }  # fmt: skip
+FILES = (".png", ".svg", ".pdf")  # of charts
+DPI = 200  # of PNG files
+NO_DATE: dict[str, Any] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}  # the same chart is the same file
+COLOUR = re.compile(r"--(\w+): (#\w{6})")  # a variable of the page's style
 # Charts are drawn in these stand-ins; the page puts its theme's colours in their place, light or dark.
 THEME = {
     "page": "#111213", "ink": "#010203", "muted": "#040506", "grid": "#070809", "accent": "#0a0b0c",
@@ -62,9 +72,50 @@ def chart(draw: Callable[P, Figure]) -> Callable[P, Markup]:
     return drawn
 
 
-def figure(width: float, height: float, panels: int = 1) -> tuple[Figure, Any]:
+def check_chart_file(option: str, path: Path | None) -> None:
+    """Check, before any work, that a chart can be written to a file of this name.
+
+    Raises:
+        InputError: naming the option, if the suffix is none of `FILES`.
+    """
+    if path is not None and path.suffix.lower() not in FILES:
+        raise InputError(f"{option} {path}: found {path.suffix or 'no suffix'!r}, expected {', '.join(FILES)}")
+
+
+def write_chart(path: Path, drawn: Callable[P, Markup], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Write a chart as a file, in the colours of the page in daylight, and in the form that the file's suffix names.
+
+    Args:
+        drawn: what `chart` made of a function; it is called with `args` and `kwargs`.
+    """
+    import matplotlib
+
+    draw: Callable[P, Figure] = drawn.__wrapped__  # type: ignore[attr-defined]
+    with _in_daylight() as style, matplotlib.rc_context(style | {"svg.hashsalt": draw.__name__}):
+        found = draw(*args, **kwargs)
+        with atomic_write(path) as partial:
+            suffix = path.suffix.lower()
+            found.savefig(partial, format=suffix[1:], dpi=DPI, metadata=NO_DATE.get(suffix))
+
+
+@contextmanager
+def _in_daylight() -> Iterator[dict[Any, Any]]:
+    """Replace the stand-ins of `THEME` by the page's light colours for a while, and yield `STYLE` in them."""
+    css = files("ray_jobs.reporting").joinpath("templates/report.css").read_text(encoding="utf-8")
+    colours = {name: colour for name, colour in COLOUR.findall(css.partition("}")[0]) if name in THEME}
+    by_stand_in = {THEME[name]: colour for name, colour in colours.items()}
+    style = {key: by_stand_in.get(value, value) for key, value in STYLE.items()}
+    stand_ins = dict(THEME)
+    THEME.update(colours)
+    try:
+        yield style | {"figure.facecolor": colours["page"], "axes.facecolor": colours["page"]}
+    finally:
+        THEME.update(stand_ins)
+
+
+def figure(width: float, height: float, panels: int = 1, sharex: bool = True) -> tuple[Figure, Any]:
     """Return a figure of some inches and its axes, panels one below the other."""
     from matplotlib.figure import Figure
 
     drawn = Figure(figsize=(width, height))
-    return drawn, drawn.subplots(panels, sharex=True)
+    return drawn, drawn.subplots(panels, sharex=sharex)

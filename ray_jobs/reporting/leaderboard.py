@@ -14,11 +14,17 @@ from models.metrics.bootstrap import paired_bootstrap
 from ray_jobs.experiment.config import FULL, Experiment
 from ray_jobs.reporting.costs import MemberCosts
 from ray_jobs.reporting.systems import LOWER_IS_BETTER
-from ray_jobs.reporting.task_results import TaskResults, captioning_results, retrieval_results, values_per_item
+from ray_jobs.reporting.task_results import (
+    TaskResults,
+    captioning_results,
+    combined,
+    outdated,
+    retrieval_results,
+    values_per_item,
+)
 from ray_jobs.results.metrics import CAPTION_VALUES, RETRIEVAL_VALUES, EnsembleMetrics, Task, Values
 from ray_jobs.results.some_members import SomeMembersMetrics
-from ray_jobs.run import storage
-from ray_jobs.run.directory import NotReadyError, RunDirectory, marker
+from ray_jobs.run.directory import RunDirectory
 from ray_jobs.training.refit import Refit, finished_refit
 
 PER_ITEM: dict[Task, str] = {"captioning": CAPTION_VALUES, "retrieval": RETRIEVAL_VALUES}
@@ -73,11 +79,7 @@ def read_leaderboard(experiment: Experiment, directory: RunDirectory, extra_metr
         InputError: if no system has a value by one of `extra_metrics`.
         RecordError: if a file is damaged, or of another version.
     """
-    target = directory.ensemble
-    if not storage.exists(target / EnsembleMetrics.FILE):
-        where = storage.uri(target / EnsembleMetrics.FILE)
-        raise NotReadyError(f"{where}: no such file; run `enclap combine` on the file of {experiment.name} first")
-    metrics = EnsembleMetrics.read(target)
+    metrics = combined(directory)
     _check_metrics(metrics, extra_metrics)
     costs, refit = MemberCosts(experiment, directory), finished_refit(experiment)
     entries = []
@@ -88,21 +90,7 @@ def read_leaderboard(experiment: Experiment, directory: RunDirectory, extra_metr
             entries.append(entry)
             if refit and entry.kind != SOME and refit.names.keys() & set(entry.members):
                 entries.append(_refitted(entry, refit))
-    return Leaderboard(entries, list(extra_metrics), _note(directory))
-
-
-def _note(directory: RunDirectory) -> str:
-    """Say so where test values are of other settings than the experiment's, or of an earlier search."""
-    combined, searched = (marker(path).get("inputs") for path in (directory.ensemble, directory.search("reranking")))
-    if combined is None:
-        return ""
-    if searched is not None and combined != searched:
-        return "test values are of an earlier search than validation values; `enclap combine` renews them"
-    return (
-        ""
-        if combined == directory.results_inputs()
-        else "these values are of other settings than the experiment has now"
-    )
+    return Leaderboard(entries, list(extra_metrics), outdated(directory))
 
 
 def _check_metrics(metrics: EnsembleMetrics, wanted: Iterable[str]) -> None:

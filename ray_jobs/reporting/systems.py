@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from ray_jobs.reporting.charts import THEME, chart, figure, label
+from ray_jobs.reporting.charts import chart, figure, label
+from ray_jobs.reporting.forest import Difference, draw_forest
 from ray_jobs.results.metrics import EnsembleMetrics, SystemComparison, Systems, Task
 
 if TYPE_CHECKING:
@@ -116,16 +117,6 @@ def excludes_zero(comparison: SystemComparison) -> bool:
 @chart
 def _forest(metric: str, rows: list[SystemComparison]) -> Figure:
     fig, axes = figure(4.6, 0.7 + 0.42 * len(rows))
-    for y, row in enumerate(reversed(rows)):
-        colour = THEME["accent"] if excludes_zero(row) else THEME["muted"]
-        axes.plot(row.ci95, [y, y], color=colour, linewidth=2, solid_capstyle="round")
-        axes.plot(row.delta, y, "o", color=colour, markersize=6)
-        backing = {"facecolor": THEME["page"], "edgecolor": "none", "pad": 1}
-        axes.annotate(row.b, (row.delta, y), (0, 7), textcoords="offset points", ha="center", bbox=backing)
-    axes.axvline(0, color=THEME["ink"], linewidth=1)
-    ends = [0.0, *(end for row in rows for end in row.ci95)]
-    margin = 0.25 * (max(ends) - min(ends)) or 1.0
-    axes.set(ylim=(-0.5, len(rows) - 0.2), xlim=(min(ends) - margin, max(ends) + margin), yticks=[])
-    axes.set_xlabel(f"{label(metric)} of the ensemble minus that of the other")
-    axes.spines["left"].set_visible(False)
+    differences = [Difference(row.b, row.delta, row.ci95, excludes_zero(row)) for row in rows]
+    draw_forest(axes, differences, f"{label(metric)} of the ensemble minus that of the other")
     return fig

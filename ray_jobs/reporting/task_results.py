@@ -21,7 +21,7 @@ from ray_jobs.results.metrics import CAPTION_VALUES, HELPED, RETRIEVAL_VALUES, E
 from ray_jobs.results.seconds import SystemSeconds
 from ray_jobs.results.table import read_table
 from ray_jobs.run import storage
-from ray_jobs.run.directory import RunDirectory
+from ray_jobs.run.directory import NotReadyError, RunDirectory, marker
 
 ENSEMBLE = "ensemble"
 CAPTIONS = "/captions"  # ends the name of a column that compares a query with the captions of all captioners
@@ -46,6 +46,32 @@ class TaskResults:
     def of_items(self, system: str) -> pd.DataFrame | None:
         """Return the values of single items of a system."""
         return None if self.per_item is None else self.per_item[self.per_item["system"] == system]
+
+
+def combined(directory: RunDirectory) -> EnsembleMetrics:
+    """Return what `combine` wrote of the systems of a run.
+
+    Raises:
+        NotReadyError: if `combine` has not run.
+        RecordError: if the file is damaged, or of another version.
+    """
+    file = directory.ensemble / EnsembleMetrics.FILE
+    if not storage.exists(file):
+        name = directory.experiment.name
+        raise NotReadyError(f"{storage.uri(file)}: no such file; run `enclap combine` on the file of {name} first")
+    return EnsembleMetrics.read(directory.ensemble)
+
+
+def outdated(directory: RunDirectory) -> str:
+    """Say so where test values are of other settings than the experiment's, or of an earlier search; else nothing."""
+    made, searched = (marker(path).get("inputs") for path in (directory.ensemble, directory.search("reranking")))
+    if made is None:
+        return ""
+    if searched is not None and made != searched:
+        return "test values are of an earlier search than validation values; `enclap combine` renews them"
+    return (
+        "" if made == directory.results_inputs() else "these values are of other settings than the experiment has now"
+    )
 
 
 def captioning_results(experiment: Experiment, directory: RunDirectory, metrics: EnsembleMetrics) -> TaskResults:

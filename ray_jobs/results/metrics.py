@@ -15,6 +15,7 @@ Values: TypeAlias = dict[str, int | float]  # by metric, in the unit of its pape
 Systems: TypeAlias = dict[str, Values]
 Task = Literal["captioning", "retrieval"]
 HELPED = "ensemble+captioners"  # a system of retrieval: retrievers and captioners' columns
+COMPARED = ("cider_d", "spider_fl", "fense")  # the metrics of captions by which systems are compared, where computed
 # Beside metrics.json: the values of single clips, and those of single queries, by system.
 CAPTION_VALUES = "caption_values.parquet"
 RETRIEVAL_VALUES = "retrieval_values.parquet"

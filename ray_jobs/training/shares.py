@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 
 from ray_jobs.experiment.config import Experiment
-from ray_jobs.features.dataset import find_shards
+from ray_jobs.features.files import find_shards
 from ray_jobs.results.time_used import time_left
 from ray_jobs.run.directory import RunDirectory, recorded_cut
 from ray_jobs.training.deadline import Deadline

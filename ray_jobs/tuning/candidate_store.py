@@ -23,8 +23,7 @@ from models.metrics.captions import CaptionInputError, candidate_values
 from models.settings import SamplingConfig
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.search_config import SearchConfig
-from ray_jobs.features.dataset import find_shards
-from ray_jobs.features.files import read_table
+from ray_jobs.features.files import find_shards, read_table
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory
 from ray_jobs.run.session import gpu_share

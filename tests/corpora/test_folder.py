@@ -232,3 +232,22 @@ def test_the_real_captions_as_a_folder(tmp_path: Path, shared_data: Path) -> Non
     assert table.clips.empty
     assert len(table.quarantine) == 957
     assert table.quarantine["reason"].iloc[-1] == "test.csv line 958: audio file is missing"
+
+
+def test_labels_are_those_of_the_column(tmp_path: Path) -> None:
+    text = "file_name,caption_1,label\na.wav,one,rain\nb.c.wav,two, dog \nd.wav,three,\n"
+    _write(tmp_path, text, ("a.wav", "b.c.wav", "d.wav"))
+    corpus = _corpus(tmp_path, "test")
+    assert corpus.labels("test") == {"a": ("rain",), "b.c": ("dog",)}
+    assert corpus.read("test").clips["captions"].tolist() == [["one"], ["two"], ["three"]]
+    _write(tmp_path, "file_name,caption_1\na.wav,one\n")
+    assert corpus.labels("test") == {}
+    with pytest.raises(CorpusError, match=r"train\.csv"):
+        corpus.labels("train")
+
+
+def test_labels_of_the_built_in_corpus_are_its_events(tmp_path: Path) -> None:
+    settings = {"kind": "soundscapes", "root": str(tmp_path), "splits": {"train": 6, "test": 4}, "seed": 3}
+    scenes = sample_scenes({"train": 6, "test": 4}, 3)["test"]
+    found = SoundscapesCorpus.model_validate(settings).labels("test")
+    assert found == {scene.clip_id: tuple(event.kind for event in scene.events) for scene in scenes}

@@ -16,6 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ray_jobs import cli
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -104,6 +106,13 @@ def pipeline(storage: Path) -> list[str]:
     """The main job at debug size, with absolute paths as a job needs them."""
     overrides = [f"storage_path={storage}", f"corpora.soundscapes.root={storage}/audio"]
     return ["python", "-m", "ray_jobs.pipeline", "experiments/smoke.yaml", *overrides]
+
+
+def command(*arguments: str) -> int:
+    """Run `enclap` with some arguments in this process, and return its exit code."""
+    with pytest.raises(SystemExit) as done:
+        cli.main(list(arguments))
+    return int(done.value.code or 0)
 
 
 def free_port() -> int:

@@ -18,7 +18,6 @@ from models.ensemble.scores.registry import score_columns
 from models.errors import InputError
 from models.files import write_arrays
 from models.metrics.retrieval import retrieval_values
-from ray_jobs import cli
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.leaderboard import _fitting
 from ray_jobs.reporting.leaderboard import Entry, read_leaderboard
@@ -36,7 +35,7 @@ from ray_jobs.results.some_members import SomeCaptioning, SomeMembersMetrics
 from ray_jobs.run.directory import MARKER, NotReadyError, RunDirectory, mark_done, marker
 from ray_jobs.training.refit import Refit
 
-from .conftest import ROOT
+from .conftest import ROOT, command
 from .example_results import best_reranking, best_retrieval, ensemble_metrics
 
 SIZES = {
@@ -347,12 +346,6 @@ def test_what_an_earlier_run_lacks_is_left_open(run: RunDirectory, capsys: pytes
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     (shown,) = (line for line in lines if line[0] == "captioner-deep/beam")
     assert (shown[1], shown[-4:]) == ("0.400", ["-", "-", "retriever-bert", "captioner-deep"])
-
-
-def command(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as done:
-        cli.main(list(arguments))
-    return int(done.value.code or 0)
 
 
 def test_csv_on_standard_output_is_all_that_is_there(

@@ -1,9 +1,12 @@
-"""The paired bootstrap: its centre, its width, and what groups do to it."""
+"""The paired bootstrap: its centre, its width, its p-value, and what groups do to it; Holm's correction."""
+
+from itertools import combinations
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_rel
 
-from models.metrics.bootstrap import BootstrapInputError, paired_bootstrap
+from models.metrics.bootstrap import BootstrapInputError, holm, paired_bootstrap
 
 
 def test_width_is_that_of_the_normal_approximation() -> None:
@@ -69,3 +72,30 @@ def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_refusals(a: list[float], b: list[float], groups: list[int] | None, message: str) -> None:
     with pytest.raises(BootstrapInputError, match=message):
         paired_bootstrap(np.array(a), np.array(b), groups=None if groups is None else np.array(groups))
+
+
+@pytest.mark.parametrize("shift", [0.02, 0.1, 0.15, -0.12])
+def test_p_value_is_that_of_the_t_test_where_differences_are_normal(shift: float) -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(shift, 1, 400), rng.normal(0, 1, 400)
+    found = paired_bootstrap(a, b)
+    assert found.p_value == pytest.approx(ttest_rel(a, b).pvalue, rel=0.25, abs=0.002)
+    assert (found.p_value < 0.05) == (found.ci95[0] > 0 or found.ci95[1] < 0)
+    assert paired_bootstrap(b, a).p_value == pytest.approx(found.p_value, rel=0.1)
+
+
+def test_p_value_is_never_zero_and_1_of_equal_values() -> None:
+    values = np.random.default_rng(0).random(30)
+    assert paired_bootstrap(values + 1, values, 999).p_value == 2 / 1000
+    assert paired_bootstrap(values, values, 999).p_value == 1
+
+
+def test_holm_is_the_closed_bonferroni_test() -> None:
+    """A hypothesis is rejected if Bonferroni rejects every set of hypotheses that it is in (Marcus et al. 1976)."""
+    rng = np.random.default_rng(3)
+    for size in (1, 2, 3, 6):
+        p = rng.random(size) ** 3
+        sets = [one for k in range(size) for one in combinations(range(size), k + 1)]
+        expected = [max(min(1.0, len(one) * min(p[[*one]])) for one in sets if i in one) for i in range(size)]
+        np.testing.assert_allclose(holm(p.tolist()), expected)
+    assert holm([0.01, 0.01, 0.04]).tolist() == [0.03, 0.03, 0.04]
