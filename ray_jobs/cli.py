@@ -37,23 +37,19 @@ from models.commands.options import (
     Window,
     WriteIndex,
 )
+from ray_jobs.cli_results import codes, compare, doctor, leaderboard, similarity, status
 from ray_jobs.options import (
     AnyBundle,
-    AsJson,
     CodecFile,
     CodecOverrides,
     CollectionOutput,
-    CsvFile,
     ExperimentFile,
     Overrides,
-    PlotFile,
     RunOrFile,
-    Runs,
     Sources,
     WorkerCount,
     WorkerCpus,
     WorkerGpus,
-    split_names,
 )
 
 if TYPE_CHECKING:
@@ -211,108 +207,6 @@ def sweep(
     _job("sweep").run(loaded, member)
 
 
-@app.command()
-def status(
-    run: RunOrFile,
-    overrides: Overrides = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
-) -> None:
-    """Show which parts of a run are prepared, trained, searched and combined, and which process works on it.
-
-    Exit codes: 0 done or under way; 1 a member failed, or work was stopped and waits to be resumed; 2 no such run.
-
-    Example: [bold]enclap status runs/demo[/bold]
-    """
-    _job("status").run(run, overrides or [], as_json)
-
-
-@app.command()
-def leaderboard(
-    run: RunOrFile,
-    overrides: Overrides = None,
-    extra_metrics: Annotated[
-        str, typer.Option(help="Further metrics, comma-separated: spider,fense,r@1", show_default=False)
-    ] = "",
-    csv: CsvFile = None,
-) -> None:
-    """Rank every system of a run, single or combined, by value, interval and cost, from files alone.
-
-    Example: [bold]enclap leaderboard runs/demo --extra-metrics rouge_l,r@1 --csv systems.csv[/bold]
-    """
-    _job("leaderboard").run(run, overrides or [], split_names(extra_metrics), csv)
-
-
-@app.command()
-def compare(
-    runs: Runs,
-    metric: Annotated[
-        str, typer.Option(help="Metrics, comma-separated: fense,r@1. Those of `combine` when left out")
-    ] = "",
-    system: Annotated[str, typer.Option(help="The system of each run, such as captioner-wide/beam")] = "ensemble",
-    csv: CsvFile = None,
-    plot: PlotFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Compare runs on the test clips that they share: paired bootstrap, Holm's correction, forest plot.
-
-    Runs of other test clips or other settings of metrics are refused (exit code 2). Only files are read.
-
-    Example: [bold]enclap compare runs/a runs/b runs/c --metric fense,map@10 --plot compared.svg[/bold]
-    """
-    _job("compare").run(runs, split_names(metric), system, csv, plot, as_json)
-
-
-@app.command()
-def codes(
-    runs: Runs,
-    corpus: Annotated[str | None, typer.Option(help="A corpus of the run; the target corpus when left out")] = None,
-    split: Annotated[str, typer.Option(help="Splits, comma-separated; all when left out")] = "",
-    csv: CsvFile = None,
-    plot: PlotFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Say how prepared codes use their codec's codebooks: entries, entropy, shared information; several side by side.
-
-    Example: [bold]enclap codes runs/demo runs/other-codec --split train --plot codes.svg[/bold]
-    """
-    _job("codes").run(runs, corpus, split_names(split), csv, plot, as_json)
-
-
-@app.command()
-def similarity(
-    run: RunOrFile,
-    overrides: Overrides = None,
-    csv: CsvFile = None,
-    plot: PlotFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Compare matched with mismatched pairs of text and audio by each retriever on the test split: AUC, hubs.
-
-    Example: [bold]enclap similarity runs/demo --plot similarity.svg[/bold]
-    """
-    _job("similarity").run(run, overrides or [], csv, plot, as_json)
-
-
-@app.command()
-def doctor(
-    experiment: Annotated[
-        Path | None,
-        typer.Argument(metavar="[FILE]", help="An experiment: say what it needs, too", show_default=False),
-    ] = None,
-    overrides: Overrides = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
-) -> None:
-    """List metrics and optional parts of this machine, what is missing, and the command that gets it.
-
-    Exit codes: 0 all is there that the experiment needs; 1 something of that is missing; 2 no such experiment.
-
-    Example: [bold]enclap doctor[/bold]
-
-    Example: [bold]enclap doctor experiments/demo.yaml[/bold]
-    """
-    _job("doctor").run(_load(experiment, overrides) if experiment else None, as_json)
-
-
 @app.command("train-codec")
 def train_codec(experiment: CodecFile, overrides: CodecOverrides = None) -> None:
     """Train the small DAC that comes with the project, on the built-in corpus.
@@ -331,6 +225,8 @@ def train_codec(experiment: CodecFile, overrides: CodecOverrides = None) -> None
 
 for of_bundle in (caption, retrieve, similar, index, embed, verify, serve_local):  # as of the inference library
     app.command()(of_bundle)
+for of_results in (status, leaderboard, compare, codes, similarity, doctor):
+    app.command()(of_results)
 
 
 @app.command("caption-collection")
