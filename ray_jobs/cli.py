@@ -5,7 +5,6 @@ Commands are imported by name when they run, so that `enclap --help` and `enclap
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -37,7 +36,7 @@ from models.commands.options import (
     Window,
     WriteIndex,
 )
-from ray_jobs.cli_results import codes, compare, doctor, leaderboard, similarity, status
+from ray_jobs.cli_results import codes, command_module, compare, doctor, leaderboard, similarity, status
 from ray_jobs.options import (
     AnyBundle,
     CodecFile,
@@ -123,7 +122,7 @@ def reproduce(
 
     Example: [bold]enclap reproduce runs/demo[/bold]
     """
-    job = _job("reproduce")
+    job = command_module("reproduce")
     if not _run_on_run(job.repetition(run), "reproduce", source=run):
         raise typer.Exit(1)
 
@@ -177,7 +176,7 @@ def report(run: RunOrFile, overrides: Overrides = None) -> None:
     from ray_jobs.run.lock import only_writer
     from ray_jobs.run.recorded import open_run
 
-    experiment, job = open_run(run, overrides or []), _job("report")
+    experiment, job = open_run(run, overrides or []), command_module("report")
     job.check(experiment)
     with only_writer(RunDirectory(experiment).root):
         job.run(experiment)
@@ -204,7 +203,7 @@ def sweep(
     """
     loaded = _load(experiment, overrides)
     _connect()
-    _job("sweep").run(loaded, member)
+    command_module("sweep").run(loaded, member)
 
 
 @app.command("train-codec")
@@ -220,7 +219,7 @@ def train_codec(experiment: CodecFile, overrides: CodecOverrides = None) -> None
     loaded = load_config(experiment, overrides or [], CodecExperiment)
     with only_writer(Path(loaded.storage_path).resolve() / loaded.name):
         _connect()
-        _job("train_codec").run(loaded)
+        command_module("train_codec").run(loaded)
 
 
 for of_bundle in (caption, retrieve, similar, index, embed, verify, serve_local):  # as of the inference library
@@ -305,7 +304,7 @@ def serve(
     from models.service.settings import read_settings
 
     settings = read_settings(host, token_file, limit or [], share_audio, write_index)
-    job = _job("serve")
+    job = command_module("serve")
     job.run(bundle, host, port, settings, job.Replicas(replicas, gpus, dtype, int8))
 
 
@@ -339,7 +338,7 @@ def evaluate(
 
     Example: [bold]enclap evaluate BUNDLE data/clotho evaluation --relevance metadata_eval.csv[/bold]
     """
-    job = _job("evaluate")
+    job = command_module("evaluate")
     job.run(bundle, root, split, output, job.Relevance(relevance, ap_over), captioners)
 
 
@@ -353,7 +352,7 @@ def fluency(
 
     Example: [bold]enclap fluency runs/demo/bundle clotho_captions_evaluation.csv[/bold]
     """
-    _job("fluency").run(bundle, captions, output)
+    command_module("fluency").run(bundle, captions, output)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -366,7 +365,7 @@ def _run(job: str, file: Path, overrides: list[str] | None, look_only: bool = Fa
     experiment = _load(file, overrides)
     if look_only:
         _connect()
-        _job(job).run(experiment, True)
+        command_module(job).run(experiment, True)
     else:
         _run_on_run(experiment, job, **options)
 
@@ -386,7 +385,7 @@ def _run_on_run(experiment: Experiment, job: str, **options: Any) -> Any:
     with only_writer(directory.root), counted(directory):
         directory.write_experiment()
         _connect()
-        found = _job(job).run(experiment, **options)
+        found = command_module(job).run(experiment, **options)
         say_cuts(experiment, job)
     return found
 
@@ -395,7 +394,7 @@ def _run_on(collection: Collection, job: str, **options: Any) -> None:
     """Run a job on a collection, once all is checked that can be before Ray starts."""
     collection.check()
     _connect()
-    _job(job).run(collection, **options)
+    command_module(job).run(collection, **options)
 
 
 def _load(file: Path, overrides: list[str] | None) -> Experiment:
@@ -408,10 +407,6 @@ def _connect() -> None:
     from ray_jobs.run.session import connect
 
     connect()
-
-
-def _job(name: str) -> Any:
-    return import_module(f"ray_jobs.{name}")
 
 
 if __name__ == "__main__":

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ray_jobs.options import AsJson, CsvFile, Overrides, PlotFile, RunOrFile, Runs, split_names
+
+
+def command_module(name: str) -> Any:
+    """Return the module of a command, which is imported when it runs."""
+    return import_module(f"ray_jobs.{name}")
 
 
 def status(
@@ -22,7 +27,7 @@ def status(
 
     Example: [bold]enclap status runs/demo[/bold]
     """
-    import_module("ray_jobs.status").run(run, overrides or [], as_json)
+    command_module("status").run(run, overrides or [], as_json)
 
 
 def leaderboard(
@@ -37,7 +42,7 @@ def leaderboard(
 
     Example: [bold]enclap leaderboard runs/demo --extra-metrics rouge_l,r@1 --csv systems.csv[/bold]
     """
-    import_module("ray_jobs.leaderboard").run(run, overrides or [], split_names(extra_metrics), csv)
+    command_module("leaderboard").run(run, overrides or [], split_names(extra_metrics), csv)
 
 
 def compare(
@@ -56,7 +61,7 @@ def compare(
 
     Example: [bold]enclap compare runs/a runs/b runs/c --metric fense,map@10 --plot compared.svg[/bold]
     """
-    import_module("ray_jobs.compare").run(runs, split_names(metric), system, csv, plot, as_json)
+    command_module("compare").run(runs, split_names(metric), system, csv, plot, as_json)
 
 
 def codes(
@@ -71,7 +76,7 @@ def codes(
 
     Example: [bold]enclap codes runs/demo runs/other-codec --split train --plot codes.svg[/bold]
     """
-    import_module("ray_jobs.codes").run(runs, corpus, split_names(split), csv, plot, as_json)
+    command_module("codes").run(runs, corpus, split_names(split), csv, plot, as_json)
 
 
 def similarity(
@@ -85,7 +90,7 @@ def similarity(
 
     Example: [bold]enclap similarity runs/demo --plot similarity.svg[/bold]
     """
-    import_module("ray_jobs.similarity").run(run, overrides or [], csv, plot, as_json)
+    command_module("similarity").run(run, overrides or [], csv, plot, as_json)
 
 
 def doctor(
@@ -106,4 +111,4 @@ def doctor(
     """
     from ray_jobs.experiment.loading import load_experiment
 
-    import_module("ray_jobs.doctor").run(load_experiment(experiment, overrides) if experiment else None, as_json)
+    command_module("doctor").run(load_experiment(experiment, overrides) if experiment else None, as_json)
