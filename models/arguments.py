@@ -72,3 +72,13 @@ def batched(items: Iterable[T], batch_size: int) -> Iterator[list[T]]:
     number, rest = min(whole_number("batch_size", batch_size, 1), sys.maxsize), iter(items)
     while batch := list(islice(rest, number)):
         yield batch
+
+
+def check_int8(dtype: str | None, int8: bool) -> None:
+    """Check that 8-bit integers are not asked for together with another number type.
+
+    Raises:
+        InputError: if they are.
+    """
+    if int8 and dtype not in (None, "fp32"):
+        raise InputError(f"int8: found together with dtype {dtype!r}, expected one of them")

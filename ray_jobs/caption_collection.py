@@ -15,7 +15,7 @@ from models.console import say
 from models.ensemble.bundle import Ensemble
 from models.ensemble.clip import Clip
 from ray_jobs.inference.batch import Job, compute
-from ray_jobs.inference.collection import Collection, find_files
+from ray_jobs.inference.collection import Collection
 from ray_jobs.run.entry import run_command
 
 
@@ -28,7 +28,7 @@ def run(collection: Collection, seed: int | None = None) -> None:
     Raises:
         AudioError, CheckpointError, InputError: see `find_files` and `compute`.
     """
-    output = compute(caption_job(seed), collection, find_files(collection.sources))
+    output = compute(caption_job(seed), collection, collection.files)
     say(f"caption-collection: {output.rows()} captions in {collection.output}/parts")
 
 

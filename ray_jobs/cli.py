@@ -301,9 +301,11 @@ def serve(
 
     Example: [bold]enclap serve runs/demo/bundle --replicas 2[/bold]
     """
+    from models.ensemble.manifest import read_manifest
     from models.service.settings import read_settings
 
     settings = read_settings(host, token_file, limit or [], share_audio, write_index)
+    read_manifest(bundle)  # before all is imported that serves it
     job = command_module("serve")
     job.run(bundle, host, port, settings, job.Replicas(replicas, gpus, dtype, int8))
 
@@ -392,9 +394,13 @@ def _run_on_run(experiment: Experiment, job: str, **options: Any) -> Any:
 
 def _run_on(collection: Collection, job: str, **options: Any) -> None:
     """Run a job on a collection, once all is checked that can be before Ray starts."""
-    collection.check()
-    _connect()
-    command_module(job).run(collection, **options)
+    from ray_jobs.run.signals import exit_on_signals
+
+    with exit_on_signals():
+        collection.check()
+        _connect()
+    with exit_on_signals():  # again, as Ray has set its own
+        command_module(job).run(collection, **options)
 
 
 def _load(file: Path, overrides: list[str] | None) -> Experiment:

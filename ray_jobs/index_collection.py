@@ -21,7 +21,7 @@ from models.ensemble.index import AudioIndex
 from models.ensemble.manifest import INDEX
 from models.errors import InputError
 from ray_jobs.inference.batch import Job, compute
-from ray_jobs.inference.collection import KEY, Collection, Output, find_files, read_part
+from ray_jobs.inference.collection import KEY, Collection, Output, read_part
 from ray_jobs.run import storage
 from ray_jobs.run.entry import run_command
 
@@ -33,7 +33,7 @@ def run(collection: Collection) -> None:
         AudioError, CheckpointError, InputError: see `find_files` and `compute`; the index keeps what captioners need,
             or another process changes it.
     """
-    files = find_files(collection.sources)
+    files = collection.files
     output = compute(Job("index-collection", _rows, captioning=False), collection, files)
     bundle = collection.local_bundle()
     with index_lock(bundle):

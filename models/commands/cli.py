@@ -45,6 +45,7 @@ def _unpacked(bundle: Path) -> Path:
     return unpacked(bundle)
 
 
+STOPPED = 130  # exit code of Typer after a KeyboardInterrupt
 BUNDLE = "The directory or archive that `enclap export` wrote"
 Bundle = Annotated[Path, typer.Argument(help=BUNDLE, show_default=False, callback=_unpacked)]
 AudioPaths = Annotated[list[Path], typer.Argument(help="Audio files, or directories of them", show_default=False)]
@@ -105,16 +106,20 @@ app = make_app("Caption, search and serve audio with an exported ensemble.")
 
 
 def run_app(command_line: typer.Typer, arguments: list[str] | None = None) -> None:
-    """Run a command. Exit codes: 0 done; 1 failed while running; 2 the input or config cannot be used."""
+    """Run a command.
+
+    Exit codes: 0 done; 1 failed while running; 2 the input or config cannot be used; 130 stopped by Ctrl-C.
+    """
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch|audiotools|ray")  # of others' code
     try:
         typer.main.get_command(command_line)(args=arguments, prog_name="enclap", standalone_mode=True)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; the same command resumes", file=sys.stderr)
-        sys.exit(1)
+    except SystemExit as error:
+        if error.code == STOPPED:
+            print("stopped; the same command resumes", file=sys.stderr)
+        raise
     except Exception as error:
         if os.environ.get("ENCLAP_TRACEBACK"):
             raise

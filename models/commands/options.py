@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ..arguments import check_int8
+
 if TYPE_CHECKING:
     from ..ensemble.filters import Where
 
@@ -76,6 +78,9 @@ class Loading:
     device: str | None = None
     dtype: str | None = None
     int8: bool = False
+
+    def __post_init__(self) -> None:
+        check_int8(self.dtype, self.int8)
 
 
 @dataclass(frozen=True)

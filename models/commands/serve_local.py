@@ -33,6 +33,7 @@ def run(bundle: Path, host: str, port: int, settings: ServiceSettings, loading: 
             clients may change here.
         CheckpointError: the bundle cannot be loaded.
     """
+    read_manifest(bundle)
     with extra_needed():
         from ..service.engine import load_members
         from ..service.server import bind, local_app, serve_app

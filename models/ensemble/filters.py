@@ -59,7 +59,8 @@ class Where:
         return math.inf if self.max_duration_s is None else self.max_duration_s
 
     def __str__(self) -> str:
-        conditions = {"name": self.name, "folder": self.folder}
+        folder = None if self.folder is None else os.path.abspath(self.folder)
+        conditions = {"name": self.name, "folder": folder}
         durations = {"duration >=": self.min_duration_s, "duration <=": self.max_duration_s}
         return ", ".join(
             [f"{what} {value}" for what, value in conditions.items() if value is not None]

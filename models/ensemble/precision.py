@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from ..arguments import check_int8
 from ..errors import InputError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -41,8 +42,7 @@ class Precision:
             raise InputError(f"dtype: found {dtype!r}, expected one of {', '.join(DTYPES)}")
         if int8 and device.type != "cpu":
             raise InputError(f"int8: computes on the CPU, found device {device}; give device='cpu', or leave int8 out")
-        if int8 and dtype not in (None, "fp32"):
-            raise InputError(f"int8: found together with dtype {dtype!r}, expected one of them")
+        check_int8(dtype, int8)
         return cls(DTYPES[dtype or "fp32"], bool(int8))
 
     def apply(self, member: M) -> M:

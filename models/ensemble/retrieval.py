@@ -227,7 +227,9 @@ class Retrieval(ABC):
             QueryError: if a text is blank, or nothing is indexed that meets the conditions.
             InputError: naming the argument that cannot be used.
         """
-        asked, top_k = [query] if exclude is None else [query, exclude], whole_number("top_k", top_k, 1)
+        asked, top_k = [query], whole_number("top_k", top_k, 1)
+        if exclude is not None:
+            asked += texts("exclude", [exclude])
         allowed, files = self._allowed(where), None if all_windows else self.audio_index.numbers
         if self.helped:
             fused = self.similarity(asked)

@@ -92,7 +92,7 @@ def run_self_test(bundle: Path) -> str:
     caption = _caption(ensemble)
     same = "the same caption" if caption == expected.caption else f"the caption {caption!r}, not {expected.caption!r}"
     said = f" and {same}" if expected.caption is not None else ""
-    return f"gives its own clip the scores that it had when it was exported (to {most:.1g}){said}"
+    return f"gives its own clip the scores that it had when it was exported (largest difference {most:.1g}){said}"
 
 
 def _differences(expected: Expected, found: dict[str, list[float]]) -> list[str]:

@@ -75,7 +75,8 @@ class Asker:
     def refuse_read_only(self) -> None:
         """Raise a problem where clients may not change the index."""
         if not self.settings.write_index:
-            raise Problem(403, "read_only", "the index cannot be changed here; start the service with --write-index")
+            remedy = "start the service with --write-index, and a single replica"
+            raise Problem(403, "read_only", f"the index cannot be changed here; {remedy}")
 
 
 Ask = Annotated[Asker, Depends()]

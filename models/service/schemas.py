@@ -25,7 +25,7 @@ class Filters(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     name: Text = Field(None, description="of a file, with * and ?", examples=["rain*"])
-    folder: Text = Field(None, description="that a file is in, at any depth")
+    folder: Text = Field(None, description="that a file is in, at any depth: a path on the machine of the service")
     min_duration_s: Seconds = None
     max_duration_s: Seconds = None
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,7 +22,7 @@ from pyarrow import fs
 from models.audio import AUDIO_SUFFIXES, AudioError
 from models.audio_sources import Recording
 from models.commands.audio_files import find_audio, is_audio
-from models.console import say
+from models.console import count, say
 from models.ensemble.archive import unpacked
 from models.ensemble.manifest import read_manifest
 from models.errors import InputError
@@ -52,11 +53,20 @@ class Collection:
         """Return how files are cut into windows, if they are; raise InputError if they cannot be cut so."""
         return Windowing.of(self.window_s, self.hop_s, read_manifest(self.local_bundle()).max_duration_s)
 
+    @cached_property
+    def files(self) -> pd.DataFrame:
+        """The files to compute, listed once by `find_files`."""
+        return find_files(self.sources)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the files, of which each worker is told its own."""
+        return {key: value for key, value in vars(self).items() if key != "files"}
+
     def check(self) -> None:
-        """Check what can be checked before anything is started.
+        """Check what can be checked before anything is started, and list the files.
 
         Raises:
-            AudioError: a source does not exist.
+            AudioError: a source does not exist, or there is no audio.
             CheckpointError: there is no bundle that this version reads.
             ConfigError: pyarrow knows no store for a URI.
             InputError: the files cannot be cut into such windows.
@@ -65,6 +75,7 @@ class Collection:
         for source in self.sources:
             if not (storage.open_uri(source) if "://" in source else Path(source).exists()):
                 raise AudioError(f"{source}: no such file or directory")
+        say(f"{count(len(self.files), 'file')} in {', '.join(self.sources)}")
 
     def local_bundle(self) -> Path:
         """Return the bundle on this node; raise CheckpointError if there is none."""

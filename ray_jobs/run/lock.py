@@ -14,7 +14,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -28,6 +27,7 @@ from models.console import say, spell_duration
 from models.errors import InputError
 from models.files import write_json
 from ray_jobs.run import storage, store_lease
+from ray_jobs.run.signals import exit_on_signals
 
 LOCK, OWNER = ".lock", ".owner.json"
 LEASE_S = 120.0  # seconds without a heartbeat after which another process may take the directory over
@@ -67,7 +67,7 @@ def only_writer(root: Path, lease_s: float = LEASE_S) -> Iterator[None]:
     _acquire(lease, root, lease_s)
     try:
         write_json(root / OWNER, asdict(_this_process()))
-        with _held_in_store(root, lease_s), _exit_on_signals():
+        with _held_in_store(root, lease_s), exit_on_signals():
             if before:
                 say(f"the run's lock is taken over from {before}, which ended without releasing it", style="yellow")
             yield
@@ -157,26 +157,6 @@ def _stop_for(lost: str) -> None:
     """End this process, from the heartbeat's thread: the lock's new owner must be the only writer."""
     print(f"error: lost {lost}; stopping, the same command resumes", file=sys.stderr)
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-@contextmanager
-def _exit_on_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the stack; by default they end a process immediately. (ray.init() sets its own.)"""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    caught = (signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, _exit) for number in caught}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _exit(number: int, frame: Any) -> None:
-    print(f"stopped by {signal.Signals(number).name}; the same command resumes", file=sys.stderr)
-    sys.exit(1)
 
 
 def _ago(seconds: float) -> str:

@@ -40,7 +40,7 @@ def best_reranking(experiment: Experiment, **changes: Any) -> BestReranking:
         "weights": dict.fromkeys(names, 1 / len(names)), "normalisation": "z", "fluency_threshold": 0.9,
         "captioners": None, "encoder_score": "cosine", "fallback": "best", "objective": "cider_d", "value": 0.41,
         "filtered": means, "unfiltered": means,
-        "absent": {"fense": "needs its detector"},
+        "absent": {"fense": f"no /{'cache/' * 12}echecker_clotho_audiocaps_base.ckpt"},
     }  # fmt: skip
     return BestReranking(**(WORTH | WITHIN | found | changes))
 

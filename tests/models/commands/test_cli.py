@@ -75,6 +75,8 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("caption BUNDLE SOUND --format srt", "--format srt: found no --window"),
         ("caption BUNDLE SOUND --seed -1", "equal to 0"),
         ("caption BUNDLE SOUND --dtype int4", "int4"),
+        ("caption BUNDLE SOUND --dtype bf16 --int8", "int8: found together with dtype 'bf16'"),
+        ("serve-local NOWHERE", "bundle.json: no such file"),
         ("embed BUNDLE gone.wav --output a.parquet", "gone.wav: no such file or directory"),
         ("embed BUNDLE SOUND", "--output"),
         ("index BUNDLE gone.wav", "gone.wav: no such file or directory"),

@@ -46,6 +46,17 @@ def enclap(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int,
     return code, *capsys.readouterr()
 
 
+def test_a_command_that_is_stopped_says_that_it_resumes(
+    indexed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("models.commands.retrieve.run", stop)
+    code, _, said = enclap(capsys, "retrieve", indexed, "a dog barks")
+    assert (code, said) == (130, "stopped; the same command resumes\n")
+
+
 def test_filters_leave_similarities_as_they_are(indexed: Path, sounds: list[Path]) -> None:
     ensemble = Ensemble.load(indexed, device="cpu")
     whole = {match.path: match.similarity for match in ensemble.retrieve("a dog barks")}

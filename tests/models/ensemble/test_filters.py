@@ -58,6 +58,7 @@ def test_relative_folders_are_those_of_the_working_directory(tmp_path: Path, mon
     for folder in ("real", "./real/", "link"):
         assert Where(folder=folder).fits(table)[0]
     assert Where(folder="real").fits(table).all()
+    assert str(Where(folder="real")) == f"folder {tmp_path / 'real'}", "what was looked for"
 
 
 @pytest.mark.parametrize(

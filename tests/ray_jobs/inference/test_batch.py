@@ -1,8 +1,10 @@
 """Large collections on a cluster: folders and buckets in, Parquet parts out, nothing done twice."""
 
 import os
+import pickle
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +145,7 @@ def test_an_index_is_that_of_one_process_and_follows_the_files(
     sounds[1].write_bytes(sounds[2].read_bytes())
     shutil.copy(sounds[3], folder / "new.wav")
     capsys.readouterr()
-    index_collection.run(collection)
+    index_collection.run(replace(collection))
     said = capsys.readouterr().err
     assert "2 files to do, 4 done already" in said
     assert "removed, as they are gone: 1 files" in said
@@ -192,9 +194,20 @@ def test_nothing_to_read_is_said(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(AudioError, match="no audio files found"):
         find_files([str(tmp_path / "empty")])
+    with pytest.raises(AudioError, match="no audio files found"):
+        Collection(str(bundle), [str(tmp_path / "empty")], str(tmp_path / "captions")).check()
     (tmp_path / "empty" / "x.wav").write_bytes(b"no sound")
     with pytest.raises(AudioError, match=r"none of 1 files could be read; .*quarantine.csv says why"):
         caption_collection.run(Collection(str(bundle), [str(tmp_path / "empty")], str(tmp_path / "captions")))
+
+
+def test_workers_are_not_sent_all_files(bundle: Path, sounds: list[Path], tmp_path: Path) -> None:
+    collection = Collection(str(bundle), [str(sounds[0].parent)], str(tmp_path / "captions"))
+    collection.check()
+    assert len(collection.files) == len(sounds) + 1
+    sent = pickle.loads(pickle.dumps(collection))
+    assert sent == collection
+    assert "files" not in vars(sent)
 
 
 def test_what_no_node_has_is_refused(bundle: Path, sounds: list[Path], tmp_path: Path) -> None:
