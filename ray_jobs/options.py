@@ -25,6 +25,10 @@ RunOrFile = Annotated[
         show_default=False,
     ),
 ]
+AblationFile = Annotated[
+    Path,
+    typer.Argument(metavar="FILE", help="The ablation, such as experiments/ablations/codec.yaml", show_default=False),
+]
 CodecFile = Annotated[
     Path,
     typer.Argument(metavar="FILE", help="The codec's training, such as experiments/codec.yaml", show_default=False),

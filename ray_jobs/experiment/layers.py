@@ -6,7 +6,7 @@ What a file says wins over what it extends, and both win over the preset: a pres
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,10 +28,17 @@ class Layers:
 
     content: dict[str, Any]
     files: list[Path]
+    own: dict[str, Any] = field(default_factory=dict)  # what the first file says
+    part: str = ""  # of the first file that is meant, for messages
 
     def __str__(self) -> str:
         first, *below = map(str, self.files)
-        return f"{first} (extends {', '.join(below)})" if below else first
+        named = f"{first} (extends {', '.join(below)})" if below else first
+        return f"{named}: {self.part}" if self.part else named
+
+    def with_delta(self, delta: dict[str, Any], part: str) -> Layers:
+        """Return these layers below what a part of the first file says."""
+        return replace(self, content=merged(unshared(self.content), unshared(delta)), part=part)
 
 
 def read_layers(path: Path, extended_by: Sequence[Path] = ()) -> Layers:
@@ -54,11 +61,11 @@ def read_layers(path: Path, extended_by: Sequence[Path] = ()) -> Layers:
     raw = unshared(_read_mapping(path, chain))
     below = raw.pop(EXTENDS, None)
     if below is None:
-        return Layers(raw, [path])
+        return Layers(raw, [path], raw)
     if not isinstance(below, str) or not below:
         raise ConfigError(f"{chain}{path}: extends: found {below!r}, expected the path of one file, relative to this")
     under = read_layers(path.parent / below, [*extended_by, path])
-    return Layers(_merged(under.content, raw), [path, *under.files])
+    return Layers(merged(under.content, raw), [path, *under.files], raw)
 
 
 def _read_mapping(path: Path, chain: str) -> dict[str, Any]:
@@ -106,19 +113,20 @@ def unshared(node: Any) -> Any:
     return [unshared(value) for value in node] if isinstance(node, list) else node
 
 
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Return what two files say together, the second over the first; see `read_layers`."""
+    found = dict(below)
     for key, value in above.items():
-        old = merged.get(key)
+        old = found.get(key)
         if isinstance(old, dict) and value is None:
-            del merged[key]
+            del found[key]
         elif (
             isinstance(old, dict) and isinstance(value, dict) and value.get("kind", old.get("kind")) == old.get("kind")
         ):
-            merged[key] = _merged(old, value)
+            found[key] = merged(old, value)
         else:
-            merged[key] = value
-    return merged
+            found[key] = value
+    return found
 
 
 def _fill(node: dict[str, Any], preset: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from ray_jobs.results.metrics import EnsembleMetrics
 from ray_jobs.results.table import read_table
 from ray_jobs.run.directory import RunDirectory
 
+if TYPE_CHECKING:
+    from jinja2 import Template
+
 TEMPLATES = Path(__file__).parent / "templates"
 QUARANTINED = 20  # clips shown of each corpus
 
@@ -35,12 +38,8 @@ def render(experiment: Experiment, directory: RunDirectory, cuts: Sequence[str] 
     Raises:
         RecordError: if what search or combine wrote cannot be read.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    environment.filters |= {"number": number, "label": label, "duration": spell_duration}
     metrics = EnsembleMetrics.read(directory.ensemble)
-    return environment.get_template("report.html").render(
+    return template("report.html").render(
         name=experiment.name,
         metrics=metrics,
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -57,6 +56,15 @@ def render(experiment: Experiment, directory: RunDirectory, cuts: Sequence[str] 
         audio_s=AUDIO_S,
         quarantine={corpus: _quarantine(directory.features(corpus)) for corpus in experiment.corpora},
     )
+
+
+def template(name: str) -> Template:
+    """Return a template with the filters that all pages share."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    environment.filters |= {"number": number, "label": label, "duration": spell_duration}
+    return environment.get_template(name)
 
 
 def number(value: Any, sign: str = "") -> str:

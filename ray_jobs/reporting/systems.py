@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from markupsafe import Markup
 
@@ -94,10 +94,20 @@ def chance(metrics: EnsembleMetrics) -> dict[str, float]:
     return {f"r@{k}": min(1.0, k / metrics.clips) for k in (1, 5, 10)} | {"map@10": metrics.retrieval_chance}
 
 
-def forests(comparisons: Sequence[SystemComparison]) -> dict[str, Markup]:
-    """Return a chart of the differences and their intervals for each metric."""
+OF_ENSEMBLE = "of the ensemble minus that of the other"
+
+
+def forests(
+    comparisons: Sequence[SystemComparison], axis: str = OF_ENSEMBLE, named: Literal["a", "b"] = "b"
+) -> dict[str, Markup]:
+    """Return a chart of the differences and their intervals for each metric.
+
+    Args:
+        axis: what the difference is, after the metric's name.
+        named: the system of each comparison by which its row is called.
+    """
     return {
-        metric: _forest(metric, [row for row in comparisons if row.metric == metric])
+        metric: _forest(metric, [row for row in comparisons if row.metric == metric], axis, named)
         for metric in dict.fromkeys(row.metric for row in comparisons)
     }
 
@@ -109,18 +119,19 @@ def excludes_zero(comparison: SystemComparison) -> bool:
 
 
 @chart
-def _forest(metric: str, rows: list[SystemComparison]) -> Figure:
+def _forest(metric: str, rows: list[SystemComparison], axis: str, named: str) -> Figure:
     fig, axes = figure(4.6, 0.7 + 0.42 * len(rows))
     for y, row in enumerate(reversed(rows)):
         colour = THEME["accent"] if excludes_zero(row) else THEME["muted"]
         axes.plot(row.ci95, [y, y], color=colour, linewidth=2, solid_capstyle="round")
         axes.plot(row.delta, y, "o", color=colour, markersize=6)
         backing = {"facecolor": THEME["page"], "edgecolor": "none", "pad": 1}
-        axes.annotate(row.b, (row.delta, y), (0, 7), textcoords="offset points", ha="center", bbox=backing)
+        name = getattr(row, named)
+        axes.annotate(name, (row.delta, y), (0, 7), textcoords="offset points", ha="center", bbox=backing)
     axes.axvline(0, color=THEME["ink"], linewidth=1)
     ends = [0.0, *(end for row in rows for end in row.ci95)]
     margin = 0.25 * (max(ends) - min(ends)) or 1.0
     axes.set(ylim=(-0.5, len(rows) - 0.2), xlim=(min(ends) - margin, max(ends) + margin), yticks=[])
-    axes.set_xlabel(f"{label(metric)} of the ensemble minus that of the other")
+    axes.set_xlabel(f"{label(metric)} {axis}")
     axes.spines["left"].set_visible(False)
     return fig
