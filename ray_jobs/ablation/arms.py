@@ -84,7 +84,7 @@ def load_ablation(path: str | Path, overrides: list[str] | None = None) -> Ablat
     """
     layers = read_layers(Path(path))
     own = {SEEDS: layers.content.pop(SEEDS, None), ARMS: layers.content.pop(ARMS, None)}
-    own[NAME_KEY] = layers.own.get(NAME_KEY, Path(path).stem)
+    own[NAME_KEY] = layers.said[0][1].get(NAME_KEY, Path(path).stem)
     for override in (overrides := overrides or []):
         if _key(override) in (SEEDS, NAME_KEY):
             set_override(own, override)
@@ -109,7 +109,7 @@ def _validated(layers: Layers, own: dict[str, Any]) -> Arms:
     try:
         return Arms.model_validate(own)
     except ValidationError as error:
-        raise ConfigError("\n".join(explain(str(layers), problem, Arms) for problem in error.errors())) from error
+        raise ConfigError("\n".join(explain(layers, problem, Arms) for problem in error.errors())) from error
 
 
 def _experiment(layers: Layers, said: Arms, arm: str, seed: int, overrides: list[str]) -> Experiment:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -74,7 +74,7 @@ def _validated(layers: Layers, overrides: list[str], schema: type[Schema]) -> Sc
     try:
         return schema.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError("\n".join(explain(str(layers), problem, schema) for problem in error.errors())) from error
+        raise ConfigError("\n".join(explain(layers, problem, schema) for problem in error.errors())) from error
 
 
 def _make_absolute(settings: BaseModel, keys: Iterable[str], *, or_name: bool = False) -> None:
@@ -174,23 +174,27 @@ def _check_kinds(layers: Layers, overrides: list[str]) -> None:
             raise ConfigError(f"{layers}: {key}.kind: missing; expected one of {', '.join(kinds)}")
 
 
-def explain(file: str, problem: Any, schema: type[BaseModel]) -> str:
+def explain(layers: Layers, problem: Any, schema: type[BaseModel]) -> str:
     """Return a message on a problem that pydantic found, which names file, key, what was found and expected."""
     # After a member's or corpus's name pydantic puts the kind that it chose; the file has no such key.
     kinds = KINDS.get(problem["loc"][0], ()) if problem["loc"] else ()
-    parts = [str(part) for at, part in enumerate(problem["loc"]) if not (at == 2 and part in kinds)]
-    location, message = ".".join(parts), problem["msg"].removeprefix("Value error, ")
+    keys = [part for at, part in enumerate(problem["loc"]) if not (at == 2 and part in kinds)]
+    location, message = ".".join(map(str, keys)), problem["msg"].removeprefix("Value error, ")
+    return f"{layers}: {_said(location, message, problem, kinds, schema)}{layers.origin(keys, problem['input'])}"
+
+
+def _said(location: str, message: str, problem: Any, kinds: Sequence[str], schema: type[BaseModel]) -> str:
     if problem["type"] == "extra_forbidden":
-        return f"{file}: unknown key {location!r}{did_you_mean(problem['loc'][-1], _all_keys(schema))}"
+        return f"unknown key {location!r}{did_you_mean(problem['loc'][-1], _all_keys(schema))}"
     if problem["type"] == "union_tag_invalid":
         tag = problem["ctx"]["tag"]
-        return f"{file}: {location}.kind: found {tag!r}, expected one of {', '.join(kinds)}{did_you_mean(tag, kinds)}"
+        return f"{location}.kind: found {tag!r}, expected one of {', '.join(kinds)}{did_you_mean(tag, kinds)}"
     # A rule between several keys has all of them as its input; its message names the one at fault.
     has_value = problem["type"] != "missing" and not isinstance(problem["input"], dict)
     found = f" (found {problem['input']!r})" if has_value else ""
     where = f"{location}: " if location else ""
     choices = re.findall(r"'([^']*)'", problem["ctx"]["expected"]) if problem["type"] == "literal_error" else []
-    return f"{file}: {where}{message}{found if location else ''}{did_you_mean(problem['input'], choices)}"
+    return f"{where}{message}{found if location else ''}{did_you_mean(problem['input'], choices)}"
 
 
 def _all_keys(schema: type[BaseModel]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ray_jobs.ablation.arms import load_ablation
 from ray_jobs.cli import main
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.results.metrics import CAPTION_VALUES, RETRIEVAL_VALUES, EnsembleMetrics
+from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory, is_done, mark_done
 from ray_jobs.run.recorded import read_experiment
 
@@ -109,8 +111,9 @@ class Jobs:
             if not is_done(directory.features(corpus), directory.features_inputs()):
                 self.note(f"{experiment.name}/{corpus}")
                 for split in ("train", "test"):
-                    directory.features(corpus, split).mkdir(parents=True)
+                    directory.features(corpus, split).mkdir(parents=True, exist_ok=True)
                     (directory.features(corpus, split) / "00000.arrow").write_text(experiment.name)
+                storage.push(directory.features(corpus))
                 mark_done(directory.features(corpus), directory.features_inputs(), shards={"00000.arrow": "x"})
 
     def train(self, experiment: Experiment) -> None:
@@ -123,6 +126,8 @@ class Jobs:
                 made = directory.features("soundscapes", "train") / "embeddings" / name
                 made.mkdir(parents=True, exist_ok=True)
                 (made / "00000.arrow").write_text(experiment.name)
+                storage.push(made)
+                storage.push(directory.member(name))
                 mark_done(directory.member(name), directory.member_inputs(name))
 
     def search(self, experiment: Experiment) -> None:
@@ -147,6 +152,7 @@ class Jobs:
         found.captioning["ensemble"]["cider_d"] = float(captions["cider_d"].mean())
         found.retrieval["ensemble"]["map@10"] = float(queries["map@10"].mean())
         found.write(directory.ensemble)
+        storage.push(directory.ensemble)
         mark_done(directory.ensemble, directory.results_inputs())
 
 
@@ -180,6 +186,30 @@ def test_what_arms_share_is_made_once(jobs: Jobs, tmp_path: Path) -> None:
         assert own.read_text() == "plain-seed0", "no run changes another's files"
     recorded = read_experiment(str(smoothed.root))
     assert recorded.members["captioner-wide"].label_smoothing == 0.3  # type: ignore[union-attr]
+
+
+def test_what_arms_share_is_copied_in_an_object_store(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENCLAP_CACHE", str(tmp_path / "cache"))
+    file = write(tmp_path, storage_path=f"file://{tmp_path}/store", seeds=[0])
+    jobs.killed_at = "smoothed-seed0/captioner-wide"
+    with pytest.raises(KeyboardInterrupt):
+        ablate.run(file, [])
+    jobs.killed_at = ""
+    shutil.rmtree(tmp_path / "cache")  # another node goes on
+    ablate.run(file, [])
+    assert members_made(jobs) == [
+        *(f"plain-seed0/{name}" for name in load_ablation(file).runs[0].experiment.members),
+        "smoothed-seed0/captioner-wide",
+    ]
+    store = tmp_path / "store" / "ablations" / "smoothing"
+    for name, maker in {"fluency": "plain-seed0", "captioner-wide": "smoothed-seed0"}.items():
+        assert (store / "smoothed-seed0" / "members" / name / "model.safetensors").read_text() == maker
+        embeddings = store / "smoothed-seed0" / "features" / "soundscapes" / "train" / "embeddings" / name
+        assert (embeddings / "00000.arrow").read_text() == maker
+    assert len(pd.read_parquet(store / "results" / "table.parquet")) == 4
+    assert (store / "results" / "index.html").is_file()
 
 
 def test_the_table_has_the_values_of_the_runs(jobs: Jobs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
