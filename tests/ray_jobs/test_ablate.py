@@ -21,6 +21,7 @@ from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory, is_done, mark_done
 from ray_jobs.run.recorded import read_experiment
 
+from .conftest import RayCluster
 from .example_results import ensemble_metrics
 
 ROOT = Path(__file__).parents[2]
@@ -308,6 +309,36 @@ def test_other_arms_go_on_after_a_failure(jobs: Jobs, tmp_path: Path, monkeypatc
     with pytest.raises(ablate.MembersFailedError, match=r"^plain-seed1: 1 member is not trained$"):
         ablate.run(write(tmp_path), [])
     assert "smoothed-seed1/combine" in jobs.made
+
+
+@pytest.mark.timeout(900)
+def test_jobs_take_what_they_share_as_their_own(smoke_run: Path, cluster: RayCluster, tmp_path: Path) -> None:
+    """The real jobs: the first arm is there, the second has one other member, and nothing else is trained."""
+    audio = {"corpora": {"soundscapes": {"root": str(smoke_run.parent / "audio")}}}
+    deep = {"members": {"captioner-deep": {"training": {"epochs": 1}}}}
+    file = write(tmp_path, seeds=[0], arms={"plain": None, "short": deep}, **audio)
+    plain, short = (RunDirectory(run.experiment) for run in load_ablation(file).runs)
+    shutil.copytree(smoke_run, plain.root)
+    command = ("python", "-m", "ray_jobs.ablate", str(file))
+    finished = cluster.submit(*command, timeout_s=600)
+    assert finished.returncode == 0, finished.stdout[-6000:]
+    assert "1 run to do, 1 done already" in finished.stdout
+    assert "1 member to train, 5 done already" in finished.stdout
+    assert "0 corpora to prepare, 1 done already" in finished.stdout
+    for name in plain.experiment.members:
+        weights = [run.member(name) / "model.safetensors" for run in (plain, short)]
+        assert weights[0].samefile(weights[1]) == (name != "captioner-deep")
+    assert len(pd.read_parquet(short.member("captioner-deep") / "history.parquet")) == 1
+    table = pd.read_parquet(file.parent / "runs" / "ablations" / "smoothing" / "results" / "table.parquet")
+    for row in table.itertuples():
+        metrics = EnsembleMetrics.read({"plain": plain, "short": short}[str(row.arm)].ensemble)
+        assert row.value == pytest.approx(getattr(metrics, str(row.task))["ensemble"][row.metric])
+        assert row.clips == 16
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*") if path.is_file()}
+    again = cluster.submit(*command, timeout_s=300)
+    assert again.returncode == 0, again.stdout
+    assert "0 runs to do, 2 done already" in again.stdout
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*") if path.is_file()} == before
 
 
 def test_bad_input_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
