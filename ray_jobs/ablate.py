@@ -50,7 +50,7 @@ def run(file: Path, overrides: list[str]) -> None:
         else:
             _write_results(ablation, results)
             mark_done(results, inputs)
-    for table in terminal_tables(ablation, read_table(storage.pull(results) / TABLE, "ablate")):
+    for table in terminal_tables(read_table(storage.pull(results) / TABLE, "ablate")):
         show(table)
     say(f"table   {storage.uri(results / TABLE)}")
     say(f"report  {storage.uri(results / 'index.html')}")

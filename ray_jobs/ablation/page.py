@@ -19,48 +19,53 @@ from ray_jobs.results.metrics import SystemComparison
 NONE = "-"
 
 
-def terminal_tables(ablation: Ablation, table: pd.DataFrame) -> list[Table]:
+def terminal_tables(table: pd.DataFrame) -> list[Table]:
     """Return a table for each metric."""
-    return [_terminal_table(ablation, rows) for _, rows in table.groupby("metric", sort=False)]
+    return [_terminal_table(rows) for rows in _by_metric(table).values()]
 
 
-def _terminal_table(ablation: Ablation, rows: pd.DataFrame) -> Table:
-    one = rows.iloc[0]
-    clips, seeds = count(int(one.clips), "clip"), count(int(one.seeds), "seed")
-    titles = (label(one.metric), "95 % interval", "std of seeds", f"minus {one.arm}", "95 % interval")
+def _by_metric(table: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of each metric, with None where a value is missing."""
+    records: list[Any] = table.astype(object).where(table.notna(), None).to_dict("records")
+    return {metric: [row for row in records if row["metric"] == metric] for metric in table["metric"].unique()}
+
+
+def _terminal_table(rows: list[dict[str, Any]]) -> Table:
+    one = rows[0]
+    metric, clips, seeds = label(one["metric"]), count(one["clips"], "clip"), count(one["seeds"], "seed")
     shown = Table(
         Column("arm", overflow="fold"),
-        *(Column(title, justify="right", no_wrap=True) for title in titles),
+        *(
+            Column(title, justify="right", no_wrap=True)
+            for title in (metric, "95 % interval", "std of seeds", f"minus {one['arm']}", "95 % interval")
+        ),
         box=None,
-        title=f"{label(one.metric)} of the ensemble, {one.corpus} {one.split}, {clips}, {seeds}, commit {one.commit}",
+        title=f"{metric} of the ensemble, {one['corpus']} {one['split']}, {clips}, {seeds}, commit {one['commit']}",
         title_justify="left",
     )
-    for row in rows.itertuples():
-        first = row.arm == one.arm
+    for row in rows:
+        spread = NONE if row["seed_std"] is None else f"{row['seed_std']:.3f}"
+        difference = (f"{row['delta']:+.3f}", f"{row['delta_low']:+.3f} to {row['delta_high']:+.3f}")
         shown.add_row(
-            str(row.arm),
-            f"{row.value:.3f}",
-            f"{row.low:.3f} to {row.high:.3f}",
-            NONE if pd.isna(row.seed_std) else f"{row.seed_std:.3f}",
-            NONE if first else f"{row.delta:+.3f}",
-            NONE if first else f"{row.delta_low:+.3f} to {row.delta_high:+.3f}",
+            row["arm"],
+            f"{row['value']:.3f}",
+            f"{row['low']:.3f} to {row['high']:.3f}",
+            spread,
+            *((NONE, NONE) if row is one else difference),
         )
     return shown
 
 
 def render(ablation: Ablation, table: pd.DataFrame) -> str:
     """Return the page as HTML that loads nothing from elsewhere."""
-    first = ablation.arms[0]
+    first, rows = ablation.arms[0], _by_metric(table)
     compared = [
-        SystemComparison(metric=row["metric"], a=row["arm"], b=first, delta=row["delta"],
-                         ci95=(row["delta_low"], row["delta_high"]))
-        for row in table.to_dict("records")
-        if row["arm"] != first
-    ]  # fmt: skip
-    rows: dict[str, list[dict[str, Any]]] = {
-        str(metric): of_metric.astype(object).where(of_metric.notna(), None).to_dict("records")
-        for metric, of_metric in table.groupby("metric", sort=False)
-    }
+        SystemComparison(
+            metric=metric, a=row["arm"], b=first, delta=row["delta"], ci95=(row["delta_low"], row["delta_high"])
+        )
+        for metric, of_metric in rows.items()
+        for row in of_metric[1:]
+    ]
     return template("ablation.html").render(
         name=ablation.name,
         first=first,

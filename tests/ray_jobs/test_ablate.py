@@ -213,28 +213,34 @@ def test_what_arms_share_is_copied_in_an_object_store(
     assert (store / "results" / "index.html").is_file()
 
 
+def rows(root: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the rows of the table by metric and arm."""
+    found: list[Any] = pd.read_parquet(root / "results" / "table.parquet").to_dict("records")
+    return {(row["metric"], row["arm"]): row for row in found}
+
+
 def test_the_table_has_the_values_of_the_runs(jobs: Jobs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(tmp_path)
     ablate.run(file, [])
     ablation = load_ablation(file)
-    table = pd.read_parquet(ablation.root / "results" / "table.parquet").set_index(["metric", "arm"])
-    assert list(table.index) == [(metric, arm) for metric in ("cider_d", "map@10") for arm in ("plain", "smoothed")]
+    table = rows(ablation.root)
+    assert list(table) == [(metric, arm) for metric in ("cider_d", "map@10") for arm in ("plain", "smoothed")]
     for task, metric in (("captioning", "cider_d"), ("retrieval", "map@10")):
         means = {}
         for arm in ablation.arms:
             found = [EnsembleMetrics.read(RunDirectory(run.experiment).ensemble) for run in ablation.of(arm)]
             values = [getattr(one, task)["ensemble"][metric] for one in found]
-            row, means[arm] = table.loc[metric, arm], np.mean(values)
-            assert row.value == pytest.approx(means[arm])
-            assert row.seed_std == pytest.approx(np.std(values, ddof=1))
-            assert row.low <= row.value <= row.high
-            assert (row.clips, row.seeds, row.commit) == (CLIPS, 2, "0123456789ab")
-        row = table.loc[metric, "smoothed"]
-        assert row.delta == pytest.approx(means["smoothed"] - means["plain"])
-        assert row.delta_low < row.delta < row.delta_high
-        assert (table.loc[metric, "plain"][["delta", "delta_low", "delta_high"]] == 0).all()
+            row, means[arm] = table[metric, arm], float(np.mean(values))
+            assert row["value"] == pytest.approx(means[arm])
+            assert row["seed_std"] == pytest.approx(np.std(values, ddof=1))
+            assert row["low"] <= row["value"] <= row["high"]
+            assert (row["clips"], row["seeds"], row["commit"]) == (CLIPS, 2, "0123456789ab")
+        row = table[metric, "smoothed"]
+        assert row["delta"] == pytest.approx(means["smoothed"] - means["plain"])
+        assert row["delta_low"] < row["delta"] < row["delta_high"]
+        assert [table[metric, "plain"][key] for key in ("delta", "delta_low", "delta_high")] == [0, 0, 0]
     shown = capsys.readouterr().out
-    value = table.loc[("cider_d", "smoothed"), "value"]
+    value = table["cider_d", "smoothed"]["value"]
     assert f"{value:.3f}" in shown
     page = (ablation.root / "results" / "index.html").read_text()
     assert f"{value:.3f}" in page
@@ -329,11 +335,10 @@ def test_jobs_take_what_they_share_as_their_own(smoke_run: Path, cluster: RayClu
         weights = [run.member(name) / "model.safetensors" for run in (plain, short)]
         assert weights[0].samefile(weights[1]) == (name != "captioner-deep")
     assert len(pd.read_parquet(short.member("captioner-deep") / "history.parquet")) == 1
-    table = pd.read_parquet(file.parent / "runs" / "ablations" / "smoothing" / "results" / "table.parquet")
-    for row in table.itertuples():
-        metrics = EnsembleMetrics.read({"plain": plain, "short": short}[str(row.arm)].ensemble)
-        assert row.value == pytest.approx(getattr(metrics, str(row.task))["ensemble"][row.metric])
-        assert row.clips == 16
+    for (metric, arm), row in rows(load_ablation(file).root).items():
+        metrics = EnsembleMetrics.read({"plain": plain, "short": short}[arm].ensemble)
+        assert row["value"] == pytest.approx(getattr(metrics, row["task"])["ensemble"][metric])
+        assert row["clips"] == 16
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*") if path.is_file()}
     again = cluster.submit(*command, timeout_s=300)
     assert again.returncode == 0, again.stdout
