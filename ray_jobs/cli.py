@@ -38,6 +38,7 @@ from models.commands.options import (
 )
 from ray_jobs.cli_results import codes, command_module, compare, doctor, leaderboard, similarity, status
 from ray_jobs.options import (
+    AblationFile,
     AnyBundle,
     CodecFile,
     CodecOverrides,
@@ -189,6 +190,15 @@ def pipeline(experiment: ExperimentFile, overrides: Overrides = None) -> None:
     Example: [bold]enclap pipeline experiments/demo.yaml seed=1[/bold]
     """
     _run("pipeline", experiment, overrides)
+
+
+@app.command()
+def ablate(ablation: AblationFile, overrides: Overrides = None) -> None:
+    """Run the arms of an ablation with several seeds, what arms share only once, and compare them with the first arm.
+
+    Example: [bold]enclap ablate experiments/ablations/codec.yaml seeds=[0][/bold]
+    """
+    command_module("ablate").run(ablation, overrides or [])
 
 
 @app.command()

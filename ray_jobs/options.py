@@ -30,6 +30,10 @@ Runs = Annotated[
     typer.Argument(metavar="RUN|FILE...", help="Run directories, their URIs, or experiment files", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
+AblationFile = Annotated[
+    Path,
+    typer.Argument(metavar="FILE", help="The ablation, such as experiments/ablations/codec.yaml", show_default=False),
+]
 CodecFile = Annotated[
     Path,
     typer.Argument(metavar="FILE", help="The codec's training, such as experiments/codec.yaml", show_default=False),

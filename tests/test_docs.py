@@ -20,6 +20,7 @@ import yaml
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from ray_jobs.ablation.arms import Arms, load_ablation
 from ray_jobs.cli import app
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.layers import EXTENDS
@@ -32,7 +33,7 @@ MOST_WORDS = 1200  # of the README
 ROOMS = "benchmarks|corpora|deploy|docs|experiments|models|ray_jobs|tests|tune_spaces"
 PATH = re.compile(rf"(?<![\w/.-])(?:{ROOMS})/[\w./-]*\w(?![\w*<])")
 COMMAND = re.compile(r"(?:(?<!from )\benclap |-m ray_jobs\.)([a-z][a-z-]*)\b([^\n#|]*)")
-NAMED = ("corpora", "members", "token_ensembles", "custom", "sizes")  # mappings whose keys a user chooses
+NAMED = ("corpora", "members", "token_ensembles", "custom", "sizes", "arms")  # mappings whose keys a user chooses
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -147,6 +148,8 @@ def test_overrides_are_valid(page: Path) -> None:
         overrides = [argument for argument in arguments[1:] if re.match(r"[\w.-]+=", argument)]
         if name == "train-codec":
             load_config(ROOT / arguments[0], overrides, CodecExperiment)
+        elif name == "ablate":
+            load_ablation(ROOT / arguments[0], overrides)
         else:
             load_experiment(ROOT / arguments[0], overrides)
 
@@ -156,7 +159,7 @@ def test_overrides_are_valid(page: Path) -> None:
 
 @each_page
 def test_fields_of_yaml_blocks_exist(page: Path) -> None:
-    known = schema_keys(Experiment.model_json_schema()) | {EXTENDS}
+    known = schema_keys(Experiment.model_json_schema()) | schema_keys(Arms.model_json_schema()) | {EXTENDS}
     blocks = [token.content for token in tokens(page) if token.type == "fence" and token.info == "yaml"]
     used = {key for block in blocks for key in fields(yaml.safe_load(block.replace(", ...}", "}")))}
     assert used <= known

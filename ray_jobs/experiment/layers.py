@@ -6,7 +6,7 @@ What a file says wins over what it extends, and both win over the preset: a pres
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,10 +28,33 @@ class Layers:
 
     content: dict[str, Any]
     files: list[Path]
+    said: list[tuple[Path, dict[str, Any]]]  # each file with what it says itself
+    part: str = ""  # of the first file that is meant, for messages
 
     def __str__(self) -> str:
         first, *below = map(str, self.files)
-        return f"{first} (extends {', '.join(below)})" if below else first
+        named = f"{first} (extends {', '.join(below)})" if below else first
+        return f"{named}: {self.part}" if self.part else named
+
+    def with_delta(self, delta: dict[str, Any], part: str) -> Layers:
+        """Return these layers below what a part of the first file says."""
+        content = merged(unshared(self.content), unshared(delta))
+        return replace(self, content=content, said=[(self.files[0], delta), *self.said], part=part)
+
+    def origin(self, location: Sequence[str | int], value: Any) -> str:
+        """Return which of the files below the first one gives a key its value, for the end of a message; else nothing.
+
+        Args:
+            location: the keys that lead there.
+        """
+        for file, node in self.said:
+            for key in location:
+                if not isinstance(node, dict) or key not in node:
+                    break
+                node = node[key]
+            else:
+                return f"; written in {file}" if node == value and file != self.files[0] else ""
+        return ""
 
 
 def read_layers(path: Path, extended_by: Sequence[Path] = ()) -> Layers:
@@ -54,11 +77,11 @@ def read_layers(path: Path, extended_by: Sequence[Path] = ()) -> Layers:
     raw = unshared(_read_mapping(path, chain))
     below = raw.pop(EXTENDS, None)
     if below is None:
-        return Layers(raw, [path])
+        return Layers(raw, [path], [(path, unshared(raw))])
     if not isinstance(below, str) or not below:
         raise ConfigError(f"{chain}{path}: extends: found {below!r}, expected the path of one file, relative to this")
     under = read_layers(path.parent / below, [*extended_by, path])
-    return Layers(_merged(under.content, raw), [path, *under.files])
+    return Layers(merged(under.content, raw), [path, *under.files], [(path, unshared(raw)), *under.said])
 
 
 def _read_mapping(path: Path, chain: str) -> dict[str, Any]:
@@ -106,19 +129,20 @@ def unshared(node: Any) -> Any:
     return [unshared(value) for value in node] if isinstance(node, list) else node
 
 
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Return what two files say together, the second over the first; see `read_layers`."""
+    found = dict(below)
     for key, value in above.items():
-        old = merged.get(key)
+        old = found.get(key)
         if isinstance(old, dict) and value is None:
-            del merged[key]
+            del found[key]
         elif (
             isinstance(old, dict) and isinstance(value, dict) and value.get("kind", old.get("kind")) == old.get("kind")
         ):
-            merged[key] = _merged(old, value)
+            found[key] = merged(old, value)
         else:
-            merged[key] = value
-    return merged
+            found[key] = value
+    return found
 
 
 def _fill(node: dict[str, Any], preset: dict[str, Any]) -> None:

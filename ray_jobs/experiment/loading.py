@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -28,7 +28,16 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
     Raises:
         ConfigError: see `load_config`.
     """
-    experiment = load_config(path, overrides or [], Experiment)
+    return resolve(read_layers(Path(path)), overrides or [])
+
+
+def resolve(layers: Layers, overrides: list[str]) -> Experiment:
+    """Return the experiment that files and overrides make together, its paths absolute.
+
+    Raises:
+        ConfigError: see `load_config`.
+    """
+    experiment = _validated(layers, overrides, Experiment)
     # Ray's workers run in other directories, so every path is made absolute here, in the user's.
     experiment.storage_path = _absolute(experiment.storage_path)
     for corpus in experiment.corpora.values():
@@ -52,17 +61,20 @@ def load_config(path: str | Path, overrides: list[str], schema: type[Schema]) ->
     Raises:
         ConfigError: naming file and key; for an unknown key also the nearest valid one.
     """
-    layers = read_layers(Path(path))
+    return _validated(read_layers(Path(path)), overrides, schema)
+
+
+def _validated(layers: Layers, overrides: list[str], schema: type[Schema]) -> Schema:
     raw = layers.content
     if PRESETS in schema.model_fields and (preset := _preset(raw, overrides)) is not None:
         apply_preset(layers, preset)
     for override in overrides:
-        _override(raw, override)
+        set_override(raw, override)
     _check_kinds(layers, overrides)
     try:
         return schema.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(str(layers), problem, schema) for problem in error.errors())) from error
+        raise ConfigError("\n".join(explain(layers, problem, schema) for problem in error.errors())) from error
 
 
 def _make_absolute(settings: BaseModel, keys: Iterable[str], *, or_name: bool = False) -> None:
@@ -84,12 +96,16 @@ def _preset(raw: dict[str, Any], overrides: list[str]) -> Any:
     named: dict[str, Any] = {PRESETS: raw.get(PRESETS)}
     for override in overrides:
         if override.partition("=")[0] == PRESETS:
-            _override(named, override)
+            set_override(named, override)
     return named[PRESETS]
 
 
-def _override(raw: dict[str, Any], override: str) -> None:
-    """Set the value of `key.subkey=value` in each mapping that the dotted key names."""
+def set_override(raw: dict[str, Any], override: str) -> None:
+    """Set the value of `key.subkey=value` in each mapping that the dotted key names.
+
+    Raises:
+        ConfigError: if it is none, or reaches nothing.
+    """
     dotted, separator, text = override.partition("=")
     if not separator or not dotted:
         raise ConfigError(f"{override!r}: expected key=value, for instance seed=1 or features.codebooks=4")
@@ -158,22 +174,27 @@ def _check_kinds(layers: Layers, overrides: list[str]) -> None:
             raise ConfigError(f"{layers}: {key}.kind: missing; expected one of {', '.join(kinds)}")
 
 
-def _explain(file: str, problem: Any, schema: type[BaseModel]) -> str:
+def explain(layers: Layers, problem: Any, schema: type[BaseModel]) -> str:
+    """Return a message on a problem that pydantic found, which names file, key, what was found and expected."""
     # After a member's or corpus's name pydantic puts the kind that it chose; the file has no such key.
     kinds = KINDS.get(problem["loc"][0], ()) if problem["loc"] else ()
-    parts = [str(part) for at, part in enumerate(problem["loc"]) if not (at == 2 and part in kinds)]
-    location, message = ".".join(parts), problem["msg"].removeprefix("Value error, ")
+    keys = [part for at, part in enumerate(problem["loc"]) if not (at == 2 and part in kinds)]
+    location, message = ".".join(map(str, keys)), problem["msg"].removeprefix("Value error, ")
+    return f"{layers}: {_said(location, message, problem, kinds, schema)}{layers.origin(keys, problem['input'])}"
+
+
+def _said(location: str, message: str, problem: Any, kinds: Sequence[str], schema: type[BaseModel]) -> str:
     if problem["type"] == "extra_forbidden":
-        return f"{file}: unknown key {location!r}{did_you_mean(problem['loc'][-1], _all_keys(schema))}"
+        return f"unknown key {location!r}{did_you_mean(problem['loc'][-1], _all_keys(schema))}"
     if problem["type"] == "union_tag_invalid":
         tag = problem["ctx"]["tag"]
-        return f"{file}: {location}.kind: found {tag!r}, expected one of {', '.join(kinds)}{did_you_mean(tag, kinds)}"
+        return f"{location}.kind: found {tag!r}, expected one of {', '.join(kinds)}{did_you_mean(tag, kinds)}"
     # A rule between several keys has all of them as its input; its message names the one at fault.
     has_value = problem["type"] != "missing" and not isinstance(problem["input"], dict)
     found = f" (found {problem['input']!r})" if has_value else ""
     where = f"{location}: " if location else ""
     choices = re.findall(r"'([^']*)'", problem["ctx"]["expected"]) if problem["type"] == "literal_error" else []
-    return f"{file}: {where}{message}{found if location else ''}{did_you_mean(problem['input'], choices)}"
+    return f"{where}{message}{found if location else ''}{did_you_mean(problem['input'], choices)}"
 
 
 def _all_keys(schema: type[BaseModel]) -> list[str]:

@@ -44,7 +44,7 @@ def render(experiment: Experiment, directory: RunDirectory, cuts: Sequence[str] 
         RecordError: if what search or combine wrote cannot be read.
     """
     metrics = EnsembleMetrics.read(directory.ensemble)
-    return _template("report.html").render(
+    return template("report.html").render(
         name=experiment.name,
         metrics=metrics,
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -69,10 +69,11 @@ def render(experiment: Experiment, directory: RunDirectory, cuts: Sequence[str] 
 
 def render_browser(experiment: Experiment, browser: Browser) -> str:
     """Return the page of all test clips as HTML, which loads nothing but their sounds and pictures, from clips/."""
-    return _template("browser.html").render(name=experiment.name, corpus=experiment.target_corpus, browser=browser)
+    return template("browser.html").render(name=experiment.name, corpus=experiment.target_corpus, browser=browser)
 
 
-def _template(name: str) -> Template:
+def template(name: str) -> Template:
+    """Return a template with the filters that all pages share."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from markupsafe import Markup
 
@@ -100,10 +100,20 @@ def chance(metrics: EnsembleMetrics) -> dict[str, float]:
     return {f"r@{k}": min(1.0, k / metrics.clips) for k in (1, 5, 10)} | {"map@10": metrics.retrieval_chance}
 
 
-def forests(comparisons: Sequence[SystemComparison]) -> dict[str, Markup]:
-    """Return a chart of the differences and their intervals for each metric."""
+OF_ENSEMBLE = "of the ensemble minus that of the other"
+
+
+def forests(
+    comparisons: Sequence[SystemComparison], axis: str = OF_ENSEMBLE, named: Literal["a", "b"] = "b"
+) -> dict[str, Markup]:
+    """Return a chart of the differences and their intervals for each metric.
+
+    Args:
+        axis: what the difference is, after the metric's name.
+        named: the system of each comparison by which its row is called.
+    """
     return {
-        metric: _forest(metric, [row for row in comparisons if row.metric == metric])
+        metric: _forest(metric, [row for row in comparisons if row.metric == metric], axis, named)
         for metric in dict.fromkeys(row.metric for row in comparisons)
     }
 
@@ -115,8 +125,8 @@ def excludes_zero(comparison: SystemComparison) -> bool:
 
 
 @chart
-def _forest(metric: str, rows: list[SystemComparison]) -> Figure:
+def _forest(metric: str, rows: list[SystemComparison], axis: str, named: str) -> Figure:
     fig, axes = figure(4.6, 0.7 + 0.42 * len(rows))
-    differences = [Difference(row.b, row.delta, row.ci95, excludes_zero(row)) for row in rows]
-    draw_forest(axes, differences, f"{label(metric)} of the ensemble minus that of the other")
+    differences = [Difference(getattr(row, named), row.delta, row.ci95, excludes_zero(row)) for row in rows]
+    draw_forest(axes, differences, f"{label(metric)} {axis}")
     return fig

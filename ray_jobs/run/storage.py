@@ -81,6 +81,12 @@ def locate(run: str) -> tuple[str, str]:
     return f"{storage_path}{question_mark}{query}", name
 
 
+def inside(place: str, *names: str) -> str:
+    """Return the path or URI of a directory in another."""
+    base, question_mark, query = place.partition("?") if "://" in place else (place, "", "")
+    return f"{'/'.join([base.rstrip('/'), *names])}{question_mark}{query}"
+
+
 def local_path(place: str) -> Path:
     """Return where a directory's files are on this node, given its path or URI."""
     return working_copy(*locate(place))
@@ -91,9 +97,7 @@ def uri(path: Path) -> str:
     parts = _parts(path)
     if parts is None:
         return str(path)
-    storage_path, inner = parts
-    base, question_mark, query = storage_path.partition("?")
-    return f"{base}/{inner}{question_mark}{query}"
+    return inside(*parts)
 
 
 def here(path: Path) -> Path:

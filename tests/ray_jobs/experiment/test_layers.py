@@ -74,8 +74,14 @@ def test_errors_name_the_file_and_what_extends_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"top.yaml: extends: \S*below.yaml: extends: \S*top.yaml: a circle"):
         load_experiment(top)
     write(tmp_path / "below.yaml", {"extends": str(SMOKE), "serach": {}})
-    with pytest.raises(ConfigError, match=r"top.yaml \(extends \S*below.yaml, \S*smoke.yaml\): unknown key 'serach'"):
+    unknown = r"top.yaml \(extends \S*below.yaml, \S*smoke.yaml\): unknown key 'serach'.*; written in \S*below.yaml$"
+    with pytest.raises(ConfigError, match=unknown):
         load_experiment(top)
+    write(tmp_path / "below.yaml", {"extends": str(SMOKE), "search": {"trials": -1}})
+    with pytest.raises(ConfigError, match=r"search.trials: .* \(found -1\); written in \S*below.yaml$"):
+        load_experiment(top)
+    with pytest.raises(ConfigError, match=r"search.trials: .* \(found -2\)$"):
+        load_experiment(top, ["search.trials=-2"])
     write(top, {"extends": ["a.yaml", "b.yaml"]})
     with pytest.raises(ConfigError, match=r"extends: found \['a.yaml', 'b.yaml'\], expected the path of one file"):
         load_experiment(top)

@@ -1,0 +1,1 @@
+"""Run the arms of an ablation over seeds, and compare them."""

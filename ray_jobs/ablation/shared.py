@@ -1,0 +1,85 @@
+"""Let the runs of an ablation share what is equal: features, and members by the fingerprint of all they depend on.
+
+A finished directory of another run is taken over as hard links where the file system has them (files of a run are
+replaced, never changed, so no run changes another's), in an object store as a copy. The marker comes last, as
+everywhere: what was interrupted is taken over anew.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from models.console import say
+from ray_jobs.features.embeddings import AUDIO, CAPTIONS
+from ray_jobs.run import storage
+from ray_jobs.run.directory import RunDirectory, is_done, mark_done, marker
+
+
+def share_features(target: RunDirectory, others: Sequence[RunDirectory]) -> None:
+    """Take over the features that another run has of equal corpora and settings."""
+    inputs = target.features_inputs()
+    for other in others:
+        todo = [name for name in target.experiment.corpora if not is_done(target.features(name), inputs)]
+        for name in todo:
+            if is_done(other.features(name), inputs):
+                _take(other.features(name), target.features(name), inputs)
+        overlaps = Path("features", "overlaps.parquet")
+        if todo and storage.exists(other.root / overlaps) and not storage.exists(target.root / overlaps):
+            _link(other.root / overlaps, target.root / overlaps)
+
+
+def share_members(target: RunDirectory, others: Sequence[RunDirectory]) -> list[str]:
+    """Take over the trained members that others have of equal settings, seed, data and upstream members.
+
+    Returns:
+        Their names.
+    """
+    taken = []
+    for name in target.experiment.members:
+        inputs = target.member_inputs(name)
+        holder = next((other for other in others if is_done(other.member(name), inputs)), None)
+        if holder is None or is_done(target.member(name), inputs):
+            continue
+        for corpus, settings in target.experiment.corpora.items():
+            for split in settings.splits:
+                for kind in (AUDIO, CAPTIONS):
+                    made = Path(kind.folder, name)
+                    _link(holder.features(corpus, split) / made, target.features(corpus, split) / made)
+        _take(holder.member(name), target.member(name), inputs)
+        say(f"ablate: {name} is that of {holder.experiment.name}")
+        taken.append(name)
+    return taken
+
+
+def _take(source: Path, target: Path, inputs: str) -> None:
+    """Make a directory the finished result that another one is."""
+    details = {key: value for key, value in marker(source).items() if key != "inputs"}
+    storage.remove(target)
+    _link(source, target)
+    mark_done(target, inputs, **details)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file or directory, without hidden files, a second place, in place of what is there; nothing if missing."""
+    if not storage.exists(source):
+        return
+    local, here = storage.pull(source), storage.here(target)
+    # the store's times are set on files of a working copy, so these are not to share theirs
+    place = shutil.copy2 if storage.is_remote(target) else _hard_link
+    here.parent.mkdir(parents=True, exist_ok=True)
+    if local.is_dir():
+        shutil.copytree(local, here, copy_function=place, ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True)
+    else:
+        place(local, here)
+    storage.push(target)
+
+
+def _hard_link(source: str | Path, target: str | Path) -> None:
+    Path(target).unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)
