@@ -109,7 +109,7 @@ def test_neither_codec_nor_captioners_are_loaded(exported: Path, sounds: list[Pa
         ({"paths": ["gone.wav"]}, "gone.wav: no such file"),
         ({"paths": [], "texts": "gone.csv"}, "gone.csv: no such file"),
         ({"paths": [], "texts": "captions.csv", "options": Options(1.0)}, "--window cuts audio"),
-        ({"options": Options(9.0)}, "window_s: found 9.0"),
+        ({"options": Options(9.0)}, "--window: found 9.0"),
         ({"output": "captions.csv", "paths": [], "texts": "captions.csv"}, "is one of the files to read"),
         ({"output": "."}, "is a directory"),
     ],
