@@ -317,6 +317,7 @@ def test_other_arms_go_on_after_a_failure(jobs: Jobs, tmp_path: Path, monkeypatc
     assert "smoothed-seed1/combine" in jobs.made
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_jobs_take_what_they_share_as_their_own(smoke_run: Path, cluster: RayCluster, tmp_path: Path) -> None:
     """The real jobs: the first arm is there, the second has one other member, and nothing else is trained."""
