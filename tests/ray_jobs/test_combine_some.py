@@ -28,7 +28,7 @@ from ray_jobs.tuning.trained_members import TrainedMembers
 
 from .conftest import ROOT
 from .example_results import best_reranking, best_retrieval, best_sampling
-from .test_report import write_features
+from .test_report import CLIP_ID, write_features
 
 CLIPS = 12
 SOME = ["retriever-bge", "retriever-roberta", "captioner-wide"]
@@ -41,7 +41,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
     directory, rng = RunDirectory(experiment), np.random.default_rng(0)
     captions = [[f"sound {clip} is heard in wording {n}" for n in range(3)] for clip in range(CLIPS)]
     write_features(experiment, directory, captions, rng)
-    ids = [f"clip-{clip}" for clip in range(CLIPS)]
+    ids = [CLIP_ID.format(clip) for clip in range(CLIPS)]
     write_candidates(directory.search("reranking"), directory, ids, valued=True)
     write_candidates(directory.ensemble, directory, ids, valued=False)
     best_reranking(experiment).write(directory.search("reranking"))
