@@ -124,7 +124,7 @@ def reproduce(
     Example: [bold]enclap reproduce runs/demo[/bold]
     """
     job = command_module("reproduce")
-    if not _run_on_run(job.repetition(run), "reproduce", source=run):
+    if not _run_in_directory(job.repetition(run), "reproduce", source=run):
         raise typer.Exit(1)
 
 
@@ -373,16 +373,16 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(job: str, file: Path, overrides: list[str] | None, look_only: bool = False, **options: Any) -> None:
-    """Run a job on an experiment, as `_run_on_run` does unless it writes nothing."""
+    """Run a job on an experiment, as `_run_in_directory` does unless it writes nothing."""
     experiment = _load(file, overrides)
     if look_only:
         _connect()
         command_module(job).run(experiment, True)
     else:
-        _run_on_run(experiment, job, **options)
+        _run_in_directory(experiment, job, **options)
 
 
-def _run_on_run(experiment: Experiment, job: str, **options: Any) -> Any:
+def _run_in_directory(experiment: Experiment, job: str, **options: Any) -> Any:
     """Run a job on the run directory of an experiment, which no other job may write meanwhile; return what it does.
 
     Args:

@@ -11,10 +11,11 @@ from pathlib import Path
 import pandas as pd
 from rich.table import Column, Table
 
-from models.commands.output import STDOUT, check_outputs, print_data, reserved, write_csv
+from models.commands.output import STDOUT, print_data, write_csv
 from models.console import messages, show
-from ray_jobs.reporting.charts import check_chart_file, write_chart
+from ray_jobs.reporting.charts import write_chart
 from ray_jobs.reporting.codes import codec_use, codes_chart
+from ray_jobs.reporting.outputs import outputs_reserved
 from ray_jobs.results.codes import CodecUse
 from ray_jobs.results.record import ResultPart
 from ray_jobs.run.entry import run_command
@@ -50,9 +51,7 @@ def run(
         ConfigError: if there is no such run or experiment.
         FeaturesError, InputError, NotReadyError: see `codec_use`.
     """
-    check_chart_file("--plot", plot)
-    check_outputs(csv, as_json)
-    with reserved({"--csv": None if csv == STDOUT else csv, "--plot": plot}):
+    with outputs_reserved(csv, plot, as_json):
         found = [codec_use(open_run(source), corpus, splits) for source in sources]
         if as_json:
             print_data(AllCodecs(codecs=found).model_dump_json(indent=2))

@@ -11,11 +11,12 @@ from pathlib import Path
 from rich.console import RenderableType
 from rich.table import Column, Table
 
-from models.commands.output import STDOUT, check_outputs, print_data, reserved, write_csv
+from models.commands.output import STDOUT, print_data, write_csv
 from models.console import messages, show
-from ray_jobs.reporting.charts import check_chart_file, label, write_chart
+from ray_jobs.reporting.charts import label, write_chart
 from ray_jobs.reporting.comparable_runs import ComparableRun
 from ray_jobs.reporting.comparison import LEVEL, compare_runs, forest
+from ray_jobs.reporting.outputs import outputs_reserved
 from ray_jobs.results.comparison import MetricComparison, RunsComparison
 from ray_jobs.results.time_limit import without_left_out
 from ray_jobs.run.entry import run_command
@@ -46,9 +47,7 @@ def run(
         NotReadyError: if `combine` has not run on one of them.
         ComparisonError, InputError, RecordError, TooFewClipsError: see `compare_runs`.
     """
-    check_chart_file("--plot", plot)
-    check_outputs(csv, as_json)
-    with reserved({"--csv": None if csv == STDOUT else csv, "--plot": plot}):
+    with outputs_reserved(csv, plot, as_json):
         runs = [ComparableRun.read(without_left_out(open_run(source))) for source in sources]
         found = compare_runs(runs, system, metrics)
         if as_json:

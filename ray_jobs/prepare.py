@@ -19,7 +19,6 @@ from corpora.exclusions import Exclusions, exclude, find_evaluation_ids, read_ex
 from corpora.overlaps import find_overlaps
 from corpora.soundscapes.corpus import SoundscapesCorpus
 from corpora.soundscapes.render import write_captions, write_clip
-from corpora.soundscapes.sampling import sample_scenes
 from corpora.table import QUARANTINE_COLUMNS
 from models.console import count, say
 from models.errors import CorpusError
@@ -241,7 +240,7 @@ def _write_strings(frame: pd.DataFrame, path: Path) -> None:
 def _render_soundscapes(name: str, corpus: SoundscapesCorpus) -> None:
     """Render the corpus into its root."""
     root = Path(corpus.root)
-    scenes = sample_scenes({str(split): n for split, n in corpus.splits.items()}, corpus.seed)
+    scenes = corpus.scenes()
     everything = [scene for split in scenes.values() for scene in split]
     say(f"prepare: rendering {len(everything)} clips of {name} into {root}")
 

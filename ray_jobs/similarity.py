@@ -10,9 +10,10 @@ from pathlib import Path
 
 from rich.table import Column, Table
 
-from models.commands.output import STDOUT, check_outputs, print_data, reserved, write_csv
+from models.commands.output import STDOUT, print_data, write_csv
 from models.console import messages, show
-from ray_jobs.reporting.charts import check_chart_file, write_chart
+from ray_jobs.reporting.charts import write_chart
+from ray_jobs.reporting.outputs import outputs_reserved
 from ray_jobs.reporting.similarity import similarities_of, similarity_chart
 from ray_jobs.results.similarity import RetrieverSimilarity, Similarities
 from ray_jobs.results.time_limit import without_left_out
@@ -38,9 +39,7 @@ def run(
         ConfigError: if there is no such run or experiment.
         FeaturesError, NotReadyError, RecordError, TooFewClipsError: see `similarities_of`.
     """
-    check_chart_file("--plot", plot)
-    check_outputs(csv, as_json)
-    with reserved({"--csv": None if csv == STDOUT else csv, "--plot": plot}):
+    with outputs_reserved(csv, plot, as_json):
         found = similarities_of(without_left_out(open_run(source, overrides)))
         if as_json:
             print_data(found.model_dump_json(indent=2))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from corpora.folder import read_folder
 from corpora.settings import CorpusSettings, Split, Terms
 from corpora.table import CorpusTable
+
+if TYPE_CHECKING:
+    from corpora.soundscapes.scene import Scene
 
 KIND = "soundscapes"  # as metrics.json names it: what was measured on it says nothing about recordings
 
@@ -29,7 +32,12 @@ class SoundscapesCorpus(CorpusSettings):
 
     def labels(self, split: str) -> dict[str, tuple[str, ...]]:
         """Return the kinds of the events of each scene, which are drawn again."""
+        return {
+            scene.clip_id: tuple(dict.fromkeys(event.kind for event in scene.events)) for scene in self.scenes()[split]
+        }
+
+    def scenes(self) -> dict[str, list[Scene]]:
+        """Draw the scenes of all splits, the same whenever they are drawn."""
         from corpora.soundscapes.sampling import sample_scenes
 
-        scenes = sample_scenes({str(name): size for name, size in self.splits.items()}, self.seed)[split]
-        return {scene.clip_id: tuple(dict.fromkeys(event.kind for event in scene.events)) for scene in scenes}
+        return sample_scenes({str(name): size for name, size in self.splits.items()}, self.seed)

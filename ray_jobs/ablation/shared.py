@@ -1,8 +1,8 @@
 """Let the runs of an ablation share what is equal: features, and members by the fingerprint of all they depend on.
 
-A finished directory of another run is taken over as hard links where the file system has them (files of a run are
-replaced, never changed, so no run changes another's), in an object store as a copy. The marker comes last, as
-everywhere: what was interrupted is taken over anew.
+A finished directory of another run is taken over as hard links where the file system has them, in an object store as a
+copy. Files of a run are replaced, never changed, so that no run changes another's; logs grow, and are copied. The
+marker comes last, as everywhere: what was interrupted is taken over anew.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from models.console import say
 from ray_jobs.features.embeddings import AUDIO, CAPTIONS
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory, is_done, mark_done, marker
+from ray_jobs.run.log import LOG
 
 
 def share_features(target: RunDirectory, others: Sequence[RunDirectory]) -> None:
@@ -79,6 +80,9 @@ def _link(source: Path, target: Path) -> None:
 
 def _hard_link(source: str | Path, target: str | Path) -> None:
     Path(target).unlink(missing_ok=True)
+    if Path(source).name == LOG:
+        shutil.copy2(source, target)
+        return
     try:
         os.link(source, target)
     except OSError:  # a file system without hard links

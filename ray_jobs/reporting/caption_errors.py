@@ -59,10 +59,7 @@ class EventChecker(CaptionChecker):
     types = (MISSING, INVENTED, ORDER, ATTRIBUTE)
 
     def __init__(self, corpus: SoundscapesCorpus) -> None:
-        from corpora.soundscapes.sampling import sample_scenes
-
-        drawn = sample_scenes(dict(corpus.splits.items()), corpus.seed)
-        self.scenes = {scene.clip_id: scene for scenes in drawn.values() for scene in scenes}
+        self.scenes = {scene.clip_id: scene for scenes in corpus.scenes().values() for scene in scenes}
 
     def errors(self, clip_id: str, caption: str, references: Sequence[str]) -> list[CaptionError]:
         """Return events that are missing, invented or in another order, and attributes that no event has."""

@@ -12,13 +12,16 @@ import pytest
 import yaml
 
 from models.errors import InputError
+from models.files import write_text
 from ray_jobs import ablate
 from ray_jobs.ablation.arms import load_ablation
+from ray_jobs.ablation.shared import share_members
 from ray_jobs.cli import main
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.results.metrics import CAPTION_VALUES, RETRIEVAL_VALUES, EnsembleMetrics
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory, is_done, mark_done
+from ray_jobs.run.log import LOG, tell
 from ray_jobs.run.recorded import read_experiment
 
 from .conftest import RayCluster
@@ -187,6 +190,19 @@ def test_what_arms_share_is_made_once(jobs: Jobs, tmp_path: Path) -> None:
         assert own.read_text() == "plain-seed0", "no run changes another's files"
     recorded = read_experiment(str(smoothed.root))
     assert recorded.members["captioner-wide"].label_smoothing == 0.3  # type: ignore[union-attr]
+
+
+def test_a_log_that_goes_on_does_not_change_that_of_the_run_it_is_from(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    first, second = (RunDirectory(run.experiment) for run in load_ablation(file).runs if run.seed == 0)
+    tell(first.member("fluency"), "done")
+    write_text(first.member("fluency") / "model.safetensors", "weights")
+    mark_done(first.member("fluency"), first.member_inputs("fluency"))
+    assert share_members(second, [first]) == ["fluency"]
+    before = (first.member("fluency") / LOG).read_text()
+    tell(second.member("fluency"), "started")
+    assert (first.member("fluency") / LOG).read_text() == before
+    assert (second.member("fluency") / LOG).read_text().startswith(before)
 
 
 def test_what_arms_share_is_copied_in_an_object_store(
