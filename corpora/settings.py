@@ -42,6 +42,14 @@ class CorpusSettings(BaseModel, ABC):
     overlaps: ClassVar[str] = ""
 
     root: str = Field(description="folder of the corpus, absolute on a cluster")
+    caption_noise: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        exclude_if=lambda value: not value,  # as in runs from before there was noise
+        description="share of the training clips that are given the captions of another one, always the same clips: "
+        "noise made on purpose, to learn what it costs",
+    )
 
     def stated_terms(self) -> Terms:
         """Return what is known of its licence; by default `terms`."""

@@ -15,7 +15,7 @@ from models.fingerprint import fingerprint
 from ray_jobs import combine, prepare, search, train
 from ray_jobs.ablation.arms import Ablation, Run, load_ablation
 from ray_jobs.ablation.page import render, terminal_tables
-from ray_jobs.ablation.shared import share_features, share_members
+from ray_jobs.ablation.shared import share_candidates, share_features, share_members
 from ray_jobs.ablation.table import TABLE, compare_arms
 from ray_jobs.results.table import read_table
 from ray_jobs.run import storage
@@ -75,8 +75,10 @@ def _run_all(ablation: Ablation) -> None:
         try:
             with _writing(one) as directory:
                 share_members(directory, _others(ablation, one))
-                for job in (train, search, combine):
-                    job.run(one.experiment)
+                train.run(one.experiment)
+                share_candidates(directory, _others(ablation, one))
+                search.run(one.experiment)
+                combine.run(one.experiment)
         except MembersFailedError as error:
             failed.append(f"{one.experiment.name}: {error}")
             say(f"ablate: {failed[-1]}", style="red")

@@ -16,6 +16,7 @@ import ray
 import ray.data
 
 from corpora.exclusions import Exclusions, exclude, find_evaluation_ids, read_exclusions
+from corpora.noise import with_caption_noise
 from corpora.overlaps import find_overlaps
 from corpora.soundscapes.corpus import SoundscapesCorpus
 from corpora.soundscapes.render import write_captions, write_clip
@@ -148,6 +149,10 @@ def _read_tables(experiment: Experiment, corpora: list[str]) -> tuple[Tables, pd
             rejected.append(table.quarantine.assign(corpus=name, split=split))
     for (name, of), excluded in _exclude(experiment, tables).items():
         rejected.append(excluded.assign(corpus=name, split=of))
+    for name in corpora:
+        if (noise := experiment.corpora[name].caption_noise) and (name, "train") in tables:
+            tables[name, "train"] = with_caption_noise(tables[name, "train"], noise)
+            say(f"prepare: {name}: {noise:.0%} of the training clips have the captions of others (caption_noise)")
     return tables, pd.concat(rejected, ignore_index=True)
 
 

@@ -43,10 +43,15 @@ SUPPORTED_MODEL_TYPES = ("bart", "mbart", "plbart")
 POSITION_OFFSET = 2
 
 
-def conditioning(audio_embeddings: dict[str, np.ndarray], retrievers: str | list[str]) -> np.ndarray:
-    """Return the audio embeddings [N, D] that a captioner reads, those of several retrievers side by side."""
+def conditioning(audio_embeddings: dict[str, np.ndarray], retrievers: str | list[str], clips: int) -> np.ndarray:
+    """Return the audio embeddings [N, D] of N clips that a captioner reads, of several retrievers side by side."""
     names = [retrievers] if isinstance(retrievers, str) else retrievers
-    return np.concatenate([audio_embeddings[name] for name in names], 1)
+    return np.concatenate([audio_embeddings[name] for name in names], 1) if names else no_embedding(clips)
+
+
+def no_embedding(clips: int) -> np.ndarray:
+    """Return what a captioner without retrievers reads, [clips, 1] zeros: the bias of its projection is left."""
+    return np.zeros((clips, 1), np.float32)
 
 
 class ShiftedPositions(nn.Embedding):

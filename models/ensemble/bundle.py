@@ -278,7 +278,7 @@ class Ensemble(Retrieval):
         }
 
     def _inputs(self, clips: Sequence[Clip], embeddings: dict[str, np.ndarray]) -> ClipInputs:
-        read = {name: conditioning(embeddings, names) for name, names in self.manifest.captioners.items()}
+        read = {name: conditioning(embeddings, names, len(clips)) for name, names in self.manifest.captioners.items()}
         return ClipInputs([clip.codes for clip in clips], read)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..generation.pooling import BEAM, pool, proposers
+from ..generation.pooling import captioner_of, pool, proposals_of, proposers
 from .score_arrays import NoCandidateError, NonFiniteScoreError, refuse_non_finite
 from .scores.base import MemberNames, Scorers, ScoringContext, weight_name
 from .scores.consensus import ConsensusScore
@@ -19,7 +19,7 @@ from .scores.encoder import ENCODER
 from .scores.joint import JOINT, joint
 from .scores.likelihood import LIKELIHOOD
 from .scores.origin import ORIGIN
-from .scores.registry import columns_among, score_all, score_columns
+from .scores.registry import columns_among, kind_of, score_all, score_columns
 
 if TYPE_CHECKING:  # tables are also read where no model is loaded
     from ..generation.candidates import Candidate
@@ -71,11 +71,11 @@ class CandidateTable:
         return replace(self, mask=self.mask & self._proposed_by({name}))
 
     def of_members(self, names: Iterable[str]) -> CandidateTable:
-        """Return the table with only some captioners' candidates unmasked, both samples and beams.
+        """Return the table with only some sources' candidates unmasked: those of `a`, `a/beam` or `a/samples`.
 
         A clip for which they propose nothing keeps the candidates of the others, so that every clip gets a caption.
         """
-        wanted = {source for name in names for source in (name, name + BEAM)}
+        wanted = {proposed for name in names for proposed in proposals_of(name)}
         theirs = self.mask & self._proposed_by(wanted)
         return replace(self, mask=np.where(theirs.any(1, keepdims=True), theirs, self.mask))
 
@@ -133,6 +133,11 @@ class CandidateTable:
         if missing := [name for name in names if name not in self.score_names]:
             raise CandidateError(f"candidates have no score {missing[0]!r}; found {', '.join(self.score_names)}")
         return replace(self, scores={c: score for c, score in self.scores.items() if weight_name(c) in names})
+
+    def of_kinds(self, kinds: Collection[str]) -> CandidateTable:
+        """Return the table with only some kinds of scores, such as `encoder`; the decoder's where there are none."""
+        own = {column: score for column, score in self.scores.items() if kind_of(column) in kinds}
+        return replace(self, scores=own or {DECODER: self.decoder_score})
 
     def _proposed_by(self, names: set[str]) -> np.ndarray:
         theirs = np.zeros_like(self.mask)
@@ -258,7 +263,7 @@ def score_candidates(
         members=MemberNames(
             retrievers=list(scorers.retrievers),
             captioners=list(scorers.likelihoods),
-            caption_sources=list(dict.fromkeys(name.removesuffix(BEAM) for name in by_captioner)),
+            caption_sources=list(dict.fromkeys(captioner_of(name) for name in by_captioner)),
         ),
         scorers=scorers,
     )

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..files import CheckpointError
-from ..generation.pooling import BEAM
+from ..generation.pooling import captioner_of
 from ..records import parse_record
 from ..settings import BeamConfig, LogMelConfig, SamplingConfig, TokenEnsembleConfig
 from .captioner_fusion import CAPTIONS, LIKELIHOOD, FusionWithCaptioners
@@ -64,7 +64,7 @@ class BundleManifest(BaseModel):
         sources, fusion = self.caption_sources(), self.retrieval_with_captioners if retrieving else None
         if sources is None or (fusion and fusion.members(CAPTIONS)):
             return [*self.captioners]
-        used = {name.removesuffix(BEAM) for name in sources}
+        used = {captioner_of(name) for name in sources}
         used |= {member for name, one in self.token_ensembles.items() if name in used for member in one.members}
         used |= {
             *captioners_asked(self.needed_columns(), self.names()),

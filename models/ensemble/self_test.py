@@ -119,7 +119,7 @@ def member_scores(ensemble: Ensemble, texts: list[str]) -> dict[str, list[float]
         for name, retriever in ensemble.retrievers.items()
     }
     for name, captioner in ensemble.captioners.items():
-        read = conditioning(heard, ensemble.manifest.captioners[name])
+        read = conditioning(heard, ensemble.manifest.captioners[name], 1)
         ((_, states, mask),) = encoded_batches(captioner, [clip.codes], read, 1)
         (of_clip,) = log_likelihoods(captioner, states, mask, [texts])
         scores[name] = [of_clip[text] for text in texts]

@@ -11,7 +11,7 @@ import torch
 from ..captioner.model import Captioner
 from ..settings import BeamConfig, SamplingConfig
 from .candidates import Decoding
-from .pooling import BEAM, pool, proposers
+from .pooling import BEAM, captioner_of, pool, proposers
 from .proposals import ClipInputs, propose
 
 
@@ -43,5 +43,5 @@ def agreed_captions(captioners: Mapping[str, Captioner], clips: ClipInputs, beam
         said = pool({name: proposals.candidates[name][clip] for name in searches})
         scores = [np.mean([of[clip][one.text] for of in proposals.likelihoods.values()]) for _, one in said]
         names, best = said[int(np.argmax(scores))]
-        agreed.append(AgreedCaption(best.text, proposers(names)[0].removesuffix(BEAM), float(max(scores))))
+        agreed.append(AgreedCaption(best.text, captioner_of(proposers(names)[0]), float(max(scores))))
     return agreed

@@ -287,12 +287,19 @@ def propose_clips(
 
 
 def decode(
-    captioner: CaptionSource, states: States, mask: Tensor, decoding: Decoding, sampled: bool = True
+    captioner: CaptionSource,
+    states: States,
+    mask: Tensor,
+    decoding: Decoding,
+    sampled: bool = True,
+    searched: bool = True,
 ) -> Proposed:
-    """Search captions for each of B encoded clips, and sample them, if they are wanted."""
-    drawn = sample(captioner, states, mask, decoding.sampling, decoding.seed) if sampled else None
-    searched = search(captioner, states, mask, decoding.beam)
-    return Proposed(drawn or [[] for _ in searched], searched)
+    """Sample and search captions for each of B encoded clips, as far as they are wanted."""
+    nothing: list[list[Candidate]] = [[] for _ in mask]
+    return Proposed(
+        sample(captioner, states, mask, decoding.sampling, decoding.seed) if sampled else nothing,
+        search(captioner, states, mask, decoding.beam) if searched else nothing,
+    )
 
 
 def _distinct(candidates: list[Candidate]) -> list[Candidate]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # tables are also read where no model is loaded
     from .candidates import Candidate
 
 BEAM = "/beam"  # after the name of a caption source, for what its search found
+SAMPLES = "/samples"  # likewise, where what it sampled is meant alone; candidates are named `a`
 
 
 def pool(by_source: Mapping[str, Sequence[Candidate]]) -> list[tuple[str, Candidate]]:
@@ -27,6 +28,18 @@ def pool(by_source: Mapping[str, Sequence[Candidate]]) -> list[tuple[str, Candid
             better = known[1] if known and known[1].decoder_score >= candidate.decoder_score else candidate
             by_words[words] = (f"{known[0]}+{name}" if known else name, better)
     return list(by_words.values())
+
+
+def proposals_of(source: str) -> set[str]:
+    """Return how candidates of a source are named: `a` stands for `a` and `a/beam`, `a/samples` for `a` alone."""
+    if source.endswith(SAMPLES):
+        return {captioner_of(source)}
+    return {source} if source.endswith(BEAM) else {source, source + BEAM}
+
+
+def captioner_of(source: str) -> str:
+    """Return the captioner or token ensemble of `a`, `a/beam` or `a/samples`."""
+    return source.partition("/")[0]
 
 
 def proposers(name: str) -> list[str]:

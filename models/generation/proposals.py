@@ -13,7 +13,7 @@ from ..captioner.model import Captioner
 from ..settings import TokenEnsembleConfig
 from .candidates import BATCH, Candidate, CaptionSource, Decoding, batches, decode, encode_clips
 from .likelihood import log_likelihoods
-from .pooling import BEAM, pool
+from .pooling import BEAM, captioner_of, pool, proposals_of
 from .token_ensemble import JointCaptioner, JointStates
 
 T = TypeVar("T")
@@ -62,15 +62,16 @@ def propose(
     Args:
         captioners: by name.
         token_ensembles: by name, of these captioners.
-        caption_sources: the names of those that propose, `<name>/beam` of those that only search; all captioners and
-            token ensembles when left out.
+        caption_sources: the names of those that propose, `<name>/beam` of those that only search, `<name>/samples`
+            of those that only sample; all captioners and token ensembles when left out.
         scored_by: the captioners that score all distinct candidates (`pool`).
 
     Raises:
         ValueError: naming the token ensemble whose members differ in their tokenizers.
     """
-    asked = {*captioners, *(token_ensembles or {})} if caption_sources is None else {*caption_sources}
-    wanted = {name.removesuffix(BEAM) for name in asked}
+    named = [*captioners, *(token_ensembles or {})] if caption_sources is None else caption_sources
+    asked = {proposed for name in named for proposed in proposals_of(name)}
+    wanted = {captioner_of(name) for name in named}
     sources: dict[str, CaptionSource] = {name: one for name, one in captioners.items() if name in wanted}
     sources |= {n: _joint(n, captioners, one) for n, one in (token_ensembles or {}).items() if n in wanted}
     needed = {*scored_by, *(member for name, one in sources.items() for member in _members(name, one))}
@@ -91,14 +92,14 @@ def propose(
 
 
 def _candidates(
-    sources: Mapping[str, CaptionSource], encoded: Encoded, decoding: Decoding, sampled: Collection[str]
+    sources: Mapping[str, CaptionSource], encoded: Encoded, decoding: Decoding, asked: Collection[str]
 ) -> dict[str, list[list[Candidate]]]:
-    """Return what each source finds for B encoded clips, and what those that are named in `sampled` sample."""
+    """Return what is asked of each source for B encoded clips: samples under its name, what its search finds."""
     found: dict[str, list[list[Candidate]]] = {}
     for name, source in sources.items():
         states, masks = zip(*(encoded[member] for member in _members(name, source)), strict=True)
         joint = JointStates(list(states), list(masks)) if isinstance(source, JointCaptioner) else states[0]
-        proposed = decode(source, joint, masks[0], decoding, name in sampled)
+        proposed = decode(source, joint, masks[0], decoding, name in asked, name + BEAM in asked)
         found |= {name: proposed.sampled, name + BEAM: proposed.searched}
     return found
 

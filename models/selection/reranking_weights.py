@@ -17,7 +17,8 @@ from ..ensemble.scores.base import weight_name
 from ..ensemble.scores.decoder import DECODER
 from ..ensemble.scores.encoder import ENCODER
 from ..ensemble.scores.registry import either_sign
-from ..settings import EncoderScoring, Fallback
+from ..generation.pooling import BEAM, SAMPLES
+from ..settings import Eligible, EncoderScoring, Fallback
 from .rules import AUTO, Comparison, Mapper, NestedSearch, Rule, Solution, compare, weigh
 from .weight_problem import STARTS, LinePoint, Pairs, WeightProblem, explore
 from .weight_search import check_search, line_curve
@@ -26,6 +27,7 @@ ENCODER_WEIGHT = 0.7  # in the paper (arXiv 2309.17352); the decoder has the res
 MIXTURE = "captioners"  # the column of trials that names whose candidates entered
 MOST_MIXED = 6  # captioners of which every group is tried: 63 groups
 COMPARED_GROUPS = 2  # of several captioners, but not all: those that are best under the prior weights
+ELIGIBLE: dict[Eligible, str] = {"all": "", "samples": SAMPLES, "searched": BEAM}  # what is added to a source's name
 NORMALISATIONS = ("none", "z", "rank")  # what `auto` compares
 
 
@@ -41,12 +43,23 @@ class RerankingOptions:
     encoder_score: EncoderScoring = "cosine"  # of the table that is searched
     fallback: Fallback = "best"
     starts: int = STARTS
+    scores: tuple[str, ...] | None = None  # the kinds of scores that are weighed; None for all
+    eligible: Eligible = "all"
     compare_groups: bool = True  # with each captioner alone and other mixtures; else the first mixture is solved
 
     @property
     def rules(self) -> tuple[Rule, ...]:
         """Return the rules that are compared."""
         return AUTO if self.rule == "auto" else (self.rule,)
+
+    def sources(self, captioners: Sequence[str]) -> list[str]:
+        """Return what of some captioners can be chosen."""
+        return [name + ELIGIBLE[self.eligible] for name in captioners]
+
+    def restrict(self, table: CandidateTable, sources: Sequence[str]) -> CandidateTable:
+        """Return the table with the candidates that can be chosen and the scores that are weighed."""
+        own = table.of_members(sources)
+        return own if self.scores is None else own.of_kinds(self.scores)
 
 
 @dataclass(frozen=True)
@@ -80,6 +93,7 @@ class RerankingProblem(WeightProblem):
         columns = list(table.scores)
         self.either_sign = np.array([either_sign(column) for column in columns])
         prior = paper_weights(columns) * self.unit
+        prior = prior if prior.any() else np.ones(len(columns))  # none of the paper's scores is weighed
         self.prior = prior / prior.sum()
 
     def of_clips(self, weights: np.ndarray) -> np.ndarray:
@@ -152,14 +166,15 @@ def weigh_group(
     """Return the reranking that a rule finds for one group, without cross-validation: of `auto`, one standard error."""
     rule: Rule = "one-standard-error" if options.rule == "auto" else options.rule
     normalisation = options.normalisation if options.normalisation != "auto" else NORMALISATIONS[0]
-    own = table.of_members(captioners)
+    sources = options.sources(captioners)
+    own = options.restrict(table, sources)
     problem = RerankingProblem(own, value, normalisation, options)
     weights = weigh(problem, explore(problem, options.starts, options.seed), rule, options.seed)
     return Reranking(
         weights=dict(zip(own.score_names, problem.outer(weights).tolist(), strict=True)),
         normalisation=normalisation,
         fluency_threshold=options.fluency_threshold,
-        captioners=captioners,
+        captioners=sources,
         encoder_score=options.encoder_score,
         fallback=options.fallback,
     )
@@ -188,7 +203,8 @@ def _systems(
         return _System(captioners, normalisation, own.score_names, RerankingProblem(own, value, normalisation, options))
 
     def of_group(captioners: list[str], normalisation: str) -> _System:
-        return system(captioners, normalisation, table.of_members(captioners))
+        sources = options.sources(captioners)
+        return system(sources, normalisation, options.restrict(table, sources))
 
     if not options.compare_groups:
         return {"": of_group(mixtures[0], normalisations[0])}
@@ -197,8 +213,8 @@ def _systems(
     others = [of_group(captioners, normalisations[0]) for captioners in mixtures[1:] if len(captioners) > 1]
     others.sort(key=lambda one: -float(one.problem.of_clips(one.problem.prior).mean()))
     beams = table.with_scores([weight_name(DECODER)])
-    sources = [f"{name}/beam" for name in mixtures[0] if beams.proposes(f"{name}/beam")]
-    alone = [system([source], "none", beams.of_members([source])) for source in sources]
+    searched = [name + BEAM for name in mixtures[0] if options.eligible != "samples" and beams.proposes(name + BEAM)]
+    alone = [system([source], "none", beams.of_members([source])) for source in searched]
     found = [*always, *others[:COMPARED_GROUPS], *alone]
     return {f"{one.mixture}, {one.normalisation}": one for one in found}
 
@@ -231,7 +247,8 @@ def _tried(found: Comparison, systems: Mapping[str, _System], names: list[str]) 
         frame.insert(0, MIXTURE, system.mixture)
         frame.insert(1, "normalisation", system.normalisation)
         frames.append(frame)
-    return pd.concat(frames, ignore_index=True)[[MIXTURE, "normalisation", *names, "value"]].fillna(0.0)
+    tried = pd.concat(frames, ignore_index=True)
+    return tried[[MIXTURE, "normalisation", *(name for name in names if name in tried), "value"]].fillna(0.0)
 
 
 def paper_weights(columns: Sequence[str]) -> np.ndarray:
@@ -250,7 +267,7 @@ def encoder_share(weights: Mapping[str, float], retrievers: Collection[str]) -> 
     """Return the retrievers' part of what they and the decoder weigh together; the paper's where that is nothing."""
     decoder = weight_name(DECODER)
     both = sum(weight for name, weight in weights.items() if name in retrievers or name == decoder)
-    return 1 - weights[decoder] / both if both else ENCODER_WEIGHT
+    return 1 - weights.get(decoder, 0.0) / both if both else ENCODER_WEIGHT
 
 
 def mixtures_of(captioners: list[str]) -> list[list[str]]:

@@ -4,7 +4,7 @@ from .base import RANDOM, TRANSFORMERS, Settings
 from .captioner import CaptionerConfig, CaptionerSettings
 from .encoders import AudioEncoderConfig, LogMelConfig, TextEncoderConfig
 from .fluency import FluencyDetectorConfig
-from .generation import BeamConfig, EncoderScoring, Fallback, SamplingConfig, TokenEnsembleConfig
+from .generation import BeamConfig, Eligible, EncoderScoring, Fallback, SamplingConfig, TokenEnsembleConfig
 from .retriever import RetrieverConfig, RetrieverSettings, WrongCaptionsConfig
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "BeamConfig",
     "CaptionerConfig",
     "CaptionerSettings",
+    "Eligible",
     "EncoderScoring",
     "Fallback",
     "FluencyDetectorConfig",

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from .base import Settings
 
 EncoderScoring = Literal["cosine", "distance"]  # what a retriever's encoder_score is (`EncoderScore`)
+Eligible = Literal["all", "samples", "searched"]  # which of a captioner's candidates can be chosen
 Fallback = Literal["best", "most-fluent"]  # who stays where the fluency filter leaves nobody
 
 

@@ -1,4 +1,4 @@
-"""Let the runs of an ablation share what is equal: features, and members by the fingerprint of all they depend on.
+"""Let the runs of an ablation share what is equal: features, members and candidates, by what they depend on.
 
 A finished directory of another run is taken over as hard links where the file system has them, in an object store as a
 copy. Files of a run are replaced, never changed, so that no run changes another's; logs grow, and are copied. The
@@ -53,6 +53,16 @@ def share_members(target: RunDirectory, others: Sequence[RunDirectory]) -> list[
         say(f"ablate: {name} is that of {holder.experiment.name}")
         taken.append(name)
     return taken
+
+
+def share_candidates(target: RunDirectory, others: Sequence[RunDirectory]) -> None:
+    """Take over the candidates that searches of equal members drew: each setting's lie in a folder named after it."""
+    members, own = target.members_inputs(), target.search("candidates")
+    for other in others:
+        if other.members_inputs() == members:
+            for setting in storage.folders(other.search("candidates"), "*"):
+                if not storage.exists(own / setting.name):
+                    _link(setting, own / setting.name)
 
 
 def _take(source: Path, target: Path, inputs: str) -> None:

@@ -195,9 +195,9 @@ class CaptionerMember(Student, CaptionerSettings):
 
     kind: Literal["captioner"]
     training: Training
-    audio_embedding: str | Annotated[list[str], Field(min_length=1)] = Field(
+    audio_embedding: str | list[str] = Field(
         description="name of the retriever whose audio embedding it reads; or of several, whose embeddings stand side "
-        "by side"
+        "by side; `[]`: it reads codes alone"
     )
     captions_per_clip: int = Field(
         1, gt=0, description="captions per clip in a training step, computed from one pass of the encoder"

@@ -6,11 +6,13 @@ from typing import Literal, cast, get_args
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
-from models.settings import EncoderScoring, Fallback, Settings
+from models.settings import Eligible, EncoderScoring, Fallback, Settings
 
 Objective = Literal[
     "cider_d", "rouge_l", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "spice", "sbert_sim", "fense"
 ]
+
+ScoreKind = Literal["encoder", "decoder", "likelihood", "joint", "consensus", "length", "origin", "fluency", "rank"]
 
 
 class SearchConfig(Settings):
@@ -53,6 +55,18 @@ class SearchConfig(Settings):
     )
     clips: int | None = Field(None, ge=3, description="number of validation clips used for sampling; if none, all")
 
+    scores: list[ScoreKind] | None = Field(
+        None,
+        min_length=1,
+        exclude_if=lambda value: value is None,  # as in runs from before there was a choice
+        description="kinds of scores that candidates are chosen by; if none, all of them",
+    )
+    eligible: Eligible = Field(
+        "all",
+        exclude_if=lambda value: value == "all",
+        description="candidates that can be chosen: all, those that were sampled, or those of the search beside "
+        "(`beam`)",
+    )
     encoder_score: EncoderScoring = Field(
         "cosine",
         description="how candidates are scored by a retriever: by the cosine of its embeddings, as in the paper, or by "

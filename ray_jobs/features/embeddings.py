@@ -154,9 +154,23 @@ class Embeddings:
         return found
 
 
-def side_by_side(embeddings: list[Embeddings], clips: slice | np.ndarray) -> np.ndarray:
+def side_by_side(embeddings: list[Embeddings | np.ndarray], clips: slice | np.ndarray) -> np.ndarray:
     """Return some clips' embeddings by several retrievers, [clips, sum of D]."""
     return np.concatenate([one[clips] for one in embeddings], 1)
+
+
+def embeddings_of_each(
+    splits: list[Path], weights: dict[str, str], clip_ids: list[str]
+) -> list[Embeddings | np.ndarray]:
+    """Open the embeddings by each retriever, given with the checksum of its weights; `no_embedding` if there is none.
+
+    Raises:
+        FeaturesError: see `read_embeddings`.
+    """
+    from models.captioner.model import no_embedding  # loads torch
+
+    found = [read_embeddings(splits, name, checksum, clip_ids) for name, checksum in weights.items()]
+    return [*found] or [no_embedding(len(clip_ids))]
 
 
 def read_embeddings(splits: list[Path], retriever: str, weights: str, clip_ids: list[str]) -> Embeddings:

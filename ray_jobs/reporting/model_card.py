@@ -116,5 +116,7 @@ def _made_of(member: Member) -> str:
         audio = member.audio_encoder
         return f"{public_name(audio.transformer or audio.backbone)} and {public_name(member.text_encoder.name)}"
     if isinstance(member, CaptionerMember):
-        return f"{public_name(member.language_model)}, with the audio embedding of {', '.join(member.retrievers())}"
+        heard = ", ".join(member.retrievers())
+        reads = f"with the audio embedding of {heard}" if heard else "which reads codes alone"
+        return f"{public_name(member.language_model)}, {reads}"
     return public_name(member.text_encoder.name) if isinstance(member, FluencyDetectorMember) else ""

@@ -15,6 +15,7 @@ from models.ensemble.retrieval_fusion import RetrievalFusion
 from models.ensemble.score_arrays import NoCandidateError
 from models.ensemble.scores.base import MemberNames
 from models.ensemble.scores.registry import captioners_asked, compares_candidates, needed_columns
+from models.generation.pooling import captioner_of
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.results.best import BestReranking, BestRetrieval
 from ray_jobs.results.metrics import CAPTION_VALUES, HELPED, RETRIEVAL_VALUES, EnsembleMetrics, Systems, Task
@@ -89,7 +90,7 @@ def captioning_results(experiment: Experiment, directory: RunDirectory, metrics:
             return [*([name] if name else experiment.caption_sources()), *experiment.of_kind("fluency-detector")]
         reranking = _chosen_by(best, name)
         sources = reranking.captioners or ([name] if name else experiment.caption_sources())
-        return [*(source.removesuffix("/beam") for source in sources), *_scorers(reranking, experiment)]
+        return [*(captioner_of(source) for source in sources), *_scorers(reranking, experiment)]
 
     measured = SystemSeconds.find(directory.ensemble)
     captioning_s = measured.captioning if measured else {}

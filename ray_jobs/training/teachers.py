@@ -16,9 +16,11 @@ from models.generation.token_ensemble import check_tokenizer
 from models.retriever.distillation import LossScale
 from models.retriever.model import Retriever
 from models.retriever.optimal_transport import MahalanobisMetric
+from ray_jobs.experiment.member_config import AnyMember
 from ray_jobs.features.dataset import Features
 from ray_jobs.features.embeddings import (
     Embeddings,
+    embeddings_of_each,
     read_caption_embeddings,
     read_embeddings,
     side_by_side,
@@ -81,7 +83,7 @@ class CaptionerTeachers:
     """Captioners by name, each with the audio embeddings of a student's training clips that it reads."""
 
     captioners: dict[str, Captioner]
-    audio: dict[str, list[Embeddings]]  # by captioner, of each retriever that it reads
+    audio: dict[str, list[Embeddings | np.ndarray]]  # by captioner, of each retriever that it reads
 
     @classmethod
     def open(cls, job: MemberJob, splits: list[Path], clip_ids: list[str]) -> CaptionerTeachers:
@@ -95,14 +97,15 @@ class CaptionerTeachers:
             RecordError: if the weights of a teacher are not the recorded ones.
         """
 
-        def opened(retriever: str) -> Embeddings:
-            return read_embeddings(splits, retriever, weights_checksum(job.edges[retriever]), clip_ids)
+        def opened(member: AnyMember) -> list[Embeddings | np.ndarray]:
+            weights = {name: weights_checksum(job.edges[name]) for name in member.retrievers()}
+            return embeddings_of_each(splits, weights, clip_ids)
 
         return cls(
             captioners={
                 name: Captioner.load(checked_weights(job.edges[name])).requires_grad_(False) for name in job.teachers
             },
-            audio={name: [opened(one) for one in member.retrievers()] for name, member in job.teachers.items()},
+            audio={name: opened(member) for name, member in job.teachers.items()},
         )
 
     def to(self, device: torch.device) -> CaptionerTeachers:

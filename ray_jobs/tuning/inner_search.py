@@ -23,6 +23,8 @@ def reranking_options(experiment: Experiment) -> RerankingOptions:
         seed=experiment.seed,
         encoder_score=s.encoder_score,
         fallback=s.fallback,
+        scores=tuple(s.scores) if s.scores else None,
+        eligible=s.eligible,
     )
 
 

@@ -102,11 +102,11 @@ def _surface(
     """Return the value over encoder weight and fluency threshold; the two weights are parts of what both have together.
 
     Retrievers share the encoder's weight as chosen, and other scores than encoder and decoder keep theirs. Empty where
-    encoder scores have no part in the choice.
+    encoder or decoder scores have no part in the choice.
     """
     weights = reranking.weights
     table = table.with_scores(weights)
-    if not table.encoder_score:
+    if not table.encoder_score or DECODER not in table.scores:
         return pd.DataFrame()
     table = table if reranking.captioners is None else table.of_members(reranking.captioners)
     scores = _encoder_and_decoder(table, weights, reranking.normalisation)

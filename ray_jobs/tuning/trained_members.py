@@ -214,7 +214,7 @@ class TrainedMembers:
     def _conditioning(self, captioner: str) -> np.ndarray:
         member = self.experiment.members[captioner]
         assert isinstance(member, CaptionerMember)
-        return conditioning(self.audio_embeddings, member.audio_embedding)
+        return conditioning(self.audio_embeddings, member.audio_embedding, len(self.features.clip_ids))
 
     def _path(self, name: str) -> Path:
         return checked_weights(self.directory.member(name))

@@ -136,6 +136,11 @@ class Jobs:
 
     def search(self, experiment: Experiment) -> None:
         self.note(f"{experiment.name}/search")
+        directory = RunDirectory(experiment)
+        drawn = directory.search("candidates") / directory.candidates_inputs(experiment.sampling) / "clips.parquet"
+        if not drawn.exists():
+            drawn.parent.mkdir(parents=True, exist_ok=True)
+            drawn.write_text(experiment.name)
 
     def combine(self, experiment: Experiment) -> None:
         self.note(f"{experiment.name}/combine")
@@ -190,6 +195,22 @@ def test_what_arms_share_is_made_once(jobs: Jobs, tmp_path: Path) -> None:
         assert own.read_text() == "plain-seed0", "no run changes another's files"
     recorded = read_experiment(str(smoothed.root))
     assert recorded.members["captioner-wide"].label_smoothing == 0.3  # type: ignore[union-attr]
+
+
+def test_candidates_of_equal_members_are_drawn_once(jobs: Jobs, tmp_path: Path) -> None:
+    more = {"sampling": {"candidates": 7}}
+    file = write(
+        tmp_path, seeds=[0], arms={"plain": None, "prior": {"search": {"rule": "prior"}}, "more": more} | {"t": TAUGHT}
+    )
+    ablate.run(file, [])
+    drawn = {
+        run.arm: [path.read_text() for path in RunDirectory(run.experiment).search("candidates").glob("*/*.parquet")]
+        for run in load_ablation(file).runs
+    }
+    own = {arm: f"{arm}-seed0" in names for arm, names in drawn.items()}
+    assert own["plain"] != own["prior"], "one of them draws"
+    assert own["more"], "other settings draw anew"
+    assert drawn["t"] == ["t-seed0"], "another member proposes other candidates"
 
 
 def test_a_log_that_goes_on_does_not_change_that_of_the_run_it_is_from(tmp_path: Path) -> None:

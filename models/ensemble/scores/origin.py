@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...generation.pooling import BEAM, proposers
+from ...generation.pooling import BEAM, captioner_of, proposers
 from .base import MemberNames, Score, ScoringContext
 
 ORIGIN = "origin_score/"  # before a caption source's name, and `beam`
@@ -26,7 +26,7 @@ class OriginScore(Score):
     def values(self, context: ScoringContext) -> np.ndarray:
         proposed = [proposers(names) for names in context.captioners]
         found = [[any(name.endswith(BEAM) for name in names) for names in proposed]]
-        sources = [{name.removesuffix(BEAM) for name in names} for names in proposed]
+        sources = [{captioner_of(name) for name in names} for names in proposed]
         for column in self.columns(context.members)[1:]:
             found.append([column.removeprefix(ORIGIN) in names for names in sources])
         return np.array(found, float)

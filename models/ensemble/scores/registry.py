@@ -65,6 +65,11 @@ def columns_among(names: Iterable[str]) -> list[str]:
     return [column for score in SCORES for column in found if score.owns(column)]
 
 
+def kind_of(column: str) -> str:
+    """Return the name of the score that a column is of."""
+    return column.partition("/")[0].removesuffix("_score")
+
+
 def either_sign(column: str) -> bool:
     """Return whether the weight of a column may be negative."""
     return any(score.either_sign for score in SCORES if score.owns(column))

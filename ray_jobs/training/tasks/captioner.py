@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from models.captioner.distillation import TokenTargets, mean_log_probabilities
-from models.captioner.model import Captioner
+from models.captioner.model import Captioner, no_embedding
 from models.codec.shape import codec_shape
 from models.fingerprint import fingerprint
 from models.generation.agreed_captions import AgreedCaption, agreed_captions
@@ -26,7 +26,7 @@ from models.settings import BeamConfig, CaptionerConfig, CaptionerSettings
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import LOSS, CaptionerMember, Member, RetrieverMember
 from ray_jobs.features.dataset import Features, read_features
-from ray_jobs.features.embeddings import Embeddings, read_embeddings, side_by_side, weights_checksum
+from ray_jobs.features.embeddings import Embeddings, embeddings_of_each, side_by_side, weights_checksum
 from ray_jobs.features.teacher_captions import read_captions, write_captions
 from ray_jobs.training.batching import bucketed_batches, padding_share
 from ray_jobs.training.member_job import MemberJob
@@ -121,7 +121,7 @@ class CaptionerTask(MemberTask):
         return model
 
     @cached_property
-    def train_embeddings(self) -> list[Embeddings]:
+    def train_embeddings(self) -> list[Embeddings | np.ndarray]:
         """Return the embeddings of the training clips, of each retriever that is read."""
         return self._embeddings(self.job.train, self.train)
 
@@ -130,11 +130,9 @@ class CaptionerTask(MemberTask):
         """Return what is read beside the codes of the validation clips, [clips, all retrievers' D]."""
         return side_by_side(self._embeddings(self.job.validation, self.validation), slice(None))
 
-    def _embeddings(self, splits: list[Path], features: Features) -> list[Embeddings]:
-        return [
-            read_embeddings(splits, name, weights_checksum(self.job.edges[name]), features.clip_ids)
-            for name in self._member.retrievers()
-        ]
+    def _embeddings(self, splits: list[Path], features: Features) -> list[Embeddings | np.ndarray]:
+        weights = {name: weights_checksum(self.job.edges[name]) for name in self._member.retrievers()}
+        return embeddings_of_each(splits, weights, features.clip_ids)
 
     @property
     def _member(self) -> CaptionerMember:
@@ -158,11 +156,12 @@ class CaptionerTask(MemberTask):
     def layout(cls, experiment: Experiment, member: Member) -> Captioner:
         codec = codec_shape(experiment.features.codec, experiment.features.codebooks)
         retrievers = [experiment.members[name] for name in member.retrievers()]
+        dim = sum(one.joint_dim for one in retrievers if isinstance(one, RetrieverMember))
         config = member.convert(
             CaptionerConfig,
             codebooks=codec.codebooks,
             codebook_size=codec.codebook_size,
-            audio_embedding_dim=sum(r.joint_dim for r in retrievers if isinstance(r, RetrieverMember)),
+            audio_embedding_dim=dim or no_embedding(1).shape[1],
         )
         return Captioner.layout(config)
 

@@ -288,8 +288,9 @@ def test_gradient_checkpointing_and_eager_attention_change_nothing(
 
 def test_several_retrievers_embeddings_stand_side_by_side() -> None:
     embeddings = {"a": np.zeros((2, 3), np.float32), "b": np.ones((2, 2), np.float32)}
-    assert np.array_equal(conditioning(embeddings, "b"), embeddings["b"])
-    assert conditioning(embeddings, ["a", "b"]).tolist() == [[0, 0, 0, 1, 1]] * 2
+    assert np.array_equal(conditioning(embeddings, "b", 2), embeddings["b"])
+    assert conditioning(embeddings, ["a", "b"], 2).tolist() == [[0, 0, 0, 1, 1]] * 2
+    assert conditioning(embeddings, [], 3).tolist() == [[0]] * 3
 
 
 def test_mask_row_is_zero_and_never_trains(captioner: Captioner, clips: Clips) -> None:

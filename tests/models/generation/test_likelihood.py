@@ -84,3 +84,13 @@ def test_who_does_not_propose_can_score(captioner: Captioner, clips: Clips) -> N
     assert list(found.likelihoods) == ["b"]
     assert all(found.likelihoods["b"])
     assert not propose(members, inputs, DECODING, caption_sources=["a"]).likelihoods
+
+
+def test_only_what_is_asked_for_is_drawn(captioner: Captioner, clips: Clips) -> None:
+    members = {"a": captioner, "b": captioner}
+    inputs = ClipInputs(clips[0], dict.fromkeys(members, clips[1]))
+    whole = propose(members, inputs, DECODING).candidates
+    parts = propose(members, inputs, DECODING, caption_sources=["a/samples", "b/beam"]).candidates
+    assert parts["a"] == whole["a"]
+    assert parts["b/beam"] == whole["b/beam"]
+    assert not any(parts["a/beam"] + parts["b"])

@@ -14,8 +14,9 @@ from models.selection.reranking_weights import (
     mixtures_of,
     paper_weights,
     search_reranking,
+    weigh_group,
 )
-from models.settings import Fallback
+from models.settings import Eligible, Fallback
 
 from .test_leave_one_out import table
 
@@ -99,6 +100,33 @@ def test_where_a_beam_is_better_than_all_choices_it_is_chosen() -> None:
     assert alone["cross_validated"].tolist() == pytest.approx([value[:, 5].mean()])
     assert found.systems["chosen"].sum() == 1
     assert found.solution.cross_validated == found.systems["cross_validated"].max()
+
+
+def test_only_the_kinds_of_scores_that_are_asked_for_are_weighed() -> None:
+    known, value = table(clips=40)
+    encoders = search_reranking(known, value, [["one", "two"]], RerankingOptions(scores=("encoder",)))
+    assert set(encoders.reranking.weights) == {"good", "noise"}
+    decoder = search_reranking(
+        known, value, [["one", "two"]], RerankingOptions(scores=("decoder",), compare_groups=False)
+    )
+    assert decoder.reranking.weights == {"decoder": 1.0}
+    np.testing.assert_array_equal(
+        decoder.reranking.choose(known), np.where(known.mask, known.decoder_score, -np.inf).argmax(1)
+    )
+    prior = weigh_group(known, value, ["one"], RerankingOptions(scores=("length",), rule="prior"))
+    assert prior.weights == {"decoder": 1.0}, "where none of them is there, the decoder's"
+
+
+@pytest.mark.parametrize(("eligible", "places"), [("samples", {0, 1, 3, 4}), ("searched", {2, 5})])
+def test_only_candidates_of_the_kind_that_is_asked_for_are_chosen(eligible: Eligible, places: set[int]) -> None:
+    known, value = table(clips=40)
+    known = replace(known, captioners=[["one", "one", "one/beam", "two", "two", "two/beam"]] * 40)
+    options = RerankingOptions(eligible=eligible)
+    for reranking in (
+        search_reranking(known, value, mixtures_of(["one", "two"]), options).reranking,
+        weigh_group(known, value, ["one", "two"], options),
+    ):
+        assert set(reranking.choose(known).tolist()) <= places
 
 
 def test_totals_leave_out_whose_candidates_do_not_enter() -> None:

@@ -2,12 +2,15 @@
 
 from datetime import timedelta
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from models.ensemble.scores.registry import SCORES
 from ray_jobs.experiment.config import ConfigError
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.experiment.member_config import CaptionerMember, RetrieverMember
+from ray_jobs.experiment.search_config import ScoreKind
 from ray_jobs.run.directory import RunDirectory
 
 ROOT = Path(__file__).parents[3]
@@ -220,3 +223,7 @@ def test_token_ensembles_join_captioners(ensemble: str, message: str) -> None:
 def test_a_token_ensemble_is_another_search() -> None:
     joint = load_experiment(SMOKE, ["token_ensembles={joint: {members: [captioner-wide, captioner-deep]}}"])
     assert RunDirectory(joint).search_inputs() != RunDirectory(load_experiment(SMOKE)).search_inputs()
+
+
+def test_the_kinds_of_scores_are_those_that_are_registered() -> None:
+    assert list(get_args(ScoreKind)) == [score.name for score in SCORES]
