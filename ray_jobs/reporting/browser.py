@@ -22,6 +22,7 @@ from models.ensemble.scores.registry import columns_among
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.features.dataset import Features, read_features
 from ray_jobs.reporting.caption_errors import FLUENCY, INVENTED, MISSING, CaptionChecker, CaptionError, caption_checker
+from ray_jobs.reporting.confusions import Confusions, confusions
 from ray_jobs.reporting.media import recording_mp3, spectrogram_png
 from ray_jobs.reporting.systems import best_single
 from ray_jobs.reporting.task_results import CAPTIONING_METRIC, ENSEMBLE, RETRIEVAL_METRIC
@@ -45,7 +46,9 @@ class Browser:
     single: str  # the best single system
     clips: int  # of the split, of which the page has the first
     errors: dict[str, dict[str, int]]  # by type, and by system: clips that have such an error
+    events: bool  # whether the errors are held against the events of the clips
     classes: pd.DataFrame  # by class of sound: clips, mean value, captions without it, captions that invent it
+    confusions: Confusions  # of retrieval
     data: dict[str, Any]  # as the page's script reads it
 
 
@@ -78,7 +81,9 @@ def browse(experiment: Experiment, directory: RunDirectory) -> Browser | None:
         single=single,
         clips=metrics.clips,
         errors=_count(errors, types),
+        events=MISSING in checker.types,
         classes=_by_class(classes, errors[ENSEMBLE], values[ENSEMBLE].to_numpy()),
+        confusions=confusions(directory.ensemble, features, classes),
         data={
             "metric": metric,
             "systems": systems,

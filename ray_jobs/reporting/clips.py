@@ -14,6 +14,7 @@ from models.ensemble.scores.registry import columns_among
 from models.metrics.captions import candidate_values
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.features.dataset import Features, read_features
+from ray_jobs.reporting.confusions import read_ranking
 from ray_jobs.reporting.media import data_uri, recording_mp3, spectrogram_png
 from ray_jobs.results.best import BestReranking
 from ray_jobs.results.metrics import EnsembleMetrics
@@ -60,7 +61,7 @@ def shown_clips(experiment: Experiment, directory: RunDirectory) -> list[ShownCl
     candidates = dict(list(table.groupby("clip_id", sort=False)))
     captions = [candidates[clip_id].query("chosen")["caption"].iloc[0] for clip_id in features.clip_ids]
     values = np.concatenate(candidate_values([[text] for text in captions], features.captions, "cider_d"))
-    rankings = pd.read_csv(directory.ensemble / "retrieval.csv", dtype=str, keep_default_na=False)
+    rankings = read_ranking(directory.ensemble)
     first_query = np.cumsum([0, *map(len, features.captions)])
     best = BestReranking.read(directory.search("reranking"))
     rng = np.random.default_rng(experiment.seed)

@@ -63,6 +63,7 @@ def render(experiment: Experiment, directory: RunDirectory, cuts: Sequence[str] 
         threshold=BestReranking.read(directory.search("reranking")).fluency_threshold,
         audio_s=AUDIO_S,
         core_watts=CORE_WATTS,
+        stored=storage.sizes(directory.root),
         quarantine={corpus: _quarantine(directory.features(corpus)) for corpus in experiment.corpora},
     )
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
@@ -158,6 +159,24 @@ def folders(directory: Path, pattern: str) -> list[Path]:
     found = at[0].get_file_info(fs.FileSelector(at[1], allow_not_found=True))
     names = [PurePosixPath(info.path).name for info in found if info.type == fs.FileType.Directory]
     return sorted(directory / name for name in names if fnmatch(name, pattern))
+
+
+def sizes(directory: Path) -> dict[str, int]:
+    """Return the bytes of each folder of a directory, the largest first; a file with several names counts each time."""
+    at = _remote(directory)
+    files: Iterable[tuple[str, int]]
+    if at is None:
+        paths = (path for path in directory.rglob("*") if path.is_file())
+        files = ((str(path.relative_to(directory)), path.stat().st_size) for path in paths)
+    else:
+        found = at[0].get_file_info(fs.FileSelector(at[1], allow_not_found=True, recursive=True))
+        base = PurePosixPath(at[1])
+        files = ((str(PurePosixPath(one.path).relative_to(base)), one.size) for one in found if one.is_file)
+    total = Counter[str]()
+    for name, size in files:
+        folder, slash, _ = name.partition("/")
+        total[folder] += size if slash else 0
+    return {folder: size for folder, size in total.most_common() if size}
 
 
 def source(path: Path) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,7 @@ def test_a_split_of_clothos_size_opens_at_once_and_filters_without_lag(
         for key, value in small.data.items()
     }
     path = tmp_path / "clips.html"
-    large = Browser(small.metric, small.single, CLOTHO, small.errors, small.classes, many)
+    large = replace(small, clips=CLOTHO, data=many)
     path.write_text(render_browser(built.experiment, large), encoding="utf-8")
     with tab(started) as page:
         begun = time.monotonic()

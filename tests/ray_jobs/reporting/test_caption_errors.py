@@ -1,8 +1,12 @@
 """Errors of captions by rule: against known events, or against the words of the references."""
 
+import json
+from pathlib import Path
+
 from corpora.soundscapes.corpus import SoundscapesCorpus
 from corpora.soundscapes.grammar import describe
 from corpora.soundscapes.lexicon import LEXICON
+from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.reporting.caption_errors import (
     ATTRIBUTE,
     INVENTED,
@@ -13,7 +17,10 @@ from ray_jobs.reporting.caption_errors import (
     CaptionError,
     EventChecker,
     WordChecker,
+    caption_checker,
 )
+
+from ..test_report import SMOKE
 
 CORPUS = SoundscapesCorpus(kind="soundscapes", root="nowhere", splits={"train": 20, "test": 60}, seed=3)
 
@@ -47,7 +54,18 @@ def _naming(kind: str) -> str:
 
 def test_captions_are_held_against_the_words_of_their_references() -> None:
     references = ["a dog is barking loudly", "The dogs bark", "a hound barks in the rain"]
-    errors = WordChecker().errors("x", "A cat barks, and it rains", references)
+    errors = WordChecker({}).errors("x", "A cat barks, and it rains", references)
     assert errors == [CaptionError(UNFOUNDED, "cat"), CaptionError(UNSAID, "dog")]
-    assert WordChecker().errors("x", "dogs bark", references) == []
-    assert not WordChecker().classes("x")
+    assert WordChecker({}).errors("x", "dogs bark", references) == []
+    assert not WordChecker({}).classes("x")
+    assert WordChecker({"x": ("church_bell",)}).classes("x") == ["church bell"]
+
+
+def test_classes_of_a_folder_are_its_labels(tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text("file_name,caption_1,label\na.wav,a dog barks,dog\n")
+    (tmp_path / "test").mkdir()
+    corpus = {"kind": "folder", "root": str(tmp_path), "splits": ["test"]}
+    experiment = load_experiment(SMOKE, ["target_corpus=sounds", f"corpora.sounds={json.dumps(corpus)}"])
+    assert caption_checker(experiment).classes("a") == ["dog"]
+    (tmp_path / "test.csv").unlink()
+    assert caption_checker(experiment).classes("a") == [], "a corpus that has moved since"
