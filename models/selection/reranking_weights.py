@@ -19,7 +19,7 @@ from ..ensemble.scores.encoder import ENCODER
 from ..ensemble.scores.registry import either_sign
 from ..generation.pooling import BEAM, SAMPLES
 from ..settings import Eligible, EncoderScoring, Fallback
-from .rules import AUTO, Comparison, Mapper, NestedSearch, Rule, Solution, compare, weigh
+from .rules import Comparison, Mapper, NestedSearch, Rule, Solution, compare, highest, surpasses, weigh
 from .weight_problem import STARTS, LinePoint, Pairs, WeightProblem, explore
 from .weight_search import check_search, line_curve
 
@@ -29,6 +29,9 @@ MOST_MIXED = 6  # captioners of which every group is tried: 63 groups
 COMPARED_GROUPS = 2  # of several captioners, but not all: those that are best under the prior weights
 ELIGIBLE: dict[Eligible, str] = {"all": "", "samples": SAMPLES, "searched": BEAM}  # what is added to a source's name
 NORMALISATIONS = ("none", "z", "rank")  # what `auto` compares
+# The rules that `auto` compares. With the others among them, the highest cross-validated value was more often high by
+# luck (docs/results.md).
+COMPARED_RULES: tuple[Rule, ...] = ("prior", "bagged")
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class RerankingOptions:
     @property
     def rules(self) -> tuple[Rule, ...]:
         """Return the rules that are compared."""
-        return AUTO if self.rule == "auto" else (self.rule,)
+        return COMPARED_RULES if self.rule == "auto" else (self.rule,)
 
     def sources(self, captioners: Sequence[str]) -> list[str]:
         """Return what of some captioners can be chosen."""
@@ -134,8 +137,9 @@ def search_reranking(
     """Choose the weights of the scores and the group of captioners by the mean value of the chosen candidates.
 
     Compared, by nested cross-validation, are the rules on the first mixture, on each captioner's candidates alone, and
-    on those of the other mixtures that are best under the prior weights; and each captioner's beam search. So the
-    ensemble is never chosen where, held out, a single captioner is better.
+    on those of the other mixtures that are best under the prior weights; and each captioner's beam search. The first
+    mixture is taken unless another one or a captioner alone is better by more than one standard error: what is ahead by
+    less is ahead by luck as often as not, and candidates of more captioners are the better bet.
 
     Args:
         value: [C, K] of each candidate by the metric; higher is better.
@@ -145,7 +149,7 @@ def search_reranking(
     systems = _systems(table, value, mixtures, options)
     search = NestedSearch(options.rules, options.folds, options.seed, options.starts)
     found = compare({name: one.problem for name, one in systems.items()}, search, each)
-    best = found.best
+    best = _preferred(found, {key for key, one in systems.items() if one.captioners == options.sources(mixtures[0])})
     chosen = systems[best.problem]
     reranking = Reranking(
         weights=dict(zip(chosen.names, chosen.problem.outer(best.weights).tolist(), strict=True)),
@@ -156,7 +160,7 @@ def search_reranking(
         fallback=options.fallback,
     )
     return RerankingFound(
-        reranking, best, found.best_value, _compared(found, systems), _tried(found, systems, table.score_names)
+        reranking, best, found.best_value, _compared(found, systems, best), _tried(found, systems, table.score_names)
     )
 
 
@@ -219,8 +223,14 @@ def _systems(
     return {f"{one.mixture}, {one.normalisation}": one for one in found}
 
 
-def _compared(found: Comparison, systems: Mapping[str, _System]) -> pd.DataFrame:
-    best = found.best
+def _preferred(found: Comparison, whole: Collection[str]) -> Solution:
+    """Return the best solution of the problems in `whole`, or of the others where that is clearly better."""
+    own = [one for one in found.solutions if one.problem in whole]
+    others = [one for one in found.solutions if one.problem not in whole]
+    return rival if others and surpasses(rival := highest(others), highest(own)) else highest(own)
+
+
+def _compared(found: Comparison, systems: Mapping[str, _System], best: Solution) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {

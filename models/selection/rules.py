@@ -79,6 +79,12 @@ class Comparison:
         return max(float(one.values.max()) for one in self.explored.values())
 
 
+def surpasses(one: Solution, other: Solution) -> bool:
+    """Return whether a solution is better, held out, by more than one standard error of the paired difference."""
+    gain = one.held_out - other.held_out
+    return bool(gain.mean() > gain.std() / np.sqrt(len(gain)))
+
+
 def highest(solutions: Sequence[Solution]) -> Solution:
     """Return the solution of the highest cross-validated value, the first of equals."""
     values = np.array([solution.cross_validated for solution in solutions])

@@ -16,6 +16,8 @@ from models.selection.reranking_weights import (
     search_reranking,
     weigh_group,
 )
+from models.selection.rules import Comparison, NestedSearch, Solution
+from models.selection.weight_problem import Explored, WeightProblem
 from models.settings import Eligible, Fallback
 
 from .test_leave_one_out import table
@@ -157,3 +159,24 @@ def test_a_candidate_without_a_value_is_named() -> None:
     value[7, 2] = np.nan
     with pytest.raises(NonFiniteScoreError, match="value of clip 7, candidate 2"):
         search_reranking(known, value, [["one", "two"]], RerankingOptions())
+
+
+@pytest.mark.parametrize(("ahead", "taken"), [(0.5, ["one", "two"]), (1.5, ["two"])])
+def test_a_captioner_alone_must_be_clearly_better(
+    ahead: float, taken: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held-out values are set so that `two` alone is ahead by a number of standard errors."""
+    known, value = table(clips=50)
+    noise = np.tile([0.1, -0.1], 25)
+
+    def solve(self: NestedSearch, named: tuple[str, WeightProblem]) -> Comparison:
+        name, problem = named
+        gain = {"one+two": 0.0, "two": 0.1 * ahead / np.sqrt(50)}.get(name.partition(",")[0], -1.0)
+        prior = problem.prior
+        solution = Solution(name, "prior", prior, problem.of_clips(prior), gain + noise * (name != "one+two, none"))
+        return Comparison([solution], {name: Explored(prior[None], np.zeros(1))})
+
+    monkeypatch.setattr(NestedSearch, "solve", solve)
+    found = search_reranking(known, value, mixtures_of(["one", "two"]), RerankingOptions())
+    assert found.reranking.captioners == taken
+    assert found.systems[found.systems["chosen"]]["captioners"].tolist() == ["+".join(taken)]
