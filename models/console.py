@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -20,6 +23,7 @@ console = Console(**AS_IT_IS)  # results, which may be piped
 messages = Console(**AS_IT_IS, stderr=True)
 UNITS = {"d": 86400, "h": 3600, "min": 60}
 _start = time.monotonic()
+_subject = ContextVar("_subject", default="")  # what this thread speaks of
 
 
 def show(table: RenderableType) -> None:
@@ -29,7 +33,17 @@ def show(table: RenderableType) -> None:
 
 def say(message: str, style: str = "") -> None:
     """Print one line about the work, with the seconds since the start of the process, to standard error."""
-    messages.print(Text.assemble((f"{time.monotonic() - _start:6.1f} s  ", "dim"), (message, style)))
+    messages.print(Text.assemble((f"{time.monotonic() - _start:6.1f} s  {_subject.get()}", "dim"), (message, style)))
+
+
+@contextmanager
+def speaking_of(subject: str) -> Iterator[None]:
+    """Begin the lines of `say` with what they are about, for this thread: others speak of other things."""
+    before = _subject.set(f"{subject}  ")
+    try:
+        yield
+    finally:
+        _subject.reset(before)
 
 
 def count(number: int, noun: str, plural: str | None = None) -> str:

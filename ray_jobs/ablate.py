@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import ray
+
 from models.console import count, say, show
 from models.files import write_frame, write_text
 from models.fingerprint import fingerprint
@@ -16,6 +18,7 @@ from ray_jobs import combine, prepare, search, train
 from ray_jobs.ablation.arms import Ablation, Run, load_ablation
 from ray_jobs.ablation.page import render, terminal_tables
 from ray_jobs.ablation.shared import share_candidates, share_features, share_members
+from ray_jobs.ablation.side_by_side import runs_that_fit, work_on
 from ray_jobs.ablation.table import TABLE, compare_arms
 from ray_jobs.results.table import read_table
 from ray_jobs.run import storage
@@ -29,10 +32,13 @@ from ray_jobs.training import tracking
 RESULTS = "results"
 
 
-def run(file: Path, overrides: list[str]) -> None:
+def run(file: Path, overrides: list[str], at_once: int | None = None) -> None:
     """Run what is not done yet of an ablation, write results/, and print the table.
 
     All runs are prepared before any member is trained, so that a codec that does not load is told early.
+
+    Args:
+        at_once: runs that are worked on side by side; if None, as many as the cluster can train at the same time.
 
     Raises:
         ConfigError: if an arm cannot be used, before any work.
@@ -42,7 +48,7 @@ def run(file: Path, overrides: list[str]) -> None:
     for one in ablation.runs:
         tracking.check(one.experiment)
     with only_writer(ablation.root):
-        _run_all(ablation)
+        _run_all(ablation, at_once)
         results = ablation.root / RESULTS
         inputs = fingerprint({one.experiment.name: _directory(one).results_inputs() for one in ablation.runs})
         if is_done(results, inputs):
@@ -56,7 +62,7 @@ def run(file: Path, overrides: list[str]) -> None:
     say(f"report  {storage.uri(results / 'index.html')}")
 
 
-def _run_all(ablation: Ablation) -> None:
+def _run_all(ablation: Ablation, at_once: int | None) -> None:
     todo = [one for one in ablation.runs if not _is_combined(one)]
     done = len(ablation.runs) - len(todo)
     what = f"{count(len(ablation.arms), 'arm')}, {count(len(ablation.seeds), 'seed')}"
@@ -70,7 +76,8 @@ def _run_all(ablation: Ablation) -> None:
             share_features(directory, _others(ablation, one))
             prepare.run(one.experiment)
     failed = []
-    for one in todo:
+
+    def finish(one: Run) -> None:
         say(f"ablate: {one.experiment.name}: train, search, combine", style="bold")
         try:
             with _writing(one) as directory:
@@ -82,6 +89,11 @@ def _run_all(ablation: Ablation) -> None:
         except MembersFailedError as error:
             failed.append(f"{one.experiment.name}: {error}")
             say(f"ablate: {failed[-1]}", style="red")
+
+    at_once = at_once or runs_that_fit(todo, ray.cluster_resources())
+    if at_once > 1:
+        say(f"ablate: {at_once} runs side by side (--at-once)")
+    work_on(todo, finish, at_once)
     if failed:
         raise MembersFailedError("\n".join(failed))
 

@@ -23,38 +23,19 @@ from models.commands.cli import (
     similar,
     verify,
 )
-from models.commands.options import (
-    LOCALHOST,
-    DType,
-    Hop,
-    Host,
-    Int8,
-    Port,
-    ServiceLimits,
-    ShareAudio,
-    TokenFile,
-    Window,
-    WriteIndex,
-)
+from ray_jobs.cli_clusters import caption_collection, index_collection, join_cluster, serve
 from ray_jobs.cli_results import codes, command_module, compare, doctor, leaderboard, similarity, status
 from ray_jobs.options import (
     AblationFile,
-    AnyBundle,
     CodecFile,
     CodecOverrides,
-    CollectionOutput,
     ExperimentFile,
     Overrides,
     RunOrFile,
-    Sources,
-    WorkerCount,
-    WorkerCpus,
-    WorkerGpus,
 )
 
 if TYPE_CHECKING:
     from ray_jobs.experiment.config import Experiment
-    from ray_jobs.inference.collection import Collection
 
 app = make_app("Train, search, combine, export and use ensembles of audio captioners and retrievers.")
 
@@ -193,12 +174,23 @@ def pipeline(experiment: ExperimentFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def ablate(ablation: AblationFile, overrides: Overrides = None) -> None:
+def ablate(
+    ablation: AblationFile,
+    overrides: Overrides = None,
+    at_once: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Runs that are worked on side by side; when left out, as many as the cluster can train at once",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """Run the arms of an ablation with several seeds, what arms share only once, and compare them with the first arm.
 
     Example: [bold]enclap ablate experiments/ablations/codec.yaml seeds=[0][/bold]
     """
-    command_module("ablate").run(ablation, overrides or [])
+    command_module("ablate").run(ablation, overrides or [], at_once)
 
 
 @app.command()
@@ -212,7 +204,7 @@ def sweep(
     Example: [bold]enclap sweep experiments/demo.yaml retriever-bge sweep.trials=8[/bold]
     """
     loaded = _load(experiment, overrides)
-    _connect()
+    join_cluster()
     command_module("sweep").run(loaded, member)
 
 
@@ -228,7 +220,7 @@ def train_codec(experiment: CodecFile, overrides: CodecOverrides = None) -> None
 
     loaded = load_config(experiment, overrides or [], CodecExperiment)
     with only_writer(Path(loaded.storage_path).resolve() / loaded.name):
-        _connect()
+        join_cluster()
         command_module("train_codec").run(loaded)
 
 
@@ -238,86 +230,9 @@ for of_results in (status, leaderboard, compare, codes, similarity, doctor):
     app.command()(of_results)
 
 
-@app.command("caption-collection")
-def caption_collection(
-    bundle: AnyBundle,
-    sources: Sources,
-    output: CollectionOutput,
-    window: Window = None,
-    hop: Hop = None,
-    workers: WorkerCount = None,
-    cpus: WorkerCpus = 1.0,
-    gpus: WorkerGpus = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the sampling; the bundle's own when left out")] = None,
-) -> None:
-    """Caption all audio of folders and buckets on a cluster, into Parquet (Ray Data).
-
-    What is done is not done again, and files that cannot be read are listed in quarantine.csv.
-
-    Example: [bold]enclap caption-collection runs/demo/bundle /data/sounds --output captions[/bold]
-
-    Example: [bold]enclap caption-collection s3://b/bundle s3://b/sounds --output s3://b/captions --gpus 0.5[/bold]
-    """
-    from ray_jobs.experiment.config import ActorResources
-    from ray_jobs.inference.collection import Collection
-
-    actors = ActorResources(workers=workers, cpus=cpus, gpus=gpus)
-    collection = Collection(bundle, sources, output, actors, window, hop)
-    _run_on(collection, "caption_collection", seed=seed)
-
-
-@app.command("index-collection")
-def index_collection(
-    bundle: AnyBundle,
-    sources: Sources,
-    output: CollectionOutput,
-    window: Window = None,
-    hop: Hop = None,
-    workers: WorkerCount = None,
-    cpus: WorkerCpus = 1.0,
-    gpus: WorkerGpus = None,
-) -> None:
-    """Embed all audio of folders and buckets on a cluster, into Parquet and into the bundle's index (Ray Data).
-
-    What is done is not done again, and files that cannot be read are listed in quarantine.csv.
-
-    Example: [bold]enclap index-collection runs/demo/bundle /data/sounds --output embeddings --window 10 --hop 5[/bold]
-    """
-    from ray_jobs.experiment.config import ActorResources
-    from ray_jobs.inference.collection import Collection
-
-    actors = ActorResources(workers=workers, cpus=cpus, gpus=gpus)
-    collection = Collection(bundle, sources, output, actors, window, hop)
-    _run_on(collection, "index_collection")
-
-
-@app.command()
-def serve(
-    bundle: Bundle,
-    replicas: Annotated[int, typer.Option(min=1, help="Copies of the ensemble that answer requests")] = 1,
-    gpus: Annotated[
-        float | None, typer.Option(min=0, help="Share of a GPU for each, by default 0.25 if there are")
-    ] = None,
-    host: Host = LOCALHOST,
-    port: Port = 8080,
-    token_file: TokenFile = None,
-    limit: ServiceLimits = None,
-    share_audio: ShareAudio = False,
-    write_index: WriteIndex = False,
-    dtype: DType = None,
-    int8: Int8 = False,
-) -> None:
-    """Serve a bundle over HTTP with Ray Serve, from several processes, with a page for browsers.
-
-    Example: [bold]enclap serve runs/demo/bundle --replicas 2[/bold]
-    """
-    from models.ensemble.manifest import read_manifest
-    from models.service.settings import read_settings
-
-    settings = read_settings(host, token_file, limit or [], share_audio, write_index)
-    read_manifest(bundle)  # before all is imported that serves it
-    job = command_module("serve")
-    job.run(bundle, host, port, settings, job.Replicas(replicas, gpus, dtype, int8))
+app.command("caption-collection")(caption_collection)
+app.command("index-collection")(index_collection)
+app.command()(serve)
 
 
 @app.command()
@@ -376,7 +291,7 @@ def _run(job: str, file: Path, overrides: list[str] | None, look_only: bool = Fa
     """Run a job on an experiment, as `_run_in_directory` does unless it writes nothing."""
     experiment = _load(file, overrides)
     if look_only:
-        _connect()
+        join_cluster()
         command_module(job).run(experiment, True)
     else:
         _run_in_directory(experiment, job, **options)
@@ -396,33 +311,16 @@ def _run_in_directory(experiment: Experiment, job: str, **options: Any) -> Any:
     directory = RunDirectory(experiment)
     with only_writer(directory.root), counted(directory):
         directory.write_experiment()
-        _connect()
+        join_cluster()
         found = command_module(job).run(experiment, **options)
         say_cuts(experiment, job)
     return found
-
-
-def _run_on(collection: Collection, job: str, **options: Any) -> None:
-    """Run a job on a collection, once all is checked that can be before Ray starts."""
-    from ray_jobs.run.signals import exit_on_signals
-
-    with exit_on_signals():
-        collection.check()
-        _connect()
-    with exit_on_signals():  # again, as Ray has set its own
-        command_module(job).run(collection, **options)
 
 
 def _load(file: Path, overrides: list[str] | None) -> Experiment:
     from ray_jobs.experiment.loading import load_experiment
 
     return load_experiment(file, overrides)
-
-
-def _connect() -> None:
-    from ray_jobs.run.session import connect
-
-    connect()
 
 
 if __name__ == "__main__":
