@@ -42,9 +42,9 @@ def test_a_captioner_reads_one_retriever_or_several() -> None:
     several = "members.captioner-wide.audio_embedding=[retriever-bge, retriever-roberta]"
     assert load_experiment(SMOKE).members["captioner-wide"].edges() == ["retriever-bge"]
     assert load_experiment(SMOKE, [several]).members["captioner-wide"].edges() == ["retriever-bge", "retriever-roberta"]
-    for wrong, message in (("[retriever-bge, fluency]", "'fluency' is not a retriever"), ("[]", "audio_embedding")):
-        with pytest.raises(ConfigError, match=message):
-            load_experiment(SMOKE, [f"members.captioner-wide.audio_embedding={wrong}"])
+    assert load_experiment(SMOKE, ["members.captioner-wide.audio_embedding=[]"]).members["captioner-wide"].edges() == []
+    with pytest.raises(ConfigError, match="'fluency' is not a retriever"):
+        load_experiment(SMOKE, ["members.captioner-wide.audio_embedding=[retriever-bge, fluency]"])
 
 
 def test_overrides_reach_any_field() -> None:
