@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from models.console import say
 from ray_jobs.experiment.config import ActorResources, ConfigError
+from ray_jobs.run.reach import joining
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +71,11 @@ def reserved_device() -> torch.device:
 
 
 def connect() -> None:
-    """Join the cluster that RAY_ADDRESS names (as it does inside `ray job submit`), or start Ray on this machine."""
+    """Join the cluster that RAY_ADDRESS names (as it does inside `ray job submit`), or start Ray on this machine.
+
+    Raises:
+        ConfigError: nothing answers at that address.
+    """
     # Tune's newer output prints a banner at any verbosity, and Ray Data's actors a false alarm (ray#53727).
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -80,7 +86,8 @@ def connect() -> None:
     options: dict[str, Any] = {} if address else {"include_dashboard": False}
     for noisy in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    joined = ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
+    with joining(address) if address else nullcontext():
+        joined = ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
     # Ray Data's progress bars would be drawn over our lines.
     ray.data.DataContext.get_current().enable_progress_bars = False
     resources, place = ray.cluster_resources(), address or "this machine"
