@@ -12,7 +12,10 @@ from typing import Any
 
 @contextmanager
 def exit_on_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the stack; by default they end a process immediately. (ray.init() sets its own.)"""
+    """Let SIGTERM and SIGHUP unwind the stack; by default they end a process immediately.
+
+    While Ray starts it has a handler of its own for SIGTERM, which exits with the signal's number; that ends alike.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -20,6 +23,10 @@ def exit_on_signals() -> Iterator[None]:
     before = {number: signal.signal(number, _exit) for number in caught}
     try:
         yield
+    except SystemExit as ended:
+        if ended.code in caught:
+            _exit(signal.Signals(ended.code), None)
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
