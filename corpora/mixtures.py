@@ -46,7 +46,7 @@ class MixturesCorpus(OwnCorpusSettings):
         "clotho", description="what `root` holds: Clotho, or your own recordings in the folder layout"
     )
     splits: list[Literal["train"]] = Field(["train"], min_length=1, description="splits that are used; it has one")
-    seed: int = Field(0, description="seed of each pair's level difference and offset")
+    seed: int = Field(0, ge=0, description="seed of each pair's level difference and offset")
 
     def stated_terms(self) -> Terms:
         """Return Clotho's terms for pairs of its clips, and else what the experiment states."""

@@ -30,13 +30,13 @@ class Terms:
 
 
 class CorpusSettings(BaseModel, ABC):
-    """A corpus in an experiment file: unknown keys are errors.
+    """A corpus in an experiment file: unknown keys are errors, and so are numbers that are not finite.
 
     `paths` are its settings that are paths; `terms` is what a bundle's NOTICE says of weights trained on it; `overlaps`
     names the test sets that have clips of it, which is what exclusion lists are for.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     paths: ClassVar[tuple[str, ...]] = ("root",)
     terms: ClassVar[Terms] = Terms("see the corpus's own licence")
     overlaps: ClassVar[str] = ""

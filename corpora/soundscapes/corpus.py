@@ -23,7 +23,7 @@ class SoundscapesCorpus(CorpusSettings):
 
     kind: Literal["soundscapes"]
     splits: dict[Split, Annotated[int, Field(ge=2)]] = Field(description="number of clips of each split")
-    seed: int = Field(0, description="seed of all scenes")
+    seed: int = Field(0, ge=0, description="seed of all scenes")
     sample_rate: int = Field(16_000, gt=0, description="sampling rate of the rendered files, in Hz")
 
     def read(self, split: str) -> CorpusTable:

@@ -12,9 +12,9 @@ Kind = TypeVar("Kind", bound="Settings")
 
 
 class Settings(BaseModel):
-    """Fields of a configuration; unknown keys are errors."""
+    """Fields of a configuration; unknown keys are errors, and so are numbers that are not finite."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     def convert(self, kind: type[Kind], **more: Any) -> Kind:
         """Return a `kind` with the fields that both classes have, and `more`, which takes precedence."""

@@ -28,6 +28,9 @@ class LogMelConfig(Settings):
     def _bands_have_widths(self) -> LogMelConfig:
         if self.f_min >= self.f_max:
             raise ValueError(f"f_max: found {self.f_max:g}, expected more than f_min ({self.f_min:g})")
+        if self.f_max > self.sample_rate / 2:
+            most = f"{self.sample_rate / 2:g} at most, half of sample_rate"
+            raise ValueError(f"f_max: found {self.f_max:g}, expected {most}: there is nothing above it")
         return self
 
 

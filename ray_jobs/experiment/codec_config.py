@@ -36,7 +36,7 @@ class ScenesConfig(Settings):
         description="number of scenes to probe the codes with: the sounds of those with one event are classified by "
         "their codes; 0: none",
     )
-    seed: int = Field(0, description="seed of all scenes")
+    seed: int = Field(0, ge=0, description="seed of all scenes")
 
 
 class CodecExperiment(Settings):
@@ -44,7 +44,7 @@ class CodecExperiment(Settings):
 
     name: str = Field(default="codec", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run directory")
     storage_path: str = Field("runs", description="where run directories lie")
-    seed: int = Field(0, description="seed of weights, crops and batches")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of weights, crops and batches")
     model: DacSettings = DacSettings()
     corpus: ScenesConfig = ScenesConfig()
     epochs: int = Field(gt=0, description="number of epochs, the first and last ones below among them")

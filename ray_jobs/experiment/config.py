@@ -82,7 +82,7 @@ class Experiment(Settings):
         exclude_if=lambda value: value is None,  # as in runs from before there were presets
         description="name of a file of settings that fills in what this file and the file that it extends leave out",
     )
-    seed: int = Field(0, description="seed of everything random")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of everything random")
     time_limit: Duration | None = Field(
         None,
         exclude_if=lambda value: value is None,  # as in runs from before there were limits

@@ -19,6 +19,8 @@ from ray_jobs.experiment.member_config import AnyMember
 from ray_jobs.experiment.spelling import did_you_mean, unknown
 from ray_jobs.experiment.yaml_text import load_yaml
 
+NOT_PLAIN = tuple("\"'|>&!*")  # begin text in YAML that does not stand for itself
+
 Schema = TypeVar("Schema", bound=BaseModel)
 
 
@@ -113,8 +115,10 @@ def set_override(raw: dict[str, Any], override: str) -> None:
         value = load_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{override!r}: the value is not YAML: {error}") from error
+    if isinstance(value, str) and not text.lstrip().startswith(NOT_PLAIN):
+        value = text  # as it stands: YAML would take ` #3` for a comment
     nodes = [raw]
-    for key in (parts := dotted.split("."))[:-1]:
+    for key in (parts := _parts(raw, dotted))[:-1]:
         if key == "training":  # a published detector is not trained
             nodes = [node for node in nodes if node.get(key)] or nodes
         nodes = [node.setdefault(name, {}) for node in nodes for name in _named(node, key, override)]
@@ -123,6 +127,16 @@ def set_override(raw: dict[str, Any], override: str) -> None:
     for node in nodes:
         for name in _named(node, parts[-1], override):
             node[name] = unshared(value)
+
+
+def _parts(raw: dict[str, Any], dotted: str) -> list[str]:
+    """Return the keys that a dotted key joins; the name of a member or corpus may have dots itself."""
+    first, _, rest = dotted.partition(".")
+    names = raw.get(first)
+    for name in sorted(names, key=len, reverse=True) if isinstance(names, dict) else ():
+        if "." in name and f"{rest}.".startswith(f"{name}."):
+            return [first, name, *rest[len(name) + 1 :].split(".")] if rest != name else [first, name]
+    return dotted.split(".")
 
 
 def _named(node: dict[str, Any], key: str, override: str) -> list[str]:

@@ -51,7 +51,7 @@ def test_encoders_of_text_are_laid_out_as_they_are_built(kind: str, tmp_path: Pa
 def test_a_retriever_is_laid_out_as_it_is_built() -> None:
     config = RetrieverConfig.model_validate(
         {
-            "log_mel": LogMelConfig(n_mels=32, sample_rate=16_000),
+            "log_mel": LogMelConfig(n_mels=32, sample_rate=16_000, f_max=8000),
             "audio_encoder": {"backbone": "random:convnext", "depths": (1, 1, 1, 1), "dims": (4, 4, 8, 8)},
             "text_encoder": RANDOM_TEXT,
             "joint_dim": 16,

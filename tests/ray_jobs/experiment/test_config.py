@@ -1,5 +1,6 @@
 """Experiment files: what is accepted, and what the errors say."""
 
+import json
 from datetime import timedelta
 from pathlib import Path
 from typing import get_args
@@ -227,3 +228,39 @@ def test_a_token_ensemble_is_another_search() -> None:
 
 def test_the_kinds_of_scores_are_those_that_are_registered() -> None:
     assert list(get_args(ScoreKind)) == [score.name for score in SCORES]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("features.max_duration_s=.inf", "finite number"),
+        ("sampling.temperature=.inf", "finite number"),
+        ("members.retriever-bge.training.learning_rate=.nan", "finite number"),
+        ("members.retriever-bge.epsilon=.inf", "finite number"),
+        ("prepare.cpus=.inf", "finite number"),
+        ("features.log_mel.f_max=8001", "expected 8000 at most, half of sample_rate"),
+        ("features.log_mel.f_min=8000", "expected more than f_min"),
+        ("seed=-1", "greater than or equal to 0"),
+        ("seed=2147483648", "less than 2147483648"),
+        ("corpora.soundscapes.seed=-1", "greater than or equal to 0"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_experiment(SMOKE, [override])
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [("/data/run #3", "/data/run #3"), ("'/data/a b'", "/data/a b"), ("/2024-01-01", "/2024-01-01")],
+)
+def test_text_of_an_override_is_taken_as_it_stands(text: str, path: str) -> None:
+    assert load_experiment(SMOKE, [f"storage_path={text}"]).storage_path == path
+
+
+def test_members_with_dots_in_their_names_are_overridden() -> None:
+    member = load_experiment(SMOKE).members["fluency"].model_dump(mode="json", exclude_unset=True)
+    added = [f"members={json.dumps({'judge.v1': member, 'judge.v1.large': member})}"]
+    overrides = [*added, "members.judge.v1.training.epochs=7", "members.judge.v1.large.training.epochs=9"]
+    found = load_experiment(SMOKE, overrides).members
+    assert (found["judge.v1"].epochs, found["judge.v1.large"].epochs) == (7, 9)
