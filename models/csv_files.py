@@ -83,22 +83,30 @@ class CsvTable:
         return [text for _, text in found]
 
 
+DELIMITERS = (",", ";", "\t")  # the first that a header has
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks, as in what spreadsheets call Unicode text
+
+
 def read_csv(path: Path, expected: str, encoding: str = "utf-8-sig") -> CsvTable:
     """Read a CSV file with a header; a line that cannot be used says why and stops no other.
 
     Args:
         expected: what the file should be, for the message if it is missing.
-        encoding: by default UTF-8 with or without a byte order mark; bytes that are not UTF-8 become lone surrogates.
+        encoding: by default UTF-8 with or without a byte order mark, or UTF-16 with one; bytes that are not UTF-8
+            become lone surrogates.
 
     Returns:
-        The columns, and the lines that are not empty. Fields are separated by commas, or by semicolons if the header
-        has these and no comma (DCASE's hidden test set). Cells missing at the end of a short line are "".
+        The columns, and the lines that are not empty. Fields are separated by commas, by semicolons if the header has
+        these and no comma (DCASE's hidden test set), or by tabs. Cells missing at the end of a short line are "". As
+        spreadsheets add them, columns without a name at the end are left out, and lines of blank cells.
 
     Raises:
         CorpusError: if the file is missing, cannot be read or has no line under the header, if a column occurs
             twice, or if a quote is opened and not closed: what follows it would be lost.
     """
     try:
+        with path.open("rb") as binary:
+            encoding = "utf-16" if binary.read(2) in UTF_16 else encoding
         with path.open(newline="", encoding=encoding, errors="surrogateescape") as file:
             columns, lines = _parse(path, file)
     except FileNotFoundError:
@@ -157,7 +165,8 @@ def numbered_captions(columns: Iterable[str]) -> list[str]:
 def _parse(path: Path, file: IO[str]) -> tuple[list[str], list[Line]]:
     header = file.readline()
     file.seek(0)
-    reader = csv.reader(file, delimiter=";" if ";" in header and "," not in header else ",", strict=True)
+    delimiter = next((one for one in DELIMITERS if one in header), DELIMITERS[0])
+    reader = csv.reader(file, delimiter=delimiter, strict=True)
     columns: list[str] = []
     lines: list[Line] = []
     while True:
@@ -173,8 +182,17 @@ def _parse(path: Path, file: IO[str]) -> tuple[list[str], list[Line]]:
             lines.append(Line(number, dict.fromkeys(columns, ""), f"not CSV ({error})"))
             continue
         if not columns:
-            columns = fields
-        elif fields:
+            columns = _without_blank_end([field.strip() for field in fields], 0)
+        elif len(fields) == 1 or any(field.strip() for field in fields):
+            fields = _without_blank_end(fields, len(columns))
             cells = dict(zip(columns, fields + [""] * (len(columns) - len(fields))))
             excess = "more fields than the header has columns; is a comma unquoted?"
             lines.append(Line(number, cells, excess if len(fields) > len(columns) else ""))
+
+
+def _without_blank_end(fields: list[str], least: int) -> list[str]:
+    """Return the fields without blank ones at their end, as far as there are more than `least`."""
+    number = len(fields)
+    while number > least and not fields[number - 1].strip():
+        number -= 1
+    return fields[:number]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -251,3 +253,45 @@ def test_labels_of_the_built_in_corpus_are_its_events(tmp_path: Path) -> None:
     scenes = sample_scenes({"train": 6, "test": 4}, 3)["test"]
     found = SoundscapesCorpus.model_validate(settings).labels("test")
     assert found == {scene.clip_id: tuple(event.kind for event in scene.events) for scene in scenes}
+
+
+HEADER = "file_name,caption_1,caption_2"
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding"),
+    [
+        (f"{HEADER},,\r\na.wav,a dog,barks,,\r\n,,,,\r\n", "utf-8"),  # as spreadsheets save it
+        (f"{HEADER}\na.wav\ta dog\tbarks\n".replace(",", "\t"), "utf-8"),
+        (f"{HEADER}\r\na.wav,a dog,barks\r\n".replace(",", "\t"), "utf-16"),
+        (f"{HEADER}\na.wav;a dog;barks\n".replace(",", ";"), "utf-8-sig"),
+        (f" {HEADER.replace(',', ' , ')} \na.wav,a dog,barks\n", "utf-8"),
+        (f"{HEADER}\ra.wav,a dog,barks\r", "utf-8"),
+        (f'"{HEADER.replace(",", chr(34) + "," + chr(34))}"\n"a.wav","a dog","barks"\n', "utf-8"),
+    ],
+    ids=["blank-columns", "tabs", "utf-16", "semicolons", "spaced-header", "cr", "all-quoted"],
+)
+def test_the_form_of_a_csv_file_makes_no_difference(content: str, encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "a.wav").touch()
+    (tmp_path / "test.csv").write_bytes(content.encode(encoding))
+    table = read_folder(tmp_path, "test")
+    assert table.clips[["clip_id", "captions"]].to_numpy().tolist() == [["a", ["a dog", "barks"]]]
+    assert table.quarantine.empty
+
+
+@pytest.mark.parametrize("written", ["NFC", "NFD"])
+@pytest.mark.parametrize("stored", ["NFC", "NFD"])
+def test_the_form_of_accents_makes_no_difference(written: Any, stored: Any, tmp_path: Path) -> None:
+    def name(form: Any) -> str:
+        return unicodedata.normalize(form, "fôret/été.wav")
+
+    audio = tmp_path / "test" / name(stored)
+    audio.parent.mkdir(parents=True)
+    audio.touch()
+    (tmp_path / "test.csv").write_text(
+        f"file_name,caption_1\n{name(written)},birds\nnon-é.wav,wind\n", encoding="utf-8"
+    )
+    table = read_folder(tmp_path, "test")
+    assert table.clips["path"].tolist() == [str(audio)]
+    assert table.quarantine["reason"].tolist() == ["test.csv line 3: audio file is missing"]

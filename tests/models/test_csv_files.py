@@ -18,7 +18,7 @@ def _file(folder: Path, text: str, encoding: str = "utf-8") -> Path:
 
 
 def test_captions_of_clothos_columns(tmp_path: Path) -> None:
-    text = 'file_name,caption_1,caption_2\na.wav,"rain, wind", \nb.wav,NA,ein Bär\n'
+    text = 'file_name,caption_1,caption_2\na.wav,"rain, wind", \nb.wav,NA,ein Bär\n,,\n'
     assert read_captions(_file(tmp_path, text)) == ["rain, wind", "NA", "ein Bär"]
 
 
@@ -32,8 +32,8 @@ def test_captions_of_one_column(tmp_path: Path, column: str) -> None:
     [
         ("", r"found columns \(none\); expected caption, caption_predicted"),
         ("file_name,text\na.wav,rain\n", "found columns file_name, text; expected caption, caption_predicted"),
-        ("caption_1,caption_2\n , \n", "line 2: found no captions in caption_1, caption_2"),
-        ("caption_1,caption_2\nrain,\n,\n", "line 3: found no captions in caption_1, caption_2"),
+        ("caption_1,caption_2\n , \n", "no rows; expected at least one"),
+        ("caption_1,caption_2\nrain,\n-,-\n", "line 3: found no captions in caption_1, caption_2"),
         ("file_name,caption\na.wav,rain\nb.wav,\n", "line 3: found no captions in caption, expected at least one"),
         ("file_name,caption_id\na.wav,17\n", "found columns file_name, caption_id; expected caption, "),
         ("caption\n", "no rows; expected at least one"),
