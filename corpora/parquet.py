@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -72,7 +73,7 @@ class ParquetCorpus(OwnCorpusSettings):
 
     def _sizes(self, file: Path) -> list[int | None]:
         """Return the number of bytes of each row's audio."""
-        with pq.ParquetFile(file) as parquet:
+        with _parquet(file) as parquet:
             batches = parquet.iter_batches(BATCH_ROWS, columns=[f"{self.audio_column}.bytes"])
             return [size for batch in batches for size in pc.binary_length(batch.column(0).field("bytes")).to_pylist()]
 
@@ -87,16 +88,12 @@ class ParquetCorpus(OwnCorpusSettings):
         return found[there[0]]
 
     def _rows(self, file: Path) -> Iterator[Row]:
-        try:
-            with pq.ParquetFile(file) as parquet:
-                schema = parquet.schema_arrow
-                captions, name = self._captions(file, schema), self._audio_name(file, schema)
-                table = parquet.read([*captions, *name, *(column for column in _IDS if column in schema.names)])
-        except UnicodeEncodeError as error:
-            raise CorpusError(f"{file}: the name is not UTF-8; rename the file") from error
-        except (OSError, pa.ArrowException) as error:
-            raise CorpusError(f"{file}: cannot be read as Parquet ({error})") from error
-        for number, cells in enumerate(table.to_pylist()):
+        with _parquet(file) as parquet:
+            schema = parquet.schema_arrow
+            captions, name = self._captions(file, schema), self._audio_name(file, schema)
+            table = parquet.read([*captions, *name, *(column for column in _IDS if column in schema.names)])
+            rows = table.to_pylist()
+        for number, cells in enumerate(rows):
             yield self._row(file, number, cells, captions)
 
     def _row(self, file: Path, number: int, cells: dict[str, Any], captions: list[str]) -> Row:
@@ -134,6 +131,20 @@ class ParquetCorpus(OwnCorpusSettings):
                 "set `audio_column` if the audio is in another"
             )
         return [f"{column}.path"] if "path" in fields else []
+
+
+@contextmanager
+def _parquet(file: Path) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file, whose pages are read later; raise CorpusError if it, or one of them, cannot be read."""
+    try:
+        with pq.ParquetFile(file) as parquet:
+            yield parquet
+    except UnicodeEncodeError as error:
+        raise CorpusError(f"{file}: the name is not UTF-8; rename the file") from error
+    except CorpusError:
+        raise
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise CorpusError(f"{file}: cannot be read as Parquet ({error})") from error
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -85,11 +85,26 @@ def duration(file: BinaryIO, name: str) -> float:
         return _seconds(max(ends, default=0), stream)
 
 
+class _Source:
+    """A file for FFmpeg, which damaged headers send to before its beginning: PyAV would print what that raises."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.read, self.tell = file, file.read, file.tell
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move to a place, and return it, or -1 if there is none."""
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError):
+            return -1
+
+
 @contextmanager
 def _opened(file: BinaryIO, name: str) -> Iterator[av.container.InputContainer]:
     """Yield a file that holds an audio stream."""
     try:
-        with av.open(file, "r", options={"format_whitelist": _CONTAINERS}, metadata_errors="replace") as container:
+        source: Any = _Source(file)
+        with av.open(source, "r", options={"format_whitelist": _CONTAINERS}, metadata_errors="replace") as container:
             if not container.streams.audio:
                 raise AudioError(f"{name}: cannot be decoded as audio (it holds no sound)")
             if container.streams.audio[0].codec_context is None:

@@ -179,6 +179,8 @@ def _parse(path: Path, file: IO[str]) -> tuple[list[str], list[Line]]:
             # An error within one line concerns that line alone. An error after several is a quote that is not closed.
             if reader.line_num > number:
                 raise CorpusError(f"{path}, line {number}: is a quote opened and not closed? ({error})") from error
+            if not columns:
+                raise CorpusError(f"{path}, line {number}: not CSV ({error}); expected a header") from error
             lines.append(Line(number, dict.fromkeys(columns, ""), f"not CSV ({error})"))
             continue
         if not columns:

@@ -228,8 +228,10 @@ def _joined(tables: list[ShardTable], column: str) -> list[Any]:
 
 def _one_codec(shards: list[Path], tables: list[ShardTable]) -> dict[str, Any]:
     """Return the provenance of the codes, which must be the same in all shards."""
-    codecs = [table.metadata["codec"] for table in tables]
+    codecs: list[Any] = [table.metadata.get("codec") for table in tables]
     for shard, codec in zip(shards, codecs, strict=True):
+        if not isinstance(codec, dict):
+            raise FeaturesError(f"{shard}: found no record of its codec, expected one; `enclap prepare` makes it again")
         if codec != codecs[0]:
             differing = [key for key in {**codecs[0], **codec} if codec.get(key) != codecs[0].get(key)]
             values = "; ".join(f"{key} {codec.get(key)!r}, there {codecs[0].get(key)!r}" for key in differing)

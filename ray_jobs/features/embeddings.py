@@ -25,7 +25,7 @@ from models.files import atomic_write, sha256_of
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import AnyMember
 from ray_jobs.features.dataset import THREADS, Features, read_features, recorded_shards
-from ray_jobs.features.files import METADATA, FeaturesError, find_shards, metadata_of, opened, source_of
+from ray_jobs.features.files import METADATA, FeaturesError, columns_of, find_shards, metadata_of, opened, source_of
 from ray_jobs.results.member import MemberMetrics
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory
@@ -265,8 +265,7 @@ class _Part:
     def read(self) -> _Read:
         path = storage.pull(self.path)
         with pa.memory_map(str(path)) as source, opened(path, source) as file:
-            batch = file.get_batch(0)
-            clip_ids, column = (batch[name] for name in self.kind.columns)
+            clip_ids, column = columns_of(file, self.kind.columns)
             counts = [1] * len(column)
             if not pa.types.is_fixed_size_list(column.type):
                 counts, column = column.value_lengths().to_pylist(), column.values

@@ -142,8 +142,7 @@ def read_table(path: Path, columns: Sequence[str]) -> ShardTable:
         with opened(path, source) as file:
             numbers = [file.schema.names.index(column) for column in columns]
         with opened(path, source, pa.ipc.IpcReadOptions(included_fields=numbers)) as file:
-            batch = file.get_batch(0)
-            read = {column: batch[column].to_pylist() for column in columns}
+            read = {name: column.to_pylist() for name, column in zip(columns, columns_of(file, columns), strict=True)}
             return ShardTable(read, metadata_of(file), source.size())
 
 
@@ -181,11 +180,9 @@ def read_codes(path: Path) -> ShardCodes:
         with opened(path, source) as file:
             numbers = [file.schema.names.index(column) for column in ("clip_id", "codes")]
         with opened(path, source, pa.ipc.IpcReadOptions(included_fields=numbers)) as file:
-            batch = file.get_batch(0)
-            codes = _Matrices.of(batch["codes"])
-            return ShardCodes(
-                batch["clip_id"].to_pylist(), codes.values, np.diff(codes.offsets), metadata_of(file)["codec"]
-            )
+            clip_ids, column = columns_of(file, ("clip_id", "codes"))
+            codes = _Matrices.of(column)
+            return ShardCodes(clip_ids.to_pylist(), codes.values, np.diff(codes.offsets), metadata_of(file)["codec"])
 
 
 class MappedShard:
@@ -196,8 +193,8 @@ class MappedShard:
 
     def __init__(self, path: Path) -> None:
         with pa.memory_map(str(path)) as source, opened(path, source) as file:
-            batch = file.get_batch(0)
-            self._columns = {name: _Matrices.of(batch[name]) for name in MATRICES}
+            found = zip(MATRICES, columns_of(file, MATRICES), strict=True)
+            self._columns = {name: _Matrices.of(column) for name, column in found}
 
     def matrix(self, column: str, row: int) -> np.ndarray:
         """Return a clip's `codes` [T, Q] int16 or `log_mel` [frames, mels] float16: a view, not to be written to."""
@@ -253,6 +250,18 @@ def opened(path: Path, source: pa.NativeFile, options: pa.ipc.IpcReadOptions | N
             f"{storage.uri(path)}: found a file that was cut off or damaged ({said}), expected a whole Arrow IPC file "
             "of one batch; `enclap prepare` makes it again"
         ) from error
+
+
+def columns_of(file: pa.ipc.RecordBatchFileReader, names: Sequence[str]) -> list[pa.Array]:
+    """Return columns of a file that `opened` opened, whose texts and offsets are checked; numbers are not read.
+
+    Offsets of a damaged file may lead out of it, and to follow one would end the process.
+    """
+    batch = file.get_batch(0)
+    found = [batch[name] for name in names]
+    for column in found:
+        column.validate(full=True)
+    return found
 
 
 def metadata_of(file: pa.ipc.RecordBatchFileReader) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from models.console import count, progress_bar, say
 from models.files import atomic_write
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import RetrieverMember
-from ray_jobs.features.files import METADATA, SHARDS, FeaturesError, inputs_of, opened, read_table
+from ray_jobs.features.files import METADATA, SHARDS, FeaturesError, columns_of, inputs_of, opened, read_table
 from ray_jobs.run import storage
 
 FOLDER = "waveforms"  # in a split's directory
@@ -102,7 +102,7 @@ class MappedWaveforms:
 
     def __init__(self, path: Path) -> None:
         with pa.memory_map(str(path)) as source, opened(path, source) as file:
-            column = file.get_batch(0)[COLUMN]
+            (column,) = columns_of(file, [COLUMN])
             self._samples = column.values.to_numpy(zero_copy_only=True)
             self._offsets = column.offsets.to_numpy()
 
