@@ -103,6 +103,16 @@ def test_paths_are_looked_for() -> None:
     assert found == ["models/codec/base.py", "tests/nope.py"]
 
 
+def test_tests_that_prove_a_promise_are_there() -> None:
+    """`tests/x.py::test_y` in docs/reliability.md is a test, marked slow if and only if the page says so."""
+    cited = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`(,| \|| \(slow\))", (ROOT / "docs" / "reliability.md").read_text())
+    assert len(cited) > 20
+    for file, name, after in cited:
+        source = (ROOT / file).read_text()
+        assert (found := re.search(rf"((?:^@.*\n(?:[ )].*\n)*)*)(?:async )?def {name}\(", source, re.MULTILINE)), name
+        assert ("mark.slow" in found[1] or "pytestmark = pytest.mark.slow" in source) == ("slow" in after), name
+
+
 def test_site_builds_without_a_warning(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     shutil.copy(ROOT / "mkdocs.yml", tmp_path)

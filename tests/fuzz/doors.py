@@ -32,6 +32,7 @@ class Door(ABC):
     """A kind of input: good files in `folder`, of which one is mutated at a time, and what opens them."""
 
     name: ClassVar[str]
+    together: ClassVar[bool] = False  # whether opening one file opens all of them
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -157,6 +158,7 @@ class Bundles(Door):
     """Exported ensembles: manifest, settings, tokenizers and weights. Nothing in them is unpickled."""
 
     name = "bundle"
+    together = True
 
     def write(self) -> list[Path]:
         self.bundle = write_bundle(self.folder / "bundle")
