@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from corpora.audio import clip_duration
 from models.audio import AudioError
-from models.console import count, say, show
+from models.console import count, say, show, spell_exactly
 from ray_jobs.experiment.config import ActorResources, FeaturesConfig
 from ray_jobs.features.shards import STAT_THREADS, ShardMaker, plan_shards
 from ray_jobs.run.session import gpu_share, number_of_actors
@@ -121,7 +121,7 @@ def _measure(clips: pd.DataFrame, features: FeaturesConfig) -> Cost:
 
 def _amounts(audio_s: float, cost: Cost, workers: int) -> tuple[str, str, str]:
     return (
-        f"{audio_s / 3600:.2f} h",
+        spell_exactly(audio_s),
         decimal(int(audio_s * cost.bytes)),
-        f"{audio_s * cost.seconds / workers / 60:.1f} min",
+        spell_exactly(audio_s * cost.seconds / workers),
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import nullcontext
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from models.console import say
@@ -70,11 +72,25 @@ def reserved_device() -> torch.device:
     return found if not ray.is_initialized() or ray.get_gpu_ids() else type(found)("cpu")
 
 
+@contextmanager
+def short_paths() -> Iterator[None]:
+    """Say what to set where Ray's sockets would have longer paths than Linux allows."""
+    try:
+        yield
+    except OSError as error:
+        if "AF_UNIX" not in str(error):
+            raise
+        raise ConfigError(
+            f"the temporary directory {tempfile.gettempdir()} has too long a path for Ray's sockets ({error}); set "
+            "RAY_TMPDIR to a shorter one, such as /tmp"
+        ) from error
+
+
 def connect() -> None:
     """Join the cluster that RAY_ADDRESS names (as it does inside `ray job submit`), or start Ray on this machine.
 
     Raises:
-        ConfigError: nothing answers at that address.
+        ConfigError: nothing answers at that address, or the temporary directory's path is too long for Ray.
     """
     # Tune's newer output prints a banner at any verbosity, and Ray Data's actors a false alarm (ray#53727).
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -86,7 +102,7 @@ def connect() -> None:
     options: dict[str, Any] = {} if address else {"include_dashboard": False}
     for noisy in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    with joining(address) if address else nullcontext():
+    with joining(address) if address else nullcontext(), short_paths():
         joined = ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
     # Ray Data's progress bars would be drawn over our lines.
     ray.data.DataContext.get_current().enable_progress_bars = False

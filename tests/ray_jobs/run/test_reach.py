@@ -72,3 +72,19 @@ def test_what_answers_and_is_no_ray_is_given_up(listener: socket.socket) -> None
     )
     assert ended.returncode == 2
     assert f"no cluster answers at {address!r} within 3 s" in ended.stderr
+
+
+def test_a_temporary_directory_with_a_long_path_is_told_with_what_to_set(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    environment = {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", "RAY_TMPDIR")}
+    ended = subprocess.run(
+        [sys.executable, "-c", "from ray_jobs.run import session; session.connect()"],
+        env=environment | {"TMPDIR": str(folder), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert f"ConfigError: the temporary directory {folder} has too long a path" in ended.stderr
+    assert "set RAY_TMPDIR to a shorter one" in ended.stderr
