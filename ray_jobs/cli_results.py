@@ -50,7 +50,7 @@ def compare(
     metric: Annotated[
         str, typer.Option(help="Metrics, comma-separated: fense,r@1. Those of `combine` when left out")
     ] = "",
-    system: Annotated[str, typer.Option(help="The system of each run, such as captioner-wide/beam")] = "ensemble",
+    system: Annotated[str, typer.Option(help="The system of each run, such as captioner-bpe/beam")] = "ensemble",
     csv: CsvFile = None,
     plot: PlotFile = None,
     as_json: AsJson = False,

@@ -1,6 +1,6 @@
 """combine --members: combine some members of a run that is combined already, without training or drawing anything.
 
-Example: enclap combine experiments/demo.yaml --members retriever-bge,captioner-wide
+Example: enclap combine experiments/demo.yaml --members retriever-bge,captioner-bpe
 """
 
 from __future__ import annotations

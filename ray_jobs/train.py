@@ -1,6 +1,6 @@
 """train: train every member of an experiment, in parallel as edges and the cluster's resources allow.
 
-Example: enclap train experiments/demo.yaml members.captioner-wide.training.epochs=10
+Example: enclap train experiments/demo.yaml members.captioner-bpe.training.epochs=10
 """
 
 from __future__ import annotations

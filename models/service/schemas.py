@@ -97,7 +97,7 @@ CAPTIONED = {
         "candidates": [
             {
                 "text": "a dog barks while rain falls",
-                "captioner": "captioner-wide",
+                "captioner": "captioner-bpe",
                 "score": 1.25,
                 "decoder_score": -1.16,
                 "encoder_score": {"retriever-bge": 0.69},
