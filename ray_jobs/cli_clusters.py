@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -22,9 +22,6 @@ from models.commands.options import (
 )
 from ray_jobs.cli_results import command_module
 from ray_jobs.options import AnyBundle, CollectionOutput, Sources, WorkerCount, WorkerCpus, WorkerGpus
-
-if TYPE_CHECKING:
-    from ray_jobs.inference.collection import Collection
 
 
 def caption_collection(
@@ -46,12 +43,8 @@ def caption_collection(
 
     Example: [bold]enclap caption-collection s3://b/bundle s3://b/sounds --output s3://b/captions --gpus 0.5[/bold]
     """
-    from ray_jobs.experiment.config import ActorResources
-    from ray_jobs.inference.collection import Collection
-
-    actors = ActorResources(workers=workers, cpus=cpus, gpus=gpus)
-    collection = Collection(bundle, sources, output, actors, window, hop)
-    run_on(collection, "caption_collection", seed=seed)
+    actors = {"workers": workers, "cpus": cpus, "gpus": gpus}
+    _run_on_collection("caption_collection", bundle, sources, output, window, hop, actors, seed=seed)
 
 
 def index_collection(
@@ -70,12 +63,8 @@ def index_collection(
 
     Example: [bold]enclap index-collection runs/demo/bundle /data/sounds --output embeddings --window 10 --hop 5[/bold]
     """
-    from ray_jobs.experiment.config import ActorResources
-    from ray_jobs.inference.collection import Collection
-
-    actors = ActorResources(workers=workers, cpus=cpus, gpus=gpus)
-    collection = Collection(bundle, sources, output, actors, window, hop)
-    run_on(collection, "index_collection")
+    actors = {"workers": workers, "cpus": cpus, "gpus": gpus}
+    _run_on_collection("index_collection", bundle, sources, output, window, hop, actors)
 
 
 def serve(
@@ -106,11 +95,23 @@ def serve(
     job.run(bundle, host, port, settings, job.Replicas(replicas, gpus, dtype, int8))
 
 
-def run_on(collection: Collection, job: str, **options: Any) -> None:
+def _run_on_collection(
+    job: str,
+    bundle: str,
+    sources: list[str],
+    output: str,
+    window_s: float | None,
+    hop_s: float | None,
+    actors: dict[str, Any],
+    **options: Any,
+) -> None:
     """Run a job on a collection, once all is checked that can be before Ray starts."""
+    from ray_jobs.experiment.config import ActorResources
+    from ray_jobs.inference.collection import Collection
     from ray_jobs.run.signals import exit_on_signals
 
     with exit_on_signals():
+        collection = Collection(bundle, sources, output, ActorResources(**actors), window_s, hop_s)
         collection.check()
         join_cluster()
     with exit_on_signals():  # again, as Ray has set its own

@@ -150,7 +150,7 @@ def _read_tables(experiment: Experiment, corpora: list[str]) -> tuple[Tables, pd
     for (name, of), excluded in _exclude(experiment, tables).items():
         rejected.append(excluded.assign(corpus=name, split=of))
     for name in corpora:
-        if (noise := experiment.corpora[name].caption_noise) and (name, "train") in tables:
+        if noise := experiment.corpora[name].caption_noise:
             tables[name, "train"] = with_caption_noise(tables[name, "train"], noise)
             say(f"prepare: {name}: {noise:.0%} of the training clips have the captions of others (caption_noise)")
     return tables, pd.concat(rejected, ignore_index=True)

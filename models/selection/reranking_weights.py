@@ -29,8 +29,7 @@ MOST_MIXED = 6  # captioners of which every group is tried: 63 groups
 COMPARED_GROUPS = 2  # of several captioners, but not all: those that are best under the prior weights
 ELIGIBLE: dict[Eligible, str] = {"all": "", "samples": SAMPLES, "searched": BEAM}  # what is added to a source's name
 NORMALISATIONS = ("none", "z", "rank")  # what `auto` compares
-# The rules that `auto` compares. With the others among them, the highest cross-validated value was more often high by
-# luck (docs/results.md).
+# The rules that `auto` compares: the more there are, the more often the highest cross-validated value is high by luck.
 COMPARED_RULES: tuple[Rule, ...] = ("prior", "bagged")
 
 
@@ -139,7 +138,7 @@ def search_reranking(
     Compared, by nested cross-validation, are the rules on the first mixture, on each captioner's candidates alone, and
     on those of the other mixtures that are best under the prior weights; and each captioner's beam search. The first
     mixture is taken unless another one or a captioner alone is better by more than one standard error: what is ahead by
-    less is ahead by luck as often as not, and candidates of more captioners are the better bet.
+    less may be so by luck.
 
     Args:
         value: [C, K] of each candidate by the metric; higher is better.

@@ -20,8 +20,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Rule = Literal["prior", "one-standard-error", "best", "bagged", "centre", "learned"]
 RULES: tuple[Rule, ...] = get_args(Rule)  # the simplest first
-# What `auto` compares. The highest of several cross-validated values is high by luck, too, and `best` is never ahead of
-# `bagged` by more than that. `centre` is about what `bagged` is, and takes as long again.
+# What `auto` compares of retrieval. The highest of several cross-validated values is high by luck, too, and `best` is
+# never ahead of `bagged` by more than that. `centre` is about what `bagged` is, and takes as long again.
 AUTO: tuple[Rule, ...] = ("prior", "one-standard-error", "bagged", "learned")
 RESAMPLES = 12
 DIRECTIONS = 24  # in which the set of weights as good as the best is measured
@@ -67,11 +67,6 @@ class Comparison:
 
     solutions: list[Solution]
     explored: dict[str, Explored]  # by problem
-
-    @property
-    def best(self) -> Solution:
-        """Return the solution of the highest cross-validated value, the simplest of equals."""
-        return highest(self.solutions)
 
     @property
     def best_value(self) -> float:

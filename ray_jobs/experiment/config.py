@@ -151,6 +151,9 @@ class Experiment(Settings):
             member.check_features(self.features.log_mel)
         self._refuse_circles()
         self._check_token_ensembles()
+        for name, settings in self.corpora.items():
+            if settings.caption_noise and "train" not in settings.splits:
+                raise ValueError(f"corpora.{name}.caption_noise: has no effect without the split train; leave it out")
         return self
 
     def _check_names(self) -> None:

@@ -116,7 +116,7 @@ def set_override(raw: dict[str, Any], override: str) -> None:
     except yaml.YAMLError as error:
         raise ConfigError(f"{override!r}: the value is not YAML: {error}") from error
     if isinstance(value, str) and not text.lstrip().startswith(NOT_PLAIN):
-        value = text  # as it stands: YAML would take ` #3` for a comment
+        value = text.strip()  # as it stands: YAML would take ` #3` for a comment
     nodes = [raw]
     for key in (parts := _parts(raw, dotted))[:-1]:
         if key == "training":  # a published detector is not trained
@@ -132,10 +132,13 @@ def set_override(raw: dict[str, Any], override: str) -> None:
 def _parts(raw: dict[str, Any], dotted: str) -> list[str]:
     """Return the keys that a dotted key joins; the name of a member or corpus may have dots itself."""
     first, _, rest = dotted.partition(".")
-    names = raw.get(first)
-    for name in sorted(names, key=len, reverse=True) if isinstance(names, dict) else ():
-        if "." in name and f"{rest}.".startswith(f"{name}."):
-            return [first, name, *rest[len(name) + 1 :].split(".")] if rest != name else [first, name]
+    below = raw.get(first)
+    dotted_names = [name for name in below if "." in str(name)] if isinstance(below, dict) else []
+    for name in sorted(map(str, dotted_names), key=len, reverse=True):
+        if rest == name:
+            return [first, name]
+        if rest.startswith(f"{name}."):
+            return [first, name, *rest.removeprefix(f"{name}.").split(".")]
     return dotted.split(".")
 
 

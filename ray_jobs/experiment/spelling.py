@@ -12,7 +12,10 @@ def did_you_mean(found: object, known: Iterable[str]) -> str:
     return f"; did you mean {nearest[0]!r}?" if nearest else ""
 
 
-def unknown(found: object, known: Iterable[str], of: str) -> str:
-    """Return a message about a name that is not among the known ones, which together are called `of`."""
-    known = list(known)
-    return f"{found!r} is not among {of} ({', '.join(known) or 'none'}){did_you_mean(found, known)}"
+def unknown(found: object, known: Iterable[object], of: str) -> str:
+    """Return a message about a name that is not among the known ones, which together are called `of`.
+
+    Keys of a file are known as they stand there, which may be numbers.
+    """
+    names = list(map(str, known))
+    return f"{found!r} is not among {of} ({', '.join(names) or 'none'}){did_you_mean(found, names)}"

@@ -39,7 +39,7 @@ def confusions(ensemble: Path, features: Features, classes: Sequence[Sequence[st
 
     Args:
         ensemble: directory with `retrieval.csv`, a row for each caption, clip by clip.
-        features: of the clips. Captions for which another clip comes first are left out.
+        features: of the clips. Captions for which none of these comes first are left out.
         classes: of each clip.
     """
     asked = np.repeat(np.arange(len(features)), [len(captions) for captions in features.captions])

@@ -73,7 +73,7 @@ def reserved_device() -> torch.device:
 
 
 @contextmanager
-def short_paths() -> Iterator[None]:
+def _telling_long_paths() -> Iterator[None]:
     """Say what to set where Ray's sockets would have longer paths than Linux allows."""
     try:
         yield
@@ -102,7 +102,7 @@ def connect() -> None:
     options: dict[str, Any] = {} if address else {"include_dashboard": False}
     for noisy in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    with joining(address) if address else nullcontext(), short_paths():
+    with joining(address) if address else nullcontext(), _telling_long_paths():
         joined = ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
     # Ray Data's progress bars would be drawn over our lines.
     ray.data.DataContext.get_current().enable_progress_bars = False

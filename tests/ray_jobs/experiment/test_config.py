@@ -243,6 +243,7 @@ def test_the_kinds_of_scores_are_those_that_are_registered() -> None:
         ("seed=-1", "greater than or equal to 0"),
         ("seed=2147483648", "less than 2147483648"),
         ("corpora.soundscapes.seed=-1", "greater than or equal to 0"),
+        ("corpora.soundscapes.caption_noise=1.1", "less than or equal to 1"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(override: str, message: str) -> None:
@@ -264,3 +265,21 @@ def test_members_with_dots_in_their_names_are_overridden() -> None:
     overrides = [*added, "members.judge.v1.training.epochs=7", "members.judge.v1.large.training.epochs=9"]
     found = load_experiment(SMOKE, overrides).members
     assert (found["judge.v1"].epochs, found["judge.v1.large"].epochs) == (7, 9)
+
+
+def test_noise_in_captions_that_nobody_is_trained_on_is_refused() -> None:
+    other = {"kind": "soundscapes", "root": "x", "splits": {"test": 4}, "caption_noise": 0.5}
+    with pytest.raises(ConfigError, match=r"corpora\.x\.caption_noise: has no effect without the split train"):
+        load_experiment(SMOKE, [f"corpora.x={json.dumps(other)}"])
+    other["splits"] = {"train": 4}
+    assert load_experiment(SMOKE, [f"corpora.x={json.dumps(other)}"]).corpora["x"].caption_noise == 0.5
+
+
+def test_spaces_around_the_text_of_an_override_are_none_of_it() -> None:
+    found = load_experiment(SMOKE, ["storage_path= /data ", "seed= 3"])
+    assert (found.storage_path, found.seed) == ("/data", 3)
+
+
+def test_a_member_whose_name_is_no_text_is_refused() -> None:
+    with pytest.raises(ConfigError, match="members"):
+        load_experiment(SMOKE, ["members={1.5: {kind: retriever}}", "members.fluency.training.epochs=2"])
