@@ -63,6 +63,15 @@ TRANSDUCTIVE = "transductive: ranked by the transport plan of all queries and cl
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """The captions of every system."""
+
+    texts: dict[str, list[str]]
+    unfiltered: list[str]  # of the ensemble without its fluency filter
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
 class Captioning:
     """The captioning part of metrics.json, and what the user should know."""
 
@@ -129,13 +138,16 @@ def _combine(experiment_json: str, commit_: str) -> list[str]:
     members = TrainedMembers(experiment, SPLIT)
     best = BestReranking.read(directory.search("reranking"))
     reranking = best.reranking
-    captioning = _caption(members, reranking, best.alone or {})
+    chosen = _choose_captions(members, reranking, best.alone or {})
     choices = {f"{name}/rerank": (best.alone or {}).get(name, reranking) for name in experiment.caption_sources()}
     sampling = BestSampling.read(directory.search("sampling")).sampling
     seconds = system_seconds(members, sampling, {**choices, "ensemble": reranking})
     retrieval = _retrieve(members)
     seconds.model_copy(update={"retrieval_columns": retrieval.costs}).write(directory.ensemble)
-    worth = member_worth(members)
+    with ThreadPoolExecutor(1) as pool:  # of what METEOR takes, most is that of other processes
+        scoring = pool.submit(_score, {**chosen.texts, UNFILTERED: chosen.unfiltered}, members.features.captions)
+        worth = member_worth(members)
+    captioning = _describe_captions(members, chosen, scoring.result())
     EnsembleMetrics(
         corpus=experiment.target_corpus,
         corpus_kind=experiment.corpora[experiment.target_corpus].kind,
@@ -171,8 +183,8 @@ def _detection(members: TrainedMembers, threshold: float) -> Detection | None:
 # --- captioning ----------------------------------------------------------------------------------------------------
 
 
-def _caption(members: TrainedMembers, reranking: Reranking, alone: Mapping[str, Reranking]) -> Captioning:
-    """Choose and score the captions of every system; write candidates, captions and their values.
+def _choose_captions(members: TrainedMembers, reranking: Reranking, alone: Mapping[str, Reranking]) -> Chosen:
+    """Choose the captions of every system; write all candidates, and the captions of the ensemble.
 
     Args:
         alone: how each captioner's own candidates are chosen from; of earlier searches, as the ensemble's are, from its
@@ -193,27 +205,36 @@ def _caption(members: TrainedMembers, reranking: Reranking, alone: Mapping[str, 
     texts["ensemble"] = _texts(table, reranking.choose(table))
     # the fluency detector cannot judge its own filter: its effect is measured without it, too
     unfiltered = _texts(table, reranking.model_copy(update={"fluency_threshold": 1.0}).choose(table))
-    clip_ids, references = members.features.clip_ids, members.features.captions
-    write_candidates(target, clip_ids, table, reranking)
+    write_candidates(target, members.features.clip_ids, table, reranking)
     warnings = write_test_captions(target / "captions.csv", members.features.file_names, texts["ensemble"])
-    scores = _score({**texts, UNFILTERED: unfiltered}, references)
-    unfiltered_score = scores.pop(UNFILTERED)
-    write_frame(target / CAPTION_VALUES, _values_of_clips(clip_ids, texts, scores))
+    return Chosen(texts, unfiltered, warnings)
+
+
+def _describe_captions(members: TrainedMembers, chosen: Chosen, scores: dict[str, CaptionScores]) -> Captioning:
+    """Return what the scores say of every system, and compare them; write the values of all clips.
+
+    Args:
+        scores: of `chosen.texts`, and of `chosen.unfiltered` as `UNFILTERED`.
+    """
+    experiment, texts = members.experiment, chosen.texts
+    scores, unfiltered_score = {name: scores[name] for name in texts}, scores[UNFILTERED]
+    frame = _values_of_clips(members.features.clip_ids, texts, scores)
+    write_frame(members.directory.ensemble / CAPTION_VALUES, frame)
     diversity = caption_diversity(texts["ensemble"])
-    warnings += filter(None, [collapse_warning(diversity)])
+    warnings = [*chosen.warnings, *filter(None, [collapse_warning(diversity)])]
     warnings += [f"not computed: {line}" for line in scores["ensemble"].absences]
     return Captioning(
         systems={name: _values(members, scores[name], texts[name]) for name in texts},
         details=CaptioningDetails(
             **scores["ensemble"].details,
             diversity=diversity,
-            unfiltered=_values(members, unfiltered_score, unfiltered),
+            unfiltered=_values(members, unfiltered_score, chosen.unfiltered),
         ),
         comparisons=[
             SystemComparison.of(metric, "ensemble", other, _compare_captions(scores, metric, other, experiment.seed))
             for metric in COMPARED
             if all(metric in score.per_clip for score in scores.values())
-            for other in (f"{name}/{how}" for name in sources for how in ("beam", "rerank"))
+            for other in (f"{name}/{how}" for name in experiment.caption_sources() for how in ("beam", "rerank"))
         ],
         warnings=warnings,
     )

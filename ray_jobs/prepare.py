@@ -256,7 +256,8 @@ def _render_soundscapes(name: str, corpus: SoundscapesCorpus) -> None:
 
     batches = [{"scenes": everything[at : at + 32]} for at in range(0, len(everything), 32)]
     rendered = ray.data.from_items(batches, override_num_blocks=len(batches)).map(render)
-    say(f"prepare: rendered {rendered.sum('clips')} clips")
+    # iterated, for an aggregation of Ray Data's would take a CPU for itself
+    say(f"prepare: rendered {sum(row['clips'] for row in rendered.iter_rows())} clips")
     for split, of_split in scenes.items():
         write_captions(root, split, of_split)
     write_json(root / "corpus.json", {"corpus": "soundscapes (synthetic)", **corpus.model_dump(mode="json")})

@@ -53,7 +53,7 @@ def run(experiment: Experiment, plan: bool = False) -> None:
     todo = {name for name in experiment.members if not is_trained(experiment, directory, name)} - left_out
     done = len(experiment.members) - len(todo) - len(left_out)
     say(f"train: {count(len(todo), 'member')} to train, {done} done already")
-    for warning in warnings_of(experiment, todo):
+    for warning in warnings_of(experiment, directory, todo):
         say(f"train: {warning}", style="yellow")
     if plan:
         show_plan(experiment, directory, todo)
@@ -68,9 +68,14 @@ def run(experiment: Experiment, plan: bool = False) -> None:
         )
 
 
-def warnings_of(experiment: Experiment, todo: set[str]) -> list[str]:
+def warnings_of(experiment: Experiment, directory: RunDirectory, todo: set[str]) -> list[str]:
     """Return what is better known before these members are trained."""
     found = experiment.missing_exclusions() if todo else []
+    if replaced := sorted(name for name in todo if directory.is_trained_otherwise(name)):
+        found.append(
+            f"{', '.join(replaced)}: trained before, with other settings, data or seed; what is there is replaced. "
+            f"Another `name` of the experiment than {experiment.name} keeps it"
+        )
     for name in sorted(todo):
         member = experiment.members[name]
         if isinstance(member, CaptionerMember) and member.fallback_monitor and (lacks := missing_parts(member.monitor)):

@@ -6,7 +6,8 @@ from itertools import count
 
 import pytest
 
-from tests.fuzz.doors import DOORS, Door
+from tests.fuzz.door import Door
+from tests.fuzz.doors import DOORS
 from tests.fuzz.run import fuzz
 
 SECONDS = 60 / len(DOORS)

@@ -6,6 +6,7 @@ torch.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -45,6 +46,7 @@ def _unpacked(bundle: Path) -> Path:
     return unpacked(bundle)
 
 
+NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP)  # what the system says of an argument that can be the path of nothing
 STOPPED = 130  # exit code of Typer after a KeyboardInterrupt
 BUNDLE = "The directory or archive that `enclap export` wrote"
 Bundle = Annotated[Path, typer.Argument(help=BUNDLE, show_default=False, callback=_unpacked)]
@@ -121,6 +123,9 @@ def run_app(command_line: typer.Typer, arguments: list[str] | None = None) -> No
             print("stopped; the same command resumes", file=sys.stderr)
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_PATH:
+            print(f"error: {error.filename}: {error.strerror}; expected a path", file=sys.stderr)
+            sys.exit(2)
         if os.environ.get("ENCLAP_TRACEBACK"):
             raise
         print(f"error: {error}\n(ENCLAP_TRACEBACK=1 shows where; the same command resumes)", file=sys.stderr)

@@ -9,6 +9,7 @@ import time
 from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .metrics import Metrics
@@ -19,6 +20,7 @@ GUARDED = ("/v1", "/metrics")  # all else is the page, and what load balancers a
 FORM_BYTES = 16 * 2**10  # of a form around its file
 JSON_BYTES = 64 * 2**10
 TAKE_SOUNDS = {f"/v1/{name}" for name in ("caption", "timeline", "similar", "index")}  # no other body is large
+DISCONNECTED = 499  # in the metrics alone: a client that was gone before its body was there, as nginx counts it
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; media-src 'self' blob:; img-src 'self' data:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'",
@@ -53,6 +55,8 @@ class Guard:
                 await self._enter(scope, receive, respond)
             else:
                 await self._app(scope, receive, respond)
+        except ClientDisconnect:  # nobody is left to answer
+            status = DISCONNECTED
         finally:
             labels = scope["method"], getattr(scope.get("route"), "path", "none")
             self._metrics.requests.labels(*labels, status).inc()

@@ -179,6 +179,10 @@ class RunDirectory:
     def is_trained(self, name: str) -> bool:
         return is_done(self.member(name), self.member_inputs(name), self.experiment.time_limit)
 
+    def is_trained_otherwise(self, name: str) -> bool:
+        """Return whether there are weights of a member that a training would replace: of other inputs."""
+        return marker(self.member(name)).get("inputs", found := self.member_inputs(name)) != found
+
     def is_searched(self, what: str) -> bool:
         return is_done(self.search(what), self.inputs_of(what), self.experiment.time_limit)
 

@@ -99,6 +99,8 @@ def connect() -> None:
     import ray.data
 
     address = os.environ.get("RAY_ADDRESS")
+    if not address:  # no spot node that may be preempted: each training would start a process that watches for that
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     options: dict[str, Any] = {} if address else {"include_dashboard": False}
     for noisy in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(noisy).setLevel(logging.ERROR)

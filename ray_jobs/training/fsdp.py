@@ -7,7 +7,7 @@ to validate and save it like any other.
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed
@@ -21,7 +21,8 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from models.captioner.model import Captioner
+if TYPE_CHECKING:
+    from models.captioner.model import Captioner
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
@@ -54,8 +55,7 @@ class Shards:
         options = StateDictOptions(full_state_dict=True, strict=False)
         set_optimizer_state_dict(self.model, optimizer, state, options=options)
 
-
-def clip_gradients(model: nn.Module, largest: float) -> Tensor:
-    """Scale gradients to a norm of at most `largest`, and return the norm before scaling, over all pieces."""
-    norm = nn.utils.clip_grad_norm_(model.parameters(), largest)
-    return norm.full_tensor() if isinstance(norm, torch.distributed.tensor.DTensor) else norm
+    def clip_gradients(self, largest: float) -> Tensor:
+        """Scale gradients to a norm of at most `largest`, and return the norm before scaling, over all pieces."""
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), largest)
+        return norm.full_tensor() if isinstance(norm, torch.distributed.tensor.DTensor) else norm

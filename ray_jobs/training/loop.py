@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray.train
 import ray.train.torch
@@ -25,7 +25,6 @@ from ray_jobs.run.cuts import Cut
 from ray_jobs.run.directory import is_done, mark_done
 from ray_jobs.training.deadline import Deadline
 from ray_jobs.training.faults import LossIsNaNError, actionable_errors, hang_watchdog
-from ray_jobs.training.fsdp import Shards, clip_gradients
 from ray_jobs.training.job import TrainingJob, TrainingRequest
 from ray_jobs.training.kept_epochs import KEPT, best_epochs, epochs_without_gain, keep_best
 from ray_jobs.training.optimizer import load_optimizer_state, moving_average
@@ -33,6 +32,9 @@ from ray_jobs.training.reading import pinned, read_ahead
 from ray_jobs.training.step_meter import StepMeter, peak_flops, spell
 from ray_jobs.training.tasks.base import Task, Trained, Validation, make_task
 from ray_jobs.training.tracking import Tracking
+
+if TYPE_CHECKING:
+    from ray_jobs.training.fsdp import Shards
 
 COUNTED = ("epoch", "step", "totals", "seconds", "history")
 
@@ -113,7 +115,11 @@ class TrainingState:
         load = task.load if own else task.start_from
         self.model = (load(scratch / "last") if saved else task.create()).to(self.device)
         self.average = moving_average(self.model, self.training.ema_decay)
-        self.shards = Shards(self.model, self.device) if self.training.parallel == "fsdp" else None
+        self.shards: Shards | None = None
+        if self.training.parallel == "fsdp":
+            from ray_jobs.training.fsdp import Shards  # loads the captioner, which not every task has
+
+            self.shards = Shards(self.model, self.device)
         self.steps = task.steps_per_epoch()
         self.optimizer = task.optimizer(self.model)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, task.lr_lambda())
@@ -263,7 +269,12 @@ class TrainingState:
                 tokens += own
             for key, value in losses.items():
                 self.totals[key] = self.totals.get(key, 0.0) + value.detach().double() / len(batches)
-        norm = clip_gradients(self.model, self.training.clip_norm)
+        largest = self.training.clip_norm
+        norm = (
+            self.shards.clip_gradients(largest)
+            if self.shards
+            else nn.utils.clip_grad_norm_(self.model.parameters(), largest)
+        )
         if not torch.isfinite(norm):
             raise LossIsNaNError(
                 f"{self.task.job.name}: loss {float(losses['loss'].detach()):.4g} with gradient norm {float(norm):.4g} "

@@ -11,7 +11,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from models.encoders.layer_decay import layer_depths
 from ray_jobs.experiment.training_config import Training
 
 
@@ -22,7 +21,11 @@ def parameter_groups(model: nn.Module, training: Training) -> list[dict[str, Any
     decay, and so decays one norm, BART's `layernorm_embedding.weight`; nothing else differs.) With `layer_decay`, the
     learning rate of each layer of an encoder is that of the layer above times this factor.
     """
-    depths = layer_depths(model) if training.layer_decay < 1 else {}
+    depths: dict[str, int] = {}
+    if training.layer_decay < 1:
+        from models.encoders.layer_decay import layer_depths  # loads encoders, which not every model has
+
+        depths = layer_depths(model)
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {(0, True): [], (0, False): []}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import optuna
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
@@ -60,6 +61,7 @@ def run_trials(
 def make_searcher(kind: str, points: list[dict[str, Any]], seed: int) -> Searcher | SearchAlgorithm:
     """Return what proposes trials: first `points`, then optuna's guesses for "optuna", random ones for all others."""
     if kind == "optuna":
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # it tells of each study on standard error
         return OptunaSearch(seed=seed, points_to_evaluate=points)
     return BasicVariantGenerator(points_to_evaluate=points, random_state=seed)
 

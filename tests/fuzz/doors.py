@@ -1,9 +1,8 @@
-"""The doors through which people's files come in, each with good files to mutate and what opens them."""
+"""The doors through which people's files come in, each with good files to mutate and what opens them, and all doors."""
 
 from __future__ import annotations
 
 import shutil
-from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,30 +20,14 @@ from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.features.dataset import read_features
 from ray_jobs.features.files import write_shard
+from tests.fuzz.command_lines import CommandLines
+from tests.fuzz.door import Door
+from tests.fuzz.requests import Requests
 from tests.small_bundle import write_bundle, write_sounds
 
 ROOT = Path(__file__).parents[2]
 SUMS_FILE = "MANIFEST.json"
 RATE = 16_000
-
-
-class Door(ABC):
-    """A kind of input: good files in `folder`, of which one is mutated at a time, and what opens them."""
-
-    name: ClassVar[str]
-    together: ClassVar[bool] = False  # whether opening one file opens all of them
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True)
-
-    @abstractmethod
-    def write(self) -> list[Path]:
-        """Write the good files, and return those that are mutated."""
-
-    @abstractmethod
-    def open(self, path: Path) -> None:
-        """Open what `path` is a part of, as the commands do; raise InputError if it cannot be used."""
 
 
 class Config(Door):
@@ -173,4 +156,4 @@ class Bundles(Door):
         Ensemble.load(self.bundle, "cpu").caption([self.sound])
 
 
-DOORS: tuple[type[Door], ...] = (Config, Captions, Audio, Shards, ParquetFiles, Bundles)
+DOORS: tuple[type[Door], ...] = (Config, Captions, Audio, Shards, ParquetFiles, Bundles, Requests, CommandLines)

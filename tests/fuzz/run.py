@@ -19,7 +19,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 
 from models.errors import InputError
-from tests.fuzz.doors import DOORS, Door
-from tests.fuzz.mutations import mutate
+from tests.fuzz.door import Door
+from tests.fuzz.doors import DOORS
 
 SECONDS = 20
 GROWTH = 1 << 30
@@ -55,8 +55,9 @@ class TooLongError(BaseException):
 def fuzz(door: type[Door], seed: int, cases: Iterator[int], seconds: float = float("inf")) -> tuple[int, list[Finding]]:
     """Run cases until there are no more or the time is up; return their number and the findings."""
     ran, findings = 0, list[Finding]()
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         tested = door(Path(scratch) / door.name)
+        stack.callback(tested.close)
         files = tested.write()
         good = {path: path.read_bytes() for path in files}
         for path in files[:1] if door.together else files:
@@ -67,7 +68,7 @@ def fuzz(door: type[Door], seed: int, cases: Iterator[int], seconds: float = flo
                 break
             rng = np.random.default_rng([seed, case])
             path = files[rng.integers(len(files))]
-            path.write_bytes(content := mutate(good[path], rng))
+            path.write_bytes(content := tested.mutate(good[path], rng))
             ran += 1
             if what := _outcome(tested, path) or _written(Path(scratch), there):
                 findings.append(Finding(door.name, case, path.name, content, what))

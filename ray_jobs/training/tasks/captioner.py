@@ -29,10 +29,10 @@ from ray_jobs.features.dataset import Features, read_features
 from ray_jobs.features.embeddings import Embeddings, embeddings_of_each, side_by_side, weights_checksum
 from ray_jobs.features.teacher_captions import read_captions, write_captions
 from ray_jobs.training.batching import bucketed_batches, padding_share
+from ray_jobs.training.captioner_teachers import CaptionerTeachers
 from ray_jobs.training.member_job import MemberJob
 from ray_jobs.training.tasks.base import Validation
 from ray_jobs.training.tasks.member import LONGEST_CAPTION, MemberTask, PlannedBatch, draw_captions
-from ray_jobs.training.teachers import CaptionerTeachers
 
 WATCHED = ("unique_share", "vocabulary", "repetition")
 

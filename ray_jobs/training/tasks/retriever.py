@@ -35,9 +35,9 @@ from ray_jobs.results.member import DOUBTFUL_PAIRS, MemberMetrics, checked_weigh
 from ray_jobs.run import storage
 from ray_jobs.training.batching import bucketed_batches, padding_share
 from ray_jobs.training.doubtful_pairs import doubtful_pairs, pair_similarities
+from ray_jobs.training.retriever_teacher import RetrieverTeacher
 from ray_jobs.training.tasks.base import Trained, Validation
 from ray_jobs.training.tasks.member import LONGEST_CAPTION, MemberTask, PlannedBatch, draw_rows
-from ray_jobs.training.teachers import RetrieverTeacher
 
 
 class RetrieverBatch(NamedTuple):

@@ -76,6 +76,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("caption BUNDLE SOUND --seed -1", "equal to 0"),
         ("caption BUNDLE SOUND --dtype int4", "int4"),
         ("caption BUNDLE SOUND --dtype bf16 --int8", "int8: found together with dtype 'bf16'"),
+        (f"caption BUNDLE {'a' * 300}.wav", "File name too long; expected a path"),
         ("serve-local NOWHERE", "bundle.json: no such file"),
         ("embed BUNDLE gone.wav --output a.parquet", "gone.wav: no such file or directory"),
         ("embed BUNDLE SOUND", "--output"),

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from models.ensemble import Ensemble
 from models.service.app import create_app
-from models.service.connections import uvicorn_config
 from models.service.metrics import Metrics
 from models.service.requests import Request
 from models.service.schemas import About
-from models.service.server import bind, local_app
+from models.service.server import local_app
 from models.service.settings import ServiceSettings
 from tests.small_bundle import write_bundle, write_sounds
 
@@ -84,28 +80,6 @@ def app_of(backend: HeldBackend, **settings: Any) -> FastAPI:
     names = {"version": "0", "captioners": [], "retrievers": []}
     about = About(**names, max_upload_bytes=1, max_duration_s=1, heard_s=1, share_audio=False, write_index=False)
     return create_app(backend, known, about, Metrics())
-
-
-@dataclass
-class Served:
-    """A service on a port of its own."""
-
-    app: Any
-    timeout_s: float = 60.0
-
-    def __enter__(self) -> str:
-        bound = bind("127.0.0.1", 0)
-        bound.listen()
-        self.server = uvicorn.Server(uvicorn_config(self.app, self.timeout_s))
-        self.thread = threading.Thread(target=self.server.run, args=([bound],))
-        self.thread.start()
-        while not self.server.started:
-            time.sleep(0.01)
-        return f"http://127.0.0.1:{bound.getsockname()[1]}/"
-
-    def __exit__(self, *_: object) -> None:
-        self.server.should_exit = True
-        self.thread.join()
 
 
 @pytest.fixture

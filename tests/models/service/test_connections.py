@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from logging.handlers import BufferingHandler
 from urllib.parse import urlsplit
 
 import httpx2
@@ -15,7 +17,8 @@ import pytest
 
 from models.service.connections import HEAD_BYTES
 
-from .conftest import HeldBackend, Served, app_of
+from .conftest import HeldBackend, app_of
+from .served import Served
 
 pytestmark = pytest.mark.timeout(120)  # a connection that is not closed is read for ever
 HEAD = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
@@ -80,3 +83,23 @@ def test_an_answer_may_take_longer_than_a_head() -> None:
         time.sleep(0.5)
         held.go.set()
         assert asked.result().status_code == 200
+
+
+def test_a_client_that_goes_while_it_sends_is_no_error_of_the_service() -> None:
+    """It is counted, and the log has no traceback of it."""
+    logged = BufferingHandler(1000)
+    logging.getLogger("uvicorn.error").addHandler(logged)
+    try:
+        with connected(60) as (connection, url):
+            lines = (
+                "POST /v1/caption HTTP/1.1",
+                "Host: localhost",
+                f"Content-Type: multipart/form-data; boundary={'a' * 9}",
+            )
+            connection.sendall("\r\n".join((*lines, "Content-Length: 100", "", "--aaa")).encode())
+            connection.shutdown(socket.SHUT_RDWR)
+            while 'status="499"' not in httpx2.get(f"{url}metrics").text:
+                time.sleep(0.05)
+    finally:
+        logging.getLogger("uvicorn.error").removeHandler(logged)
+    assert [record.getMessage() for record in logged.buffer if record.exc_info] == []

@@ -14,7 +14,8 @@ from models.ensemble import Ensemble
 from models.service.server import local_app
 from models.service.settings import ServiceSettings
 
-from .conftest import HeldBackend, Served, app_of
+from .conftest import HeldBackend, app_of
+from .served import Served
 
 pytest.importorskip("playwright")
 from playwright.sync_api import Browser, Page, Route, expect

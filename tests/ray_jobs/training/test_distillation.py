@@ -23,6 +23,7 @@ from ray_jobs.features.dataset import read_features
 from ray_jobs.features.files import FeaturesError
 from ray_jobs.run.directory import NotReadyError, RunDirectory
 from ray_jobs.train import is_trained
+from ray_jobs.training.captioner_teachers import TeacherError
 from ray_jobs.training.member_job import MemberJob
 from ray_jobs.training.memory import worker_memory
 from ray_jobs.training.plan import waves
@@ -31,7 +32,6 @@ from ray_jobs.training.tasks import retriever as retriever_task
 from ray_jobs.training.tasks.base import make_task
 from ray_jobs.training.tasks.captioner import CaptionerTask
 from ray_jobs.training.tasks.retriever import RetrieverTask
-from ray_jobs.training.teachers import TeacherError
 
 from .distilled import CAPTIONERS, CLIPS, RETRIEVERS, captions, new_model, save, save_teachers, write_run
 

@@ -55,11 +55,14 @@ def run(folder: Path, resume_errored: bool = False) -> tune.ResultGrid:
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_an_interrupted_search_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_search_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     said: list[str] = []
     monkeypatch.setattr(trials, "say", lambda message, style="": said.append(message))
     first = run(tmp_path)
     assert first.num_errors == 1
+    assert "study" not in capfd.readouterr().err, "what Optuna says stands between the lines of a search"
     configs = [result.config["x"] for result in first if result.config]
     assert configs[:2] == [point["x"] for point in POINTS], "the given points are the first trials"
     assert not any("goes on" in line for line in said)

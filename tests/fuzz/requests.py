@@ -1,0 +1,96 @@
+"""The door of a service: its requests."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import socket
+from http import HTTPStatus
+from logging.handlers import BufferingHandler
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from models.ensemble import Ensemble
+from models.errors import InputError
+from models.service.server import local_app
+from models.service.settings import ServiceSettings
+from tests.fuzz.door import Door
+from tests.models.service.served import Served
+from tests.small_bundle import write_bundle, write_sounds
+
+WAIT_S = 10.0  # for an answer
+SHORT_S = 0.1  # for an answer to what has no end, which comes only where the service does not wait for that
+BOUNDARY = b"cut-here"
+FORM = (
+    b'--%b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\nContent-Type: audio/wav\r\n\r\n'
+    b"%b\r\n--%b--\r\n"
+)
+
+
+class Requests(Door):
+    """Requests to a service as they come through its socket, from the first line to the end of the body."""
+
+    name = "http"
+
+    def write(self) -> list[Path]:
+        sounds = write_sounds(self.folder / "sounds", 2)
+        ensemble = Ensemble.load(write_bundle(self.folder / "bundle"), "cpu")
+        ensemble.index(sounds)
+        self.served = Served(local_app(ensemble, ServiceSettings(max_upload_mib=0.1, share_audio=True)))
+        address = urlsplit(self.served.__enter__())
+        self.log = BufferingHandler(1000)
+        logging.getLogger("uvicorn.error").addHandler(self.log)
+        self.address = (address.hostname, address.port)
+        sound, question = sounds[0].read_bytes(), json.dumps({"query": "a dog barks", "top_k": 2}).encode()
+        form = FORM % (BOUNDARY, sound, BOUNDARY)
+        requests = {
+            "caption": _request("POST /v1/caption?seed=3", "audio/wav", sound),
+            "timeline": _request("POST /v1/timeline?window_s=0.5&hop_s=0.5", "audio/wav", sound),
+            "similar": _request("POST /v1/similar?top_k=2", f"multipart/form-data; boundary={BOUNDARY.decode()}", form),
+            "retrieve": _request("POST /v1/retrieve", "application/json", question),
+            "listing": _request("GET /v1/index?limit=1&offset=0", "text/plain", b""),
+        }
+        for name, content in requests.items():
+            (self.folder / name).write_bytes(content)
+        return [self.folder / name for name in requests]
+
+    def open(self, path: Path) -> None:
+        status, answer = self._ask(path.read_bytes())
+        assert self._ask(_request("GET /health", "text/plain", b""))[0] == HTTPStatus.OK
+        assert status < HTTPStatus.INTERNAL_SERVER_ERROR, answer
+        errors = [record.getMessage() for record in self.log.buffer if record.exc_info]
+        self.log.flush()
+        assert not errors, errors
+        if status >= HTTPStatus.BAD_REQUEST:
+            raise InputError(answer)
+
+    def close(self) -> None:
+        logging.getLogger("uvicorn.error").removeHandler(self.log)
+        self.served.__exit__()
+
+    def _ask(self, content: bytes) -> tuple[int, str]:
+        """Send a request; return status and text of the answer, 400 where there is none."""
+        answer, wait_s = b"", WAIT_S if _is_whole(content) else SHORT_S
+        with socket.create_connection(self.address, timeout=wait_s) as connection:
+            try:
+                connection.sendall(content)
+                while piece := connection.recv(1 << 16):
+                    answer += piece
+            except (TimeoutError, ConnectionError):  # what came before that is the answer
+                pass
+        if not answer:
+            return HTTPStatus.BAD_REQUEST, "no answer"
+        head, _, body = answer.partition(b"\r\n\r\n")
+        return int(head.split()[1]), body.decode(errors="replace")
+
+
+def _request(line: str, media_type: str, body: bytes) -> bytes:
+    lines = (f"{line} HTTP/1.1", "Host: localhost", "Connection: close", f"Content-Type: {media_type}")
+    return "\r\n".join((*lines, f"Content-Length: {len(body)}", "", "")).encode() + body
+
+
+def _is_whole(content: bytes) -> bool:
+    head, end, body = content.partition(b"\r\n\r\n")
+    stated = re.search(rb"^content-length: *(\d+)\r?$", head, re.IGNORECASE | re.MULTILINE)
+    return bool(end) and int(stated[1] if stated else 0) <= len(body)
