@@ -257,6 +257,8 @@ def _mended(file: soundfile.SoundFile, source: bytes | BinaryIO, name: str, want
     if "MPEG" in file.subtype:
         data = _contents(source)
         found = mpeg_stream(data, name, file.frames, wanted)
+        if found.between:
+            _note(f"{name}: {found.between:,} bytes within the sound are no sound and are left out")
         if file.format == "MP3" and found.samples < wanted:
             _note_rest(name, bytes_after(data, found.end))
         return found.counted
@@ -305,6 +307,8 @@ def _read_on(file: soundfile.SoundFile, data: Content, name: str, wanted: int) -
                 wanted -= yield from _read(after, name, wanted)
         if wanted <= 0:
             break
+        if part.damaged is not None:
+            raise AudioError(f"{name}: is damaged: what is at byte {part.damaged:,} does not fit its checksum")
         if not part.ended:
             raise AudioError(f"{name}: is truncated: its last page is not marked as the end")
     else:

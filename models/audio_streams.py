@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,6 +31,7 @@ _ATTEMPTS = 50_000  # headers without other frames behind them after which no so
 _ID3_HEADER = 10  # bytes, and of its footer
 _DELAY = 3_000  # samples, at most, that decoders take off both ends together, as delay and padding
 _NOT_AUDIO = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")  # what players look for after the sound
+_BITS_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _CHUNK_ID = re.compile(rb"[A-Za-z0-9 ]{4}")
 
 
@@ -43,12 +45,18 @@ class Part:
     start: int
     end: int
     ended: bool = True
+    damaged: int | None = None  # the byte at which the first piece begins that does not fit its checksum
 
 
 def bytes_after(data: Content, end: int) -> int:
     """Return the number of bytes after a place in a file, 0 if they are tags or zeros."""
     rest = data[end:]
     return 0 if rest.startswith(_NOT_AUDIO) or not rest.strip(b"\0") else len(rest)
+
+
+def _bytes_of_no_tag(data: Content, start: int, end: int) -> int:
+    """Return the number of bytes between two places, 0 if a tag begins there, as where files were joined."""
+    return 0 if data[start:end].startswith(_NOT_AUDIO) else end - start
 
 
 # --- MPEG audio: MP3 and MP2 ---------------------------------------------------------------------------------------
@@ -58,12 +66,14 @@ def bytes_after(data: Content, end: int) -> int:
 class MpegStream:
     """The sound in a file: the samples of its frames, per channel, and where the last one ends.
 
-    `counted` is the stream alone, with a header that counts its frames; None if the file's own header does.
+    `counted` is the stream alone, with a header that counts its frames; None if the file's own header does. `between`
+    are the bytes between frames that are none.
     """
 
     samples: int
     end: int
     counted: bytes | None
+    between: int
 
 
 @dataclass(frozen=True)
@@ -93,8 +103,10 @@ def mpeg_stream(data: Content, name: str, stated: int, wanted: int) -> MpegStrea
         AudioError: sample rate or number of channels change, which no decoder reads as one sound.
     """
     frames: list[_Frame] = []
-    headers, samples = [], 0
+    headers, samples, between, last = [], 0, 0, 0
     for frame in _frames(data):
+        between += last and frame.start > last and _bytes_of_no_tag(data, last, frame.start)
+        last = frame.end
         if _is_count(data, frame):
             headers.append(frame)
             continue
@@ -107,7 +119,7 @@ def mpeg_stream(data: Content, name: str, stated: int, wanted: int) -> MpegStrea
     end = max((frame.end for frame in (*frames[-1:], *headers[-1:])), default=0)
     # More than the first header counts are files that were joined.
     right = not frames or (bool(headers) and headers[0].start < frames[0].start and samples <= stated + _DELAY)
-    return MpegStream(samples, end, None if right else _counted(data, frames))
+    return MpegStream(samples, end, None if right else _counted(data, frames), between)
 
 
 def _is_count(data: Content, frame: _Frame) -> bool:
@@ -196,22 +208,33 @@ def ogg_parts(data: Content) -> list[Part]:
     """Return the files that were joined to an Ogg file (RFC 3533, 4 and 6), one part if it is a single one.
 
     A part begins with pages that begin streams; it has ended if any of its streams has a page that says so, and the
-    file does not break off in a page.
+    file does not break off in a page. Decoders pass over a page that does not fit its checksum.
     """
     parts: list[Part] = []
-    start, ended, beginning, end = 0, False, True, 0
+    start, ended, beginning, end, damaged = 0, False, True, 0, None
     at = data.find(b"OggS")
     while at >= 0 and len(data) >= at + 27:
         segments = data[at + 26]
         if data[at + 5] & 2 and not beginning:
-            parts.append(Part(start, at, ended))
-            start, ended = at, False
+            parts.append(Part(start, at, ended, damaged))
+            start, ended, damaged = at, False, None
         beginning = bool(data[at + 5] & 2)
         page_end = at + 27 + segments + sum(data[at + 27 : at + 27 + segments])
         if page_end <= len(data):
             ended, end = ended or bool(data[at + 5] & 4), page_end
+            if damaged is None and not _fits_checksum(data[at:page_end]):
+                damaged = at
         at = data.find(b"OggS", page_end)
-    return [*parts, Part(start, end, ended)]
+    return [*parts, Part(start, end, ended, damaged)]
+
+
+def _fits_checksum(page: bytes) -> bool:
+    """Return whether an Ogg page has its checksum (RFC 3533, 6: CRC of 0x04c11db7, over the page without it).
+
+    zlib's CRC is of the same polynomial, but takes and gives bits in the other order, and inverts them first and last.
+    """
+    found = zlib.crc32((page[:22] + bytes(4) + page[26:]).translate(_BITS_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return found.to_bytes(4, "big").translate(_BITS_REVERSED) == page[22:26]
 
 
 def flac_parts(data: Content) -> list[Part]:

@@ -296,3 +296,22 @@ def test_bytes_after_the_sound_are_told_once(caplog: pytest.LogCaptureFixture) -
         load_audio(io.BytesIO(data + JUNK), RATE, name="once.ogg")
     load_audio(io.BytesIO(data + ID3V1), RATE, name="tagged.ogg")
     assert caplog.messages == ["once.ogg: 4,000 bytes after the sound are no sound and are left out"]
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+@pytest.mark.parametrize("share", [0.3, 0.99])
+def test_ogg_with_a_damaged_page_is_refused(subtype: str, share: float) -> None:
+    """Decoders pass over such a page, the last one without a word: its sound would be missing."""
+    data = bytearray(encoded("OGG", subtype))
+    data[int(len(data) * share)] ^= 1
+    with pytest.raises(AudioError, match=r"clip: is (damaged: .* checksum|truncated)"):
+        read(bytes(data))
+
+
+def test_mp3_with_a_stretch_of_zeros_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    data = bytearray(uncounted_mp3())
+    load_audio(io.BytesIO(bytes(data)), RATE, name="whole.mp3")
+    assert not caplog.messages
+    data[180 * 20 : 180 * 30] = bytes(180 * 10)
+    load_audio(io.BytesIO(bytes(data)), RATE, name="zeros.mp3")
+    assert caplog.messages == ["zeros.mp3: 1,800 bytes within the sound are no sound and are left out"]
