@@ -1,9 +1,9 @@
-.PHONY: demo rehearsal test test-all test-gpu lint docs wheel clean clean-demo
+.PHONY: demo rehearsal test test-all test-gpu lint docs wheel sbom clean clean-demo
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3.11
 BIN := .venv/bin
-PYTEST := $(BIN)/python -m pytest --cov --durations=10
+PYTEST := $(BIN)/python -m pytest --cov --durations=10 --numprocesses 2 --dist loadgroup
 PACKAGES := benchmarks corpora models ray_jobs tests tune_spaces
 
 # The lock names every package with its hash; --no-deps, because two packages pin their neighbours wrongly (pyproject.toml).
@@ -45,6 +45,13 @@ wheel: .venv/.installed
 	cp LICENSE build/wheel
 	cp -R models build/wheel/enclap
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist build/wheel
+
+# A software bill of materials of all packages that are installed, in CycloneDX's JSON.
+SBOM ?= dist/sbom.json
+sbom: .venv/.installed
+	mkdir -p $(dir $(SBOM))
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-format JSON \
+		--output-file $(SBOM) $(BIN)/python
 
 # Only what the targets above made: data/ and runs/ are the user's.
 clean:

@@ -54,13 +54,13 @@ class CommandLines(Door):
     def open(self, path: Path) -> None:
         arguments = path.read_bytes().decode(errors="surrogateescape").split("\n")
         here, shown, printed = Path.cwd(), io.StringIO(), io.TextIOWrapper(io.BytesIO(), "utf-8")
+        code: object = USED
         with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stderr(shown):
             work = shutil.copytree(self.given, Path(scratch, "work"))
             os.chdir(work)
             try:
                 with contextlib.redirect_stdout(printed):
                     run_app(app, arguments)
-                code = USED
             except SystemExit as error:
                 code = error.code
             finally:

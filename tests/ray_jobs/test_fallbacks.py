@@ -22,7 +22,7 @@ def without_fense(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def warnings_of(todo: set[str], *overrides: str) -> list[str]:
-    experiment = load_experiment(RECIPE, overrides)
+    experiment = load_experiment(RECIPE, list(overrides))
     return train.warnings_of(experiment, RunDirectory(experiment), todo)
 
 
