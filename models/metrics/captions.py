@@ -8,7 +8,6 @@ FENSE_DATA, and the Hugging Face cache; and the packages of the extra `metrics` 
 
 from __future__ import annotations
 
-import importlib
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -17,7 +16,6 @@ from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from subprocess import SubprocessError
-from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -28,9 +26,7 @@ from ..files import CheckpointError
 from ..hub import cached_model
 from .cider_d import cider_d_of_candidates
 from .java_parts import METEOR, PTB_TOKENIZER, java_path, missing_java
-
-# aac_metrics is imported inside functions: it loads torch, transformers and sentence-transformers (seconds), which a
-# worker that only needs this module's names should not wait for.
+from .library import library
 
 _LOADING = threading.Lock()  # systems are scored side by side, and loading patches transformers for a moment
 Preprocessing = Literal["plain", "ptb"]
@@ -210,9 +206,7 @@ class Part:
 
 def metric_parts() -> list[Part]:
     """Return all that some metric needs, and whether it is on this machine. No network."""
-    from aac_metrics.utils.globals import get_default_cache_path
-
-    spice = str(Path(get_default_cache_path(), "aac-metrics", "spice"))
+    spice = str(Path(library("utils.globals").get_default_cache_path(), "aac-metrics", "spice"))
     fluency = "fer, fense, spider_fl"
     return [
         Part("Java", java_path(), missing_java(), "meteor, spice, spider, spider_fl; tokens as published (PTB)"),
@@ -235,11 +229,8 @@ def _missing_tokenizer() -> str:
 
 
 def _missing_spice() -> str:
-    from aac_metrics.functional.spice import check_spice_install
-    from aac_metrics.utils.globals import get_default_cache_path
-
     try:
-        check_spice_install(get_default_cache_path())
+        library("functional.spice").check_spice_install(library("utils.globals").get_default_cache_path())
     except OSError as error:
         return f"{str(error).partition(' for SPICE')[0]} ({DOWNLOAD})"  # and how else to get it
     return ""
@@ -277,14 +268,10 @@ def checker_path() -> Path:
 # --- calling the library -------------------------------------------------------------------------------------------
 
 
-def _module(name: str) -> ModuleType:
-    # aac_metrics.functional re-exports functions under their modules' names
-    return importlib.import_module(f"aac_metrics.functional.{name}")
-
-
 def _call(metric: str, candidates: list[str], references: list[list[str]]) -> Values:
     """Return (corpus values, values of each clip) as the library does."""
-    function: Callable[..., Values] = getattr(_module(metric.partition("_")[0] if "bleu" in metric else metric), metric)
+    module = library(f"functional.{metric.partition('_')[0] if 'bleu' in metric else metric}")
+    function: Callable[..., Values] = getattr(module, metric)
     if metric == "vocab":
         return _vocab(function, candidates, references)
     if metric in ("sbert_sim", "fense"):
@@ -335,13 +322,12 @@ def _load_checker() -> Any:
     The classifier takes the tokenizer from `model_type`, a directory here.
     """
     import torch
-    from aac_metrics.functional.fer import BERTFlatClassifier
 
     from ..checkpoint import plain_data
     from ..fluency.fense_checkpoint import OUTPUTS, read_fense_checkpoint
 
     with plain_data(CHECKER_BASE):
-        checker = BERTFlatClassifier(cached_model(CHECKER_BASE), len(OUTPUTS))
+        checker = library("functional.fer").BERTFlatClassifier(cached_model(CHECKER_BASE), len(OUTPUTS))
     checker.load_state_dict(read_fense_checkpoint(checker_path()).weights)
     return checker.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -355,12 +341,12 @@ def _preprocess(
     elif reason := _missing_tokenizer():
         raise MissingPartError(f"preprocessing `ptb`: {reason}")
     else:
-        from aac_metrics.utils.tokenization import preprocess_mult_sents
-
         # one start of Java for both sides; the tokenizer takes a line a sentence
         lines = [[" ".join(text.split()) for text in clip] for clip in [candidates, *references]]
         with PTB_TOKENIZER.cache() as cache:
-            texts, *cleaned = preprocess_mult_sents(lines, cache_path=cache, java_path=java_path())
+            texts, *cleaned = library("utils.tokenization").preprocess_mult_sents(
+                lines, cache_path=cache, java_path=java_path()
+            )
     _refuse_blank(cleaned)
     return texts, cleaned
 

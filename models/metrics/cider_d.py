@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.metadata import version
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .library import library
 
 N_GRAMS, SIGMA, SCALE = 4, 6.0, 10.0  # the metric's definition (arXiv 1411.5726, section 5), the library's defaults
 Counts = Mapping[tuple[str, ...], int]
@@ -41,10 +42,9 @@ class Parts:
         Raises:
             UnsupportedLibraryError: one is not there.
         """
-        # by its full name: aac_metrics.functional has a function of the module's name
-        library = import_module("aac_metrics.functional.cider_d")
+        module = library("functional.cider_d")
         try:
-            return cls(**{name: getattr(library, f"__{name}") for name in cls.__dataclass_fields__})
+            return cls(**{name: getattr(module, f"__{name}") for name in cls.__dataclass_fields__})
         except AttributeError as error:
             raise UnsupportedLibraryError(f"aac-metrics {version('aac-metrics')}: {error}; expected 0.6") from error
 

@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-# aac_metrics is imported inside functions: it loads torch and transformers.
+from .library import library
 
 INSTALL = "`pip install -e '.[metrics]'` brings it"
 
@@ -77,9 +77,7 @@ def java_path() -> str:
     The user names one by AAC_METRICS_JAVA_PATH or `aac_metrics.set_default_java_path`. It is returned whether or not
     it fits, so that `missing_java` reports it instead of another being run in its place.
     """
-    from aac_metrics.utils.globals import get_default_java_path
-
-    default: str = get_default_java_path()
+    default: str = library("utils.globals").get_default_java_path()
     packaged = packaged_java()
     if default != "java" or "AAC_METRICS_JAVA_PATH" in os.environ or packaged is None or not _fits(packaged):
         return default
@@ -88,10 +86,8 @@ def java_path() -> str:
 
 def missing_java() -> str:
     """Return why no Java that aac-metrics takes can be run, and what brings one; empty where one can."""
-    from aac_metrics.utils.checks import MAX_JAVA_MAJOR_VERSION, MIN_JAVA_MAJOR_VERSION
-
-    java = java_path()
-    wanted = f"Java {MIN_JAVA_MAJOR_VERSION} to {MAX_JAVA_MAJOR_VERSION}"
+    java, checks = java_path(), library("utils.checks")
+    wanted = f"Java {checks.MIN_JAVA_MAJOR_VERSION} to {checks.MAX_JAVA_MAJOR_VERSION}"
     return "" if _fits(java) else f"`{java}` is not {wanted} ({INSTALL}; AAC_METRICS_JAVA_PATH names another)"
 
 
@@ -105,16 +101,13 @@ def packaged_java() -> str | None:
 
 
 def _cache_path() -> str:
-    from aac_metrics.utils.globals import get_default_cache_path
-
-    path: str = get_default_cache_path()
+    path: str = library("utils.globals").get_default_cache_path()
     return path
 
 
 @lru_cache(maxsize=8)
 def _fits(java: str) -> bool:
-    from aac_metrics.utils.checks import check_java_path
-
+    check_java_path = library("utils.checks").check_java_path
     log = logging.getLogger(check_java_path.__module__)
     before, log.disabled = log.disabled, True  # an unfit Java is reported as a missing part, and not as an error
     try:
