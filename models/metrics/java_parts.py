@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 
 from .library import library
 
+OPTIONS = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS")  # whose use every Java says on standard error
 INSTALL = "`pip install -e '.[metrics]'` brings it"
 
 
@@ -88,7 +89,11 @@ def missing_java() -> str:
     """Return why no Java that aac-metrics takes can be run, and what brings one; empty where one can."""
     java, checks = java_path(), library("utils.checks")
     wanted = f"Java {checks.MIN_JAVA_MAJOR_VERSION} to {checks.MAX_JAVA_MAJOR_VERSION}"
-    return "" if _fits(java) else f"`{java}` is not {wanted} ({INSTALL}; AAC_METRICS_JAVA_PATH names another)"
+    if _fits(java):
+        return ""
+    if said := [name for name in OPTIONS if os.environ.get(name)]:
+        return f"`{java}` tells of {' and '.join(said)} before its version, which aac-metrics cannot read; unset it"
+    return f"`{java}` is not {wanted} ({INSTALL}; AAC_METRICS_JAVA_PATH names another)"
 
 
 def packaged_java() -> str | None:
