@@ -114,7 +114,6 @@ def _run_on_collection(
         collection = Collection(bundle, sources, output, ActorResources(**actors), window_s, hop_s)
         collection.check()
         join_cluster()
-    with exit_on_signals():  # again, as Ray has set its own
         command_module(job).run(collection, **options)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from models.console import say
 from ray_jobs.experiment.config import ActorResources, ConfigError
 from ray_jobs.run.reach import joining
+from ray_jobs.run.signals import kept_handlers
 
 if TYPE_CHECKING:
     import torch
@@ -104,7 +105,7 @@ def connect() -> None:
     options: dict[str, Any] = {} if address else {"include_dashboard": False}
     for noisy in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    with joining(address) if address else nullcontext(), _telling_long_paths():
+    with joining(address) if address else nullcontext(), _telling_long_paths(), kept_handlers():
         joined = ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
     # Ray Data's progress bars would be drawn over our lines.
     ray.data.DataContext.get_current().enable_progress_bars = False

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+CAUGHT = (signal.SIGTERM, signal.SIGHUP)
+
 
 @contextmanager
 def exit_on_signals() -> Iterator[None]:
@@ -19,16 +21,31 @@ def exit_on_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    caught = (signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, _exit) for number in caught}
+    before = {number: signal.signal(number, _exit) for number in CAUGHT}
     try:
         yield
     except SystemExit as ended:
-        if ended.code in caught:
+        if ended.code in CAUGHT:
             _exit(signal.Signals(ended.code), None)
         raise
     finally:
         for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def kept_handlers() -> Iterator[None]:
+    """Put the handlers of this module in place again where the block has set others.
+
+    Ray does so when it starts; its own prints the frames of native code.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in CAUGHT}
+    yield
+    for number, handler in before.items():
+        if handler is _exit:
             signal.signal(number, handler)
 
 
