@@ -47,11 +47,8 @@ wheel: .venv/.installed
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist build/wheel
 
 # A software bill of materials of all packages that are installed, in CycloneDX's JSON.
-SBOM ?= dist/sbom.json
 sbom: .venv/.installed
-	mkdir -p $(dir $(SBOM))
-	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-format JSON \
-		--output-file $(SBOM) $(BIN)/python
+	$(BIN)/python docs/generate_licences.py --sbom dist/sbom.json
 
 # Only what the targets above made: data/ and runs/ are the user's.
 clean:

@@ -1,16 +1,18 @@
 """Write docs/licences.md: the licence of every package of requirements.lock, as its metadata declares it.
 
-    python docs/generate_licences.py
+    python docs/generate_licences.py [--sbom dist/sbom.json]
 
-It reads the software bill of materials that `make sbom` writes. A test fails when the page no longer matches the
+It reads the software bill of materials, which `make sbom` writes. A test fails when the page no longer matches the
 packages.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
+import sys
 import tempfile
 from collections import defaultdict
 from importlib.metadata import distribution
@@ -66,11 +68,19 @@ def locked_packages() -> set[str]:
     return {canonicalize_name(name) for name in re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)}
 
 
+def write_bill_of_materials(path: Path) -> None:
+    """Write what is installed beside this Python, in CycloneDX's JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tool = Path(sys.executable).with_name("cyclonedx-py")
+    what = ["environment", "--pyproject", str(ROOT / "pyproject.toml"), "--output-reproducible", sys.executable]
+    subprocess.run([tool, *what, "--output-format", "JSON", "--output-file", str(path)], check=True)
+
+
 def components() -> list[dict[str, Any]]:
-    """Return what `make sbom` says of each package of the lock."""
+    """Return what the bill of materials says of each package of the lock."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "sbom.json")
-        subprocess.run(["make", "sbom", f"SBOM={path}"], cwd=ROOT, check=True, capture_output=True)
+        write_bill_of_materials(path)
         listed = json.loads(path.read_text(encoding="utf-8"))["components"]
     locked = locked_packages()
     return [one for one in listed if canonicalize_name(one["name"]) in locked]
@@ -104,7 +114,12 @@ def page(listed: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Write the page."""
+    """Write the bill of materials where that is asked for, else the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sbom", type=Path, help="write the bill of materials to this file, and nothing else")
+    if target := parser.parse_args().sbom:
+        write_bill_of_materials(target)
+        return
     PAGE.write_text(page(components()), encoding="utf-8")
 
 

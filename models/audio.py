@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 _LIBSNDFILE = "aif aifc aiff au caf flac mp2 mp3 oga ogg opus rf64 snd voc w64 wav"
 _FFMPEG = "3gp aac ac3 amr ape avi flv m4a m4b mka mkv mov mp4 mpeg mpg tta webm wma wv"
 AUDIO_SUFFIXES = frozenset(f".{suffix}" for suffix in f"{_LIBSNDFILE} {_FFMPEG}".split())  # of files that hold sound
+OPUS_HZ = 48_000  # of positions in Opus, whatever the rate of its sound
 MAX_CLIPPED = 0.25
 MAX_OFFSET = 0.5
 _EXTRA = "for formats that libsndfile does not know, such as M4A or WebM, install the extra `formats`: pip install av"
@@ -249,6 +250,8 @@ def _decoded(source: str | Path | BinaryIO, name: str, max_duration_s: float | N
                     found = yield from _read(whole, name, wanted)
             if found < wanted and file.format in ("OGG", "FLAC"):
                 yield from _read_on(file, _contents(checked), name, wanted - found)
+            elif file.format == "OGG":
+                _refuse_lost(file, _parts(file, _contents(checked))[0], name, wanted)
             _refuse_cut_off(name, file)  # after what there is, which readers of windows keep
 
 
@@ -257,7 +260,7 @@ def _mended(file: soundfile.SoundFile, source: bytes | BinaryIO, name: str, want
     if "MPEG" in file.subtype:
         data = _contents(source)
         found = mpeg_stream(data, name, file.frames, wanted)
-        if found.between:
+        if found.between and found.counted is not None:
             _note(f"{name}: {found.between:,} bytes within the sound are no sound and are left out")
         if file.format == "MP3" and found.samples < wanted:
             _note_rest(name, bytes_after(data, found.end))
@@ -307,8 +310,7 @@ def _read_on(file: soundfile.SoundFile, data: Content, name: str, wanted: int) -
                 wanted -= yield from _read(after, name, wanted)
         if wanted <= 0:
             break
-        if part.damaged is not None:
-            raise AudioError(f"{name}: is damaged: what is at byte {part.damaged:,} does not fit its checksum")
+        _refuse_lost(file, part, name)
         if not part.ended:
             raise AudioError(f"{name}: is truncated: its last page is not marked as the end")
     else:
@@ -318,6 +320,14 @@ def _read_on(file: soundfile.SoundFile, data: Content, name: str, wanted: int) -
 def _parts(file: soundfile.SoundFile, data: Content) -> list[Part]:
     """Return the files that were joined to one of Ogg or FLAC."""
     return ogg_parts(data) if file.format == "OGG" else flac_parts(data)
+
+
+def _refuse_lost(file: soundfile.SoundFile, part: Part, name: str, wanted: int = sys.maxsize) -> None:
+    """Refuse Ogg in which pages are missing, or damaged, among those that hold its first samples up to a number."""
+    if part.lost_after is not None:
+        seconds = part.lost_after / (OPUS_HZ if file.subtype == "OPUS" else file.samplerate)
+        if seconds < wanted / file.samplerate:
+            raise AudioError(f"{name}: is damaged: pages are missing or damaged after {seconds:.1f} s")
 
 
 def _note_rest(name: str, number: int) -> None:

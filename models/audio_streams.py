@@ -32,6 +32,8 @@ _ID3_HEADER = 10  # bytes, and of its footer
 _DELAY = 3_000  # samples, at most, that decoders take off both ends together, as delay and padding
 _NOT_AUDIO = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")  # what players look for after the sound
 _BITS_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+_JOINED_LATE = 10  # pages, of a second or so
+_SOUND_HEADS = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"Speex   ")
 _CHUNK_ID = re.compile(rb"[A-Za-z0-9 ]{4}")
 
 
@@ -45,7 +47,7 @@ class Part:
     start: int
     end: int
     ended: bool = True
-    damaged: int | None = None  # the byte at which the first piece begins that does not fit its checksum
+    lost_after: int | None = None  # samples, at least, before the first that are missing within it
 
 
 def bytes_after(data: Content, end: int) -> int:
@@ -204,28 +206,67 @@ def _described(header: bytes) -> tuple[int, int, tuple[int, int, bool]] | None:
 # --- Ogg, FLAC, WAV ------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Page:
+    """An Ogg page that fits its checksum (RFC 3533, 6)."""
+
+    start: int
+    end: int
+    flags: int  # 2: its stream begins, 4: its stream ends
+    granule: int  # of what ends in it: for sound, samples since the stream's beginning
+    serial: int  # of its stream
+    number: int  # in its stream
+    is_sound: bool  # of a stream that begins with it
+
+
 def ogg_parts(data: Content) -> list[Part]:
     """Return the files that were joined to an Ogg file (RFC 3533, 4 and 6), one part if it is a single one.
 
-    A part begins with pages that begin streams; it has ended if any of its streams has a page that says so, and the
-    file does not break off in a page. Decoders pass over a page that does not fit its checksum.
+    A part begins with pages that begin streams; it has ended if any of its streams has a page that says so. A page of
+    sound is missing where the next one has not the next number: decoders pass over what does not fit its checksum.
     """
     parts: list[Part] = []
-    start, ended, beginning, end, damaged = 0, False, True, 0, None
+    start, ended, beginning, end, lost = 0, False, True, 0, None
+    last: dict[int, _Page] = {}  # the last page of each stream of sound in this part
+    first_granule: int | None = None
+    for page in _ogg_pages(data):
+        begins = bool(page.flags & 2)
+        if begins and not beginning:
+            parts.append(Part(start, page.start, ended, lost))
+            start, ended, lost, last, first_granule = page.start, False, None, {}, None
+        beginning, ended, end = begins, ended or bool(page.flags & 4), page.end
+        before = last.get(page.serial)
+        if page.is_sound or before:
+            last[page.serial] = page
+        if before and before.granule > 0 and first_granule is None:
+            first_granule = before.granule
+        if before and lost is None and _is_missing_between(before, page):
+            lost = before.granule - (first_granule or 0)
+    return [*parts, Part(start, end, ended, lost)]
+
+
+def _is_missing_between(before: _Page, page: _Page) -> bool:
+    """Return whether pages are lost, and not never heard: who joins a running stream late has its heads, and then that.
+
+    Heads are those whose position is 0.
+    """
+    number = before.number + 1
+    return page.number != number and (before.granule > 0 or number < page.number < number + _JOINED_LATE)
+
+
+def _ogg_pages(data: Content) -> Iterator[_Page]:
     at = data.find(b"OggS")
     while at >= 0 and len(data) >= at + 27:
         segments = data[at + 26]
-        if data[at + 5] & 2 and not beginning:
-            parts.append(Part(start, at, ended, damaged))
-            start, ended, damaged = at, False, None
-        beginning = bool(data[at + 5] & 2)
-        page_end = at + 27 + segments + sum(data[at + 27 : at + 27 + segments])
-        if page_end <= len(data):
-            ended, end = ended or bool(data[at + 5] & 4), page_end
-            if damaged is None and not _fits_checksum(data[at:page_end]):
-                damaged = at
-        at = data.find(b"OggS", page_end)
-    return [*parts, Part(start, end, ended, damaged)]
+        body = at + 27 + segments
+        end = body + sum(data[at + 27 : body])
+        if end <= len(data) and not data[at + 4] and _fits_checksum(data[at:end]):
+            granule, serial, number = struct.unpack_from("<qII", data, at + 6)
+            flags = data[at + 5]
+            yield _Page(at, end, flags, granule, serial, number, data[body : body + 8].startswith(_SOUND_HEADS))
+            at = data.find(b"OggS", end)
+        else:
+            at = data.find(b"OggS", at + 1)
 
 
 def _fits_checksum(page: bytes) -> bool:

@@ -123,7 +123,7 @@ def run_app(command_line: typer.Typer, arguments: list[str] | None = None) -> No
             print("stopped; the same command resumes", file=sys.stderr)
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in NO_PATH:
+        if isinstance(error, OSError) and error.errno in NO_PATH and error.filename:
             print(f"error: {error.filename}: {error.strerror}; expected a path", file=sys.stderr)
             sys.exit(2)
         if os.environ.get("ENCLAP_TRACEBACK"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ def missing_java() -> str:
     wanted = f"Java {checks.MIN_JAVA_MAJOR_VERSION} to {checks.MAX_JAVA_MAJOR_VERSION}"
     if _fits(java):
         return ""
-    if said := [name for name in OPTIONS if os.environ.get(name)]:
+    if (said := [name for name in OPTIONS if os.environ.get(name)]) and _tells_of_options(java):
         return f"`{java}` tells of {' and '.join(said)} before its version, which aac-metrics cannot read; unset it"
     return f"`{java}` is not {wanted} ({INSTALL}; AAC_METRICS_JAVA_PATH names another)"
 
@@ -108,6 +109,15 @@ def packaged_java() -> str | None:
 def _cache_path() -> str:
     path: str = library("utils.globals").get_default_cache_path()
     return path
+
+
+def _tells_of_options(java: str) -> bool:
+    """Return whether a Java says that it takes options from the environment."""
+    try:
+        done = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
+    except OSError:
+        return False
+    return "Picked up" in done.stderr
 
 
 @lru_cache(maxsize=8)

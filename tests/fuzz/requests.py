@@ -80,6 +80,7 @@ class Requests(Door):
             except (TimeoutError, ConnectionError):  # what came before that is the answer
                 pass
         if not answer:
+            assert wait_s == SHORT_S, "no answer to a whole request"
             return HTTPStatus.BAD_REQUEST, "no answer"
         head, _, body = answer.partition(b"\r\n\r\n")
         return int(head.split()[1]), body.decode(errors="replace")

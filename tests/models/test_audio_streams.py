@@ -301,11 +301,51 @@ def test_bytes_after_the_sound_are_told_once(caplog: pytest.LogCaptureFixture) -
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
 @pytest.mark.parametrize("share", [0.3, 0.99])
 def test_ogg_with_a_damaged_page_is_refused(subtype: str, share: float) -> None:
-    """Decoders pass over such a page, the last one without a word: its sound would be missing."""
+    """Decoders pass over such a page without a word: its sound would be missing."""
     data = bytearray(encoded("OGG", subtype))
     data[int(len(data) * share)] ^= 1
-    with pytest.raises(AudioError, match=r"clip: is (damaged: .* checksum|truncated)"):
+    with pytest.raises(AudioError, match=r"clip: is (damaged: pages|truncated)"):
         read(bytes(data))
+
+
+def long_ogg(subtype: str) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, np.tile(sound(), 40), RATE, format="OGG", subtype=subtype)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+@pytest.mark.parametrize("damage", ["bit", "mark", "removed", "zeroed"])
+def test_damage_within_what_is_read_of_a_long_ogg_is_found(subtype: str, damage: str) -> None:
+    data = long_ogg(subtype)
+    pages = [at for at in range(len(data)) if data[at : at + 4] == b"OggS"]
+    assert len(pages) > 20
+    page = pages[len(pages) // 4]
+    end = pages[len(pages) // 4 + 1]
+    flipped = {"bit": end - 20, "mark": page}.get(damage)
+    if flipped is None:
+        changed = data[:page] + (bytes(end - page) if damage == "zeroed" else b"") + data[end:]
+    else:
+        changed = data[:flipped] + bytes([data[flipped] ^ 1]) + data[flipped + 1 :]
+    for wanted in (None, 60.0):
+        with pytest.raises(AudioError, match=r"clip: is damaged: pages are missing or damaged after 2[5-9]"):
+            read(changed, wanted)
+    np.testing.assert_array_equal(read(changed, 10.0), read(data, 10.0))
+
+
+@pytest.mark.parametrize("after", [b"OggS" + bytes(60), b"OggS remuxed by hand" + bytes(200)])
+def test_what_is_no_page_of_ogg_does_not_cost_the_file(after: bytes) -> None:
+    data = encoded("OGG")
+    np.testing.assert_array_equal(read(data + after), read(data))
+    second = data.index(b"OggS", data.index(b"OggS", 4) + 4)
+    np.testing.assert_array_equal(read(data[:second] + after + data[second:]), read(data))
+
+
+def test_a_recording_of_a_running_ogg_stream_is_read() -> None:
+    """It begins with the heads, and goes on with the pages that came after the recorder had joined."""
+    data = long_ogg("VORBIS")
+    pages = [at for at in range(len(data)) if data[at : at + 4] == b"OggS"]
+    assert len(read(data[: pages[2]] + data[pages[20] :])) > RATE
 
 
 def test_mp3_with_a_stretch_of_zeros_is_told(caplog: pytest.LogCaptureFixture) -> None:

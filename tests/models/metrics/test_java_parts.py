@@ -110,6 +110,9 @@ def test_options_that_java_tells_of_are_named(monkeypatch: pytest.MonkeyPatch, n
     java_parts._fits.cache_clear()
     monkeypatch.setenv(name, "-Xmx1g")
     assert f"tells of {name} before its version" in missing_parts("meteor")
+    monkeypatch.setenv("AAC_METRICS_JAVA_PATH", "/bin/false")
+    assert "is not Java" in missing_parts("meteor"), "it is not the options that are to blame"
+    monkeypatch.delenv("AAC_METRICS_JAVA_PATH")
     monkeypatch.delenv(name)
     java_parts._fits.cache_clear()
     assert not missing_java()
