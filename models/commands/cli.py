@@ -113,6 +113,11 @@ def run_app(command_line: typer.Typer, arguments: list[str] | None = None) -> No
     Exit codes: 0 done; 1 failed while running; 2 the input or config cannot be used; 130 stopped by Ctrl-C.
     """
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch|audiotools|ray")  # of others' code
+    given = sys.argv[1:] if arguments is None else arguments
+    if "" in given:  # which would be the working directory where a path is expected
+        before = f" after {given[given.index('') - 1]}" if given.index("") else ""
+        print(f"error: an argument{before} is empty; is a variable not set?", file=sys.stderr)
+        sys.exit(2)
     try:
         typer.main.get_command(command_line)(args=arguments, prog_name="enclap", standalone_mode=True)
     except InputError as error:
@@ -199,9 +204,10 @@ def retrieve(
     queries: Annotated[
         Path | None, typer.Option(help="A CSV file with a column `caption`: write a submission for all of them")
     ] = None,
-    submission: Annotated[Path, typer.Option(dir_okay=False, help="With --queries: the file of the submission")] = Path(
-        "submission.csv"
-    ),
+    submission: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="With --queries: the file of the submission, by default submission.csv"),
+    ] = None,
     captioners: AskCaptioners = True,
     device: Device = None,
     dtype: DType = None,
@@ -222,7 +228,10 @@ def retrieve(
     if queries:
         if exclude or window or format or where != Where():
             raise InputError("--queries ranks all files for a submission; leave out --not, --window, --format, filters")
-        submit(bundle, queries, [Path(query), *(paths or [])], submission, captioners, loading)
+        target = submission or Path("submission.csv")
+        submit(bundle, queries, [Path(query), *(paths or [])], target, captioners, loading)
+    elif submission:
+        raise InputError("--submission: found no --queries, the CSV file whose captions are to be searched for")
     else:
         how = Searching(paths or [], top_k, where, all_windows, captioners, window, hop, format, loading)
         run(bundle, query, how, exclude)

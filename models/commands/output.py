@@ -87,6 +87,8 @@ def _locked(option: str, path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as error:
+        if not Path(lock.lock_file).exists():  # nobody has it: it cannot be made
+            raise InputError(f"{option} {path}: cannot be written; name another file") from error
         raise InputError(
             f"{option} {path}: another process is writing it; wait for it, or name another file"
         ) from error

@@ -11,6 +11,7 @@ from ..console import say
 from ..ensemble.archive import check_archive, unpacked
 from ..ensemble.checksums import check_sums, refuse_faults
 from ..ensemble.manifest import INDEX, read_manifest
+from ..files import CheckpointError
 
 
 def run(bundle: Path, self_test: bool = True) -> None:
@@ -27,6 +28,8 @@ def run(bundle: Path, self_test: bool = True) -> None:
             bundle.
         SelfTestError: the files are right, but members compute something else here.
     """
+    if not bundle.exists():
+        raise CheckpointError(f"{bundle}: no such file or directory; expected a bundle made by `enclap export`")
     found = check_archive(bundle) if bundle.is_file() else check_sums(bundle, [INDEX])
     refuse_faults(bundle, found)
     for name in found.unlisted:

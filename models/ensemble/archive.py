@@ -126,7 +126,8 @@ def _opened(bundle: Path) -> Iterator[ZipFile]:
     except InputError:
         raise
     except DAMAGE as error:
-        raise CheckpointError(f"{bundle}: no whole zip archive ({error}); {EXPECTED}; copy it again") from error
+        advice = "copy it again" if bundle.suffix == ".zip" else "is it given in the place of another argument?"
+        raise CheckpointError(f"{bundle}: no whole zip archive ({error}); {EXPECTED}; {advice}") from error
 
 
 def _list_in(bundle: Path, archive: ZipFile) -> bytes:

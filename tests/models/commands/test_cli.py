@@ -85,6 +85,10 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("retrieve BUNDLE rain gone.wav", "gone.wav: no such file or directory"),
         ("retrieve BUNDLE rain", "no files are indexed"),
         ("retrieve BUNDLE SOUND --queries gone.csv", "gone.csv: no such file"),
+        ("retrieve BUNDLE rain SOUND --submission a.csv", "--submission: found no --queries"),
+        ("caption SOUND BUNDLE", "is it given in the place of another argument?"),
+        ("verify NOWHERE.zip", "NOWHERE.zip: no such file or directory"),
+        ("caption BUNDLE SOUND --output /proc/a.jsonl", "/proc/a.jsonl: cannot be written"),
         ("similar BUNDLE gone.wav SOUND", "gone.wav: no such file or directory"),
         ("similar BUNDLE SOUND SOUND --window 9", "--window: found 9.0"),
     ],
@@ -98,3 +102,14 @@ def test_errors_are_told_before_torch_is_loaded(
     assert message in done.stderr.replace("\n", " ")
     assert not [*tmp_path.iterdir()]
     assert "torch" not in done.stderr
+
+
+@pytest.mark.parametrize(("arguments", "told"), [(["caption", "bundle", ""], "after bundle"), ([""], "an argument is")])
+def test_an_argument_that_is_empty_is_refused(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As that of a variable which is not set: in the place of a path it would be the working directory."""
+    with pytest.raises(SystemExit, match="2"):
+        cli.run_app(cli.app, arguments)
+    assert told in (said := capsys.readouterr().err)
+    assert "empty; is a variable not set?" in said
