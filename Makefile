@@ -3,7 +3,7 @@
 
 PYTHON ?= python3.11
 BIN := .venv/bin
-PYTEST := $(BIN)/python -m pytest --cov --durations=10 --numprocesses 2 --dist loadgroup
+PYTEST := $(BIN)/python -m pytest --cov --durations=10
 PACKAGES := benchmarks corpora models ray_jobs tests tune_spaces
 
 # The lock names every package with its hash; --no-deps, because two packages pin their neighbours wrongly (pyproject.toml).

@@ -1,4 +1,4 @@
-"""What all rooms share: the folder of real caption files, and how tests are dealt to processes."""
+"""The folder of real caption files, for all rooms."""
 
 from __future__ import annotations
 
@@ -6,13 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together what one process should run: the tests of a module, and all of those on the one cluster."""
-    for item in items:
-        names = getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("cluster" if "cluster" in names else item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture(scope="session")
