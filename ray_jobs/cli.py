@@ -93,7 +93,11 @@ def combine(
     if members is None:
         _run("combine", experiment, overrides)
     else:
-        _run("combine_some", experiment, overrides, names=[name.strip() for name in members.split(",")])
+        from ray_jobs.experiment.subset import with_members
+
+        names = [name.strip() for name in members.split(",")]
+        with_members(_load(experiment, overrides), names)  # refuses some before Ray starts
+        _run("combine_some", experiment, overrides, names=names)
 
 
 @app.command()

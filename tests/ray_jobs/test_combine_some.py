@@ -14,6 +14,7 @@ from models.ensemble.scores.base import MemberNames
 from models.ensemble.scores.registry import score_columns
 from models.files import write_arrays
 from ray_jobs import export
+from ray_jobs.cli import main
 from ray_jobs.combine_some import combine_some, run
 from ray_jobs.experiment.config import ConfigError
 from ray_jobs.experiment.loading import load_experiment
@@ -181,3 +182,13 @@ def test_bad_input_is_refused_before_any_work(directory: RunDirectory) -> None:
         run(directory.experiment, ["captioner-deep"])
     with pytest.raises(NotReadyError, match="run `enclap combine`"):
         run(directory.experiment, SOME)
+
+
+def test_members_that_there_are_not_are_told_before_ray_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray_jobs.cli.join_cluster", lambda: pytest.fail("Ray is started"))
+    with pytest.raises(SystemExit, match="2"):
+        main(["combine", str(ROOT / "experiments/smoke.yaml"), f"storage_path={tmp_path}", "--members", "nobody"])
+    assert "--members: 'nobody' is not among members" in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
