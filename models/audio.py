@@ -251,7 +251,7 @@ def _decoded(source: str | Path | BinaryIO, name: str, max_duration_s: float | N
             if found < wanted and file.format in ("OGG", "FLAC"):
                 yield from _read_on(file, _contents(checked), name, wanted - found)
             elif file.format == "OGG":
-                _refuse_lost(file, _parts(file, _contents(checked))[0], name, wanted)
+                _refuse_lost(file, ogg_parts(_contents(checked), wanted * _positions(file))[0], name, wanted)
             _refuse_cut_off(name, file)  # after what there is, which readers of windows keep
 
 
@@ -325,9 +325,14 @@ def _parts(file: soundfile.SoundFile, data: Content) -> list[Part]:
 def _refuse_lost(file: soundfile.SoundFile, part: Part, name: str, wanted: int = sys.maxsize) -> None:
     """Refuse Ogg in which pages are missing, or damaged, among those that hold its first samples up to a number."""
     if part.lost_after is not None:
-        seconds = part.lost_after / (OPUS_HZ if file.subtype == "OPUS" else file.samplerate)
-        if seconds < wanted / file.samplerate:
-            raise AudioError(f"{name}: is damaged: pages are missing or damaged after {seconds:.1f} s")
+        sample = part.lost_after / _positions(file)
+        if sample < wanted:
+            raise AudioError(f"{name}: is damaged: pages are missing or damaged after {sample / file.samplerate:.1f} s")
+
+
+def _positions(file: soundfile.SoundFile) -> float:
+    """Return how much Ogg's count of positions grows with each sample."""
+    return OPUS_HZ / file.samplerate if file.subtype == "OPUS" else 1.0
 
 
 def _note_rest(name: str, number: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 import zlib
@@ -32,7 +33,9 @@ _ID3_HEADER = 10  # bytes, and of its footer
 _DELAY = 3_000  # samples, at most, that decoders take off both ends together, as delay and padding
 _NOT_AUDIO = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")  # what players look for after the sound
 _BITS_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-_JOINED_LATE = 10  # pages, of a second or so
+# Pages, of a second or so, that may be lost after the heads: who joins a running stream later has its heads, and then
+# what was heard.
+_JOINED_LATE = 10
 _SOUND_HEADS = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"Speex   ")
 _CHUNK_ID = re.compile(rb"[A-Za-z0-9 ]{4}")
 
@@ -58,7 +61,7 @@ def bytes_after(data: Content, end: int) -> int:
 
 def _bytes_of_no_tag(data: Content, start: int, end: int) -> int:
     """Return the number of bytes between two places, 0 if a tag begins there, as where files were joined."""
-    return 0 if data[start:end].startswith(_NOT_AUDIO) else end - start
+    return 0 if data[start : start + 16].startswith(_NOT_AUDIO) else end - start
 
 
 # --- MPEG audio: MP3 and MP2 ---------------------------------------------------------------------------------------
@@ -107,7 +110,8 @@ def mpeg_stream(data: Content, name: str, stated: int, wanted: int) -> MpegStrea
     frames: list[_Frame] = []
     headers, samples, between, last = [], 0, 0, 0
     for frame in _frames(data):
-        between += last and frame.start > last and _bytes_of_no_tag(data, last, frame.start)
+        if last:
+            between += _bytes_of_no_tag(data, last, frame.start)
         last = frame.end
         if _is_count(data, frame):
             headers.append(frame)
@@ -213,45 +217,42 @@ class _Page:
     start: int
     end: int
     flags: int  # 2: its stream begins, 4: its stream ends
-    granule: int  # of what ends in it: for sound, samples since the stream's beginning
+    granule: int  # of what ends in it: for sound, samples since the stream's beginning; 0 in heads
     serial: int  # of its stream
     number: int  # in its stream
     is_sound: bool  # of a stream that begins with it
 
 
-def ogg_parts(data: Content) -> list[Part]:
+def ogg_parts(data: Content, enough: float = math.inf) -> list[Part]:
     """Return the files that were joined to an Ogg file (RFC 3533, 4 and 6), one part if it is a single one.
 
     A part begins with pages that begin streams; it has ended if any of its streams has a page that says so. A page of
     sound is missing where the next one has not the next number: decoders pass over what does not fit its checksum.
+
+    Args:
+        data: the file.
+        enough: samples by the file's own count, of a part, after which no more is looked at.
     """
     parts: list[Part] = []
     start, ended, beginning, end, lost = 0, False, True, 0, None
-    last: dict[int, _Page] = {}  # the last page of each stream of sound in this part
-    first_granule: int | None = None
+    numbers: dict[int, int] = {}  # of the last page, by stream of sound in this part
+    first = position = 0  # where the sound of the first page and of the last one ends; 0 before any
     for page in _ogg_pages(data):
         begins = bool(page.flags & 2)
         if begins and not beginning:
             parts.append(Part(start, page.start, ended, lost))
-            start, ended, lost, last, first_granule = page.start, False, None, {}, None
+            start, ended, lost, numbers, first, position = page.start, False, None, {}, 0, 0
         beginning, ended, end = begins, ended or bool(page.flags & 4), page.end
-        before = last.get(page.serial)
-        if page.is_sound or before:
-            last[page.serial] = page
-        if before and before.granule > 0 and first_granule is None:
-            first_granule = before.granule
-        if before and lost is None and _is_missing_between(before, page):
-            lost = before.granule - (first_granule or 0)
+        if page.is_sound or page.serial in numbers:
+            due = numbers.get(page.serial, page.number - 1) + 1
+            if lost is None and page.number != due and (position or due < page.number < due + _JOINED_LATE):
+                lost = position - first
+            numbers[page.serial] = page.number
+            if page.granule > 0:  # -1 where nothing ends in it
+                first, position = first or page.granule, page.granule
+        if position - first > enough:
+            break
     return [*parts, Part(start, end, ended, lost)]
-
-
-def _is_missing_between(before: _Page, page: _Page) -> bool:
-    """Return whether pages are lost, and not never heard: who joins a running stream late has its heads, and then that.
-
-    Heads are those whose position is 0.
-    """
-    number = before.number + 1
-    return page.number != number and (before.granule > 0 or number < page.number < number + _JOINED_LATE)
 
 
 def _ogg_pages(data: Content) -> Iterator[_Page]:

