@@ -35,14 +35,17 @@ def share_features(target: RunDirectory, others: Sequence[RunDirectory]) -> None
 def share_members(target: RunDirectory, others: Sequence[RunDirectory]) -> list[str]:
     """Take over the trained members that others have of equal settings, seed, data and upstream members.
 
+    Embeddings that they made are linked, too; where the features differ in what these members do not read, `train`
+    makes them anew.
+
     Returns:
         Their names.
     """
     taken = []
     for name in target.experiment.members:
         inputs = target.member_inputs(name)
-        holder = next((other for other in others if is_done(other.member(name), inputs)), None)
-        if holder is None or is_done(target.member(name), inputs):
+        holder = None if is_done(target.member(name), inputs) else _holder(target, name, others)
+        if holder is None:
             continue
         for corpus, settings in target.experiment.corpora.items():
             for split in settings.splits:
@@ -63,6 +66,15 @@ def share_candidates(target: RunDirectory, others: Sequence[RunDirectory]) -> No
             for setting in storage.folders(other.search("candidates"), "*"):
                 if not storage.exists(own / setting.name):
                     _link(setting, own / setting.name)
+
+
+def _holder(target: RunDirectory, name: str, others: Sequence[RunDirectory]) -> RunDirectory | None:
+    """Return a run that has trained a member of this name as `target` would."""
+    for other in others:
+        trained = name in other.experiment.members and is_done(other.member(name), other.member_inputs(name))
+        if trained and other.shared_inputs(name) == target.shared_inputs(name):
+            return other
+    return None
 
 
 def _take(source: Path, target: Path, inputs: str) -> None:

@@ -31,7 +31,7 @@ def runs_that_fit(runs: Sequence[Run], cluster: Mapping[str, float]) -> int:
 def wait_for(runs: Sequence[Run]) -> list[set[int]]:
     """Return, for each run, the numbers of the earlier runs that train a member with it, so that it is trained once."""
     directories = [RunDirectory(one.experiment) for one in runs]
-    trained = [{(name, one.member_inputs(name)) for name in one.experiment.members} for one in directories]
+    trained = [{(name, one.shared_inputs(name)) for name in one.experiment.members} for one in directories]
     return [{earlier for earlier in range(at) if trained[earlier] & trained[at]} for at in range(len(runs))]
 
 

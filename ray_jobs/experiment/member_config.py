@@ -18,13 +18,15 @@ class Member(Settings):
     `task` is the module and class of its training, loaded by name because it brings heavy imports. `paths` are its
     settings that are paths, by dotted key, each with the function that reads it, or only looks at it where `mapped` is
     true, loaded by name, too; `paths_or_names` those that are the directory or hub id of a model, each with the parts
-    that it is loaded from (`models.hub.PARTS`). `shards` is set where `training.parallel: fsdp` can divide its model.
+    that it is loaded from (`models.hub.PARTS`). `shards` is set where `training.parallel: fsdp` can divide its model,
+    `reads_codes` where it depends on the codec.
     """
 
     task: ClassVar[str]
     paths: ClassVar[dict[str, str]] = {}
     paths_or_names: ClassVar[dict[str, tuple[str, ...]]] = {}
     shards: ClassVar[bool] = False
+    reads_codes: ClassVar[bool] = False
 
     corpora: list[str] | dict[str, Annotated[float, Field(ge=0)]] = Field(
         default=[],
@@ -192,6 +194,7 @@ class CaptionerMember(Student, CaptionerSettings):
     paths: ClassVar = {"checkpoint": "models.captioner.enclap_checkpoint:check_enclap_checkpoint"}
     paths_or_names: ClassVar = {"language_model": TEXT_MODEL}
     shards = True
+    reads_codes = True
 
     kind: Literal["captioner"]
     training: Training

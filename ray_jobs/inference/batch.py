@@ -68,7 +68,7 @@ class PartMaker:
         self.windowing = collection.windowing()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Make `row["part"]` (JSON); return the number of `files`, and when it began and ended."""
+        """Make `row["part"]` (JSON); return the number of `files`, the `actor`, and when it began and ended."""
         began, part = time.time(), Part(**json.loads(row["part"]))
         reasons: dict[tuple[str, str], str] = {}
         results = [
@@ -78,7 +78,8 @@ class PartMaker:
         ]
         rows = [{"path": path, "stamp": stamp, "reason": reason} for (path, stamp), reason in reasons.items()]
         self.output.write(part, results, rows)
-        return {"files": len(part.files), "began": began, "ended": time.time()}
+        actor = ray.get_runtime_context().get_actor_id()
+        return {"files": len(part.files), "actor": actor, "began": began, "ended": time.time()}
 
     def _sounds(self, part: Part, reasons: dict[tuple[str, str], str]) -> Iterator[_Sound]:
         """Yield what is to be read; the reason against a file that ends badly comes after its windows."""

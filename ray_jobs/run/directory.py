@@ -26,6 +26,7 @@ MARKER = ".done.json"
 LEFT_OUT = ".left_out.json"  # in the directory of a member that a time limit left out
 # Settings of a corpus that its features do not depend on.
 NOT_OF_FEATURES = {"root", "licence", "commercial_use"}
+CODES = {"codec", "codebooks"}  # settings of features that only members depend on that read codes
 # Settings of a member that its weights do not depend on.
 NOT_OF_WEIGHTS = {"resources", "doubtful_pairs", "watched_clips"}
 # Fields added after version 0.1, with the values that stand for what was before, which fingerprints leave out.
@@ -134,21 +135,49 @@ class RunDirectory:
         return fingerprint(self.experiment.features, corpora, self.experiment.exclusions)
 
     def member_inputs(self, name: str) -> str:
+        edges = [self._weights_inputs(edge) for edge in self.experiment.members[name].edges()]
+        refit = [split for split in self.experiment.training_splits(name) if split[1] != "train"]
+        settings = self._weights_settings(name)
+        return fingerprint(settings, self.experiment.seed, self.features_inputs(), edges, *([refit] if refit else []))
+
+    def shared_inputs(self, name: str) -> str:
+        """Return the fingerprint by which runs take over a trained member from each other.
+
+        It has the corpora that the member is trained and validated on, and the codec if it reads codes; `member_inputs`
+        has all features of the run.
+        """
+        e, member = self.experiment, self.experiment.members[name]
+        splits = e.training_splits(name)
+        settings = self._weights_settings(name)
+        if isinstance(member.corpora, list):  # not each one's share of an epoch
+            settings["corpora"] = splits
+        features = e.features.model_dump(mode="json", exclude=set() if member.reads_codes else CODES)
+        read = {e.target_corpus, *(corpus for corpus, _ in splits)}
+        if e.exclusions.evaluation_clips:  # which are kept out of all training splits
+            read |= {corpus for corpus, found in e.corpora.items() if {*found.splits} - {"train"}}
+        corpora = {corpus: e.corpora[corpus].model_dump(mode="json") for corpus in sorted(read)}
+        exclusions = [e.exclusions.evaluation_clips, *map(str, e.exclusion_lists())]
+        edges = [(self.shared_inputs(edge), self._cut_at(edge)) for edge in member.edges()]
+        return fingerprint(settings, e.seed, e.target_corpus, features, corpora, exclusions, edges)
+
+    def _weights_settings(self, name: str) -> dict[str, Any]:
         member = self.experiment.members[name]
         settings = member.model_dump(mode="json", exclude=NOT_OF_WEIGHTS)
         # members that were trained before stay valid
         _leave_out(settings, ADDED_TO_MEMBERS.get(member.kind, {}))
         _leave_out(settings["training"] or {}, ADDED_TO_TRAINING)
         _leave_out(settings.get("audio_encoder", {}), ADDED_TO_AUDIO_ENCODERS)
-        edges = [self._weights_inputs(edge) for edge in member.edges()]
-        refit = [split for split in self.experiment.training_splits(name) if split[1] != "train"]
-        return fingerprint(settings, self.experiment.seed, self.features_inputs(), edges, *([refit] if refit else []))
+        return settings
 
     def _weights_inputs(self, name: str) -> str:
         """Return the fingerprint of a member's weights as others read them: also of where a time limit cut them."""
-        inputs = self.member_inputs(name)
-        cut = self._standing_cut(self.member(name), inputs)
-        return fingerprint(inputs, cut.done) if cut else inputs
+        inputs, done = self.member_inputs(name), self._cut_at(name)
+        return inputs if done is None else fingerprint(inputs, done)
+
+    def _cut_at(self, name: str) -> int | None:
+        """Return after how many epochs a time limit cut a member; None where it did not."""
+        cut = self.member_cut(name)
+        return cut.done if cut else None
 
     def members_inputs(self) -> str:
         return fingerprint({name: self._weights_inputs(name) for name in self.experiment.members})

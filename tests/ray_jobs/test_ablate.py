@@ -202,6 +202,19 @@ def test_what_arms_share_is_made_once(jobs: Jobs, tmp_path: Path) -> None:
     assert recorded.members["captioner-wide"].label_smoothing == 0.3  # type: ignore[union-attr]
 
 
+def test_only_captioners_are_trained_for_other_codes(jobs: Jobs, tmp_path: Path) -> None:
+    file = write(tmp_path, seeds=[0], arms={"four": None, "two": {"features": {"codebooks": 2}}})
+    ablate.run(file, [])
+    four, two = load_ablation(file).runs
+    assert [made for made in members_made(jobs) if made.startswith("two")] == [
+        f"two-seed0/{name}" for name, member in two.experiment.members.items() if member.kind == "captioner"
+    ]
+    assert wait_for([four, two]) == [set(), {0}]
+    weights = RunDirectory(two.experiment).member("fluency") / "model.safetensors"
+    assert RunDirectory(two.experiment).is_trained("fluency")
+    assert weights.read_text() == "four-seed0"
+
+
 def test_candidates_of_equal_members_are_drawn_once(jobs: Jobs, tmp_path: Path) -> None:
     more = {"sampling": {"candidates": 7}}
     file = write(

@@ -62,3 +62,23 @@ def test_retrievers_that_read_raw_captions_stay_valid() -> None:
         before, raw.seed, RunDirectory(raw).features_inputs(), []
     )
     assert RunDirectory(raw).member_inputs(name) != RunDirectory(normalised).member_inputs(name)
+
+
+def test_runs_share_members_that_read_the_same() -> None:
+    def shared(name: str, *overrides: str) -> str:
+        experiment = load_experiment(ROOT / "experiments" / "smoke.yaml", [*overrides])
+        return RunDirectory(experiment).shared_inputs(name)
+
+    codebooks = "features.codebooks=2"
+    weak = "corpora.weak={kind: soundscapes, root: data/weak, splits: {train: 8}, seed: 1}"
+    judged = "corpora.weak={kind: soundscapes, root: data/weak, splits: {train: 8, test: 8}, seed: 1}"
+    for name in ("retriever-bge", "fluency"):
+        assert shared(name) == shared(name, codebooks), "they read no codes"
+        named = f"members.{name}.corpora=[soundscapes]"
+        assert shared(name) == shared(name, named) == shared(name, weak, named), "they are trained on the same"
+        assert shared(name) != shared(name, weak), "they are trained on it, too"
+        assert shared(name, named) != shared(name, judged, named), "its test clips are kept out of all training"
+        for other in ("seed=7", "features.max_duration_s=5", f"members.{name}.training.epochs=9"):
+            assert shared(name) != shared(name, other)
+    for other in (codebooks, "members.retriever-bge.epsilon=0.5"):
+        assert shared("captioner-wide") != shared("captioner-wide", other)
