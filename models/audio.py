@@ -23,6 +23,7 @@ import soxr
 
 from .audio_streams import Content, Part, bytes_after, counts_frames, flac_parts, mpeg_stream, ogg_parts, sized_wav
 from .errors import AudioError
+from .files import refuse_stand_in
 
 __all__ = ["AUDIO_SUFFIXES", "AudioError", "Block", "audio_blocks", "load_audio", "read_duration", "to_int16"]
 
@@ -34,6 +35,7 @@ AUDIO_SUFFIXES = frozenset(f".{suffix}" for suffix in f"{_LIBSNDFILE} {_FFMPEG}"
 OPUS_HZ = 48_000  # of positions in Opus, whatever the rate of its sound
 MAX_CLIPPED = 0.25
 MAX_OFFSET = 0.5
+MAX_PEAK = 100.0  # of full scale, in files of floats: sound is louder than 1 at times, never 40 dB
 _EXTRA = "for formats that libsndfile does not know, such as M4A or WebM, install the extra `formats`: pip install av"
 _BEGINNING = 2**20  # bytes in which the first frame of MP3 is looked for
 _BLOCK = 2**14  # numbers that are decoded at once: all of them are lost where one cannot be
@@ -80,13 +82,12 @@ def load_audio(
 
     Raises:
         AudioError: if the file is missing, cannot be decoded, is truncated, changes its sample rate or channels,
-            holds no samples, holds NaN or infinity, or is digital silence (in the part that was read).
+            holds no samples, holds NaN, infinity or peaks far beyond full scale, or is digital silence (in the part
+            that was read).
     """
     name = name or str(source)
     blocks = list(audio_blocks(source, name, max_duration_s))
     samples, source_rate = np.concatenate([block.samples for block in blocks]), blocks[0].rate
-    if not np.isfinite(samples).all():
-        raise AudioError(f"{name}: holds NaN or infinite samples")
     mono = samples.mean(axis=1)
     if not np.ptp(mono):
         raise AudioError(f"{name}: is digital silence (every sample is {mono[0]:g})")
@@ -117,7 +118,7 @@ def read_duration(source: str | Path | BinaryIO, name: str | None = None) -> flo
             file = soundfile.SoundFile(checked)
         except soundfile.LibsndfileError as error:
             with _binary(checked) as stream:
-                return float(_ffmpeg(name, error).duration(stream, name))
+                return float(_ffmpeg(name, checked, error).duration(stream, name))
         with file:
             trusted = "MPEG" in file.subtype and counts_frames(_contents(checked)[:_BEGINNING])
             mended = None if trusted else _mended(file, checked, name, sys.maxsize)
@@ -219,12 +220,14 @@ def audio_blocks(
         at least one block; all have the same rate and number of channels.
 
     Raises:
-        AudioError: as of `load_audio` where the file cannot be decoded: what is wrong with its end is found there.
+        AudioError: as of `load_audio` where the file cannot be decoded, or its samples cannot be sound: what is wrong
+            with its end is found there.
     """
     name = name or str(source)
     found = 0
     for block in _decoded(source, name, max_duration_s):
         if len(block.samples):
+            _refuse_numbers(name, block.samples)
             found += 1
             yield block
     if not found:
@@ -238,7 +241,7 @@ def _decoded(source: str | Path | BinaryIO, name: str, max_duration_s: float | N
             file = _Sound(checked)
         except soundfile.LibsndfileError as error:
             with _binary(checked) as stream:
-                yield from starmap(Block, _ffmpeg(name, error).decode(stream, name, max_duration_s))
+                yield from starmap(Block, _ffmpeg(name, checked, error).decode(stream, name, max_duration_s))
             return
         with file:
             wanted = sys.maxsize if max_duration_s is None else round(max_duration_s * file.samplerate)
@@ -351,17 +354,28 @@ def _refuse_cut_off(name: str, file: soundfile.SoundFile) -> None:
         raise AudioError(f"{name}: is truncated: {should} bytes of sound, the header says {says}")
 
 
-def _ffmpeg(name: str, error: Exception) -> ModuleType:
+def _ffmpeg(name: str, source: bytes | BinaryIO, error: Exception) -> ModuleType:
     """Return the module that decodes what libsndfile does not know.
 
     Raises:
-        AudioError: the extra is not installed; `error` is what libsndfile said.
+        AudioError: it is no file of sound at all, or the extra is not installed; `error` is what libsndfile said.
     """
+    if isinstance(source, bytes):
+        refuse_stand_in(Path(os.fsdecode(source)), "audio", AudioError, name)
     try:
         from . import audio_ffmpeg
     except ImportError as missing:
         raise AudioError(f"{name}: cannot be decoded as audio ({error}); {_EXTRA}") from missing
     return audio_ffmpeg
+
+
+def _refuse_numbers(name: str, samples: npt.NDArray[np.float32]) -> None:
+    """Refuse samples that are no sound: not finite, or of another scale, such as that of 16-bit integers."""
+    peak = float(np.abs(samples).max())
+    if not np.isfinite(peak):
+        raise AudioError(f"{name}: holds NaN or infinite samples")
+    if peak > MAX_PEAK:
+        raise AudioError(f"{name}: has a peak of {peak:.6g} times full scale, expected floats from -1 to 1; rescale it")
 
 
 def _refuse_damaged(name: str, samples: npt.NDArray[np.float32]) -> None:

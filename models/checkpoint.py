@@ -18,13 +18,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.serialization import safe_globals
 
-from .files import CheckpointError, atomic_write, write_json
+from .files import CheckpointError, atomic_write, refuse_stand_in, write_json
 from .records import check_fields, parse_object
 
 Config = TypeVar("Config", bound=BaseModel)
 REMEDY = "copy the member again from where it was trained, or remove its directory and train it again"
 SHOWN = 5  # misfits in a message
-GIT_LFS = b"version https://git-lfs.github.com/spec/"  # what a repository without Git LFS has in place of a file
 # What trainers save beside the tensors, such as the best mAP: the pickles of numpy's numbers and arrays name these two
 # functions, numpy 1 in the first module and numpy 2 in the second, and the types.
 REBUILDERS: dict[str, Any] = {"scalar": np.float64(0).__reduce__()[0], "_reconstruct": np.zeros(0).__reduce__()[0]}
@@ -94,7 +93,7 @@ def read_tensors(path: Path, mapped: bool = False) -> Any:
             data.
     """
     try:
-        _refuse_stand_in(path)
+        refuse_stand_in(path, "weights", CheckpointError)
         if path.suffix == ".safetensors":
             return load_file(path)
         with plain_data(path):
@@ -104,19 +103,6 @@ def read_tensors(path: Path, mapped: bool = False) -> Any:
     except Exception as error:  # torch raises a dozen classes, depending on which bytes are wrong
         said = str(error).rpartition("WeightsUnpickler error: ")[2].strip() or repr(error)
         raise CheckpointError(f"{path}: cannot be read as weights: {said.splitlines()[0]}") from error
-
-
-def _refuse_stand_in(path: Path) -> None:
-    """Refuse a file of no tensors that lies where an interrupted download or a clone left it."""
-    with path.open("rb") as file:
-        start = file.read(len(GIT_LFS))
-    if not start:
-        raise CheckpointError(f"{path}: found an empty file, expected weights; copy or download it again")
-    if start == GIT_LFS:
-        raise CheckpointError(
-            f"{path}: found a pointer of Git LFS, expected the weights that it stands for; get them "
-            "with `git lfs pull` in the clone that it is from"
-        )
 
 
 @contextmanager

@@ -22,6 +22,9 @@ class CheckpointError(InputError, ValueError):
     """A member's directory cannot be loaded; the message names the file, what was found and what was expected."""
 
 
+GIT_LFS = b"version https://git-lfs.github.com/spec/"  # what a clone without Git LFS has in place of a file
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 checksum of a file in hexadecimal."""
     with path.open("rb") as file:
@@ -32,6 +35,25 @@ def stamp(path: Path) -> str:
     """Return the size and modification time of a file, which change when its content does."""
     status = path.stat()
     return f"{status.st_size}:{status.st_mtime_ns}"
+
+
+def refuse_stand_in(path: Path, expected: str, refuse: type[InputError], name: str = "") -> None:
+    """Refuse a file that an interrupted download, or a clone without Git LFS, left without its content.
+
+    Args:
+        expected: what it should hold, for the message.
+        refuse: the class of the error.
+        name: of the file in the message; its path when left out.
+    """
+    with path.open("rb") as file:
+        start = file.read(len(GIT_LFS))
+    if not start:
+        raise refuse(f"{name or path}: found an empty file, expected {expected}; copy or download it again")
+    if start == GIT_LFS:
+        raise refuse(
+            f"{name or path}: found a pointer of Git LFS, expected the {expected} that it stands for; get it with "
+            "`git lfs pull` in the clone that it is from"
+        )
 
 
 def is_device(path: Path) -> bool:

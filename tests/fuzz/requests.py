@@ -41,23 +41,15 @@ class Requests(Door):
         address = urlsplit(self.served.__enter__())
         self.log = BufferingHandler(1000)
         logging.getLogger("uvicorn.error").addHandler(self.log)
-        self.address = (address.hostname, address.port)
-        sound, question = sounds[0].read_bytes(), json.dumps({"query": "a dog barks", "top_k": 2}).encode()
-        form = FORM % (BOUNDARY, sound, BOUNDARY)
-        requests = {
-            "caption": _request("POST /v1/caption?seed=3", "audio/wav", sound),
-            "timeline": _request("POST /v1/timeline?window_s=0.5&hop_s=0.5", "audio/wav", sound),
-            "similar": _request("POST /v1/similar?top_k=2", f"multipart/form-data; boundary={BOUNDARY.decode()}", form),
-            "retrieve": _request("POST /v1/retrieve", "application/json", question),
-            "listing": _request("GET /v1/index?limit=1&offset=0", "text/plain", b""),
-        }
+        self.address = (str(address.hostname), int(address.port or 0))
+        requests = good_requests(sounds[0].read_bytes())
         for name, content in requests.items():
             (self.folder / name).write_bytes(content)
         return [self.folder / name for name in requests]
 
     def open(self, path: Path) -> None:
-        status, answer = self._ask(path.read_bytes())
-        assert self._ask(_request("GET /health", "text/plain", b""))[0] == HTTPStatus.OK
+        status, answer = exchange(self.address, path.read_bytes())
+        assert exchange(self.address, request("GET /health", "text/plain", b""))[0] == HTTPStatus.OK
         assert status < HTTPStatus.INTERNAL_SERVER_ERROR, answer
         errors = [record.getMessage() for record in self.log.buffer if record.exc_info]
         self.log.flush()
@@ -69,24 +61,44 @@ class Requests(Door):
         logging.getLogger("uvicorn.error").removeHandler(self.log)
         self.served.__exit__()
 
-    def _ask(self, content: bytes) -> tuple[int, str]:
-        """Send a request; return status and text of the answer, 400 where there is none."""
-        answer, wait_s = b"", WAIT_S if _is_whole(content) else SHORT_S
-        with socket.create_connection(self.address, timeout=wait_s) as connection:
-            try:
-                connection.sendall(content)
-                while piece := connection.recv(1 << 16):
-                    answer += piece
-            except (TimeoutError, ConnectionError):  # what came before that is the answer
-                pass
-        if not answer:
-            assert wait_s == SHORT_S, "no answer to a whole request"
-            return HTTPStatus.BAD_REQUEST, "no answer"
-        head, _, body = answer.partition(b"\r\n\r\n")
-        return int(head.split()[1]), body.decode(errors="replace")
+
+def good_requests(sound: bytes) -> dict[str, bytes]:
+    """Return requests that are answered, by what they ask for, from the first line to the end of the body."""
+    question = json.dumps({"query": "a dog barks", "top_k": 2}).encode()
+    form, form_type = FORM % (BOUNDARY, sound, BOUNDARY), f"multipart/form-data; boundary={BOUNDARY.decode()}"
+    return {
+        "caption": request("POST /v1/caption?seed=3", "audio/wav", sound),
+        "timeline": request("POST /v1/timeline?window_s=0.5&hop_s=0.5", "audio/wav", sound),
+        "similar": request("POST /v1/similar?top_k=2", form_type, form),
+        "retrieve": request("POST /v1/retrieve", "application/json", question),
+        "listing": request("GET /v1/index?limit=1&offset=0", "text/plain", b""),
+    }
 
 
-def _request(line: str, media_type: str, body: bytes) -> bytes:
+def exchange(address: tuple[str, int], content: bytes, wait_s: float = WAIT_S) -> tuple[int, str]:
+    """Send a request; return status and text of the answer, 400 where a request without an end got none.
+
+    Args:
+        wait_s: for an answer to a whole request.
+    """
+    whole = _is_whole(content)
+    answer = b""
+    with socket.create_connection(address, timeout=wait_s if whole else SHORT_S) as connection:
+        try:
+            connection.sendall(content)
+            while piece := connection.recv(1 << 16):
+                answer += piece
+        except (TimeoutError, ConnectionError):  # what came before that is the answer
+            pass
+    if not answer:
+        assert not whole, "no answer to a whole request"
+        return HTTPStatus.BAD_REQUEST, "no answer"
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), body.decode(errors="replace")
+
+
+def request(line: str, media_type: str, body: bytes) -> bytes:
+    """Return a request, of its first line and what its body is."""
     lines = (f"{line} HTTP/1.1", "Host: localhost", "Connection: close", f"Content-Type: {media_type}")
     return "\r\n".join((*lines, f"Content-Length: {len(body)}", "", "")).encode() + body
 

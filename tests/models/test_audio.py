@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from models.audio import AudioError, load_audio, read_duration
+from models.files import GIT_LFS
 
 
 def _sine(hertz: float, seconds: float, rate: int) -> np.ndarray:
@@ -73,6 +74,18 @@ def _make_infinite(path: Path) -> None:
     soundfile.write(path, np.array([0.1, np.inf, 0.2], dtype=np.float32), 16000, subtype="FLOAT")
 
 
+def _make_integers_as_floats(path: Path) -> None:
+    soundfile.write(path, 2000 * _sine(440, 1.0, 16000), 16000, subtype="FLOAT")
+
+
+def _make_enormous(path: Path) -> None:
+    soundfile.write(path, 2e30 * _sine(440, 1.0, 16000), 16000, subtype="FLOAT")
+
+
+def _make_pointer(path: Path) -> None:
+    path.write_bytes(GIT_LFS + b"v1\noid sha256:0\nsize 438\n")
+
+
 def _make_silence(path: Path) -> None:
     soundfile.write(path, np.zeros(1000), 16000)
 
@@ -96,10 +109,13 @@ def _make_nothing(path: Path) -> None:
         (_make_folder, "not a file"),
         (_make_text, "cannot be decoded"),
         (_make_truncated_header, "cannot be decoded|holds no samples"),
-        (_make_empty, "cannot be decoded"),
+        (_make_empty, "found an empty file, expected audio"),
+        (_make_pointer, "pointer of Git LFS.*`git lfs pull`"),
         (_make_no_frames, "holds no samples"),
         (_make_nan, "NaN or infinite"),
         (_make_infinite, "NaN or infinite"),
+        (_make_integers_as_floats, "has a peak of 1000 times full scale, expected floats from -1 to 1"),
+        (_make_enormous, "has a peak of 1e\\+30 times full scale"),
         (_make_silence, "digital silence"),
         (_make_cancelling_channels, "digital silence"),
     ],
@@ -111,6 +127,11 @@ def test_says_which_file_and_why(tmp_path: Path, make: Callable[[Path], None], r
         load_audio(path, 16000)
     assert str(path) in str(caught.value)
     assert isinstance(caught.value, ValueError)
+
+
+def test_floats_beyond_full_scale_are_sound(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "loud.wav", 40 * _sine(440, 1.0, 16000), 16000, subtype="FLOAT")
+    assert np.abs(load_audio(tmp_path / "loud.wav", 16000)).max() == pytest.approx(20, rel=0.01)
 
 
 def test_names_that_are_not_unicode_are_read(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import soundfile
 import torch
 from safetensors.torch import save_file
 
-from models.checkpoint import GIT_LFS
+from models.files import GIT_LFS
 from models.metrics import java_parts
 from models.metrics.captions import CHECKER, CHECKER_BASE, DEFAULT_METRICS, SBERT
 from ray_jobs import cli
