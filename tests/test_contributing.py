@@ -231,6 +231,7 @@ def test_a_kind_of_member_is_settings_a_task_and_a_line(monkeypatch: pytest.Monk
     from ray_jobs.experiment.loading import load_experiment
     from ray_jobs.results.member import MemberMetrics
     from ray_jobs.run.directory import RunDirectory, is_done
+    from ray_jobs.training.job import TrainingRequest
     from ray_jobs.training.loop import TrainingState
     from ray_jobs.training.member_job import MemberJob
     from ray_jobs.training.memory import Memory, worker_memory
@@ -267,7 +268,7 @@ def test_a_kind_of_member_is_settings_a_task_and_a_line(monkeypatch: pytest.Monk
     monkeypatch.setattr(ray.train, "report", lambda *_, **__: None)
     monkeypatch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
     (tmp_path / "scratch").mkdir()
-    state = TrainingState(task, tmp_path / "scratch", rank=0, world=1, start=None)
+    state = TrainingState(task, tmp_path / "scratch", rank=0, world=1, request=TrainingRequest(task.job, "", None))
     for _ in range(3):
         state.run_epoch()
     state.publish("abc")

@@ -9,7 +9,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import ray.train
 from rich.filesize import decimal
 
 from ray_jobs.features.shard_cache import StoreUnreachableError
@@ -30,7 +32,21 @@ class MemberOutOfMemoryError(RuntimeError):
     """A batch does not fit into the accelerator's or the node's memory."""
 
 
-NAMED = (LossIsNaNError, DiskFullError, MemberOutOfMemoryError, StoreUnreachableError)
+LASTING = (LossIsNaNError, DiskFullError, MemberOutOfMemoryError)  # a restart would meet them again
+NAMED = (*LASTING, StoreUnreachableError)
+
+
+class EndAtOnce(ray.train.UserCallback):
+    """Ends a training at its first lasting error, which Ray Train would else restart as often as after lost workers.
+
+    An error of a callback is none that Ray Train restarts after.
+    """
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Raise a worker's lasting error."""
+        for error in worker_exceptions.values():
+            if isinstance(error, LASTING):
+                raise RuntimeError(f"{type(error).__name__}: {error}")  # as `reason` reads it
 
 
 @contextmanager

@@ -85,6 +85,7 @@ class TrainingRequest:
     progress: ray.actor.ActorHandle | None  # a `trainer.Progress`, which takes a line after every epoch
     start: ray.train.Checkpoint | None = None  # of a training of the same member under other settings
     deadline: Deadline | None = None  # where the run has a time limit
+    unrecorded: ray.train.Checkpoint | None = None  # of this training, which Ray Train does not know of any more
 
     @property
     def limit(self) -> timedelta | None:

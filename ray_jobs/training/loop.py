@@ -23,7 +23,7 @@ from ray_jobs.results.member import NOT_VALIDATION, MemberProgress, Speed
 from ray_jobs.run import storage
 from ray_jobs.run.cuts import Cut
 from ray_jobs.run.directory import is_done, mark_done
-from ray_jobs.training.deadline import Deadline
+from ray_jobs.training.checkpoints import note_files
 from ray_jobs.training.faults import LossIsNaNError, actionable_errors, hang_watchdog
 from ray_jobs.training.job import TrainingJob, TrainingRequest
 from ray_jobs.training.kept_epochs import KEPT, best_epochs, epochs_without_gain, keep_best
@@ -59,7 +59,7 @@ def train_worker(request: TrainingRequest) -> None:
             if job.is_trained:
                 task.begin(rank, world, say)
                 broadcast_from_rank_zero(None)  # every worker has done its share
-                state = TrainingState(task, Path(scratch), rank, world, request.start, request.deadline)
+                state = TrainingState(task, Path(scratch), rank, world, request)
                 _train(state, request.commit, say)
             elif rank == 0:
                 _publish(task, _untrained(task, Path(scratch)), request.commit)
@@ -97,16 +97,15 @@ class TrainingState:
         scratch: Path,
         rank: int,
         world: int,
-        start: ray.train.Checkpoint | None,
-        deadline: Deadline | None = None,
+        request: TrainingRequest,
     ) -> None:
         self.task, self.scratch, self.rank, self.world = task, scratch, rank, world
-        self.deadline, self.cut, self.epoch_s = deadline, False, 0.0
-        if deadline:
-            deadline.begin()
+        self.deadline, self.cut, self.epoch_s = request.deadline, False, 0.0
+        if self.deadline:
+            self.deadline.begin()
         self.training, self.device = task.job.training, ray.train.torch.get_device()
-        own = ray.train.get_checkpoint()
-        checkpoint = own or start
+        own = ray.train.get_checkpoint() or request.unrecorded
+        checkpoint = own or request.start
         if checkpoint:
             with checkpoint.as_directory() as directory:
                 shutil.copytree(directory, scratch, dirs_exist_ok=True)
@@ -311,6 +310,7 @@ class TrainingState:
             self.scratch / "training.pt",
         )
         self._write_progress()
+        note_files(self.scratch)
         checkpoint = ray.train.Checkpoint.from_directory(self.scratch)
         name = f"epoch_{self.epoch:05d}_step_{self.step:07d}"
         ray.train.report(values, checkpoint=checkpoint, checkpoint_dir_name=name)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from ray.train.torch import TorchTrainer
 from models.console import say
 from ray_jobs.run import storage
 from ray_jobs.run.directory import is_done
+from ray_jobs.training.checkpoints import find_unrecorded
+from ray_jobs.training.faults import EndAtOnce, actionable_errors
 from ray_jobs.training.job import TrainingRequest
 
 POLL_S = 2.0
@@ -54,7 +57,12 @@ def start_training(request: TrainingRequest, checkpoints: Path) -> ray.ObjectRef
 def _fit(request: TrainingRequest, checkpoints: Path) -> None:
     """Run one trainer to its end."""
     trainer = make_trainer(request, checkpoints)
-    trainer.fit()
+    try:
+        trainer.fit()
+    except ray.train.ControllerError as error:
+        # the controller writes where workers do, and may be the first to meet a full disk
+        with actionable_errors(request.job, "", checkpoints):
+            raise error.controller_failure from error
     if is_done(request.job.output, request.job.inputs):
         storage.remove(checkpoints / str(trainer.run_config.name))  # the output directory has the result
 
@@ -70,7 +78,7 @@ def wait_and_say(running: list[ray.ObjectRef], progress: ray.actor.ActorHandle) 
 def make_trainer(
     request: TrainingRequest,
     checkpoints: Path,
-    callbacks: list[ray.train.UserCallback] | None = None,
+    callbacks: Sequence[ray.train.UserCallback] = (),
     keep: int = 1,
     worker: Callable[[TrainingRequest], None] | None = None,
 ) -> TorchTrainer:
@@ -78,10 +86,13 @@ def make_trainer(
 
     Args:
         checkpoints: directory of the checkpoints of all trainings.
+        callbacks: beside the one that ends it at a lasting error.
         keep: number of checkpoints kept.
         worker: the function of every worker, which calls `work`; `work` itself when left out.
     """
     job = request.job
+    name = f"{job.name}-{job.inputs}"
+    request = replace(request, unrecorded=find_unrecorded(checkpoints / name))
     return TorchTrainer(
         partial(worker or work, request),
         scaling_config=ray.train.ScalingConfig(
@@ -90,9 +101,9 @@ def make_trainer(
             resources_per_worker=job.resources.per_worker(),
         ),
         run_config=ray.train.RunConfig(
-            name=f"{job.name}-{job.inputs}",
+            name=name,
             **storage.for_ray(checkpoints),
-            callbacks=callbacks,
+            callbacks=[EndAtOnce(), *callbacks],
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=keep),
             failure_config=ray.train.FailureConfig(max_failures=job.resources.retries),
         ),

@@ -1,11 +1,12 @@
 """Whatever dies, and however often: training ends with the weights of an undisturbed run.
 
-ENCLAP_CHAOS_KILLS=20 kills more than the test does by default, ENCLAP_CHAOS_SEED others.
+ENCLAP_CHAOS_KILLS kills more or less often than the tests do by default, ENCLAP_CHAOS_SEED others.
 """
 
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -17,14 +18,19 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
+import yaml
 
 from ray_jobs.results.member import SPEED
+from ray_jobs.status import read_status
 
 from .conftest import ROOT, RayCluster, free_port
 from .small_training import MEMBER, STEPS, write_experiment
 
 KINDS = ("worker", "driver", "node")
 KILLS = int(os.environ.get("ENCLAP_CHAOS_KILLS", len(KINDS)))
+KILLS_OF_DEMO = int(os.environ.get("ENCLAP_CHAOS_KILLS", 20))
+SEED = int(os.environ.get("ENCLAP_CHAOS_SEED", 0))
+SPOT = {"spot": 1}
 HEAD = {"node:__internal_head__": 0.001}  # a resource that Ray gives the head alone
 PATIENCE_S = 180
 
@@ -55,11 +61,11 @@ class SpotNodes:
                 return
         raise AssertionError(f"a node ended with {node.wait()}")
 
-    def worker(self) -> tuple[psutil.Popen, psutil.Process]:
+    def worker(self, rng: random.Random) -> tuple[psutil.Popen, psutil.Process]:
         """Some node that a Ray Train worker is on, and that worker."""
         end = time.monotonic() + PATIENCE_S
         while time.monotonic() < end:
-            for node in self.nodes:
+            for node in rng.sample(self.nodes, len(self.nodes)):
                 for process in _descendants(node):
                     try:
                         if "RayTrainWorker" in process.name() + "".join(process.cmdline()):
@@ -97,9 +103,13 @@ def spot_nodes(cluster: RayCluster, number: int) -> Iterator[SpotNodes]:
 
 
 def train(cluster: RayCluster, experiment: Path) -> subprocess.Popen[bytes]:
+    return start(cluster, "train", experiment)
+
+
+def start(cluster: RayCluster, job: str, experiment: Path) -> subprocess.Popen[bytes]:
     """A driver beside the head; what it says is appended to a log beside the experiment's file."""
     environment = cluster.environment | {"RAY_ADDRESS": cluster.address, "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "ray_jobs.train", str(experiment)]
+    command = [sys.executable, "-m", f"ray_jobs.{job}", str(experiment)]
     with experiment.with_suffix(".log").open("ab") as log:
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
@@ -121,38 +131,98 @@ def wait_for_step(experiment: Path, step: int) -> int:
 
 @pytest.mark.slow
 def test_weights_after_all_kinds_of_losses(cluster: RayCluster, tmp_path: Path) -> None:
-    rng = random.Random(int(os.environ.get("ENCLAP_CHAOS_SEED", 0)))
+    rng = random.Random(SEED)
     kills = (rng.sample(KINDS, len(KINDS)) + rng.choices(KINDS, k=KILLS))[:KILLS]
     often = {"checkpoint_steps": 1, "retries": KILLS, "hang_timeout_s": PATIENCE_S}
     calm = write_experiment(tmp_path / "calm", KILLS + 1, often | {"cpus_per_worker": 0.5, "custom": HEAD})
-    wild = write_experiment(tmp_path / "wild", KILLS + 1, often | {"custom": {"spot": 1}})
+    wild = write_experiment(tmp_path / "wild", KILLS + 1, often | {"custom": SPOT})
     with spot_nodes(cluster, 2) as nodes:
         undisturbed, step = train(cluster, calm), 0
         driver = train(cluster, wild)
         for kind in kills:
             step = wait_for_step(wild, step + rng.randint(1, STEPS // 2))
-            if kind == "driver":
-                driver.kill()
-                driver.wait()
-                driver = train(cluster, wild)
-                continue
-            node, worker = nodes.worker()
-            if kind == "worker":
-                worker.kill()
-            else:
-                nodes.lose(node)
-                nodes.add()
+            driver = lose(kind, driver, wild, nodes, rng)
         for process, experiment in ((driver, wild), (undisturbed, calm)):
             assert process.wait(PATIENCE_S) == 0, experiment.with_suffix(".log").read_text()[-3000:]
     for read in (weights, history):
         assert read(wild) == read(calm)
 
 
-def weights(experiment: Path) -> bytes:
-    return (experiment.parent / "small" / "members" / MEMBER / "model.safetensors").read_bytes()
+def lose(
+    kind: str, driver: subprocess.Popen[bytes], experiment: Path, nodes: SpotNodes, rng: random.Random
+) -> subprocess.Popen[bytes]:
+    """Kill something of a training, put another node or driver in its place, and return the driver."""
+    if kind == "driver":
+        driver.kill()
+        driver.wait()
+        return train(nodes.cluster, experiment)
+    node, worker = nodes.worker(rng)
+    if kind == "worker":
+        worker.kill()
+    else:
+        nodes.lose(node)
+        nodes.add()
+    return driver
 
 
-def history(experiment: Path) -> list[dict[str, float]]:
-    frame = pd.read_parquet(experiment.parent / "small" / "members" / MEMBER / "history.parquet")
+def weights(experiment: Path, member: str = f"small/members/{MEMBER}") -> bytes:
+    return (experiment.parent / member / "model.safetensors").read_bytes()
+
+
+def history(experiment: Path, member: str = f"small/members/{MEMBER}") -> list[dict[str, float]]:
+    frame = pd.read_parquet(experiment.parent / member / "history.parquet")
     rows = frame.drop(columns=list(SPEED)).to_dict("records")
     return [{str(column): value for column, value in row.items()} for row in rows]
+
+
+# --- all members of the demo ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(5400)
+def test_all_members_of_the_demo_after_many_losses(cluster: RayCluster, tmp_path: Path) -> None:
+    rng = random.Random(SEED)
+    calm, wild = (write_demo(tmp_path / name) for name in ("calm", "wild"))
+    assert start(cluster, "prepare", calm).wait(900) == 0, calm.with_suffix(".log").read_text()[-3000:]
+    shutil.copytree(calm.parent / "demo", wild.parent / "demo")
+    with spot_nodes(cluster, 2) as nodes:
+        assert train(cluster, calm).wait(1800) == 0, calm.with_suffix(".log").read_text()[-3000:]
+        driver, epochs = train(cluster, wild), 0.0
+        for kind in rng.choices(KINDS, k=KILLS_OF_DEMO):
+            epochs = wait_for_progress(wild, epochs)
+            time.sleep(rng.uniform(0, 3))
+            driver = lose(kind, driver, wild, nodes, rng)
+        assert driver.wait(1800) == 0, wild.with_suffix(".log").read_text()[-3000:]
+    for member in sorted((calm.parent / "demo" / "members").iterdir()):
+        for read in (weights, history):
+            assert read(wild, f"demo/members/{member.name}") == read(calm, f"demo/members/{member.name}"), member.name
+
+
+def write_demo(folder: Path) -> Path:
+    """The demo in a new folder that is its storage, too; its members save every few steps and run on spot nodes."""
+    settings = {
+        "training": {"checkpoint_steps": 4},
+        "resources": {"retries": KILLS_OF_DEMO, "hang_timeout_s": PATIENCE_S, "custom": SPOT},
+    }
+    names = yaml.safe_load((ROOT / "experiments" / "demo.yaml").read_text(encoding="utf-8"))["members"]
+    raw = {
+        "extends": str(ROOT / "experiments" / "demo.yaml"),
+        "storage_path": str(folder),
+        "corpora": {"soundscapes": {"root": str(folder.parent / "sounds")}},
+        "members": dict.fromkeys(names, settings),
+    }
+    folder.mkdir()
+    (path := folder / "demo.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+    return path
+
+
+def wait_for_progress(experiment: Path, epochs: float) -> float:
+    """Wait until all members together are further than at some epoch; return where they are then."""
+    end = time.monotonic() + 2 * PATIENCE_S
+    while time.monotonic() < end:
+        members = read_status(str(experiment.parent / "demo")).members
+        assert any(member.state != "done" for member in members), "training ended before the kills did"
+        if (now := sum((one.epoch or 0) + (one.step or 0) / (one.steps or 1) for one in members)) > epochs:
+            return now
+        time.sleep(0.5)
+    raise AssertionError(f"training stands at epoch {epochs}: {experiment.with_suffix('.log').read_text()[-3000:]}")

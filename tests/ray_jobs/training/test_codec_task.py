@@ -16,6 +16,7 @@ from models.codec.base import load_codec
 from ray_jobs.experiment.codec_config import CodecExperiment
 from ray_jobs.training.codec_job import CodecJob
 from ray_jobs.training.faults import LossIsNaNError
+from ray_jobs.training.job import TrainingRequest
 from ray_jobs.training.loop import TrainingState
 from ray_jobs.training.optimizer import warm_cosine
 from ray_jobs.training.tasks.base import make_task
@@ -55,7 +56,9 @@ def state(folder: Path, scratch: str, **settings: Any) -> TrainingState:
         }
     )
     (folder / scratch).mkdir(parents=True, exist_ok=True)
-    return TrainingState(make_task(CodecJob.of(config)), folder / scratch, rank=0, world=1, start=None)
+    task = make_task(CodecJob.of(config))
+    request = TrainingRequest(task.job, "", None)
+    return TrainingState(task, folder / scratch, rank=0, world=1, request=request)
 
 
 def codes_part(training: TrainingState) -> dict[str, torch.Tensor]:

@@ -14,6 +14,7 @@ from ray_jobs.features.files import write_shard
 from ray_jobs.results.member import MemberProgress
 from ray_jobs.run.directory import RunDirectory
 from ray_jobs.training import step_meter
+from ray_jobs.training.job import TrainingRequest
 from ray_jobs.training.loop import TrainingState
 from ray_jobs.training.member_job import MemberJob
 from ray_jobs.training.optimizer import lr_lambda
@@ -58,7 +59,8 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
 def state(experiment: Experiment, scratch: Path, start: Path | None = None, member: str = MEMBER) -> TrainingState:
     scratch.mkdir()
     task = make_task(MemberJob.of(experiment, RunDirectory(experiment), member))
-    return TrainingState(task, scratch, rank=0, world=1, start=ray.train.Checkpoint(str(start)) if start else None)
+    request = TrainingRequest(task.job, "", None, ray.train.Checkpoint(str(start)) if start else None)
+    return TrainingState(task, scratch, rank=0, world=1, request=request)
 
 
 def test_weights_and_moments_are_the_others_settings_are_the_own(experiment: Experiment, tmp_path: Path) -> None:
