@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -51,6 +52,7 @@ class Load:
     bad: float  # share of requests
     end: float  # as of time.monotonic
     answers: list[tuple[float, str, bool, int, float]] = field(default_factory=list)
+    told: set[tuple[str, bool, int]] = field(default_factory=set)  # kinds of answers that were printed
 
     def ask(self, seed: int) -> None:
         """Send requests, one after the other, until the end."""
@@ -73,7 +75,8 @@ class Load:
     def _add_and_remove(self, sound: bytes) -> None:
         from tests.fuzz.requests import request
 
-        status, answer = self._send("add", request("POST /v1/index", "audio/wav", sound))
+        name = f"{threading.get_ident()}-{time.monotonic_ns()}.wav"
+        status, answer = self._send("add", request(f"POST /v1/index?name={name}", "audio/wav", sound))
         if status == HTTPStatus.CREATED:
             self._send("remove", request(f"DELETE /v1/index/{json.loads(answer)['id']}", "text/plain", b""))
 
@@ -85,8 +88,10 @@ class Load:
             status, answer = exchange(self.address, content, WAIT_S)
         except (AssertionError, OSError) as error:
             status, answer = 0, str(error)
-        if status == 0 or status >= HTTPStatus.INTERNAL_SERVER_ERROR or (good and status >= HTTPStatus.BAD_REQUEST):
-            print(f"{kind}, {'good' if good else 'bad'}: {status} {answer[:200]}", flush=True)
+        unexpected = status == 0 or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        if (unexpected or (good and status >= HTTPStatus.BAD_REQUEST)) and (kind, good, status) not in self.told:
+            self.told.add((kind, good, status))
+            print(f"first {kind}, {'good' if good else 'bad'}: {status} {answer[:200]}", flush=True)
         self.answers.append((begun, kind, good, status, time.monotonic() - begun))
         return status, answer
 
@@ -140,7 +145,6 @@ def main() -> None:
     arguments.add_argument("--bad", type=float, default=0.2, help="share of requests that are mutated")
     arguments.add_argument("--seed", type=int, default=0)
     options = arguments.parse_args()
-    from models.ensemble import Ensemble
     from tests.small_bundle import write_bundle, write_sounds
 
     with tempfile.TemporaryDirectory() as folder:
@@ -150,7 +154,8 @@ def main() -> None:
             shutil.copytree(options.bundle, bundle, ignore=shutil.ignore_patterns("index"))
         else:
             write_bundle(bundle)
-        Ensemble.load(bundle, "cpu").index(paths)
+        index = [sys.executable, "-m", "ray_jobs.cli", "index", str(bundle), str(paths[0].parent)]
+        subprocess.run(index, check=True, cwd=ROOT)
         command = ["serve-local", str(bundle), "--port", "0", "--write-index"]
         with (Path(folder) / "log").open("wb") as log, started(command, log) as service:
             minutes = soak(service, [path.read_bytes() for path in paths], options)

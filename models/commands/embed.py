@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 TABLES_OF_GROUP = 64  # batches whose rows are held, and written as one row group
 TEXTS_AT_ONCE = 64
+OTHER_FORMATS = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".npy", ".npz", ".arrow", ".feather", ".h5", ".xlsx"}
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ def run(bundle: Path, paths: list[Path], texts: Path | None, output: Path, optio
     if texts and windowing:
         raise InputError("--window cuts audio; leave it out with --texts")
     with reserved({"--output": output}, [*files, *([texts] if texts else [])]):
+        if output.suffix.lower() in OTHER_FORMATS:
+            raise InputError(f"--output: found {output}, expected a name that ends with .parquet")
         ensemble = load_ensemble(bundle, options.loading, ask_captioners=False)
         of_audio = _of_audio(ensemble, files, Reading(options.batch_size, windowing))
         number = _write(output, _of_texts(ensemble, captions) if texts else of_audio)

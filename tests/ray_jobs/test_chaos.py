@@ -8,110 +8,25 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pytest
 import yaml
 
 from ray_jobs.results.member import SPEED
 from ray_jobs.status import read_status
 
-from .conftest import ROOT, RayCluster, free_port
+from .conftest import ROOT, RayCluster
 from .small_training import MEMBER, STEPS, write_experiment
+from .spot_nodes import PATIENCE_S, SPOT, SpotNodes, spot_nodes, start, train
 
 KINDS = ("worker", "driver", "node")
 KILLS = int(os.environ.get("ENCLAP_CHAOS_KILLS", len(KINDS)))
 KILLS_OF_DEMO = int(os.environ.get("ENCLAP_CHAOS_KILLS", 20))
 SEED = int(os.environ.get("ENCLAP_CHAOS_SEED", 0))
-SPOT = {"spot": 1}
 HEAD = {"node:__internal_head__": 0.001}  # a resource that Ray gives the head alone
-PATIENCE_S = 180
-
-
-@dataclass
-class SpotNodes:
-    """Nodes that join the cluster, hold one worker each, and go away."""
-
-    cluster: RayCluster
-    nodes: list[psutil.Popen] = field(default_factory=list)
-
-    def add(self) -> None:
-        command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--address", self.cluster.address,
-                   "--num-cpus=1", '--resources={"spot": 1}', f"--dashboard-agent-listen-port={free_port()}",
-                   "--disable-usage-stats"]  # fmt: skip
-        node = psutil.Popen(
-            command,
-            cwd=self.cluster.scratch,
-            env=self.cluster.environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        self.nodes.append(node)
-        # Two nodes that start at the same moment on one machine take the same socket.
-        for line in node.stdout:
-            if "Ray runtime started" in line:
-                return
-        raise AssertionError(f"a node ended with {node.wait()}")
-
-    def worker(self, rng: random.Random) -> tuple[psutil.Popen, psutil.Process]:
-        """Some node that a Ray Train worker is on, and that worker."""
-        end = time.monotonic() + PATIENCE_S
-        while time.monotonic() < end:
-            for node in rng.sample(self.nodes, len(self.nodes)):
-                for process in _descendants(node):
-                    try:
-                        if "RayTrainWorker" in process.name() + "".join(process.cmdline()):
-                            return node, process
-                    except psutil.Error:
-                        continue
-            time.sleep(0.1)
-        raise AssertionError("no worker was started")
-
-    def lose(self, node: psutil.Popen) -> None:
-        """Kill all of a node's processes together, as when a machine loses its power."""
-        for process in [*_descendants(node), node]:
-            process.kill()
-        node.wait()
-        self.nodes.remove(node)
-
-
-def _descendants(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return process.children(recursive=True)
-    except psutil.Error:
-        return []
-
-
-@contextmanager
-def spot_nodes(cluster: RayCluster, number: int) -> Iterator[SpotNodes]:
-    found = SpotNodes(cluster)
-    try:
-        for _ in range(number):
-            found.add()
-        yield found
-    finally:
-        for node in list(found.nodes):
-            found.lose(node)
-
-
-def train(cluster: RayCluster, experiment: Path) -> subprocess.Popen[bytes]:
-    return start(cluster, "train", experiment)
-
-
-def start(cluster: RayCluster, job: str, experiment: Path) -> subprocess.Popen[bytes]:
-    """A driver beside the head; what it says is appended to a log beside the experiment's file."""
-    environment = cluster.environment | {"RAY_ADDRESS": cluster.address, "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", f"ray_jobs.{job}", str(experiment)]
-    with experiment.with_suffix(".log").open("ab") as log:
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
 def wait_for_step(experiment: Path, step: int) -> int:

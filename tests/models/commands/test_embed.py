@@ -112,6 +112,7 @@ def test_neither_codec_nor_captioners_are_loaded(exported: Path, sounds: list[Pa
         ({"options": Options(9.0)}, "--window: found 9.0"),
         ({"output": "captions.csv", "paths": [], "texts": "captions.csv"}, "is one of the files to read"),
         ({"output": "."}, "is a directory"),
+        ({"output": "a.csv"}, "found a.csv, expected a name that ends with .parquet"),
     ],
 )
 def test_what_cannot_be_done_is_told_before_a_bundle_is_loaded(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ import pytest
 from ray_jobs import cli
 from ray_jobs.run.lock import LOCK, OWNER, RunBusyError, heartbeat_age_s, only_writer, read_owner
 
-from ..conftest import ROOT
+from ..conftest import ROOT, RayCluster
+from ..small_training import MEMBER, write_experiment
 
 LEASE_S = 2.0
 HOLDER = """
@@ -194,6 +196,20 @@ except RunBusyError:
     assert 0 in codes
     assert (tmp_path / "log").read_text() == "in\nout\n" * codes.count(0)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["kept"]
+
+
+@pytest.mark.slow
+def test_of_two_submissions_of_one_run_one_works(cluster: RayCluster, tmp_path: Path) -> None:
+    experiment = write_experiment(tmp_path / "runs", 2, {})
+    command = ["python", "-m", "ray_jobs.train", str(experiment)]
+    with ThreadPoolExecutor(2) as pool:
+        both = [*pool.map(lambda _: cluster.submit(*command, timeout_s=600), range(2))]
+    done, refused = sorted(both, key=lambda one: one.returncode)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert refused.returncode, refused.stdout[-3000:]
+    assert "is being written by" in refused.stdout
+    assert "Traceback" not in refused.stdout
+    assert (tmp_path / "runs" / "small" / "members" / MEMBER / "model.safetensors").is_file()
 
 
 def test_the_owner_names_the_ray_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
