@@ -1,10 +1,11 @@
 """Nodes that join a cluster and are lost, and drivers beside its head."""
 
 import random
+import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ class SpotNodes:
 
     cluster: RayCluster
     options: Sequence[str] = ONE_CPU  # of `ray start`
+    limits: Mapping[int, int] = field(default_factory=dict)  # of `resource`, of each process
     nodes: list[psutil.Popen] = field(default_factory=list)
 
     def add(self) -> None:
@@ -36,6 +38,7 @@ class SpotNodes:
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            preexec_fn=self._limit,
         )
         self.nodes.append(node)
         # Two nodes that start at the same moment on one machine take the same socket.
@@ -44,19 +47,29 @@ class SpotNodes:
                 return
         raise AssertionError(f"a node ended with {node.wait()}")
 
+    def _limit(self) -> None:
+        for kind, most in self.limits.items():
+            resource.setrlimit(kind, (most, most))
+
     def worker(self, rng: random.Random) -> tuple[psutil.Popen, psutil.Process]:
-        """Some node that a Ray Train worker is on, and that worker."""
+        """Wait for a Ray Train worker; return the node that it is on, and it."""
         end = time.monotonic() + PATIENCE_S
-        while time.monotonic() < end:
-            for node in rng.sample(self.nodes, len(self.nodes)):
-                for process in _descendants(node):
-                    try:
-                        if "RayTrainWorker" in process.name() + "".join(process.cmdline()):
-                            return node, process
-                    except psutil.Error:
-                        continue
+        while not (workers := self.workers()):
+            assert time.monotonic() < end, "no worker was started"
             time.sleep(0.1)
-        raise AssertionError("no worker was started")
+        return rng.choice(workers)
+
+    def workers(self) -> list[tuple[psutil.Popen, psutil.Process]]:
+        """The Ray Train workers that there are, each with its node."""
+        found = []
+        for node in self.nodes:
+            for process in _descendants(node):
+                try:
+                    if "RayTrainWorker" in process.name() + "".join(process.cmdline()):
+                        found.append((node, process))
+                except psutil.Error:
+                    continue
+        return found
 
     def lose(self, node: psutil.Popen) -> None:
         """Kill all of a node's processes together, as when a machine loses its power."""
@@ -74,8 +87,10 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
 
 
 @contextmanager
-def spot_nodes(cluster: RayCluster, number: int, options: Sequence[str] = ONE_CPU) -> Iterator[SpotNodes]:
-    found = SpotNodes(cluster, options)
+def spot_nodes(
+    cluster: RayCluster, number: int, options: Sequence[str] = ONE_CPU, limits: Mapping[int, int] | None = None
+) -> Iterator[SpotNodes]:
+    found = SpotNodes(cluster, options, limits or {})
     try:
         for _ in range(number):
             found.add()
