@@ -107,14 +107,18 @@ def soak(service: Service, sounds: Sequence[bytes], options: Namespace) -> pd.Da
     host, _, port = service.host.partition(":")
     start = time.monotonic()
     load = Load((host, int(port)), sounds, options.bad, start + 60 * options.minutes)
-    for client in range(options.clients):
-        threading.Thread(target=load.ask, args=(options.seed * 1000 + client,), daemon=True).start()
+    seeds = [options.seed * 1000 + client for client in range(options.clients)]
+    clients = [threading.Thread(target=load.ask, args=(seed,), daemon=True) for seed in seeds]
+    for client in clients:
+        client.start()
     rows = []
     for minute in range(options.minutes):
         time.sleep(max(0.0, start + 60 * (minute + 1) - time.monotonic()))
         answers = pd.DataFrame(load.answers, columns=["begun", "kind", "good", "status", "seconds"])
         rows.append(_row(minute, answers[(answers["begun"] - start) // 60 == minute], memory_mib(service)))
         print("  ".join(f"{name} {value:g}" for name, value in rows[-1].items()), flush=True)
+    for client in clients:
+        client.join(WAIT_S)
     return pd.DataFrame(rows)
 
 
