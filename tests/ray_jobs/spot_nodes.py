@@ -5,7 +5,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,13 +24,12 @@ class SpotNodes:
     """Nodes that join the cluster, hold one worker each, and go away."""
 
     cluster: RayCluster
-    options: Sequence[str] = ONE_CPU  # of `ray start`
     limits: Mapping[int, int] = field(default_factory=dict)  # of `resource`, of each process
     nodes: list[psutil.Popen] = field(default_factory=list)
 
     def add(self) -> None:
         command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--address", self.cluster.address,
-                   *self.options, f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats"]  # fmt: skip
+                   *ONE_CPU, f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats"]  # fmt: skip
         node = psutil.Popen(
             command,
             cwd=self.cluster.scratch,
@@ -87,10 +86,8 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
 
 
 @contextmanager
-def spot_nodes(
-    cluster: RayCluster, number: int, options: Sequence[str] = ONE_CPU, limits: Mapping[int, int] | None = None
-) -> Iterator[SpotNodes]:
-    found = SpotNodes(cluster, options, limits or {})
+def spot_nodes(cluster: RayCluster, number: int, limits: Mapping[int, int] | None = None) -> Iterator[SpotNodes]:
+    found = SpotNodes(cluster, limits or {})
     try:
         for _ in range(number):
             found.add()
@@ -101,12 +98,8 @@ def spot_nodes(
 
 
 def train(cluster: RayCluster, experiment: Path) -> subprocess.Popen[bytes]:
-    return start(cluster, "train", experiment)
-
-
-def start(cluster: RayCluster, job: str, experiment: Path) -> subprocess.Popen[bytes]:
     """A driver beside the head; what it says is appended to a log beside the experiment's file."""
     environment = cluster.environment | {"RAY_ADDRESS": cluster.address, "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", f"ray_jobs.{job}", str(experiment)]
+    command = [sys.executable, "-m", "ray_jobs.train", str(experiment)]
     with experiment.with_suffix(".log").open("ab") as log:
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
