@@ -1,11 +1,10 @@
 """Nodes that join a cluster and are lost, and drivers beside its head."""
 
 import random
-import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +23,6 @@ class SpotNodes:
     """Nodes that join the cluster, hold one worker each, and go away."""
 
     cluster: RayCluster
-    limits: Mapping[int, int] = field(default_factory=dict)  # of `resource`, of each process
     nodes: list[psutil.Popen] = field(default_factory=list)
 
     def add(self) -> None:
@@ -37,7 +35,6 @@ class SpotNodes:
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            preexec_fn=self._limit,
         )
         self.nodes.append(node)
         # Two nodes that start at the same moment on one machine take the same socket.
@@ -45,10 +42,6 @@ class SpotNodes:
             if "Ray runtime started" in line:
                 return
         raise AssertionError(f"a node ended with {node.wait()}")
-
-    def _limit(self) -> None:
-        for kind, most in self.limits.items():
-            resource.setrlimit(kind, (most, most))
 
     def worker(self, rng: random.Random) -> tuple[psutil.Popen, psutil.Process]:
         """Wait for a Ray Train worker; return the node that it is on, and it."""
@@ -86,8 +79,8 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
 
 
 @contextmanager
-def spot_nodes(cluster: RayCluster, number: int, limits: Mapping[int, int] | None = None) -> Iterator[SpotNodes]:
-    found = SpotNodes(cluster, limits or {})
+def spot_nodes(cluster: RayCluster, number: int) -> Iterator[SpotNodes]:
+    found = SpotNodes(cluster)
     try:
         for _ in range(number):
             found.add()
