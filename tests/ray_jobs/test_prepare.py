@@ -113,7 +113,7 @@ CASES = [
     Case("nan.wav", samples(lambda: np.where(np.arange(RATE)[:, None] == 99, np.nan, 0.1)), "NaN or infinite"),
     Case("infinite.wav", samples(lambda: np.where(np.arange(RATE)[:, None] == 99, np.inf, 0.1)), "NaN or infinite"),
     Case("no-samples.wav", samples(lambda: np.zeros((0, 1))), "holds no samples"),
-    Case("zero-bytes.wav", Path.touch, "cannot be decoded"),
+    Case("zero-bytes.wav", Path.touch, "found an empty file"),
     Case("text.wav", content(b"hello"), "cannot be decoded"),
     Case("header-only.wav", content(b"RIFF\x24\x00\x00\x00WAVEfmt "), "cannot be decoded"),
     Case("half.flac", cut(0.5), "truncated|cannot be decoded"),
