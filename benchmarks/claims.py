@@ -8,9 +8,11 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypedDict
+
+import psutil
 
 
 class Claim(TypedDict):
@@ -91,6 +93,15 @@ def peak_memory() -> Iterator[dict[str, int]]:
     finally:
         ended.set()
         watcher.join()
+
+
+def memory_mib(process: psutil.Process) -> float:
+    """Return the memory that would be free without a process and those that it started (`uss`)."""
+    total = 0
+    for one in [process, *process.children(recursive=True)]:
+        with suppress(psutil.Error):  # it has ended
+            total += one.memory_full_info().uss
+    return total / 2**20
 
 
 def in_turns(sides: Sequence[Callable[[], object]], rounds: int) -> list[float]:

@@ -32,12 +32,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import psutil
-from claims import claim, parser, show
+from claims import claim, memory_mib, parser, show
 from serve import ROOT, Service, started
 
 sys.path.insert(0, str(ROOT))
 
 WAIT_S = 120.0
+FEWEST_MINUTES = 4
 # How often each is asked for; `added` is one request that adds a file, and one that removes it.
 SHARES = {"caption": 0.3, "timeline": 0.05, "similar": 0.15, "retrieve": 0.35, "listing": 0.1, "added": 0.05}
 MEMORY, P99 = 1.1, 1.5  # of the last quarter against the second
@@ -96,16 +97,10 @@ class Load:
         return status, answer
 
 
-def memory_mib(service: Service) -> float:
-    """Return the memory that would be free without the service."""
-    process = psutil.Process(service.process.pid)
-    return sum(one.memory_full_info().uss for one in [process, *process.children(recursive=True)]) / 2**20
-
-
 def soak(service: Service, sounds: Sequence[bytes], options: Namespace) -> pd.DataFrame:
     """Return, and print as they come, the rows of the minutes."""
     host, _, port = service.host.partition(":")
-    start = time.monotonic()
+    process, start = psutil.Process(service.process.pid), time.monotonic()
     load = Load((host, int(port)), sounds, options.bad, start + 60 * options.minutes)
     seeds = [options.seed * 1000 + client for client in range(options.clients)]
     clients = [threading.Thread(target=load.ask, args=(seed,), daemon=True) for seed in seeds]
@@ -115,7 +110,7 @@ def soak(service: Service, sounds: Sequence[bytes], options: Namespace) -> pd.Da
     for minute in range(options.minutes):
         time.sleep(max(0.0, start + 60 * (minute + 1) - time.monotonic()))
         answers = pd.DataFrame(load.answers, columns=["begun", "kind", "good", "status", "seconds"])
-        rows.append(_row(minute, answers[(answers["begun"] - start) // 60 == minute], memory_mib(service)))
+        rows.append(_row(minute, answers[(answers["begun"] - start) // 60 == minute], memory_mib(process)))
         print("  ".join(f"{name} {value:g}" for name, value in rows[-1].items()), flush=True)
     for client in clients:
         client.join(WAIT_S)
@@ -144,11 +139,13 @@ def _row(minute: int, answers: pd.DataFrame, memory: float) -> dict[str, float]:
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("bundle", nargs="?", type=Path)
-    arguments.add_argument("--minutes", type=int, default=20, help="at least four")
+    arguments.add_argument("--minutes", type=int, default=20, help=f"at least {FEWEST_MINUTES}")
     arguments.add_argument("--clients", type=int, default=8)
     arguments.add_argument("--bad", type=float, default=0.2, help="share of requests that are mutated")
     arguments.add_argument("--seed", type=int, default=0)
     options = arguments.parse_args()
+    if options.minutes < FEWEST_MINUTES:
+        arguments.error(f"--minutes {options.minutes}: fewer than {FEWEST_MINUTES} have no quarters to compare")
     from tests.small_bundle import write_bundle, write_sounds
 
     with tempfile.TemporaryDirectory() as folder:

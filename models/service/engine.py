@@ -158,7 +158,7 @@ def load_members(ensemble: Ensemble) -> None:
         CheckpointError: one cannot be loaded.
     """
     # A service hears sounds of ever other lengths, for each of which oneDNN keeps its kernels, between which memory
-    # becomes fragmented. Fewer cost 5 % of the speed of the demo's bundle (docs/results.md).
+    # becomes fragmented: it grew without end (docs/results.md).
     os.environ.setdefault(KEPT_KERNELS, "64")
     for _ in (ensemble.codec, ensemble.log_mel, ensemble.retrievers, ensemble.captioners, ensemble.detector):
         pass

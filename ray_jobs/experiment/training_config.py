@@ -25,7 +25,11 @@ class Resources(Settings):
     custom: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default={}, description="amount per worker of each of the cluster's own resources (`ray start --resources`)"
     )
-    retries: int = Field(2, ge=0, description="restarts from the last checkpoint after failures")
+    retries: int = Field(
+        2,
+        ge=0,
+        description="restarts from the last checkpoint after failures, but for those that a restart would meet again",
+    )
     checkpoint_steps: int | None = Field(
         None, gt=0, description="steps between checkpoints within an epoch; if none, only at the end of an epoch"
     )

@@ -16,8 +16,17 @@ from ray.train.torch import TorchTrainer
 from safetensors import SafetensorError
 
 from ray_jobs.experiment.loading import load_experiment
+from ray_jobs.features.shard_cache import StoreUnreachableError
 from ray_jobs.run.directory import RunDirectory
-from ray_jobs.training.faults import DiskFullError, MemberOutOfMemoryError, actionable_errors, hang_watchdog, reason
+from ray_jobs.training.faults import (
+    LASTING,
+    DiskFullError,
+    EndAtOnce,
+    MemberOutOfMemoryError,
+    actionable_errors,
+    hang_watchdog,
+    reason,
+)
 from ray_jobs.training.job import TrainingRequest
 from ray_jobs.training.member_job import MemberJob
 from ray_jobs.training.tasks.base import make_task
@@ -86,6 +95,18 @@ def test_exhausted_memory_is_reported_with_settings_that_need_less(member: str, 
     errors = actionable_errors(job, make_task(job).memory_remedy, tmp_path)
     with pytest.raises(MemberOutOfMemoryError, match=remedy), errors:
         torch.empty(1 << 50)
+
+
+@pytest.mark.parametrize("error", [kind("why") for kind in LASTING], ids=lambda error: type(error).__name__)
+def test_lasting_errors_end_a_training_at_once(error: Exception) -> None:
+    """Ray Train does not restart where a callback raises."""
+    with pytest.raises(RuntimeError) as ended:
+        EndAtOnce().after_exception(None, {0: ConnectionError("peer closed"), 1: error})
+    assert reason(ended.value) == f"{type(error).__name__}: why"
+
+
+def test_what_may_pass_is_restarted() -> None:
+    EndAtOnce().after_exception(None, {0: StoreUnreachableError("why"), 1: ConnectionError("peer closed")})
 
 
 def test_other_errors_pass(tmp_path: Path) -> None:
