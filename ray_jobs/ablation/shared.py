@@ -59,13 +59,17 @@ def share_members(target: RunDirectory, others: Sequence[RunDirectory]) -> list[
 
 
 def share_candidates(target: RunDirectory, others: Sequence[RunDirectory]) -> None:
-    """Take over the candidates that searches of equal members drew: each setting's lie in a folder named after it."""
+    """Take over the candidates that searches of equal members drew: the files of a setting lie in a folder of its name.
+
+    Of one setting, runs may have drawn for different clips: a sampling trial ends early, reranking needs all clips.
+    """
     members, own = target.members_inputs(), target.search("candidates")
     for other in others:
         if other.members_inputs() == members:
             for setting in storage.folders(other.search("candidates"), "*"):
-                if not storage.exists(own / setting.name):
-                    _link(setting, own / setting.name)
+                for file in storage.listing(setting, "*.parquet"):
+                    if not storage.exists(own / setting.name / file.name):
+                        _link(file, own / setting.name / file.name)
 
 
 def _holder(target: RunDirectory, name: str, others: Sequence[RunDirectory]) -> RunDirectory | None:

@@ -18,7 +18,7 @@ from models.errors import InputError
 from models.files import write_text
 from ray_jobs import ablate
 from ray_jobs.ablation.arms import Run, load_ablation
-from ray_jobs.ablation.shared import share_members
+from ray_jobs.ablation.shared import share_candidates, share_members
 from ray_jobs.ablation.side_by_side import runs_that_fit, wait_for, work_on
 from ray_jobs.cli import main
 from ray_jobs.experiment.config import ConfigError, Experiment
@@ -229,6 +229,21 @@ def test_candidates_of_equal_members_are_drawn_once(jobs: Jobs, tmp_path: Path) 
     assert own["plain"] != own["prior"], "one of them draws"
     assert own["more"], "other settings draw anew"
     assert drawn["t"] == ["t-seed0"], "another member proposes other candidates"
+
+
+def test_candidates_of_a_setting_come_from_all_runs_that_drew_some(tmp_path: Path) -> None:
+    arms = {arm: {"search": {"rule": rule}} for arm, rule in (("a", "prior"), ("b", "best"), ("c", "bagged"))}
+    runs = [RunDirectory(run.experiment) for run in load_ablation(write(tmp_path, seeds=[0], arms=arms)).runs]
+    for run, clips in zip(runs, (["0-33"], ["0-33", "33-100"], ["100-160"]), strict=True):
+        for name in clips:
+            write_text(run.search("candidates") / "setting" / f"clips-{name}.parquet", run.root.name)
+    share_candidates(runs[2], runs[:2])
+    found = {path.name: path.read_text() for path in (runs[2].search("candidates") / "setting").glob("*")}
+    assert found == {
+        "clips-0-33.parquet": "a-seed0",
+        "clips-33-100.parquet": "b-seed0",
+        "clips-100-160.parquet": "c-seed0",
+    }
 
 
 def test_a_log_that_goes_on_does_not_change_that_of_the_run_it_is_from(tmp_path: Path) -> None:
