@@ -20,16 +20,28 @@ from ray_jobs.run.log import LOG
 
 
 def share_features(target: RunDirectory, others: Sequence[RunDirectory]) -> None:
-    """Take over the features that another run has of equal corpora and settings."""
+    """Take over the features that another run has of equal corpora and settings.
+
+    Where only some corpora are equal, the shards of these are taken over: `prepare` keeps each that is of its clips.
+    """
     inputs = target.features_inputs()
-    for other in others:
-        todo = [name for name in target.experiment.corpora if not is_done(target.features(name), inputs)]
-        for name in todo:
-            if is_done(other.features(name), inputs):
-                _take(other.features(name), target.features(name), inputs)
-        overlaps = Path("features", "overlaps.parquet")
-        if todo and storage.exists(other.root / overlaps) and not storage.exists(target.root / overlaps):
-            _link(other.root / overlaps, target.root / overlaps)
+    for name in target.experiment.corpora:
+        if is_done(target.features(name), inputs):
+            continue
+        if whole := next((other for other in others if is_done(other.features(name), inputs)), None):
+            _take(whole.features(name), target.features(name), inputs)
+            overlaps = Path("features", "overlaps.parquet")
+            if not storage.exists(target.root / overlaps):
+                _link(whole.root / overlaps, target.root / overlaps)
+        elif equal := next((other for other in others if _has_equal(other, target, name)), None):
+            _link(equal.features(name), target.features(name))
+
+
+def _has_equal(other: RunDirectory, target: RunDirectory, corpus: str) -> bool:
+    """Return whether a run has features of an equal corpus by equal settings, whatever its other corpora are."""
+    theirs, ours = other.experiment, target.experiment
+    equal = corpus in theirs.corpora and theirs.corpora[corpus] == ours.corpora[corpus]
+    return equal and theirs.features == ours.features and is_done(other.features(corpus), other.features_inputs())
 
 
 def share_members(target: RunDirectory, others: Sequence[RunDirectory]) -> list[str]:

@@ -18,7 +18,7 @@ from models.errors import InputError
 from models.files import write_text
 from ray_jobs import ablate
 from ray_jobs.ablation.arms import Run, load_ablation
-from ray_jobs.ablation.shared import share_candidates, share_members
+from ray_jobs.ablation.shared import share_candidates, share_features, share_members
 from ray_jobs.ablation.side_by_side import runs_that_fit, wait_for, work_on
 from ray_jobs.cli import main
 from ray_jobs.experiment.config import ConfigError, Experiment
@@ -229,6 +229,22 @@ def test_candidates_of_equal_members_are_drawn_once(jobs: Jobs, tmp_path: Path) 
     assert own["plain"] != own["prior"], "one of them draws"
     assert own["more"], "other settings draw anew"
     assert drawn["t"] == ["t-seed0"], "another member proposes other candidates"
+
+
+def test_shards_of_an_equal_corpus_are_taken_over_beside_other_corpora(tmp_path: Path) -> None:
+    weak = {"kind": "soundscapes", "root": "data/weak", "splits": {"train": 8}}
+    arms = {arm: {"corpora": {"weak": {**weak, "seed": seed}}} for arm, seed in (("one", 1), ("other", 2))}
+    one, other = (RunDirectory(run.experiment) for run in load_ablation(write(tmp_path, seeds=[0], arms=arms)).runs)
+    shards = {name: Path(name, "train", "00000.arrow") for name in ("soundscapes", "weak")}
+    for name, shard in shards.items():
+        write_text(one.features(name).parent / shard, "shard")
+        mark_done(one.features(name), one.features_inputs())
+    share_features(other, [one])
+    assert {name: (other.features(name).parent / shard).exists() for name, shard in shards.items()} == {
+        "soundscapes": True,
+        "weak": False,
+    }
+    assert not is_done(other.features("soundscapes"), other.features_inputs()), "prepare looks at each shard"
 
 
 def test_candidates_of_a_setting_come_from_all_runs_that_drew_some(tmp_path: Path) -> None:
