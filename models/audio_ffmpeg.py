@@ -17,7 +17,7 @@ from .errors import AudioError
 _CONTAINERS = (
     "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dts,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,tak,tta,w64,wav,webm,wv"
 )
-_STATING = ("asf", "caf", "matroska", "mov")  # whose length stands in a header; that of other formats is a guess
+_STATING = ("asf", "avi", "caf", "flv", "matroska", "mov")  # whose length stands in a header; of others it is a guess
 _TOLERANCE_S = 0.1  # the delay of a codec
 _TOLERANCE = 0.01
 
@@ -39,7 +39,7 @@ def decode(
         AudioError: if the file holds no sound, is truncated, changes its sample rate or channels, or cannot be decoded.
     """
     with _opened(file, name) as container:
-        rate, wanted, found = 0, sys.maxsize, 0
+        rate, wanted, found, cut = 0, sys.maxsize, 0, False
         for frame, samples in _frames(container, name):
             if not rate:
                 rate = frame.sample_rate
@@ -48,6 +48,9 @@ def decode(
             found += samples.shape[1]
             if found >= wanted:
                 return
+            cut = frame.is_corrupt
+        if cut:
+            raise AudioError(f"{name}: is truncated: its last frame, at {found / rate:.1f} s, is not whole")
         stated_s = _stated_s(container)
         if stated_s and rate and found / rate < stated_s * (1 - _TOLERANCE) - _TOLERANCE_S:
             raise AudioError(f"{name}: is truncated: {found / rate:.1f} s of sound, the header says {stated_s:.1f} s")
@@ -119,8 +122,9 @@ def _stated_s(container: av.container.InputContainer) -> float | None:
     if not set(container.format.name.split(",")) & set(_STATING):
         return None
     stream = container.streams.audio[0]
-    if container.format.name == "caf" and stream.frames and stream.codec_context.name.startswith("pcm_"):
-        return _seconds(stream.frames, stream)  # one sample each; the duration is that of the bytes that are there
+    pcm = stream.codec_context.name.startswith("pcm_")  # whose frames are of one sample each
+    if stream.frames and (container.format.name == "avi" or (container.format.name == "caf" and pcm)):
+        return _seconds(stream.frames, stream)  # the duration is that of the bytes that are there
     if stream.duration is not None:
         return _seconds(stream.duration, stream)
     alone = len(container.streams) == 1
