@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from .files import is_folder
+
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 TOKENIZER = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 # What a model of transformers is loaded from: a part, and the files one of which holds it.
@@ -20,7 +22,7 @@ AUDIO_MODEL = ("config.json", "preprocessor_config.json", "weights")
 
 def local_file(model: str, files: Sequence[str]) -> Path | None:
     """Return the first of `files` that a model has: a directory, or by its hub id the hub's cache; None if none is."""
-    folder = model if Path(model).is_dir() else cached_model(model, files)
+    folder = model if is_folder(model) else cached_model(model, files)
     found = [path for name in files if folder and (path := Path(folder) / name).is_file()]
     return found[0] if found else None
 

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokeniz
 
 from ..checkpoint import naming, plain_data
 from ..device import batches_by_length
-from ..files import CheckpointError
+from ..files import CheckpointError, is_folder
 from ..published import local_architecture
 from ..records import parse_object
 from ..settings import RANDOM, TextEncoderConfig
@@ -200,7 +200,7 @@ def _trained_pooling(name: str, model_type: str) -> str:
 
 def _pooling_file(name: str) -> Path | None:
     """Find the file of a checkpoint that names its pooling, by hub id or directory; None if it has none."""
-    if Path(name).is_dir():
+    if is_folder(name):
         path = Path(name) / POOLING_FILE
         return path if path.is_file() else None
     try:

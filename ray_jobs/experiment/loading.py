@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from corpora.registry import Corpus
+from models.files import is_folder
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.layers import PRESETS, Layers, apply_preset, read_layers, unshared
 from ray_jobs.experiment.member_config import AnyMember
@@ -85,12 +86,19 @@ def _make_absolute(settings: BaseModel, keys: Iterable[str], *, or_name: bool = 
         *parents, last = key.split(".")
         node = reduce(getattr, parents, settings)
         path = getattr(node, last)
-        if path and (not or_name or Path(path).expanduser().is_dir()):
+        if path and (not or_name or is_folder(str(_expanded(path)))):
             setattr(node, last, _absolute(path))
 
 
 def _absolute(path: str) -> str:
-    return path if "://" in path else str(Path(path).expanduser().resolve())
+    return path if "://" in path else str(_expanded(path).resolve())
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{path!r}: there is no such home directory; expected the whole path") from error
 
 
 def _preset(raw: dict[str, Any], overrides: list[str]) -> Any:

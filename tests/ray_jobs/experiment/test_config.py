@@ -7,7 +7,9 @@ from typing import get_args
 
 import pytest
 
+from models.codec.weights import CodecError, find_weights
 from models.ensemble.scores.registry import SCORES
+from models.hub import WEIGHTS, local_file
 from ray_jobs.experiment.config import ConfigError
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.experiment.member_config import CaptionerMember, RetrieverMember
@@ -166,6 +168,20 @@ def test_a_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch, tmp_path
     retriever = experiment.members["retriever-bge"]
     assert isinstance(retriever, RetrieverMember)
     assert (experiment.storage_path, retriever.text_encoder.name) == (str(tmp_path / "runs"), str(tmp_path / "bert"))
+
+
+def test_a_home_directory_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'~nobody-here/runs': there is no such home directory"):
+        load_experiment(SMOKE, ["storage_path=~nobody-here/runs"])
+
+
+def test_a_name_too_long_for_a_path_is_none() -> None:
+    name = "a" * 300
+    experiment = load_experiment(SMOKE, [f"members.retriever-bge.text_encoder.name={name}"])
+    assert experiment.members["retriever-bge"].text_encoder.name == name  # type: ignore[union-attr]
+    assert local_file(name, WEIGHTS) is None
+    with pytest.raises(CodecError, match="no such file or directory"):
+        find_weights(f"{name}.pth")
 
 
 def test_a_name_that_a_score_has_is_refused() -> None:
