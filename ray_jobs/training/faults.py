@@ -18,6 +18,10 @@ from ray_jobs.features.shard_cache import StoreUnreachableError
 from ray_jobs.training.job import TrainingJob
 
 STDERR = 2  # the worker's own log
+KILLED = "due to the node running low on memory"  # of Ray, whose last lines are advice for its own developers
+LESS_MEMORY = (
+    "fewer members at once (more resources.cpus_per_worker) or smaller parts of a batch (training.accumulate) need less"
+)
 
 
 class LossIsNaNError(RuntimeError):
@@ -59,6 +63,8 @@ def actionable_errors(job: TrainingJob, memory_remedy: str, scratch: Path) -> It
     try:
         yield
     except Exception as error:
+        if any(kind.__name__ in str(error) for kind in LASTING):  # a worker has named it
+            raise
         if _is_full(error):
             disks = (scratch, next(path for path in job.output.parents if path.exists()))
             free = ", ".join(f"{decimal(shutil.disk_usage(path).free)} free at {path}" for path in disks)
@@ -88,7 +94,13 @@ def hang_watchdog(timeout_s: float | None) -> Iterator[Callable[[], None]]:
 
 
 def reason(error: BaseException) -> str:
-    """Return the most informative line of a failed training's error: an error of this module, else the last line."""
+    """Return the most informative line of a failed training's error: an error of this module, else the last line.
+
+    Where Ray killed a process, since the node's memory was used up, it says how much was used, and what needs less.
+    """
+    if KILLED in str(error):
+        used = re.search(r"was ([\d.]+GB used / [\d.]+GB limit)", str(error))
+        return f"killed, as its node ran out of memory{f' ({used[1]})' if used else ''}; {LESS_MEMORY}"
     lines = str(error).strip().splitlines() or [type(error).__name__]
     names = "|".join(kind.__name__ for kind in NAMED)
     named = [found[1] for line in lines if (found := re.match(rf"(?:[\w.]+\.)?((?:{names}): .*)", line.strip()))]

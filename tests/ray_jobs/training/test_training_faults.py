@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import ray
 import torch
+from ray.exceptions import OutOfMemoryError
 from ray.train import ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
 from safetensors import SafetensorError
@@ -122,6 +123,21 @@ def test_the_reason_is_the_line_that_says_most() -> None:
     assert reason(TrainingFailedError(text)) == "LossIsNaNError: wide: loss nan"
     assert reason(RuntimeError("one\ntwo")) == "two"
     assert reason(RuntimeError()) == "RuntimeError"
+    killed = (
+        "Task was killed due to the node running low on memory. Memory on the node (IP: 192.0.2.2, ID: a6) was "
+        "21.41GB used / 23.54GB limit (0.909469)\nOOM kill reason: ...\nRefer to the documentation"
+    )
+    assert reason(OutOfMemoryError(killed)).startswith(
+        "killed, as its node ran out of memory (21.41GB used / 23.54GB limit); fewer members at once"
+    )
+
+
+def test_what_a_worker_has_named_is_not_named_again(tmp_path: Path) -> None:
+    told = RuntimeError("MemberOutOfMemoryError: wide: can't allocate memory; set training.accumulate")
+    job = smoke_job("captioner-wide", tmp_path)
+    with pytest.raises(RuntimeError) as raised, actionable_errors(job, "", tmp_path):
+        raise told
+    assert raised.value is told
 
 
 def test_a_hung_process_ends_and_says_where_it_hung() -> None:
