@@ -20,7 +20,7 @@ from ray_jobs.run.directory import RunDirectory
 from ray_jobs.status import read_status
 
 from .conftest import ROOT
-from .object_store import CREDENTIALS, ObjectStore
+from .object_store import CREDENTIALS, ObjectStore, Request
 
 MEMBER, STEPS, BATCH, CLIPS_PER_SHARD = "retriever-bge", 12, 4, 2
 SAVED = 4  # steps between checkpoints
@@ -70,6 +70,24 @@ def _enclap(job: str, experiment: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=300)
 
 
+def is_noted(request: Request) -> bool:
+    """Whether a checkpoint is noted: when the whole of it is in the store. Uploads begin and end with a POST."""
+    return request[0] == "POST" and "manager_snapshot.json?uploadId" in request[1]
+
+
+@pytest.mark.slow
+def test_training_waits_for_a_store_that_stalls_for_a_minute(experiment: Path, store: ObjectStore) -> None:
+    prepared = _enclap("prepare", experiment)
+    assert prepared.returncode == 0, prepared.stderr
+    store.stalls = is_noted
+    trained = _enclap("train", experiment)
+    assert store.stalled_until
+    assert trained.returncode == 0, trained.stderr
+    directory = RunDirectory(load_experiment(experiment))
+    log = (storage.pull(directory.member(MEMBER)) / "log.jsonl").read_text(encoding="utf-8")
+    assert [json.loads(line)["event"] for line in log.splitlines()] == ["started", "epoch", "finished"]
+
+
 @pytest.mark.slow
 def test_training_outlives_the_loss_of_its_store_in_an_epoch(experiment: Path, store: ObjectStore) -> None:
     prepared = _enclap("prepare", experiment)
@@ -81,8 +99,7 @@ def test_training_outlives_the_loss_of_its_store_in_an_epoch(experiment: Path, s
     for shard in shards:
         storage.here(shard).unlink()  # as if another node had prepared them
 
-    # Ray notes a checkpoint in its snapshot when the whole of it is in the store. Uploads begin and end with a POST.
-    store.closes = lambda request: request[0] == "POST" and "manager_snapshot.json?uploadId" in request[1]
+    store.closes = is_noted
     lost = _enclap("train", experiment)
     assert not store.is_open
     assert lost.returncode == 1
