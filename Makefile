@@ -26,7 +26,7 @@ test: .venv/.installed
 test-all: .venv/.installed
 	$(PYTEST)
 
-# A target of its own: counting lines makes the tests a fifth slower.
+# A target of its own: counting lines makes the tests slower.
 coverage: .venv/.installed
 	$(PYTEST) -m "not slow" --cov
 

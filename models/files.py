@@ -56,11 +56,6 @@ def refuse_stand_in(path: Path, expected: str, refuse: type[InputError], name: s
         )
 
 
-def is_folder(name: str) -> bool:
-    """Return whether a name, which may be that of something else, is a folder; one too long for any path is none."""
-    return os.path.isdir(name)
-
-
 def is_device(path: Path) -> bool:
     """Return whether a path leads to what is neither a file nor a directory: a device or a pipe."""
     return path.exists() and not path.is_file() and not path.is_dir()

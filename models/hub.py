@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
-
-from .files import is_folder
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 TOKENIZER = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
@@ -22,7 +21,8 @@ AUDIO_MODEL = ("config.json", "preprocessor_config.json", "weights")
 
 def local_file(model: str, files: Sequence[str]) -> Path | None:
     """Return the first of `files` that a model has: a directory, or by its hub id the hub's cache; None if none is."""
-    folder = model if is_folder(model) else cached_model(model, files)
+    # of os.path, as elsewhere: pathlib raises for a name that is too long for a path
+    folder = model if os.path.isdir(model) else cached_model(model, files)
     found = [path for name in files if folder and (path := Path(folder) / name).is_file()]
     return found[0] if found else None
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..checkpoint import read_tensors, tensor_misfits
 from ..errors import InputError
-from ..files import CheckpointError, atomic_write, is_folder, write_json
+from ..files import CheckpointError, atomic_write, write_json
 
 State = dict[str, Tensor]  # weights by name; weight norm as weight_g and weight_v
 
@@ -50,7 +50,7 @@ def find_weights(source: str | Path, *, local_files_only: bool = False) -> Path:
     if source in OFFICIAL:
         return _official_file(str(source))
     path = Path(source)
-    if os.path.isfile(path) or is_folder(str(path)):
+    if os.path.isfile(path) or os.path.isdir(path):
         return path
     if HUB_ID.fullmatch(str(source)) and path.suffix not in (".pth", ".safetensors"):
         return _hub_directory(str(source), local_files_only)

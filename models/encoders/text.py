@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokeniz
 
 from ..checkpoint import naming, plain_data
 from ..device import batches_by_length
-from ..files import CheckpointError, is_folder
+from ..files import CheckpointError
 from ..published import local_architecture
 from ..records import parse_object
 from ..settings import RANDOM, TextEncoderConfig
@@ -200,7 +201,7 @@ def _trained_pooling(name: str, model_type: str) -> str:
 
 def _pooling_file(name: str) -> Path | None:
     """Find the file of a checkpoint that names its pooling, by hub id or directory; None if it has none."""
-    if is_folder(name):
+    if os.path.isdir(name):
         path = Path(name) / POOLING_FILE
         return path if path.is_file() else None
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from pkgutil import resolve_name
 from transformers import AutoConfig, AutoTokenizer
 
 from models.checkpoint import naming, read_tensors
-from models.files import CheckpointError, is_folder
+from models.files import CheckpointError
 from models.hub import PARTS, local_file
 from models.metrics.captions import CHECKER, checker_path
 from models.records import parse_object
@@ -42,9 +43,9 @@ def model(key: str, name: str, parts: Sequence[str]) -> Finding:
     files = {part: file for part in parts if (file := local_file(name, PARTS[part]))}
     lacking = [part for part in parts if part not in files]
     folder = str(next(iter(files.values())).parent) if files else name
-    if is_folder(name) or Path(name).is_absolute():
+    if os.path.isdir(name) or Path(name).is_absolute():
         command = put(key)
-        missing = f"no {' and no '.join(lacking)} in {name}" if is_folder(name) else f"no {name}"
+        missing = f"no {' and no '.join(lacking)} in {name}" if os.path.isdir(name) else f"no {name}"
     else:
         command = f"hf download {name}" + ("" if "weights" in parts else WITHOUT_WEIGHTS)
         missing = f"{name} is neither a directory nor in the Hugging Face cache with {' and '.join(lacking)}"

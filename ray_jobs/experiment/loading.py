@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 from collections.abc import Iterable, Sequence
 from functools import reduce
@@ -13,7 +14,6 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from corpora.registry import Corpus
-from models.files import is_folder
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.layers import PRESETS, Layers, apply_preset, read_layers, unshared
 from ray_jobs.experiment.member_config import AnyMember
@@ -86,7 +86,7 @@ def _make_absolute(settings: BaseModel, keys: Iterable[str], *, or_name: bool = 
         *parents, last = key.split(".")
         node = reduce(getattr, parents, settings)
         path = getattr(node, last)
-        if path and (not or_name or is_folder(str(_expanded(path)))):
+        if path and (not or_name or os.path.isdir(_expanded(path))):
             setattr(node, last, _absolute(path))
 
 

@@ -18,7 +18,7 @@ from ray_jobs.features.shard_cache import StoreUnreachableError
 from ray_jobs.training.job import TrainingJob
 
 STDERR = 2  # the worker's own log
-KILLED = "due to the node running low on memory"  # of Ray, whose last lines are advice for its own developers
+RAY_KILLED = "due to the node running low on memory"  # its last lines are advice on settings of Ray itself
 LESS_MEMORY = (
     "fewer members at once (more resources.cpus_per_worker) or smaller parts of a batch (training.accumulate) need less"
 )
@@ -98,7 +98,7 @@ def reason(error: BaseException) -> str:
 
     Where Ray killed a process, since the node's memory was used up, it says how much was used, and what needs less.
     """
-    if KILLED in str(error):
+    if RAY_KILLED in str(error):
         used = re.search(r"was ([\d.]+GB used / [\d.]+GB limit)", str(error))
         return f"killed, as its node ran out of memory{f' ({used[1]})' if used else ''}; {LESS_MEMORY}"
     lines = str(error).strip().splitlines() or [type(error).__name__]
