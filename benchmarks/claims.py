@@ -55,11 +55,11 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
-def add_device(arguments: argparse.ArgumentParser) -> None:
-    """Add the option --device, of both sides: by default the GPU if there is one."""
+def add_device(arguments: argparse.ArgumentParser, whose: str = "of both sides") -> None:
+    """Add the option --device: by default the GPU if there is one."""
     import torch  # late: not all benchmarks need it
 
-    arguments.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="of both sides")
+    arguments.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help=whose)
 
 
 def finish_device() -> None:

@@ -285,12 +285,16 @@ def generation_flops(member: CaptionerMember, candidates: int) -> float:
     return count(generate)
 
 
-def captioner(member: CaptionerMember) -> Captioner:
-    """Return the model of a member at its published size; attention by matrix products, which can be counted."""
+def captioner(member: CaptionerMember, attention: str = "eager") -> Captioner:
+    """Return the model of a member at its published size, with random weights.
+
+    Args:
+        attention: by default by matrix products, which can be counted.
+    """
     shapes = {"codebooks": 9, "codebook_size": 1024, "audio_embedding_dim": 1024}
-    config = member.convert(CaptionerConfig, attn_implementation="eager", **shapes)
+    config = member.convert(CaptionerConfig, attn_implementation=attention, **shapes)
     architecture = published_architecture(member.language_model)
-    bart = AutoModelForSeq2SeqLM.from_config(architecture, attn_implementation="eager")
+    bart = AutoModelForSeq2SeqLM.from_config(architecture, attn_implementation=attention)
     return Captioner(config, bart, train_tokenizer("bpe", [CAPTION], 400)).train()
 
 

@@ -99,9 +99,9 @@ def bytes_on_disk(folder: Path) -> int:
     return total
 
 
-def overrides(folder: Path) -> list[str]:
+def overrides(folder: Path, gpus: float) -> list[str]:
     """Return what makes the experiment short, and says where its files are."""
-    weights = folder / "weights"
+    weights, cpus = folder / "weights", 4 if gpus else 2  # two are all that a small machine has: one after the other
     return [
         f"storage_path={folder / 'runs'}",
         *(f"corpora.{name}.root={folder / 'corpora' / name}" for name in ("clotho", "audiocaps", "wavcaps")),
@@ -113,10 +113,10 @@ def overrides(folder: Path) -> list[str]:
         "members.fluency.training=null",
         "members.*.training.epochs=1",
         "members.*.training.batch_size=4",
-        "members.*.resources={workers: 1, cpus_per_worker: 2}",  # one member at a time
+        f"members.*.resources={{workers: 1, cpus_per_worker: {cpus}, gpus_per_worker: {gpus:g}}}",
         "search.trials=2",
-        "search.gpus_per_trial=0",
-        "search.cpus_per_trial=2",  # one trial at a time: each holds all captioners and retrievers
+        f"search.gpus_per_trial={gpus:g}",
+        f"search.cpus_per_trial={cpus}",  # each trial holds all captioners and retrievers
         "sampling.candidates=4",
         "sampling.max_tokens=12",
         "beam.max_tokens=12",
@@ -125,20 +125,23 @@ def overrides(folder: Path) -> list[str]:
 
 def write_inputs(folder: Path) -> None:
     """Write the published weights' files and the corpora."""
-    (folder / "weights").mkdir(parents=True)
+    weights = folder / "weights.partial"
+    weights.mkdir(parents=True)
     captions = write_corpora(folder / "corpora", DURATION_S)
     for name in LANGUAGE_MODELS:
-        write_language_model(folder / "weights" / Path(name).name, name, captions)
-    write_fense_checker(folder / "weights" / CHECKER, folder / "weights" / "bert-base-uncased")
-    write_dac(folder / "weights" / "weights_44khz_8kbps_0.0.1.pth")
-    write_audioset_convnext(folder / "weights" / "convnext_tiny_465mAP_BL_AC_70kit.pth")
+        write_language_model(weights / Path(name).name, name, captions)
+    write_fense_checker(weights / CHECKER, weights / "bert-base-uncased")
+    write_dac(weights / "weights_44khz_8kbps_0.0.1.pth")
+    write_audioset_convnext(weights / "convnext_tiny_465mAP_BL_AC_70kit.pth")
+    weights.rename(folder / "weights")  # that is there as soon as all is
 
 
-def rehearse(folder: Path, cost: Cost) -> None:
+def rehearse(folder: Path, gpus: float, cost: Cost) -> None:
     """Run every job from preparation to evaluation, as a user does."""
-    with cost.of("weights and clips"), multiprocessing.get_context("spawn").Pool(1) as pool:
-        pool.apply(write_inputs, (folder,))  # in a process whose memory is free afterwards
-    short = overrides(folder)
+    if not (folder / "weights").is_dir():
+        with cost.of("weights and clips"), multiprocessing.get_context("spawn").Pool(1) as pool:
+            pool.apply(write_inputs, (folder,))  # in a process whose memory is free afterwards
+    short = overrides(folder, gpus)
     experiment = str(ROOT / "experiments" / "dcase2024.yaml")
     for job in ("prepare", "train", "search", "combine", "export", "report"):
         with cost.of(job):
@@ -178,13 +181,15 @@ def claims(cost: Cost) -> Claims:
 def main() -> None:
     """Rehearse, and print what it took."""
     arguments = parser(__doc__)
-    arguments.add_argument("--folder", type=Path, help="kept, with everything in it; by default a temporary one")
-    folder: Path | None = arguments.parse_args().folder
+    arguments.add_argument("--folder", type=Path, help="kept; weights and clips are read again")
+    arguments.add_argument("--gpus", type=float, default=0.0, help="share of a GPU of each member and trial")
+    options = arguments.parse_args()
+    folder: Path | None = options.folder
     cost = Cost()
     with tempfile.TemporaryDirectory() as temporary:
         place = folder.resolve() if folder else Path(temporary)
         with cost.watched(place):
-            rehearse(place, cost)
+            rehearse(place, options.gpus, cost)
     show(claims(cost))
 
 
