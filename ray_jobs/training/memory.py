@@ -97,6 +97,9 @@ def activation_bytes(experiment: Experiment, name: str, model: nn.Module) -> int
 
     with FakeTensorMode(allow_non_fake_inputs=True):
         _materialise(model.train())
+        for module in model.modules():
+            if hasattr(module, "layerdrop"):  # a draw decides, which shapes alone cannot make: all layers are counted
+                module.training = False
         own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
         with (
             torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),

@@ -153,6 +153,16 @@ def test_the_published_recipe_is_planned_without_a_file_of_it() -> None:
     assert 5e9 < retriever.activations < 60e9, "64 pairs of 30 s at a time"
 
 
+def test_a_language_model_that_drops_layers_by_chance_is_planned_with_all_of_them() -> None:
+    name, drops = "captioner-deep", ("encoder_layerdrop", "decoder_layerdrop")
+    dropping = worker_memory(smoke(*(f"members.captioner-deep.sizes.{one}=0.5" for one in drops)), name)
+    whole = worker_memory(smoke(), name)
+    assert dropping
+    assert whole
+    assert dropping.state == whole.state
+    assert dropping.activations == pytest.approx(whole.activations, rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("encoder", "parameters"),
     [
