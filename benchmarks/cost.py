@@ -1,13 +1,14 @@
 """Time and money that experiments/dcase2024.yaml takes on 1, 8 and 64 GPUs; docs/cost.md shows what this prints.
 
-    python benchmarks/cost.py [--mfu 0.3] [--generation-mfu 0.02] [--cpus 16] [--price 3]
+    python benchmarks/cost.py [--captioner-mfu 0.2] [--retriever-mfu 0.05] [--generation-mfu 0.01] [--cpus 16]
 
 Counted: the floating-point operations of a forward pass, with torch's FlopCounterMode on models of the published sizes
 with random weights. A backward pass has twice as many (torch counts those of grouped convolutions many times over, so
 they are not used), and cached gradients take a second forward pass. Measured, here: decoding and resampling on a CPU
-core. Taken from the corpora's papers: numbers of clips. Assumed, and so options: the accelerator's peak in TFLOP/s (by
-default an H100 SXM's, dense bfloat16 and plain float32), the shares of it that training and generation reach (MFU), the
-CPU cores beside each GPU, and the price of a GPU hour. Nothing here has been timed on a GPU.
+core. Measured on an H200 by benchmarks/accelerator.py, and so the defaults of options: the shares of the peak (MFU)
+that training, generation, and codec and embeddings in float32 reach. Taken from the corpora's papers: numbers of clips.
+Assumed, and options too: the accelerator's peak in TFLOP/s (by default that of an H100 SXM and an H200, dense bfloat16
+and plain float32), the CPU cores beside each GPU, and the price of a GPU hour.
 
 Clips are as long as they can be: 10 s for pretrained retrievers (max_frames), 22.5 s (the middle of Clotho's range) for
 finetuned ones, the 11.85 s that BART's positions hold for captioners. The search draws candidates of all validation
@@ -71,24 +72,30 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--peak", type=float, default=989.0, help="TFLOP/s in bfloat16")
     arguments.add_argument("--peak-float32", type=float, default=67.0, help="TFLOP/s in float32: prepare, embeddings")
-    arguments.add_argument("--mfu", type=float, default=0.3, help="share of the peak that is reached")
-    arguments.add_argument("--generation-mfu", type=float, default=0.02, help="the same of drawing candidates")
+    arguments.add_argument("--captioner-mfu", type=float, default=0.2, help="share of the peak that training reaches")
+    arguments.add_argument("--retriever-mfu", type=float, default=0.05, help="the same of retrievers")
+    arguments.add_argument("--generation-mfu", type=float, default=0.01, help="the same of drawing candidates")
+    arguments.add_argument("--float32-mfu", type=float, default=0.3, help="the same of the peak in float32")
     arguments.add_argument("--cpus", type=float, default=16, help="CPU cores beside each GPU")
     arguments.add_argument("--price", type=float, default=3.0, help="of a GPU hour, in any currency")
     options = arguments.parse_args()
-    speed, speed_float32 = options.mfu * options.peak * 1e12, options.mfu * options.peak_float32 * 1e12
+    speeds = Speeds(
+        options.captioner_mfu * options.peak * 1e12,
+        options.retriever_mfu * options.peak * 1e12,
+        options.float32_mfu * options.peak_float32 * 1e12,
+    )
     experiment, once, page = load_experiment(EXPERIMENT), Counted(), Console(width=120)
-    work = work_of_members(experiment, once, speed / speed_float32)
-    page.print(table_of_members(experiment, work, speed))
+    work = work_of_members(experiment, once, speeds)
+    page.print(table_of_members(experiment, work))
     audio_s = audio_seconds(CLIPS) + VALIDATION_CLIPS * SECONDS["clotho"]  # and test, of as many clips
-    prepare = Prepare(once.codec_flops() * audio_s / speed_float32, decoding_seconds() * audio_s)
+    prepare = Prepare(once.codec_flops() * audio_s / speeds.float32, decoding_seconds() * audio_s)
     search_s = once.search_flops(experiment) / (options.generation_mfu * options.peak * 1e12)
     page.print(
         f"\nprepare: {audio_s / 3600:,.0f} h of audio at most: {prepare.gpu_s / 3600:.1f} GPU hours, and "
         f"{prepare.core_s / 3600:.0f} hours of a CPU core to decode and resample (measured here)\n"
         f"search: {experiment.search.trials} settings, {search_s / 3600:.1f} GPU hours\n"
     )
-    cluster = Cluster(prepare, search_s, speed, options.cpus)
+    cluster = Cluster(prepare, search_s, options.cpus)
     times = {gpus: cluster.times(gpus, experiment, work) for gpus in WORKERS}
     page.print(table_of_clusters(times, options.price))
     hours = {gpus: one.total_s / 3600 for gpus, one in times.items()}
@@ -96,12 +103,26 @@ def main() -> None:
 
 
 @dataclass(frozen=True)
-class Work:
-    """What training a member takes, in floating-point operations of bfloat16."""
+class Speeds:
+    """Floating-point operations that a GPU makes in a second."""
 
-    each: float  # a clip in a training step
-    steps: float  # all steps, and a retriever's embeddings, whose float32 counts as much more: workers share them
-    alone: float  # what more workers do not divide: validation
+    captioner: float  # in training, bfloat16
+    retriever: float  # in training, bfloat16
+    float32: float  # of codec and embeddings
+
+    def of(self, member: AnyMember) -> float:
+        """Return that of a member's training."""
+        return self.retriever if isinstance(member, RetrieverMember) else self.captioner
+
+
+@dataclass(frozen=True)
+class Work:
+    """What training a member takes."""
+
+    each: float  # operations of a clip in a training step
+    steps: float  # of all steps
+    steps_s: float  # seconds of one GPU for these, and for a retriever's embeddings: workers share them
+    alone_s: float  # what more workers do not divide: validation
 
 
 @dataclass(frozen=True)
@@ -133,7 +154,6 @@ class Cluster:
 
     prepare: Prepare
     search_s: float  # on one GPU
-    speed: float  # operations of bfloat16 in a second of a GPU in training
     cpus: float  # cores beside each GPU
 
     def times(self, gpus: int, experiment: Experiment, work: dict[str, Work]) -> Times:
@@ -142,33 +162,33 @@ class Cluster:
         run = load_experiment(EXPERIMENT, [f"members.{name}.resources.workers={WORKERS[gpus]}" for name in pretraining])
         seconds = {}
         for name, member in run.members.items():
-            shared = work[name].steps / member.resources.min_workers
-            seconds[name] = START_UP_S + (shared + work[name].alone) / self.speed
+            seconds[name] = START_UP_S + work[name].steps_s / member.resources.min_workers + work[name].alone_s
         train_s = max(timetable(run, seconds, {"GPU": gpus, "CPU": self.cpus * gpus}).values())
         # readers feed encoders: the slower of the two sets the time
         prepare_s = max(self.prepare.gpu_s, self.prepare.core_s / self.cpus) / gpus
         return Times(prepare_s, train_s, critical_path(run, seconds), self.search_s / gpus)
 
 
-def work_of_members(experiment: Experiment, once: Counted, float32: float) -> dict[str, Work]:
-    """Return the work of each member; an operation in float32 counts as `float32` of bfloat16."""
+def work_of_members(experiment: Experiment, once: Counted, speeds: Speeds) -> dict[str, Work]:
+    """Return the work of each member."""
     work = {}
     for name, member in experiment.members.items():
         forward, epochs = once.flops(member), member.epochs
         each = forward * (STEP + bool(getattr(member, "gradient_cache", None)))
-        embeddings = once.embedding_flops(member) * audio_seconds(corpora_of_readers(experiment, name)) * float32
-        steps = each * clips_of(experiment, name) * epochs + embeddings
-        work[name] = Work(each, steps, forward * VALIDATION_CLIPS * max(1, epochs))
+        embeddings = once.embedding_flops(member) * audio_seconds(corpora_of_readers(experiment, name))
+        steps, validation = each * clips_of(experiment, name) * epochs, forward * VALIDATION_CLIPS * max(1, epochs)
+        speed = speeds.of(member)
+        work[name] = Work(each, steps, steps / speed + embeddings / speeds.float32, validation / speed)
     return work
 
 
-def table_of_members(experiment: Experiment, work: dict[str, Work], speed: float) -> Table:
+def table_of_members(experiment: Experiment, work: dict[str, Work]) -> Table:
     """Return a row for each member, with its hours on one GPU."""
     table = Table("member", "GFLOP per clip", "clips per epoch", "steps", "PFLOP", "GPU hours", box=None)
     for name, member in experiment.members.items():
         clips, own, training = clips_of(experiment, name), work[name], member.training
         steps = clips // training.batch_size * training.epochs if training else 0
-        hours = (own.steps + own.alone) / speed / 3600
+        hours = (own.steps_s + own.alone_s) / 3600
         shown = (f"{own.each / 1e9:.0f}", f"{clips:,}", f"{steps:,}", f"{own.steps / 1e15:,.0f}", f"{hours:.1f}")
         table.add_row(name, *shown)
     return table

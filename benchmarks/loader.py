@@ -14,7 +14,7 @@ order. For `parquet`, the way features were stored until now: zstd in row groups
 decoded, in the same order as ours; 256 clips out of 1,024, as it is slow.
 
 `batches` has no target, since it depends on the machine: pairs per second of a retriever's batches of 256, padded, read
-ahead in two threads, over the 850 clips/s that an H100 takes in mixed precision.
+ahead in two threads, over the 350 clips/s that an H200 takes (benchmarks/accelerator.py).
 
 `--growth` adds `memory_growth`: the largest anonymous memory of a process that reads an epoch of 20 GB of features
 (ours), and of one that reads twenty epochs of 1 GB (baseline); the former are the same shards, linked twenty times.
@@ -56,7 +56,7 @@ from ray_jobs.training.reading import read_ahead
 
 FRAMES, MELS, STEPS, CODEBOOKS = 1000, 224, 862, 9
 CLIPS_PER_SHARD = 64
-BATCH, H100_CLIPS_PER_S = 256, 850
+BATCH, H200_CLIPS_PER_S = 256, 350
 PARQUET_CLIPS, PARQUET_READ, PARQUET_ROW_GROUP, PARQUET_GROUPS_KEPT = 1024, 256, 8, 32
 SMALL_BATCH = 32  # in memory_growth, so that batches are not all that is measured
 ROUNDS = 5
@@ -201,7 +201,7 @@ def speed(root: Path, clips: int) -> Claims:
         "epoch": claim(window, window_plain, 0.8, "clips/s"),
         "any_order": claim(any_order, any_plain, 0.8, "clips/s"),
         "parquet": claim(of_few, few_parquet, 50, "clips/s"),
-        "batches": claim(clips // BATCH * BATCH / batched, H100_CLIPS_PER_S, None, "clips/s"),
+        "batches": claim(clips // BATCH * BATCH / batched, H200_CLIPS_PER_S, None, "clips/s"),
     }
 
 
