@@ -4,7 +4,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ class SpotNodes:
     """Nodes that join the cluster, hold one worker each, and go away."""
 
     cluster: RayCluster
+    environment: Mapping[str, str] = field(default_factory=dict)  # beside that of the cluster
     nodes: list[psutil.Popen] = field(default_factory=list)
 
     def add(self) -> None:
@@ -31,7 +32,7 @@ class SpotNodes:
         node = psutil.Popen(
             command,
             cwd=self.cluster.scratch,
-            env=self.cluster.environment,
+            env=self.cluster.environment | dict(self.environment),
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -79,8 +80,8 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
 
 
 @contextmanager
-def spot_nodes(cluster: RayCluster, number: int) -> Iterator[SpotNodes]:
-    found = SpotNodes(cluster)
+def spot_nodes(cluster: RayCluster, number: int, environment: Mapping[str, str] | None = None) -> Iterator[SpotNodes]:
+    found = SpotNodes(cluster, environment or {})
     try:
         for _ in range(number):
             found.add()
