@@ -8,11 +8,13 @@ computed, as those of codecs, training tasks and commands are, is counted as far
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+from importlib import import_module
 from importlib.util import resolve_name
 from pathlib import Path
 
@@ -184,3 +186,19 @@ def test_a_run_does_not_know_the_results_that_are_kept_in_it(house: dict[str, li
 def test_models_can_be_shipped_under_another_name(house: dict[str, list[Import]]) -> None:
     """Every import of a file of models/ from another is relative."""
     assert not [str(one) for one in of_room(house, "models") if within(one.name, {"models"}) and not one.relative]
+
+
+@pytest.mark.parametrize(
+    ("imported", "not_loaded"),
+    [("ray", "rfc3987_syntax"), ("models.encoders.audio", "wandb")],
+    ids=["every process of Ray", "every process with a retriever"],
+)
+def test_what_takes_seconds_to_import_and_is_not_used_is_left_alone(imported: str, not_loaded: str) -> None:
+    code = f"import sys, {imported}; sys.exit({not_loaded!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_what_was_left_out_of_an_import_can_be_imported_later() -> None:
+    import models.encoders.audio  # noqa: F401
+
+    assert hasattr(import_module("wandb"), "init")

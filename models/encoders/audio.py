@@ -12,18 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
-from timm.layers import GlobalResponseNormMlp
-from timm.models import group_parameters
-from timm.models.convnext import ConvNeXt
 from torch import Tensor, nn
 
 from ..checkpoint import plain_data
+from ..imports import without
 from ..settings import RANDOM, AudioEncoderConfig
 from .audioset_checkpoint import load_audioset_weights
 from .finetuning import Finetuned
 from .front_ends import LogMelBatches
+
+with without("wandb"):  # which timm takes seconds to import where it is installed, for a log that nothing here writes
+    import timm
+    from timm.layers import GlobalResponseNormMlp
+    from timm.models import group_parameters
+    from timm.models.convnext import ConvNeXt
 
 STEM_STRIDE = 4
 STEM_PADDING = 4  # frames of zeros at both ends in time; none in frequency
