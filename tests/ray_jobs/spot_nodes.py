@@ -92,8 +92,12 @@ def spot_nodes(cluster: RayCluster, number: int, environment: Mapping[str, str] 
 
 
 def train(cluster: RayCluster, experiment: Path) -> subprocess.Popen[bytes]:
+    return start(cluster, "train", experiment)
+
+
+def start(cluster: RayCluster, job: str, experiment: Path) -> subprocess.Popen[bytes]:
     """A driver beside the head; what it says is appended to a log beside the experiment's file."""
     environment = cluster.environment | {"RAY_ADDRESS": cluster.address, "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "ray_jobs.train", str(experiment)]
+    command = [sys.executable, "-m", f"ray_jobs.{job}", str(experiment)]
     with experiment.with_suffix(".log").open("ab") as log:
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)

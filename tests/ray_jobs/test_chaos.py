@@ -1,26 +1,30 @@
 """Whatever dies, and however often: training ends with the weights of an undisturbed run.
 
-ENCLAP_CHAOS_KILLS=20 kills more often than the test does by default, ENCLAP_CHAOS_SEED others.
+ENCLAP_CHAOS_KILLS kills more or less often than the tests do by default, ENCLAP_CHAOS_SEED others.
 """
 
 import json
 import os
 import random
+import shutil
 import subprocess
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from ray_jobs.results.member import SPEED
+from ray_jobs.status import read_status
 
-from .conftest import RayCluster
+from .conftest import ROOT, RayCluster
 from .small_training import MEMBER, STEPS, write_experiment
-from .spot_nodes import PATIENCE_S, SPOT, SpotNodes, spot_nodes, train
+from .spot_nodes import PATIENCE_S, SPOT, SpotNodes, spot_nodes, start, train
 
 KINDS = ("worker", "driver", "node")
 KILLS = int(os.environ.get("ENCLAP_CHAOS_KILLS", len(KINDS)))
+KILLS_OF_DEMO = int(os.environ.get("ENCLAP_CHAOS_KILLS", 20))
 SEED = int(os.environ.get("ENCLAP_CHAOS_SEED", 0))
 HEAD = {"node:__internal_head__": 0.001}  # a resource that Ray gives the head alone
 
@@ -76,11 +80,61 @@ def lose(
     return driver
 
 
-def weights(experiment: Path) -> bytes:
-    return (experiment.parent / "small" / "members" / MEMBER / "model.safetensors").read_bytes()
+def weights(experiment: Path, member: str = f"small/members/{MEMBER}") -> bytes:
+    return (experiment.parent / member / "model.safetensors").read_bytes()
 
 
-def history(experiment: Path) -> list[dict[str, float]]:
-    frame = pd.read_parquet(experiment.parent / "small" / "members" / MEMBER / "history.parquet")
+def history(experiment: Path, member: str = f"small/members/{MEMBER}") -> list[dict[str, float]]:
+    frame = pd.read_parquet(experiment.parent / member / "history.parquet")
     rows = frame.drop(columns=list(SPEED)).to_dict("records")
     return [{str(column): value for column, value in row.items()} for row in rows]
+
+
+# --- all members of the demo ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(5400)
+def test_all_members_of_the_demo_after_many_losses(cluster: RayCluster, tmp_path: Path) -> None:
+    rng = random.Random(SEED)
+    calm, wild = (write_demo(tmp_path / name) for name in ("calm", "wild"))
+    assert start(cluster, "prepare", calm).wait(900) == 0, calm.with_suffix(".log").read_text()[-3000:]
+    shutil.copytree(calm.parent / "demo", wild.parent / "demo")
+    with spot_nodes(cluster, 2) as nodes:
+        assert train(cluster, calm).wait(1800) == 0, calm.with_suffix(".log").read_text()[-3000:]
+        driver = train(cluster, wild)
+        for share in sorted(rng.uniform(0, 0.95) for _ in range(KILLS_OF_DEMO)):
+            wait_for_share(wild, share)
+            driver = lose(rng.choice(KINDS), driver, wild, nodes, rng)
+        assert driver.wait(1800) == 0, wild.with_suffix(".log").read_text()[-3000:]
+    for member in sorted((calm.parent / "demo" / "members").iterdir()):
+        for read in (weights, history):
+            assert read(wild, f"demo/members/{member.name}") == read(calm, f"demo/members/{member.name}"), member.name
+
+
+def write_demo(folder: Path) -> Path:
+    """The demo in a new folder that is its storage, too; its members save every few steps and run on spot nodes."""
+    asked = {"checkpoint_steps": 4, "retries": KILLS_OF_DEMO, "hang_timeout_s": PATIENCE_S, "custom": SPOT}
+    names = yaml.safe_load((ROOT / "experiments" / "demo.yaml").read_text(encoding="utf-8"))["members"]
+    raw = {
+        "extends": str(ROOT / "experiments" / "demo.yaml"),
+        "storage_path": str(folder),
+        "corpora": {"soundscapes": {"root": str(folder.parent / "sounds")}},
+        "members": {name: {"resources": asked} for name in names},
+    }
+    folder.mkdir()
+    (path := folder / "demo.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+    return path
+
+
+def wait_for_share(experiment: Path, share: float) -> None:
+    """Wait until a share of all members' epochs is done."""
+    end = time.monotonic() + 4 * PATIENCE_S
+    while time.monotonic() < end:
+        members = read_status(str(experiment.parent / "demo")).members
+        assert any(member.state != "done" for member in members), "training ended before the kills did"
+        done = sum((one.epoch or 0) + (one.step or 0) / (one.steps or 1) for one in members)
+        if done >= share * sum(one.epochs for one in members):
+            return
+        time.sleep(0.5)
+    raise AssertionError(f"training never came to {share:.0%}: {experiment.with_suffix('.log').read_text()[-3000:]}")
