@@ -12,9 +12,10 @@ the experiment's candidates and searched caption of each captioner, for clips th
 long as they may be, since random weights end no caption; embeddings and fluency of captions.
 
 `peak` is the share of the GPU's dense bfloat16 operations in a second, by its data sheet, that is reached: a training
-step counts as three forward passes, with gradient cache as four. `memory` is the most that PyTorch had allocated, and
-`planned` what `enclap train --plan` says; the claims compare the two, the smaller to the larger. The shares are
-what `python benchmarks/cost.py` takes as options. KEY=VALUE overrides the experiment.
+step counts as three forward passes, with gradient cache as four. `memory` is the most that PyTorch had allocated (in
+inference with the models that were measured before), and `planned` what `enclap train --plan` says; the claims compare
+the two, the smaller to the larger. The shares are what `python benchmarks/cost.py` takes as options. KEY=VALUE
+overrides the experiment.
 """
 
 from __future__ import annotations
@@ -29,11 +30,10 @@ import dac
 import numpy as np
 import torch
 from claims import Claims, add_device, claim, finish_device, parser, show
-from cost import CAPTION, EXPERIMENT, FRAMES, captioner, of_published_size, retriever
+from cost import CAPTION, EXPERIMENT, FRAMES, captioner, count, of_published_size, retriever
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from models.codec.dac import DacCodec
 from models.device import device_name
@@ -89,13 +89,6 @@ def measure(call: Callable[[], object], seconds: float, device: torch.device) ->
         calls += 1
     taken = (time.perf_counter() - start) / calls
     return taken, torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
-
-
-def operations(call: Callable[[], object]) -> float:
-    """Return the floating-point operations of a call without gradients."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        call()
-    return float(counter.get_total_flops())
 
 
 class TrainingStep:
@@ -154,7 +147,7 @@ def trainings(experiment: Experiment, seconds: float, device: torch.device) -> I
         step = TrainingStep(experiment, name, device)
         passes = FORWARDS + bool(getattr(step.member, "gradient_cache", None))
         taken, memory = measure(step, seconds, device)
-        yield Measured(f"step of {name}", step.clips, taken, passes * operations(step.loss), memory, planned.total)
+        yield Measured(f"step of {name}", step.clips, taken, passes * count(step.loss), memory, planned.total)
 
 
 def inferences(
@@ -165,7 +158,7 @@ def inferences(
 
     def row(what: str, number: int, call: Callable[[], object]) -> Measured:
         taken, memory = measure(call, seconds, device)
-        return Measured(what, number, taken, operations(call), memory)
+        return Measured(what, number, taken, count(call), memory)
 
     codec = DacCodec.from_dac(dac.DAC()).to(device)
     sounds = [rng.normal(0, 0.1, DURATION_S * codec.sample_rate).astype(np.float32) for _ in range(clips)]
@@ -174,7 +167,10 @@ def inferences(
     paired = experiment.members["retriever-bge"]
     assert isinstance(paired, RetrieverMember)
     embedder = retriever(paired).eval().to(device)
-    log_mels = [rng.normal(-40, 20, (DURATION_S * 100, 224)).astype(np.float16) for _ in range(clips)]
+    log_mels = [
+        rng.normal(-40, 20, (DURATION_S * 100, experiment.features.log_mel.n_mels)).astype(np.float16)
+        for _ in range(clips)
+    ]
     yield row("audio embeddings of 30 s", clips, lambda: embedder.audio_embeddings(log_mels))
     yield row("caption embeddings", captions, lambda: embedder.text_embeddings(texts))
 

@@ -90,9 +90,6 @@ def history(experiment: Path, member: str = f"small/members/{MEMBER}") -> list[d
     return [{str(column): value for column, value in row.items()} for row in rows]
 
 
-# --- all members of the demo ---------------------------------------------------------------------------------------
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(5400)
 def test_all_members_of_the_demo_after_many_losses(cluster: RayCluster, tmp_path: Path) -> None:
