@@ -42,7 +42,9 @@ def _wordpiece(texts: list[str], vocab_size: int) -> Tokenizer:
     tokenizer = Tokenizer(WordPiece(unk_token=SPECIAL["unk_token"]))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
+    # The pre-tokenizer divides at hyphens and apostrophes, and only these replacements join what it divided.
+    joined = [decoders.Replace(f" {mark} ", mark) for mark in "-'"]
+    tokenizer.decoder = decoders.Sequence([decoders.WordPiece(), decoders.Fuse(), *joined])
     # The trainer numbers a character when it first meets it, in the order of a hash map that differs from run to run,
     # and breaks ties by number. So all are numbered here: special tokens keep their places.
     characters = sorted(set().union(*map(tokenizer.normalizer.normalize_str, texts)) - {" "})
