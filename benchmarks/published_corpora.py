@@ -73,7 +73,7 @@ def _write_wavcaps(root: Path, source: str, scenes: list[Scene]) -> None:
         for name, scene in zip(listed, scenes, strict=True)
     ]
     path = root / "json_files" / source / WAVCAPS[source]
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"num_captions_per_audio": 1, "data": items}), encoding="utf-8")
 
 

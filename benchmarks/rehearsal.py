@@ -26,6 +26,7 @@ from claims import Claims, claim, parser, show
 from published_corpora import write_corpora
 from published_weights import write_audioset_convnext, write_dac, write_fense_checker, write_language_model
 
+from models.files import atomic_directory
 from models.published import LANGUAGE_MODELS
 
 ROOT = Path(__file__).parents[1]
@@ -125,15 +126,13 @@ def overrides(folder: Path, gpus: float) -> list[str]:
 
 def write_inputs(folder: Path) -> None:
     """Write the published weights' files and the corpora."""
-    weights = folder / "weights.partial"
-    weights.mkdir(parents=True)
     captions = write_corpora(folder / "corpora", DURATION_S)
-    for name in LANGUAGE_MODELS:
-        write_language_model(weights / Path(name).name, name, captions)
-    write_fense_checker(weights / CHECKER, weights / "bert-base-uncased")
-    write_dac(weights / "weights_44khz_8kbps_0.0.1.pth")
-    write_audioset_convnext(weights / "convnext_tiny_465mAP_BL_AC_70kit.pth")
-    weights.rename(folder / "weights")  # that is there as soon as all is
+    with atomic_directory(folder / "weights") as weights:  # which is there as soon as all is
+        for name in LANGUAGE_MODELS:
+            write_language_model(weights / Path(name).name, name, captions)
+        write_fense_checker(weights / CHECKER, weights / "bert-base-uncased")
+        write_dac(weights / "weights_44khz_8kbps_0.0.1.pth")
+        write_audioset_convnext(weights / "convnext_tiny_465mAP_BL_AC_70kit.pth")
 
 
 def rehearse(folder: Path, gpus: float, cost: Cost) -> None:
