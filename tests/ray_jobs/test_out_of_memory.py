@@ -1,6 +1,7 @@
 """Memory that really runs out: a node whose Ray workers have a limited address space."""
 
 import json
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -35,7 +36,8 @@ def test_what_does_not_fit_is_told_once_and_with_more_memory_the_training_is_don
     with spot_nodes(cluster, 1) as nodes:
         most = address_space_of(nodes, cluster, small)
     (tmp_path / "sitecustomize.py").write_text(LIMIT, encoding="utf-8")
-    limit = {"PYTHONPATH": str(tmp_path), "ADDRESS_SPACE": str(most + ROOM)}
+    paths = os.pathsep.join(filter(None, (str(tmp_path), cluster.environment.get("PYTHONPATH"))))
+    limit = {"PYTHONPATH": paths, "ADDRESS_SPACE": str(most + ROOM)}
     with spot_nodes(cluster, 1, limit):
         assert train(cluster, large).wait(2 * PATIENCE_S) == 1
     said = large.with_suffix(".log").read_text()

@@ -122,7 +122,9 @@ def test_without_a_whole_epoch_a_member_is_left_out_and_its_steps_are_kept(tmp_p
     assert not (directory.member(MEMBER) / MARKER).exists()
     assert "first epoch" in directory.left_out(MEMBER)
     assert read_status(directory.root).members[0].state == "left out"
-    assert MemberProgress.read(directory.member(MEMBER)).step == 3, "in a checkpoint, which a higher limit goes on from"
+    # In a checkpoint, which a higher limit goes on from: of the third step, or of the second where that took so
+    # long that its speed was written.
+    assert MemberProgress.read(directory.member(MEMBER)).step in (2, 3)
     higher = trained(experiment_with(path, "2h"))
     assert higher.is_trained(MEMBER)
     assert higher.left_out(MEMBER) == ""
