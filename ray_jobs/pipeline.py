@@ -11,6 +11,7 @@ from corpora.soundscapes.corpus import KIND
 from models.console import say, show
 from ray_jobs import combine, export, prepare, refit, report, search, train
 from ray_jobs.experiment.config import Experiment
+from ray_jobs.reporting.charts import label
 from ray_jobs.results.metrics import EnsembleMetrics, Systems
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory
@@ -44,7 +45,7 @@ def _table(title: str, systems: Systems, columns: list[str]) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("system")
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(label(column), justify="right")
     for system, values in systems.items():
         cells = [values[column] for column in columns]
         table.add_row(system, *(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in cells))

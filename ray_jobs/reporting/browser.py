@@ -7,7 +7,7 @@ are loaded when a clip is opened.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,11 +68,10 @@ def browse(experiment: Experiment, directory: RunDirectory) -> Browser | None:
     values = said.pivot(index="clip_id", columns="system", values=metric).loc[features.clip_ids]
     single = best_single(metrics.captioning, metric) or ENSEMBLE
     checker = caption_checker(experiment)
-    errors = {system: _errors(checker, features, texts[system]) for system in (ENSEMBLE, single)}
     candidates = read_table(directory.ensemble / "candidates.parquet", EnsembleMetrics.COMMAND)
-    for errors_of, stumbles in zip(errors[ENSEMBLE], _not_fluent(candidates, features, best), strict=True):
-        errors_of.extend(stumbles)
     systems = [ENSEMBLE, *(system for system in metrics.captioning if system != ENSEMBLE)]
+    stumbles = _not_fluent(candidates, best.fluency_threshold)
+    errors = {system: _errors(checker, stumbles, features, texts[system]) for system in systems}
     weighed = [name for name in columns_among(candidates.columns) if best.weights.get(weight_name(name))]
     types = [*checker.types, FLUENCY]
     classes = [checker.classes(clip_id) for clip_id in features.clip_ids]
@@ -92,7 +91,10 @@ def browse(experiment: Experiment, directory: RunDirectory) -> Browser | None:
             "classes": sorted({name for of in classes for name in of}),
             "scores": [weight_name(column) for column in weighed],
             "clips": _clips(features, texts[systems], values[systems]),
-            "errors": [[[types.index(one.type), one.about] for one in of] for of in errors[ENSEMBLE]],
+            "errors": [
+                [[[types.index(one.type), one.about] for one in errors[system][clip]] for system in systems]
+                for clip in range(len(features))
+            ],
             "heard": classes,
             "retrieval": _retrieval(directory, features),
             "candidates": _candidates(candidates, features, weighed),
@@ -115,16 +117,26 @@ def write_media(features: Features, max_duration_s: float, folder: Path) -> None
             bar.update()
 
 
-def _errors(checker: CaptionChecker, features: Features, texts: pd.Series) -> list[list[CaptionError]]:
-    clips = zip(features.clip_ids, texts, features.captions, strict=True)
-    return [checker.errors(clip_id, text, references) for clip_id, text, references in clips]
+def _errors(
+    checker: CaptionChecker, stumbles: Mapping[tuple[str, str], CaptionError], features: Features, texts: pd.Series
+) -> list[list[CaptionError]]:
+    """Return the errors of a system's caption of each clip, that it is not fluent among them."""
+    return [
+        [
+            *checker.errors(clip_id, text, references),
+            *([stumbles[clip_id, text]] if (clip_id, text) in stumbles else []),
+        ]
+        for clip_id, text, references in zip(features.clip_ids, texts, features.captions, strict=True)
+    ]
 
 
-def _not_fluent(candidates: pd.DataFrame, features: Features, best: BestReranking) -> Iterator[list[CaptionError]]:
-    """Yield, for each clip, whether the caption chosen has a fluency error above the threshold."""
-    chosen = candidates[candidates["chosen"]].set_index("clip_id")["fluency_error"].loc[features.clip_ids]
-    for error in chosen:
-        yield [CaptionError(FLUENCY, f"fluency error {error:.2f}")] if error > best.fluency_threshold else []
+def _not_fluent(candidates: pd.DataFrame, threshold: float) -> dict[tuple[str, str], CaptionError]:
+    """Return the candidates with a fluency error above the threshold, by clip and text."""
+    found = candidates[candidates["fluency_error"] > threshold]
+    return {
+        (clip_id, text): CaptionError(FLUENCY, f"fluency error {error:.2f}")
+        for clip_id, text, error in found[["clip_id", "caption", "fluency_error"]].itertuples(index=False, name=None)
+    }
 
 
 def _count(errors: Mapping[str, list[list[CaptionError]]], types: list[str]) -> dict[str, dict[str, int]]:

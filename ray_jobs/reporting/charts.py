@@ -25,7 +25,8 @@ LABELS = {
     "median_rank": "median rank",
     "cider_d": "CIDEr-D", "spider": "SPIDEr", "spider_fl": "SPIDEr-FL", "sbert_sim": "SBERT-sim", "map@10": "mAP@10",
     "fluency_error": "fluency error", "caption_loss": "caption loss", "unique_captions": "different captions",
-    "vocab.cands": "words used", "vocab.mrefs_full": "words in references",
+    "vocab.cands": "different words", "vocab.precision": "share of them in references",
+    "vocab.recall": "share of the references' words",
 }  # fmt: skip
 FILES = (".png", ".svg", ".pdf")  # of charts
 DPI = 200  # of PNG files
@@ -48,7 +49,7 @@ STYLE: dict[Any, Any] = {
 
 def label(name: str) -> str:
     """Return a metric's name as papers write it."""
-    return LABELS.get(name, name if "." in name else name.upper().replace("_", "-"))
+    return LABELS.get(name) or name.upper().replace("_", "-").replace("MAP@", "mAP@")
 
 
 def chart(draw: Callable[P, Figure]) -> Callable[P, Markup]:

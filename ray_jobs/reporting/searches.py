@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +111,7 @@ def _mark(axes: Axes, kind: str, x: float, y: float, text: str) -> None:
         s=size,
         marker=marker,
         facecolors=filled,
-        edgecolors=THEME["ink"],
+        edgecolors=THEME["page" if kind == "best" else "ink"],  # a rim, or dark paper's light ink is lost on yellow
         linewidths=1.2,
         label=text,
         zorder=5,
@@ -221,10 +222,11 @@ def _reach(trials: pd.DataFrame, names: list[str], objective: str, best: dict[st
     """Draw, for each score, the best value that can be reached over the weight on it."""
     fig, axes = figure(4.6, 3.3)
     decimals = 2 if len(names) == 2 else 1  # a grid of more scores is coarse, and finer attempts lie between its points
+    lines = itertools.cycle(itertools.product(("accent", "second", "muted"), ("solid", "dashed", "dotted", "dashdot")))
     for name in names[:1] if len(names) == 2 else names:  # with two scores, the second weight is the rest
         reached = trials.groupby(trials[name].round(decimals))[objective].max()
-        colour = THEME["second" if name == "decoder" else "accent"]
-        dashes = ("solid", "dashed", "dotted", "dashdot")[names.index(name) % 4]
+        of_theme, dashes = next(lines)
+        colour = THEME[of_theme]
         axes.plot(reached.index, reached, color=colour, linestyle=dashes, label=name)
         axes.plot(best[name], np.interp(best[name], reached.index, reached), "o", color=colour)
     axes.set(xlabel="weight", ylabel=f"best {label(objective)} reached")

@@ -2,6 +2,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const metric = JSON.parse(document.getElementById("metric").textContent);
 const PAGE = 25;
+const SENTENCES = ["caption", "candidate", "errors"]; // columns of tables
 const [NAME, DURATION, REFERENCES, CAPTIONS, VALUES] = [0, 1, 2, 3, 4];
 const controls = document.getElementById("controls");
 const list = document.getElementById("list");
@@ -18,6 +19,9 @@ function element(tag, content, attributes = {}) {
 }
 
 const number = (value, digits = 3) => (value === null ? "–" : value.toFixed(digits).replace("-", "−"));
+
+// The errors of a system's caption.
+const named = (clip, system) => data.errors[clip][system].map(([type, about]) => `${data.types[type]}: ${about}`);
 
 function option(select, value, text) {
   select.append(element("option", text, { value }));
@@ -44,7 +48,7 @@ function choose() {
   shown = [...data.clips.keys()].filter(
     (clip) =>
       words.every((word) => searched[clip].includes(word)) &&
-      (type === null || data.errors[clip].some((error) => error[0] === type)) &&
+      (type === null || data.errors[clip][Number(asked.first)].some((error) => error[0] === type)) &&
       (!asked.sound || data.heard[clip].includes(asked.sound)),
   );
   const by = key(asked.order, Number(asked.first), Number(asked.second));
@@ -71,7 +75,7 @@ function draw() {
 function row(clip, first, second) {
   const [name, , , captions, values] = data.clips[clip];
   const compared = first === second ? "" : ` (${data.systems[second]} ${number(values[second])})`;
-  const errors = data.errors[clip].map(([type, about]) => element("span", `${data.types[type]}: ${about}`, { class: "error" }));
+  const errors = named(clip, first).map((error) => element("span", error, { class: "error" }));
   const made = element("details", [
     element("summary", [
       element("span", captions[first], { class: "said" }),
@@ -86,6 +90,7 @@ function row(clip, first, second) {
 }
 
 function details(clip) {
+  const scores = data.scores.map((name) => name.replaceAll("/", "/\u200b")); // where the line may break
   const [name, duration, references, captions, values] = data.clips[clip];
   const sound = element("audio", [], { controls: "", preload: "none", src: `clips/${clip}.mp3`, "aria-label": `Audio of ${name}` });
   sound.addEventListener("error", () => sound.replaceWith(element("p", "The recording is not there.", { class: "note" })));
@@ -102,11 +107,11 @@ function details(clip) {
         element("div", [sound, picture, element("p", facts.join(" · "), { class: "note" })]),
         element("div", [element("h3", "References"), element("ul", references.map((text) => element("li", text)))]),
       ], { class: "two" }),
-      table(`Captions of ${name} by system`, ["system", "caption", metric], captions.map((text, system) => [
-        data.systems[system], text, number(values[system]),
+      table(`Captions of ${name} by system`, ["system", "caption", metric, "errors"], captions.map((text, system) => [
+        data.systems[system], text, number(values[system]), named(clip, system).join("; "),
       ]), (at) => at === 0),
-      table(`Candidates of ${name}`, ["captioner", "candidate", "total", ...data.scores], data.candidates[clip].map(
-        ([text, captioner, , ...scores]) => [captioner, text, ...scores.map((score) => number(score))],
+      table(`Candidates of ${name}`, ["captioner", "candidate", "total", ...scores], data.candidates[clip].map(
+        ([text, captioner, , ...found]) => [captioner, text, ...found.map((score) => number(score))],
       ), (at) => data.candidates[clip][at][2] === 1),
     ],
     { class: "clip" },
@@ -114,7 +119,7 @@ function details(clip) {
 }
 
 function table(caption, head, rows, own) {
-  const kind = (at) => (at < 2 ? { class: at ? "text wide" : "text" } : {});
+  const kind = (at) => (at === 0 ? { class: "text" } : SENTENCES.includes(head[at]) ? { class: "text wide" } : {});
   return element("div", element("table", [
     element("thead", element("tr", head.map((text, at) => element("th", text, { scope: "col", ...kind(at) })))),
     element("tbody", rows.map((cells, line) => element("tr", cells.map(
@@ -123,10 +128,7 @@ function table(caption, head, rows, own) {
   ]), { class: "scroll", tabindex: "0", role: "region", "aria-label": caption });
 }
 
-data.types.forEach((type, at) => {
-  const clips = data.errors.filter((errors) => errors.some((error) => error[0] === at)).length;
-  option(controls.elements.type, at, `${type} (${clips})`);
-});
+data.types.forEach((type, at) => option(controls.elements.type, at, type));
 data.classes.forEach((name) => option(controls.elements.sound, name, name));
 document.getElementById("of-class").hidden = !data.classes.length;
 data.systems.forEach((system, at) => {

@@ -82,13 +82,14 @@ def test_what_the_page_holds_is_what_combine_wrote(built: RunDirectory) -> None:
 
 def test_errors_are_counted_by_type_and_by_class(built: RunDirectory) -> None:
     found = browsed(built)
-    of_clips = [{found.data["types"][kind] for kind, _ in of} for of in found.data["errors"]]
-    for kind, counts in found.errors.items():
-        assert counts["ensemble"] == sum(kind in of for of in of_clips)
-    assert FLUENCY not in found.errors, "the caption that is chosen is the only fluent one"
+    for number, system in enumerate(found.data["systems"]):
+        of_clips = [{found.data["types"][kind] for kind, _ in of[number]} for of in found.data["errors"]]
+        for kind, counts in found.errors.items():
+            assert counts[system] == sum(kind in of for of in of_clips)
+    assert not found.errors.get(FLUENCY, {}).get("ensemble"), "the caption that is chosen is the only fluent one"
     assert found.classes["clips"].sum() == sum(map(len, found.data["heard"]))
     assert found.classes[MISSING].sum() == sum(
-        found.data["types"][kind] == MISSING for of in found.data["errors"] for kind, _ in of
+        found.data["types"][kind] == MISSING for of in found.data["errors"] for kind, _ in of[0]
     )
     assert found.classes["value"].is_monotonic_increasing
     assert INVENTED in found.classes
@@ -139,8 +140,18 @@ def test_clips_are_searched_filtered_and_sorted(page: Page, built: RunDirectory)
     page.fill("[name=text]", "")
     missing = data["types"].index(MISSING)
     page.select_option("[name=type]", str(missing))
-    clips = sum(any(kind == missing for kind, _ in of) for of in data["errors"])
+    clips = sum(any(kind == missing for kind, _ in of[0]) for of in data["errors"])
     expect(page.locator("#count")).to_have_text(f"{clips} of {TEST_CLIPS} clips")
+    of_single = data["single"]
+    page.select_option("[name=first]", str(of_single))
+    clips = sum(any(kind == missing for kind, _ in of[of_single]) for of in data["errors"])
+    expect(page.locator("#count")).to_have_text(f"{clips} of {TEST_CLIPS} clips")
+    shown = page.locator("#list summary").first.inner_text()
+    clip = next(number for number, one in enumerate(data["clips"]) if one[0] in shown)
+    assert page.locator("#list summary").first.locator(".error").all_inner_texts() == [
+        f"{data['types'][kind]}: {about}" for kind, about in data["errors"][clip][of_single]
+    ]
+    page.select_option("[name=first]", "0")
     page.select_option("[name=type]", "")
     sound = data["heard"][0][0]
     page.select_option("[name=sound]", sound)
