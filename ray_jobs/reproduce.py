@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from models.console import count, say, show
+from models.console import count, show
 from ray_jobs import pipeline
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.reporting.reproduction import Difference, compare_runs
@@ -49,10 +49,10 @@ def run(repeated: Experiment, source: str) -> bool:
     if found.surroundings:
         show(_table("Run elsewhere", found.surroundings, first, repeated))
     if not found.values:
-        say(f"reproduce: all {count(found.compared, 'value')} of {first.name} are the same in {repeated.name}")
+        show(f"all {count(found.compared, 'value')} of {first.name} are the same in {repeated.name}")
         return True
     show(_table("Values that differ", found.values[:SHOWN], first, repeated))
-    say(f"reproduce: {len(found.values)} of {count(found.compared, 'value')} differ; the first are where the runs part")
+    show(f"{len(found.values)} of {count(found.compared, 'value')} differ; the first are where the runs part")
     return False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
@@ -33,24 +34,24 @@ def _by_metric(table: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
 def _terminal_table(rows: list[dict[str, Any]]) -> Table:
     one = rows[0]
     metric, clips, seeds = label(one["metric"]), count(one["clips"], "clip"), count(one["seeds"], "seed")
+    titles = [metric, "95 % interval", f"minus {one['arm']}", "95 % interval"]
+    if one["seeds"] > 1:
+        titles.insert(2, "std of seeds")
     shown = Table(
         Column("arm", overflow="fold"),
-        *(
-            Column(title, justify="right", no_wrap=True)
-            for title in (metric, "95 % interval", "std of seeds", f"minus {one['arm']}", "95 % interval")
-        ),
+        *(Column(title, justify="right", no_wrap=True) for title in titles),
         box=None,
         title=f"{metric} of the ensemble, {one['corpus']} {one['split']}, {clips}, {seeds}, commit {one['commit']}",
         title_justify="left",
     )
     for row in rows:
-        spread = NONE if row["seed_std"] is None else f"{row['seed_std']:.3f}"
+        spread = [f"{row['seed_std']:.3f}"] if one["seeds"] > 1 else []
         difference = (f"{row['delta']:+.3f}", f"{row['delta_low']:+.3f} to {row['delta_high']:+.3f}")
         shown.add_row(
             row["arm"],
             f"{row['value']:.3f}",
             f"{row['low']:.3f} to {row['high']:.3f}",
-            spread,
+            *spread,
             *((NONE, NONE) if row is one else difference),
         )
     return shown
@@ -71,6 +72,7 @@ def render(ablation: Ablation, table: pd.DataFrame) -> str:
         first=first,
         seeds=ablation.seeds,
         one=table.iloc[0].to_dict(),
+        date=datetime.now(UTC).strftime("%Y-%m-%d"),
         synthetic=_target_kind(ablation.runs[0].experiment) == KIND,
         tables=rows,
         charts=forests(compared, f"minus that of {first}", "a"),

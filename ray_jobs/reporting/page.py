@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from markupsafe import Markup, escape
 
 from models.console import spell_duration
 from ray_jobs.experiment.config import Experiment
@@ -78,7 +80,7 @@ def template(name: str) -> Template:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    environment.filters |= {"number": number, "label": label, "duration": spell_duration}
+    environment.filters |= {"number": number, "label": label, "duration": spell_duration, "commands": commands}
     return environment.get_template(name)
 
 
@@ -89,6 +91,11 @@ def number(value: Any, sign: str = "") -> str:
     if isinstance(value, int | np.integer) or (value > 1 and value == int(value)):
         return f"{int(value):,}".replace(",", "\N{THIN SPACE}")
     return f"{value:{sign}.3f}".replace("-", "\N{MINUS SIGN}")
+
+
+def commands(text: str) -> Markup:
+    """Set what stands in `backticks` as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _quarantine(features: Path) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from models.console import say
@@ -87,6 +88,17 @@ def _telling_long_paths() -> Iterator[None]:
         ) from error
 
 
+def _warn_on_standard_error() -> None:
+    """Let the cluster's warnings appear on standard error: Ray prints them among the results, which may be piped."""
+    from ray._private import worker
+
+    worker.print_to_stdstream = partial(_on_standard_error, worker.print_to_stdstream)
+
+
+def _on_standard_error(show: Callable[..., None], data: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+    show(data | {"is_err": True}, *args, **kwargs)
+
+
 def connect() -> None:
     """Join the cluster that RAY_ADDRESS names (as it does inside `ray job submit`), or start Ray on this machine.
 
@@ -105,6 +117,7 @@ def connect() -> None:
     options: dict[str, Any] = {} if address else {"include_dashboard": False}
     for noisy in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    _warn_on_standard_error()
     with joining(address) if address else nullcontext(), _telling_long_paths(), kept_handlers():
         joined = ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
     # Ray Data's progress bars would be drawn over our lines.

@@ -1,14 +1,15 @@
-"""What no node could start is refused before Ray waits for it."""
+"""What no node could start is refused before Ray waits for it; Ray's warnings are no results."""
 
 from pathlib import Path
 
 import pytest
 import ray
+from ray._private import worker
 
 from ray_jobs import prepare, search
 from ray_jobs.experiment.config import ConfigError
 from ray_jobs.experiment.loading import load_experiment
-from ray_jobs.run.session import check_room
+from ray_jobs.run.session import _warn_on_standard_error, check_room
 
 from ..conftest import ROOT
 
@@ -28,6 +29,17 @@ def test_one_node_must_have_all_of_it() -> None:
     with pytest.raises(ConfigError, match=r"search asks for 1 CPU, 1 GPU on one node, .* at most 2 CPU, 0.5 GPU"):
         check_room("search", {"CPU": 1, "GPU": 1})
     check_room("search", {"CPU": 1, "GPU": 1}, autoscaling=True)
+
+
+def test_what_the_cluster_warns_of_is_no_result(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(worker, "print_to_stdstream", worker.print_to_stdstream)
+    _warn_on_standard_error()
+    warning = {"lines": ["WARNING: 8 PYTHON worker processes have been started"], "pid": "raylet", "is_err": False}
+    worker.print_to_stdstream(warning, ignore_prefix=False)
+    printed = capsys.readouterr()
+    assert (printed.out, "8 PYTHON worker" in printed.err) == ("", True)
 
 
 def test_search_and_prepare_refuse_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
