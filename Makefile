@@ -1,4 +1,4 @@
-.PHONY: demo rehearsal test test-all test-gpu coverage lint docs wheel sbom clean clean-demo
+.PHONY: demo rehearsal test test-ci test-all test-gpu coverage lint docs wheel sbom clean clean-demo
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3.11
@@ -22,6 +22,10 @@ rehearsal: .venv/.installed
 
 test: .venv/.installed
 	$(PYTEST) -m "not slow"
+
+# What .ci/run runs: also lost nodes, a run in an object store, searches that are killed.
+test-ci: .venv/.installed
+	$(PYTEST) -m "not slow or ci"
 
 test-all: .venv/.installed
 	$(PYTEST)

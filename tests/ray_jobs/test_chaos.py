@@ -44,6 +44,7 @@ def wait_for_step(experiment: Path, step: int) -> int:
     raise AssertionError(f"training never came to step {step}: {experiment.with_suffix('.log').read_text()[-3000:]}")
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_weights_after_all_kinds_of_losses(cluster: RayCluster, tmp_path: Path) -> None:
     rng = random.Random(SEED)

@@ -14,6 +14,7 @@ TRIALS = 2  # as in smoke.yaml, whose search of retrieval weights holds here, to
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.ci
 @pytest.mark.slow
 def test_a_killed_search_goes_on_without_the_test_split(cluster: RayCluster, smoke_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "smoke"

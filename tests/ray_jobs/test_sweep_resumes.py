@@ -28,6 +28,7 @@ SETTINGS = [
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.ci
 @pytest.mark.slow
 def test_a_killed_sweep_goes_on(cluster: RayCluster, smoke_run: Path, tmp_path: Path) -> None:
     shutil.copytree(smoke_run / "features", tmp_path / "smoke" / "features")

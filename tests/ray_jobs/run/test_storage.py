@@ -227,6 +227,7 @@ with only_writer(directory.root):
 """
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_a_run_whose_nodes_share_no_disk(
     cluster: RayCluster, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
