@@ -12,7 +12,7 @@ from corpora.files import AudioFolder, leads_out
 from corpora.ids import known_id, without_suffix
 from corpora.table import QUARANTINE_COLUMNS, CorpusTable, clip_frame
 from models.csv_files import CsvTable, Line
-from models.text import WORD, is_unicode, printable
+from models.text import WORD, fault_of, printable
 
 logger = logging.getLogger(__name__)
 
@@ -109,10 +109,10 @@ def _reason(row: Row, path: str, captions: list[str], earlier: str | None, audio
     name = row.file_name
     if not name.strip():
         return "file_name is blank"
-    if not is_unicode(path):
-        return f"file_name {name!r} is not UTF-8"
-    if not is_unicode("".join((*captions, row.clip_id, row.freesound_id, row.youtube_id))):
-        return "a caption or an id is not UTF-8"
+    if fault := fault_of(path):
+        return f"file_name {name!r} {fault}"
+    if fault := fault_of("".join((*captions, row.clip_id, row.freesound_id, row.youtube_id))):
+        return f"a caption or an id {fault}"
     if audio and leads_out(name):
         return f"file_name {name!r} leads out of the audio folder"
     if earlier:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from .errors import CorpusError
-from .text import WORD, is_unicode
+from .text import WORD, fault_of
 
 _SINGLE_CAPTION = ("caption", "caption_predicted")  # of queries, and of a Task 6 submission
 _NUMBERED_CAPTION = re.compile(r"caption_(\d+)")
@@ -73,13 +73,13 @@ class CsvTable:
         """Return the cells of some columns, line by line, verbatim.
 
         Raises:
-            CorpusError: naming the first line that cannot be used or is not UTF-8.
+            CorpusError: naming the first line that cannot be used, is not UTF-8 or holds a NUL character.
         """
         wanted = list(columns)
         found = [(line.number, line.cells[column]) for line in self.usable_lines() for column in wanted]
         for number, text in found:
-            if not is_unicode(text):
-                raise CorpusError(f"{self.path}, line {number}: {text!r} is not UTF-8")
+            if fault := fault_of(text):
+                raise CorpusError(f"{self.path}, line {number}: {text!r} {fault}")
         return [text for _, text in found]
 
 
@@ -101,8 +101,9 @@ def read_csv(path: Path, expected: str, encoding: str = "utf-8-sig") -> CsvTable
         spreadsheets add them, columns without a name at the end are left out, and lines of blank cells.
 
     Raises:
-        CorpusError: if the file is missing, cannot be read or has no line under the header, if a column occurs
-            twice, or if a quote is opened and not closed: what follows it would be lost.
+        CorpusError: if the file is missing, cannot be read, is not of the encoding that its byte order mark says or
+            has no line under the header, if a column occurs twice or holds a NUL character, or if a quote is opened
+            and not closed: what follows it would be lost.
     """
     try:
         with path.open("rb") as binary:
@@ -113,6 +114,16 @@ def read_csv(path: Path, expected: str, encoding: str = "utf-8-sig") -> CsvTable
         raise CorpusError(f"{path}: no such file; expected {expected}") from None
     except OSError as error:
         raise CorpusError(f"{path}: cannot be read ({error.strerror}); expected {expected}") from error
+    except UnicodeError as error:  # of UTF-16 alone: bytes that are not UTF-8 become lone surrogates
+        raise CorpusError(
+            f"{path}: is not UTF-16, which its byte order mark says, or is cut off; expected {expected}; copy it again, "
+            "or save it as UTF-8"
+        ) from error
+    if any("\0" in column for column in columns):
+        raise CorpusError(
+            f"{path}: found a NUL character in the header, as in UTF-16 without a byte order mark; expected {expected}; "
+            "save it as UTF-8"
+        )
     repeated = [column for column in columns if columns.count(column) > 1]
     if repeated:
         raise CorpusError(f"{path}: found column {repeated[0]!r} {columns.count(repeated[0])} times, expected once")

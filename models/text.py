@@ -18,6 +18,13 @@ def is_unicode(text: str) -> bool:
     return True
 
 
+def fault_of(text: str) -> str:
+    """Return what makes text of a file unusable, for the end of a sentence; "" where nothing does."""
+    if not is_unicode(text):
+        return "is not UTF-8"
+    return "holds a NUL character" if "\0" in text else ""
+
+
 def printable(text: str) -> str:
     """Return text that can be encoded as UTF-8: lone surrogates are written as escapes."""
     return text.encode(errors="backslashreplace").decode()

@@ -79,7 +79,7 @@ def test_quarantines_what_cannot_be_used(tmp_path: Path) -> None:
     rows = [
         "good.wav,yes", "mute.wav, ", "gone.wav,yes", "good.wav,again", "good.flac,yes", ",yes",
         f"long.wav,{'x' * 10_000}", "most.wav,a dog, barking", '"quote"d.wav,yes', "sub/none.wav,yes", "./good.wav,yes",
-        "nul\0/a.wav,yes", f"{'n' * 300}/a.wav,yes", f"huge.wav,{'x' * 200_000}", "last.wav,yes",
+        "nul\0/a.wav,yes", "mute.wav,a\0b", f"{'n' * 300}/a.wav,yes", f"huge.wav,{'x' * 200_000}", "last.wav,yes",
     ]  # fmt: skip
     files = ("good.wav", "mute.wav", "good.flac", "long.wav", "most.wav", "last.wav")
     _write(tmp_path, "\n".join(["file_name,caption_1", *rows]), files)
@@ -91,7 +91,8 @@ def test_quarantines_what_cannot_be_used(tmp_path: Path) -> None:
     parts = [
         "3: no captions", "4: audio file is missing", "5: duplicate file_name", "6: same clip as good.wav",
         "7: .* blank", "8: .* 10,000 characters; expected at most 2,000", "9: more fields .* unquoted", "10: not CSV",
-        "11: audio file is missing", "12: same clip as good.wav", "13: audio file", "14: audio file", "15: not CSV",
+        "11: audio file is missing", "12: same clip as good.wav", "13: file_name .* holds a NUL character",
+        "14: a caption or an id holds a NUL character", "15: audio file", "16: not CSV",
     ]  # fmt: skip
     for reason, part in zip(table.quarantine["reason"], parts, strict=True):
         assert re.search(f"^test.csv line {part}", reason)

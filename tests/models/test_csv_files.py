@@ -40,6 +40,8 @@ def test_captions_of_one_column(tmp_path: Path, column: str) -> None:
         ("caption\nrain\na dog, barking\n", "line 3: more fields than the header has columns"),
         ("caption\nrain\n\udcff\n", "line 3: .* is not UTF-8"),
         ('caption\n"rain\nwind\n', "line 2: is a quote opened and not closed"),
+        ("caption\nrain\nwi\0nd\n", "line 3: .* holds a NUL character"),
+        ("caption,cap\0tion_1\nrain,wind\n", "found a NUL character in the header, .*; save it as UTF-8"),
     ],
 )
 def test_files_without_usable_captions_are_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -51,6 +53,23 @@ def test_files_without_usable_captions_are_refused(tmp_path: Path, text: str, me
 def test_a_missing_file_is_named(tmp_path: Path, read: Callable[[Path], list[str]]) -> None:
     with pytest.raises(CorpusError, match=r"gone\.csv: no such file; expected a CSV file with"):
         read(tmp_path / "gone.csv")
+
+
+@pytest.mark.parametrize("end", [b"x", "\ud800".encode("utf-16-le", "surrogatepass") + b"x\0"])
+@pytest.mark.parametrize("read", [read_captions, read_queries])
+def test_a_file_that_is_not_what_its_byte_order_mark_says_is_refused(
+    tmp_path: Path, read: Callable[[Path], list[str]], end: bytes
+) -> None:
+    path = _file(tmp_path, "caption\nrain\n", "utf-16")
+    path.write_bytes(path.read_bytes() + end)
+    with pytest.raises(CorpusError, match=r"captions\.csv: is not UTF-16, .*; expected a CSV file with .* as UTF-8"):
+        read(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_byte_order_mark_is_refused(tmp_path: Path, encoding: str) -> None:
+    with pytest.raises(CorpusError, match="NUL character in the header, as in UTF-16 without a byte order mark"):
+        read_captions(_file(tmp_path, "caption\nrain\n", encoding))
 
 
 def test_queries_are_read_verbatim_from_their_column(tmp_path: Path) -> None:
