@@ -29,8 +29,14 @@ __all__ = ["AUDIO_SUFFIXES", "AudioError", "Block", "audio_blocks", "load_audio"
 
 logger = logging.getLogger(__name__)
 
-_LIBSNDFILE = "aif aifc aiff au caf flac mp2 mp3 oga ogg opus rf64 snd voc w64 wav"
-_FFMPEG = "3gp aac ac3 amr ape avi flv m4a m4b mka mkv mov mp4 mpeg mpg tta webm wma wv"
+_LIBSNDFILE = (
+    "8svx aif aifc aiff au avr bwf caf flac htk ircam mp1 mp2 mp3 mpa mpga nist oga ogg ogx opus paf pvf rf64 sds sf "
+    "snd sph svx voc w64 wav wave wve xi"
+)
+_FFMPEG = (  # .ts is left out: it is TypeScript more often than sound
+    "3g2 3gp 3gpp aac ac3 adts amr ape asf avi awb dts eac3 ec3 f4v flv m2ts m4a m4b m4r m4v mk3d mka mkv mov mp4 mpeg "
+    "mpg mts ogv qt spx tak tta vob weba webm wma wmv wv"
+)
 AUDIO_SUFFIXES = frozenset(f".{suffix}" for suffix in f"{_LIBSNDFILE} {_FFMPEG}".split())  # of files that hold sound
 OPUS_HZ = 48_000  # of positions in Opus, whatever the rate of its sound
 MAX_CLIPPED = 0.25

@@ -116,13 +116,13 @@ def read_csv(path: Path, expected: str, encoding: str = "utf-8-sig") -> CsvTable
         raise CorpusError(f"{path}: cannot be read ({error.strerror}); expected {expected}") from error
     except UnicodeError as error:  # of UTF-16 alone: bytes that are not UTF-8 become lone surrogates
         raise CorpusError(
-            f"{path}: is not UTF-16, which its byte order mark says, or is cut off; expected {expected}; copy it again, "
-            "or save it as UTF-8"
+            f"{path}: is not UTF-16, which its byte order mark says, or is cut off; expected {expected}; copy it "
+            "again, or save it as UTF-8"
         ) from error
     if any("\0" in column for column in columns):
         raise CorpusError(
-            f"{path}: found a NUL character in the header, as in UTF-16 without a byte order mark; expected {expected}; "
-            "save it as UTF-8"
+            f"{path}: found a NUL character in the header, as in UTF-16 without a byte order mark; expected "
+            f"{expected}; save it as UTF-8"
         )
     repeated = [column for column in columns if columns.count(column) > 1]
     if repeated:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -24,35 +26,72 @@ TOLERANCE_S = 0.1  # MP3 headers may or may not count the delay of the codec
 def find_audio(paths: list[Path], may_be_gone: bool = False) -> list[Path]:
     """Return the files named, and the audio files in the directories named, at any depth, in the order of their names.
 
-    Hidden files, and those in hidden directories, are left out.
+    Links to directories are followed, so that each directory is read once and none in circles. Hidden files, and those
+    in hidden directories, are left out; so is what cannot be opened, which is named and counted.
 
     Args:
         may_be_gone: whether a path need not exist, and there need be no audio file.
 
     Raises:
-        AudioError: a path does not exist, or there is no audio file at all.
+        AudioError: a path does not exist or may not be reached, or there is no audio file at all.
     """
     found: list[Path] = []
+    lost: list[str] = []
     for path in paths:
-        if not path.exists():
+        try:
+            there = path.exists()
+        except PermissionError as error:
+            raise AudioError(f"{path}: may not be reached ({error.strerror})") from error
+        if not there:
             if may_be_gone:
                 continue
             raise AudioError(f"{path}: no such file or directory")
-        found += sorted(_audio_in(path)) if path.is_dir() else [path]
+        found += sorted(_audio_in(path, lost)) if path.is_dir() else [path]
+    _say_lost(lost, len(found))
     if not found and not may_be_gone:
         suffixes = " ".join(sorted(AUDIO_SUFFIXES))
-        raise AudioError(f"{', '.join(map(str, paths))}: no audio files found; looked for {suffixes}")
+        besides = f" beside {lost[0]}" if lost else ""
+        raise AudioError(f"{', '.join(map(str, paths))}: no audio files found{besides}; looked for {suffixes}")
     return list(dict.fromkeys(found))
 
 
-def _audio_in(folder: Path) -> Iterator[Path]:
-    for file in folder.rglob("*"):
-        if not is_audio(file.relative_to(folder)) or file.is_dir():
-            continue
-        if file.exists():
-            yield file
-        else:
-            say(f"left out: {file}: is a link that leads nowhere", style="yellow")
+def _say_lost(lost: list[str], found: int) -> None:
+    for reason in lost:
+        say(f"left out: {reason}", style="yellow")
+    if lost:
+        say(f"left out: {len(lost)} of {count(found + len(lost), 'path')}, which cannot be opened", style="yellow")
+
+
+def _audio_in(folder: Path, lost: list[str]) -> Iterator[Path]:
+    """Yield the audio files in a folder and in those that links in it lead to; add what cannot be opened to `lost`."""
+
+    def note(error: OSError) -> None:
+        lost.append(f"{error.filename}: may not be read ({error.strerror})")
+
+    waiting, seen = [folder], set[Path]()
+    while waiting:  # what links lead to comes last: a folder that is also in the tree itself is read there
+        for parent, inner, names in os.walk(waiting.pop(0), onerror=note):
+            here, real = Path(parent), Path(parent).resolve()
+            inner[:] = [name for name in inner if not name.startswith(".")] if real not in seen else []
+            if real in seen:
+                continue
+            seen.add(real)
+            links = [here / name for name in inner if os.path.islink(here / name)]
+            waiting += [link for link in links if not real.is_relative_to(link.resolve())]
+            for file in (here / name for name in names if is_audio(PurePath(name))):
+                if reason := _fault(file):
+                    lost.append(f"{file}: {reason}")
+                else:
+                    yield file
+
+
+def _fault(file: Path) -> str:
+    """Return why a file that a folder lists cannot be opened; "" where it can, as far as the folder shows."""
+    try:
+        kind = file.stat().st_mode
+    except OSError as error:
+        return "is a link that leads nowhere" if os.path.islink(file) else f"may not be read ({error.strerror})"
+    return "" if stat.S_ISREG(kind) else "is a pipe, a socket or a device"
 
 
 def is_audio(inner: PurePath) -> bool:

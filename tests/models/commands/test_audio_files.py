@@ -1,5 +1,7 @@
 """Which files commands find in a folder, and what they say of them: those left out, and those heard only in part."""
 
+import errno
+import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,11 +11,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from models.audio import AUDIO_SUFFIXES, load_audio
 from models.codec.base import load_codec
 from models.commands.audio_files import SHOWN, Reading, find_audio, read_in_batches, read_sounds
 from models.console import progress_bar
 from models.encoders.log_mel import LogMel
 from models.ensemble import Ensemble
+from models.errors import AudioError
 from models.long_audio import Windowing
 from models.settings import LogMelConfig
 
@@ -90,6 +94,75 @@ def test_all_that_holds_sound_is_found_in_a_folder_and_nothing_hidden(tmp_path: 
     assert find_audio([tmp_path]) == [tmp_path / name for name in sounds]
     assert find_audio([tmp_path / "._a.wav"]) == [tmp_path / "._a.wav"], "what is named is read"
     assert find_audio([tmp_path / ".hidden"]) == [tmp_path / ".hidden/a.wav"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffixes"),
+    [
+        ("AVR", "avr"), ("HTK", "htk"), ("IRCAM", "ircam sf"), ("NIST", "nist sph"), ("OGG", "ogx"), ("PAF", "paf"),
+        ("PVF", "pvf"), ("SDS", "sds"), ("SVX", "8svx svx"), ("WAV", "bwf wave"), ("XI", "xi"),
+    ],
+)  # fmt: skip
+def test_what_can_be_decoded_is_found_under_its_usual_suffixes(tmp_path: Path, kind: str, suffixes: str) -> None:
+    files = [tmp_path / f"a.{suffix}" for suffix in suffixes.split()]
+    for file in files:
+        soundfile.write(file, np.sin(np.arange(RATE) / 9), RATE, format=kind)
+    assert find_audio([tmp_path]) == files
+    assert len(load_audio(files[0], RATE)) > 0
+    assert {file.suffix for file in files} <= AUDIO_SUFFIXES
+
+
+def test_linked_folders_are_read_once_and_not_in_circles(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
+    for file in (folder / "sub/a.wav", elsewhere / "deep/b.flac", tmp_path / "beside.wav"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    for link, target in {
+        folder / "again": folder / "sub",
+        folder / "linked": elsewhere,
+        folder / "sub/up": tmp_path,
+        elsewhere / "deep/back": folder,
+        folder / "self": folder / "self",
+    }.items():
+        link.symlink_to(target)
+    assert find_audio([folder]) == [folder / "linked/deep/b.flac", folder / "sub/a.wav"]
+
+
+def test_what_cannot_be_opened_in_a_folder_is_named_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (good,) = write(tmp_path, 1.0)
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    (tmp_path / "link.wav").symlink_to("nowhere.wav")
+    os.mkfifo(tmp_path / "pipe.wav")
+    scandir = os.scandir
+
+    def refuse(path: str) -> Any:  # root may read everything
+        if str(path) == str(locked):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert find_audio([tmp_path]) == [good]
+    said = capsys.readouterr().err
+    assert f"left out: {tmp_path}/link.wav: is a link that leads nowhere" in said
+    assert f"left out: {tmp_path}/pipe.wav: is a pipe, a socket or a device" in said
+    assert f"left out: {locked}: may not be read (Permission denied)" in said
+    assert said.endswith("left out: 3 of 4 paths, which cannot be opened\n")
+    with pytest.raises(AudioError, match=r"no audio files found beside .*locked: may not be read .*; looked for"):
+        find_audio([locked])
+
+
+def test_a_path_that_may_not_be_reached_is_not_called_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, **_: bool) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    with pytest.raises(AudioError, match=r"a\.wav: no such file or directory"):
+        find_audio([tmp_path / "a.wav"])
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(AudioError, match=r"a\.wav: may not be reached \(Permission denied\)"):
+        find_audio([tmp_path / "a.wav"])
 
 
 def test_files_that_cannot_be_read_are_named_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
