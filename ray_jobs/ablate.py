@@ -20,6 +20,7 @@ from ray_jobs.ablation.page import render, terminal_tables
 from ray_jobs.ablation.shared import share_candidates, share_features, share_members
 from ray_jobs.ablation.side_by_side import runs_that_fit, work_on
 from ray_jobs.ablation.table import TABLE, compare_arms
+from ray_jobs.experiment.config import ConfigError
 from ray_jobs.results.table import read_table
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory, is_done, mark_done
@@ -35,13 +36,14 @@ RESULTS = "results"
 def run(file: Path, overrides: list[str], at_once: int | None = None) -> None:
     """Run what is not done yet of an ablation, write results/, and print the table.
 
-    All runs are prepared before any member is trained, so that a codec that does not load is told early.
+    What runs that are not begun need of corpora and published weights is looked for before Ray is started. All runs are
+    prepared before any member is trained.
 
     Args:
         at_once: runs that are worked on side by side; if None, as many as the cluster can train at the same time.
 
     Raises:
-        ConfigError: if an arm cannot be used, before any work.
+        ConfigError: if an arm cannot be used, or lacks files, before any work.
         MembersFailedError: naming the runs of which members failed; all others are done.
     """
     ablation = load_ablation(file, overrides)
@@ -69,6 +71,7 @@ def _run_all(ablation: Ablation, at_once: int | None) -> None:
     say(f"ablate: {what}: {count(len(todo), 'run')} to do, {done} done already")
     if not todo:
         return
+    _check_files([one for one in todo if not storage.exists(_directory(one).record)])
     connect()
     for one in todo:
         say(f"ablate: {one.experiment.name}: prepare", style="bold")
@@ -96,6 +99,19 @@ def _run_all(ablation: Ablation, at_once: int | None) -> None:
     work_on(todo, finish, at_once)
     if failed:
         raise MembersFailedError("\n".join(failed))
+
+
+def _check_files(runs: list[Run]) -> None:
+    """Raise ConfigError, naming all that is missing of corpora and published weights with the arms that need it."""
+    from ray_jobs.diagnosis.needs import missing_files
+
+    arms: dict[str, list[str]] = {}
+    for one in {one.arm: one for one in runs}.values():  # its seeds need the same
+        for lack in missing_files(one.experiment):
+            arms.setdefault("; ".join(filter(None, (f"{lack.name}: {lack.found}", lack.command))), []).append(one.arm)
+    if arms:
+        listed = "\n".join(f"  {lack} ({', '.join(named)})" for lack, named in arms.items())
+        raise ConfigError(f"{count(len(arms), 'thing')} that arms need cannot be used:\n{listed}")
 
 
 def _directory(one: Run) -> RunDirectory:

@@ -218,12 +218,11 @@ def train_codec(experiment: CodecFile, overrides: CodecOverrides = None) -> None
 
     Example: [bold]enclap train-codec experiments/codec.yaml epochs=16[/bold]
     """
-    from ray_jobs.experiment.codec_config import CodecExperiment
-    from ray_jobs.experiment.loading import load_config
+    from ray_jobs.experiment.loading import load_codec_experiment
     from ray_jobs.run.lock import only_writer
 
-    loaded = load_config(experiment, overrides or [], CodecExperiment)
-    with only_writer(Path(loaded.storage_path).resolve() / loaded.name):
+    loaded = load_codec_experiment(experiment, overrides)
+    with only_writer(Path(loaded.storage_path) / loaded.name):
         join_cluster()
         command_module("train_codec").run(loaded)
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints, ValidationError, field_validator
+from pydantic import Field, StringConstraints, field_validator
 
 from models.settings import Settings
 from ray_jobs.experiment.config import NAME, ConfigError, Experiment
 from ray_jobs.experiment.layers import Layers, read_layers
-from ray_jobs.experiment.loading import explain, resolve, set_override
+from ray_jobs.experiment.loading import ARMS, resolve, set_override, validated
 from ray_jobs.run import storage
 
-SEEDS, ARMS, NAME_KEY = "seeds", "arms", "name"
+SEEDS, NAME_KEY = "seeds", "name"
 FOLDER = "ablations"  # in storage_path, where the runs of all ablations lie
 OWN = (NAME_KEY, "storage_path", "seed")  # what each run of an ablation gets of it, and no arm may say
 
@@ -106,10 +106,7 @@ def _validated(layers: Layers, own: dict[str, Any]) -> Arms:
     for key, expected in ((SEEDS, "a list such as [0, 1, 2]"), (ARMS, "deltas by name")):
         if own[key] is None:
             raise ConfigError(f"{layers}: {key}: missing; expected {expected}, as experiments/ablations/*.yaml have")
-    try:
-        return Arms.model_validate(own)
-    except ValidationError as error:
-        raise ConfigError("\n".join(explain(layers, problem, Arms) for problem in error.errors())) from error
+    return validated(layers, own, Arms)
 
 
 def _experiment(layers: Layers, said: Arms, arm: str, seed: int, overrides: list[str]) -> Experiment:

@@ -18,6 +18,7 @@ from models.records import parse_object
 from ray_jobs.diagnosis.finding import Finding
 
 AGAIN = "copy or download it again"
+DOWNLOAD = "hf download"
 WITHOUT_WEIGHTS = " --include '*.json' --include '*.txt' --include '*.model'"
 
 
@@ -47,7 +48,7 @@ def model(key: str, name: str, parts: Sequence[str]) -> Finding:
         command = put(key)
         missing = f"no {' and no '.join(lacking)} in {name}" if os.path.isdir(name) else f"no {name}"
     else:
-        command = f"hf download {name}" + ("" if "weights" in parts else WITHOUT_WEIGHTS)
+        command = f"{DOWNLOAD} {name}" + ("" if "weights" in parts else WITHOUT_WEIGHTS)
         missing = f"{name} is neither a directory nor in the Hugging Face cache with {' and '.join(lacking)}"
     purpose = f"model {name}" if "weights" in parts else f"layout of {name}"
     return Finding.of(key, purpose, folder, missing if lacking else _refusal(lambda: _look_at(files)), command)

@@ -16,7 +16,7 @@ from models.metrics.captions import missing_parts
 from models.settings import RANDOM
 from ray_jobs.diagnosis.finding import Finding
 from ray_jobs.diagnosis.machine import package
-from ray_jobs.diagnosis.model_files import checkpoint, model, put
+from ray_jobs.diagnosis.model_files import DOWNLOAD, checkpoint, model, put
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import LOSS, AnyMember, CaptionerMember, RetrieverMember
 from ray_jobs.training.plan import shortage_of
@@ -29,13 +29,30 @@ def needs_of(experiment: Experiment) -> list[Finding]:
     there is no network.
     """
     return [
-        *_corpora(experiment),
-        _codec(experiment.features.codec),
-        *(finding for name, member in experiment.members.items() for finding in _member(name, member)),
+        *_files(experiment),
         *_metrics(experiment),
         *_packages(experiment),
         *_resources(experiment),
     ]
+
+
+def missing_files(experiment: Experiment) -> list[Finding]:
+    """Return the corpora and published weights that are missing here, but for what a job downloads from the hub."""
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    return [
+        finding
+        for finding in _files(experiment)
+        if not finding.is_there and (HF_HUB_OFFLINE or not finding.command.startswith(DOWNLOAD))
+    ]
+
+
+def _files(experiment: Experiment) -> Iterator[Finding]:
+    """Yield the corpora, the codec, and the published weights of the members."""
+    yield from _corpora(experiment)
+    yield _codec(experiment.features.codec)
+    for name, member in experiment.members.items():
+        yield from _member(name, member)
 
 
 def _corpora(experiment: Experiment) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from models.settings import Settings
+from ray_jobs.experiment.config import NAME
 
 
 class DacSettings(Settings):
@@ -42,7 +43,7 @@ class ScenesConfig(Settings):
 class CodecExperiment(Settings):
     """A file for `enclap train-codec`, such as `experiments/codec.yaml`."""
 
-    name: str = Field(default="codec", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run directory")
+    name: str = Field(default="codec", pattern=rf"^{NAME}$", description="name of the run directory")
     storage_path: str = Field("runs", description="where run directories lie")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of weights, crops and batches")
     model: DacSettings = DacSettings()
@@ -50,7 +51,7 @@ class CodecExperiment(Settings):
     epochs: int = Field(gt=0, description="number of epochs, the first and last ones below among them")
     steps_per_epoch: int = Field(default=50, gt=0, description="optimizer steps of an epoch")
     batch_size: int = Field(default=16, gt=1, description="crops per step")
-    crop_s: float = Field(default=1.0, gt=0, description="length of a crop, in seconds")
+    crop_s: float = Field(default=1.0, ge=0.1, description="length of a crop, in seconds")
     learning_rate: float = Field(default=1e-3, gt=0, description="highest learning rate of the schedule")
     clip_norm: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
     reconstruction_weight: float = Field(default=15.0, gt=0, description="weight of the reconstruction loss")

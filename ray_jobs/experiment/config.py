@@ -16,7 +16,8 @@ from ray_jobs.experiment.member_config import AnyMember
 from ray_jobs.experiment.search_config import SearchConfig, SweepConfig
 from ray_jobs.experiment.spelling import unknown
 
-NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of members, which are directories, and parts of columns
+# Of runs and members, which are directories, and parts of columns; file systems take 255 characters with what is added.
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}"
 FULL = "_full"  # ends the names of a refit's members, as AutoGluon names them
 TAKEN = {"ensemble", "beam"}  # by results and by `origin_score/beam`
 # By the weights of scores, the parts of some columns, and the targets in similarities.npz.
@@ -37,7 +38,7 @@ class FeaturesConfig(Settings):
     )
     codebooks: int | None = Field(None, gt=0, description="number of codebooks kept, the first ones; if none, all")
     log_mel: LogMelConfig = LogMelConfig()
-    max_duration_s: float = Field(30.0, gt=0, description="longer clips are cut to their first seconds")
+    max_duration_s: float = Field(30.0, ge=0.1, description="longer clips are cut to their first seconds")
     clips_per_shard: int = Field(64, gt=0, description="clips per file of features")
 
 
@@ -71,8 +72,8 @@ class Experiment(Settings):
     """One run: corpora, features, members, searches and the combination."""
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="name of the run directory: letters, digits, dots, underscores and hyphens",
+        pattern=rf"^{NAME}$",
+        description="name of the run directory: letters, digits, dots, underscores and hyphens, 200 at most",
     )
     storage_path: str = Field(
         "runs", description="where run directories lie: a path, or a URI such as `s3://bucket/runs`"
@@ -160,7 +161,9 @@ class Experiment(Settings):
         """Refuse names that are none of a file, or that a column or weight of another meaning has."""
         for name in (*self.members, *self.token_ensembles):
             if not re.fullmatch(NAME, name):
-                raise ValueError(f"members.{name}: expected a name of letters, digits, dots, underscores and hyphens")
+                raise ValueError(
+                    f"members.{name}: expected a name of letters, digits, dots, underscores and hyphens, 200 at most"
+                )
             if self.refit and name + FULL in self.members:
                 raise ValueError(f"members.{name + FULL}: refit gives {name!r} this name; choose another one")
             if name in TAKEN:

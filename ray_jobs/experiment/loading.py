@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -14,12 +14,15 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from corpora.registry import Corpus
+from ray_jobs.experiment.codec_config import CodecExperiment
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.layers import PRESETS, Layers, apply_preset, read_layers, unshared
 from ray_jobs.experiment.member_config import AnyMember
 from ray_jobs.experiment.spelling import did_you_mean, unknown
 from ray_jobs.experiment.yaml_text import load_yaml
 
+ARMS = "arms"  # of an ablation (ray_jobs.ablation.arms)
+PATH_BEGINS = ("~", "/", "./", "../")  # and no name of a model
 NOT_PLAIN = tuple("\"'|>&!*")  # begin text in YAML that does not stand for itself
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -46,10 +49,26 @@ def resolve(layers: Layers, overrides: list[str]) -> Experiment:
     for corpus in experiment.corpora.values():
         _make_absolute(corpus, corpus.paths)
     experiment.exclusions.lists = [_absolute(path) for path in experiment.exclusions.lists]
+    experiment.features.codec = _codec(experiment.features.codec)
     for member in experiment.members.values():
         _make_absolute(member, member.paths)
         _make_absolute(member, member.paths_or_names, or_name=True)
     return experiment
+
+
+def load_codec_experiment(path: str | Path, overrides: list[str] | None = None) -> CodecExperiment:
+    """Load the file of a codec's training with `load_config`, and make its directory absolute.
+
+    Raises:
+        ConfigError: see `load_config`.
+    """
+    loaded = load_config(path, overrides or [], CodecExperiment)
+    if "://" in loaded.storage_path:
+        raise ConfigError(
+            f"{path}: storage_path: found {loaded.storage_path!r}, expected a directory: a codec is small"
+        )
+    loaded.storage_path = _absolute(loaded.storage_path)
+    return loaded
 
 
 def load_config(path: str | Path, overrides: list[str], schema: type[Schema]) -> Schema:
@@ -69,25 +88,72 @@ def load_config(path: str | Path, overrides: list[str], schema: type[Schema]) ->
 
 def _validated(layers: Layers, overrides: list[str], schema: type[Schema]) -> Schema:
     raw = layers.content
+    if ARMS in raw and ARMS not in schema.model_fields:
+        raise ConfigError(
+            f"{layers}: found an ablation, by its `{ARMS}`, expected one experiment; `enclap ablate` runs it"
+        )
     if PRESETS in schema.model_fields and (preset := _preset(raw, overrides)) is not None:
         apply_preset(layers, preset)
     for override in overrides:
         set_override(raw, override)
     _check_kinds(layers, overrides)
+    return validated(layers, raw, schema)
+
+
+def validated(layers: Layers, raw: dict[str, Any], schema: type[Schema]) -> Schema:
+    """Return what files say as their schema has it.
+
+    Raises:
+        ConfigError: naming the file and each key that the schema refuses.
+    """
     try:
-        return schema.model_validate(raw)
+        found = schema.model_validate(raw)
     except ValidationError as error:
         raise ConfigError("\n".join(explain(layers, problem, schema) for problem in error.errors())) from error
+    if problems := [
+        f"{layers}: {'.'.join(map(str, keys))}: expected a number (found {value}){layers.origin(keys, value)}"
+        for keys, value in _truths_as_numbers(raw, found)
+    ]:
+        raise ConfigError("\n".join(problems))
+    return found
+
+
+def _truths_as_numbers(raw: Any, found: Any) -> Iterator[tuple[list[str | int], bool]]:
+    """Yield the keys and values of what is true or false in a file, and was read as 1 or 0."""
+    if isinstance(raw, bool) and isinstance(found, int | float) and not isinstance(found, bool):
+        yield [], raw
+    inner: Iterable[tuple[Any, Any, Any]] = ()
+    if isinstance(raw, dict) and isinstance(found, BaseModel):
+        inner = ((key, value, getattr(found, key, None)) for key, value in raw.items())
+    elif isinstance(raw, dict) and isinstance(found, dict):
+        inner = ((key, value, found.get(key)) for key, value in raw.items())
+    elif isinstance(raw, list) and isinstance(found, list | tuple):
+        inner = ((at, *both) for at, both in enumerate(zip(raw, found)))
+    for key, value, read in inner:
+        for keys, truth in _truths_as_numbers(value, read):
+            yield [key, *keys], truth
 
 
 def _make_absolute(settings: BaseModel, keys: Iterable[str], *, or_name: bool = False) -> None:
-    """Make the paths under dotted keys absolute; with `or_name`, only those of directories that there are."""
+    """Make the paths under dotted keys absolute; with `or_name`, only what is a path and no name."""
     for key in keys:
         *parents, last = key.split(".")
         node = reduce(getattr, parents, settings)
         path = getattr(node, last)
-        if path and (not or_name or os.path.isdir(_expanded(path))):
+        if path and (not or_name or _is_path(path)):
             setattr(node, last, _absolute(path))
+
+
+def _is_path(value: str) -> bool:
+    """Return whether a directory, or the hub id of a model, is a directory: by its beginning, or as it is there."""
+    return value.startswith(PATH_BEGINS) or os.path.isdir(value)
+
+
+def _codec(source: str) -> str:
+    """Return a codec with its path absolute, if it is a path: the name of a codec comes before a directory's."""
+    is_directory = "/" in source and os.path.isdir(source)
+    is_path = source.startswith(PATH_BEGINS) or is_directory or os.path.isfile(source)
+    return _absolute(source) if is_path else source
 
 
 def _absolute(path: str) -> str:

@@ -113,13 +113,18 @@ class RunDirectory:
     def report(self) -> Path:
         return self.root / "report"
 
+    @property
+    def record(self) -> Path:
+        """Return experiment.yaml, which is written first of all."""
+        return self.root / "experiment.yaml"
+
     def write_experiment(self) -> None:
         """Write experiment.yaml: the experiment with all defaults, commit, package versions and seed."""
         record = {
             "experiment": self.experiment.model_dump(mode="json"),
             "provenance": {"commit": commit(), "seed": self.experiment.seed, "packages": package_versions()},
         }
-        text, path = yaml.safe_dump(record, sort_keys=False, allow_unicode=True), self.root / "experiment.yaml"
+        text, path = yaml.safe_dump(record, sort_keys=False, allow_unicode=True), self.record
         if storage.exists(path) and storage.read_bytes(path) == text.encode():
             return
         write_text(path, text)

@@ -61,9 +61,8 @@ def working_copy(storage_path: str, name: str) -> Path:
     """
     if "://" not in storage_path:
         return Path(storage_path) / name
-    storage_path = storage_path.rstrip("/")
     _refuse_secrets(storage_path)
-    quoted = quote(storage_path, safe="")
+    quoted = quote(storage_path.rstrip("/"), safe="")
     if len(quoted) > NAME_BYTES:
         raise ConfigError(f"storage_path: found {len(quoted)} characters when quoted, expected at most {NAME_BYTES}")
     try:
@@ -123,12 +122,14 @@ def open_uri(storage_path: str) -> tuple[fs.FileSystem, str]:
     """Return a URI's file system, and the path in it.
 
     Raises:
-        ConfigError: if pyarrow knows no store for the URI.
+        ConfigError: if pyarrow knows no store for the URI, or it names no bucket.
     """
     try:
         store, base = fs.FileSystem.from_uri(storage_path)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise ConfigError(f"found {storage_path!r}, expected a directory or a URI of a store: {error}") from error
+    if not base:
+        raise ConfigError(f"found {storage_path!r}, expected a bucket in it, as in s3://bucket/runs")
     if isinstance(store, fs.S3FileSystem):
         store = _patient_s3(store.__reduce__()[1][0])
     return store, base

@@ -22,6 +22,7 @@ from ray_jobs.ablation.shared import share_candidates, share_features, share_mem
 from ray_jobs.ablation.side_by_side import runs_that_fit, wait_for, work_on
 from ray_jobs.cli import main
 from ray_jobs.experiment.config import ConfigError, Experiment
+from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.results.metrics import CAPTION_VALUES, RETRIEVAL_VALUES, EnsembleMetrics
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory, is_done, mark_done
@@ -93,6 +94,13 @@ def test_runs_are_experiments_of_their_own(tmp_path: Path) -> None:
 def test_bad_ablations_are_refused(tmp_path: Path, changes: Any, overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_ablation(write(tmp_path, **changes), overrides)
+
+
+def test_a_command_for_experiments_says_what_runs_an_ablation(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"smoothing\.yaml .*: found an ablation, by its `arms`, .*`enclap ablate` runs"
+    ):
+        load_experiment(write(tmp_path))
 
 
 # --- running -------------------------------------------------------------------------------------------------------
@@ -177,6 +185,25 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> Jobs:
 
 def members_made(jobs: Jobs) -> list[str]:
     return [what for what in jobs.made if not what.endswith(("search", "combine", "soundscapes"))]
+
+
+def test_all_files_that_arms_lack_are_named_before_ray_is_started(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = {"kind": "folder", "root": str(tmp_path / "sounds"), "splits": ["train"]}
+    wide = {"members": {"captioner-wide": {"checkpoint": str(tmp_path / "wide.ckpt")}}}
+    arms = {"plain": None, "own": {"features": {"codec": str(tmp_path / "gone.pth")}}, "enclap": wide}
+    file = write(tmp_path, arms=arms, corpora={"more": corpus})
+    monkeypatch.setattr(ablate, "connect", lambda: pytest.fail("Ray is started"))
+    with pytest.raises(ConfigError, match="3 things that arms need cannot be used") as caught:
+        ablate.run(file, [])
+    corpora, weights, codec = str(caught.value).splitlines()[1:]
+    assert f"corpora.more.root: no {tmp_path}/sounds; put it there" in corpora
+    assert corpora.endswith("(enclap, own, plain)")
+    assert "gone.pth" in codec
+    assert codec.endswith("(own)")
+    assert f"members.captioner-wide.checkpoint: no {tmp_path}/wide.ckpt; put it there" in weights
+    assert not jobs.made
 
 
 def test_what_arms_share_is_made_once(jobs: Jobs, tmp_path: Path) -> None:

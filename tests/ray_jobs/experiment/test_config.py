@@ -3,7 +3,7 @@
 import json
 from datetime import timedelta
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -11,7 +11,7 @@ from models.codec.weights import CodecError, find_weights
 from models.ensemble.scores.registry import SCORES
 from models.hub import WEIGHTS, local_file
 from ray_jobs.experiment.config import ConfigError
-from ray_jobs.experiment.loading import load_experiment
+from ray_jobs.experiment.loading import load_codec_experiment, load_experiment
 from ray_jobs.experiment.member_config import CaptionerMember, RetrieverMember
 from ray_jobs.experiment.search_config import ScoreKind
 from ray_jobs.run.directory import RunDirectory
@@ -260,11 +260,71 @@ def test_the_kinds_of_scores_are_those_that_are_registered() -> None:
         ("seed=2147483648", "less than 2147483648"),
         ("corpora.soundscapes.seed=-1", "greater than or equal to 0"),
         ("corpora.soundscapes.caption_noise=1.1", "less than or equal to 1"),
+        ("features.max_duration_s=1e-9", "greater than or equal to 0.1"),
+        (f"name={'x' * 201}", "name: String should match pattern"),
+        (
+            f"members.{'x' * 201}={{kind: retriever, training: {{epochs: 1, learning_rate: 1}}}}",
+            "underscores .*, 200 at",
+        ),
+        ("seed=true", r"smoke\.yaml: seed: expected a number \(found True\)"),
+        ("sampling.temperature=true", r"sampling\.temperature: expected a number \(found True\)"),
+        ("members.fluency.corpora={soundscapes: true}", r"members\.fluency\.corpora\.soundscapes: expected a number"),
+        ("members.fluency.resources.workers=[1, true]", r"members\.fluency\.resources\.workers\.1: expected a number"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_experiment(SMOKE, [override])
+
+
+def test_truths_stay_what_they_are_where_they_are_meant() -> None:
+    found = load_experiment(SMOKE, ["autoscaling=true", "sampling.static_cache=true", "search.mixtures=false"])
+    assert (found.autoscaling, found.sampling.static_cache, found.search.mixtures) == (True, True, False)
+
+
+@pytest.mark.parametrize(
+    "key", ["features.codec", "members.retriever-bge.text_encoder", "members.@captioner.language_model"]
+)
+def test_a_path_in_the_place_of_a_name_is_made_absolute(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's workers run in other directories, and know no shell's `~`."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here/model").mkdir(parents=True)
+
+    def loaded(value: str) -> str:
+        found: Any = load_experiment(SMOKE, [f"{key}={value}"])
+        codec, member = found.features.codec, found.members
+        text = member["retriever-bge"].text_encoder.name
+        return str(
+            {"codec": codec, "text_encoder": text}.get(key.rpartition(".")[2], member["captioner-wide"].language_model)
+        )
+
+    assert loaded("~/model") == str(tmp_path / "home/model")
+    assert loaded("here/model") == str(tmp_path / "here/model")
+    assert loaded("./gone") == str(tmp_path / "gone")
+    assert loaded("some/hub-id") == "some/hub-id"
+
+
+def test_a_codecs_file_is_found_from_elsewhere_and_its_name_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.safetensors").touch()
+    (tmp_path / "dac-44khz").mkdir()
+    codecs = [
+        load_experiment(SMOKE, [f"features.codec={one}"]).features.codec for one in ("mine.safetensors", "dac-44khz")
+    ]
+    assert codecs == [str(tmp_path / "mine.safetensors"), "dac-44khz"]
+
+
+def test_a_codecs_training_has_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    codec = ROOT / "experiments" / "codec.yaml"
+    assert load_codec_experiment(codec, ["storage_path=~/runs"]).storage_path == str(tmp_path / "runs")
+    with pytest.raises(ConfigError, match="storage_path: found 's3://bucket', expected a directory"):
+        load_codec_experiment(codec, ["storage_path=s3://bucket"])
 
 
 @pytest.mark.parametrize(

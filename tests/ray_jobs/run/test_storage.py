@@ -141,7 +141,7 @@ def test_a_secret_in_the_uri_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("path", ["nowhere://bucket/runs", "s3:///runs", f"s3://bucket/{'x' * 250}"])
+@pytest.mark.parametrize("path", ["nowhere://bucket/runs", "s3:///runs", "s3://", "gs:///", f"s3://bucket/{'x' * 250}"])
 def test_what_is_no_store_is_refused(path: str) -> None:
     with pytest.raises(ConfigError, match="storage_path: found"):
         smoke(path)
