@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import logging
-import os
 import re
 import sys
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
-from functools import lru_cache
 from itertools import starmap
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from types import ModuleType
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -21,13 +14,13 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from .audio_streams import Content, Part, bytes_after, counts_frames, flac_parts, mpeg_stream, ogg_parts, sized_wav
+from .audio_headers import is_unset
+from .audio_mpeg import counts_all, mpeg_stream
+from .audio_opening import Sound, binary, existing, explained, ffmpeg, note, open_bytes, open_sound, reason
+from .audio_streams import Content, Part, bytes_after, flac_parts, ogg_parts, uncounted_flac
 from .errors import AudioError
-from .files import refuse_stand_in
 
 __all__ = ["AUDIO_SUFFIXES", "AudioError", "Block", "audio_blocks", "load_audio", "read_duration", "to_int16"]
-
-logger = logging.getLogger(__name__)
 
 _LIBSNDFILE = (
     "8svx aif aifc aiff au avr bwf caf flac htk ircam mp1 mp2 mp3 mpa mpga nist oga ogg ogx opus paf pvf rf64 sds sf "
@@ -42,15 +35,12 @@ OPUS_HZ = 48_000  # of positions in Opus, whatever the rate of its sound
 MAX_CLIPPED = 0.25
 MAX_OFFSET = 0.5
 MAX_PEAK = 100.0  # of full scale, in files of floats: sound is louder than 1 at times, never 40 dB
-_EXTRA = "for formats that libsndfile does not know, such as M4A or WebM, install the extra `formats`: pip install av"
-_BEGINNING = 2**20  # bytes in which the first frame of MP3 is looked for
 _BLOCK = 2**14  # numbers that are decoded at once: all of them are lost where one cannot be
+_JOINED = ("OGG", "FLAC")  # formats of which files are joined by writing one after the other
 _UNCOUNTED = 2**62  # a number of samples beyond which libsndfile knows none
 _MENDED_SIZE = re.compile(r"(?:data|SSND|Data Size  |riff|Riff size) : (?P<says>\d+) \(should be (?P<should>\d+)\)")
 _HEADER_BYTES = 512  # by which a size is too large that counts the header, or a last block that is not full
 _FRAMES_TOLERANCE = 0.01  # MP3 headers may or may not count the delay of the codec
-# What decoders and their bindings raise for some file, beside their own errors, which are some of these.
-_RAISED = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
 
 
 class Block(NamedTuple):
@@ -100,7 +90,7 @@ def load_audio(
     if strict:
         _refuse_damaged(name, samples)
     if source_rate != sample_rate:
-        with _explained(name):
+        with explained(name):
             mono = soxr.resample(mono, source_rate, sample_rate, quality="HQ")
         if not len(mono):
             raise AudioError(f"{name}: too short to be resampled from {source_rate} to {sample_rate} Hz")
@@ -108,30 +98,44 @@ def load_audio(
 
 
 def read_duration(source: str | Path | BinaryIO, name: str | None = None) -> float:
-    """Return the length in seconds that the file's header states, without decoding it.
+    """Return the length in seconds that the headers of a file, and of those that were joined to it, state.
 
-    MP3 whose header does not count its frames is read for their headers, FLAC whose header does not count its samples
-    (as encoders write that do not know them yet) is decoded, as far as it can be. Of files that were joined, the first
-    is measured.
+    Little is decoded: MP3 whose header does not count its frames is read for their headers, and FLAC whose header
+    counts its samples wrongly or not at all (as encoders write that do not know them yet) is decoded, as far as it can
+    be. FLAC and OGG are searched for files that were joined.
 
     Raises:
         AudioError: if the file is missing or its header cannot be read.
     """
     name = name or str(source)
-    checked = _checked(source, name)
-    with _explained(name):
+    with explained(name):
+        found = existing(source, name)
         try:
-            file = soundfile.SoundFile(checked)
+            file, data = open_sound(found, name)
         except soundfile.LibsndfileError as error:
-            with _binary(checked) as stream:
-                return float(_ffmpeg(name, checked, error).duration(stream, name))
+            with binary(found) as stream:
+                return float(ffmpeg(name, found, error).duration(stream, name))
         with file:
-            trusted = "MPEG" in file.subtype and counts_frames(_contents(checked)[:_BEGINNING])
-            mended = None if trusted else _mended(file, checked, name, sys.maxsize)
-            with soundfile.SoundFile(io.BytesIO(mended)) if mended else file as right:
-                counted = right.frames <= _UNCOUNTED
-                frames = right.frames if counted else _number_of_samples(source, name)
-                return frames / float(right.samplerate)
+            rate = float(file.samplerate)
+            if "MPEG" in file.subtype and counts_all(data):
+                return float(file.frames / rate)
+            seconds = 0.0
+            for whole in _wholes(file, data, name):
+                if whole.frames > _UNCOUNTED:
+                    return _number_of_samples(source, name) / rate
+                seconds += whole.frames / float(whole.samplerate)
+            return seconds
+
+
+def _wholes(file: Sound, data: Content, name: str) -> Iterator[Sound]:
+    """Yield a file with a header that is right, and those that were joined to it."""
+    mended = _mended(file, data, name, sys.maxsize)
+    with open_bytes(mended) if mended else file as first:
+        yield first
+    if file.format in _JOINED:
+        for part in _parts(file, data)[1:]:
+            with _joined(data, part, file.format) as after:
+                yield after
 
 
 def _number_of_samples(source: str | Path | BinaryIO, name: str) -> int:
@@ -144,71 +148,6 @@ def _number_of_samples(source: str | Path | BinaryIO, name: str) -> int:
         if not number:
             raise
     return number
-
-
-def _checked(source: str | Path | BinaryIO, name: str) -> bytes | BinaryIO:
-    """Return the source, after refusing a path that leads to no file."""
-    if not isinstance(source, str | Path):
-        source.seek(0)
-        return source
-    path = Path(source)
-    if not path.exists():
-        raise AudioError(f"{name}: no such file")
-    if not path.is_file():
-        raise AudioError(f"{name}: is not a file")
-    return os.fsencode(path)  # file systems allow names that are not Unicode text
-
-
-@contextmanager
-def _explained(name: str) -> Iterator[None]:
-    """Raise as AudioError whatever a decoder makes of what is no audio."""
-    try:
-        yield
-    except AudioError:
-        raise
-    except _RAISED as error:
-        raise AudioError(f"{name}: cannot be decoded as audio ({str(error) or type(error).__name__})") from error
-
-
-@contextmanager
-def _binary(source: bytes | BinaryIO) -> Iterator[BinaryIO]:
-    """Yield the source as an open file, at its beginning."""
-    if isinstance(source, bytes):
-        with open(source, "rb") as file:
-            yield file
-    else:
-        source.seek(0)
-        yield source
-
-
-def _contents(source: bytes | BinaryIO) -> Content:
-    """Return all bytes of the source, a file's as mapped memory; a decoder that has it open finds it where it was."""
-    if isinstance(source, bytes):
-        with _binary(source) as file:
-            return mmap(file.fileno(), 0, access=ACCESS_READ)
-    at = source.tell()
-    source.seek(0)
-    data = source.read()
-    source.seek(at)
-    return data
-
-
-@lru_cache(maxsize=4096)
-def _note(text: str) -> None:
-    """Log what is odd in a file that can be used, once: a file is read for each sample rate."""
-    logger.warning("%s", text)
-
-
-class _Sound(soundfile.SoundFile):
-    """A file that is read from its beginning on.
-
-    soundfile seeks after each read of a file that it can seek in: MP3 has a click there, and FLAC of unknown length
-    fails at its end as it does at damage.
-    """
-
-    def seekable(self) -> bool:
-        """Return that it must not be sought in."""
-        return False
 
 
 # --- decoding --------------------------------------------------------------------------------------------------------
@@ -241,51 +180,49 @@ def audio_blocks(
 
 
 def _decoded(source: str | Path | BinaryIO, name: str, max_duration_s: float | None) -> Iterator[Block]:
-    checked = _checked(source, name)
-    with _explained(name):
+    with explained(name):
+        checked = existing(source, name)
         try:
-            file = _Sound(checked)
+            file, data = open_sound(checked, name)
         except soundfile.LibsndfileError as error:
-            with _binary(checked) as stream:
-                yield from starmap(Block, _ffmpeg(name, checked, error).decode(stream, name, max_duration_s))
+            with binary(checked) as stream:
+                yield from starmap(Block, ffmpeg(name, checked, error).decode(stream, name, max_duration_s))
             return
         with file:
             wanted = sys.maxsize if max_duration_s is None else round(max_duration_s * file.samplerate)
-            mended = _mended(file, checked, name, wanted)
+            mended = _mended(file, data, name, wanted)
             if mended is None:
                 found = yield from _read(file, name, wanted)
             else:
-                with _Sound(io.BytesIO(mended)) as whole:
+                with open_bytes(mended) as whole:
                     found = yield from _read(whole, name, wanted)
-            if found < wanted and file.format in ("OGG", "FLAC"):
-                yield from _read_on(file, _contents(checked), name, wanted - found)
+            if found < wanted and file.format in _JOINED:
+                yield from _read_on(file, data, name, wanted - found)
             elif file.format == "OGG":
-                _refuse_lost(file, ogg_parts(_contents(checked), wanted * _positions(file))[0], name, wanted)
+                _refuse_lost(file, ogg_parts(data, wanted * _positions(file))[0], name, wanted)
             _refuse_cut_off(name, file)  # after what there is, which readers of windows keep
 
 
-def _mended(file: soundfile.SoundFile, source: bytes | BinaryIO, name: str, wanted: int) -> bytes | None:
-    """Return the file with a header that is right, or None if it is."""
+def _mended(file: Sound, data: Content, name: str, wanted: int) -> bytes | None:
+    """Return the file, without others that were joined to it, with a header that is right, or None if it is."""
     if "MPEG" in file.subtype:
-        data = _contents(source)
         found = mpeg_stream(data, name, file.frames, wanted)
         if found.between and found.counted is not None:
-            _note(f"{name}: {found.between:,} bytes within the sound are no sound and are left out")
+            note(f"{name}: {found.between:,} bytes within the sound are no sound and are left out")
         if file.format == "MP3" and found.samples < wanted:
             _note_rest(name, bytes_after(data, found.end))
         return found.counted
-    if file.format in ("OGG", "FLAC") and file.frames > _UNCOUNTED:
-        data = _contents(source)
+    if file.format in _JOINED and file.frames > _UNCOUNTED:
         return data[: _parts(file, data)[0].end]  # without a second, which would be taken for more of this one
-    if file.format in ("WAV", "WAVEX") and not file.frames:
-        mended = sized_wav(_contents(source))
+    if file.format == "FLAC" and file.frames < wanted:
+        mended = uncounted_flac(data, flac_parts(data)[0])
         if mended:
-            _note(f"{name}: its header says 0 bytes of sound; what follows is read to the end")
+            note(f"{name}: its header counts {file.frames:,} samples, and there are more; they are read to the end")
         return mended
     return None
 
 
-def _read(file: _Sound, name: str, wanted: int) -> Generator[Block, None, int]:
+def _read(file: Sound, name: str, wanted: int) -> Generator[Block, None, int]:
     """Yield the first samples, up to a number, in blocks until nothing comes: headers may state more than there is.
 
     Returns:
@@ -296,7 +233,7 @@ def _read(file: _Sound, name: str, wanted: int) -> Generator[Block, None, int]:
         try:
             samples = file.read(min(stated - found, most), dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
-            raise AudioError(f"{name}: is truncated or damaged ({error})") from error
+            raise AudioError(f"{name}: is truncated or damaged ({reason(error)})") from error
         if not len(samples):
             break
         found += len(samples)
@@ -306,12 +243,12 @@ def _read(file: _Sound, name: str, wanted: int) -> Generator[Block, None, int]:
     return found
 
 
-def _read_on(file: soundfile.SoundFile, data: Content, name: str, wanted: int) -> Iterator[Block]:
+def _read_on(file: Sound, data: Content, name: str, wanted: int) -> Iterator[Block]:
     """Yield up to `wanted` samples of the streams that were joined to the first of a file, which has been read."""
     parts = _parts(file, data)
     for number, part in enumerate(parts):
         if number:
-            with _Sound(io.BytesIO(data[part.start : part.end])) as after:
+            with _joined(data, part, file.format) as after:
                 if (after.samplerate, after.channels) != (file.samplerate, file.channels):
                     raise AudioError(
                         f"{name}: changes its sample rate or channels after byte {part.start:,}; split it there"
@@ -331,6 +268,11 @@ def _parts(file: soundfile.SoundFile, data: Content) -> list[Part]:
     return ogg_parts(data) if file.format == "OGG" else flac_parts(data)
 
 
+def _joined(data: Content, part: Part, kind: str) -> Sound:
+    """Open one of the files that were joined, with a header that is right."""
+    return open_bytes((uncounted_flac(data, part) if kind == "FLAC" else None) or data[part.start : part.end])
+
+
 def _refuse_lost(file: soundfile.SoundFile, part: Part, name: str, wanted: int = sys.maxsize) -> None:
     """Refuse Ogg in which pages are missing, or damaged, among those that hold its first samples up to a number."""
     if part.lost_after is not None:
@@ -346,7 +288,7 @@ def _positions(file: soundfile.SoundFile) -> float:
 
 def _note_rest(name: str, number: int) -> None:
     if number:
-        _note(f"{name}: {number:,} bytes after the sound are no sound and are left out")
+        note(f"{name}: {number:,} bytes after the sound are no sound and are left out")
 
 
 def _refuse_cut_off(name: str, file: soundfile.SoundFile) -> None:
@@ -355,24 +297,8 @@ def _refuse_cut_off(name: str, file: soundfile.SoundFile) -> None:
     if not mended:
         return
     says, should = int(mended["says"]), int(mended["should"])
-    # A recorder that writes to a pipe cannot know the size and writes the largest there is, of 31 or 32 bits.
-    if says > should + _HEADER_BYTES and says % 2**31 < 2**31 - 2**16:
+    if says > should + _HEADER_BYTES and not is_unset(says):
         raise AudioError(f"{name}: is truncated: {should} bytes of sound, the header says {says}")
-
-
-def _ffmpeg(name: str, source: bytes | BinaryIO, error: Exception) -> ModuleType:
-    """Return the module that decodes what libsndfile does not know.
-
-    Raises:
-        AudioError: it is no file of sound at all, or the extra is not installed; `error` is what libsndfile said.
-    """
-    if isinstance(source, bytes):
-        refuse_stand_in(Path(os.fsdecode(source)), "audio", AudioError, name)
-    try:
-        from . import audio_ffmpeg
-    except ImportError as missing:
-        raise AudioError(f"{name}: cannot be decoded as audio ({error}); {_EXTRA}") from missing
-    return audio_ffmpeg
 
 
 def _refuse_numbers(name: str, samples: npt.NDArray[np.float32]) -> None:

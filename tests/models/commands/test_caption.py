@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
@@ -84,6 +85,18 @@ def test_a_timeline_is_written(
             (segment.start_s, segment.end_s, segment.caption.text) for segment in one.segments
         ]
         assert len(entry["segments"][0]["candidates"]) == len(one.segments[0].caption.candidates)
+
+
+@pytest.mark.parametrize("kind", ["OGG", "FLAC", "MP3"])
+def test_a_timeline_of_joined_files_ends_with_the_last(exported: Path, tmp_path: Path, kind: str) -> None:
+    (sound,) = write_sounds(tmp_path, 1)
+    part = io.BytesIO()
+    soundfile.write(part, soundfile.read(sound)[0], RATE, format=kind)
+    (tmp_path / "joined").write_bytes(part.getvalue() * 3)
+    output = tmp_path / "captions.jsonl"
+    run(exported, [tmp_path / "joined"], output, None, None, Options(window_s=1.0, loading=CPU))
+    (timeline,) = map(json.loads, output.read_text().splitlines())
+    assert timeline["segments"][-1]["end_s"] == pytest.approx(timeline["duration_s"])
 
 
 def test_a_timeline_goes_on_within_a_file_after_an_interruption(

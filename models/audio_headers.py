@@ -1,0 +1,124 @@
+"""Find what the header of a file leaves out that was written before its end was known, and what it does not count."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .audio_streams import Content, bytes_after
+
+_TOO_LARGE = 2**62  # for a size, as in what stands for one that is not known
+_UNSET = (0x7F000000, 2**31, 2**32, 2**63, 2**64)  # which recorders write, or somewhat less, when they write to a pipe
+_AROUND = 2**16  # by which it differs, to be a multiple of the size of a sample, or with its header
+_CHUNK_ID = re.compile(rb"[A-Za-z0-9 ]{4}")
+_OF_SOUND = (b"RIFF", b"RF64", b"data")
+_RIFF = (b"RIFF", b"RF64")
+_W64 = b"riff"
+_MOST_CHUNKS = 1_000  # that are looked at
+
+
+class Patch(NamedTuple):
+    """Bytes that take the place of others in a file, and where it ends."""
+
+    at: int
+    new: bytes
+    end: int
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    name: bytes
+    size: int  # as stated, of which W64 counts the chunk's head
+    start: int  # of its content
+    end: int
+
+
+def is_unset(size: int) -> bool:
+    """Return whether a size in a header is one that recorders write who do not know it yet."""
+    return any(abs(size - unset) <= _AROUND for unset in _UNSET)
+
+
+def missing_size(data: Content) -> Patch | None:
+    """Return the size of the sound of a WAV, RF64, W64 or AU file whose header gives none; None if it gives one.
+
+    Sizes that libsndfile itself takes for unknown are left to it.
+    """
+    kind = bytes(data[:4])
+    if kind in (b".snd", b"dns."):
+        return _missing_in_au(data, ">II" if kind == b".snd" else "<II")
+    wide: _Chunk | None = None  # where RF64 has its sizes
+    for chunk in _chunks(data):
+        if kind == b"RF64" and chunk.name == b"ds64" and chunk.size >= 24:
+            wide = chunk
+        if chunk.name == b"data":
+            return _missing_in_chunk(data, chunk, wide) if chunk.start < len(data) else None
+    return None
+
+
+def _missing_in_chunk(data: Content, sound: _Chunk, wide: _Chunk | None) -> Patch | None:
+    size = len(data) - sound.start
+    if wide:
+        stated = struct.unpack_from("<Q", data, wide.start + 8)[0]
+        unknown = stated == 0 or stated >= _TOO_LARGE
+        return Patch(wide.start, struct.pack("<QQQ", len(data) - 8, size, 0), len(data)) if unknown else None
+    if data[:4] == _W64:
+        unknown = sound.size >= _TOO_LARGE
+        return Patch(sound.start - 8, struct.pack("<Q", size + 24), len(data)) if unknown else None
+    if sound.size or _fits(data, _chunk(data, sound.start)):
+        return None
+    return Patch(sound.start - 4, struct.pack("<I", min(size, 2**32 - 1)), len(data))
+
+
+def _missing_in_au(data: Content, form: str) -> Patch | None:
+    if len(data) < 12:
+        return None
+    start, stated = struct.unpack_from(form, data, 4)
+    unknown = not stated or 2**31 <= stated < 2**32 - 1
+    size = min(len(data) - start, 2**32 - 1)
+    return Patch(8, struct.pack(form, 0, size)[4:], len(data)) if unknown and size > 0 else None
+
+
+def others_left_out(data: Content) -> Patch | None:
+    """Return the end of a WAV before what follows its sound and does not describe it, such as another WAV, if any does.
+
+    libsndfile refuses some of such files, and in others passes over the rest without a word.
+    """
+    end = 0
+    for chunk in _chunks(data) if data[:4] == b"RIFF" else ():
+        if end and (chunk.name in _OF_SOUND or not _fits(data, chunk)):
+            break
+        if end or chunk.name == b"data":
+            end = chunk.end
+    return Patch(0, b"", end) if 0 < end < len(data) and bytes_after(data, end) else None
+
+
+def _chunks(data: Content) -> Iterator[_Chunk]:
+    """Yield the chunks of a RIFF file or one like it, as far as they have names."""
+    kind = bytes(data[:4])
+    if kind not in (*_RIFF, _W64):
+        return
+    found = _chunk(data, 40 if kind == _W64 else 12)
+    for _ in range(_MOST_CHUNKS):
+        if not found:
+            break
+        yield found
+        padding = -found.end % (8 if kind == _W64 else 2)
+        # Not all writers fill up a chunk of odd size.
+        found = _chunk(data, found.end + padding) or (_chunk(data, found.end) if padding else None)
+
+
+def _chunk(data: Content, at: int) -> _Chunk | None:
+    """Return the chunk at a place, whether or not all of it is there; None if it has no name."""
+    wide = data[:4] == _W64
+    start = at + (24 if wide else 8)
+    if start > len(data) or not _CHUNK_ID.match(data, at):
+        return None
+    (size,) = struct.unpack_from("<Q" if wide else "<I", data, start - (8 if wide else 4))
+    return _Chunk(bytes(data[at : at + 4]), size, start, at + size if wide else start + size)
+
+
+def _fits(data: Content, chunk: _Chunk | None) -> bool:
+    return chunk is not None and chunk.end <= len(data)

@@ -1,0 +1,78 @@
+"""Files are opened whatever lies beside them, and what the system says of them reaches the user with their name."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import models
+from models.audio import AudioError, load_audio, read_duration
+
+from .encoded_audio import ID3V2, JUNK, RATE, constant_mp3, encoded, uncounted_mp3, wav_of_mp3
+
+MPEG = {
+    "counted": constant_mp3(),
+    "uncounted": uncounted_mp3(),
+    "joined": constant_mp3() * 2,
+    "tagged": ID3V2 + uncounted_mp3(),
+    "in WAV": wav_of_mp3(uncounted_mp3()),
+}
+
+
+def remove_av(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.delitem(sys.modules, "models.audio_ffmpeg", raising=False)
+    monkeypatch.delattr(models, "audio_ffmpeg", raising=False)
+
+
+@pytest.mark.parametrize("data", MPEG.values(), ids=MPEG)
+def test_what_macos_leaves_beside_a_file_is_not_read(
+    data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """libsndfile would: what is called `._` and a file's name, `._` alone where the file has none."""
+    remove_av(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "clip.mp3"
+    path.write_bytes(data)
+    alone, duration_s = load_audio(path, RATE), read_duration(path)
+    for name in ("._", "._clip.mp3"):
+        (tmp_path / name).touch()
+    for source in (path, io.BytesIO(data)):
+        np.testing.assert_array_equal(load_audio(source, RATE), alone)
+        assert read_duration(source) == duration_s
+
+
+@pytest.mark.parametrize("data", [constant_mp3() * 2, constant_mp3() + JUNK])
+def test_the_decoder_prints_nothing_of_a_wrong_count(
+    data: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "clip.mp3").write_bytes(data)
+    for source in (tmp_path / "clip.mp3", io.BytesIO(data)):
+        load_audio(source, RATE, name="clip")
+        read_duration(source, name="clip")
+    assert "Xing" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("function", [lambda path: load_audio(path, RATE), read_duration])
+def test_a_file_that_must_not_be_read_is_told_as_such(
+    function: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    path = tmp_path / "locked.flac"
+    path.write_bytes(encoded("FLAC"))
+    monkeypatch.setattr("models.audio_opening.open", refuse, raising=False)
+    with pytest.raises(AudioError, match=r"locked\.flac: cannot be read \(Permission denied\)"):
+        function(path)
+
+
+def test_an_error_has_no_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    remove_av(monkeypatch)
+    with pytest.raises(AudioError, match=r"^clip: cannot be decoded as audio \(Format not recognised\.\); for formats"):
+        load_audio(io.BytesIO(JUNK), RATE, name="clip")
