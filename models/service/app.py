@@ -63,7 +63,9 @@ def _describe(app: FastAPI) -> None:
 
     def described() -> dict[str, Any]:
         schema = describe()
-        schema["components"]["schemas"]["ProblemDetails"] = ProblemDetails.model_json_schema()
+        schemas = schema["components"]["schemas"]
+        if "ProblemDetails" not in schemas:  # it is asked for with each request, and kept
+            schemas["ProblemDetails"] = ProblemDetails.model_json_schema()
         return schema
 
     app.openapi = described  # type: ignore[method-assign]

@@ -20,6 +20,7 @@ from .engine import EmptyIndexError, UnknownFileError
 
 logger = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
+UNREADABLE = "the body cannot be read as JSON; expected it in UTF-8, and not nested deeply"
 
 
 class ProblemDetails(BaseModel):
@@ -62,7 +63,9 @@ def add_handlers(app: FastAPI) -> None:
             return error
         if isinstance(error, StarletteHTTPException):
             code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
-            return Problem(error.status_code, code, error.detail, error.headers)
+            # FastAPI says only that there was an error, for what JSON's own errors do not cover.
+            detail = UNREADABLE if isinstance(error.__cause__, UnicodeError | RecursionError) else error.detail
+            return Problem(error.status_code, code, detail, error.headers)
         if isinstance(error, RequestValidationError) and isinstance(error.body, bytes):  # which FastAPI did not parse
             return Problem(415, "unsupported_media_type", "Content-Type: expected application/json")
         if isinstance(error, RequestValidationError):

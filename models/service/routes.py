@@ -79,13 +79,22 @@ class Asker:
             raise Problem(403, "read_only", f"the index cannot be changed here; {remedy}")
 
 
+def refuse_unknown(request: HttpRequest) -> None:
+    """Raise a problem for a parameter that an operation does not have, such as a mistyped one."""
+    operation = request.app.openapi()["paths"][request.scope["route"].path][request.method.lower()]
+    known = [one["name"] for one in operation.get("parameters", ()) if one["in"] == "query"]
+    for name in request.query_params:
+        if name not in known:
+            raise Problem(422, "invalid", f"query.{name}: no such parameter, expected {', '.join(known) or 'none'}")
+
+
 Ask = Annotated[Asker, Depends()]
 bearer = Depends(HTTPBearer(auto_error=False))  # for OpenAPI; the guard asks for the token
-operations = APIRouter(prefix="/v1", dependencies=[bearer])
+operations = APIRouter(prefix="/v1", dependencies=[bearer, Depends(refuse_unknown)])
 state = APIRouter()
 
 
-@operations.get("/about", responses=documented(401, 403))
+@operations.get("/about", responses=documented(401, 403, 422))
 async def about(request: HttpRequest) -> About:
     """Say what the service is and takes."""
     answer: About = request.app.state.about

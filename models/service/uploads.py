@@ -74,6 +74,7 @@ async def _of_form(request: Request) -> Sound:
     async with request.form(max_files=1, max_fields=0) as form:
         file = form.get("file")
         if not isinstance(file, UploadFile):
-            raise Problem(422, "no_sound", "the form has no file called `file`")
+            reason = "the form has no whole file called `file`; has it another name, or is the body cut off?"
+            raise Problem(422, "no_sound", reason)
         _check_type(_media_type(file.content_type), "Content-Type of `file`")
         return Sound(await file.read(), file.filename or "the sound")

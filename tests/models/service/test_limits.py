@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -155,6 +156,25 @@ class TestContent:
         content[21:26] = bytes([content[21] & 0xF0, 0, 0, 0, 0])  # STREAMINFO: 36 bits of total samples
         answer = client(max_duration_s=2).post("/v1/caption", content=bytes(content), headers=WAV)
         assert "more than 2 s" in answer.json()["detail"]
+
+    @pytest.mark.parametrize("body", ['{"query": "Vögel"}'.encode("latin-1"), b'{"query": ' + b"[" * 30_000])
+    def test_that_is_no_json_that_can_be_read(self, client: MakeClient, body: bytes) -> None:
+        answer = client().post("/v1/retrieve", content=body, headers={"Content-Type": "application/json"})
+        assert problem(answer) == (400, "bad_request")
+        assert "expected it in UTF-8, and not nested deeply" in answer.json()["detail"]
+
+    @pytest.mark.parametrize("where", ["caption?sead=1", "similar?topk=3", "timeline?seed=1&window=5"])
+    def test_that_has_a_parameter_of_another_name(self, client: MakeClient, where: str) -> None:
+        answer = client().post(f"/v1/{where}", content=flac(1.0), headers=WAV)
+        assert problem(answer) == (422, "invalid")
+        assert re.search(r"(sead|topk|window)\b", answer.json()["detail"])
+
+    def test_that_is_a_form_that_is_cut_off(self, client: MakeClient) -> None:
+        head = {"Content-Type": "multipart/form-data; boundary=x"}
+        cut = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF'
+        answer = client().post("/v1/caption", content=cut, headers=head)
+        assert problem(answer) == (422, "no_sound")
+        assert "or is the body cut off?" in answer.json()["detail"]
 
     def test_that_is_a_form_without_a_file(self, client: MakeClient) -> None:
         service = client()
