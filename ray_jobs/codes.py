@@ -51,7 +51,7 @@ def run(
         ConfigError: if there is no such run or experiment.
         FeaturesError, InputError, NotReadyError: see `codec_use`.
     """
-    with outputs_reserved(csv, plot, as_json):
+    with outputs_reserved(sources, csv, plot, as_json):
         found = [codec_use(open_run(source), corpus, splits) for source in sources]
         if as_json:
             print_data(AllCodecs(codecs=found).model_dump_json(indent=2))

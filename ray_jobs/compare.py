@@ -47,7 +47,7 @@ def run(
         NotReadyError: if `combine` has not run on one of them.
         ComparisonError, InputError, RecordError, TooFewClipsError: see `compare_runs`.
     """
-    with outputs_reserved(csv, plot, as_json):
+    with outputs_reserved(sources, csv, plot, as_json):
         runs = [ComparableRun.read(without_left_out(open_run(source))) for source in sources]
         found = compare_runs(runs, system, metrics)
         if as_json:

@@ -5,33 +5,26 @@ Example: enclap evaluate runs/demo/bundle data/soundscapes-demo test
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from corpora.folder import read_folder
 from corpora.relevance import read_relevance
 from corpora.table import CorpusTable
-from models.commands.audio_files import read_in_batches
-from models.commands.output import print_data
-from models.commands.retrieve import say_cost
-from models.console import count, say
-from models.ensemble.bundle import Ensemble
-from models.ensemble.index import AudioIndex
-from models.ensemble.manifest import BundleManifest
+from models.commands.output import print_data, reserved
+from models.console import say
+from models.ensemble.manifest import read_manifest
 from models.errors import CorpusError, InputError
-from models.files import write_frame, write_json
-from models.metrics.captions import CaptionScores, best_preprocessing, caption_values
-from models.metrics.retrieval import ApOver, flatten_captions, relevant_of, retrieval_values_in_blocks
-from ray_jobs.inference.ranking import embed_texts, padded, ranking_values, rows_of
+from models.files import is_device, write_frame, write_json
 from ray_jobs.run.directory import commit, package_versions
 from ray_jobs.run.entry import run_command
 
-Values = dict[str, dict[str, float]]
+if TYPE_CHECKING:  # what is told of paths is told before torch is loaded
+    from models.metrics.retrieval import ApOver
+    from ray_jobs.inference.evaluation import Evaluation, Values
 
 
 @dataclass(frozen=True)
@@ -84,23 +77,29 @@ def run(
     Raises:
         CorpusError: the corpus has no usable clip, or the relevance file does not fit it.
         CheckpointError: the bundle cannot be loaded.
+        InputError: a file cannot be written, or is one of those that are read.
     """
     table = _usable_clips(root, split)
     right = relevance.read(table) if relevance else Relevance()
-    ensemble = Ensemble.load(bundle, ask_captioners=captioners)
-    predicted = _index_and_caption(ensemble, [Path(path) for path in table.clips["path"]])
-    captioned = table.clips.set_index("path").loc[ensemble.audio_index.paths]
-    references = captioned["captions"].tolist()
-    retrieval = _retrieval(ensemble, references, right)
-    manifest = ensemble.manifest
-    del ensemble  # CIDEr-D of 100,000 clips takes as much memory as the models and the embeddings
-    captioning = caption_values(predicted, references, preprocessing=best_preprocessing())
-    _print({"captioning": captioning.corpus, **retrieval}, right, captioning.absences)
-    if output:
-        write_json(output, _record(root, split, captioning, retrieval, right, manifest))
-        of_clips = pd.DataFrame({"clip_id": captioned["clip_id"].tolist(), "caption": predicted})
-        write_frame(output.with_suffix(".parquet"), of_clips.join(captioning.per_clip))
-        say(f"evaluate: {output} and, clip by clip, {output.with_suffix('.parquet')}")
+    read_manifest(bundle)
+    of_clips = output.with_suffix(".parquet") if output and not is_device(output) else None
+    with reserved({"--output": output, "--output, clip by clip,": of_clips}, _inputs(root, table, right)):
+        from ray_jobs.inference.evaluation import evaluate_bundle
+
+        found = evaluate_bundle(bundle, table.clips, right.right, right.ap_over, captioners)
+        _print({"captioning": found.captioning.corpus, **found.retrieval}, right, found.captioning.absences)
+        if output:
+            write_json(output, _record(root, split, found, right))
+        if of_clips:
+            captions = pd.DataFrame({"clip_id": found.clip_ids, "caption": found.captions})
+            write_frame(of_clips, captions.join(found.captioning.per_clip))
+            say(f"evaluate: {output} and, clip by clip, {of_clips}")
+
+
+def _inputs(root: Path, table: CorpusTable, relevance: Relevance) -> list[Path]:
+    """Return the files that are read: the tables of the corpus, its audio, and the relevance file."""
+    audio = [Path(path) for path in (*table.clips["path"], *table.quarantine["path"])]
+    return [*root.glob("*.csv"), *audio, *([relevance.path] if relevance.path else [])]
 
 
 def _print(values: Values, relevance: Relevance, absences: list[str]) -> None:
@@ -113,22 +112,20 @@ def _print(values: Values, relevance: Relevance, absences: list[str]) -> None:
         say(f"not computed: {line}", style="dim")
 
 
-def _record(
-    root: Path, split: str, captioning: CaptionScores, retrieval: Values, relevance: Relevance, manifest: BundleManifest
-) -> dict[str, object]:
+def _record(root: Path, split: str, found: Evaluation, relevance: Relevance) -> dict[str, object]:
     """Return what the JSON file holds."""
     queries = {"relevance": str(relevance.path), "ap_over": relevance.ap_over} if relevance.path else {}
     return {
         "corpus": str(root),
         "split": split,
-        "clips": len(captioning.per_clip),
-        "captioning": captioning.corpus,
-        "captioning_details": captioning.details,
-        **retrieval,
+        "clips": len(found.captioning.per_clip),
+        "captioning": found.captioning.corpus,
+        "captioning_details": found.captioning.details,
+        **found.retrieval,
         **queries,
-        "seed": manifest.seed,
+        "seed": found.manifest.seed,
         "commit": commit(),
-        "bundle_commit": manifest.provenance["commit"],
+        "bundle_commit": found.manifest.provenance["commit"],
         "packages": package_versions(),
     }
 
@@ -140,43 +137,6 @@ def _usable_clips(root: Path, split: str) -> CorpusTable:
     if table.clips.empty:
         raise CorpusError(f"{root}/{split}: no usable clips")
     return table
-
-
-def _index_and_caption(ensemble: Ensemble, paths: list[Path]) -> list[str]:
-    """Fill the ensemble's index with these files alone, and return their captions in its order."""
-    ensemble.audio_index = AudioIndex()
-    captions: list[str] = []
-    for readable, clips in read_in_batches(ensemble, paths, captioning=True):
-        ensemble.index_clips(readable, clips)
-        captions += [caption.text for caption in ensemble.caption_clips(clips)]
-    return captions
-
-
-def _retrieval(ensemble: Ensemble, references: list[list[str]], relevance: Relevance) -> Values:
-    """Return the values of each direction, and those of a relevance file, by their keys in the JSON file."""
-    queries, target = flatten_captions(references)
-    clips, fusion, device = ensemble.audio_index.embeddings, ensemble.manifest.retrieval, ensemble.device
-    with TemporaryDirectory(prefix="enclap-evaluate-") as folder:
-        texts = embed_texts(ensemble.texts_under_metric, queries, Path(folder))
-        values = {"retrieval": ranking_values(fusion, texts, clips, target[:, None], device)}
-        if right := rows_of(relevance.right, [Path(path).name for path in ensemble.audio_index.paths]):
-            asked = ensemble.texts_under_metric(list(right))
-            rows = padded(right.values())
-            values["retrieval_relevance"] = ranking_values(fusion, asked, clips, rows, device, relevance.ap_over)
-        if lost := len(relevance.right) - len(right):
-            say(f"left out: {count(lost, 'query', 'queries')} whose clips could not be read", style="yellow")
-        if ensemble.helped:
-            values |= {"retrieval_with_captioners": _helped(ensemble, queries, target)}
-        backwards = relevant_of(target, len(references))
-        return values | {"retrieval_audio_to_text": ranking_values(fusion, clips, texts, backwards, device)}
-
-
-def _helped(ensemble: Ensemble, queries: list[str], target: np.ndarray) -> dict[str, float]:
-    """Return the values of ranking clips for captions with the help of captioners, and say what that costs."""
-    start, clips = time.perf_counter(), len(ensemble.audio_index)
-    found = retrieval_values_in_blocks(lambda rows: ensemble.similarity(queries[rows]), target[:, None], clips)
-    say_cost(ensemble, "evaluate", time.perf_counter() - start, len(queries))
-    return found.corpus
 
 
 if __name__ == "__main__":

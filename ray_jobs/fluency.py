@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from corpora.soundscapes.corpus import KIND
-from models.commands.output import print_data
+from models.commands.output import print_data, reserved
 from models.console import say
 from models.csv_files import read_captions
-from models.device import available_device
-from models.ensemble.manifest import read_manifest
+from models.ensemble.manifest import BundleManifest, read_manifest
 from models.files import CheckpointError, write_json
-from models.fluency.detector import FluencyDetector, detection
 from ray_jobs.results.metrics import EnsembleMetrics
 from ray_jobs.run.entry import run_command
 
@@ -31,21 +29,41 @@ def run(bundle: Path, tables: list[Path], output: Path | None = None) -> None:
     Raises:
         CorpusError: a table has no captions.
         CheckpointError: there is no bundle, or it has no detector.
+        InputError: `output` cannot be written, or is one of the tables.
     """
     captions = {str(table): read_captions(table) for table in tables}
     manifest = read_manifest(bundle)
     if not manifest.fluency_detector:
         raise CheckpointError(f"{bundle}: the ensemble has no fluency detector")
-    detector = FluencyDetector.load(bundle / "members" / manifest.fluency_detector).to(available_device())
-    threshold = manifest.reranking.fluency_threshold
+    with reserved({"--output": output}, tables):
+        found = _judged(bundle, manifest, manifest.fluency_detector, captions)
+        for name, one in found.items():
+            for line in _lines(name, one):
+                print_data(line)
+        corpora = _say_training(manifest, manifest.fluency_detector)
+        if output:
+            write_json(output, {"trained_on": corpora, "captions": found})
+
+
+def _judged(
+    bundle: Path, manifest: BundleManifest, name: str, captions: dict[str, list[str]]
+) -> dict[str, dict[str, Any]]:
+    """Return what the detector of a name flags, by table; of the run's own captions, too, where `combine` measured."""
+    from models.device import available_device
+    from models.fluency.detector import FluencyDetector, detection  # loads torch
+
     known = EnsembleMetrics.read(bundle, "export the run again")
-    found = {name: detection(detector, texts, threshold, manifest.seed) for name, texts in captions.items()}
+    detector = FluencyDetector.load(bundle / "members" / name).to(available_device())
+    threshold = manifest.reranking.fluency_threshold
+    found = {table: detection(detector, texts, threshold, manifest.seed) for table, texts in captions.items()}
     if known.fluency_detector:
         found = {f"{known.corpus} {known.split}, measured by combine": known.fluency_detector.model_dump(), **found}
-    for name, one in found.items():
-        for line in _lines(name, one):
-            print_data(line)
-    is_trained = manifest.provenance["members"][manifest.fluency_detector]["epochs"] > 0
+    return found
+
+
+def _say_training(manifest: BundleManifest, name: str) -> dict[str, str]:
+    """Say which captions the detector knows; return the kinds of the corpora that it was trained on, by their names."""
+    is_trained = manifest.provenance["members"][name]["epochs"] > 0
     corpora = {name: one["kind"] for name, one in manifest.provenance["corpora"].items()} if is_trained else {}
     if is_trained:
         names = ", ".join(corpora)
@@ -58,8 +76,7 @@ def run(bundle: Path, tables: list[Path], output: Path | None = None) -> None:
             "may be fluent",
             style="yellow",
         )
-    if output:
-        write_json(output, {"trained_on": corpora, "captions": found})
+    return corpora
 
 
 def _lines(name: str, found: dict[str, Any]) -> Iterator[str]:

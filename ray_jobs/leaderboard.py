@@ -16,6 +16,7 @@ from models.commands.output import STDOUT, write_csv
 from models.console import PIPE_WIDTH, console, messages, show, spell_duration
 from ray_jobs.reporting.charts import label
 from ray_jobs.reporting.leaderboard import Entry, Leaderboard, read_leaderboard
+from ray_jobs.reporting.outputs import outputs_reserved
 from ray_jobs.results.time_limit import without_left_out
 from ray_jobs.run.directory import RunDirectory
 from ray_jobs.run.entry import run_command
@@ -39,19 +40,20 @@ def run(source: str, overrides: list[str], extra_metrics: list[str], csv: Path |
 
     Raises:
         ConfigError: if there is no such run or experiment.
-        InputError, RecordError: see `read_leaderboard`.
+        InputError, RecordError: see `outputs_reserved` and `read_leaderboard`.
     """
-    experiment = without_left_out(open_run(source, overrides))
-    found = read_leaderboard(experiment, RunDirectory(experiment), extra_metrics)
-    room = messages.width if csv == STDOUT else console.width if console.is_terminal else PIPE_WIDTH
-    for task in ("captioning", "retrieval"):
-        if entries := found.of(task):
-            table = _fitting(task, entries, found, room)
-            messages.print(table) if csv == STDOUT else show(table)
-    if found.note:
-        messages.print(found.note, style="yellow")
-    if csv:
-        write_csv(found.to_frame(), csv)
+    with outputs_reserved([source], csv):
+        experiment = without_left_out(open_run(source, overrides))
+        found = read_leaderboard(experiment, RunDirectory(experiment), extra_metrics)
+        room = messages.width if csv == STDOUT else console.width if console.is_terminal else PIPE_WIDTH
+        for task in ("captioning", "retrieval"):
+            if entries := found.of(task):
+                table = _fitting(task, entries, found, room)
+                messages.print(table) if csv == STDOUT else show(table)
+        if found.note:
+            messages.print(found.note, style="yellow")
+        if csv:
+            write_csv(found.to_frame(), csv)
 
 
 def _table(task: str, entries: list[Entry], found: Leaderboard, left_out: Collection[str] = ()) -> Table:

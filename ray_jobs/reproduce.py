@@ -5,15 +5,18 @@ Example: enclap reproduce runs/demo
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.table import Table
 
 from models.console import count, show
-from ray_jobs import pipeline
 from ray_jobs.experiment.config import ConfigError, Experiment
-from ray_jobs.reporting.reproduction import Difference, compare_runs
 from ray_jobs.run.directory import RunDirectory, require
 from ray_jobs.run.entry import run_command
 from ray_jobs.run.recorded import read_experiment
+
+if TYPE_CHECKING:
+    from ray_jobs.reporting.reproduction import Difference
 
 SHOWN = 40  # differing values at most; the first ones are where the runs part
 
@@ -43,6 +46,9 @@ def run(repeated: Experiment, source: str) -> bool:
     Raises:
         RecordError: if a result of the run is missing or damaged.
     """
+    from ray_jobs import pipeline  # loads torch and Ray
+    from ray_jobs.reporting.reproduction import compare_runs
+
     pipeline.run(repeated)
     first = read_experiment(source)
     found = compare_runs(first, repeated)

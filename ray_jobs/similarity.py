@@ -14,7 +14,6 @@ from models.commands.output import STDOUT, print_data, write_csv
 from models.console import messages, show
 from ray_jobs.reporting.charts import write_chart
 from ray_jobs.reporting.outputs import outputs_reserved
-from ray_jobs.reporting.similarity import similarities_of, similarity_chart
 from ray_jobs.results.similarity import RetrieverSimilarity, Similarities
 from ray_jobs.results.time_limit import without_left_out
 from ray_jobs.run.entry import run_command
@@ -39,8 +38,11 @@ def run(
         ConfigError: if there is no such run or experiment.
         FeaturesError, NotReadyError, RecordError, TooFewClipsError: see `similarities_of`.
     """
-    with outputs_reserved(csv, plot, as_json):
-        found = similarities_of(without_left_out(open_run(source, overrides)))
+    with outputs_reserved([source], csv, plot, as_json):
+        experiment = without_left_out(open_run(source, overrides))
+        from ray_jobs.reporting.similarity import similarities_of, similarity_chart  # loads torch and Ray
+
+        found = similarities_of(experiment)
         if as_json:
             print_data(found.model_dump_json(indent=2))
         else:

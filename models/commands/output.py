@@ -6,11 +6,14 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import is_zipfile
 
 from filelock import FileLock, Timeout
 
+from ..ensemble.checksums import MANIFEST
 from ..errors import InputError
 from ..files import atomic_write, is_device, write_text
 
@@ -18,6 +21,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STDOUT = Path("-")
+RUN = "experiment.yaml"  # in every run directory: what it was made from
+OF_RUN = (
+    RUN, "time_used.json", "features/*", "members/*", "search/*", "sweep/*", "ensemble/*", "ensemble-*/*", "bundle/*",
+    "bundle-*/*", "checkpoints/*", "tensorboard/*", "report/index.html", "report/clips.html", "report/clips/*",
+)  # fmt: skip
 
 
 def print_data(line: str) -> None:
@@ -64,7 +72,7 @@ def reserved(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = ()) ->
 
     Raises:
         InputError: naming the option, if a file is a directory, cannot be written, is read or written otherwise by the
-            same command, or is being written by another process.
+            same command, is a part of a bundle or a run, or is being written by another process.
     """
     taken = {path.resolve(): "is one of the files to read" for path in inputs}
     with ExitStack() as held:
@@ -75,9 +83,37 @@ def reserved(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = ()) ->
                 raise InputError(f"{option} {path}: is a directory, expected a file")
             if found := taken.get(path.resolve()):
                 raise InputError(f"{option} {path}: {found}; name another file")
+            refuse_part(option, path)
             taken[path.resolve()] = f"is the file of {option}, too"
             held.enter_context(_locked(option, path))
         yield
+
+
+def refuse_part(option: str, path: Path) -> None:
+    """Refuse an output that would be a part of a bundle, or of what a run keeps; charts may lie beside its report.
+
+    Raises:
+        InputError: naming the option.
+    """
+    if path.is_file() and is_zipfile(path):
+        raise InputError(f"{option} {path}: is an archive, such as that of a bundle; name another file")
+    resolved = path.resolve()
+    for folder in (resolved, *resolved.parents):
+        if os.path.isfile(folder / MANIFEST):  # False as well where a folder must not be looked into
+            raise InputError(f"{option} {path}: is in the bundle {folder}, which stays as it is; name another file")
+        if folder != resolved and _is_run(folder):
+            inner = resolved.relative_to(folder).as_posix()
+            if any(fnmatch(inner, pattern) for pattern in OF_RUN):
+                raise InputError(f"{option} {path}: is a part of the run {folder}; name another file")
+
+
+def _is_run(folder: Path) -> bool:
+    """Return whether a directory has the record of a run, and not an experiment file of that name."""
+    record = folder / RUN
+    if not os.path.isfile(record) or not os.access(record, os.R_OK):
+        return False
+    with record.open("rb") as file:
+        return file.readline().rstrip() == b"experiment:"
 
 
 @contextmanager

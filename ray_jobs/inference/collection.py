@@ -22,6 +22,7 @@ from pyarrow import fs
 from models.audio import AUDIO_SUFFIXES, AudioError
 from models.audio_sources import Recording
 from models.commands.audio_files import find_audio, is_audio
+from models.commands.output import refuse_part
 from models.console import count, say
 from models.ensemble.archive import unpacked
 from models.ensemble.manifest import read_manifest
@@ -69,8 +70,10 @@ class Collection:
             AudioError: a source does not exist, or there is no audio.
             CheckpointError: there is no bundle that this version reads.
             ConfigError: pyarrow knows no store for a URI.
-            InputError: the files cannot be cut into such windows.
+            InputError: the files cannot be cut into such windows, or the output would be a part of a bundle or a run.
         """
+        if "://" not in self.output:
+            refuse_part("--output", Path(self.output))
         self.windowing()
         for source in self.sources:
             if not (storage.open_uri(source) if "://" in source else Path(source).exists()):

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from models.commands.output import STDOUT, check_outputs, reserved
+from ray_jobs.experiment.layers import EXPERIMENT_FILES, read_layers
 from ray_jobs.reporting.charts import check_chart_file
 
 
 @contextmanager
-def outputs_reserved(csv: Path | None, plot: Path | None, as_json: bool) -> Iterator[None]:
+def outputs_reserved(
+    sources: Iterable[str], csv: Path | None = None, plot: Path | None = None, as_json: bool = False
+) -> Iterator[None]:
     """Hold --csv and --plot for this process.
 
+    Args:
+        sources: run directories, their URIs, or experiment files, which are read, as are the files that these extend.
+
     Raises:
-        InputError: if one cannot be written, or two outputs are standard output.
+        InputError: if one is read or cannot be written, or two outputs are standard output.
+        ConfigError: if an experiment file cannot be read.
     """
     check_chart_file("--plot", plot)
     check_outputs(csv, as_json)
-    with reserved({"--csv": None if csv == STDOUT else csv, "--plot": plot}):
+    files = [
+        file for source in sources if source.endswith(EXPERIMENT_FILES) for file in read_layers(Path(source)).files
+    ]
+    with reserved({"--csv": None if csv == STDOUT else csv, "--plot": plot}, files):
         yield

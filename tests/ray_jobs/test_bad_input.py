@@ -1,5 +1,8 @@
 """Bad input: exit code 2 and a message before any work, or quarantine and the rest goes on."""
 
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +18,16 @@ from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.run.directory import NotReadyError
 
+from ..small_bundle import write_bundle
 from .conftest import ROOT
 
 SMOKE = str(ROOT / "experiments" / "smoke.yaml")
+WITHOUT_TORCH = """
+import sys
+sys.modules.update(dict.fromkeys(["faiss", "ray", "torch", "transformers"]))  # importing them fails
+from ray_jobs.cli import main
+main()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +35,11 @@ def local_ray() -> Iterator[None]:
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("exported") / "bundle")
 
 
 @pytest.fixture
@@ -59,6 +74,8 @@ def experiment(folder: Path, *overrides: str) -> Experiment:
         (["evaluate", "nowhere", "tests"], "test.csv"),
         (["evaluate", "nowhere", "tests", "--ap-over", "all"], "is for the queries of --relevance"),
         (["leaderboard", "nowhere", "--csv", "tests"], "'tests' is a directory"),
+        (["leaderboard", SMOKE, "--csv", SMOKE], "is one of the files to read"),
+        (["compare", SMOKE, SMOKE, "--csv", SMOKE], "is one of the files to read"),
         (["evaluate", "nowhere", "tests", "--output", "tests"], "'tests' is a directory"),
         (["caption", "nowhere", SMOKE, "--submission", "tests"], "'tests' is a directory"),
         (["caption", "nowhere", SMOKE, "--output", "tests"], "'tests' is a directory"),
@@ -71,6 +88,33 @@ def test_exit_code_2_before_any_work(arguments: list[str], message: str, capsys:
         cli.main(arguments)
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "nowhere", "tests"], "test.csv"),
+        (["evaluate", "BUNDLE", "FOLDER", "test", "--output", "FOLDER/test.csv"], "is one of the files to read"),
+        (["evaluate", "BUNDLE", "FOLDER", "test", "--output", "/proc/a.json"], "/proc/a.json: cannot be written"),
+        (["evaluate", "BUNDLE", "FOLDER", "test", "--output", "a.parquet"], "is the file of --output, too"),
+        (["fluency", "BUNDLE", "FOLDER/test.csv", "--output", "FOLDER/test.csv"], "is one of the files to read"),
+        (["fluency", "BUNDLE", "FOLDER/test.csv", "--output", "/proc/a.json"], "/proc/a.json: cannot be written"),
+        (["caption-collection", "BUNDLE", "FOLDER", "--output", "BUNDLE/captions"], "is in the bundle"),
+        (["similarity", "nowhere"], "nowhere"),
+        (["reproduce", "nowhere"], "nowhere"),
+    ],
+)
+def test_files_are_refused_before_torch_is_loaded(
+    arguments: list[str], message: str, folder: Path, bundle: Path
+) -> None:
+    before = {path: path.read_bytes() for path in (folder / "test.csv", Path(SMOKE))}
+    places = {"BUNDLE": str(bundle), "FOLDER": str(folder)}
+    arguments = [re.sub("BUNDLE|FOLDER", lambda found: places[found[0]], argument) for argument in arguments]
+    command = [sys.executable, "-c", WITHOUT_TORCH, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr.replace("\n", " ")
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_one_bad_clip_is_quarantined_and_the_rest_goes_on(folder: Path, local_ray: None) -> None:

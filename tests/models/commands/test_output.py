@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
+import zipfile
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
-from models.commands.output import reserved, write_data
+from models.commands.output import OF_RUN, reserved, write_data
 from models.errors import InputError
 
 
@@ -46,6 +47,38 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message), reserved(outputs, [sound]):
             pytest.fail("it was not refused")
     assert not sound.read_bytes()
+
+
+def test_nothing_is_written_into_a_bundle_or_over_what_a_run_keeps(tmp_path: Path) -> None:
+    run, link, archive = tmp_path / "runs" / "demo", tmp_path / "link", tmp_path / "bundle.zip"
+    bundle = run / "exported"
+    bundle.mkdir(parents=True)
+    (bundle / "bundle.json").write_text("{}")
+    (run / "experiment.yaml").write_text("experiment:\n  name: demo\n")
+    link.symlink_to(bundle)
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("bundle.json", "{}")
+    parts = [run / pattern.replace("*", "metrics.json") for pattern in OF_RUN]
+    for path, found in [
+        (bundle / "bundle.json", "is in the bundle"),
+        (bundle / "new" / "a.csv", "is in the bundle"),
+        (link / "a.csv", "is in the bundle"),
+        (archive, "is an archive"),
+        *((part, "is a part of the run") for part in parts),
+    ]:
+        with pytest.raises(InputError, match=f"--csv .*{found}.*; name another file"), reserved({"--csv": path}):
+            pytest.fail("it was not refused")
+    assert not (bundle / "new").exists()
+    for path in (run / "systems.csv", run / "report" / "systems.svg", run.parent / "ensemble" / "a.csv"):
+        for _ in range(2):  # what the command itself has written is replaced
+            with reserved({"--csv": path}):
+                write_data(path, ["a"])
+
+
+def test_the_folder_of_an_experiment_file_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "experiment.yaml").write_text("name: mine\n")
+    with reserved({"--output": tmp_path / "features" / "a.parquet"}):
+        pass
 
 
 def test_devices_and_links_stay_what_they_are(tmp_path: Path) -> None:
