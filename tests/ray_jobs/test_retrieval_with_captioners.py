@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from corpora.table import CorpusTable, clip_frame
+from corpora.table import QUARANTINE_COLUMNS, CorpusTable, clip_frame
 from models.commands import index as index_job
 from models.commands import retrieve
 from models.commands.options import Searching
@@ -24,6 +24,7 @@ from models.metrics.retrieval import pessimistic_ranks
 from ray_jobs import cli, combine, evaluate, export
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.features.dataset import read_features
+from ray_jobs.inference import evaluation
 from ray_jobs.results.best import BestRetrieval, CaptionerWeights, ColumnCosts
 from ray_jobs.run.directory import RunDirectory
 from ray_jobs.tuning.choices import Choices
@@ -184,8 +185,9 @@ def test_evaluate_asks_captioners_unless_told_not_to(
         index(ensemble, experiment)
         return ["a dog barks"] * CLIPS
 
-    monkeypatch.setattr(evaluate, "_usable_clips", lambda *_: CorpusTable(frame, pd.DataFrame()))
-    monkeypatch.setattr(evaluate, "_index_and_caption", caption_all)
+    table = CorpusTable(frame, pd.DataFrame(columns=QUARANTINE_COLUMNS))
+    monkeypatch.setattr(evaluate, "_usable_clips", lambda *_: table)
+    monkeypatch.setattr(evaluation, "_index_and_caption", caption_all)
     with pytest.raises(SystemExit) as ended:
         cli.main(["evaluate", str(exported), "corpus", SPLIT, "--output", str(tmp_path / "values.json"), *options])
     assert ended.value.code == 0
