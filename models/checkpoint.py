@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.serialization import safe_globals
 
-from .files import CheckpointError, atomic_write, refuse_stand_in, write_json
+from .files import CheckpointError, atomic_write, refuse_stand_in, refuse_unreadable, write_json
 from .records import check_fields, parse_object
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -47,8 +47,18 @@ def save_member(model: nn.Module, directory: str | Path, kind: str, config: Base
             state[name] = tensor.contiguous().cpu()
             seen.add(tensor.data_ptr())
     with atomic_write(directory / "model.safetensors") as partial:
-        save_file(state, partial, metadata={"format": "pt"})
+        save_tensors(partial, state)
     write_json(directory / "config.json", {"kind": kind, **config.model_dump(mode="json")})
+
+
+def save_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, readable by whom the umask says: the library makes files that the owner alone may
+    read, whatever it says.
+    """
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(dict(state), path, metadata={"format": "pt"})
+    path.chmod(mode)
 
 
 def read_config(schema: type[Config], directory: str | Path, kind: str) -> Config:
@@ -138,6 +148,7 @@ def load_weights(model: nn.Module, directory: str | Path) -> None:
     path = Path(directory) / "model.safetensors"
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
+    refuse_unreadable(path)
     try:
         found = load_file(path)
     except SafetensorError as error:

@@ -1,6 +1,10 @@
-"""The base class of the errors that a user's input causes."""
+"""The base class of the errors that a user's input causes, and what makes those of the system say where they are."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from .text import printable
 
@@ -34,3 +38,14 @@ class TooFewClipsError(InputError, ValueError):
 
 class QueryError(InputError, ValueError):
     """A query cannot be answered: it is blank, or there is nothing to search in."""
+
+
+@contextmanager
+def named(path: Path | str) -> Iterator[None]:
+    """Let an error of the system name the file that is written where it names none, such as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise

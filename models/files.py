@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .errors import InputError
+from .errors import InputError, named
 
 
 class CheckpointError(InputError, ValueError):
@@ -35,6 +35,20 @@ def stamp(path: Path) -> str:
     """Return the size and modification time of a file, which change when its content does."""
     status = path.stat()
     return f"{status.st_size}:{status.st_mtime_ns}"
+
+
+def refuse_unreadable(path: Path, refuse: type[InputError] = CheckpointError) -> None:
+    """Refuse a file that this user may not read, of which libraries say other things, such as that it is not there.
+
+    Args:
+        refuse: the class of the error.
+    """
+    try:
+        path.open("rb").close()
+    except FileNotFoundError:
+        return
+    except PermissionError as error:
+        raise refuse(f"{path}: cannot be read ({error.strerror}); let its owner make it readable for you") from error
 
 
 def refuse_stand_in(path: Path, expected: str, refuse: type[InputError], name: str = "") -> None:
@@ -59,17 +73,6 @@ def refuse_stand_in(path: Path, expected: str, refuse: type[InputError], name: s
 def is_device(path: Path) -> bool:
     """Return whether a path leads to what is neither a file nor a directory: a device or a pipe."""
     return path.exists() and not path.is_file() and not path.is_dir()
-
-
-@contextmanager
-def named(path: Path) -> Iterator[None]:
-    """Let an error of the system name the file that is written where it names none, such as that of a full disk."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is not None and error.filename is None:
-            error.filename = str(path)
-        raise
 
 
 @contextmanager

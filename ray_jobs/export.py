@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors.numpy import save_file
+import torch
 
 from corpora.soundscapes.render import render
 from corpora.soundscapes.scene import Event, Scene
+from models.checkpoint import save_tensors
 from models.codec.base import Codec, load_codec
 from models.console import say
 from models.ensemble.archive import write_archive
@@ -184,11 +185,13 @@ def _bundle(
             # Further kept epochs, logs, curves and lists of training clips are not needed to load a member.
             member = storage.pull(directory.member(name))
             ignored = shutil.ignore_patterns(KEPT, LOG, DOUBTFUL_PAIRS, "history.parquet", "wandb", ".*")
-            shutil.copytree(member, partial / "members" / name, ignore=ignored)
+            # As plain files: members of earlier versions are readable for their owner alone.
+            shutil.copytree(member, partial / "members" / name, ignore=ignored, copy_function=shutil.copyfile)
             store_as(dtype, partial / "members" / name / "model.safetensors")
         codec.save(partial / "codec" / "codec.safetensors")
         if needs_references(manifest.needed_columns()):
-            save_file(TrainedMembers(experiment, REFERENCE_SPLIT).references, partial / REFERENCES)
+            references = TrainedMembers(experiment, REFERENCE_SPLIT).references
+            save_tensors(partial / REFERENCES, {name: torch.from_numpy(rows) for name, rows in references.items()})
         (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         write_self_test(partial, render(SELF_TEST, RATE), RATE, TEXTS)
         yield partial

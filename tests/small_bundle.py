@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import soundfile
 import torch
 
@@ -85,6 +89,18 @@ def write_bundle(directory: Path) -> Path:
     (directory / MANIFEST).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
     write_sums(directory, [str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()])
     return directory
+
+
+def forbid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Python's reading of a file fail as if another user had made it; a mode would not keep root from it."""
+    opened = Path.open
+
+    def open_others(self: Path, *arguments: Any, **options: Any) -> Any:
+        if self == path:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", open_others)
 
 
 def write_sounds(folder: Path, number: int = 3) -> list[Path]:

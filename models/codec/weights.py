@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..checkpoint import read_tensors, tensor_misfits
+from ..checkpoint import read_tensors, save_tensors, tensor_misfits
 from ..errors import InputError
-from ..files import CheckpointError, atomic_write, write_json
+from ..files import CheckpointError, atomic_write, refuse_unreadable, write_json
 
 State = dict[str, Tensor]  # weights by name; weight norm as weight_g and weight_v
 
@@ -97,6 +97,7 @@ def read_own(path: Path) -> tuple[dict[str, Any], State]:
         CodecError: if either file has another layout or other content.
     """
     beside = path.with_suffix(".json")
+    refuse_unreadable(path, CodecError)
     try:
         record, state = json.loads(beside.read_text(encoding="utf-8")), load_file(path)
         _, expected = record["kwargs"], record["weights_sha256"]
@@ -117,7 +118,7 @@ def write_own(path: Path, record: dict[str, Any], state: State) -> None:
     if path.suffix != ".safetensors":
         raise CodecError(f"{path}: found suffix {path.suffix!r}, expected .safetensors")
     with atomic_write(path) as partial:
-        save_file({key: tensor.contiguous() for key, tensor in state.items()}, partial, metadata={"format": "pt"})
+        save_tensors(partial, {key: tensor.contiguous() for key, tensor in state.items()})
         write_json(path.with_suffix(".json"), record)
 
 
@@ -141,6 +142,7 @@ def read_transformers(directory: Path) -> tuple[dict[str, Any], State]:
     Raises:
         CodecError: if a file is missing or broken.
     """
+    refuse_unreadable(directory / "model.safetensors", CodecError)
     try:
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         return config, plain_names(load_file(directory / "model.safetensors"))

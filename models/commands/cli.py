@@ -46,7 +46,11 @@ def _unpacked(bundle: Path) -> Path:
     return unpacked(bundle)
 
 
-NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP)  # what the system says of an argument that can be the path of nothing
+# What the system says of a path that can be that of nothing, or that this user may not use, and what to do.
+UNUSABLE = {
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "expected a path"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "let its owner allow it, or name another one"),
+}
 STOPPED = 130  # exit code of Typer after a KeyboardInterrupt
 BUNDLE = "The directory or archive that `enclap export` wrote"
 Bundle = Annotated[Path, typer.Argument(help=BUNDLE, show_default=False, callback=_unpacked)]
@@ -128,8 +132,8 @@ def run_app(command_line: typer.Typer, arguments: list[str] | None = None) -> No
             print("stopped; the same command resumes", file=sys.stderr)
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in NO_PATH and error.filename:
-            print(f"error: {error.filename}: {error.strerror}; expected a path", file=sys.stderr)
+        if isinstance(error, OSError) and error.errno in UNUSABLE and error.filename:
+            print(f"error: {error.filename}: {error.strerror}; {UNUSABLE[error.errno]}", file=sys.stderr)
             sys.exit(2)
         if os.environ.get("ENCLAP_TRACEBACK"):
             raise

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..files import named
+from ..errors import named
 
 
 class Journal:

@@ -21,7 +21,7 @@ from ..codec.base import Codec, load_codec
 from ..device import usable_device
 from ..encoders.log_mel import LogMel
 from ..errors import AudioError, InputError
-from ..files import CheckpointError
+from ..files import CheckpointError, refuse_unreadable
 from ..fluency.detector import FluencyDetector
 from ..generation.candidates import Decoding
 from ..generation.proposals import ClipInputs, propose
@@ -31,8 +31,7 @@ from .archive import unpacked
 from .candidate_table import score_candidates
 from .captions import Caption, choose_captions
 from .clip import Clip
-from .index import RECORD, AudioIndex
-from .manifest import INDEX, BundleManifest, read_manifest
+from .manifest import BundleManifest, read_manifest
 from .precision import M, Precision
 from .retrieval import Retrieval
 from .scores.base import Scorers
@@ -45,7 +44,8 @@ REFERENCES = "references.safetensors"  # of the bundle, where its weights need t
 class Ensemble(Retrieval):
     """The members of a bundle, and the index of the files that it searches. Made by `Ensemble.load`.
 
-    Everything is loaded when first used: who only retrieves needs neither captioners nor codec.
+    Everything is loaded when first used: who only retrieves needs neither captioners nor codec, and who only
+    captions no index.
 
     Attributes:
         ask_captioners: whether captioners help to retrieve and what they need is indexed. An index that was begun
@@ -63,7 +63,6 @@ class Ensemble(Retrieval):
         self.manifest, self.directory, self.device = manifest, directory, torch.device(device)
         self.precision = precision or Precision()
         self.ask_captioners = ask_captioners and manifest.retrieval_with_captioners is not None
-        self.audio_index = AudioIndex()
 
     @cached_property
     def codec(self) -> Codec:
@@ -126,10 +125,7 @@ class Ensemble(Retrieval):
             raise InputError(f"directory: found {directory!r}, expected the path of a bundle")
         directory, where = unpacked(Path(directory)), usable_device(device)
         precision = Precision.of(dtype, int8, where)
-        ensemble = cls(read_manifest(directory), directory, where, ask_captioners, precision)
-        if (directory / INDEX / RECORD).is_file():
-            ensemble.load_index(directory / INDEX)
-        return ensemble
+        return cls(read_manifest(directory), directory, where, ask_captioners, precision)
 
     @overload
     def caption(
@@ -289,6 +285,7 @@ def read_references(bundle: Path) -> dict[str, np.ndarray]:
         CheckpointError: if they are missing or damaged.
     """
     path = bundle / REFERENCES
+    refuse_unreadable(path)
     try:
         found: dict[str, np.ndarray] = load_file(path)
     except (OSError, SafetensorError) as error:

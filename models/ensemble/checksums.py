@@ -15,7 +15,7 @@ from typing import IO, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints
 
-from ..files import CheckpointError, sha256_of, write_json
+from ..files import CheckpointError, refuse_unreadable, sha256_of, write_json
 from ..records import parse_record
 from ..text import printable
 
@@ -191,7 +191,11 @@ def refuse_pickles(bundle: Path, names: Iterable[str]) -> None:
 
 
 def _opener(path: Path) -> Opener:
-    return lambda: path.open("rb")
+    def opened() -> IO[bytes]:
+        refuse_unreadable(path)
+        return path.open("rb")
+
+    return opened
 
 
 def _sum(opened: Opener) -> str:

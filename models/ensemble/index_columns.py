@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from ..files import CheckpointError, named
+from ..errors import named
+from ..files import CheckpointError
 
 BLOCK = 16_384  # rows that are read into memory at a time
 RAGGED = 1024  # rows of arrays, likewise

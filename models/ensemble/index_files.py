@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..errors import named
 from ..files import CheckpointError, atomic_write
 
 # Paths as bytes: names of files need not be Unicode. All is null of a file that was removed.
@@ -135,11 +137,15 @@ class FileTable:
 
         Raises:
             CheckpointError: if it is missing or damaged.
+            OSError: if it can be neither, as on a disk that fails: it must not be replaced for that.
         """
         made = cls()
         try:
-            made._table = pq.read_table(path, schema=SCHEMA)
+            with named(path):
+                made._table = pq.read_table(path, schema=SCHEMA)
         except (OSError, pa.ArrowException) as error:
+            if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
+                raise
             raise CheckpointError(f"{path}: damaged ({error}); index the files again") from error
         return made
 

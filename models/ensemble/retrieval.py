@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +42,15 @@ class Retrieval(ABC):
     manifest: BundleManifest
     directory: Path
     ask_captioners: bool
-    audio_index: AudioIndex
     lists: InvertedLists | None = None  # of a large index
+
+    @cached_property
+    def audio_index(self) -> AudioIndex:
+        """Return the index of the bundle, which is read when it is first used; an empty one if it has none."""
+        if (self.directory / INDEX / RECORD).is_file():
+            self.load_index(self.directory / INDEX)
+            return self.audio_index
+        return AudioIndex()
 
     @property
     @abstractmethod
@@ -177,8 +185,8 @@ class Retrieval(ABC):
             name: read_config(RetrieverConfig, self._member(name), "retriever") for name in self.manifest.retrievers
         }
         index.refuse_widths({name: config.joint_dim for name, config in configs.items()}, Path(directory, RECORD))
+        self.lists = InvertedLists.load(Path(directory), index)
         self.audio_index = index
-        self.lists = InvertedLists.load(Path(directory), self.audio_index)
 
     def make_lists(self, directory: str | Path | None = None) -> ListsRecord | None:
         """Make the inverted lists by which a large index is searched, where it has none, or many rows besides.

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from ..checkpoint import save_tensors
 from ..files import atomic_write
 from .precision import DTYPES
 
@@ -26,7 +27,7 @@ def store_as(dtype: StoredDtype, weights: Path) -> None:
         return
     state = {name: _stored(name, tensor, DTYPES[dtype]) for name, tensor in load_file(weights).items()}
     with atomic_write(weights) as partial:
-        save_file(state, partial, metadata={"format": "pt"})
+        save_tensors(partial, state)
 
 
 def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:

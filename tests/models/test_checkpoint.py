@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModel
 
-from models.checkpoint import load_weights, read_config, read_tensors, save_member, tensor_misfits
+from models.checkpoint import load_weights, read_config, read_tensors, save_member, save_tensors, tensor_misfits
 from models.encoders.text import TextEncoder
 from models.files import CheckpointError
 from models.settings import TextEncoderConfig
 
+from ..small_bundle import forbid
 from .conftest import published_text_encoder
 
 WANTED = {f"layer.{number}": torch.empty(2, 3, device="meta") for number in range(8)}
@@ -76,6 +78,29 @@ def test_tied_weights_are_stored_once_and_loaded_under_both_names(tmp_path: Path
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="no such file"):
         load_weights(other, tmp_path)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o002, 0o664)])
+def test_weights_may_be_read_by_whom_the_umask_says(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        save_member(Tied(), tmp_path, "tied", Empty())
+        save_tensors(tmp_path / "other.safetensors", {"a": torch.zeros(2)})
+    finally:
+        os.umask(before)
+    assert {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {
+        "model.safetensors": mode,
+        "config.json": mode,
+        "other.safetensors": mode,
+    }
+
+
+def test_weights_that_must_not_be_read_are_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_member(Tied(), tmp_path, "tied", Empty())
+    forbid(tmp_path / "model.safetensors", monkeypatch)
+    for read in (lambda: load_weights(Tied(), tmp_path), lambda: read_tensors(tmp_path / "model.safetensors")):
+        with pytest.raises(CheckpointError, match=r"model\.safetensors: cannot be read .*Permission denied"):
+            read()
 
 
 def test_another_kind_of_member_is_refused(tmp_path: Path) -> None:

@@ -17,11 +17,12 @@ from typing import Any
 import dac
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from corpora.soundscapes.render import render
 from corpora.soundscapes.sampling import sample_scenes
+from models.checkpoint import save_tensors
 from models.codec.base import Codec
 from models.codec.dac import DacCodec
 from models.codec.losses import (
@@ -57,7 +58,7 @@ class TrainableDac(nn.Module):
     def save(self, directory: Path) -> None:
         """Write the weights as they are trained; `DacCodec.save` writes those of a codec."""
         directory.mkdir(parents=True, exist_ok=True)
-        save_file(self.dac.state_dict(), directory / "dac.safetensors")
+        save_tensors(directory / "dac.safetensors", self.dac.state_dict())
 
     @classmethod
     def load(cls, directory: Path, settings: DacSettings) -> TrainableDac:

@@ -14,9 +14,9 @@ from models.ensemble.checksums import FILES, SUMS, write_sums
 from models.ensemble.manifest import MANIFEST
 from models.ensemble.self_test import CLIP, EXPECTED, SelfTestError, write_self_test
 from models.errors import InputError
-from models.files import sha256_of
+from models.files import CheckpointError, sha256_of
 from models.retriever.model import Retriever
-from tests.small_bundle import CAPTIONS, RATE, write_bundle
+from tests.small_bundle import CAPTIONS, RATE, forbid, write_bundle
 
 WEIGHTS = "members/retriever/model.safetensors"
 
@@ -77,6 +77,17 @@ def test_a_pickle_is_refused_by_name_also_where_the_list_has_it(bundle: Path, na
         renew_sums(bundle)
         with pytest.raises(InputError, match=rf"found {name}, expected weights in safetensors alone"):
             run(bundle)
+
+
+def test_every_file_may_be_read_by_whom_the_umask_says(exported: Path) -> None:
+    mode = (exported / MANIFEST).stat().st_mode
+    assert not [path for path in exported.rglob("*") if path.is_file() and path.stat().st_mode != mode]
+
+
+def test_a_file_that_must_not_be_read_is_named(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forbid(bundle / WEIGHTS, monkeypatch)
+    with pytest.raises(CheckpointError, match=rf"{WEIGHTS}: cannot be read \(Permission denied\)"):
+        run(bundle)
 
 
 def test_a_bundle_of_a_newer_format_is_refused_by_name(bundle: Path) -> None:
