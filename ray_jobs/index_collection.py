@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from models.commands.embed import embedding_columns
-from models.commands.index import SAVE_ROWS, finish_index, index_lock, spell_windows
+from models.commands.index import SAVE_ROWS, begin_afresh_if_unusable, finish_index, index_lock, spell_windows
 from models.console import progress_bar, say
 from models.ensemble.bundle import Ensemble
 from models.ensemble.clip import Clip
@@ -38,6 +38,7 @@ def run(collection: Collection) -> None:
     bundle = collection.local_bundle()
     with index_lock(bundle):
         ensemble = Ensemble.load(bundle, "cpu", ask_captioners=False)
+        begin_afresh_if_unusable(ensemble)
         if ensemble.audio_index.left_unread:
             raise InputError(f"{bundle}: its index keeps what captioners need, which this would drop; remove it first")
         _remove_gone(ensemble.audio_index, files, collection.sources)

@@ -20,7 +20,7 @@ from ..console import count, say
 from ..ensemble.index_files import FileTable
 from ..ensemble.manifest import INDEX
 from ..errors import AudioError, InputError
-from ..files import sha256_of, stamp
+from ..files import CheckpointError, sha256_of, stamp
 from ..long_audio import Windowing
 from ..retriever.collapse import collapse_warnings, mean_cosines
 from .audio_files import SHOWN, Reading, find_audio
@@ -68,7 +68,7 @@ def run(bundle: Path, paths: list[Path], options: Options = Options()) -> None:
 
     Raises:
         AudioError: a path does not exist, or no file can be read.
-        CheckpointError: the bundle or its index cannot be loaded.
+        CheckpointError: the bundle cannot be loaded; an index that cannot be is begun afresh.
         InputError: another process is adding files; `captioners` is false, and the index keeps what they need; all
             files of a directory are gone; or the index has windows of the files, and none are asked for.
     """
@@ -122,6 +122,7 @@ def index_lock(bundle: Path, remedy: str = "wait for it, or stop it") -> Iterato
 
 def _load(bundle: Path, options: Options) -> Ensemble:
     ensemble = load_ensemble(bundle, options.loading, options.captioners)
+    begin_afresh_if_unusable(ensemble)
     if not options.captioners and ensemble.audio_index.left_unread:
         raise InputError(
             f"{bundle}: its index keeps what captioners need of {len(ensemble.audio_index.files)} files, which "
@@ -129,6 +130,30 @@ def _load(bundle: Path, options: Options) -> Ensemble:
         )
     warn_of_unhelped(ensemble, "index")
     return ensemble
+
+
+def begin_afresh_if_unusable(ensemble: Ensemble) -> None:
+    """Put an empty index in the place of one that is damaged, of a newer format or of other weights, and say so.
+
+    What is on the disk stays until the new one is saved. Where the lists of a large index alone are damaged, they are
+    removed, to be made anew.
+
+    Raises:
+        CheckpointError: a retriever cannot be loaded, which is no fault of the index.
+    """
+    try:
+        len(ensemble.audio_index)
+    except CheckpointError as error:
+        if lists := [*(ensemble.directory / INDEX).glob("lists*")]:
+            for file in lists:
+                file.unlink()
+            begin_afresh_if_unusable(ensemble)
+            return
+        len(ensemble.retrievers)
+        from ..ensemble.index import AudioIndex  # loads torch
+
+        say(f"index: begun afresh, with these files alone, as it cannot be used: {error}", style="yellow")
+        ensemble.audio_index = AudioIndex()
 
 
 def _refuse_windows(table: FileTable, changes: Changes, bundle: Path) -> None:

@@ -152,7 +152,8 @@ def _id(path: str) -> str:
 
 
 def load_members(ensemble: Ensemble) -> None:
-    """Load all members now, so that no client waits for them, and bound what oneDNN keeps of their computations.
+    """Load all members and the index now, so that no client waits for them, and bound what oneDNN keeps of their
+    computations.
 
     Raises:
         CheckpointError: one cannot be loaded.
@@ -160,5 +161,6 @@ def load_members(ensemble: Ensemble) -> None:
     # A service hears sounds of ever other lengths, for each of which oneDNN keeps its kernels, between which memory
     # becomes fragmented: it grew without end (docs/results.md).
     os.environ.setdefault(KEPT_KERNELS, "64")
-    for _ in (ensemble.codec, ensemble.log_mel, ensemble.retrievers, ensemble.captioners, ensemble.detector):
+    members = (ensemble.codec, ensemble.log_mel, ensemble.retrievers, ensemble.captioners, ensemble.detector)
+    for _ in (*members, ensemble.audio_index):
         pass

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -13,12 +14,12 @@ import pytest
 import torch
 from filelock import FileLock
 
-from models.commands import index
+from models.commands import caption, embed, index
 from models.commands.serve_local import only_writer
 from models.ensemble import Ensemble
 from models.ensemble.index import AudioIndex
 from models.errors import InputError
-from models.files import stamp
+from models.files import CheckpointError, stamp
 from models.retriever.model import Retriever
 from models.retriever.optimal_transport import MahalanobisMetric
 from tests.small_bundle import write_bundle, write_sounds
@@ -71,6 +72,56 @@ def test_an_index_of_clips_that_are_all_but_alike_is_told(
     said = [line for line in capsys.readouterr().err.splitlines() if "alike" in line]
     assert len(said) == 1
     assert "index: collapsed: the embeddings of clips are all but alike (mean cosine 1.000" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda record: record.write_text("{}"), "format None"),
+        (lambda record: record.write_text("no JSON"), "not JSON"),
+        (lambda record: record.write_text(record.read_text().replace('"format": 2', '"format": 99')), "format 99"),
+        (lambda record: truncate(next(record.parent.glob("*.rows"))), "damaged"),
+        (lambda record: next(record.parent.glob("*.parquet")).unlink(), "damaged"),
+        (lambda record: next(record.parent.glob("*.parquet")).write_bytes(b"PAR1"), "damaged"),
+        (lambda record: (record.parent / "lists.json").write_text("{}"), "lists.json"),
+    ],
+    ids=["no fields", "no JSON", "newer", "cut rows", "no files", "cut files", "lists alone"],
+)
+def test_an_index_that_cannot_be_used_is_begun_afresh_and_stops_nothing_else(
+    damage: Callable[[Path], object],
+    told: str,
+    bundle: Path,
+    sounds: list[Path],
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    index.run(bundle, sounds)
+    damage(bundle / "index" / "collection.json")
+    caption.run(bundle, sounds[:1], None, None, None)
+    embed.run(bundle, sounds[:1], None, bundle.parent / "a.parquet", embed.Options())
+    with pytest.raises(CheckpointError, match=told):
+        loaded(bundle)
+    capfdbinary.readouterr()
+    index.run(bundle, sounds[:2])
+    said = capfdbinary.readouterr().err.decode()
+    if told == "lists.json":  # whose rows are all there
+        assert "begun afresh" not in said
+        assert len(loaded(bundle)) == 4
+    else:
+        assert re.search(f"index: begun afresh, with these files alone, as it cannot be used: .*{told}", said)
+        assert len(loaded(bundle)) == 2
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def test_a_member_that_cannot_be_loaded_costs_no_index(bundle: Path, sounds: list[Path]) -> None:
+    index.run(bundle, sounds)
+    before = {path: path.read_bytes() for path in (bundle / "index").iterdir()}
+    (bundle / "members" / "retriever" / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"retriever/config\.json"):
+        index.run(bundle, sounds)
+    assert {path: path.read_bytes() for path in (bundle / "index").iterdir()} == before
 
 
 def test_one_process_at_a_time_adds_files(tmp_path: Path) -> None:
