@@ -13,8 +13,11 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 from tqdm import tqdm
 
+from .errors import named
+
 # Names, captions and messages are printed as they are: rich would read [brackets] and :colons: in them as its own.
 AS_IT_IS: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": True}
+STDOUT_NAME = "standard output"  # in errors, such as that of a full disk
 LOG_S = 10.0  # seconds between the lines of a progress bar where no terminal redraws it
 PIPE_WIDTH = 10_000  # characters; rich takes 80 where there is no terminal, and cuts cells
 # tqdm's own would turn a rate below one into seconds a unit.
@@ -28,7 +31,8 @@ _subject = ContextVar("_subject", default="")  # what this thread speaks of
 
 def show(table: RenderableType) -> None:
     """Print a table or a line to standard output: within the width of a terminal, and whole where it is piped."""
-    (console if console.is_terminal else Console(**AS_IT_IS, width=PIPE_WIDTH)).print(table)
+    with named(STDOUT_NAME):
+        (console if console.is_terminal else Console(**AS_IT_IS, width=PIPE_WIDTH)).print(table)
 
 
 def say(message: str, style: str = "") -> None:

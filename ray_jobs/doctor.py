@@ -12,6 +12,7 @@ from dataclasses import asdict
 
 from rich.table import Column, Table
 
+from models.commands.output import print_data
 from models.console import say, show
 from ray_jobs.diagnosis.finding import Finding
 from ray_jobs.experiment.config import Experiment
@@ -33,13 +34,13 @@ def run(experiment: Experiment | None = None, as_json: bool = False) -> None:
 
         needs = needs_of(experiment)
     if as_json:
-        print(
+        print_data(
             json.dumps({"parts": [asdict(part) for part in parts], "needs": [asdict(need) for need in needs]}, indent=2)
         )
     else:
         _show("part", parts)
         if needs:
-            print()
+            print_data("")
             _show("setting", needs)
     if not experiment:
         return
@@ -66,9 +67,9 @@ def _show(title: str, findings: list[Finding]) -> None:
             commands.setdefault(finding.command, []).append(finding.name)
     show(table)
     if commands:
-        print("\nget what is missing:")
+        print_data("\nget what is missing:")
     for command, names in commands.items():
-        print(f"  {command}  # {', '.join(names)}")
+        print_data(f"  {command}  # {', '.join(names)}")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from rich.table import Column, Table
 from rich.text import Text
 
-from models.console import console, messages, show, spell_duration, spell_exactly
+from models.commands.output import print_data
+from models.console import messages, show, spell_duration, spell_exactly
 from models.records import RecordError
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.duration import spell_limit
@@ -108,7 +109,9 @@ def run(source: str, overrides: Sequence[str], as_json: bool) -> None:
     """
     status = status_of(open_run(source, overrides))
     if as_json:
-        print(json.dumps({key: value for key, value in asdict(status).items() if key != "time" or value}, indent=2))
+        print_data(
+            json.dumps({key: value for key, value in asdict(status).items() if key != "time" or value}, indent=2)
+        )
     else:
         _show(status)
     if status.needs_help:
@@ -291,12 +294,12 @@ def _rows(path: Path) -> int | str:
 
 def _show(status: RunStatus) -> None:
     if status.owner:
-        console.print(f"{status.run}: {status.owner}, last sign of life {status.heartbeat_age_s:.0f} s ago")
+        show(f"{status.run}: {status.owner}, last sign of life {status.heartbeat_age_s:.0f} s ago")
     else:
-        console.print(f"{status.run}: nobody is working on it")
+        show(f"{status.run}: nobody is working on it")
     if status.time:
         used, limit = spell_exactly(status.time["used_s"]), spell_limit(status.time["limit_s"])
-        console.print(f"time_limit={limit}, of which {used} are used")
+        show(f"time_limit={limit}, of which {used} are used")
     members = _table("member", "state", "epoch", "loss", "validation", "per epoch", "time left", "note")
     for m in status.members:
         at = "-" if m.epoch is None else str(m.epoch)
@@ -316,7 +319,7 @@ def _show(status: RunStatus) -> None:
         _parts("search", status.searches),
         _parts("result", status.results),
     ):
-        console.print()
+        show("")
         show(table)
     if status.needs_help:
         messages.print("the command that began it resumes what is stopped or failed", style="yellow")

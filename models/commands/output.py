@@ -13,8 +13,9 @@ from zipfile import is_zipfile
 
 from filelock import FileLock, Timeout
 
+from ..console import STDOUT_NAME
 from ..ensemble.checksums import MANIFEST
-from ..errors import InputError
+from ..errors import InputError, named
 from ..files import atomic_write, is_device, write_text
 
 if TYPE_CHECKING:
@@ -30,8 +31,13 @@ OF_RUN = (
 
 def print_data(line: str) -> None:
     """Print a line as it is: no markup, no wrapping, tabs kept; the bytes of a file name that is not Unicode, too."""
-    sys.stdout.buffer.write(os.fsencode(line) + b"\n")
-    sys.stdout.buffer.flush()
+    _print_bytes(os.fsencode(line) + b"\n")
+
+
+def _print_bytes(data: bytes) -> None:
+    with named(STDOUT_NAME):
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
 
 
 def write_data(path: Path, lines: Iterable[str]) -> None:
@@ -44,8 +50,7 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV to a file, atomically, or to standard output where the path is `-`."""
     text = frame.to_csv(index=False, lineterminator="\n")
     if path == STDOUT:
-        sys.stdout.buffer.write(text.encode())
-        sys.stdout.buffer.flush()
+        _print_bytes(text.encode())
     else:
         write_text(path, text)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import zipfile
 from pathlib import Path
@@ -79,6 +81,14 @@ def test_the_folder_of_an_experiment_file_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "experiment.yaml").write_text("name: mine\n")
     with reserved({"--output": tmp_path / "features" / "a.parquet"}):
         pass
+
+
+@pytest.mark.parametrize("printed", ["print_data('a')", "write_csv(pandas.DataFrame({'a': [1]}), STDOUT)", "show('a')"])
+def test_an_error_of_standard_output_names_it(printed: str) -> None:
+    code = f"import pandas; from models.commands.output import *; from models.console import show; {printed}"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert "No space left on device: 'standard output'" in done.stderr
 
 
 def test_devices_and_links_stay_what_they_are(tmp_path: Path) -> None:
