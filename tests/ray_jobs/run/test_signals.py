@@ -43,7 +43,7 @@ def assert_sigterm_ends(command: list[str], after: str, pause_s: float) -> None:
 
 @pytest.mark.parametrize(("after", "pause_s"), [(f"{SOUNDS} files in", 1.0), (f"{SOUNDS} files to do", 0.5)])
 def test_sigterm_ends_a_collection_in_order(after: str, pause_s: float, tmp_path: Path) -> None:
-    bundle, sounds = write_bundle(tmp_path), tmp_path / "sounds"
+    bundle, sounds = write_bundle(tmp_path / "bundle"), tmp_path / "sounds"
     write_sounds(sounds, SOUNDS)
     options = ["--output", str(tmp_path / "captions"), "--workers", "1"]
     assert_sigterm_ends(["ray_jobs.caption_collection", str(bundle), str(sounds), *options], after, pause_s)
