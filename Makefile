@@ -23,7 +23,7 @@ rehearsal: .venv/.installed
 test: .venv/.installed
 	$(PYTEST) -m "not slow"
 
-# What .ci/run runs: also lost nodes, a run in an object store, searches that are killed.
+# What .ci/run runs: also lost nodes, time limits, a run in an object store, killed searches.
 test-ci: .venv/.installed
 	$(PYTEST) -m "not slow or ci"
 

@@ -56,6 +56,8 @@ def leave_students_out(experiment: Experiment) -> RunDirectory:
     return directory
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_what_is_there_is_searched_and_combined_in_time(folder: Path) -> None:
     experiment = limited(folder, "time_limit=1h")

@@ -87,6 +87,8 @@ def never(request: TrainingRequest, checkpoints: Path) -> ray.ObjectRef:
     raise AssertionError(f"{request.job.name} is not to be trained")
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_a_cut_member_is_its_best_epoch_and_goes_on_under_a_higher_limit(tmp_path: Path) -> None:
     path = write_experiment(tmp_path / "small", EPOCHS, {"checkpoint_steps": 1})

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
+import pytest
 import yaml
 
 from ray_jobs.results.member import SPEED
@@ -59,6 +60,8 @@ def trained(run: Path) -> tuple[bytes, pd.DataFrame]:
     return (member / "model.safetensors").read_bytes(), history
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_weights_after_faults_are_those_of_an_undisturbed_run(
     cluster: RayCluster, smoke_run: Path, tmp_path: Path
 ) -> None:
