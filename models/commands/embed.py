@@ -103,7 +103,8 @@ def embedding_columns(embeddings: Mapping[str, np.ndarray]) -> dict[str, pa.Arra
 def _write(output: Path, tables: Iterator[pa.Table]) -> int:
     """Write tables, at least one, as they come; return the number of rows."""
     first, rows = next(tables), 0
-    with atomic_write(output) as partial, parquet.ParquetWriter(partial, first.schema) as file:
+    # An open file, as names that are not Unicode are none for pyarrow.
+    with atomic_write(output) as partial, partial.open("wb") as raw, parquet.ParquetWriter(raw, first.schema) as file:
         for group in batched(chain([first], tables), TABLES_OF_GROUP):
             joined = pa.concat_tables(group)
             file.write_table(joined)

@@ -105,5 +105,5 @@ def request(line: str, media_type: str, body: bytes) -> bytes:
 
 def _is_whole(content: bytes) -> bool:
     head, end, body = content.partition(b"\r\n\r\n")
-    stated = re.search(rb"^content-length: *(\d+)\r?$", head, re.IGNORECASE | re.MULTILINE)
+    stated = re.search(rb"^content-length:\s*(\d+)\r?$", head, re.IGNORECASE | re.MULTILINE)
     return bool(end) and int(stated[1] if stated else 0) <= len(body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,13 @@ def test_a_row_for_each_file(
     assert table["duration_s"].to_pylist() == [clip.duration_s for clip in ensemble.read(sounds)]
     np.testing.assert_allclose(vectors(table), ensemble.embed(sounds)["retriever"], atol=1e-5)
     assert [*output.parent.iterdir()] == [output]
+
+
+def test_the_output_may_have_a_name_that_is_not_unicode(exported: Path, sounds: list[Path], tmp_path: Path) -> None:
+    output = tmp_path / os.fsdecode(b"\xff\xfe.parquet")
+    run(exported, sounds[:1], None, output, Options(loading=CPU))
+    with output.open("rb") as file:
+        assert len(parquet.read_table(file)) == 1
 
 
 def test_a_row_for_each_window(exported: Path, sounds: list[Path], ensemble: Ensemble, tmp_path: Path) -> None:
