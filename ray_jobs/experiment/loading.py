@@ -43,7 +43,7 @@ def resolve(layers: Layers, overrides: list[str]) -> Experiment:
     Raises:
         ConfigError: see `load_config`.
     """
-    experiment = _validated(layers, overrides, Experiment)
+    experiment = _overridden(layers, overrides, Experiment)
     # Ray's workers run in other directories, so every path is made absolute here, in the user's.
     experiment.storage_path = _absolute(experiment.storage_path)
     for corpus in experiment.corpora.values():
@@ -83,10 +83,10 @@ def load_config(path: str | Path, overrides: list[str], schema: type[Schema]) ->
     Raises:
         ConfigError: naming file and key; for an unknown key also the nearest valid one.
     """
-    return _validated(read_layers(Path(path)), overrides, schema)
+    return _overridden(read_layers(Path(path)), overrides, schema)
 
 
-def _validated(layers: Layers, overrides: list[str], schema: type[Schema]) -> Schema:
+def _overridden(layers: Layers, overrides: list[str], schema: type[Schema]) -> Schema:
     raw = layers.content
     if ARMS in raw and ARMS not in schema.model_fields:
         raise ConfigError(
@@ -151,9 +151,7 @@ def _is_path(value: str) -> bool:
 
 def _codec(source: str) -> str:
     """Return a codec with its path absolute, if it is a path: the name of a codec comes before a directory's."""
-    is_directory = "/" in source and os.path.isdir(source)
-    is_path = source.startswith(PATH_BEGINS) or is_directory or os.path.isfile(source)
-    return _absolute(source) if is_path else source
+    return _absolute(source) if os.path.isfile(source) or ("/" in source and _is_path(source)) else source
 
 
 def _absolute(path: str) -> str:

@@ -80,7 +80,7 @@ def template(name: str) -> Template:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    environment.filters |= {"number": number, "label": label, "duration": spell_duration, "commands": commands}
+    environment.filters |= {"number": number, "label": label, "duration": spell_duration, "as_code": as_code}
     return environment.get_template(name)
 
 
@@ -93,7 +93,7 @@ def number(value: Any, sign: str = "") -> str:
     return f"{value:{sign}.3f}".replace("-", "\N{MINUS SIGN}")
 
 
-def commands(text: str) -> Markup:
+def as_code(text: str) -> Markup:
     """Set what stands in `backticks` as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LOWER_IS_BETTER = {"fluency_error", "fer", "median_rank"}
-WORDS = ("unique_captions", "vocab.cands", "vocab.precision", "vocab.recall")  # all else of `vocab` follows from these
+WORDS = ("unique_captions", "vocab.cands", "vocab.precision", "vocab.recall")  # the rest of `vocab` follows from these
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ function element(tag, content, attributes = {}) {
 const number = (value, digits = 3) => (value === null ? "–" : value.toFixed(digits).replace("-", "−"));
 
 // The errors of a system's caption.
-const named = (clip, system) => data.errors[clip][system].map(([type, about]) => `${data.types[type]}: ${about}`);
+const errorsOf = (clip, system) => data.errors[clip][system].map(([type, about]) => `${data.types[type]}: ${about}`);
 
 function option(select, value, text) {
   select.append(element("option", text, { value }));
@@ -75,7 +75,7 @@ function draw() {
 function row(clip, first, second) {
   const [name, , , captions, values] = data.clips[clip];
   const compared = first === second ? "" : ` (${data.systems[second]} ${number(values[second])})`;
-  const errors = named(clip, first).map((error) => element("span", error, { class: "error" }));
+  const errors = errorsOf(clip, first).map((error) => element("span", error, { class: "error" }));
   const made = element("details", [
     element("summary", [
       element("span", captions[first], { class: "said" }),
@@ -108,7 +108,7 @@ function details(clip) {
         element("div", [element("h3", "References"), element("ul", references.map((text) => element("li", text)))]),
       ], { class: "two" }),
       table(`Captions of ${name} by system`, ["system", "caption", metric, "errors"], captions.map((text, system) => [
-        data.systems[system], text, number(values[system]), named(clip, system).join("; "),
+        data.systems[system], text, number(values[system]), errorsOf(clip, system).join("; "),
       ]), (at) => at === 0),
       table(`Candidates of ${name}`, ["captioner", "candidate", "total", ...scores], data.candidates[clip].map(
         ([text, captioner, , ...found]) => [captioner, text, ...found.map((score) => number(score))],

@@ -1,5 +1,11 @@
-"""What a result depends on."""
+"""What a result depends on, and that no command writes over it."""
 
+from pathlib import Path
+
+import pytest
+
+from models.commands.output import refuse_part
+from models.errors import InputError
 from models.fingerprint import fingerprint
 from models.settings import AudioEncoderConfig
 from ray_jobs.experiment.loading import load_experiment
@@ -24,6 +30,17 @@ def test_fields_that_were_added_leave_the_fingerprint_of_members_as_it_was() -> 
     assert inputs() != inputs("members.fluency.training.shuffle_clips=64")
     published = "members.fluency={kind: fluency-detector, checkpoint: %s}"
     assert len({inputs(), inputs(published % "a.ckpt"), inputs(published % "b.ckpt")}) == 3
+
+
+def test_no_output_may_be_a_part_of_a_run(tmp_path: Path) -> None:
+    """The inference library, which knows no runs, has their parts by name."""
+    run = RunDirectory(load_experiment(ROOT / "experiments" / "smoke.yaml", [f"storage_path={tmp_path}"]))
+    run.write_experiment()
+    folders = (run.features("a"), run.member("a"), run.sweep("a"), run.search("a"), run.checkpoints, run.ensemble)
+    some = (run.ensemble_of(["a"]), run.bundle, run.report / "clips")
+    for part in (run.record, run.report / "index.html", *(folder / "a.csv" for folder in (*folders, *some))):
+        with pytest.raises(InputError, match="is a part of the run"):
+            refuse_part("--csv", part)
 
 
 def test_a_detector_of_version_0_1_is_still_known() -> None:
