@@ -20,7 +20,6 @@ from ray_jobs.ablation.page import render, terminal_tables
 from ray_jobs.ablation.shared import share_candidates, share_features, share_members
 from ray_jobs.ablation.side_by_side import runs_that_fit, work_on
 from ray_jobs.ablation.table import TABLE, compare_arms
-from ray_jobs.experiment.config import ConfigError
 from ray_jobs.results.table import read_table
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory, is_done, mark_done
@@ -103,15 +102,10 @@ def _run_all(ablation: Ablation, at_once: int | None) -> None:
 
 def _check_files(runs: list[Run]) -> None:
     """Raise ConfigError, naming all that is missing of corpora and published weights with the arms that need it."""
-    from ray_jobs.diagnosis.needs import missing_files
+    from ray_jobs.diagnosis.needs import missing_files, refuse_missing
 
-    arms: dict[str, list[str]] = {}
-    for one in {one.arm: one for one in runs}.values():  # its seeds need the same
-        for lack in missing_files(one.experiment):
-            arms.setdefault("; ".join(filter(None, (f"{lack.name}: {lack.found}", lack.command))), []).append(one.arm)
-    if arms:
-        listed = "\n".join(f"  {lack} ({', '.join(named)})" for lack, named in arms.items())
-        raise ConfigError(f"{count(len(arms), 'thing')} that arms need cannot be used:\n{listed}")
+    arms = {one.arm: one for one in runs}  # its seeds need the same
+    refuse_missing({arm: missing_files(one.experiment) for arm, one in arms.items()})
 
 
 def _directory(one: Run) -> RunDirectory:

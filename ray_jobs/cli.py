@@ -52,7 +52,7 @@ def prepare(
 
     Example: [bold]enclap prepare experiments/demo.yaml --dry-run[/bold]
     """
-    _run("prepare", experiment, overrides, dry_run)
+    _run("prepare", experiment, overrides, dry_run, check=True)
 
 
 @app.command()
@@ -65,7 +65,7 @@ def train(
 
     Example: [bold]enclap train experiments/demo.yaml --plan[/bold]
     """
-    _run("train", experiment, overrides, plan)
+    _run("train", experiment, overrides, plan, check=not plan)
 
 
 @app.command()
@@ -109,7 +109,9 @@ def reproduce(
     Example: [bold]enclap reproduce runs/demo[/bold]
     """
     job = command_module("reproduce")
-    if not _run_in_directory(job.repetition(run), "reproduce", source=run):
+    experiment = job.repetition(run)
+    _refuse_missing("pipeline", experiment)
+    if not _run_in_directory(experiment, "reproduce", source=run):
         raise typer.Exit(1)
 
 
@@ -174,7 +176,7 @@ def pipeline(experiment: ExperimentFile, overrides: Overrides = None) -> None:
 
     Example: [bold]enclap pipeline experiments/demo.yaml seed=1[/bold]
     """
-    _run("pipeline", experiment, overrides)
+    _run("pipeline", experiment, overrides, check=True)
 
 
 @app.command()
@@ -290,14 +292,33 @@ def main(arguments: list[str] | None = None) -> None:
     run_app(app, arguments)
 
 
-def _run(job: str, file: Path, overrides: list[str] | None, look_only: bool = False, **options: Any) -> None:
-    """Run a job on an experiment, as `_run_in_directory` does unless it writes nothing."""
+def _run(
+    job: str,
+    file: Path,
+    overrides: list[str] | None,
+    look_only: bool = False,
+    check: bool = False,
+    **options: Any,
+) -> None:
+    """Run a job on an experiment, as `_run_in_directory` does unless it writes nothing.
+
+    Args:
+        check: look for the files that the job needs before Ray is started.
+    """
     experiment = _load(file, overrides)
+    if check:
+        _refuse_missing(job, experiment)
     if look_only:
         join_cluster()
         command_module(job).run(experiment, True)
     else:
         _run_in_directory(experiment, job, **options)
+
+
+def _refuse_missing(job: str, experiment: Experiment) -> None:
+    from ray_jobs.diagnosis.needs import refuse_missing
+
+    refuse_missing({"": command_module(job).missing(experiment)})
 
 
 def _run_in_directory(experiment: Experiment, job: str, **options: Any) -> Any:

@@ -25,6 +25,7 @@ from models.console import count, say
 from models.errors import CorpusError
 from models.files import atomic_write, write_json
 from models.fingerprint import fingerprint
+from ray_jobs.diagnosis.finding import Finding
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.member_config import RetrieverMember
 from ray_jobs.features.dataset import DATA, RECORD, recorded_shards
@@ -91,6 +92,15 @@ def run(experiment: Experiment, dry_run: bool = False) -> None:
         _finish(name, set_aside[set_aside["corpus"] == name], own, directory)
     _report_overlaps(list(tables), directory)
     _write_waveforms(experiment, directory)
+
+
+def missing(experiment: Experiment) -> list[Finding]:
+    """Return what is missing here of the corpora and the codec, unless the features are there; Ray need not run."""
+    from ray_jobs.diagnosis.needs import missing_for_features
+
+    directory = RunDirectory(experiment)
+    done = all(is_done(directory.features(name), directory.features_inputs()) for name in experiment.corpora)
+    return [] if done else missing_for_features(experiment)
 
 
 def _check_front_ends(experiment: Experiment) -> None:

@@ -15,6 +15,7 @@ from rich.filesize import decimal
 
 from models.console import count, say, show, spell_exactly
 from models.metrics.captions import missing_parts
+from ray_jobs.diagnosis.finding import Finding
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.member_config import CaptionerMember
 from ray_jobs.features.dataset import require_features
@@ -66,6 +67,15 @@ def run(experiment: Experiment, plan: bool = False) -> None:
         raise MembersFailedError(
             f"{count(len(failed), 'member')} {verb} not trained:\n{listed}\nThe same command resumes them."
         )
+
+
+def missing(experiment: Experiment) -> list[Finding]:
+    """Return what is missing here of the weights that members start from which are not trained; Ray need not run."""
+    from ray_jobs.diagnosis.needs import missing_for_members
+
+    directory = RunDirectory(experiment)
+    todo = [name for name in experiment.members if not directory.is_trained(name) and not directory.left_out(name)]
+    return missing_for_members(experiment, todo)
 
 
 def warnings_of(experiment: Experiment, directory: RunDirectory, todo: set[str]) -> list[str]:

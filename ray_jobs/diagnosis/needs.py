@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ from corpora.soundscapes.corpus import SoundscapesCorpus
 from models.captioner.enclap_checkpoint import has_tokenizer
 from models.codec.base import load_codec
 from models.codec.weights import CodecError, find_weights
+from models.console import count
 from models.metrics.captions import missing_parts
 from models.settings import RANDOM
 from ray_jobs.diagnosis.finding import Finding
 from ray_jobs.diagnosis.machine import package
 from ray_jobs.diagnosis.model_files import DOWNLOAD, checkpoint, model, put
-from ray_jobs.experiment.config import Experiment
+from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.member_config import LOSS, AnyMember, CaptionerMember, RetrieverMember
 from ray_jobs.training.plan import shortage_of
 
@@ -37,14 +38,44 @@ def needs_of(experiment: Experiment) -> list[Finding]:
 
 
 def missing_files(experiment: Experiment) -> list[Finding]:
-    """Return the corpora and published weights that are missing here, but for what a job downloads from the hub."""
+    """Return what is missing here of corpora and published weights, but for what a job downloads from the hub."""
+    return [*missing_for_features(experiment), *missing_for_members(experiment, experiment.members)]
+
+
+def missing_for_features(experiment: Experiment) -> list[Finding]:
+    """Return the corpora and the codec that are missing here, as in `missing_files`."""
+    return _missing([*_corpora(experiment), _codec(experiment.features.codec)])
+
+
+def missing_for_members(experiment: Experiment, names: Iterable[str]) -> list[Finding]:
+    """Return the published weights of members that are missing here, as in `missing_files`.
+
+    Nothing is missing where a cluster trains: its workers may have what this machine has not.
+    """
+    if os.environ.get("RAY_ADDRESS"):
+        return []
+    return _missing([lack for name in names for lack in _member(name, experiment.members[name])])
+
+
+def refuse_missing(missing: Mapping[str, Iterable[Finding]]) -> None:
+    """Raise ConfigError if anything is missing, naming all of it.
+
+    Args:
+        missing: what is missing, by what needs it: the arms of an ablation, or "" for an experiment alone.
+    """
+    needed: dict[str, list[str]] = {}
+    for who, lacks in missing.items():
+        for lack in lacks:
+            needed.setdefault("; ".join(filter(None, (f"{lack.name}: {lack.found}", lack.command))), []).append(who)
+    if needed:
+        lines = [f"  {lack}" + (f" ({', '.join(who)})" if any(who) else "") for lack, who in needed.items()]
+        raise ConfigError(f"{count(len(lines), 'thing')} cannot be used:\n" + "\n".join(lines))
+
+
+def _missing(findings: list[Finding]) -> list[Finding]:
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
-    return [
-        finding
-        for finding in _files(experiment)
-        if not finding.is_there and (HF_HUB_OFFLINE or not finding.command.startswith(DOWNLOAD))
-    ]
+    return [one for one in findings if not one.is_there and (HF_HUB_OFFLINE or not one.command.startswith(DOWNLOAD))]
 
 
 def _files(experiment: Experiment) -> Iterator[Finding]:

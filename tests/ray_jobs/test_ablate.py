@@ -195,7 +195,7 @@ def test_all_files_that_arms_lack_are_named_before_ray_is_started(
     arms = {"plain": None, "own": {"features": {"codec": str(tmp_path / "gone.pth")}}, "enclap": wide}
     file = write(tmp_path, arms=arms, corpora={"more": corpus})
     monkeypatch.setattr(ablate, "connect", lambda: pytest.fail("Ray is started"))
-    with pytest.raises(ConfigError, match="3 things that arms need cannot be used") as caught:
+    with pytest.raises(ConfigError, match="3 things cannot be used") as caught:
         ablate.run(file, [])
     corpora, weights, codec = str(caught.value).splitlines()[1:]
     assert f"corpora.more.root: no {tmp_path}/sounds; put it there" in corpora

@@ -165,6 +165,42 @@ def test_missing_codec_weights_stop_before_work(folder: Path, local_ray: None) -
         prepare.run(experiment(folder, "features.codec=/nowhere.pth"))
 
 
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (["prepare"], ["root", "codec"]),
+        (["prepare", "--dry-run"], ["root", "codec"]),
+        (["train"], ["checkpoint"]),
+        (["pipeline"], ["root", "codec", "checkpoint"]),
+    ],
+)
+def test_all_missing_files_are_named_before_ray_is_started(
+    command: list[str], named: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(cli, "join_cluster", lambda: pytest.fail("Ray is started"))
+    gone = {
+        "root": f"corpora.more={{kind: folder, root: {tmp_path}/sounds, splits: [train]}}",
+        "codec": f"features.codec={tmp_path}/gone.pth",
+        "checkpoint": f"members.captioner-deep.checkpoint={tmp_path}/gone.ckpt",
+    }
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([*command, SMOKE, f"storage_path={tmp_path / 'runs'}", *gone.values()])
+    assert stopped.value.code == 2
+    said = " ".join(capsys.readouterr().err.split())
+    keys = {"root": "corpora.more.root: no", "codec": "features.codec: ", "checkpoint": "captioner-deep.checkpoint: no"}
+    assert [name for name, key in keys.items() if key in said] == named
+    assert not (tmp_path / "runs").exists()
+
+
+def test_published_weights_may_be_on_the_nodes_of_a_cluster_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = load_experiment(SMOKE, [f"storage_path={tmp_path}", f"members.captioner-deep.checkpoint={tmp_path}/gone"])
+    assert [lack.name for lack in train.missing(gone)] == ["members.captioner-deep.checkpoint"]
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert not train.missing(gone)
+
+
 def test_jobs_say_which_job_comes_first(folder: Path, local_ray: None) -> None:
     with pytest.raises(NotReadyError, match="enclap prepare"):
         train.run(experiment(folder))
