@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from models.console import say
@@ -18,6 +17,8 @@ from ray_jobs.run.signals import kept_handlers
 if TYPE_CHECKING:
     import torch
 
+# A warning of more processes than CPUs: actors of ours share CPUs, as trainings of small members do.
+NO_FAULT = "worker processes have been started"
 GPU_SHARE = 0.25  # of a GPU: a process that has one to itself often waits for files and CPU
 
 
@@ -88,15 +89,18 @@ def _telling_long_paths() -> Iterator[None]:
         ) from error
 
 
-def _warn_on_standard_error() -> None:
-    """Let the cluster's warnings appear on standard error: Ray prints them among the results, which may be piped."""
+def _say_warnings() -> None:
+    """Let the cluster's warnings appear as lines about the work do: Ray prints them, in colour, among the results."""
     from ray._private import worker
 
-    worker.print_to_stdstream = partial(_on_standard_error, worker.print_to_stdstream)
+    worker.print_to_stdstream = _say_warning
 
 
-def _on_standard_error(show: Callable[..., None], data: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-    show(data | {"is_err": True}, *args, **kwargs)
+def _say_warning(data: dict[str, Any], *_: Any, **__: Any) -> None:
+    """Say what the cluster warns of, unless it is no fault."""
+    for line in data["lines"]:
+        if NO_FAULT not in line:
+            say(f"ray: {line}", style="yellow")
 
 
 def connect() -> None:
@@ -117,7 +121,7 @@ def connect() -> None:
     options: dict[str, Any] = {} if address else {"include_dashboard": False}
     for noisy in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    _warn_on_standard_error()
+    _say_warnings()
     with joining(address) if address else nullcontext(), _telling_long_paths(), kept_handlers():
         joined = ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
     # Ray Data's progress bars would be drawn over our lines.

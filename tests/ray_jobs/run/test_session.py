@@ -9,7 +9,7 @@ from ray._private import worker
 from ray_jobs import prepare, search
 from ray_jobs.experiment.config import ConfigError
 from ray_jobs.experiment.loading import load_experiment
-from ray_jobs.run.session import _warn_on_standard_error, check_room
+from ray_jobs.run.session import _say_warnings, check_room
 
 from ..conftest import ROOT
 
@@ -35,11 +35,12 @@ def test_what_the_cluster_warns_of_is_no_result(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(worker, "print_to_stdstream", worker.print_to_stdstream)
-    _warn_on_standard_error()
-    warning = {"lines": ["WARNING: 8 PYTHON worker processes have been started"], "pid": "raylet", "is_err": False}
-    worker.print_to_stdstream(warning, ignore_prefix=False)
+    _say_warnings()
+    for line in ("WARNING: 8 PYTHON worker processes have been started on node: 1", "WARNING: the disk is 95 % full"):
+        worker.print_to_stdstream({"lines": [line], "pid": "raylet", "is_err": False}, ignore_prefix=False)
     printed = capsys.readouterr()
-    assert (printed.out, "8 PYTHON worker" in printed.err) == ("", True)
+    assert not printed.out
+    assert printed.err.split("ray: ")[1:] == ["WARNING: the disk is 95 % full\n"]
 
 
 def test_search_and_prepare_refuse_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
