@@ -89,8 +89,18 @@ def _gone(table: FileTable, files: Sequence[Path], directories: Sequence[Path]) 
         for file in table.present()
         if file.path not in found
         and any(_below(file, directory) for directory in directories)
-        and not (os.path.exists(file.path) and os.path.realpath(file.path) == file.path)
+        and not _is_there(file.path)
     ]
+
+
+def _is_there(path: str) -> bool:
+    """Return whether a file is at its resolved path, or may be: in a folder that must not be read, on a lost disk."""
+    try:
+        return os.path.realpath(path, strict=True) == path
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
 
 
 def _below(file: IndexedFile, directory: Path) -> bool:

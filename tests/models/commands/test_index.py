@@ -262,6 +262,24 @@ def test_files_that_are_gone_are_removed_where_they_were_looked_for(
     assert len(loaded(bundle)) == 4, "what a link leads to is there"
 
 
+@pytest.mark.parametrize(("error", "stays"), [(PermissionError, True), (FileNotFoundError, False)])
+def test_a_file_in_a_folder_that_must_not_be_read_is_not_gone(
+    error: type[OSError], stays: bool, bundle: Path, sounds: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.run(bundle, [sounds[0].parent])
+    sounds[0].unlink()  # so that it is not found; tests may run as root, who may read everything
+    look = os.path.realpath
+
+    def refuse(path: str, *, strict: bool = False) -> str:
+        if strict and path == str(sounds[0]):
+            raise error(path)
+        return look(path, strict=strict)
+
+    monkeypatch.setattr(os.path, "realpath", refuse)
+    index.run(bundle, [sounds[0].parent])
+    assert (str(sounds[0]) in loaded(bundle).paths) == stays
+
+
 @pytest.mark.parametrize("left", ["nothing", "another file", "no directory"])
 def test_a_directory_that_lost_all_its_files_does_not_empty_the_index(
     left: str, bundle: Path, sounds: list[Path], tmp_path: Path
