@@ -159,11 +159,13 @@ class Experiment(Settings):
 
     def _check_names(self) -> None:
         """Refuse names that are none of a file, or that a column or weight of another meaning has."""
+        for key, named in (("corpora", self.corpora), ("members", (*self.members, *self.token_ensembles))):
+            for name in named:
+                if not re.fullmatch(NAME, name):
+                    raise ValueError(
+                        f"{key}: {name!r}: expected a name of letters, digits, dots, underscores and hyphens, 200 at most"
+                    )
         for name in (*self.members, *self.token_ensembles):
-            if not re.fullmatch(NAME, name):
-                raise ValueError(
-                    f"members.{name}: expected a name of letters, digits, dots, underscores and hyphens, 200 at most"
-                )
             if self.refit and name + FULL in self.members:
                 raise ValueError(f"members.{name + FULL}: refit gives {name!r} this name; choose another one")
             if name in TAKEN:

@@ -1,6 +1,7 @@
 """Experiment files: what is accepted, and what the errors say."""
 
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, get_args
@@ -246,6 +247,9 @@ def test_the_kinds_of_scores_are_those_that_are_registered() -> None:
     assert list(get_args(ScoreKind)) == [score.name for score in SCORES]
 
 
+FOLDER = "{kind: folder, root: ., splits: [train, validation, test]}"
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -265,6 +269,10 @@ def test_the_kinds_of_scores_are_those_that_are_registered() -> None:
         (
             f"members.{'x' * 201}={{kind: retriever, training: {{epochs: 1, learning_rate: 1}}}}",
             "underscores .*, 200 at",
+        ),
+        *(
+            (f"corpora={{soundscapes: {FOLDER}, {name!r}: {FOLDER}}}", f"corpora: '{re.escape(name)}': .*, 200 at")
+            for name in ("../x", "a/b", ".", "x" * 201)
         ),
         ("seed=true", r"smoke\.yaml: seed: expected a number \(found True\)"),
         ("sampling.temperature=true", r"sampling\.temperature: expected a number \(found True\)"),
