@@ -163,7 +163,7 @@ class Experiment(Settings):
             for name in named:
                 if not re.fullmatch(NAME, name):
                     raise ValueError(
-                        f"{key}: {name!r}: expected a name of letters, digits, dots, underscores and hyphens, 200 at most"
+                        f"{key}: {name!r}: expected letters, digits, dots, underscores and hyphens, 200 at most"
                     )
         for name in (*self.members, *self.token_ensembles):
             if self.refit and name + FULL in self.members:
