@@ -40,6 +40,11 @@ class ObjectStore:
         return f"s3://bucket/{name}{self.end}"
 
     def stop(self) -> None:
+        """Forget what was stored, which the next server of this process would have, and end."""
+        assert self.server._server is not None
+        self.server._server.app = self._moto
+        host, port = self.server.get_host_and_port()
+        urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST"))
         self.server.stop()
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:

@@ -103,7 +103,8 @@ def test_training_outlives_the_loss_of_its_store_in_an_epoch(experiment: Path, s
     lost = _enclap("train", experiment)
     assert not store.is_open
     assert lost.returncode == 1
-    assert re.search(rf"{MEMBER}: .*runs/smoke/(checkpoints|features)/", lost.stderr, re.DOTALL), lost.stderr
+    # What it wanted there when the store was gone depends on the time: a checkpoint, features, or its progress.
+    assert re.search(rf"{MEMBER}: .*runs/smoke/(checkpoints|features|members)/", lost.stderr, re.DOTALL), lost.stderr
     assert "Traceback" not in lost.stderr
     left = [path for path in storage.here(shards[0]).parent.iterdir() if path.suffix == ".arrow"]
     assert 0 < len(left) <= BOUND
