@@ -17,6 +17,13 @@ _CHUNK_ID = re.compile(rb"[A-Za-z0-9 ]{4}")
 _OF_SOUND = (b"RIFF", b"RF64", b"data")
 _RIFF = (b"RIFF", b"RF64")
 _W64 = b"riff"
+_AU = (b".snd", b"dns.")
+# Where the size of a whole file stands, and how; AU has that of its sound, after where it begins.
+_SIZES = {b"FORM": (4, ">I"), b"RF64": (20, "<Q"), _W64: (16, "<Q"), b".snd": (8, ">I"), b"dns.": (8, "<I")}
+_BEGINS = re.compile(
+    rb"RIFF....WAVE|RF64....WAVE|FORM....AIF[FC]|riff\x2e\x91|caff\0\x01|\.snd\0|dns\....\0", re.DOTALL
+)
+_HEAD_BYTES = 32  # in which they are, behind bytes that fill up the first
 _MOST_CHUNKS = 1_000  # that are looked at
 
 
@@ -47,7 +54,7 @@ def missing_size(data: Content) -> Patch | None:
     Sizes that libsndfile itself takes for unknown are left to it.
     """
     kind = bytes(data[:4])
-    if kind in (b".snd", b"dns."):
+    if kind in _AU:
         return _missing_in_au(data, ">II" if kind == b".snd" else "<II")
     wide: _Chunk | None = None  # where RF64 has its sizes
     for chunk in _chunks(data):
@@ -93,6 +100,43 @@ def others_left_out(data: Content) -> Patch | None:
         if end or chunk.name == b"data":
             end = chunk.end
     return Patch(0, b"", end) if 0 < end < len(data) and bytes_after(data, end) else None
+
+
+def joined_at(data: Content, others: Patch | None) -> int | None:
+    """Return where another file begins that was joined to one of PCM, right behind its end; None if none was.
+
+    Args:
+        others: as `others_left_out` returns it.
+    """
+    end, begins = others.end if others else _end(data), _BEGINS.match(data)
+    if not begins or not end or end >= len(data):
+        return None
+    behind = _BEGINS.search(data, end, end + _HEAD_BYTES)
+    return behind.start() if behind and behind[0][:4] == begins[0][:4] else None
+
+
+def _end(data: Content) -> int | None:
+    """Return where a file ends by its own header; None if it does not say, or is a WAV, which may hold more."""
+    kind = bytes(data[:4])
+    if kind == b"caff":
+        return _caf_end(data)
+    if kind not in _SIZES or len(data) < _HEAD_BYTES:
+        return None
+    at, form = _SIZES[kind]
+    (size,) = struct.unpack_from(form, data, at)
+    if kind in _AU:
+        return int(size) + int(struct.unpack_from(form, data, 4)[0])
+    return int(size) if kind == _W64 else int(size) + 8
+
+
+def _caf_end(data: Content) -> int:
+    at = 8
+    for _ in range(_MOST_CHUNKS):
+        if at + 12 > len(data) or data[at : at + 4] == b"caff":
+            break
+        (size,) = struct.unpack_from(">q", data, at + 4)
+        at += 12 + (size if size >= 0 else len(data))
+    return at
 
 
 def _chunks(data: Content) -> Iterator[_Chunk]:

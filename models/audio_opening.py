@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import soundfile
 
-from .audio_headers import Patch, missing_size, others_left_out
+from .audio_headers import Patch, joined_at, missing_size, others_left_out
 from .audio_mpeg import begins_with_frame, right_bytes
 from .audio_streams import Content
 from .errors import AudioError
@@ -58,10 +58,13 @@ def open_sound(source: Source, name: str) -> tuple[Sound, Content]:
         the file, and its bytes.
 
     Raises:
+        AudioError: another file was joined to one of PCM.
         soundfile.LibsndfileError: libsndfile does not know it.
     """
     data = contents(source)
     size, others = missing_size(data), others_left_out(data)
+    if second := joined_at(data, others):
+        raise AudioError(f"{name}: another file was joined to it after byte {second:,}; split it there")
     if size:
         note(f"{name}: its header does not say how much sound there is; what follows is read to the end")
     elif others:

@@ -81,10 +81,18 @@ def test_a_size_that_was_never_known_is_told(kind: str, caplog: pytest.LogCaptur
     ]
 
 
-@pytest.mark.parametrize("second", [encoded("WAV"), encoded("WAV")[36:]], ids=["file", "chunk"])
-def test_a_second_sound_in_a_wav_is_told(second: bytes, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
-    """libsndfile refuses the one, and passes over the other without a word."""
-    path = tmp_path / "two.wav"
+@pytest.mark.parametrize("kind", ["AU", "CAF", "W64", "RF64", "AIFF", "WAV"])
+def test_joined_files_of_pcm_are_refused(kind: str, tmp_path: Path) -> None:
+    """libsndfile refuses some of them, and of others passes over the second without a word."""
+    path, data = tmp_path / "two", encoded(kind)
+    path.write_bytes(data * 2)
+    for look in (lambda: load_audio(path, RATE), lambda: read_duration(path), lambda: load_audio(path, RATE, 0.5)):
+        with pytest.raises(AudioError, match=rf"two: another file was joined to it after byte {len(data):,}; split"):
+            look()
+
+
+def test_a_second_sound_in_a_wav_is_told(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    path, second = tmp_path / "two.wav", encoded("WAV")[36:]
     path.write_bytes(encoded("WAV") + second)
     np.testing.assert_array_equal(load_audio(path, RATE), read(encoded("WAV")))
     assert read_duration(path) == 3.0
