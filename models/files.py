@@ -77,11 +77,11 @@ def is_device(path: Path) -> bool:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, and rename it to `path` when the block succeeds.
+    """Yield a temporary path beside `path`, and rename it to `path` when the block succeeds and it is on the disk.
 
-    After an error the old file stays and the temporary one is removed. Missing directories are created. A link stays,
-    and the file that it leads to is written; so does a device, such as /dev/null, to which the file is copied. An
-    error of the system names `path`.
+    A loss of power leaves the old or the new content, and no zeros in its place. After an error the old file stays and
+    the temporary one is removed. Missing directories are created. A link stays, and the file that it leads to is
+    written; so does a device, such as /dev/null, to which the file is copied. An error of the system names `path`.
     """
     if is_device(path):
         with TemporaryDirectory() as folder:
@@ -95,6 +95,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         with named(path):
             yield partial
+            with partial.open("rb") as written:
+                os.fsync(written.fileno())
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)

@@ -29,6 +29,15 @@ def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> 
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_new_file_is_on_the_disk_before_it_takes_the_place_of_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, synced = tmp_path / "file", list[bytes]()
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.pread(file, 9, 0)))
+    write_json(path, "old")
+    assert (synced, path.read_bytes()) == ([b'"old"\n'], b'"old"\n')
+
+
 @pytest.mark.parametrize("error", [OSError, Stopped])
 @pytest.mark.parametrize("written", ["", "ne"])
 def test_after_an_error_the_old_file_is_all_there_is(tmp_path: Path, error: type[BaseException], written: str) -> None:
