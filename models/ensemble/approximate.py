@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict
 
 from ..files import CheckpointError, atomic_write, write_json
 from ..records import parse_record, read_with_files
-from .index import AGAIN, AudioIndex
+from .index import AudioIndex
+from .index_record import AGAIN
 
 FORMAT = 1
 RECORD = "lists.json"

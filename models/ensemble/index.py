@@ -8,43 +8,20 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
 
 from ..files import CheckpointError, write_json
 from ..records import RecordError, check_fields, parse_object, read_with_files
 from ..retriever.model import negative_distances
 from .captioner_fusion import CODES
-from .index_columns import BLOCK, Column, ColumnRecord, RaggedColumn, laid_out
+from .index_columns import BLOCK, Column, RaggedColumn
 from .index_files import FileTable, IndexedFile
 from .index_format1 import Format1Record
+from .index_record import AGAIN, FORMAT, RECORD, IndexRecord
 
-FORMAT = 2
-RECORD = "collection.json"
 LARGE = 50_000  # rows from which on embeddings are kept as float16, and are not all compared with a query
-AGAIN = "index the files again"
-
-
-class IndexRecord(BaseModel):
-    """collection.json: where the rows and files of an index are, and which weights made them."""
-
-    model_config = ConfigDict(extra="forbid")
-    format: int
-    revision: str  # another each time that it is written
-    retrievers: dict[str, str]  # name to the checksum of its weights
-    captioners: dict[str, str] = {}  # the same of those that something is kept for
-    files: str  # the table of files
-    numbers: Annotated[ColumnRecord, laid_out("int32", [])]  # of each row, the number of its file
-    spans: Annotated[
-        ColumnRecord, laid_out("float64", [2])
-    ]  # of each row, where it begins and ends in its file, in seconds
-    columns: dict[str, ColumnRecord]  # embeddings by retriever, and what is kept for captioners
-    lengths: Annotated[ColumnRecord, laid_out("int64", [])] | None = (
-        None  # of each row's codes, which lie one after another
-    )
 
 
 class AudioIndex:
@@ -158,8 +135,19 @@ class AudioIndex:
                 )
 
     def vectors(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """Return a retriever's embeddings of some rows, [n, D] float32."""
-        return _float32(self._embeddings(name).take(rows)).numpy()
+        """Return a retriever's embeddings of some rows, [n, D] float32.
+
+        Raises:
+            CheckpointError: if one is all zeros, which no retriever gives and a failing disk does: a large index is
+                not compared with its sums whenever it is searched.
+        """
+        column = self._embeddings(name)
+        found = column.take(rows)
+        if column.file and not found.any(axis=1).all():
+            raise CheckpointError(
+                f"{column.file}: damaged (found zeros, expected an embedding); remove {column.file.parent}, and {AGAIN}"
+            )
+        return _float32(found).numpy()
 
     def blocks(self, name: str, start: int = 0) -> Iterator[np.ndarray]:
         """Yield a retriever's embeddings of all rows from a number on, those of removed files among them, in blocks."""
@@ -230,7 +218,7 @@ class AudioIndex:
         )
         write_json(path, record.model_dump(exclude_defaults=True))
         self.revision = record.revision
-        named = {files.name, *(one.file for one in _columns_of(record))}
+        named = {files.name, *(one.file for one in record.all_columns())}
         for other in directory.glob("collection-*"):
             if other.name not in named:
                 other.unlink()
@@ -297,20 +285,33 @@ class AudioIndex:
         if made != asked:
             differing = sorted(name for name in {*made, *asked} if made.get(name) != asked.get(name))
             raise CheckpointError(f"{path}: made with other weights of {', '.join(differing)}; {AGAIN}")
-        index = _of_format1(record, path) if isinstance(record, Format1Record) else cls._mapped(record, path)
+        index = (
+            _of_format1(record, path)
+            if isinstance(record, Format1Record)
+            else cls._mapped(record, path, bool(captioners))
+        )
         if not captioners:
             index._columns = {name: column for name, column in index._columns.items() if "/" not in name}
         index.left_unread = bool(record.captioners) and not captioners
         return index
 
     @classmethod
-    def _mapped(cls, record: IndexRecord, path: Path) -> AudioIndex:
-        """Return the index of a record, its rows mapped into memory."""
-        if {one.rows for one in _columns_of(record, flat=False)} != {record.numbers.rows}:
+    def _mapped(cls, record: IndexRecord, path: Path, captioners: bool) -> AudioIndex:
+        """Return the index of a record, its rows mapped into memory.
+
+        Args:
+            captioners: whether what is kept for captioners is used.
+        """
+        if {one.rows for one in record.all_columns(flat=False)} != {record.numbers.rows}:
             rows = {name: one.rows for name, one in record.columns.items()}
             raise CheckpointError(f"{path}: {record.numbers.rows} rows, but columns of {rows}; {AGAIN}")
         directory, index = path.parent, cls()
-        columns = {name: Column.load(directory, one) for name, one in record.columns.items()}
+        # A search of a small index reads all embeddings, of a large one a few: `check_index` compares those.
+        small = record.numbers.rows < LARGE
+        columns = {
+            name: Column.load(directory, one, whole=small and (captioners or "/" not in name))
+            for name, one in record.columns.items()
+        }
         index._columns = {**columns}
         index._numbers, index._spans = Column.load(directory, record.numbers), Column.load(directory, record.spans)
         if record.lengths:
@@ -333,12 +334,6 @@ def _of_format1(record: Format1Record, path: Path) -> AudioIndex:
         if found := index.files.find(file):
             found.stamp = stamp
     return index
-
-
-def _columns_of(record: IndexRecord, flat: bool = True) -> list[ColumnRecord]:
-    """Return all columns of an index; without `flat`, of codes the column that has a row for each row."""
-    columns = [column for name, column in record.columns.items() if flat or name != CODES]
-    return [record.numbers, record.spans, *columns, *([record.lengths] if record.lengths else [])]
 
 
 def _float32(rows: np.ndarray) -> torch.Tensor:

@@ -129,7 +129,7 @@ class FileTable:
         columns["path"] = [one and one.encode("utf-8", SURROGATES) for one in columns["path"]]
         table = pa.table(columns, SCHEMA)
         with atomic_write(path) as partial:
-            pq.write_table(table, partial)
+            pq.write_table(table, partial, write_page_checksum=True)
 
     @classmethod
     def load(cls, path: Path) -> FileTable:
@@ -142,7 +142,7 @@ class FileTable:
         made = cls()
         try:
             with named(path):
-                made._table = pq.read_table(path, schema=SCHEMA)
+                made._table = pq.read_table(path, schema=SCHEMA, page_checksum_verification=True)
         except (OSError, pa.ArrowException) as error:
             if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
                 raise

@@ -27,7 +27,8 @@ from .captioner_fusion import LIKELIHOOD, FusionWithCaptioners
 from .clip import Clip
 from .common_sounds import COMMON_SOUNDS
 from .filters import Where
-from .index import LARGE, RECORD, AudioIndex
+from .index import LARGE, AudioIndex
+from .index_record import RECORD
 from .index_search import IndexSearch, Match, Ranking, less_unwanted
 from .manifest import INDEX, BundleManifest
 from .retrieval_columns import CaptionerColumns, keep_for_captioners

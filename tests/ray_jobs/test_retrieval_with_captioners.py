@@ -16,7 +16,8 @@ from models.commands.retrieve import say_cost
 from models.ensemble import bundle
 from models.ensemble.bundle import Ensemble
 from models.ensemble.captioner_fusion import CODES, FusionWithCaptioners
-from models.ensemble.index import RECORD, AudioIndex
+from models.ensemble.index import AudioIndex
+from models.ensemble.index_record import RECORD
 from models.ensemble.manifest import MANIFEST
 from models.errors import InputError
 from models.files import CheckpointError

@@ -11,7 +11,8 @@ import soundfile
 from models import Ensemble
 from models.commands.verify import run
 from models.ensemble.checksums import FILES, SUMS, write_sums
-from models.ensemble.manifest import MANIFEST
+from models.ensemble.index import AudioIndex
+from models.ensemble.manifest import INDEX, MANIFEST
 from models.ensemble.self_test import CLIP, EXPECTED, SelfTestError, write_self_test
 from models.errors import InputError
 from models.files import CheckpointError, sha256_of
@@ -64,6 +65,16 @@ def test_a_whole_bundle_passes_with_its_index_and_a_strangers_file_is_told(
     assert "and the same caption" in told
     for name in ("index.json", ".done.json", "README.md.lock"):
         assert name not in told
+
+
+def test_a_damaged_index_is_named(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    AudioIndex(["a.wav"], {"retriever": np.ones((1, 8), np.float32)}).save(bundle / INDEX, {})
+    run(bundle, self_test=False)
+    assert "the index, 0.0 MiB, is as it was written" in capsys.readouterr().err
+    (rows,) = (bundle / INDEX).glob("*.rows")
+    rows.write_bytes(bytes(rows.stat().st_size))
+    with pytest.raises(CheckpointError, match=f"{rows.name}: damaged .*remove {bundle / INDEX}, and index the files"):
+        run(bundle, self_test=False)
 
 
 @pytest.mark.parametrize("name", ["members/retriever/pytorch_model.bin", "index/vectors.PKL", "extra.pt"])

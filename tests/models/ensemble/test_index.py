@@ -12,8 +12,9 @@ from safetensors.numpy import save_file
 from models.ensemble import Ensemble
 from models.ensemble import index as index_module
 from models.ensemble.captioner_fusion import CODES
-from models.ensemble.index import RECORD, AudioIndex
+from models.ensemble.index import AudioIndex
 from models.ensemble.index_columns import Column, ColumnRecord, ragged
+from models.ensemble.index_record import RECORD, check_index
 from models.files import CheckpointError
 from tests.small_bundle import write_bundle, write_sounds
 
@@ -32,6 +33,14 @@ def rows_on_disk(directory: Path) -> int:
 
 def sizes(directory: Path) -> dict[str, int]:
     return {path.name: path.stat().st_size for path in directory.iterdir()}
+
+
+def remove_sums(directory: Path) -> None:
+    """Leave the sums out of the record, as before it had some."""
+    content = json.loads((directory / RECORD).read_text())
+    for column in (content["numbers"], content["spans"], *content["columns"].values()):
+        del column["crc32"]
+    (directory / RECORD).write_text(json.dumps(content))
 
 
 def test_a_path_that_is_there_is_replaced() -> None:
@@ -86,6 +95,64 @@ def test_files_that_are_lost_or_cut_are_named(name: str, tmp_path: Path) -> None
         AudioIndex.load(tmp_path, HASHES)
 
 
+@pytest.mark.parametrize("name", ["-0.rows", ".numbers", ".spans", ".parquet"])
+@pytest.mark.parametrize(
+    "damage", [lambda content: bytes(len(content)), lambda content: bytes(byte ^ 1 for byte in content)]
+)
+def test_bytes_that_are_not_those_that_were_written_are_told(
+    damage: Callable[[bytes], bytes], name: str, tmp_path: Path
+) -> None:
+    AudioIndex(["a.wav", "b.wav"], embeddings(2, 0)).save(tmp_path, HASHES)
+    assert check_index(tmp_path) == 2 * (4 * (8 + 5) + 4 + 2 * 8)
+    grown = AudioIndex.load(tmp_path, HASHES)
+    grown.add(["c.wav"], embeddings(1, 1))
+    grown.save(tmp_path, HASHES)
+    (file,) = tmp_path.glob(f"*{name}")
+    with file.open("ab") as appended:
+        appended.write(b"" if name == ".parquet" else b"of a run that was killed")
+    assert len(AudioIndex.load(tmp_path, HASHES)) == 3
+    file.write_bytes(damage(file.read_bytes()))
+    for read in (lambda: AudioIndex.load(tmp_path, HASHES), lambda: check_index(tmp_path)):
+        with pytest.raises(CheckpointError, match=f"{file.name}: damaged .*index the files again"):
+            read()
+
+
+def test_paths_that_changed_in_the_table_of_files_are_told(tmp_path: Path) -> None:
+    AudioIndex(["a.wav", "b.wav"], embeddings(2, 0)).save(tmp_path, HASHES)
+    (table,) = tmp_path.glob("*.parquet")
+    content = table.read_bytes()
+    assert b"b.wav" in content
+    table.write_bytes(content.replace(b"b.wav", b"c.wav"))
+    with pytest.raises(CheckpointError, match=f"{table.name}: damaged"):
+        AudioIndex.load(tmp_path, HASHES)
+
+
+def test_a_large_index_is_not_read_to_be_loaded_and_zeros_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_module, "LARGE", 2)
+    AudioIndex(["a.wav", "b.wav"], embeddings(2, 0)).save(tmp_path, HASHES)
+    (file,) = tmp_path.glob("*-0.rows")
+    file.write_bytes(file.read_bytes()[:16] + bytes(16))
+    index = AudioIndex.load(tmp_path, HASHES)
+    assert index.vectors("a", np.array([0])).any()
+    with pytest.raises(CheckpointError, match=f"{file.name}: damaged .found zeros.*remove {tmp_path}, and index"):
+        index.vectors("a", np.array([1]))
+    with pytest.raises(CheckpointError, match=f"{file.name}: damaged .found bytes of CRC-32"):
+        check_index(tmp_path)
+
+
+def test_an_index_without_sums_is_read_and_has_them_once_rows_are_appended(tmp_path: Path) -> None:
+    AudioIndex(["a.wav", "b.wav"], embeddings(2, 0)).save(tmp_path, HASHES)
+    remove_sums(tmp_path)
+    assert check_index(tmp_path) is None
+    index = AudioIndex.load(tmp_path, HASHES)
+    index.add(["c.wav"], embeddings(1, 1))
+    index.save(tmp_path, HASHES)
+    assert check_index(tmp_path) == 3 * (4 * (8 + 5) + 4 + 2 * 8)
+    assert AudioIndex.load(tmp_path, HASHES).paths == ["a.wav", "b.wav", "c.wav"]
+
+
 @pytest.mark.parametrize(
     ("column", "edit", "told"),
     [
@@ -95,6 +162,7 @@ def test_files_that_are_lost_or_cut_are_named(name: str, tmp_path: Path) -> None
         ("numbers", {"rows": -1}, r"numbers\.rows: found -1"),
         ("spans", {"shape": [1]}, r"spans: .*float64 of shape \[2\], not float64 of shape \[1\]"),
         ("spans", {"dtype": "str"}, r"spans\.dtype: found 'str'"),
+        ("spans", {"crc32": -1}, r"spans\.crc32: found -1"),
     ],
 )
 def test_an_edited_record_is_refused_with_its_field(
@@ -110,6 +178,7 @@ def test_an_edited_record_is_refused_with_its_field(
 
 def test_rows_of_numbers_that_no_file_has_are_refused(tmp_path: Path) -> None:
     AudioIndex(["a.wav", "b.wav"], embeddings(2, 0)).save(tmp_path, HASHES)
+    remove_sums(tmp_path)
     (numbers,) = tmp_path.glob("*.numbers")
     for found in (-1, 2):
         numbers.write_bytes(np.array([0, found], np.int32).tobytes())
@@ -122,7 +191,7 @@ def test_rows_of_numbers_that_no_file_has_are_refused(tmp_path: Path) -> None:
     [
         (lambda columns: columns.clear(), r"by \[\], expected them by \['retriever'\]"),
         (
-            lambda columns: columns["retriever"].update(shape=[4]),
+            lambda columns: columns["retriever"].update(shape=[4], crc32=None),
             r"by retriever: float32 of shape \[4\], expected .*\[\d+\]",
         ),
         (lambda columns: columns["retriever"].update(dtype="int32"), r"by retriever: int32 of .*, expected float"),
@@ -206,14 +275,14 @@ def test_files_that_are_replaced_while_they_are_read_are_read_anew_and_damage_is
     AudioIndex(["a"], embeddings(1, 0)).save(tmp_path, HASHES)
     load, calls = Column.load, []
 
-    def replaced_before(directory: Path, record: ColumnRecord) -> Column:
+    def replaced_before(directory: Path, record: ColumnRecord, whole: bool = True) -> Column:
         calls.append(1)
         if len(calls) == 1:
             if replaced:
                 AudioIndex(["b"], embeddings(1, 1)).save(tmp_path, HASHES)
             else:
                 (directory / record.file).unlink()
-        return load(directory, record)
+        return load(directory, record, whole)
 
     monkeypatch.setattr(Column, "load", replaced_before)
     if replaced:
