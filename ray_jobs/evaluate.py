@@ -125,7 +125,7 @@ def _record(root: Path, split: str, found: Evaluation, relevance: Relevance) -> 
         **queries,
         "seed": found.manifest.seed,
         "commit": commit(),
-        "bundle_commit": found.manifest.provenance["commit"],
+        "bundle_commit": found.manifest.provenance.get("commit"),
         "packages": package_versions(),
     }
 

@@ -61,11 +61,22 @@ def _judged(
     return found
 
 
-def _say_training(manifest: BundleManifest, name: str) -> dict[str, str]:
-    """Say which captions the detector knows; return the kinds of the corpora that it was trained on, by their names."""
-    is_trained = manifest.provenance["members"][name]["epochs"] > 0
-    corpora = {name: one["kind"] for name, one in manifest.provenance["corpora"].items()} if is_trained else {}
-    if is_trained:
+def _trained_on(provenance: dict[str, Any], name: str) -> dict[str, str] | None:
+    """Return the kinds of the corpora that a member was trained on, by their names; None where it is not known."""
+    try:
+        is_trained = provenance["members"][name]["epochs"] > 0
+        return {name: one["kind"] for name, one in provenance["corpora"].items()} if is_trained else {}
+    except (KeyError, TypeError, AttributeError):  # a bundle is used whatever it says of its provenance
+        return None
+
+
+def _say_training(manifest: BundleManifest, name: str) -> dict[str, str] | None:
+    """Say which captions the detector knows; return what `_trained_on` does."""
+    corpora = _trained_on(manifest.provenance, name)
+    if corpora is None:
+        say("fluency: bundle.json does not say what the detector was trained on")
+        return None
+    if corpora:
         names = ", ".join(corpora)
         say(f"fluency: the detector was trained on {names}; captions of other corpora are out of its domain")
     else:

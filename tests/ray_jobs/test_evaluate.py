@@ -1,6 +1,8 @@
 """What evaluate does beyond the pipeline's test: relevance files, and corpora too large for memory."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,13 +11,16 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from corpora.table import QUARANTINE_COLUMNS, CorpusTable, clip_frame
+from models.ensemble.manifest import read_manifest
 from models.ensemble.retrieval_fusion import RetrievalFusion
 from models.errors import CorpusError
 from models.metrics.retrieval import NONE, flatten_captions, relevant_of, retrieval_values, retrieval_values_in_blocks
 from models.retriever.model import negative_distances
-from ray_jobs.evaluate import Relevance
+from ray_jobs.evaluate import Relevance, run
+from ray_jobs.fluency import _trained_on
 from ray_jobs.inference import ranking
 from ray_jobs.inference.ranking import embed_texts, on_device, padded, ranking_values, rows_of
+from tests.small_bundle import write_bundle, write_sounds
 
 FUSION = RetrievalFusion(weights={"a": 0.7, "b": 0.3})
 
@@ -33,6 +38,31 @@ def test_a_relevance_file_is_checked_before_anything_is_computed(tmp_path: Path)
     assert list(found.right) == ["rain", "dog"]
     with pytest.raises(CorpusError, match=r"line 2: 'lost\.wav' is not among the 2 clips of the split"):
         Relevance(path, "all").read(split_of(["a.wav", "d.wav"], []))
+
+
+def test_a_bundle_that_says_nothing_of_its_provenance_is_evaluated(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle")
+    assert read_manifest(bundle).provenance == {}
+    sounds = write_sounds(tmp_path / "test", 2)
+    rows = [f"{path.name},a dog barks,rain falls\n" for path in sounds]
+    (tmp_path / "test.csv").write_text("".join(["file_name,caption_1,caption_2\n", *rows]))
+    run(bundle, tmp_path, "test", tmp_path / "values.json")
+    assert json.loads((tmp_path / "values.json").read_text())["bundle_commit"] is None
+
+
+@pytest.mark.parametrize(
+    ("provenance", "corpora"),
+    [
+        ({}, None),
+        ({"members": {"fluency": {"epochs": None}}}, None),
+        ({"members": {"fluency": {"epochs": 2}}, "corpora": {"a": {"kind": "clotho"}}}, {"a": "clotho"}),
+        ({"members": {"fluency": {"epochs": 0}}}, {}),
+    ],
+)
+def test_what_a_detector_was_trained_on_may_be_unknown(
+    provenance: dict[str, Any], corpora: dict[str, str] | None
+) -> None:
+    assert _trained_on(provenance, "fluency") == corpora
 
 
 def test_queries_whose_clips_could_not_be_read_are_left_out() -> None:
