@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from ..audio import read_duration
 from ..console import count, say
 from ..ensemble.index_files import FileTable
+from ..ensemble.index_record import refuse_no_directory
 from ..ensemble.manifest import INDEX
 from ..errors import AudioError, InputError
 from ..files import CheckpointError, sha256_of, stamp
@@ -105,8 +106,9 @@ def index_lock(bundle: Path, remedy: str = "wait for it, or stop it") -> Iterato
         remedy: what the user can do if one does, for the message.
 
     Raises:
-        InputError: if one does, or the bundle cannot be written.
+        InputError: if one does, the bundle cannot be written, or what is in the place of its index is none.
     """
+    refuse_no_directory(bundle / INDEX)
     try:
         held = FileLock(bundle / LOCK).acquire(timeout=0)
     except Timeout as error:

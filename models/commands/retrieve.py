@@ -13,6 +13,7 @@ import numpy as np
 
 from ..console import say
 from ..csv_files import read_queries
+from ..ensemble.index_record import refuse_no_directory
 from ..ensemble.manifest import INDEX
 from ..errors import InputError, QueryError
 from ..long_audio import Windowing
@@ -62,6 +63,8 @@ def searchable(bundle: Path, searching: Searching) -> Ensemble:
     if windowing and not files:
         raise InputError("--window is for files that are named here; of the index, it is an option of `enclap index`")
     nothing = f"{bundle}: no files are indexed; name files here, or add some with `enclap index {bundle}`"
+    if not files:
+        refuse_no_directory(bundle / INDEX)
     if not files and not (bundle / INDEX).is_dir():
         raise QueryError(nothing)
     ensemble = load_ensemble(bundle, searching.loading, searching.captioners)

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..console import say
 from ..ensemble.archive import check_archive, unpacked
 from ..ensemble.checksums import check_sums, refuse_faults
-from ..ensemble.index_record import RECORD, check_index
+from ..ensemble.index_record import RECORD, check_index, refuse_no_directory
 from ..ensemble.manifest import INDEX, read_manifest
 from ..files import CheckpointError
 
@@ -51,6 +51,7 @@ def run(bundle: Path, self_test: bool = True) -> None:
 
 
 def _verify_index(bundle: Path) -> None:
+    refuse_no_directory(bundle / INDEX)
     if not (bundle / INDEX / RECORD).is_file():
         return
     compared = check_index(bundle / INDEX)

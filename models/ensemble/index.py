@@ -19,7 +19,7 @@ from .captioner_fusion import CODES
 from .index_columns import BLOCK, Column, RaggedColumn
 from .index_files import FileTable, IndexedFile
 from .index_format1 import Format1Record
-from .index_record import AGAIN, FORMAT, RECORD, IndexRecord
+from .index_record import AGAIN, FORMAT, RECORD, IndexRecord, refuse_no_directory
 
 LARGE = 50_000  # rows from which on embeddings are kept as float16, and are not all compared with a query
 
@@ -191,7 +191,11 @@ class AudioIndex:
         Args:
             provenance: by retriever, the checksum of its weights.
             captioners: the same of those that something is kept for.
+
+        Raises:
+            CheckpointError: if the directory is a file, or a link that leads nowhere.
         """
+        refuse_no_directory(directory)
         directory.mkdir(parents=True, exist_ok=True)
         path, stem = directory / RECORD, f"collection-{uuid.uuid4().hex[:12]}"
         if self._appendable(path):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict
 
+from ..files import CheckpointError
 from ..records import check_fields, parse_object, read_with_files
 from .captioner_fusion import CODES
 from .index_columns import ColumnRecord, laid_out
@@ -39,6 +41,13 @@ class IndexRecord(BaseModel):
         """Return all columns; without `flat`, of codes the column that has a row for each row."""
         columns = [column for name, column in self.columns.items() if flat or name != CODES]
         return [self.numbers, self.spans, *columns, *([self.lengths] if self.lengths else [])]
+
+
+def refuse_no_directory(path: Path) -> None:
+    """Raise CheckpointError if an index cannot be kept at a path, as a file is there or a link that leads nowhere."""
+    if os.path.lexists(path) and not path.is_dir():
+        found = "a link that leads nowhere" if path.is_symlink() and not path.exists() else "a file"
+        raise CheckpointError(f"{path}: found {found}, expected the directory of an index, or nothing; move it away")
 
 
 def check_index(directory: Path) -> int | None:

@@ -28,7 +28,7 @@ from .clip import Clip
 from .common_sounds import COMMON_SOUNDS
 from .filters import Where
 from .index import LARGE, AudioIndex
-from .index_record import RECORD
+from .index_record import RECORD, refuse_no_directory
 from .index_search import IndexSearch, Match, Ranking, less_unwanted
 from .manifest import INDEX, BundleManifest
 from .retrieval_columns import CaptionerColumns, keep_for_captioners
@@ -48,6 +48,7 @@ class Retrieval(ABC):
     @cached_property
     def audio_index(self) -> AudioIndex:
         """Return the index of the bundle, which is read when it is first used; an empty one if it has none."""
+        refuse_no_directory(self.directory / INDEX)
         if (self.directory / INDEX / RECORD).is_file():
             self.load_index(self.directory / INDEX)
             return self.audio_index

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -14,7 +15,9 @@ import pytest
 import torch
 from filelock import FileLock
 
-from models.commands import caption, embed, index
+from models.commands import caption, embed, index, verify
+from models.commands.options import Searching
+from models.commands.retrieve import searchable
 from models.commands.serve_local import only_writer
 from models.ensemble import Ensemble
 from models.ensemble.index import AudioIndex
@@ -133,6 +136,23 @@ def test_one_process_at_a_time_adds_files(tmp_path: Path) -> None:
         index.run(bundle, sounds)
     index.run(bundle, sounds)
     assert len(Ensemble.load(bundle, device="cpu").audio_index) == 2
+
+
+@pytest.mark.parametrize("found", ["a file", "a link that leads nowhere"])
+def test_what_is_no_directory_in_the_place_of_an_index_is_named(bundle: Path, sounds: list[Path], found: str) -> None:
+    place = bundle / "index"
+    shutil.rmtree(place, ignore_errors=True)
+    place.touch() if found == "a file" else place.symlink_to("lost")
+    message = f"{place}: found {found}, expected the directory of an index, or nothing; move it away"
+    for use in (
+        lambda: index.run(bundle, sounds),
+        lambda: searchable(bundle, Searching([])),
+        lambda: verify.run(bundle, self_test=False),
+        lambda: Ensemble.load(bundle, "cpu").audio_index,
+        lambda: Ensemble.load(bundle, "cpu").save_index(),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            use()
 
 
 @pytest.mark.parametrize("changing", [index.index_lock, partial(only_writer, writes=True)])
