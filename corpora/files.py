@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import CorpusError
+from models.files import refuse_pointer
 
 _ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")
 _SEPARATORS = re.compile(r"[/\\]")
@@ -111,8 +112,12 @@ def read_json(path: Path, expected: str) -> Any:
         CorpusError: if the file is missing or is not JSON.
     """
     try:
-        return json.loads(path.read_bytes())
+        content = path.read_bytes()
+        refuse_pointer(content, path, "JSON", CorpusError)
+        return json.loads(content)
     except FileNotFoundError:
         raise CorpusError(f"{path}: no such file; expected {expected}") from None
+    except CorpusError:
+        raise
     except (OSError, ValueError) as error:
         raise CorpusError(f"{path}: cannot be read as JSON ({error}); expected {expected}") from error

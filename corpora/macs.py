@@ -14,6 +14,7 @@ from corpora.rows import Row, split_usable
 from corpora.settings import CorpusSettings
 from corpora.table import CorpusTable
 from models.errors import CorpusError
+from models.files import refuse_pointer
 
 _AUDIO = ("audio", "MACS/audio", "TAU-urban-acoustic-scenes-2019-development/audio")
 
@@ -62,7 +63,9 @@ def _rows(file: Path) -> Iterator[Row]:
 def _load(file: Path) -> list[Any]:
     try:
         # Everything as text, because a caption "No" is a word; by the C parser, because Python's takes a minute.
-        content = yaml.load(file.read_bytes(), Loader=yaml.CBaseLoader)
+        read = file.read_bytes()
+        refuse_pointer(read, file, "YAML", CorpusError)
+        content = yaml.load(read, Loader=yaml.CBaseLoader)
     except (OSError, yaml.YAMLError) as error:
         raise CorpusError(f"{file}: cannot be read as YAML ({error})") from error
     clips = content.get("files") if isinstance(content, dict) else None

@@ -63,9 +63,14 @@ def refuse_stand_in(path: Path, expected: str, refuse: type[InputError], name: s
         start = file.read(len(GIT_LFS))
     if not start:
         raise refuse(f"{name or path}: found an empty file, expected {expected}; copy or download it again")
-    if start == GIT_LFS:
+    refuse_pointer(start, name or path, expected, refuse)
+
+
+def refuse_pointer(content: bytes | str, name: Path | str, expected: str, refuse: type[InputError]) -> None:
+    """Refuse the content of a file that a clone without Git LFS left in its place; arguments as `refuse_stand_in`."""
+    if content.startswith(GIT_LFS if isinstance(content, bytes) else GIT_LFS.decode()):
         raise refuse(
-            f"{name or path}: found a pointer of Git LFS, expected the {expected} that it stands for; get it with "
+            f"{name}: found a pointer of Git LFS, expected the {expected} that it stands for; get it with "
             "`git lfs pull` in the clone that it is from"
         )
 

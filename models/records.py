@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from .files import CheckpointError
+from .files import CheckpointError, refuse_pointer
 
 Schema = TypeVar("Schema", bound=BaseModel)
 T = TypeVar("T")
@@ -77,9 +77,10 @@ def parse_object(content: bytes | str, path: Path | str, remedy: str) -> dict[st
     """Return the content of a JSON file that holds an object.
 
     Raises:
-        RecordError: if the content is not UTF-8 or not a JSON object, or one that Python does not read: nested a
-            thousand times, or with an integer of thousands of digits.
+        RecordError: if the content is a pointer of Git LFS, not UTF-8 or not a JSON object, or one that Python does not
+            read: nested a thousand times, or with an integer of thousands of digits.
     """
+    refuse_pointer(content, path, "JSON", RecordError)
     try:
         found = json.loads(content if isinstance(content, str) else content.decode())
     except UnicodeDecodeError as error:

@@ -19,7 +19,7 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 from filelock import FileLock
 
 from ..errors import InputError
-from ..files import CheckpointError, atomic_directory, atomic_write
+from ..files import CheckpointError, atomic_directory, atomic_write, refuse_stand_in
 from .checksums import (
     FILES,
     Checked,
@@ -121,6 +121,7 @@ def _writing(target: Path) -> Iterator[None]:
 @contextmanager
 def _opened(bundle: Path) -> Iterator[ZipFile]:
     try:
+        refuse_stand_in(bundle, "archive of a bundle", CheckpointError)
         with ZipFile(bundle) as archive:
             yield archive
     except InputError:

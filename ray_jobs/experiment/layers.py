@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import yaml
 
+from models.files import refuse_pointer
 from ray_jobs.experiment.config import ConfigError, Preset
 from ray_jobs.experiment.spelling import did_you_mean
 from ray_jobs.experiment.yaml_text import load_yaml
@@ -95,7 +96,9 @@ def _read_mapping(path: Path, chain: str) -> dict[str, Any]:
         expected = "" if chain else "; expected an experiment such as experiments/demo.yaml"
         raise ConfigError(f"{chain}{path}: no such file{expected}")
     try:
-        raw = load_yaml(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        refuse_pointer(text, f"{chain}{path}", "experiment", ConfigError)
+        raw = load_yaml(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{chain}{path}: not YAML: {error}") from error
     if not isinstance(raw, dict):

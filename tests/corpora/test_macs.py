@@ -8,6 +8,7 @@ import pytest
 
 from corpora.macs import MacsCorpus
 from models.errors import CorpusError
+from models.files import GIT_LFS
 from tests.corpora.layouts import touch
 
 YAML = """\
@@ -73,7 +74,13 @@ def test_missing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("files: [", "as YAML"), ("- a", "as MACS has it"), ("files: a", "as MACS has it"), ("files: []", "no clips")],
+    [
+        ("files: [", "as YAML"),
+        (f"{GIT_LFS.decode()}v1", "pointer of Git LFS"),
+        ("- a", "as MACS has it"),
+        ("files: a", "as MACS has it"),
+        ("files: []", "no clips"),
+    ],
 )
 def test_files_in_another_form(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "MACS.yaml").write_text(text)

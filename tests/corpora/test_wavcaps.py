@@ -11,6 +11,7 @@ import pytest
 
 from corpora.wavcaps import WavCapsCorpus
 from models.errors import CorpusError
+from models.files import GIT_LFS
 from tests.corpora.layouts import touch
 
 FILES = {
@@ -115,6 +116,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("{", "cannot be read as JSON"),
+        (f"{GIT_LFS.decode()}v1", "pointer of Git LFS"),
         ("[]", "as WavCaps has it"),
         ('{"data": {}}', "as WavCaps has it"),
         ('{"num_captions_per_audio": "one", "data": [1]}', "as WavCaps has it"),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from models.files import GIT_LFS
 from models.records import RecordError, parse_object, parse_record
 from models.settings import BeamConfig
 
@@ -16,11 +17,12 @@ from models.settings import BeamConfig
         (b'{"seed": ' + b"9" * 5000 + b"}", "not JSON"),
         (b'{"a": "\xff"}', "not UTF-8"),
         (b'{"a": 1', "not JSON"),
+        (GIT_LFS + b"v1", "found a pointer of Git LFS, expected the JSON that it stands for"),
         (b"[]", r"found \[\], expected a JSON object"),
     ],
 )
 def test_what_is_no_object_that_can_be_read_is_refused_by_name(content: bytes, told: str) -> None:
-    with pytest.raises(RecordError, match=rf"bundle\.json: {told}.*; copy it again"):
+    with pytest.raises(RecordError, match=rf"bundle\.json: {told}.*(; copy it again|git lfs pull)"):
         parse_object(content, Path("bundle.json"), "copy it again")
 
 

@@ -20,7 +20,7 @@ from models.commands.verify import run as verify
 from models.ensemble.archive import unpacked, write_archive
 from models.ensemble.checksums import FILES, check_sums
 from models.errors import InputError
-from models.files import CheckpointError
+from models.files import GIT_LFS, CheckpointError
 from tests.small_bundle import write_bundle, write_sounds
 
 WEIGHTS = "members/retriever/model.safetensors"
@@ -102,6 +102,9 @@ def test_the_same_bundle_gives_the_same_bytes(bundle: Path, archive: Path, tmp_p
 @pytest.mark.parametrize("use", [verify, Ensemble.load])
 def test_damage_is_named_and_nothing_is_left(archive: Path, cache: Path, use: Callable[[Path], None]) -> None:
     whole = archive.read_bytes()
+    archive.write_bytes(GIT_LFS + b"v1\noid sha256:0\nsize 438\n")
+    with pytest.raises(InputError, match=r"bundle\.zip: found a pointer of Git LFS, .*git lfs pull"):
+        use(archive)
     archive.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"bundle\.zip: no whole zip archive"):
         use(archive)

@@ -10,6 +10,7 @@ import pytest
 
 from models.codec.weights import CodecError, find_weights
 from models.ensemble.scores.registry import SCORES
+from models.files import GIT_LFS
 from models.hub import WEIGHTS, local_file
 from ray_jobs.experiment.config import ConfigError
 from ray_jobs.experiment.loading import load_codec_experiment, load_experiment
@@ -146,7 +147,13 @@ def test_errors_name_file_key_and_remedy(override: str, message: str) -> None:
 def test_files_that_are_not_experiments(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         load_experiment(tmp_path / "absent.yaml")
-    for content, message in [("a: [", "not YAML"), ("- 1", "expected a mapping"), ("", "expected a mapping")]:
+    pointer = f"{GIT_LFS.decode()}v1\noid sha256:0\nsize 438\n"
+    for content, message in [
+        ("a: [", "not YAML"),
+        ("- 1", "expected a mapping"),
+        ("", "expected a mapping"),
+        (pointer, r"bad\.yaml: found a pointer of Git LFS, expected the experiment"),
+    ]:
         (tmp_path / "bad.yaml").write_text(content)
         with pytest.raises(ConfigError, match=message):
             load_experiment(tmp_path / "bad.yaml")
