@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from .errors import CorpusError
+from .files import refuse_pointer
 from .text import WORD, fault_of
 
 _SINGLE_CAPTION = ("caption", "caption_predicted")  # of queries, and of a Task 6 submission
@@ -83,7 +86,18 @@ class CsvTable:
         return [text for _, text in found]
 
 
-DELIMITERS = (",", ";", "\t")  # the first that a header has
+DELIMITERS = (",", ";", "\t")  # the first that a header has outside of quotes
+SEPARATOR = re.compile(
+    r'"?sep=([^\w\s"]|\t)"?(?:\r\n?|\n)', re.IGNORECASE
+)  # the first line, as Excel reads and writes it
+QUOTED = re.compile(r'"[^"]*"')
+HEADER = re.compile(r"""(?:[^\S\r\n]*[\r\n])*((?:"[^"]*"|[^"\r\n])*)""")  # the first line that is not blank
+OTHER_FORMATS = {
+    b"PK\3\4": "a ZIP archive, which an Excel workbook (.xlsx) is, too",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook (.xls)",
+    b"\x1f\x8b": "a gzip archive",
+    b"PAR1": "a Parquet file",
+}  # by how they begin
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks, as in what spreadsheets call Unicode text
 
 
@@ -96,29 +110,33 @@ def read_csv(path: Path, expected: str, encoding: str = "utf-8-sig") -> CsvTable
             become lone surrogates.
 
     Returns:
-        The columns, and the lines that are not empty. Fields are separated by commas, by semicolons if the header has
-        these and no comma (DCASE's hidden test set), or by tabs. Cells missing at the end of a short line are "". As
-        spreadsheets add them, columns without a name at the end are left out, and lines of blank cells.
+        The columns, and the lines that are not empty. Fields are separated by what a first line `sep=;` says, as of
+        Excel, or else by commas, by semicolons if the header has these and no comma outside of quotes (DCASE's hidden
+        test set), or by tabs. Cells missing at the end of a short line are "". As spreadsheets add them, columns
+        without a name at the end are left out, and lines of blank cells.
 
     Raises:
-        CorpusError: if the file is missing, cannot be read, is not of the encoding that its byte order mark says or
-            has no line under the header, if a column occurs twice or holds a NUL character, or if a quote is opened
-            and not closed: what follows it would be lost.
+        CorpusError: if the file is missing, cannot be read, is of another format, is not of the encoding that its byte
+            order mark says or has no line under the header, if a column occurs twice or holds a NUL character, or if a
+            quote is opened and not closed: what follows it would be lost.
     """
     try:
-        with path.open("rb") as binary:
-            encoding = "utf-16" if binary.read(2) in UTF_16 else encoding
-        with path.open(newline="", encoding=encoding, errors="surrogateescape") as file:
-            columns, lines = _parse(path, file)
+        content = path.read_bytes()  # once: a pipe has it no second time
     except FileNotFoundError:
         raise CorpusError(f"{path}: no such file; expected {expected}") from None
     except OSError as error:
         raise CorpusError(f"{path}: cannot be read ({error.strerror}); expected {expected}") from error
+    _refuse_other_formats(path, content, expected)
+    try:
+        text = content.decode("utf-16" if content[:2] in UTF_16 else encoding, "surrogateescape")
     except UnicodeError as error:  # of UTF-16 alone: bytes that are not UTF-8 become lone surrogates
         raise CorpusError(
             f"{path}: is not UTF-16, which its byte order mark says, or is cut off; expected {expected}; copy it "
             "again, or save it as UTF-8"
         ) from error
+    if _is_json(text):
+        raise CorpusError(f"{path}: found JSON, expected {expected}; save it as CSV, with a header")
+    columns, lines = _parse(path, text)
     if any("\0" in column for column in columns):
         raise CorpusError(
             f"{path}: found a NUL character in the header, as in UTF-16 without a byte order mark; expected "
@@ -173,22 +191,50 @@ def numbered_captions(columns: Iterable[str]) -> list[str]:
     return sorted(numbers, key=numbers.__getitem__)
 
 
-def _parse(path: Path, file: IO[str]) -> tuple[list[str], list[Line]]:
-    header = file.readline()
-    file.seek(0)
-    delimiter = next((one for one in DELIMITERS if one in header), DELIMITERS[0])
-    reader = csv.reader(file, delimiter=delimiter, strict=True)
+def _refuse_other_formats(path: Path, content: bytes, expected: str) -> None:
+    """Raise CorpusError for the content of a spreadsheet, an archive or a pointer in the place of a CSV file."""
+    refuse_pointer(content, path, "CSV file", CorpusError)
+    for start, found in OTHER_FORMATS.items():
+        if content.startswith(start):
+            raise CorpusError(f"{path}: found {found}, expected {expected}; unpack it, or save it as CSV")
+
+
+def _is_json(text: str) -> bool:
+    """Return whether text begins with an object or a list of JSON, which a header can only seem to do."""
+    text = text.lstrip()
+    if not text.startswith(("{", "[")):
+        return False
+    try:
+        json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _delimiter(text: str) -> tuple[str, int]:
+    """Return what separates the fields of CSV, and where its header is to be looked for: after a line `sep=;`."""
+    if said := SEPARATOR.match(text):
+        return said[1], said.end()
+    header = HEADER.match(text)
+    unquoted = QUOTED.sub("", header[1]) if header else ""
+    return next((one for one in DELIMITERS if one in unquoted), DELIMITERS[0]), 0
+
+
+def _parse(path: Path, text: str) -> tuple[list[str], list[Line]]:
+    delimiter, start = _delimiter(text)
+    skipped = 1 if start else 0  # lines
+    reader = csv.reader(io.StringIO(text[start:], newline=""), delimiter=delimiter, strict=True)
     columns: list[str] = []
     lines: list[Line] = []
     while True:
-        number = reader.line_num + 1
+        number = skipped + reader.line_num + 1
         try:
             fields = next(reader)
         except StopIteration:
             return columns, lines
         except csv.Error as error:
             # An error within one line concerns that line alone. An error after several is a quote that is not closed.
-            if reader.line_num > number:
+            if skipped + reader.line_num > number:
                 raise CorpusError(f"{path}, line {number}: is a quote opened and not closed? ({error})") from error
             if not columns:
                 raise CorpusError(f"{path}, line {number}: not CSV ({error}); expected a header") from error
