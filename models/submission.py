@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .errors import InputError
 from .files import atomic_write
+from .text import is_unicode
 
 CAPTION_COLUMNS = ["file_name", "caption_predicted"]
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -34,9 +35,9 @@ def write_captions(path: Path, file_names: Sequence[str], captions: Sequence[str
         pool: names of all audio files of the split.
 
     Raises:
-        SubmissionError: two files have one name, or as `check_captions`.
+        SubmissionError: as of `refuse_names` or `check_captions`.
     """
-    refuse_twins(path, pool)
+    refuse_names(path, pool)
     rows = ([name, one_line(caption)] for name, caption in zip(file_names, captions, strict=True))
     _write(path, CAPTION_COLUMNS, rows, lambda written: check_captions(written, pool))
 
@@ -88,11 +89,11 @@ def write_retrieval(path: Path, queries: Sequence[str], ranking: Sequence[Sequen
         pool: names of all files searched.
 
     Raises:
-        SubmissionError: the pool is too small or has a name twice, or as `check_retrieval`.
+        SubmissionError: the pool is too small, or as of `refuse_names` or `check_retrieval`.
     """
     if len(pool) < LISTED:
         raise SubmissionError(f"{path}: {len(pool)} files to choose from, expected at least {LISTED}")
-    refuse_twins(path, pool)
+    refuse_names(path, pool)
     rows = ([query, *names[:LISTED]] for query, names in zip(queries, ranking, strict=True))
     _write(path, RETRIEVAL_COLUMNS, rows, lambda written: check_retrieval(written, queries, pool))
 
@@ -126,8 +127,17 @@ def check_retrieval(path: Path, queries: Sequence[str], pool: Collection[str]) -
 # --- files ---------------------------------------------------------------------------------------------------------
 
 
-def refuse_twins(path: Path, pool: Sequence[str]) -> None:
-    """Raise SubmissionError if two audio files have one name: a row could mean either."""
+def refuse_names(path: Path, pool: Sequence[str]) -> None:
+    """Raise SubmissionError if the names of audio files cannot be in a submission, which no work need be done to tell.
+
+    File systems allow names that are no text, and files in several folders may have one name: a row could mean either.
+    """
+    if odd := [name for name in pool if not is_unicode(name)]:
+        others = f", and that of {len(odd) - 1} more" if len(odd) > 1 else ""
+        raise SubmissionError(
+            f"{path}: the name {odd[0]!r}{others} is not UTF-8, expected names that a CSV file can hold; rename such "
+            "files, or leave them out"
+        )
     twice = [name for name, times in Counter(pool).items() if times > 1]
     if twice:
         raise SubmissionError(f"{path}: {len(twice)} names stand for several files, {twice[0]!r} among them")
@@ -142,7 +152,7 @@ def _write(path: Path, header: list[str], rows: Iterable[list[str]], check: Call
                 writer.writerow(header)
                 writer.writerows(rows)
             check(partial)
-        except UnicodeEncodeError as error:  # file systems allow names that are not text
+        except UnicodeEncodeError as error:
             raise SubmissionError(f"{path}: {error.object!r} is not Unicode text") from error
         except SubmissionError as error:
             raise SubmissionError(str(error).replace(str(partial), str(path))) from error

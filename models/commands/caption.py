@@ -20,7 +20,7 @@ from ..files import is_device, stamp
 from ..fingerprint import fingerprint
 from ..long_audio import Windowing
 from ..metrics.diversity import caption_diversity, collapse_warning
-from ..submission import refuse_twins, write_captions
+from ..submission import refuse_names, write_captions
 from .audio_files import Reading, Sound, find_audio, read_sounds
 from .formats import Entry, all_lines, check_format, rows, table
 from .journal import Journal
@@ -70,12 +70,13 @@ def run(
         AudioError: a path does not exist, or no file can be read.
         CheckpointError: the bundle cannot be loaded.
         InputError: an option, or a file to be written, cannot be used.
-        SubmissionError: a file cannot be read, two have one name, or a caption is blank; `output` is written before.
+        SubmissionError: names cannot be in a submission; or a file cannot be read or a caption is blank, which is told
+            once `output` is written.
     """
     files = find_audio(paths)
     pool = [path.name for path in files]
     if submission:
-        refuse_twins(submission, pool)
+        refuse_names(submission, pool)
     check_seed(seed)
     windowing = windows_asked(bundle, options.window_s, options.hop_s)
     _check_options(options, output, submission, len(files))

@@ -18,7 +18,7 @@ from ..ensemble.manifest import INDEX
 from ..errors import InputError, QueryError
 from ..long_audio import Windowing
 from ..normal_form import normal_form
-from ..submission import LISTED, SubmissionError, refuse_twins, write_retrieval
+from ..submission import LISTED, SubmissionError, refuse_names, write_retrieval
 from .audio_files import Reading, find_audio
 from .indexing import add_files
 from .loading import load_ensemble, windows_asked
@@ -99,12 +99,12 @@ def submit(
 
     Raises:
         CorpusError: the captions cannot be used.
-        SubmissionError: fewer than 10 files can be read, or two have one name.
+        SubmissionError: fewer than 10 files can be read, or names cannot be in a submission.
     """
     queries, files = read_queries(captions), find_audio(paths)
     if len(files) < LISTED:
         raise SubmissionError(f"{len(files)} audio files, expected at least {LISTED} for a submission")
-    refuse_twins(output, [path.name for path in files])
+    refuse_names(output, [path.name for path in files])
     with reserved({"--submission": output}, [captions, *files]):
         ensemble = load_ensemble(bundle, loading or Loading(), captioners)
         _index_only(ensemble, files)

@@ -70,7 +70,8 @@ def test_broken_captions_are_refused_with_the_row(old: str, new: str, message: s
     [
         (["a.wav", "b.wav"], ["rain", " \n"], r"captions\.csv: row 2: the caption of 'b\.wav' is blank"),
         (["a.wav", "a.wav"], ["rain", "wind"], r"1 names stand for several files, 'a\.wav' among them"),
-        (["a\udcff.wav"], ["rain"], "is not Unicode text"),
+        (["a\udcff.wav"], ["rain"], r"the name 'a\\udcff\.wav' is not UTF-8, .*rename"),
+        (["a.wav"], ["rain \udcff"], "is not Unicode text"),
     ],
 )
 def test_captions_that_are_no_submission_are_not_written(
@@ -135,6 +136,8 @@ def test_a_pool_too_small_or_ambiguous_is_refused_and_nothing_written(tmp_path: 
         write_retrieval(tmp_path / "out.csv", QUERIES, RANKING, POOL[:9])
     with pytest.raises(SubmissionError, match="1 names stand for several files"):
         write_retrieval(tmp_path / "out.csv", QUERIES, RANKING, [*POOL, POOL[0]])
+    with pytest.raises(SubmissionError, match=r"the name 'a\\udcff\.wav', and that of 1 more is not UTF-8"):
+        write_retrieval(tmp_path / "out.csv", QUERIES, RANKING, [*POOL, "a\udcff.wav", "b\udcff.wav"])
     with pytest.raises(SubmissionError, match="is not among the 11 files"):
         write_retrieval(tmp_path / "out.csv", QUERIES, RANKING, POOL[1:])
     assert not list(tmp_path.iterdir())

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from models.commands import caption
+from models.commands import caption, retrieve
 from models.commands.caption import Options, _is_caption, run
 from models.commands.journal import Journal
 from models.commands.loading import load_ensemble
 from models.commands.options import Format, Loading
 from models.ensemble import Ensemble
 from models.errors import InputError
+from models.submission import SubmissionError
 
 from ...small_bundle import RATE, write_bundle, write_sounds
 
@@ -153,6 +154,24 @@ def test_what_cannot_be_done_is_told_before_a_bundle_is_loaded(
     with pytest.raises(InputError, match=message):
         run(exported, sounds, paths.get("output"), paths.get("submission"), None, Options(**options))
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("task", [6, 8])
+def test_names_that_no_submission_can_hold_are_told_before_a_bundle_is_loaded(
+    exported: Path, sounds: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: int
+) -> None:
+    for used in (caption, retrieve):
+        monkeypatch.setattr(used, "load_ensemble", lambda *_: pytest.fail("the bundle was loaded"))
+    for name in [*map(str, range(10)), "b\udcff"]:
+        (tmp_path / f"{name}.wav").symlink_to(sounds[0])
+    submission = tmp_path / "a.csv"
+    (tmp_path / "captions.csv").write_text("caption\nrain\n")
+    submit = {
+        6: lambda: run(exported, [tmp_path], None, submission, None),
+        8: lambda: retrieve.submit(exported, tmp_path / "captions.csv", [tmp_path], submission),
+    }
+    with pytest.raises(SubmissionError, match=r"a\.csv: the name 'b\\udcff\.wav' is not UTF-8, .*; rename"):
+        submit[task]()
 
 
 def test_where_and_how_precisely_it_computes(exported: Path) -> None:
