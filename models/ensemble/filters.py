@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from fnmatch import translate
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from .index_files import FileTable
 @dataclass(frozen=True)
 class Where:
     """Conditions that a file meets, all of them.
+
+    An accent may be a part of its letter or a sign after it, as in names of files from macOS: both are one name.
 
     Attributes:
         name: a pattern as of a shell (`rain*.wav`), which the whole name of the file fits, without its folders.
@@ -75,16 +78,22 @@ class Where:
         """
         fitting = files.alive.copy()
         if self.name is not None:
-            pattern = re.compile(translate(self.name))
-            fitting &= [path is not None and pattern.match(os.path.basename(path)) is not None for path in files.paths]
+            matches = re.compile(translate(_composed(self.name))).match
+            names = (path and _composed(os.path.basename(path)) for path in files.paths)
+            fitting &= [name is not None and matches(name) is not None for name in names]
         if self.folder is not None:
-            folders = tuple(
-                os.path.join(path, "") for path in (os.path.abspath(self.folder), Path(self.folder).resolve())
-            )
-            fitting &= [path is not None and os.path.abspath(path).startswith(folders) for path in files.paths]
+            asked = os.path.abspath(self.folder), str(Path(self.folder).resolve())
+            folders = tuple(_composed(os.path.join(path, "")) for path in asked)
+            paths = (path and _composed(os.path.abspath(path)) for path in files.paths)
+            fitting &= [path is not None and path.startswith(folders) for path in paths]
         if self.min_duration_s is not None or self.max_duration_s is not None:
             durations = files.durations_s
             if np.isnan(durations).all():
                 raise InputError("durations are not known of the indexed files; run `enclap index` on them once more")
             fitting &= (durations >= self.shortest) & (durations <= self.longest)
         return fitting
+
+
+def _composed(text: str) -> str:
+    """Return text with each accent as a part of its letter, where Unicode has that letter."""
+    return normalize("NFC", text)

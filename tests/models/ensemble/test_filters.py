@@ -1,6 +1,8 @@
 """Which files of an index meet conditions."""
 
 from pathlib import Path
+from typing import Literal
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -15,6 +17,16 @@ FILES = [
     IndexedFile("/sounds/fields/Rain 2.wav"),
     IndexedFile("a name", 4.0),
 ]
+
+
+@pytest.mark.parametrize("asked", ["NFC", "NFD"])
+@pytest.mark.parametrize("found", ["NFC", "NFD"])
+def test_accents_are_part_of_a_letter_or_after_it(asked: Literal["NFC", "NFD"], found: Literal["NFC", "NFD"]) -> None:
+    files = FileTable(
+        [IndexedFile(normalize(found, "/für/é.wav")), IndexedFile("/fur/e.wav"), IndexedFile("/\udcff/é")]
+    )
+    for where in (Where(name=normalize(asked, "é.*")), Where(folder=normalize(asked, "/für"))):
+        assert where.fits(files).tolist() == [True, False, False]
 
 
 @pytest.fixture(params=["in memory", "read"])
