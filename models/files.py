@@ -68,7 +68,8 @@ def refuse_stand_in(path: Path, expected: str, refuse: type[InputError], name: s
 
 def refuse_pointer(content: bytes | str, name: Path | str, expected: str, refuse: type[InputError]) -> None:
     """Refuse the content of a file that a clone without Git LFS left in its place; arguments as `refuse_stand_in`."""
-    if content.startswith(GIT_LFS if isinstance(content, bytes) else GIT_LFS.decode()):
+    start = content[: len(GIT_LFS)]
+    if (start if isinstance(start, bytes) else start.encode(errors="replace")) == GIT_LFS:
         raise refuse(
             f"{name}: found a pointer of Git LFS, expected the {expected} that it stands for; get it with "
             "`git lfs pull` in the clone that it is from"

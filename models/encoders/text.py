@@ -153,6 +153,14 @@ class TextEncoder(nn.Module):
         mean: Tensor = (states * weights).sum(1) / weights.sum(1)
         return mean
 
+    def reads_whole(self, text: str) -> bool:
+        """Return whether a text has no more tokens than are read of it."""
+        most = self.config.max_tokens
+        # A token has a byte at least, so that most texts need not be split to tell.
+        if len(text.encode(errors="surrogatepass")) + self.tokenizer.num_special_tokens_to_add() <= most:
+            return True
+        return len(self.tokenizer(text, verbose=False)["input_ids"]) <= most
+
     def layer_depths(self) -> dict[str, int]:
         """Return by name how many layers below the output each parameter acts, from 1 on."""
         return stack_depths(self, self.model.config.num_hidden_layers)

@@ -18,6 +18,7 @@ from ..audio import to_int16
 from ..audio_sources import AudioSource, recordings
 from ..captioner.model import Captioner, conditioning
 from ..codec.base import Codec, load_codec
+from ..console import count, say
 from ..device import usable_device
 from ..encoders.log_mel import LogMel
 from ..errors import AudioError, InputError
@@ -62,6 +63,7 @@ class Ensemble(Retrieval):
     ) -> None:
         self.manifest, self.directory, self.device = manifest, directory, torch.device(device)
         self.precision = precision or Precision()
+        self._told_cut = False
         self.ask_captioners = ask_captioners and manifest.retrieval_with_captioners is not None
 
     @cached_property
@@ -202,7 +204,21 @@ class Ensemble(Retrieval):
             InputError: naming the text that is blank or none.
         """
         listed = words("texts", texts)
+        self._tell_cut(listed)
         return {name: one.under_metric(one.text_embeddings(listed)) for name, one in self.retrievers.items()}
+
+    def _tell_cut(self, texts: list[str]) -> None:
+        """Say of the first text that is too long that its end is not read: what it says there changes nothing."""
+        for text in () if self._told_cut else texts:
+            if cutting := [one for one in self.retrievers.values() if not one.reads_whole(text)]:
+                self._told_cut = True
+                most = min(one.text_encoder.config.max_tokens for one in cutting)
+                say(
+                    f"a text of {count(len(text.split()), 'word')} is cut: its first {most} tokens are embedded, and "
+                    "no more; other long texts are cut, too",
+                    style="yellow",
+                )
+                return
 
     def read(self, sources: Iterable[AudioSource], codes: bool = True) -> list[Clip]:
         """Decode audio and compute its codes and log-mels, exactly as `enclap prepare` does.

@@ -303,6 +303,11 @@ class Retriever(nn.Module):
             embeddings[rows] = self.embed_text([texts[row] for row in rows]).float().cpu().numpy()
         return embeddings
 
+    def reads_whole(self, text: str) -> bool:
+        """Return whether all of a text is embedded: the text encoder reads its first tokens alone."""
+        (read,) = _as_read(self.config, [text])
+        return self.text_encoder.reads_whole(read)
+
     @torch.inference_mode()
     def under_metric(self, embeddings: np.ndarray) -> np.ndarray:
         """Map embeddings [N, joint_dim] to where the learned distance is Euclidean, [N, joint_dim] float32."""

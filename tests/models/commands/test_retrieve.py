@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,16 @@ def test_fewer_results_than_asked_for_are_listed_and_told(indexed: Path, capsys:
     assert "found 4 results, asked for 1000: there are no more" in said
     code, printed, said = enclap(capsys, "retrieve", indexed, "rain", "--top-k", 0)
     assert (code, printed) == (2, "")
+
+
+def test_a_query_that_is_longer_than_what_is_read_is_told_once(
+    indexed: Path, sounds: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, said = enclap(capsys, "retrieve", indexed, "rain " * 1000, "--not", "wind " * 1000)
+    assert (code, said.count("is cut")) == (0, 1)
+    assert re.search(r"a text of 1000 words is cut: its first \d+ tokens are embedded, and no more", said)
+    for query in ("rain falls on the roof", "rain falls on the roof " * 3):
+        assert "is cut" not in enclap(capsys, "retrieve", indexed, query)[2]
 
 
 def test_files_that_are_named_are_searched_in_windows(
