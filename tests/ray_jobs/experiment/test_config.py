@@ -193,7 +193,7 @@ def test_a_name_too_long_for_a_path_is_none() -> None:
 
 
 def test_a_name_that_a_score_has_is_refused() -> None:
-    for name, message in {"length": "a reranking score", "ensemble": "results call", "a/b": "expected a name"}.items():
+    for name, message in {"length": "a reranking score", "ensemble": "results call", "a/b": "expected letters"}.items():
         with pytest.raises(ConfigError, match=message):
             load_experiment(
                 SMOKE, [f"members.{name}={{kind: retriever, training: {{epochs: 1, learning_rate: 1e-3}}}}"]
