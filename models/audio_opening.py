@@ -19,12 +19,13 @@ from .audio_headers import Patch, joined_at, missing_size, others_left_out
 from .audio_mpeg import begins_with_frame, right_bytes
 from .audio_streams import Content
 from .errors import AudioError
-from .files import refuse_stand_in
+from .files import known_kind, refuse_stand_in
 
 logger = logging.getLogger(__name__)
 
 Source = bytes | BinaryIO  # a path, as the system has it, or an open file
 _EXTRA = "for formats that libsndfile does not know, such as M4A or WebM, install the extra `formats`: pip install av"
+_KIND_BYTES = 256  # of the beginning, that tell what else a file may be
 _EMPTY_ID3 = b"ID3\x04\0\0\0\0\0\x0a" + bytes(10)  # the decoder warns of a smaller one
 # What decoders and their bindings raise for some file, beside their own errors, which are some of these.
 _RAISED = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
@@ -178,10 +179,15 @@ def ffmpeg(name: str, source: Source, error: Exception) -> ModuleType:
     """Return the module that decodes what libsndfile does not know.
 
     Raises:
-        AudioError: it is no file of sound at all, or the extra is not installed; `error` is what libsndfile said.
+        AudioError: it is known to be something else, or the extra is not installed; `error` is what libsndfile said.
     """
     if isinstance(source, bytes):
         refuse_stand_in(Path(os.fsdecode(source)), "audio", AudioError, name)
+    with binary(source) as file:
+        kind = known_kind(file.read(_KIND_BYTES))
+    if kind:
+        remedy = "unpack it" if "archive" in kind else "download the sound again"
+        raise AudioError(f"{name}: found {kind}, expected audio; {remedy}")
     try:
         from . import audio_ffmpeg
     except ImportError as missing:

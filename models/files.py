@@ -23,6 +23,16 @@ class CheckpointError(InputError, ValueError):
 
 
 GIT_LFS = b"version https://git-lfs.github.com/spec/"  # what a clone without Git LFS has in place of a file
+_KINDS = {  # by the first bytes; of texts in lower case
+    b"<!doctype html": "a web page (HTML)",
+    b"<html": "a web page (HTML)",
+    b"<?xml": "an XML text",
+    b"PK\x03\x04": "a ZIP archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"%PDF-": "a PDF document",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"\x89PNG\r\n": "a PNG picture",
+}
 
 
 def sha256_of(path: Path) -> str:
@@ -74,6 +84,12 @@ def refuse_pointer(content: bytes | str, name: Path | str, expected: str, refuse
             f"{name}: found a pointer of Git LFS, expected the {expected} that it stands for; get it with "
             "`git lfs pull` in the clone that it is from"
         )
+
+
+def known_kind(start: bytes) -> str | None:
+    """Return in words what a file is that is often found in place of another, by its first bytes; None if none."""
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return next((kind for begins, kind in _KINDS.items() if start.startswith(begins) or text.startswith(begins)), None)
 
 
 def is_device(path: Path) -> bool:

@@ -76,3 +76,21 @@ def test_an_error_has_no_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     remove_av(monkeypatch)
     with pytest.raises(AudioError, match=r"^clip: cannot be decoded as audio \(Format not recognised\.\); for formats"):
         load_audio(io.BytesIO(JUNK), RATE, name="clip")
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (b"\n<!DOCTYPE html><p>Not found", r"a web page \(HTML\), expected audio; download the sound again"),
+        (b"<HTML>", r"a web page \(HTML\), expected audio"),
+        (b"PK\x03\x04", "a ZIP archive, expected audio; unpack it"),
+        (b"\x1f\x8b\x08", "a gzip archive, expected audio; unpack it"),
+        (b"%PDF-1.7", "a PDF document, expected audio"),
+        (b"\xff\xd8\xff\xe0", "a JPEG picture, expected audio"),
+        (b"\x89PNG\r\n\x1a\n", "a PNG picture, expected audio"),
+    ],
+)
+def test_what_is_no_sound_is_named(start: bytes, message: str) -> None:
+    for function in (lambda file: load_audio(file, RATE), read_duration):
+        with pytest.raises(AudioError, match=rf": found {message}"):
+            function(io.BytesIO(start + bytes(500)))
