@@ -16,7 +16,7 @@ import soxr
 
 from .audio_headers import is_unset
 from .audio_mpeg import counts_all, mpeg_stream
-from .audio_opening import Sound, binary, existing, explained, ffmpeg, note, open_bytes, open_sound, reason
+from .audio_opening import Sound, contents, existing, explained, ffmpeg, note, open_bytes, open_sound, reason
 from .audio_streams import Content, Part, bytes_after, flac_parts, ogg_parts, uncounted_flac
 from .errors import AudioError
 
@@ -113,8 +113,7 @@ def read_duration(source: str | Path | BinaryIO, name: str | None = None) -> flo
         try:
             file, data = open_sound(found, name)
         except soundfile.LibsndfileError as error:
-            with binary(found) as stream:
-                return float(ffmpeg(name, found, error).duration(stream, name))
+            return float(ffmpeg(name, found, error).duration(contents(found), name))
         with file:
             rate = float(file.samplerate)
             if "MPEG" in file.subtype and counts_all(data):
@@ -185,8 +184,7 @@ def _decoded(source: str | Path | BinaryIO, name: str, max_duration_s: float | N
         try:
             file, data = open_sound(checked, name)
         except soundfile.LibsndfileError as error:
-            with binary(checked) as stream:
-                yield from starmap(Block, ffmpeg(name, checked, error).decode(stream, name, max_duration_s))
+            yield from starmap(Block, ffmpeg(name, checked, error).decode(contents(checked), name, max_duration_s))
             return
         with file:
             wanted = sys.maxsize if max_duration_s is None else round(max_duration_s * file.samplerate)
