@@ -123,7 +123,7 @@ def _frames(
     container: av.container.InputContainer, name: str
 ) -> Iterator[tuple[av.AudioFrame, npt.NDArray[np.float32]]]:
     """Yield what is decoded, with its samples, [channels, time]."""
-    stream, resampler, seconds, times = container.streams.audio[0], av.AudioResampler(format="fltp"), 0.0, _Times()
+    stream, convert, seconds, times = container.streams.audio[0], _Converter(), 0.0, _Times()
     whole = whole_packet = True
     try:
         for packet in container.demux(stream):
@@ -135,8 +135,7 @@ def _frames(
                 whole = not frame.is_corrupt
                 seconds += frame.samples / frame.sample_rate
                 times.add(frame)
-                for converted in resampler.resample(frame):
-                    yield converted, converted.to_ndarray().astype(np.float32, copy=False)
+                yield from convert(frame)
     except av.FFmpegError as error:
         if isinstance(error, av.error.PatchWelcomeError):
             raise
@@ -150,6 +149,26 @@ def _frames(
             f"{name}: by its times, {times.missing_s:.2f} s of sound are missing, the first after "
             f"{times.gap_at:.1f} s; what is there is read on"
         )
+
+
+class _Converter:
+    """Turns frames into floats, one resampler for all of one rate and layout.
+
+    They have all channels in one plane: of more than eight planes, PyAV reads memory that is none of theirs.
+    """
+
+    def __init__(self) -> None:
+        self._kind: tuple[int, str] | None = None
+        self._resampler = av.AudioResampler(format="flt")
+
+    def __call__(self, frame: av.AudioFrame) -> Iterator[tuple[av.AudioFrame, npt.NDArray[np.float32]]]:
+        """Yield the frame, with its samples, [channels, time]."""
+        kind = frame.sample_rate, frame.layout.name
+        if kind != self._kind:
+            self._kind, self._resampler = kind, av.AudioResampler(format="flt")
+        for converted in self._resampler.resample(frame):
+            samples = converted.to_ndarray().reshape(-1, len(converted.layout.channels)).T
+            yield converted, samples.astype(np.float32, copy=False)
 
 
 class _Times:

@@ -74,6 +74,18 @@ def test_reads_what_libsndfile_does_not(tmp_path: Path, suffix: str) -> None:
         np.testing.assert_array_equal(load_audio(file, rate), heard)
 
 
+@pytest.mark.parametrize("layout", ["7.1", "hexadecagonal", "22.2"])
+def test_all_channels_of_many_are_heard(layout: str, tmp_path: Path) -> None:
+    channels = len(av.AudioLayout(layout).channels)
+    made = np.random.default_rng(0).normal(0, 0.1, (8_000, channels)).astype(np.float32)
+    with av.open(str(tmp_path / "many.mkv"), "w") as file:
+        stream = file.add_stream("pcm_f32le", rate=16_000, layout=layout)
+        frame = av.AudioFrame.from_ndarray(made.reshape(1, -1), format="flt", layout=layout)
+        frame.sample_rate = 16_000
+        file.mux([*stream.encode(frame), *stream.encode(None)])
+    np.testing.assert_allclose(load_audio(tmp_path / "many.mkv", 16_000), made.mean(axis=1), atol=1e-6)
+
+
 def test_a_name_that_lies_does_not_matter(tmp_path: Path) -> None:
     path = write(tmp_path / "clip.m4a").rename(tmp_path / "clip.wav")
     assert abs(len(load_audio(path, 16_000)) / 16_000 - SECONDS) < 0.2
