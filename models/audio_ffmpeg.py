@@ -12,7 +12,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from .audio_ends import first_end, missing_bytes
+from .audio_containers import first_end, missing_bytes
 from .audio_opening import note
 from .audio_streams import Content, Part, after_id3, bytes_after, ogg_parts
 from .errors import AudioError
