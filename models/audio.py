@@ -14,10 +14,11 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from .audio_bytes import Content
 from .audio_headers import is_unset
 from .audio_mpeg import counts_all, mpeg_stream
 from .audio_opening import Sound, binary, existing, explained, ffmpeg, note, open_bytes, open_sound, reason
-from .audio_streams import Content, Part, bytes_after, flac_parts, ogg_parts, uncounted_flac
+from .audio_streams import Part, bytes_after, flac_parts, ogg_parts, uncounted_flac
 from .errors import AudioError
 
 __all__ = ["AUDIO_SUFFIXES", "AudioError", "Block", "audio_blocks", "load_audio", "read_duration", "to_int16"]

@@ -5,19 +5,19 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from mmap import ACCESS_COPY, ACCESS_READ, mmap
 from pathlib import Path
 from types import ModuleType
 from typing import BinaryIO
 
 import soundfile
 
-from .audio_headers import Patch, joined_at, missing_size, others_left_out
+from .audio_bytes import Content, FileBytes, Patch, as_file
+from .audio_headers import joined_at, missing_size, others_left_out
 from .audio_mpeg import begins_with_frame, right_bytes
-from .audio_streams import Content
 from .errors import AudioError
 from .files import refuse_stand_in
 
@@ -25,18 +25,11 @@ logger = logging.getLogger(__name__)
 
 Source = bytes | BinaryIO  # a path, as the system has it, or an open file
 _EXTRA = "for formats that libsndfile does not know, such as M4A or WebM, install the extra `formats`: pip install av"
+_SEARCHED = re.compile(rb"ID3|fLaC|OggS|\xff[\xe0-\xff]")  # from the beginning to the end, unlike PCM
+_AT_ONCE = 2**22  # bytes: clips are searched faster when they have been read whole; what is longer takes no memory
 _EMPTY_ID3 = b"ID3\x04\0\0\0\0\0\x0a" + bytes(10)  # the decoder warns of a smaller one
 # What decoders and their bindings raise for some file, beside their own errors, which are some of these.
 _RAISED = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
-
-
-class _Mapped(mmap):
-    """Mapped bytes as a file: one may go beyond its end, as libsndfile does to the chunk after the last one."""
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> None:
-        """Move to a place, or to the end if it is behind that."""
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: len(self)}[whence]
-        super().seek(min(start + offset, len(self)))
 
 
 class Sound(soundfile.SoundFile):
@@ -72,7 +65,7 @@ def open_sound(source: Source, name: str) -> tuple[Sound, Content]:
     sound = _changed(source, data, size or others)
     count = right_bytes(sound)
     opened = _changed(source, sound, count)
-    return _opened(source if opened is data else _file(opened), opened), sound
+    return _opened(source if opened is data else as_file(opened), opened), sound
 
 
 def open_bytes(data: Content) -> Sound:
@@ -81,10 +74,10 @@ def open_bytes(data: Content) -> Sound:
     Raises:
         soundfile.LibsndfileError: libsndfile does not know it.
     """
-    return _opened(_file(data), data)
+    return _opened(as_file(data), data)
 
 
-def _opened(file: Source | mmap, data: Content) -> Sound:
+def _opened(file: Source | io.BufferedIOBase, data: Content) -> Sound:
     try:
         return Sound(file)
     except soundfile.LibsndfileError:
@@ -102,15 +95,7 @@ def _changed(source: Source, data: Content, patch: Patch | None) -> Content:
     after = patch.at + len(patch.new)
     if not isinstance(source, bytes):
         return data[: patch.at] + patch.new + data[after : patch.end]
-    with binary(source) as file:
-        mapped = _Mapped(file.fileno(), patch.end, access=ACCESS_COPY)
-    mapped[patch.at : after] = patch.new
-    return mapped
-
-
-def _file(data: Content) -> BinaryIO | mmap:
-    """Return bytes as a file, which mapped ones are."""
-    return io.BytesIO(data) if isinstance(data, bytes) else data
+    return FileBytes(source, patch)
 
 
 def existing(source: str | Path | BinaryIO, name: str) -> Source:
@@ -157,10 +142,10 @@ def binary(source: Source) -> Iterator[BinaryIO]:
 
 
 def contents(source: Source) -> Content:
-    """Return all bytes of the source, a file's as mapped memory; a decoder that has it open finds it where it was."""
+    """Return all bytes of the source; a decoder that has it open finds it where it was."""
     if isinstance(source, bytes):
-        with binary(source) as file:
-            return mmap(file.fileno(), 0, access=ACCESS_READ) if os.fstat(file.fileno()).st_size else b""
+        data = FileBytes(source)
+        return data[:] if len(data) <= _AT_ONCE and _SEARCHED.match(data[:4]) else data
     at = source.tell()
     source.seek(0)
     data = source.read()
