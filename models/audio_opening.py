@@ -27,6 +27,13 @@ Source = bytes | BinaryIO  # a path, as the system has it, or an open file
 _EXTRA = "for formats that libsndfile does not know, such as M4A or WebM, install the extra `formats`: pip install av"
 _SEARCHED = re.compile(rb"ID3|fLaC|OggS|\xff[\xe0-\xff]")  # from the beginning to the end, unlike PCM
 _AT_ONCE = 2**22  # bytes: clips are searched faster when they have been read whole; what is longer takes no memory
+_NO_AUDIO = {  # beginnings that libsndfile and FFmpeg pass over to sound within, in a file with the name of MP3
+    "a ZIP archive": re.compile(rb"PK\x03\x04"),
+    "a tar archive": re.compile(rb".{257}ustar", re.DOTALL),
+    "a gzip archive": re.compile(rb"\x1f\x8b\x08"),
+    "a PDF document": re.compile(rb"%PDF-"),
+    "an HTML page": re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html)\b", re.IGNORECASE),
+}
 _EMPTY_ID3 = b"ID3\x04\0\0\0\0\0\x0a" + bytes(10)  # the decoder warns of a smaller one
 # What decoders and their bindings raise for some file, beside their own errors, which are some of these.
 _RAISED = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
@@ -51,10 +58,13 @@ def open_sound(source: Source, name: str) -> tuple[Sound, Content]:
         the file, and its bytes.
 
     Raises:
-        AudioError: another file was joined to one of PCM.
+        AudioError: it is an archive or a document, or another file was joined to one of PCM.
         soundfile.LibsndfileError: libsndfile does not know it.
     """
     data = contents(source)
+    for what, begins in _NO_AUDIO.items():
+        if begins.match(data[:512]):
+            raise AudioError(f"{name}: begins as {what}, expected audio; extract the sound from it, or copy it again")
     size, others = missing_size(data), others_left_out(data)
     if second := joined_at(data, others):
         raise AudioError(f"{name}: another file was joined to it after byte {second:,}; split it there")

@@ -139,3 +139,23 @@ def test_a_file_that_is_read_piece_by_piece_sounds_as_one_in_memory(
     monkeypatch.setattr("models.audio_opening._AT_ONCE", 0)
     np.testing.assert_array_equal(load_audio(path, RATE), load_audio(io.BytesIO(data), RATE))
     assert read_duration(path) == read_duration(io.BytesIO(data))
+
+
+@pytest.mark.parametrize(
+    ("beginning", "what"),
+    [
+        (b"PK\x03\x04", "a ZIP archive"),
+        (b"clip.mp3".ljust(257, b"\0") + b"ustar\0", "a tar archive"),
+        (b"\x1f\x8b\x08\0", "a gzip archive"),
+        (b"%PDF-1.7\n", "a PDF document"),
+        (b"\n<!DOCTYPE HTML><html>", "an HTML page"),
+    ],
+)
+def test_sound_within_an_archive_or_a_document_is_not_taken_for_a_file_of_it(
+    beginning: bytes, what: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "clip.mp3"  # libsndfile goes by this name
+    path.write_bytes(beginning + bytes(100) + constant_mp3())
+    for look in (load_audio, lambda path, _: read_duration(path)):
+        with pytest.raises(AudioError, match=f"^{path}: begins as {what}, expected audio; "):
+            look(path, RATE)
