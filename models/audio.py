@@ -15,7 +15,7 @@ import soundfile
 import soxr
 
 from .audio_bytes import Content
-from .audio_headers import is_unset
+from .audio_headers import is_unset, stated_end
 from .audio_mpeg import counts_all, mpeg_stream
 from .audio_opening import Sound, binary, existing, explained, ffmpeg, note, open_bytes, open_sound, reason
 from .audio_streams import Part, bytes_after, flac_parts, ogg_parts, uncounted_flac
@@ -39,7 +39,9 @@ MAX_PEAK = 100.0  # of full scale, in files of floats: sound is louder than 1 at
 _BLOCK = 2**14  # numbers that are decoded at once: all of them are lost where one cannot be
 _JOINED = ("OGG", "FLAC")  # formats of which files are joined by writing one after the other
 _UNCOUNTED = 2**62  # a number of samples beyond which libsndfile knows none
-_MENDED_SIZE = re.compile(r"(?:data|SSND|Data Size  |riff|Riff size) : (?P<says>\d+) \(should be (?P<should>\d+)\)")
+_MENDED_SIZE = re.compile(r"(?:data|SSND|Data Size  |Riff size) : (?P<says>\d+) \(should be (?P<should>\d+)\)")
+_MATLAB = ("MAT4", "MAT5")
+_MATLAB_COLUMNS = re.compile(r"Cols *: (\d+)")  # a sample in each; the last ones are those of the sound
 _HEADER_BYTES = 512  # by which a size is too large that counts the header, or a last block that is not full
 _FRAMES_TOLERANCE = 0.01  # MP3 headers may or may not count the delay of the codec
 
@@ -201,7 +203,7 @@ def _decoded(source: str | Path | BinaryIO, name: str, max_duration_s: float | N
                 yield from _read_on(file, data, name, wanted - found)
             elif file.format == "OGG":
                 _refuse_lost(file, ogg_parts(data, wanted * _positions(file))[0], name, wanted)
-            _refuse_cut_off(name, file)  # after what there is, which readers of windows keep
+            _refuse_cut_off(name, file, data)  # after what there is, which readers of windows keep
 
 
 def _mended(file: Sound, data: Content, name: str, wanted: int) -> bytes | None:
@@ -292,14 +294,29 @@ def _note_rest(name: str, number: int) -> None:
         note(f"{name}: {number:,} bytes after the sound are no sound and are left out")
 
 
-def _refuse_cut_off(name: str, file: soundfile.SoundFile) -> None:
-    """Refuse a file that ends before its header says; libsndfile repairs such headers and logs it."""
+def _refuse_cut_off(name: str, file: soundfile.SoundFile, data: Content) -> None:
+    """Refuse a file that ends before its header says; libsndfile repairs some of such headers and logs it."""
     mended = _MENDED_SIZE.search(file.extra_info)
-    if not mended:
-        return
-    says, should = int(mended["says"]), int(mended["should"])
-    if says > should + _HEADER_BYTES and not is_unset(says):
-        raise AudioError(f"{name}: is truncated: {should} bytes of sound, the header says {says}")
+    if mended:
+        says, should = int(mended["says"]), int(mended["should"])
+        if says > should + _HEADER_BYTES and not is_unset(says):
+            raise AudioError(f"{name}: is truncated: {should} bytes of sound, the header says {says}")
+    end = stated_end(data)
+    if end and end > len(data) + _HEADER_BYTES and not is_unset(end):
+        raise AudioError(f"{name}: is truncated: it ends at byte {len(data):,}, its header says {end:,}")
+    columns = _MATLAB_COLUMNS.findall(file.extra_info) if file.format in _MATLAB else []
+    if columns and int(columns[-1]) > file.frames:
+        raise AudioError(f"{name}: is truncated: {file.frames} samples of sound, the header says {columns[-1]}")
+
+
+def _refuse_rate(name: str, rate: int) -> None:
+    """Refuse a sample rate, in Hz, at which no sound is recorded."""
+    least, most = RATES_HZ
+    if not least <= rate <= most:
+        raise AudioError(
+            f"{name}: its header states a sample rate of {rate:,} Hz, expected {least:,} to {most:,} Hz; "
+            "it is damaged, or must be given its true rate"
+        )
 
 
 def _refuse_numbers(name: str, samples: npt.NDArray[np.float32]) -> None:

@@ -6,7 +6,9 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from . import audio_ends
 from .audio_bytes import Content, Patch
 from .audio_streams import bytes_after
 
@@ -17,6 +19,7 @@ _CHUNK_ID = re.compile(rb"[A-Za-z0-9 ]{4}")
 _OF_SOUND = (b"RIFF", b"RF64", b"data")
 _RIFF = (b"RIFF", b"RF64")
 _W64 = b"riff"
+_W64_HEAD = 24  # bytes, which the size of a chunk counts
 _AU = (b".snd", b"dns.")
 # Where the size of a whole file stands, and how; AU has that of its sound, after where it begins.
 _SIZES = {b"FORM": (4, ">I"), b"RF64": (20, "<Q"), _W64: (16, "<Q"), b".snd": (8, ">I"), b"dns.": (8, "<I")}
@@ -75,32 +78,65 @@ def _missing_in_au(data: Content, form: str) -> Patch | None:
     if len(data) < 12:
         return None
     start, stated = struct.unpack(form, data[4:12])
-    unknown = not stated or 2**31 <= stated < 2**32 - 1
     size = min(len(data) - start, 2**32 - 1)
+    unknown = not stated or (size < stated < 2**32 - 1 and (stated >= 2**31 or is_unset(stated)))
     return Patch(8, struct.pack(form, 0, size)[4:], len(data)) if unknown and size > 0 else None
 
 
-def others_left_out(data: Content) -> Patch | None:
-    """Return the end of a WAV before what follows its sound and does not describe it, such as another WAV, if any does.
+class Rest(NamedTuple):
+    """What follows the sound of a file: where it begins, and how many bytes of it are no description of the sound."""
 
-    libsndfile refuses some of such files, and in others passes over the rest without a word.
+    start: int
+    unknown: int
+
+
+def others_left_out(data: Content) -> Rest | None:
+    """Return what follows the sound of a file and is not to be given to libsndfile, such as another WAV; None if none.
+
+    libsndfile refuses some of such files, of others passes over the rest without a word, or takes it for more sound.
     """
+    kind = data[:4]
+    start = _riff_end(data) if kind == b"RIFF" else stated_end(data) or 0
+    if not 0 < start < len(data) or kind == b"Crea":  # a block of VOC has no room for the size of a large file
+        return None
+    unknown = bytes_after(data, _described_w64(data) if kind == _W64 else start)
+    return Rest(start, unknown) if unknown or kind != b"RIFF" else None
+
+
+def _riff_end(data: Content) -> int:
+    """Return the end of a WAV's sound and of what describes it; 0 if there is no sound."""
     end = 0
-    for chunk in _chunks(data) if data[:4] == b"RIFF" else ():
+    for chunk in _chunks(data):
         if end and (chunk.name in _OF_SOUND or not _fits(data, chunk)):
             break
         if end or chunk.name == b"data":
             end = chunk.end
-    return Patch(0, b"", end) if 0 < end < len(data) and bytes_after(data, end) else None
+    return end
 
 
-def joined_at(data: Content, others: Patch | None) -> int | None:
+def stated_end(data: Content) -> int | None:
+    """Return where the sound of a file ends by its header; None if that is unknown, or libsndfile goes by it."""
+    if data[:4] != _W64:
+        return audio_ends.stated_end(data)
+    sound = next((chunk for chunk in _chunks(data) if chunk.name == b"data"), None)
+    if not sound or sound.size < _W64_HEAD or sound.size >= _TOO_LARGE:
+        return None
+    empty = sound.size == _W64_HEAD and not _fits(data, _chunk(data, sound.start))  # as before a recording's end
+    return None if empty else sound.end
+
+
+def _described_w64(data: Content) -> int:
+    """Return the end of the last chunk of a W64 that is there as a whole."""
+    return max((chunk.end for chunk in _chunks(data) if _fits(data, chunk)), default=0)
+
+
+def joined_at(data: Content, others: Rest | None) -> int | None:
     """Return where another file begins that was joined to one of PCM, right behind its end; None if none was.
 
     Args:
         others: as `others_left_out` returns it.
     """
-    end, begins = others.end if others else _end(data), _BEGINS.match(data[:_HEAD_BYTES])
+    end, begins = others.start if others and data[:4] == b"RIFF" else _end(data), _BEGINS.match(data[:_HEAD_BYTES])
     if not begins or not end or end >= len(data):
         return None
     behind = _BEGINS.search(data[end : end + _HEAD_BYTES])

@@ -70,9 +70,9 @@ def open_sound(source: Source, name: str) -> tuple[Sound, Content]:
         raise AudioError(f"{name}: another file was joined to it after byte {second:,}; split it there")
     if size:
         note(f"{name}: its header does not say how much sound there is; what follows is read to the end")
-    elif others:
-        note(f"{name}: {len(data) - others.end:,} bytes after the sound, which its header does not count, are left out")
-    sound = _changed(source, data, size or others)
+    elif others and others.unknown:
+        note(f"{name}: {others.unknown:,} bytes after the sound, which its header does not count, are left out")
+    sound = _changed(source, data, size or (Patch(0, b"", others.start) if others else None))
     count = right_bytes(sound)
     opened = _changed(source, sound, count)
     return _opened(source if opened is data else as_file(opened), opened), sound
@@ -154,8 +154,8 @@ def binary(source: Source) -> Iterator[BinaryIO]:
 def contents(source: Source) -> Content:
     """Return all bytes of the source; a decoder that has it open finds it where it was."""
     if isinstance(source, bytes):
-        data = FileBytes(source)
-        return data[:] if len(data) <= _AT_ONCE and _SEARCHED.match(data[:4]) else data
+        file = FileBytes(source)
+        return file[:] if len(file) <= _AT_ONCE and _SEARCHED.match(file[:4]) else file
     at = source.tell()
     source.seek(0)
     data = source.read()
