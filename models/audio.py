@@ -33,6 +33,9 @@ _FFMPEG = (  # .ts is left out: it is TypeScript more often than sound
 )
 AUDIO_SUFFIXES = frozenset(f".{suffix}" for suffix in f"{_LIBSNDFILE} {_FFMPEG}".split())  # of files that hold sound
 OPUS_HZ = 48_000  # of positions in Opus, whatever the rate of its sound
+# From seismic recorders to acoustic emission. What is slower or faster is a damaged header, or one that counts in kHz;
+# resampled, it would fill the memory, or be nothing.
+RATES_HZ = (100, 10_000_000)
 MAX_CLIPPED = 0.25
 MAX_OFFSET = 0.5
 MAX_PEAK = 100.0  # of full scale, in files of floats: sound is louder than 1 at times, never 40 dB
@@ -80,9 +83,9 @@ def load_audio(
         Samples, [time], float32, contiguous.
 
     Raises:
-        AudioError: if the file is missing, cannot be decoded, is truncated, changes its sample rate or channels,
-            holds no samples, holds NaN, infinity or peaks far beyond full scale, or is digital silence (in the part
-            that was read).
+        AudioError: if the file is missing, cannot be decoded, is truncated, changes its sample rate or channels, has a
+            sample rate beyond `RATES_HZ`, holds no samples, holds NaN, infinity or peaks far beyond full scale, or is
+            digital silence (in the part that was read).
     """
     name = name or str(source)
     blocks = list(audio_blocks(source, name, max_duration_s))
@@ -108,7 +111,7 @@ def read_duration(source: str | Path | BinaryIO, name: str | None = None) -> flo
     be. FLAC and OGG are searched for files that were joined.
 
     Raises:
-        AudioError: if the file is missing or its header cannot be read.
+        AudioError: if the file is missing, its header cannot be read, or states a sample rate beyond `RATES_HZ`.
     """
     name = name or str(source)
     with explained(name):
@@ -120,6 +123,7 @@ def read_duration(source: str | Path | BinaryIO, name: str | None = None) -> flo
                 return float(ffmpeg(name, found, error).duration(stream, name))
         with file:
             rate = float(file.samplerate)
+            _refuse_rate(name, file.samplerate)
             if "MPEG" in file.subtype and counts_all(data):
                 return float(file.frames / rate)
             seconds = 0.0
@@ -175,6 +179,7 @@ def audio_blocks(
     found = 0
     for block in _decoded(source, name, max_duration_s):
         if len(block.samples):
+            _refuse_rate(name, block.rate)
             _refuse_numbers(name, block.samples)
             found += 1
             yield block
