@@ -18,6 +18,7 @@ import soundfile
 from .audio_bytes import Content, FileBytes, Patch, as_file
 from .audio_headers import joined_at, missing_size, others_left_out
 from .audio_mpeg import begins_with_frame, right_bytes
+from .audio_streams import ogg_parts
 from .errors import AudioError
 from .files import refuse_stand_in
 
@@ -58,7 +59,8 @@ def open_sound(source: Source, name: str) -> tuple[Sound, Content]:
         the file, and its bytes.
 
     Raises:
-        AudioError: it is an archive or a document, or another file was joined to one of PCM.
+        AudioError: it is an archive or a document, another file was joined to one of PCM, or pages are missing in Ogg
+            that libsndfile does not know.
         soundfile.LibsndfileError: libsndfile does not know it.
     """
     data = contents(source)
@@ -75,7 +77,13 @@ def open_sound(source: Source, name: str) -> tuple[Sound, Content]:
     sound = _changed(source, data, size or (Patch(0, b"", others.start) if others else None))
     count = right_bytes(sound)
     opened = _changed(source, sound, count)
-    return _opened(source if opened is data else as_file(opened), opened), sound
+    try:
+        return _opened(source if opened is data else as_file(opened), opened), sound
+    except soundfile.LibsndfileError:
+        if sound[:4] == b"OggS" and any(part.lost_after is not None for part in ogg_parts(sound)):
+            # FFmpeg, which is asked next, would pass over them.
+            raise AudioError(f"{name}: is damaged: pages are missing or damaged") from None
+        raise
 
 
 def open_bytes(data: Content) -> Sound:
