@@ -63,18 +63,18 @@ class FileBytes:
         return self._window[start - self._at : max(0, stop - self._at)]
 
     def _read(self, start: int, stop: int) -> bytes:
-        read = bytearray()
+        read = b""
         while len(read) < stop - start:
             more = os.pread(self._descriptor, stop - start - len(read), start + len(read))
             if not more:
                 raise OSError(f"it had {self._end:,} bytes and became shorter")
-            read += more
+            read = read + more if read else more
         if self._patch:
             at, new, _ = self._patch
             first, last = max(at, start), min(at + len(new), stop)
             if first < last:
-                read[first - start : last - start] = new[first - at : last - at]
-        return bytes(read)
+                return read[: first - start] + new[first - at : last - at] + read[last - start :]
+        return read
 
 
 Content = bytes | FileBytes  # of a file: read, or to be read

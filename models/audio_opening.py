@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 Source = bytes | BinaryIO  # a path, as the system has it, or an open file
 _EXTRA = "for formats that libsndfile does not know, such as M4A or WebM, install the extra `formats`: pip install av"
 _SEARCHED = re.compile(rb"ID3|fLaC|OggS|\xff[\xe0-\xff]")  # from the beginning to the end, unlike PCM
-_AT_ONCE = 2**22  # bytes: clips are searched faster when they have been read whole; what is longer takes no memory
+_AT_ONCE = 2**20  # bytes: clips are searched faster when they have been read whole; what is longer takes no memory
 _NO_AUDIO = {  # beginnings that libsndfile and FFmpeg pass over to sound within, in a file with the name of MP3
     "a ZIP archive": re.compile(rb"PK\x03\x04"),
     "a tar archive": re.compile(rb".{257}ustar", re.DOTALL),
