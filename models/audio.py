@@ -14,10 +14,11 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from .audio_headers import is_unset
+from .audio_bytes import Content
+from .audio_headers import is_unset, stated_end
 from .audio_mpeg import counts_all, mpeg_stream
 from .audio_opening import Sound, contents, existing, explained, ffmpeg, note, open_bytes, open_sound, reason
-from .audio_streams import Content, Part, bytes_after, flac_parts, ogg_parts, uncounted_flac
+from .audio_streams import Part, bytes_after, flac_parts, ogg_parts, uncounted_flac
 from .errors import AudioError
 
 __all__ = ["AUDIO_SUFFIXES", "AudioError", "Block", "audio_blocks", "load_audio", "read_duration", "to_int16"]
@@ -32,13 +33,18 @@ _FFMPEG = (  # .ts is left out: it is TypeScript more often than sound
 )
 AUDIO_SUFFIXES = frozenset(f".{suffix}" for suffix in f"{_LIBSNDFILE} {_FFMPEG}".split())  # of files that hold sound
 OPUS_HZ = 48_000  # of positions in Opus, whatever the rate of its sound
+# From seismic recorders to acoustic emission. What is slower or faster is a damaged header, or one that counts in kHz;
+# resampled, it would fill the memory, or be nothing.
+RATES_HZ = (100, 10_000_000)
 MAX_CLIPPED = 0.25
 MAX_OFFSET = 0.5
 MAX_PEAK = 100.0  # of full scale, in files of floats: sound is louder than 1 at times, never 40 dB
 _BLOCK = 2**14  # numbers that are decoded at once: all of them are lost where one cannot be
 _JOINED = ("OGG", "FLAC")  # formats of which files are joined by writing one after the other
 _UNCOUNTED = 2**62  # a number of samples beyond which libsndfile knows none
-_MENDED_SIZE = re.compile(r"(?:data|SSND|Data Size  |riff|Riff size) : (?P<says>\d+) \(should be (?P<should>\d+)\)")
+_MENDED_SIZE = re.compile(r"(?:data|SSND|Data Size  |Riff size) : (?P<says>\d+) \(should be (?P<should>\d+)\)")
+_MATLAB = ("MAT4", "MAT5")
+_MATLAB_COLUMNS = re.compile(r"Cols *: (\d+)")  # a sample in each; the last ones are those of the sound
 _HEADER_BYTES = 512  # by which a size is too large that counts the header, or a last block that is not full
 _FRAMES_TOLERANCE = 0.01  # MP3 headers may or may not count the delay of the codec
 
@@ -77,9 +83,9 @@ def load_audio(
         Samples, [time], float32, contiguous.
 
     Raises:
-        AudioError: if the file is missing, cannot be decoded, is truncated, changes its sample rate or channels,
-            holds no samples, holds NaN, infinity or peaks far beyond full scale, or is digital silence (in the part
-            that was read).
+        AudioError: if the file is missing, cannot be decoded, is truncated, changes its sample rate or channels, has a
+            sample rate beyond `RATES_HZ`, holds no samples, holds NaN, infinity or peaks far beyond full scale, or is
+            digital silence (in the part that was read).
     """
     name = name or str(source)
     blocks = list(audio_blocks(source, name, max_duration_s))
@@ -105,7 +111,7 @@ def read_duration(source: str | Path | BinaryIO, name: str | None = None) -> flo
     be. FLAC and OGG are searched for files that were joined.
 
     Raises:
-        AudioError: if the file is missing or its header cannot be read.
+        AudioError: if the file is missing, its header cannot be read, or states a sample rate beyond `RATES_HZ`.
     """
     name = name or str(source)
     with explained(name):
@@ -116,6 +122,7 @@ def read_duration(source: str | Path | BinaryIO, name: str | None = None) -> flo
             return float(ffmpeg(name, found, error).duration(contents(found), name))
         with file:
             rate = float(file.samplerate)
+            _refuse_rate(name, file.samplerate)
             if "MPEG" in file.subtype and counts_all(data):
                 return float(file.frames / rate)
             seconds = 0.0
@@ -171,6 +178,7 @@ def audio_blocks(
     found = 0
     for block in _decoded(source, name, max_duration_s):
         if len(block.samples):
+            _refuse_rate(name, block.rate)
             _refuse_numbers(name, block.samples)
             found += 1
             yield block
@@ -198,7 +206,7 @@ def _decoded(source: str | Path | BinaryIO, name: str, max_duration_s: float | N
                 yield from _read_on(file, data, name, wanted - found)
             elif file.format == "OGG":
                 _refuse_lost(file, ogg_parts(data, wanted * _positions(file))[0], name, wanted)
-            _refuse_cut_off(name, file)  # after what there is, which readers of windows keep
+            _refuse_cut_off(name, file, data)  # after what there is, which readers of windows keep
 
 
 def _mended(file: Sound, data: Content, name: str, wanted: int) -> bytes | None:
@@ -289,14 +297,29 @@ def _note_rest(name: str, number: int) -> None:
         note(f"{name}: {number:,} bytes after the sound are no sound and are left out")
 
 
-def _refuse_cut_off(name: str, file: soundfile.SoundFile) -> None:
-    """Refuse a file that ends before its header says; libsndfile repairs such headers and logs it."""
+def _refuse_cut_off(name: str, file: soundfile.SoundFile, data: Content) -> None:
+    """Refuse a file that ends before its header says; libsndfile repairs some of such headers and logs it."""
     mended = _MENDED_SIZE.search(file.extra_info)
-    if not mended:
-        return
-    says, should = int(mended["says"]), int(mended["should"])
-    if says > should + _HEADER_BYTES and not is_unset(says):
-        raise AudioError(f"{name}: is truncated: {should} bytes of sound, the header says {says}")
+    if mended:
+        says, should = int(mended["says"]), int(mended["should"])
+        if says > should + _HEADER_BYTES and not is_unset(says):
+            raise AudioError(f"{name}: is truncated: {should} bytes of sound, the header says {says}")
+    end = stated_end(data)
+    if end and end > len(data) + _HEADER_BYTES and not is_unset(end):
+        raise AudioError(f"{name}: is truncated: it ends at byte {len(data):,}, its header says {end:,}")
+    columns = _MATLAB_COLUMNS.findall(file.extra_info) if file.format in _MATLAB else []
+    if columns and int(columns[-1]) > file.frames:
+        raise AudioError(f"{name}: is truncated: {file.frames} samples of sound, the header says {columns[-1]}")
+
+
+def _refuse_rate(name: str, rate: int) -> None:
+    """Refuse a sample rate, in Hz, at which no sound is recorded."""
+    least, most = RATES_HZ
+    if not least <= rate <= most:
+        raise AudioError(
+            f"{name}: its header states a sample rate of {rate:,} Hz, expected {least:,} to {most:,} Hz; "
+            "it is damaged, or must be given its true rate"
+        )
 
 
 def _refuse_numbers(name: str, samples: npt.NDArray[np.float32]) -> None:

@@ -7,8 +7,9 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .audio_bytes import Content, matches
 from .audio_headers import is_unset
-from .audio_streams import Content, after_id3, bytes_after
+from .audio_streams import after_id3, bytes_after
 
 _APE_FOOTER = 32  # bytes
 _ID3V1 = 128
@@ -17,6 +18,8 @@ _LEFT = 8  # zeros behind the sound, which may be its end
 _BARE = (b"\x0b\x77", b"\x77\x0b", b"\x7f\xfe", b"\xfe\x7f", b"\x47")  # frames of AC3 and DTS, and MPEG-TS: no header
 _WAVPACK_INITIAL = 0x800  # the flag of a block with the first channels
 _FLV_TAGS = (8, 9, 18)
+_HEAD_BYTES = 16  # that tell of what kind a file is
+_MATROSKA_HEAD = 256  # bytes before its first segment, at most
 # Bytes of a frame of AMR, with its own first byte, by the kind that this states; 0 is none.
 _AMR = {
     b"#!AMR\n": (13, 14, 16, 18, 20, 21, 27, 32, 6, 0, 0, 0, 0, 0, 0, 1),
@@ -38,10 +41,10 @@ def first_end(data: Content) -> End:
     """Return where a file ends by what its own parts say, or that of all bytes where they say nothing."""
     start = after_id3(data, 0)
     for begins, walk in _WALKS:
-        if begins.match(data, start):
+        if begins.match(data[start : start + _HEAD_BYTES]):
             at = walk(data, start)
             second = _after_tags(data, at)
-            if second < len(data) and begins.match(data, second):
+            if begins.match(data[second : second + _HEAD_BYTES]):
                 return End(second, joined=True)
             strange = bytes_after(data, second) > 0
             return End(len(data) if strange else at, strange=strange and walk is _amr_end)
@@ -50,7 +53,7 @@ def first_end(data: Content) -> End:
 
 def missing_bytes(data: Content) -> int:
     """Return how many bytes a WAV, RF64, W64, AIFF or AU file lacks of those that its header states."""
-    kind, form = bytes(data[:4]), bytes(data[8:12])
+    kind, form = data[:4], data[8:12]
     if len(data) < 32:
         return 0
     if kind == b"RIFF" and form == b"WAVE":
@@ -62,7 +65,7 @@ def missing_bytes(data: Content) -> int:
     elif kind == b"FORM":
         end = int.from_bytes(data[4:8], "big") + 8
     elif kind == b".snd":
-        end = sum(struct.unpack_from(">II", data, 4))
+        end = sum(struct.unpack(">II", data[4:12]))
     else:
         return 0
     return 0 if is_unset(end) else max(0, end - len(data))
@@ -111,11 +114,11 @@ def _mp4_end(data: Content, start: int) -> int:
     """Return where a second `ftyp` box is, outside of all others (ISO/IEC 14496-12, 4.2)."""
     at = start
     while at + 8 <= len(data):
-        size, kind = struct.unpack_from(">I4s", data, at)
+        size, kind = struct.unpack(">I4s", data[at : at + 8])
         if kind == b"ftyp" and at > start:
             return at
         if size == 1 and at + 16 <= len(data):
-            (size,) = struct.unpack_from(">Q", data, at + 8)
+            size = int.from_bytes(data[at + 8 : at + 16], "big")
         if size < 8:  # 0 is of a box that goes to the end
             break
         at += size
@@ -133,7 +136,7 @@ def _tta_end(data: Content, start: int) -> int:
     """Return where the frames end whose sizes stand in a table behind the header."""
     if start + 22 > len(data):
         return len(data)
-    rate, samples = struct.unpack_from("<II", data, start + 10)
+    rate, samples = struct.unpack("<II", data[start + 10 : start + 18])
     frames = -(-samples // max(1, rate * 256 // 245))
     table = data[start + 22 : start + 22 + 4 * frames]
     if len(table) < 4 * frames:
@@ -146,7 +149,7 @@ def _wavpack_end(data: Content, start: int) -> int:
     """Return where the blocks end, or those of a second file begin, with sample 0."""
     at, begun = start, False
     while at + 32 <= len(data) and data[at : at + 4] == b"wvpk":
-        size, index, samples, flags = struct.unpack_from("<4xI8xIII", data, at)
+        size, index, samples, flags = struct.unpack("<4xI8xIII", data[at : at + 28])
         if samples and not index and flags & _WAVPACK_INITIAL and not data[at + 10]:
             if begun:
                 return at
@@ -171,9 +174,12 @@ def _amr_end(data: Content, start: int) -> int:
 
 def _matroska_end(data: Content, start: int) -> int:
     """Return where the first bytes of the file are again, up to its first segment, whose size may be unknown."""
-    segment = data.find(b"\x18\x53\x80\x67", start, start + 256)
-    second = data.find(data[start : segment + 4], segment + 4) if segment > 0 else -1
-    return second if second > 0 else len(data)
+    segment = data[start : start + _MATROSKA_HEAD].find(b"\x18\x53\x80\x67")
+    if segment < 0:
+        return len(data)
+    head = data[start : start + segment + 4]
+    again = matches(re.compile(re.escape(head)), data, len(head), start + len(head))
+    return next((second for second, _ in again), len(data))
 
 
 def _avi_end(data: Content, start: int) -> int:

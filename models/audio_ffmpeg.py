@@ -12,9 +12,10 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from .audio_bytes import Content
 from .audio_containers import first_end, missing_bytes
 from .audio_opening import note
-from .audio_streams import Content, Part, after_id3, bytes_after, ogg_parts
+from .audio_streams import Part, after_id3, bytes_after, ogg_parts
 from .errors import AudioError
 
 # Files alone: playlists and other texts name further files and addresses, which FFmpeg would open.
@@ -93,11 +94,12 @@ def duration(data: Content, name: str) -> float:
     """Return the length in seconds of the first audio stream: as the header states, else by the times of its packets.
 
     Raises:
-        AudioError: if the file holds no sound, was joined to another or cannot be read.
+        AudioError: if the file holds no sound, lacks pages, was joined to another or cannot be read.
     """
     seconds = 0.0
     for part in _parts(data, name):
         with _opened(data, part, name) as container:
+            _refuse_lost(part, container, sys.maxsize, name)
             seconds += _stated_s(container) or _packets_s(container)
     return seconds
 

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .audio_streams import Content, bytes_after
+from . import audio_ends
+from .audio_bytes import Content, Patch
+from .audio_streams import bytes_after
 
 _TOO_LARGE = 2**62  # for a size, as in what stands for one that is not known
 _UNSET = (0x7F000000, 2**31, 2**32, 2**63, 2**64)  # which recorders write, or somewhat less, when they write to a pipe
@@ -17,6 +19,7 @@ _CHUNK_ID = re.compile(rb"[A-Za-z0-9 ]{4}")
 _OF_SOUND = (b"RIFF", b"RF64", b"data")
 _RIFF = (b"RIFF", b"RF64")
 _W64 = b"riff"
+_W64_HEAD = 24  # bytes, which the size of a chunk counts
 _AU = (b".snd", b"dns.")
 # Where the size of a whole file stands, and how; AU has that of its sound, after where it begins.
 _SIZES = {b"FORM": (4, ">I"), b"RF64": (20, "<Q"), _W64: (16, "<Q"), b".snd": (8, ">I"), b"dns.": (8, "<I")}
@@ -25,14 +28,6 @@ _BEGINS = re.compile(
 )
 _HEAD_BYTES = 32  # in which they are, behind bytes that fill up the first
 _MOST_CHUNKS = 1_000  # that are looked at
-
-
-class Patch(NamedTuple):
-    """Bytes that take the place of others in a file, and where it ends."""
-
-    at: int
-    new: bytes
-    end: int
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,7 @@ def missing_size(data: Content) -> Patch | None:
 
     Sizes that libsndfile itself takes for unknown are left to it.
     """
-    kind = bytes(data[:4])
+    kind = data[:4]
     if kind in _AU:
         return _missing_in_au(data, ">II" if kind == b".snd" else "<II")
     wide: _Chunk | None = None  # where RF64 has its sizes
@@ -68,7 +63,7 @@ def missing_size(data: Content) -> Patch | None:
 def _missing_in_chunk(data: Content, sound: _Chunk, wide: _Chunk | None) -> Patch | None:
     size = len(data) - sound.start
     if wide:
-        stated = struct.unpack_from("<Q", data, wide.start + 8)[0]
+        stated = _number("<Q", data, wide.start + 8)
         unknown = stated == 0 or stated >= _TOO_LARGE
         return Patch(wide.start, struct.pack("<QQQ", len(data) - 8, size, 0), len(data)) if unknown else None
     if data[:4] == _W64:
@@ -82,51 +77,84 @@ def _missing_in_chunk(data: Content, sound: _Chunk, wide: _Chunk | None) -> Patc
 def _missing_in_au(data: Content, form: str) -> Patch | None:
     if len(data) < 12:
         return None
-    start, stated = struct.unpack_from(form, data, 4)
-    unknown = not stated or 2**31 <= stated < 2**32 - 1
+    start, stated = struct.unpack(form, data[4:12])
     size = min(len(data) - start, 2**32 - 1)
+    unknown = not stated or (size < stated < 2**32 - 1 and (stated >= 2**31 or is_unset(stated)))
     return Patch(8, struct.pack(form, 0, size)[4:], len(data)) if unknown and size > 0 else None
 
 
-def others_left_out(data: Content) -> Patch | None:
-    """Return the end of a WAV before what follows its sound and does not describe it, such as another WAV, if any does.
+class Rest(NamedTuple):
+    """What follows the sound of a file: where it begins, and how many bytes of it are no description of the sound."""
 
-    libsndfile refuses some of such files, and in others passes over the rest without a word.
+    start: int
+    unknown: int
+
+
+def others_left_out(data: Content) -> Rest | None:
+    """Return what follows the sound of a file and is not to be given to libsndfile, such as another WAV; None if none.
+
+    libsndfile refuses some of such files, of others passes over the rest without a word, or takes it for more sound.
     """
+    kind = data[:4]
+    start = _riff_end(data) if kind == b"RIFF" else stated_end(data) or 0
+    if not 0 < start < len(data) or kind == b"Crea":  # a block of VOC has no room for the size of a large file
+        return None
+    unknown = bytes_after(data, _described_w64(data) if kind == _W64 else start)
+    return Rest(start, unknown) if unknown or kind != b"RIFF" else None
+
+
+def _riff_end(data: Content) -> int:
+    """Return the end of a WAV's sound and of what describes it; 0 if there is no sound."""
     end = 0
-    for chunk in _chunks(data) if data[:4] == b"RIFF" else ():
+    for chunk in _chunks(data):
         if end and (chunk.name in _OF_SOUND or not _fits(data, chunk)):
             break
         if end or chunk.name == b"data":
             end = chunk.end
-    return Patch(0, b"", end) if 0 < end < len(data) and bytes_after(data, end) else None
+    return end
 
 
-def joined_at(data: Content, others: Patch | None) -> int | None:
+def stated_end(data: Content) -> int | None:
+    """Return where the sound of a file ends by its header; None if that is unknown, or libsndfile goes by it."""
+    if data[:4] != _W64:
+        return audio_ends.stated_end(data)
+    sound = next((chunk for chunk in _chunks(data) if chunk.name == b"data"), None)
+    if not sound or sound.size < _W64_HEAD or sound.size >= _TOO_LARGE:
+        return None
+    empty = sound.size == _W64_HEAD and not _fits(data, _chunk(data, sound.start))  # as before a recording's end
+    return None if empty else sound.end
+
+
+def _described_w64(data: Content) -> int:
+    """Return the end of the last chunk of a W64 that is there as a whole."""
+    return max((chunk.end for chunk in _chunks(data) if _fits(data, chunk)), default=0)
+
+
+def joined_at(data: Content, others: Rest | None) -> int | None:
     """Return where another file begins that was joined to one of PCM, right behind its end; None if none was.
 
     Args:
         others: as `others_left_out` returns it.
     """
-    end, begins = others.end if others else _end(data), _BEGINS.match(data)
+    end, begins = others.start if others and data[:4] == b"RIFF" else _end(data), _BEGINS.match(data[:_HEAD_BYTES])
     if not begins or not end or end >= len(data):
         return None
-    behind = _BEGINS.search(data, end, end + _HEAD_BYTES)
-    return behind.start() if behind and behind[0][:4] == begins[0][:4] else None
+    behind = _BEGINS.search(data[end : end + _HEAD_BYTES])
+    return end + behind.start() if behind and behind[0][:4] == begins[0][:4] else None
 
 
 def _end(data: Content) -> int | None:
     """Return where a file ends by its own header; None if it does not say, or is a WAV, which may hold more."""
-    kind = bytes(data[:4])
+    kind = data[:4]
     if kind == b"caff":
         return _caf_end(data)
     if kind not in _SIZES or len(data) < _HEAD_BYTES:
         return None
     at, form = _SIZES[kind]
-    (size,) = struct.unpack_from(form, data, at)
+    size = _number(form, data, at)
     if kind in _AU:
-        return int(size) + int(struct.unpack_from(form, data, 4)[0])
-    return int(size) if kind == _W64 else int(size) + 8
+        return size + _number(form, data, 4)
+    return size if kind == _W64 else size + 8
 
 
 def _caf_end(data: Content) -> int:
@@ -134,14 +162,14 @@ def _caf_end(data: Content) -> int:
     for _ in range(_MOST_CHUNKS):
         if at + 12 > len(data) or data[at : at + 4] == b"caff":
             break
-        (size,) = struct.unpack_from(">q", data, at + 4)
+        size = _number(">q", data, at + 4)
         at += 12 + (size if size >= 0 else len(data))
     return at
 
 
 def _chunks(data: Content) -> Iterator[_Chunk]:
     """Yield the chunks of a RIFF file or one like it, as far as they have names."""
-    kind = bytes(data[:4])
+    kind = data[:4]
     if kind not in (*_RIFF, _W64):
         return
     found = _chunk(data, 40 if kind == _W64 else 12)
@@ -158,11 +186,15 @@ def _chunk(data: Content, at: int) -> _Chunk | None:
     """Return the chunk at a place, whether or not all of it is there; None if it has no name."""
     wide = data[:4] == _W64
     start = at + (24 if wide else 8)
-    if start > len(data) or not _CHUNK_ID.match(data, at):
+    if start > len(data) or not _CHUNK_ID.match(data[at : at + 4]):
         return None
-    (size,) = struct.unpack_from("<Q" if wide else "<I", data, start - (8 if wide else 4))
-    return _Chunk(bytes(data[at : at + 4]), size, start, at + size if wide else start + size)
+    size = _number("<Q", data, start - 8) if wide else _number("<I", data, start - 4)
+    return _Chunk(data[at : at + 4], size, start, at + size if wide else start + size)
 
 
 def _fits(data: Content, chunk: _Chunk | None) -> bool:
     return chunk is not None and chunk.end <= len(data)
+
+
+def _number(form: str, data: Content, at: int) -> int:
+    return int(struct.unpack(form, data[at : at + struct.calcsize(form)])[0])

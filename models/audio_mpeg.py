@@ -10,8 +10,8 @@ from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
 
-from .audio_headers import Patch
-from .audio_streams import NOT_AUDIO, Content, after_id3
+from .audio_bytes import Content, Patch, matches
+from .audio_streams import NOT_AUDIO, after_id3
 from .errors import AudioError
 
 # Kilobits a second by the index in a frame's header (ISO 11172-3 and 13818-3, 2.4.2.3), by (is it MPEG-1, layer).
@@ -88,9 +88,9 @@ def _counted_bytes(data: Content) -> _CountedBytes | None:
     """Return the bytes that the first frame of MPEG audio counts, None if it counts none."""
     first = next(_frames(data[:_BEGINNING]), None)
     found = _find_count(data, first) if first else None
-    if not first or not found or (found[0] != b"VBRI" and not data[found.end() - 1] & 2):
+    if not first or not found or (found[0] != b"VBRI" and not found[0][-1] & 2):
         return None
-    at = found.start() + (10 if found[0] == b"VBRI" else 12)
+    at = first.start + found.start() + (10 if found[0] == b"VBRI" else 12)
     return _CountedBytes(first.start, first.start + int.from_bytes(data[at : at + 4], "big"), at)
 
 
@@ -133,7 +133,8 @@ def _bytes_of_no_tag(data: Content, start: int, end: int) -> int:
 
 
 def _find_count(data: Content, frame: _Frame) -> re.Match[bytes] | None:
-    return _COUNT.search(data, frame.start, min(frame.start + _COUNT_WITHIN, frame.end))
+    """Return what counts frames, by its place in this frame."""
+    return _COUNT.search(data[frame.start : min(frame.start + _COUNT_WITHIN, frame.end)])
 
 
 def _counted(data: Content, frames: list[_Frame]) -> bytes:
@@ -168,8 +169,8 @@ def _frames(data: Content) -> Iterator[_Frame]:
 
 def _next_chain(data: Content, at: int) -> _Frame | None:
     """Return the first frame, at a place or after it, that others of its kind follow."""
-    for header in islice(_HEADER.finditer(data, after_id3(data, at)), _ATTEMPTS):
-        chain = [_frame(data, header.start())]
+    for start, _ in islice(matches(_HEADER, data, 3, after_id3(data, at)), _ATTEMPTS):
+        chain = [_frame(data, start)]
         while chain[-1] and len(chain) < _CHAIN:
             chain.append(_frame(data, chain[-1].end))
         if len({frame and frame.kind for frame in chain}) == 1 and chain[0]:

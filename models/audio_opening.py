@@ -5,39 +5,31 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from mmap import ACCESS_COPY, ACCESS_READ, mmap
 from pathlib import Path
 from types import ModuleType
 from typing import BinaryIO
 
 import soundfile
 
-from .audio_headers import Patch, joined_at, missing_size, others_left_out
+from .audio_bytes import Content, FileBytes, Patch, as_file
+from .audio_headers import joined_at, missing_size, others_left_out
 from .audio_mpeg import begins_with_frame, right_bytes
-from .audio_streams import Content
 from .errors import AudioError
-from .files import known_kind, refuse_stand_in
+from .files import KIND_BYTES, known_kind, refuse_stand_in
 
 logger = logging.getLogger(__name__)
 
 Source = bytes | BinaryIO  # a path, as the system has it, or an open file
 _EXTRA = "for formats that libsndfile does not know, such as M4A or WebM, install the extra `formats`: pip install av"
-_KIND_BYTES = 256  # of the beginning, that tell what else a file may be
+_SEARCHED = re.compile(rb"ID3|fLaC|OggS|\xff[\xe0-\xff]")  # from the beginning to the end, unlike PCM
+_AT_ONCE = 2**20  # bytes: clips are searched faster when they have been read whole; what is longer takes no memory
 _EMPTY_ID3 = b"ID3\x04\0\0\0\0\0\x0a" + bytes(10)  # the decoder warns of a smaller one
 # What decoders and their bindings raise for some file, beside their own errors, which are some of these.
 _RAISED = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
-
-
-class _Mapped(mmap):
-    """Mapped bytes as a file: one may go beyond its end, as libsndfile does to the chunk after the last one."""
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> None:
-        """Move to a place, or to the end if it is behind that."""
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: len(self)}[whence]
-        super().seek(min(start + offset, len(self)))
 
 
 class Sound(soundfile.SoundFile):
@@ -59,21 +51,24 @@ def open_sound(source: Source, name: str) -> tuple[Sound, Content]:
         the file, and its bytes.
 
     Raises:
-        AudioError: another file was joined to one of PCM.
+        AudioError: it is known to be something else, or another file was joined to one of PCM.
         soundfile.LibsndfileError: libsndfile does not know it.
     """
     data = contents(source)
+    if kind := known_kind(data[:KIND_BYTES]):  # libsndfile and FFmpeg would pass over that to sound within
+        remedy = "unpack it" if "archive" in kind else "download the sound again"
+        raise AudioError(f"{name}: found {kind}, expected audio; {remedy}")
     size, others = missing_size(data), others_left_out(data)
     if second := joined_at(data, others):
         raise AudioError(f"{name}: another file was joined to it after byte {second:,}; split it there")
     if size:
         note(f"{name}: its header does not say how much sound there is; what follows is read to the end")
-    elif others:
-        note(f"{name}: {len(data) - others.end:,} bytes after the sound, which its header does not count, are left out")
-    sound = _changed(source, data, size or others)
+    elif others and others.unknown:
+        note(f"{name}: {others.unknown:,} bytes after the sound, which its header does not count, are left out")
+    sound = _changed(source, data, size or (Patch(0, b"", others.start) if others else None))
     count = right_bytes(sound)
     opened = _changed(source, sound, count)
-    return _opened(source if opened is data else _file(opened), opened), sound
+    return _opened(source if opened is data else as_file(opened), opened), sound
 
 
 def open_bytes(data: Content) -> Sound:
@@ -82,10 +77,10 @@ def open_bytes(data: Content) -> Sound:
     Raises:
         soundfile.LibsndfileError: libsndfile does not know it.
     """
-    return _opened(_file(data), data)
+    return _opened(as_file(data), data)
 
 
-def _opened(file: Source | mmap, data: Content) -> Sound:
+def _opened(file: Source | io.BufferedIOBase, data: Content) -> Sound:
     try:
         return Sound(file)
     except soundfile.LibsndfileError:
@@ -103,15 +98,7 @@ def _changed(source: Source, data: Content, patch: Patch | None) -> Content:
     after = patch.at + len(patch.new)
     if not isinstance(source, bytes):
         return data[: patch.at] + patch.new + data[after : patch.end]
-    with binary(source) as file:
-        mapped = _Mapped(file.fileno(), patch.end, access=ACCESS_COPY)
-    mapped[patch.at : after] = patch.new
-    return mapped
-
-
-def _file(data: Content) -> BinaryIO | mmap:
-    """Return bytes as a file, which mapped ones are."""
-    return io.BytesIO(data) if isinstance(data, bytes) else data
+    return FileBytes(source, patch)
 
 
 def existing(source: str | Path | BinaryIO, name: str) -> Source:
@@ -158,10 +145,10 @@ def binary(source: Source) -> Iterator[BinaryIO]:
 
 
 def contents(source: Source) -> Content:
-    """Return all bytes of the source, a file's as mapped memory; a decoder that has it open finds it where it was."""
+    """Return all bytes of the source; a decoder that has it open finds it where it was."""
     if isinstance(source, bytes):
-        with binary(source) as file:
-            return mmap(file.fileno(), 0, access=ACCESS_READ) if os.fstat(file.fileno()).st_size else b""
+        file = FileBytes(source)
+        return file[:] if len(file) <= _AT_ONCE and _SEARCHED.match(file[:4]) else file
     at = source.tell()
     source.seek(0)
     data = source.read()
@@ -179,15 +166,10 @@ def ffmpeg(name: str, source: Source, error: Exception) -> ModuleType:
     """Return the module that decodes what libsndfile does not know.
 
     Raises:
-        AudioError: it is known to be something else, or the extra is not installed; `error` is what libsndfile said.
+        AudioError: it is empty or a stand-in, or the extra is not installed; `error` is what libsndfile said.
     """
     if isinstance(source, bytes):
         refuse_stand_in(Path(os.fsdecode(source)), "audio", AudioError, name)
-    with binary(source) as file:
-        kind = known_kind(file.read(_KIND_BYTES))
-    if kind:
-        remedy = "unpack it" if "archive" in kind else "download the sound again"
-        raise AudioError(f"{name}: found {kind}, expected audio; {remedy}")
     try:
         from . import audio_ffmpeg
     except ImportError as missing:

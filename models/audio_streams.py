@@ -9,16 +9,20 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from mmap import mmap
+
+from .audio_bytes import Content, matches
 
 NOT_AUDIO = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")  # what players look for after the sound
+_NOT_ZERO = re.compile(rb"[^\0]")
 _ID3_HEADER = 10  # bytes, and of its footer
 _BITS_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 # Pages, of a second or so, that may be lost after the heads: who joins a running stream later has its heads, and then
 # what was heard.
 _JOINED_LATE = 10
 _SOUND_HEADS = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"Speex   ")
+_OGG = re.compile(b"OggS")
 _FLAC = re.compile(rb"fLaC[\x00\x80]\0\0\x22")  # with the head of the block that is the first of all
+_FLAC_BEGINNING = 26  # bytes, with all that the first block states but a checksum
 _FLAC_SAMPLES = 2**36 - 1  # of the bits that hold rate, channels and samples: the samples, 0 if they are not known
 _FLAC_FRAME = b"\xff\xf8"  # begins a frame, in a stream whose frames have one size and are numbered
 _FLAC_SIZES = (0, 192, *(576 << n for n in range(4)), 0, 0, *(256 << n for n in range(8)))  # of frames, by their codes
@@ -27,9 +31,6 @@ _FLAC_RATES = {12: 1, 13: 2, 14: 2}  # bytes in which a rate is told there
 _MOST_BLOCKS = 10_000  # before the frames
 _MOST_ATTEMPTS = 1_000  # at what looks like a frame
 _MOST_FRAMES = 0x10FFFF  # numbers are written as characters are in UTF-8, and Python's end here
-
-
-Content = bytes | mmap  # of a file: read, or mapped
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,9 @@ class Part:
 
 def bytes_after(data: Content, end: int) -> int:
     """Return the number of bytes after a place in a file, 0 if they are tags or zeros."""
-    rest = data[end:]
-    return 0 if rest.startswith(NOT_AUDIO) or not rest.strip(b"\0") else len(rest)
+    if data[end : end + max(map(len, NOT_AUDIO))].startswith(NOT_AUDIO):
+        return 0
+    return 0 if next(matches(_NOT_ZERO, data, 1, end), None) is None else len(data) - end
 
 
 def after_id3(data: Content, at: int) -> int:
@@ -105,18 +107,23 @@ def ogg_parts(data: Content, enough: float = math.inf) -> list[Part]:
 
 
 def _ogg_pages(data: Content) -> Iterator[_Page]:
-    at = data.find(b"OggS")
+    at = _next_page(data, 0)
     while at >= 0 and len(data) >= at + 27:
         segments = data[at + 26]
         body = at + 27 + segments
         end = body + sum(data[at + 27 : body])
         if end <= len(data) and not data[at + 4] and _fits_checksum(data[at:end]):
-            granule, serial, number = struct.unpack_from("<qII", data, at + 6)
+            granule, serial, number = struct.unpack("<qII", data[at + 6 : at + 22])
             flags = data[at + 5]
             yield _Page(at, end, flags, granule, serial, number, data[body : body + 8].startswith(_SOUND_HEADS))
-            at = data.find(b"OggS", end)
+            at = _next_page(data, end)
         else:
-            at = data.find(b"OggS", at + 1)
+            at = _next_page(data, at + 1)
+
+
+def _next_page(data: Content, at: int) -> int:
+    """Return where the next page may begin, -1 if none does."""
+    return next((start for start, _ in matches(_OGG, data, 4, at)), -1)
 
 
 def _fits_checksum(page: bytes) -> bool:
@@ -130,12 +137,17 @@ def _fits_checksum(page: bytes) -> bool:
 
 def flac_parts(data: Content) -> list[Part]:
     """Return the files that were joined to a FLAC file (RFC 9639, 8), one part if it is a single one."""
-    begins, found = [], _FLAC.search(data, after_id3(data, 0))
-    while found:
-        begins.append(found.start())
-        found = _FLAC.search(data, _flac_sound(data, begins[-1]))
+    begins: list[int] = []
+    found = _next_flac(data, after_id3(data, 0))
+    while found is not None:
+        begins.append(found)
+        found = _next_flac(data, _flac_sound(data, begins[-1]))
     begins = begins or [0]
     return [Part(start, end) for start, end in zip(begins, [*begins[1:], len(data)], strict=True)]
+
+
+def _next_flac(data: Content, at: int) -> int | None:
+    return next((start for start, _ in matches(_FLAC, data, 8, at)), None)
 
 
 def _flac_sound(data: Content, start: int) -> int:
@@ -151,16 +163,17 @@ def _flac_sound(data: Content, start: int) -> int:
 
 def uncounted_flac(data: Content, part: Part) -> bytes | None:
     """Return a FLAC file as one of unknown length if frames follow the samples that it counts, None if not."""
-    if len(data) < part.start + 26 or not _FLAC.match(data, part.start):
+    beginning = data[part.start : part.start + _FLAC_BEGINNING]
+    if len(beginning) < _FLAC_BEGINNING or not _FLAC.match(beginning):
         return None
-    block, largest, _, packed = struct.unpack_from(">HH6sQ", data, part.start + 8)
+    block, largest, _, packed = struct.unpack(">HH6sQ", beginning[8:])
     samples = packed & _FLAC_SAMPLES
     if not samples or not block or block != largest:
         return None
     number = samples // block  # of the frame that holds the next sample, if there is one
     if number * block + _flac_frame_samples(data, part, number) <= samples:
         return None
-    return data[part.start : part.start + 18] + struct.pack(">Q", packed - samples) + data[part.start + 26 : part.end]
+    return beginning[:18] + struct.pack(">Q", packed - samples) + data[part.start + _FLAC_BEGINNING : part.end]
 
 
 def _flac_frame_samples(data: Content, part: Part, number: int) -> int:
@@ -174,11 +187,12 @@ def _flac_frame_samples(data: Content, part: Part, number: int) -> int:
     head = b"".join(b"[%b]" % re.escape(kind) for kind in kinds) + re.escape(
         chr(number).encode("utf-8", "surrogatepass")
     )
-    for found in islice(re.compile(_FLAC_FRAME + head).finditer(data, at, part.end), _MOST_ATTEMPTS):
-        code = data[found.start() + 2] >> 4
-        told = found.end() + _FLAC_TOLD.get(code, 0)
-        if not _crc8(data[found.start() : told + _FLAC_RATES.get(rate, 0) + 1]):
-            return int.from_bytes(data[found.end() : told], "big") + 1 if code in _FLAC_TOLD else _FLAC_SIZES[code]
+    frame = re.compile(_FLAC_FRAME + head)
+    for start, found in islice(matches(frame, data, 8, at, part.end), _MOST_ATTEMPTS):
+        code, end = found[2] >> 4, start + len(found)
+        told = end + _FLAC_TOLD.get(code, 0)
+        if not _crc8(data[start : told + _FLAC_RATES.get(rate, 0) + 1]):
+            return int.from_bytes(data[end:told], "big") + 1 if code in _FLAC_TOLD else _FLAC_SIZES[code]
     return 0
 
 

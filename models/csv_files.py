@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .errors import CorpusError
-from .files import refuse_pointer
+from .files import KIND_BYTES, known_kind, refuse_pointer
 from .text import WORD, fault_of
 
 _SINGLE_CAPTION = ("caption", "caption_predicted")  # of queries, and of a Task 6 submission
@@ -92,12 +92,6 @@ SEPARATOR = re.compile(
 )  # the first line, as Excel reads and writes it
 QUOTED = re.compile(r'"[^"]*"')
 HEADER = re.compile(r"""(?:[^\S\r\n]*[\r\n])*((?:"[^"]*"|[^"\r\n])*)""")  # the first line that is not blank
-OTHER_FORMATS = {
-    b"PK\3\4": "a ZIP archive, which an Excel workbook (.xlsx) is, too",
-    b"\xd0\xcf\x11\xe0": "an Excel workbook (.xls)",
-    b"\x1f\x8b": "a gzip archive",
-    b"PAR1": "a Parquet file",
-}  # by how they begin
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks, as in what spreadsheets call Unicode text
 
 
@@ -194,9 +188,9 @@ def numbered_captions(columns: Iterable[str]) -> list[str]:
 def _refuse_other_formats(path: Path, content: bytes, expected: str) -> None:
     """Raise CorpusError for the content of a spreadsheet, an archive or a pointer in the place of a CSV file."""
     refuse_pointer(content, path, "CSV file", CorpusError)
-    for start, found in OTHER_FORMATS.items():
-        if content.startswith(start):
-            raise CorpusError(f"{path}: found {found}, expected {expected}; unpack it, or save it as CSV")
+    if kind := known_kind(content[:KIND_BYTES]):
+        workbook = ", which an Excel workbook (.xlsx) is, too" if "ZIP" in kind else ""
+        raise CorpusError(f"{path}: found {kind}{workbook}, expected {expected}; unpack it, or save it as CSV")
 
 
 def _is_json(text: str) -> bool:

@@ -23,16 +23,20 @@ class CheckpointError(InputError, ValueError):
 
 
 GIT_LFS = b"version https://git-lfs.github.com/spec/"  # what a clone without Git LFS has in place of a file
+KIND_BYTES = 512  # of the beginning, that tell what a file is which is found in place of another
 _KINDS = {  # by the first bytes; of texts in lower case
     b"<!doctype html": "a web page (HTML)",
     b"<html": "a web page (HTML)",
     b"<?xml": "an XML text",
     b"PK\x03\x04": "a ZIP archive",
     b"\x1f\x8b": "a gzip archive",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook (.xls)",
+    b"PAR1": "a Parquet file",
     b"%PDF-": "a PDF document",
     b"\xff\xd8\xff": "a JPEG picture",
     b"\x89PNG\r\n": "a PNG picture",
 }
+_TAR = 257, b"ustar"  # where a tar archive has its mark
 
 
 def sha256_of(path: Path) -> str:
@@ -88,6 +92,9 @@ def refuse_pointer(content: bytes | str, name: Path | str, expected: str, refuse
 
 def known_kind(start: bytes) -> str | None:
     """Return in words what a file is that is often found in place of another, by its first bytes; None if none."""
+    at, mark = _TAR
+    if start[at:].startswith(mark):
+        return "a tar archive"
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     return next((kind for begins, kind in _KINDS.items() if start.startswith(begins) or text.startswith(begins)), None)
 

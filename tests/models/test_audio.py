@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import soundfile
 
 from models.audio import AudioError, load_audio, read_duration
 from models.files import GIT_LFS
+
+from .encoded_audio import RATE, encoded
 
 
 def _sine(hertz: float, seconds: float, rate: int) -> np.ndarray:
@@ -139,3 +143,40 @@ def test_names_that_are_not_unicode_are_read(tmp_path: Path) -> None:
     soundfile.write(os.fsencode(path), np.sin(np.arange(1600.0)), 16000)
     assert len(load_audio(path, 16000)) == 1600
     assert read_duration(path) == 0.1
+
+
+def _stating_rate(kind: str, hertz: int) -> bytes:
+    """The header of a file, with another sample rate."""
+    data = bytearray(encoded(kind))
+    if kind == "WAV":
+        struct.pack_into("<I", data, 24, hertz)
+    elif kind == "AU":
+        struct.pack_into(">I", data, 16, hertz)
+    else:
+        struct.pack_into(">d", data, data.index(b"desc") + 12, hertz)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "AU", "CAF"])
+def test_rates_at_which_no_sound_is_recorded_are_refused(kind: str) -> None:
+    """Resampled, 3 s of sound would be 13 hours, or a few samples."""
+    for hertz in (1, 44, 1_000_000_000):
+        for look in (lambda file: load_audio(file, RATE, name="clip"), lambda file: read_duration(file, "clip")):
+            with pytest.raises(AudioError, match=rf"clip: .* sample rate of {hertz:,} Hz, expected 100 to 10,000,000"):
+                look(io.BytesIO(_stating_rate(kind, hertz)))
+    for hertz in (100, 384_000):
+        assert read_duration(io.BytesIO(_stating_rate(kind, hertz))) == pytest.approx(48_000 / hertz)
+
+
+def test_rates_at_which_no_sound_is_recorded_are_refused_of_what_ffmpeg_reads(
+    tmp_path: Path,
+) -> None:
+    av = pytest.importorskip("av")
+    with av.open(tmp_path / "slow.tta", "w", format="tta") as container:
+        stream = container.add_stream("tta", rate=50, layout="mono", format="s16")
+        frame = av.AudioFrame.from_ndarray(np.arange(1_000, dtype=np.int16)[None], "s16", "mono")
+        frame.sample_rate = 50
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            container.mux(packet)
+    with pytest.raises(AudioError, match=r"slow\.tta: its header states a sample rate of 50 Hz"):
+        load_audio(tmp_path / "slow.tta", RATE)

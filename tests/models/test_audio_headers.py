@@ -56,7 +56,7 @@ def stating(kind: str, size: int) -> bytes:
 @pytest.mark.parametrize(
     ("kind", "size"),
     [
-        *(("AU", size) for size in (0, 0x7F000000, 2**31, 2**32 - 1)),
+        *(("AU", size) for size in (0, 0x7F000000, 2**31 - 1, 2**31, 2**32 - 1)),
         *(("AIFF", size) for size in (0, 0x7F000000, 2**31, 2**32 - 1)),
         *(("RF64", size) for size in (0, 2**31, 2**63 - 1, 2**64 - 1)),
         *(("W64", size) for size in (0, 2**31, 2**63 - 1, 2**64 - 1)),

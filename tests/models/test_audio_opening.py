@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,19 @@ import pytest
 
 import models
 from models.audio import AudioError, load_audio, read_duration
+from models.audio_opening import open_sound
 
-from .encoded_audio import ID3V2, JUNK, RATE, constant_mp3, encoded, uncounted_mp3, wav_of_mp3
+from .encoded_audio import (
+    ID3V2,
+    JUNK,
+    RATE,
+    constant_mp3,
+    encoded,
+    uncounted_flac,
+    uncounted_mp3,
+    wav_of_mp3,
+    wav_stating,
+)
 
 MPEG = {
     "counted": constant_mp3(),
@@ -67,7 +79,7 @@ def test_a_file_that_must_not_be_read_is_told_as_such(
 
     path = tmp_path / "locked.flac"
     path.write_bytes(encoded("FLAC"))
-    monkeypatch.setattr("models.audio_opening.open", refuse, raising=False)
+    monkeypatch.setattr("os.open", refuse)
     with pytest.raises(AudioError, match=r"locked\.flac: cannot be read \(Permission denied\)"):
         function(path)
 
@@ -94,3 +106,62 @@ def test_what_is_no_sound_is_named(start: bytes, message: str) -> None:
     for function in (lambda file: load_audio(file, RATE), read_duration):
         with pytest.raises(AudioError, match=rf": found {message}"):
             function(io.BytesIO(start + bytes(500)))
+
+
+SHRINKING = {
+    "MP3": constant_mp3(),
+    "OGG": encoded("OGG"),
+    "FLAC": encoded("FLAC"),
+    "FLAC without a count": uncounted_flac(),
+    "WAV": encoded("WAV"),
+    "WAV without a size": wav_stating(0),
+}
+
+
+@pytest.mark.parametrize("data", SHRINKING.values(), ids=SHRINKING)
+def test_a_file_that_becomes_shorter_while_it_is_read_is_refused(
+    data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mapped memory would end the process."""
+    path = tmp_path / "clip"
+    path.write_bytes(data)
+
+    def open_and_cut(*args: object) -> object:
+        opened = open_sound(*args)  # type: ignore[arg-type]
+        os.truncate(path, 5_000)
+        return opened
+
+    monkeypatch.setattr("models.audio_opening._AT_ONCE", 0)
+    monkeypatch.setattr("models.audio.open_sound", open_and_cut)
+    with pytest.raises(AudioError, match=rf"^{path}: (cannot be read \(it had [\d,]+ bytes and became|is truncated)"):
+        load_audio(path, RATE)
+
+
+FILES = {
+    **MPEG,
+    "tagged and damaged": ID3V2 + constant_mp3()[:7_200] + bytes(500) + constant_mp3()[7_200:],
+    "OGG": encoded("OGG") * 2 + JUNK,
+    "FLAC": encoded("FLAC") + uncounted_flac(),
+    "WAV": encoded("WAV") + JUNK,
+    "without a size": wav_stating(0),
+}
+
+
+@pytest.mark.parametrize("data", FILES.values(), ids=FILES)
+def test_a_file_that_is_read_piece_by_piece_sounds_as_one_in_memory(
+    data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long ones are."""
+    path = tmp_path / "clip"
+    path.write_bytes(data)
+    monkeypatch.setattr("models.audio_opening._AT_ONCE", 0)
+    np.testing.assert_array_equal(load_audio(path, RATE), load_audio(io.BytesIO(data), RATE))
+    assert read_duration(path) == read_duration(io.BytesIO(data))
+
+
+def test_sound_within_an_archive_is_not_taken_for_a_file_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp3"  # libsndfile goes by this name
+    path.write_bytes(b"clip.mp3".ljust(257, b"\0") + b"ustar\0" + bytes(249) + constant_mp3())
+    for look in (load_audio, lambda path, _: read_duration(path)):
+        with pytest.raises(AudioError, match=f"^{path}: found a tar archive, expected audio; unpack it"):
+            look(path, RATE)

@@ -299,6 +299,17 @@ def test_mp3_with_a_stretch_of_zeros_is_told(caplog: pytest.LogCaptureFixture) -
     assert caplog.messages == ["zeros.mp3: 1,800 bytes within the sound are no sound and are left out"]
 
 
+def test_damage_in_the_first_of_two_pages_of_opus_is_found() -> None:
+    """libsndfile does not open such a file, and FFmpeg passes over the damage."""
+    file = io.BytesIO()
+    soundfile.write(file, sound(2.0), RATE, format="OGG", subtype="OPUS")
+    changed = bytearray(file.getvalue())
+    changed[changed.index(b"OggS", changed.index(b"OpusTags")) + 200] ^= 1
+    for look in (read, lambda data: read_duration(io.BytesIO(data), "clip")):
+        with pytest.raises(AudioError, match="clip: is damaged: pages are missing or damaged"):
+            look(bytes(changed))
+
+
 def sealed(page: bytes) -> bytes:
     """An Ogg page with its checksum, bit by bit as RFC 3533 has it."""
     checksum = 0
