@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
+from models.console import count
 from models.errors import CorpusError
 
 COLUMNS = ("clip_id", "path", "captions", "freesound_id", "youtube_id")
 QUARANTINE_COLUMNS = ("clip_id", "path", "reason")
+SHOWN = 5  # clips of a split whose reasons are said
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,3 +48,25 @@ def clip_frame(rows: list[tuple[str, str, list[str], str, str]]) -> pd.DataFrame
         first = repeated.iloc[0]
         raise CorpusError(f"clip_id: found {first!r} {(table['clip_id'] == first).sum()} times, expected once")
     return table
+
+
+def check_not_empty(usable: Mapping[tuple[str, str], int], set_aside: pd.DataFrame, record: Path | None = None) -> None:
+    """Refuse splits of which no clip can be used.
+
+    Args:
+        usable: numbers of usable clips, by corpus and split.
+        set_aside: the other clips: columns `corpus`, `split` and `reason`.
+        record: the file that has all of these, for the message.
+
+    Raises:
+        CorpusError: naming each of these splits, and the first reasons.
+    """
+    reasons = {key: list(rows) for key, rows in set_aside.groupby(["corpus", "split"])["reason"]}
+    lines: list[str] = []
+    for key in [key for key, number in usable.items() if not number]:
+        own = reasons.get(key, [])
+        more = [f"and {len(own) - SHOWN:,} more"] if len(own) > SHOWN else []
+        lines.append(f"{'/'.join(key)}: no usable clip, expected at least one; {count(len(own), 'clip')} set aside:")
+        lines += [f"  {reason}" for reason in own[:SHOWN] + more]
+    if lines:
+        raise CorpusError("\n".join([*lines, *([f"{record} says why for each"] if record else [])]))

@@ -20,9 +20,8 @@ from corpora.noise import with_caption_noise
 from corpora.overlaps import find_overlaps
 from corpora.soundscapes.corpus import SoundscapesCorpus
 from corpora.soundscapes.render import write_captions, write_clip
-from corpora.table import QUARANTINE_COLUMNS
+from corpora.table import QUARANTINE_COLUMNS, SHOWN, check_not_empty
 from models.console import count, say
-from models.errors import CorpusError
 from models.files import atomic_write, write_json
 from models.fingerprint import fingerprint
 from ray_jobs.diagnosis.finding import Finding
@@ -43,8 +42,6 @@ from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory, is_done, mark_done
 from ray_jobs.run.entry import run_command
 from ray_jobs.run.session import check_room, gpu_share
-
-SHOWN = 5  # clips of a split whose reasons a dry run says
 
 Tables = dict[tuple[str, str], pd.DataFrame]  # by corpus and split
 
@@ -73,13 +70,13 @@ def run(experiment: Experiment, dry_run: bool = False) -> None:
     check_room("prepare (cpus, gpus)", each, experiment.autoscaling)
     codec_rate = _codec_sample_rate(experiment)
     if dry_run:
-        _dry_run(experiment)
+        _dry_run(experiment, todo)
         return
     for name, corpus in experiment.corpora.items():
         if isinstance(corpus, SoundscapesCorpus) and not _is_rendered(corpus):
             _render_soundscapes(name, corpus)
     # All tables are read before any clip: a bad one is reported before any work, and exclusions need them all.
-    tables, set_aside = _read_tables(experiment, list(experiment.corpora))
+    tables, set_aside = _read_tables(experiment, list(experiment.corpora), todo)
     shards = {
         (name, split): plan_shards(table, experiment.features, directory.features(name, split))
         for (name, split), table in tables.items()
@@ -127,7 +124,7 @@ def _write_waveforms(experiment: Experiment, directory: RunDirectory) -> None:
     write_waveforms({folder: find_shards(folder) for folder in folders}, experiment)
 
 
-def _dry_run(experiment: Experiment) -> None:
+def _dry_run(experiment: Experiment, todo: list[str]) -> None:
     from ray_jobs.features.dry_run import show_estimate
 
     there = []
@@ -137,18 +134,23 @@ def _dry_run(experiment: Experiment) -> None:
         else:
             there.append(name)
     if there:
-        tables, set_aside = _read_tables(experiment, there)
-        for key, rows in set_aside.groupby(["corpus", "split"]):
+        tables, set_aside = _read_tables(experiment, there, todo)
+        tables = {key: table for key, table in tables.items() if key[0] in todo}
+        for key, rows in set_aside[set_aside["corpus"].isin(todo)].groupby(["corpus", "split"]):
             for reason in rows["reason"].head(SHOWN):
                 say(f"{'/'.join(map(str, key))}: set aside: {reason}", style="yellow")
             if len(rows) > SHOWN:
                 say(f"{'/'.join(map(str, key))}: and {len(rows) - SHOWN} more", style="yellow")
-        lost = set_aside.groupby(["corpus", "split"]).size().reindex(list(tables), fill_value=0)
-        show_estimate(tables, lost, experiment.features, experiment.prepare)
+        if tables:
+            show_estimate(tables, set_aside, experiment.features, experiment.prepare)
 
 
-def _read_tables(experiment: Experiment, corpora: list[str]) -> tuple[Tables, pd.DataFrame]:
-    """Return every split's usable clips, and those set aside (corpus, split and the quarantine's columns)."""
+def _read_tables(experiment: Experiment, corpora: list[str], todo: list[str]) -> tuple[Tables, pd.DataFrame]:
+    """Return every split's usable clips, and those set aside (corpus, split and the quarantine's columns).
+
+    Raises:
+        CorpusError: a corpus cannot be read, or one of those to do has a split without a usable clip.
+    """
     tables: Tables = {}
     rejected: list[pd.DataFrame] = []
     for name in corpora:
@@ -159,11 +161,13 @@ def _read_tables(experiment: Experiment, corpora: list[str]) -> tuple[Tables, pd
             rejected.append(table.quarantine.assign(corpus=name, split=split))
     for (name, of), excluded in _exclude(experiment, tables).items():
         rejected.append(excluded.assign(corpus=name, split=of))
+    set_aside = pd.concat(rejected, ignore_index=True)
+    check_not_empty({key: len(clips) for key, clips in tables.items() if key[0] in todo}, set_aside)
     for name in corpora:
         if noise := experiment.corpora[name].caption_noise:
             tables[name, "train"] = with_caption_noise(tables[name, "train"], noise)
             say(f"prepare: {name}: {noise:.0%} of the training clips have the captions of others (caption_noise)")
-    return tables, pd.concat(rejected, ignore_index=True)
+    return tables, set_aside
 
 
 def _exclude(experiment: Experiment, tables: Tables) -> Tables:
@@ -214,16 +218,18 @@ def _is_prepared(name: str, experiment: Experiment, directory: RunDirectory) -> 
 
 def _finish(name: str, set_aside: pd.DataFrame, shards: dict[str, list[Shard]], directory: RunDirectory) -> None:
     """Write the corpus's quarantine and, if every split has clips, mark it done."""
-    target, columns = directory.features(name), list(QUARANTINE_COLUMNS)
-    rows = [row for of in shards.values() for shard in of for row in shard_metadata(Path(shard.path))["quarantine"]]
-    rejected = pd.concat([set_aside[columns], pd.DataFrame(rows, columns=columns)], ignore_index=True)
-    _write_strings(rejected, target / "quarantine.parquet")
+    target, quarantine = directory.features(name), directory.features(name) / "quarantine.parquet"
+    parts = [set_aside]
+    for split, of in shards.items():
+        rows = [row for shard in of for row in shard_metadata(Path(shard.path))["quarantine"]]
+        parts.append(pd.DataFrame(rows, columns=list(QUARANTINE_COLUMNS)).assign(corpus=name, split=split))
+    rejected = pd.concat(parts, ignore_index=True)
+    _write_strings(rejected[list(QUARANTINE_COLUMNS)], quarantine)
     if len(rejected):
         first = rejected.iloc[0]
         say(f"prepare: {name}: {len(rejected)} clips quarantined, the first: {first.reason}", style="yellow")
     data = {split: clips_digest([Path(shard.path) for shard in of]) for split, of in shards.items()}
-    if empty := [split for split, digest in data.items() if digest is None]:
-        raise CorpusError(f"{name}/{empty[0]}: no usable clip; {target / 'quarantine.parquet'} says why for each")
+    check_not_empty({(name, split): int(digest is not None) for split, digest in data.items()}, rejected, quarantine)
     record = {split: {Path(shard.path).name: shard.inputs for shard in of} for split, of in shards.items()}
     mark_done(target, directory.features_inputs(), **{RECORD: record, DATA: data})
 

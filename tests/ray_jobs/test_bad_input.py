@@ -3,7 +3,7 @@
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -141,9 +141,66 @@ def test_one_bad_clip_is_quarantined_and_the_rest_goes_on(folder: Path, local_ra
 
 def test_a_split_without_usable_clips(folder: Path, local_ray: None) -> None:
     for file in (folder / "validation").iterdir():
-        file.write_bytes(b"")
-    with pytest.raises(CorpusError, match="soundscapes/validation: no usable clip"):
+        soundfile.write(file, np.zeros(16_000), 16_000)
+    with pytest.raises(CorpusError, match=r"soundscapes/validation: no usable clip(.|\n)*silence(.|\n)*\.parquet says"):
         prepare.run(experiment(folder))
+    features = folder.parent / "runs" / "smoke" / "features" / "soundscapes"
+    assert len(pd.read_parquet(features / "quarantine.parquet")) == 3
+
+
+def _unlink(file: Path) -> None:
+    file.unlink()
+
+
+def _replace_by_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def _empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "dry_run", "reason"),
+    [
+        (_unlink, True, "test.csv line 2: audio file is missing"),
+        (_unlink, False, "test.csv line 2: audio file is missing"),
+        (_replace_by_folder, False, "test.csv line 2: audio file is missing"),
+        (_empty, True, "test0.wav: "),
+    ],
+    ids=["missing, dry run", "missing", "directories", "empty, dry run"],
+)
+def test_a_split_that_is_seen_to_be_empty_is_refused_before_any_clip_is_encoded(
+    spoil: Callable[[Path], None],
+    dry_run: bool,
+    reason: str,
+    folder: Path,
+    local_ray: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for file in (folder / "test").iterdir():
+        spoil(file)
+    with pytest.raises(CorpusError) as refused:
+        prepare.run(experiment(folder), dry_run=dry_run)
+    first, *reasons = str(refused.value).splitlines()
+    assert first == "soundscapes/test: no usable clip, expected at least one; 3 clips set aside:"
+    assert len(reasons) == 3
+    assert reason in reasons[0]
+    assert "│" not in capsys.readouterr().out
+    assert not (folder.parent / "runs").exists()
+
+
+def test_a_dry_run_says_that_it_could_measure_nothing(
+    folder: Path, local_ray: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in folder.rglob("*.wav"):
+        soundfile.write(file, np.zeros(16_000), 16_000)
+    prepare.run(experiment(folder), dry_run=True)
+    printed = capsys.readouterr()
+    assert "soundscapes/train: none of the clips that were decoded can be used, the first: " in printed.err
+    assert "features and time: unknown" in printed.err
+    assert "0 bytes" not in printed.out
 
 
 @pytest.mark.parametrize(

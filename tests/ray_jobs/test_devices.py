@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import ray
 import soundfile
@@ -104,8 +105,8 @@ def test_readers_encoders_and_writers_make_what_one_actor_makes(one_gpu: None, c
 def test_a_dry_run_is_measured_on_what_an_encoder_reserves(
     one_gpu: None, corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def measure(*_: Any) -> dry_run.Cost:
-        return dry_run.Cost(len(ray.get_gpu_ids()), 1.0)
+    def measure(*_: Any) -> tuple[dry_run.Cost, list[str]]:
+        return dry_run.Cost(len(ray.get_gpu_ids()), 1.0, 1), []
 
     monkeypatch.setattr(dry_run, "_measure", measure)
     costs: list[dry_run.Cost] = []
@@ -116,7 +117,7 @@ def test_a_dry_run_is_measured_on_what_an_encoder_reserves(
 
     monkeypatch.setattr(dry_run, "_amounts", amounts)
     clips = read_folder(corpus, "test").clips
-    set_aside = clips.assign(corpus="a", split="test").groupby(["corpus", "split"]).size()
+    set_aside = pd.DataFrame(columns=["corpus", "split", "reason"])
     dry_run.show_estimate({("a", "test"): clips}, set_aside, FEATURES, ActorResources())
     assert {cost.seconds for cost in costs} == {1}
 
@@ -137,11 +138,14 @@ def test_what_warms_up_is_not_measured(corpus: Path, monkeypatch: pytest.MonkeyP
             return {"clips": len(shard.clips), "seconds": 10.0}
 
     monkeypatch.setattr(dry_run, "ShardMaker", Maker)
+    monkeypatch.setattr(dry_run, "shard_metadata", lambda _: {"quarantine": []})
     clips = read_folder(corpus, "test").clips
     many = clips.sample(60, replace=True, random_state=0)
-    assert dry_run._measure(many, FEATURES) == dry_run.Cost(0.2, 50.0, 44), "11 groups are more than 20 s"
+    assert dry_run._measure(many, FEATURES)[0] == dry_run.Cost(0.2, 50.0, 44), "11 groups are more than 20 s"
     calls[0] = 0
-    assert dry_run._measure(dry_run._sample(clips, 0), FEATURES).seconds == 0.2, "few clips are measured, too"
+    few, _ = dry_run._measure(dry_run._sample(clips, 0), FEATURES)
+    assert few is not None
+    assert few.seconds == 0.2, "few clips are measured, too"
 
 
 def test_an_encoder_puts_codec_and_log_mels_on_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
