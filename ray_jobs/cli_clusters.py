@@ -20,6 +20,7 @@ from models.commands.options import (
     Window,
     WriteIndex,
 )
+from models.console import say
 from ray_jobs.cli_results import command_module
 from ray_jobs.options import AnyBundle, CollectionOutput, Sources, WorkerCount, WorkerCpus, WorkerGpus
 
@@ -89,10 +90,13 @@ def serve(
     from models.ensemble.manifest import read_manifest
     from models.service.settings import read_settings
 
-    settings = read_settings(host, token_file, limit or [], share_audio, write_index)
-    read_manifest(bundle)  # before all is imported that serves it
-    job = command_module("serve")
-    job.run(bundle, host, port, settings, job.Replicas(replicas, gpus, dtype, int8))
+    try:
+        settings = read_settings(host, token_file, limit or [], share_audio, write_index)
+        read_manifest(bundle)  # before all is imported that serves it
+        job = command_module("serve")
+        job.run(bundle, host, port, settings, job.Replicas(replicas, gpus, dtype, int8))
+    except KeyboardInterrupt:  # before the job waits for it: a service has nothing to resume, and ends as later
+        say("serve: ended before it was started")
 
 
 def _run_on_collection(

@@ -33,6 +33,7 @@ from models.service.metrics import Metrics
 from models.service.problems import Problem
 from models.service.requests import CaptionSound, Request, answer_all
 from models.service.schemas import About
+from models.service.server import bind
 from models.service.settings import ServiceSettings
 from ray_jobs.run.entry import run_command
 from ray_jobs.run.session import connect, gpu_share, reserved_device
@@ -40,6 +41,7 @@ from ray_jobs.run.session import connect, gpu_share, reserved_device
 T = TypeVar("T")
 APP = "enclap"
 ANY_HOST = "RAY_SERVE_ENABLE_HA_PROXY"  # by which Ray Serve listens on all interfaces, whatever host is asked for
+CANNOT_LISTEN = "Failed to bind"  # in Ray Serve's error
 TRIES = 3  # replicas that a request is sent to, where one after the other dies while it answers
 READY_S = 2.0  # that a replica has to say that it is loaded
 
@@ -143,7 +145,7 @@ def run(bundle: Path, host: str, port: int, settings: ServiceSettings, replicas:
 
     Raises:
         InputError: clients may change the index, of which several replicas would have a copy each; or Ray Serve is to
-            listen for other machines, and there is no token.
+            listen for other machines, and there is no token; or the port is taken.
         CheckpointError: the bundle cannot be loaded.
     """
     if settings.write_index and replicas.number > 1:
@@ -151,12 +153,14 @@ def run(bundle: Path, host: str, port: int, settings: ServiceSettings, replicas:
     if not settings.token and os.environ.get(ANY_HOST) == "1":
         raise InputError(f"{ANY_HOST}=1: Ray Serve would listen for all machines, expected a token; unset it")
     with only_writer(bundle, settings.write_index):
+        if not os.environ.get("RAY_ADDRESS"):  # the proxies of a cluster listen on its nodes
+            bind(host, port).close()
         connect()
         ended = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: ended.set())
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
-        serve.start(http_options={"host": host, "port": port})
+        start(host, port)
         try:
             serve.run(application(bundle, settings, replicas), name=APP)
             say(f"serve: http://{host}:{port}, {count(replicas.number, 'replica')}; Ctrl-C ends")
@@ -164,6 +168,24 @@ def run(bundle: Path, host: str, port: int, settings: ServiceSettings, replicas:
             drain(settings.timeout_s)
         finally:
             serve.shutdown()
+
+
+def start(host: str, port: int) -> None:
+    """Start Ray Serve, which listens on nodes of the cluster; where it cannot listen, nothing of it stays there.
+
+    Raises:
+        InputError: the port is taken on a node, or the host is none of its own.
+    """
+    try:
+        serve.start(http_options={"host": host, "port": port})
+    except RayError as error:
+        serve.shutdown()
+        if CANNOT_LISTEN not in str(error):
+            raise
+        raise InputError(
+            f"--host {host} --port {port}: a node of the cluster cannot listen there (it is taken, or not the node's); "
+            "choose another"
+        ) from error
 
 
 def drain(longest_s: float) -> None:

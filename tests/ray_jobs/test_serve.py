@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ from typing import Any
 
 import httpx2
 import pytest
+import ray
 from ray.exceptions import ActorDiedError
+from ray.util import list_named_actors
 from serve import Service, killed, started
 
 from models.commands.index import run as index_command
@@ -20,6 +23,8 @@ from models.errors import InputError
 from models.service.problems import Problem
 from models.service.requests import ListFiles
 from models.service.settings import ServiceSettings
+from ray_jobs import cli
+from ray_jobs import serve as job
 from ray_jobs.serve import TRIES, ReplicaBackend, Replicas, run
 from tests.ray_jobs.conftest import free_port
 from tests.small_bundle import write_bundle, write_sounds
@@ -52,6 +57,46 @@ def test_a_request_whose_replica_dies_is_answered_by_another() -> None:
 def test_clients_do_not_change_one_of_several_copies_of_an_index(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="use 1"):
         run(tmp_path, "127.0.0.1", 0, ServiceSettings(write_index=True), Replicas(2))
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        yield other.getsockname()[1]
+
+
+def test_a_port_that_is_taken_is_refused_before_ray_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken_port: int
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(job, "connect", lambda: pytest.fail("Ray is started"))
+    with pytest.raises(InputError, match=f"--port {taken_port}: cannot listen there .*; choose another"):
+        run(write_bundle(tmp_path / "bundle"), "127.0.0.1", taken_port, ServiceSettings(), Replicas())
+
+
+def test_nothing_stays_on_a_cluster_whose_nodes_cannot_listen(taken_port: int) -> None:
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        with pytest.raises(InputError, match=f"--port {taken_port}: a node of the cluster cannot listen there"):
+            job.start("127.0.0.1", taken_port)
+        assert not list_named_actors(all_namespaces=True)
+    finally:
+        ray.shutdown()
+
+
+def test_ctrl_c_before_it_is_started_ends_it_as_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job, "run", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["serve", str(write_bundle(tmp_path / "bundle"))])
+    assert ended.value.code == 0
+    assert "resumes" not in capsys.readouterr().err
 
 
 @dataclass(frozen=True)
