@@ -17,6 +17,8 @@ from ray_jobs.experiment.config import ConfigError
 JOIN_S = 60.0
 TRY_S = 5.0  # a connection
 PAUSE_S = 1.0
+AUTH_MODE = "RAY_AUTH_MODE"
+WRONG_TOKEN = "InvalidAuthToken"  # in the cause of Ray's error
 REMEDY = "start the cluster, correct RAY_ADDRESS, or unset it to use this machine"
 
 
@@ -28,7 +30,7 @@ def joining(address: str) -> Iterator[None]:
     and nothing is begun yet that would have to be ended in order.
 
     Raises:
-        ConfigError: nothing answers at the address, or it is no address of a cluster.
+        ConfigError: nothing answers at the address, it is no address of a cluster, or the cluster refuses.
     """
     say(f"ray: joining the cluster at {address} (RAY_ADDRESS), for {JOIN_S:.0f} s at most")
     begun = time.monotonic()
@@ -38,6 +40,13 @@ def joining(address: str) -> Iterator[None]:
     timer.start()
     try:
         yield
+    except Exception as error:
+        from ray.exceptions import AuthenticationError  # brings Ray, which `connect` imports once all is set
+
+        if isinstance(error, ConnectionError | AuthenticationError):
+            known = isinstance(error, AuthenticationError) or WRONG_TOKEN in str(error.__cause__)
+            raise ConfigError(_refused(address, error, known)) from error
+        raise
     finally:
         timer.cancel()
 
@@ -69,6 +78,18 @@ def _host_and_port(address: str) -> tuple[str | None, int | None]:
         return parts.hostname, parts.port
     except ValueError as error:  # a port that is no number
         raise ConfigError(f"RAY_ADDRESS: found {address!r}, expected host:port ({error})") from error
+
+
+def _refused(address: str, error: Exception, wants_token: bool) -> str:
+    """Return what to say of a cluster that answers and cannot be joined."""
+    why = "wants its token" if wants_token else f"cannot be joined ({error})"
+    mode = os.environ.get(AUTH_MODE)
+    token = (
+        f"set {AUTH_MODE}=token (found {repr(mode) if mode else 'it unset'}) and put the cluster's token into "
+        "~/.ray/auth_token, or the file that RAY_AUTH_TOKEN_PATH names"
+    )
+    remedy = token if wants_token else f"if it wants a token, {token}; else {REMEDY}"
+    return f"RAY_ADDRESS: the cluster at {address!r} {why}; {remedy}"
 
 
 def _give_up(address: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ray.exceptions import AuthenticationError
 
 from ray_jobs.experiment.config import ConfigError
 from ray_jobs.run import reach
@@ -60,6 +61,34 @@ def test_what_is_no_address_of_a_cluster_is_refused_at_once(address: str, messag
 def test_what_answers_is_left_to_ray(address: str, listener: socket.socket) -> None:
     with joining(address.format(listener.getsockname()[1])):
         pass
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "message"),
+    [
+        (AuthenticationError("no authentication token was found"), None, "wants its token; set RAY_AUTH_MODE=token"),
+        (ConnectionError("Failed"), RuntimeError("InvalidAuthToken: ..."), "wants its token; set RAY_AUTH_MODE=token"),
+        (ConnectionError("Failed"), RuntimeError("timeout"), "(Failed); if it wants a token, set RAY_AUTH_MODE=token"),
+    ],
+)
+@pytest.mark.parametrize(("mode", "found"), [("", "found it unset"), ("token", "found 'token'")])
+def test_a_cluster_that_refuses_is_told_with_where_its_token_belongs(
+    error: Exception,
+    cause: Exception | None,
+    message: str,
+    mode: str,
+    found: str,
+    listener: socket.socket,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    address = f"127.0.0.1:{listener.getsockname()[1]}"
+    with pytest.raises(ConfigError) as refused, joining(address):
+        raise error from cause
+    said = str(refused.value)
+    assert said.startswith(f"RAY_ADDRESS: the cluster at {address!r} ")
+    for part in (message, found, "~/.ray/auth_token", "RAY_AUTH_TOKEN_PATH"):
+        assert part in said
 
 
 def test_what_answers_and_is_no_ray_is_given_up(listener: socket.socket) -> None:
