@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -123,15 +124,28 @@ def _experiment(layers: Layers, said: Arms, arm: str, seed: int, overrides: list
 
 
 def _check_comparable(layers: Layers, runs: list[Run]) -> None:
-    first = runs[0].experiment
+    expected = dict(_tested(runs[0].experiment))
     for run in runs:
-        for what, key in ((run.experiment.storage_path, first.storage_path), (_target(run.experiment), _target(first))):
-            if what != key:
+        found = dict(_tested(run.experiment))
+        for key in {**expected, **found}:
+            if found.get(key) != expected.get(key):
                 raise ConfigError(
-                    f"{layers}: {ARMS}.{run.arm}: found {what!r}, expected {key!r} as of {ARMS}.{runs[0].arm}: "
-                    "all arms are tested on the same clips, and lie in one place"
+                    f"{layers}: {ARMS}.{run.arm}: {key}: found {found.get(key)!r}, expected {expected.get(key)!r} "
+                    f"as of {ARMS}.{runs[0].arm}: all arms are tested on the same clips, and lie in one place"
                 )
 
 
-def _target(experiment: Experiment) -> dict[str, Any]:
-    return {experiment.target_corpus: experiment.corpora[experiment.target_corpus].model_dump(mode="json")}
+def _tested(experiment: Experiment) -> Iterator[tuple[str, Any]]:
+    """Yield dotted keys and values of what all arms have the same: their place, and what they are tested on."""
+    target = experiment.target_corpus
+    yield "storage_path", experiment.storage_path
+    yield "target_corpus", target
+    yield from _flat(f"corpora.{target}", experiment.corpora[target].model_dump(mode="json"))
+
+
+def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _flat(f"{key}.{name}", inner)
+    else:
+        yield key, value

@@ -15,7 +15,7 @@ import yaml
 from models.files import refuse_pointer
 from ray_jobs.experiment.config import ConfigError, Preset
 from ray_jobs.experiment.spelling import did_you_mean
-from ray_jobs.experiment.yaml_text import load_yaml
+from ray_jobs.experiment.yaml_text import kind_of, load_yaml
 
 EXTENDS, PRESETS = "extends", "presets"
 FOLDER = Path(__file__).parent / "presets"
@@ -102,7 +102,7 @@ def _read_mapping(path: Path, chain: str) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{chain}{path}: not YAML: {error}") from error
     if not isinstance(raw, dict):
-        raise ConfigError(f"{chain}{path}: found {type(raw).__name__}, expected a mapping of keys to values")
+        raise ConfigError(f"{chain}{path}: found {kind_of(raw)}, expected a mapping of keys to values")
     if raw.keys() == RECORD_KEYS:
         raise ConfigError(
             f"{chain}{path}: found the record of a run, expected the experiment file that it was made from; "

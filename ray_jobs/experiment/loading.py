@@ -19,10 +19,11 @@ from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.layers import PRESETS, Layers, apply_preset, read_layers, unshared
 from ray_jobs.experiment.member_config import AnyMember
 from ray_jobs.experiment.spelling import did_you_mean, unknown
-from ray_jobs.experiment.yaml_text import load_yaml
+from ray_jobs.experiment.yaml_text import kind_of, load_yaml
 
 ARMS = "arms"  # of an ablation (ray_jobs.ablation.arms)
 PATH_BEGINS = ("~", "/", "./", "../")  # and no name of a model
+NO_MAPPING = {"dict_type", "model_type", "model_attributes_type"}  # pydantic's errors, which speak of dictionaries
 NOT_PLAIN = tuple("\"'|>&!*")  # begin text in YAML that does not stand for itself
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -278,10 +279,14 @@ def _said(location: str, message: str, problem: Any, kinds: Sequence[str], schem
     if problem["type"] == "union_tag_invalid":
         tag = problem["ctx"]["tag"]
         return f"{location}.kind: found {tag!r}, expected one of {', '.join(kinds)}{did_you_mean(tag, kinds)}"
+    where = f"{location}: " if location else ""
+    if problem["type"] == "too_short":
+        return f"{where}found {problem['ctx']['actual_length']}, expected at least {problem['ctx']['min_length']}"
+    if problem["type"] in NO_MAPPING:
+        return f"{where}found {kind_of(problem['input'])}, expected a mapping of keys to values"
     # A rule between several keys has all of them as its input; its message names the one at fault.
     has_value = problem["type"] != "missing" and not isinstance(problem["input"], dict)
     found = f" (found {problem['input']!r})" if has_value else ""
-    where = f"{location}: " if location else ""
     choices = re.findall(r"'([^']*)'", problem["ctx"]["expected"]) if problem["type"] == "literal_error" else []
     return f"{where}{message}{found if location else ''}{did_you_mean(problem['input'], choices)}"
 

@@ -31,6 +31,14 @@ def load_yaml(text: str) -> Any:
     return found
 
 
+def kind_of(value: Any) -> str:
+    """Return what a value is, in YAML's words."""
+    if value is None:
+        return "nothing"
+    kinds = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list"}
+    return kinds.get(type(value), "a mapping")
+
+
 def _count(value: Any, known: dict[int, int]) -> int:
     """Return the number of values in a value; what an alias shares is visited once, and counted each time."""
     if not isinstance(value, dict | list):

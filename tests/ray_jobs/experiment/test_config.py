@@ -150,8 +150,9 @@ def test_files_that_are_not_experiments(tmp_path: Path) -> None:
     pointer = f"{GIT_LFS.decode()}v1\noid sha256:0\nsize 438\n"
     for content, message in [
         ("a: [", "not YAML"),
-        ("- 1", "expected a mapping"),
-        ("", "expected a mapping"),
+        ("- 1", "found a list, expected a mapping"),
+        ("", "found nothing, expected a mapping"),
+        (f"extends: {SMOKE}\nbeam: 3\nmembers: 3", "members: found a number, expected a mapping"),
         (pointer, r"bad\.yaml: found a pointer of Git LFS, expected the experiment"),
     ]:
         (tmp_path / "bad.yaml").write_text(content)
