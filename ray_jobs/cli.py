@@ -52,7 +52,7 @@ def prepare(
 
     Example: [bold]enclap prepare experiments/demo.yaml --dry-run[/bold]
     """
-    _run("prepare", experiment, overrides, dry_run, check=True)
+    _run("prepare", experiment, overrides, dry_run)
 
 
 @app.command()
@@ -93,11 +93,7 @@ def combine(
     if members is None:
         _run("combine", experiment, overrides)
     else:
-        from ray_jobs.experiment.subset import with_members
-
-        names = [name.strip() for name in members.split(",")]
-        with_members(_load(experiment, overrides), names)  # refuses some before Ray starts
-        _run("combine_some", experiment, overrides, names=names)
+        _run("combine_some", experiment, overrides, names=[name.strip() for name in members.split(",")])
 
 
 @app.command()
@@ -110,7 +106,6 @@ def reproduce(
     """
     job = command_module("reproduce")
     experiment = job.repetition(run)
-    _refuse_missing("pipeline", experiment)
     if not _run_in_directory(experiment, "reproduce", source=run):
         raise typer.Exit(1)
 
@@ -151,7 +146,7 @@ def export(
     Example: [bold]enclap export experiments/demo.yaml --dtype bf16 --archive[/bold]
     """
     options: dict[str, Any] = {"commercial": commercial, "dtype": dtype, "archive": archive}
-    _run("export", experiment, overrides, members=members, max_parameters=max_parameters, **options)
+    _run("export", experiment, overrides, check=False, members=members, max_parameters=max_parameters, **options)
 
 
 @app.command()
@@ -176,7 +171,7 @@ def pipeline(experiment: ExperimentFile, overrides: Overrides = None) -> None:
 
     Example: [bold]enclap pipeline experiments/demo.yaml seed=1[/bold]
     """
-    _run("pipeline", experiment, overrides, check=True)
+    _run("pipeline", experiment, overrides)
 
 
 @app.command()
@@ -297,35 +292,30 @@ def _run(
     file: Path,
     overrides: list[str] | None,
     look_only: bool = False,
-    check: bool = False,
+    check: bool = True,
     **options: Any,
 ) -> None:
     """Run a job on an experiment, as `_run_in_directory` does unless it writes nothing.
 
     Args:
-        check: look for the files that the job needs before Ray is started.
+        check: call the job's `check` before anything is written and Ray is started.
+        options: further arguments of the job's `run` and `check`.
     """
     experiment = _load(file, overrides)
-    if check:
-        _refuse_missing(job, experiment)
     if look_only:
+        if check:
+            command_module(job).check(experiment)
         join_cluster()
         command_module(job).run(experiment, True)
     else:
-        _run_in_directory(experiment, job, **options)
+        _run_in_directory(experiment, job, check, **options)
 
 
-def _refuse_missing(job: str, experiment: Experiment) -> None:
-    from ray_jobs.diagnosis.needs import refuse_missing
-
-    refuse_missing({"": command_module(job).missing(experiment)})
-
-
-def _run_in_directory(experiment: Experiment, job: str, **options: Any) -> Any:
+def _run_in_directory(experiment: Experiment, job: str, check: bool = True, **options: Any) -> Any:
     """Run a job on the run directory of an experiment, which no other job may write meanwhile; return what it does.
 
     Args:
-        options: further arguments of the job's `run`.
+        check, options: see `_run`.
     """
     from ray_jobs.results.time_limit import say_cuts
     from ray_jobs.results.time_used import counted
@@ -333,11 +323,15 @@ def _run_in_directory(experiment: Experiment, job: str, **options: Any) -> Any:
     from ray_jobs.run.lock import only_writer
 
     directory = RunDirectory(experiment)
-    with only_writer(directory.root), counted(directory):
-        directory.write_experiment()
-        join_cluster()
-        found = command_module(job).run(experiment, **options)
-        say_cuts(experiment, job)
+    module = command_module(job)
+    with only_writer(directory.root):
+        if check:
+            module.check(experiment, **options)
+        with counted(directory):
+            directory.write_experiment()
+            join_cluster()
+            found = module.run(experiment, **options)
+            say_cuts(experiment, job)
     return found
 
 

@@ -110,11 +110,9 @@ def run(experiment: Experiment) -> None:
         NotReadyError: if `search` has not run on this experiment.
         RecordError: if what search wrote cannot be read.
     """
+    check(experiment)
     experiment = without_left_out(experiment)
     directory = RunDirectory(experiment)
-    for what in ("retrieval", "sampling", "reranking"):
-        inputs = directory.inputs_of(what)
-        require(directory.search(what), inputs, "search", experiment.name, experiment.time_limit)
     if is_done(directory.ensemble, directory.results_inputs()):
         say("combine: done already")
         return
@@ -126,6 +124,19 @@ def run(experiment: Experiment) -> None:
         say(f"combine: {line}", "yellow")
     mark_done(directory.ensemble, directory.results_inputs())
     say(f"combine: {storage.uri(directory.ensemble)}")
+
+
+def check(experiment: Experiment) -> None:
+    """Check that there is something to combine; Ray need not run.
+
+    Raises:
+        NotReadyError: if `search` has not run on this experiment.
+    """
+    experiment = without_left_out(experiment)
+    directory = RunDirectory(experiment)
+    for what in ("retrieval", "sampling", "reranking"):
+        inputs = directory.inputs_of(what)
+        require(directory.search(what), inputs, "search", experiment.name, experiment.time_limit)
 
 
 def _combine(experiment_json: str, commit_: str) -> list[str]:

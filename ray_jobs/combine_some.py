@@ -45,16 +45,10 @@ def run(experiment: Experiment, names: list[str]) -> None:
         ConfigError: if these members cannot work alone.
         NotReadyError: if `combine` has not run on the whole experiment.
     """
-    refuse_left_out(experiment, names)
+    check(experiment, names)
     experiment = without_left_out(experiment)
-    if outside := [name for name in names if name in experiment.members and name not in experiment.ensemble()]:
-        taking_part = ", ".join(experiment.ensemble())
-        raise ConfigError(
-            f"--members: {outside[0]!r} only trains others; expected members of the ensemble: {taking_part}"
-        )
     some = with_members(experiment, names)
     directory = RunDirectory(experiment)
-    require(directory.ensemble, directory.results_inputs(), "combine", experiment.name)
     experiment.search.choose_objective(BestReranking.read(directory.search("reranking")).objective)
     gpus = resources(some.search)["gpu"]
     combined = ray.remote(num_cpus=1, num_gpus=gpus)(combine_some).remote(experiment.model_dump_json(), names)
@@ -63,6 +57,25 @@ def run(experiment: Experiment, names: list[str]) -> None:
     target = directory.ensemble_of(list(some.members))
     mark_done(target, directory.results_inputs())
     say(f"combine: {storage.uri(target)}")
+
+
+def check(experiment: Experiment, names: list[str]) -> None:
+    """Check that these members can be combined; Ray need not run.
+
+    Raises:
+        ConfigError, NotReadyError: see `run`.
+        TimeLimitError: if the time limit left one of them out.
+    """
+    refuse_left_out(experiment, names)
+    experiment = without_left_out(experiment)
+    if outside := [name for name in names if name in experiment.members and name not in experiment.ensemble()]:
+        taking_part = ", ".join(experiment.ensemble())
+        raise ConfigError(
+            f"--members: {outside[0]!r} only trains others; expected members of the ensemble: {taking_part}"
+        )
+    with_members(experiment, names)
+    directory = RunDirectory(experiment)
+    require(directory.ensemble, directory.results_inputs(), "combine", experiment.name)
 
 
 def combine_some(experiment_json: str, names: list[str]) -> list[str]:

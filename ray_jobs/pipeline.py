@@ -10,7 +10,7 @@ from rich.table import Table
 from corpora.soundscapes.corpus import KIND
 from models.console import say, show
 from ray_jobs import combine, export, prepare, refit, report, search, train
-from ray_jobs.diagnosis.finding import Finding
+from ray_jobs.diagnosis.needs import refuse_missing
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.reporting.charts import label
 from ray_jobs.results.metrics import EnsembleMetrics, Systems
@@ -20,9 +20,14 @@ from ray_jobs.run.entry import run_command
 from ray_jobs.training import tracking
 
 
-def missing(experiment: Experiment) -> list[Finding]:
-    """Return what is missing here of the files that `prepare` and `train` read; Ray need not run."""
-    return [*prepare.missing(experiment), *train.missing(experiment)]
+def check(experiment: Experiment) -> None:
+    """Check the trackers, and that the files are there which `prepare` and `train` read; Ray need not run.
+
+    Raises:
+        ConfigError: naming a tracker, or all that is missing.
+    """
+    tracking.check(experiment)
+    refuse_missing({"": [*prepare.missing(experiment), *train.missing(experiment)]})
 
 
 def run(experiment: Experiment) -> None:

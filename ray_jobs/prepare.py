@@ -91,6 +91,17 @@ def run(experiment: Experiment, dry_run: bool = False) -> None:
     _write_waveforms(experiment, directory)
 
 
+def check(experiment: Experiment) -> None:
+    """Check that what is read is there, as `missing` has it.
+
+    Raises:
+        ConfigError: naming all that is missing.
+    """
+    from ray_jobs.diagnosis.needs import refuse_missing
+
+    refuse_missing({"": missing(experiment)})
+
+
 def missing(experiment: Experiment) -> list[Finding]:
     """Return what is missing here of the corpora and the codec, unless the features are there; Ray need not run."""
     from ray_jobs.diagnosis.needs import missing_for_features

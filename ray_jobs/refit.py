@@ -22,13 +22,22 @@ def run(experiment: Experiment) -> None:
             hand on.
         MembersFailedError: see `train`.
     """
+    check(experiment)
+    for name, reason in kept_members(experiment).items():
+        say(f"refit: {name} stays as it is: {reason}")
+    train.run(Refit.read(experiment))
+
+
+def check(experiment: Experiment) -> None:
+    """Check that there is something to train again; Ray need not run.
+
+    Raises:
+        ConfigError, NotReadyError: see `run`.
+    """
     if not experiment.refit:
         raise ConfigError(f"{experiment.name}: refit: found false, expected true, in the file or as refit=true")
     directory = RunDirectory(experiment)
     require(directory.ensemble, directory.search_inputs(), "combine", experiment.name)
-    for name, reason in kept_members(experiment).items():
-        say(f"refit: {name} stays as it is: {reason}")
-    train.run(Refit.read(experiment))
 
 
 if __name__ == "__main__":

@@ -40,6 +40,13 @@ def repetition(source: str) -> Experiment:
     return experiment
 
 
+def check(repeated: Experiment, source: str) -> None:
+    """Check that what a repetition of `source` reads is there; see `pipeline.check`."""
+    from ray_jobs import pipeline  # loads torch and Ray
+
+    pipeline.check(repeated)
+
+
 def run(repeated: Experiment, source: str) -> bool:
     """Run a repetition, skipping what is done of it already, and compare it with the run; return whether all is equal.
 

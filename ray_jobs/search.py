@@ -32,15 +32,11 @@ def run(experiment: Experiment) -> None:
         ConfigError: if there is no such sampling space, or no node that a trial fits on.
         NotReadyError: if a member is not trained.
     """
-    sampling_space(experiment)
+    check(experiment)
     experiment = without_left_out(experiment)
     directory = validation_directory(experiment)
     if replaced := experiment.search.choose_objective(_recorded_objective(directory)):
         say(f"search.objective: {replaced}", style="yellow")
-    if reason := missing_parts(experiment.search.objective):
-        raise MissingPartError(f"search.objective: {experiment.search.objective}: {reason}")
-    for name in experiment.members:
-        require(directory.member(name), directory.member_inputs(name), "train", experiment.name, experiment.time_limit)
     each = {key.upper(): amount for key, amount in resources(experiment.search).items()}
     check_room("search (cpus_per_trial, gpus_per_trial)", each, experiment.autoscaling)
     clip_ids = validation_clip_ids(directory, experiment)
@@ -63,6 +59,22 @@ def run(experiment: Experiment) -> None:
                 say(f"search: captions are chosen from those of {alone} alone, which is better on clips held out")
             for metric, reason in outcome.best.absent.items():
                 say(f"search: {metric} beside the fluency filter: not computed: {reason}", style="dim")
+
+
+def check(experiment: Experiment) -> None:
+    """Check what can be checked without Ray.
+
+    Raises:
+        MissingPartError, ConfigError, NotReadyError: see `run`; but for the nodes.
+    """
+    sampling_space(experiment)
+    experiment = without_left_out(experiment)
+    directory, search = validation_directory(experiment), experiment.search.model_copy()  # which the run records
+    search.choose_objective(_recorded_objective(directory))
+    if reason := missing_parts(search.objective):
+        raise MissingPartError(f"search.objective: {search.objective}: {reason}")
+    for name in experiment.members:
+        require(directory.member(name), directory.member_inputs(name), "train", experiment.name, experiment.time_limit)
 
 
 def single_source(best: BestReranking) -> str:

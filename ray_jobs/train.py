@@ -69,6 +69,17 @@ def run(experiment: Experiment, plan: bool = False) -> None:
         )
 
 
+def check(experiment: Experiment) -> None:
+    """Check that what is read is there, as `missing` has it.
+
+    Raises:
+        ConfigError: naming all that is missing.
+    """
+    from ray_jobs.diagnosis.needs import refuse_missing
+
+    refuse_missing({"": missing(experiment)})
+
+
 def missing(experiment: Experiment) -> list[Finding]:
     """Return what is missing here of the weights that members start from which are not trained; Ray need not run."""
     from ray_jobs.diagnosis.needs import missing_for_members

@@ -60,7 +60,7 @@ def only_writer(root: Path, lease_s: float = LEASE_S) -> Iterator[None]:
     Raises:
         RunBusyError: if another process holds it.
     """
-    is_new = not root.exists()
+    new = [folder for folder in (root, *root.parents) if not folder.exists()]
     root.mkdir(parents=True, exist_ok=True)
     lease = SoftFileLease(root / LOCK, lease_duration=lease_s, poll_interval=TRY_S / 5, on_compromise=_stop)
     before = read_owner(root)
@@ -77,9 +77,9 @@ def only_writer(root: Path, lease_s: float = LEASE_S) -> Iterator[None]:
         with suppress(OSError):
             (root / OWNER).unlink()
         lease.release()
-        if is_new:
-            with suppress(OSError):  # a new directory is removed, unless something was written into it
-                root.rmdir()
+        with suppress(OSError):  # new directories are removed, unless something was written into them
+            for folder in new:
+                folder.rmdir()
 
 
 def read_owner(root: Path) -> Owner | None:
