@@ -70,14 +70,17 @@ def run(experiment: Experiment, plan: bool = False) -> None:
 
 
 def check(experiment: Experiment) -> None:
-    """Check that what is read is there, as `missing` has it.
+    """Check the trackers, and that what is read is there: published weights, as `missing` has it, and the features.
 
     Raises:
-        ConfigError: naming all that is missing.
+        ConfigError: naming a tracker, or all that is missing of the weights.
+        NotReadyError: if `prepare` has not run on this experiment.
     """
     from ray_jobs.diagnosis.needs import refuse_missing
 
+    tracking.check(experiment)
     refuse_missing({"": missing(experiment)})
+    require_features(RunDirectory(experiment))
 
 
 def missing(experiment: Experiment) -> list[Finding]:

@@ -252,6 +252,7 @@ def test_all_missing_files_are_named_before_ray_is_started(
 @pytest.mark.parametrize(
     ("command", "message"),
     [
+        (["train"], "run `enclap prepare`"),
         (["search"], "run `enclap train`"),
         (["combine"], "run `enclap search`"),
         (["combine", "--members", "retriever-bge"], "run `enclap combine`"),
