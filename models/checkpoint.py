@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.serialization import safe_globals
 
-from .files import CheckpointError, atomic_write, refuse_stand_in, refuse_unreadable, write_json
+from .files import CheckpointError, atomic_write, missing, refuse_stand_in, refuse_unreadable, write_json
 from .records import check_fields, parse_object
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -69,7 +69,7 @@ def read_config(schema: type[Config], directory: str | Path, kind: str) -> Confi
     """
     path = Path(directory) / "config.json"
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; expected the directory of a trained {kind}")
+        raise CheckpointError(f"{path}: {missing(path)}; expected the directory of a trained {kind}; {REMEDY}")
     fields = parse_object(path.read_bytes(), path, REMEDY)
     found = fields.pop("kind", None)
     if found != kind:
@@ -147,7 +147,7 @@ def load_weights(model: nn.Module, directory: str | Path) -> None:
     """
     path = Path(directory) / "model.safetensors"
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
+        raise CheckpointError(f"{path}: {missing(path)}; {REMEDY}")
     refuse_unreadable(path)
     try:
         found = load_file(path)

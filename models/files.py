@@ -51,6 +51,11 @@ def stamp(path: Path) -> str:
     return f"{status.st_size}:{status.st_mtime_ns}"
 
 
+def missing(path: Path) -> str:
+    """Return what is in the place of a file that is not there, for messages."""
+    return "found a directory, expected a file" if path.is_dir() else "no such file"
+
+
 def refuse_unreadable(path: Path, refuse: type[InputError] = CheckpointError) -> None:
     """Refuse a file that this user may not read, of which libraries say other things, such as that it is not there.
 

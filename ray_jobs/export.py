@@ -26,7 +26,7 @@ from models.ensemble.manifest import MANIFEST, BundleManifest
 from models.ensemble.scores.registry import needs_references
 from models.ensemble.self_test import write_self_test
 from models.ensemble.stored_dtype import StoredDtype, store_as
-from models.files import atomic_directory, write_json, write_text
+from models.files import CheckpointError, atomic_directory, write_json, write_text
 from models.fingerprint import fingerprint
 from models.retriever.collapse import collapse_warnings
 from ray_jobs import combine_some
@@ -193,12 +193,23 @@ def _bundle(
             references = TrainedMembers(experiment, REFERENCE_SPLIT).references
             save_tensors(partial / REFERENCES, {name: torch.from_numpy(rows) for name, rows in references.items()})
         (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        write_self_test(partial, render(SELF_TEST, RATE), RATE, TEXTS)
+        with _naming_originals(partial, directory):
+            write_self_test(partial, render(SELF_TEST, RATE), RATE, TEXTS)
         yield partial
         write_sums(partial, [str(path.relative_to(partial)) for path in partial.rglob("*") if path.is_file()])
         if storage.is_remote(target):
             storage.remove(target)  # a push leaves files there that the new bundle lacks
     storage.push(target)
+
+
+@contextmanager
+def _naming_originals(bundle: Path, directory: RunDirectory) -> Iterator[None]:
+    """Let an error about a member's copy name the member's own file: the bundle is removed after it."""
+    try:
+        yield
+    except CheckpointError as error:
+        copies, originals = str(bundle / "members"), storage.uri(directory.root / "members")
+        raise CheckpointError(str(error).replace(copies, originals)) from error
 
 
 def _finish(bundle: Path, inputs: str) -> None:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import ClassVar, Literal, TypeAlias
 
-from models.files import sha256_of
+from models.files import missing, sha256_of
 from models.records import RecordError
 from ray_jobs.results.record import ResultPart, ResultRecord, omitted_when_none
 from ray_jobs.run import storage
@@ -73,16 +73,19 @@ def checked_weights(member: Path) -> Path:
     """Return the directory of a trained member on this node, after checking that its weights are the recorded ones.
 
     Raises:
-        RecordError: if model.safetensors is another file than training wrote.
-        FileNotFoundError: if it is missing.
+        RecordError: if model.safetensors is missing, or another file than training wrote.
     """
     recorded, local = MemberMetrics.read(member).weights, storage.pull(member)
     weights = local / "model.safetensors"
-    if recorded and (found := sha256_of(weights)) != recorded:
+    named = storage.uri(member / weights.name)
+    remedy = (
+        f"copy the file that was trained, or remove {storage.uri(member)} and run `enclap {MemberMetrics.COMMAND}` again"
+    )
+    if not weights.is_file():
+        raise RecordError(f"{named}: {missing(weights)}; {remedy}")
+    if recorded and (checksum := sha256_of(weights)) != recorded:
         raise RecordError(
-            f"{storage.uri(member / weights.name)}: found SHA-256 {found[:12]}, expected {recorded[:12]} as in "
-            f"{MemberMetrics.FILE}; copy the file that was trained, or remove {storage.uri(member)} and run "
-            f"`enclap {MemberMetrics.COMMAND}` again"
+            f"{named}: found SHA-256 {checksum[:12]}, expected {recorded[:12]} as in {MemberMetrics.FILE}; {remedy}"
         )
     return local
 

@@ -15,6 +15,7 @@ from models.commands.verify import run as verify
 from models.ensemble.checksums import FILES, read_list
 from models.ensemble.self_test import CLIP, member_scores
 from models.ensemble.stored_dtype import StoredDtype, store_as
+from models.files import CheckpointError
 from ray_jobs import export
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.run.directory import RunDirectory
@@ -33,6 +34,31 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
 def bundle(experiment: Experiment) -> Path:
     export.run(experiment, archive=True)
     return RunDirectory(experiment).bundle
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("model.safetensors", None, "no such file; copy the file that was trained, or remove "),
+        ("model.safetensors", "", "found SHA-256 e3b0c44298fc, expected"),
+        ("config.json", None, "no such file; expected the directory of a trained retriever; copy the member again"),
+        ("config.json", "{", "not JSON"),
+        ("text_encoder/config.json", "{", "cannot be read"),
+    ],
+)
+def test_a_damaged_member_is_named_where_it_lies(tmp_path: Path, name: str, content: str | None, told: str) -> None:
+    """Not as its copy in the bundle, which is removed after the error."""
+    experiment = write_exportable_run(tmp_path)
+    run = RunDirectory(experiment)
+    file = run.member("wren") / name
+    file.unlink() if content is None else file.write_text(content)
+    with pytest.raises(CheckpointError) as refused:
+        export.run(experiment)
+    said = str(refused.value)
+    assert said.startswith(f"{file if name != 'text_encoder/config.json' else file.parent}: {told}")
+    assert "train" in said
+    assert ".partial" not in said
+    assert not [*run.root.glob(".bundle*")]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
