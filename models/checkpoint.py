@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -54,10 +55,18 @@ def save_member(model: nn.Module, directory: str | Path, kind: str, config: Base
 def save_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors, readable by whom the umask says: the library makes files that the owner alone may
     read, whatever it says.
+
+    Raises:
+        OSError: the system's, such as that of a full disk.
     """
     path.touch()
     mode = path.stat().st_mode
-    save_file(dict(state), path, metadata={"format": "pt"})
+    try:
+        save_file(dict(state), path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        if number := re.search(r"\(os error (\d+)\)", str(error)):  # the library keeps no more of it
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        raise
     path.chmod(mode)
 
 

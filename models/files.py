@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich.filesize import decimal
 
 from .errors import InputError, named
 
@@ -109,6 +110,26 @@ def is_device(path: Path) -> bool:
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
+def room_left(path: Path) -> str:
+    """Return how much is left of the disk that a file is to be on, for messages."""
+    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+    return f"{decimal(shutil.disk_usage(folder).free)} free at {folder}"
+
+
+@contextmanager
+def _named_as(path: Path, partial: Path) -> Iterator[None]:
+    """Let an error of the system name `path` where it names nothing, or what is written until `path` is replaced."""
+    try:
+        with named(path):
+            yield
+    except OSError as error:
+        for side in ("filename", "filename2"):
+            file = getattr(error, side)
+            if isinstance(file, str | Path) and Path(file).is_relative_to(partial):
+                setattr(error, side, str(path / Path(file).relative_to(partial)))
+        raise
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, and rename it to `path` when the block succeeds and it is on the disk.
@@ -127,11 +148,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with named(path):
+        with _named_as(path, partial):
             yield partial
             with partial.open("rb") as written:
                 os.fsync(written.fileno())
-        partial.replace(path)
+            partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -142,14 +163,17 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     """Yield an empty directory beside `path`, which takes the place of `path` when the block succeeds.
 
     After an error the old directory stays and the new one is removed. No reader sees a part of either; between the two
-    renames there is none for a moment. Missing parent directories are created.
+    renames there is none for a moment. Missing parent directories are created. An error of the system names the file
+    as it would be in `path`.
     """
     partial, old = (path.with_name(f".{path.name}.{os.getpid()}.{what}") for what in ("partial", "old"))
     for leftover in (partial, old):  # of a killed process that had the same id
         shutil.rmtree(leftover, ignore_errors=True)
-    partial.mkdir(parents=True)
+    with _named_as(path, partial):
+        partial.mkdir(parents=True)
     try:
-        yield partial
+        with _named_as(path, partial):
+            yield partial
         if path.exists():
             path.rename(old)
         try:
@@ -163,16 +187,50 @@ def atomic_directory(path: Path) -> Iterator[Path]:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
+def copy_directory(
+    source: Path,
+    target: Path,
+    ignore: Callable[[str, list[str]], Iterable[str]] | None = None,
+    copy: Callable[[Path, Path], Any] = shutil.copy2,
+) -> None:
+    """Copy what is in a directory into another one, which may be there already, and follow links.
+
+    Unlike shutil.copytree it ends at the first error, such as that of a full disk, and raises it as it is.
+
+    Args:
+        ignore: returns which names of a directory are left out, such as shutil.ignore_patterns(...).
+        copy: makes one file of another.
+
+    Raises:
+        OSError: the system's, naming the files.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    names = sorted(path.name for path in source.iterdir())
+    left_out = {*ignore(str(source), names)} if ignore else set()
+    for name in names:
+        if name in left_out:
+            continue
+        if (source / name).is_dir():
+            copy_directory(source / name, target / name, ignore, copy)
+        else:
+            with named(target / name):
+                copy(source / name, target / name)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, atomically."""
+    with atomic_write(path) as partial:
+        partial.write_bytes(content)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, atomically."""
-    with atomic_write(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON, atomically."""
-    with atomic_write(path) as partial:
-        partial.write_bytes(_json(content, indent=2))
+    write_bytes(path, _json(content, indent=2))
 
 
 def write_lines(path: Path, lines: Iterable[Any]) -> None:

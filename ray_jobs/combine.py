@@ -18,7 +18,7 @@ from models.console import say
 from models.ensemble.candidate_table import CandidateTable
 from models.ensemble.reranking import Reranking
 from models.ensemble.retrieval_fusion import RetrievalFusion
-from models.files import write_frame
+from models.files import write_frame, write_text
 from models.fluency.detector import detection
 from models.metrics.bootstrap import Comparison, paired_bootstrap
 from models.metrics.captions import CaptionScores, best_preprocessing, caption_values
@@ -302,7 +302,8 @@ def write_test_captions(path: Path, file_names: list[str], captions: list[str]) 
     try:
         write_captions(path, file_names, captions, file_names)
     except SubmissionError as error:
-        pd.DataFrame({"file_name": file_names, "caption_predicted": captions}).to_csv(path, index=False)
+        frame = pd.DataFrame({"file_name": file_names, "caption_predicted": captions})
+        write_text(path, frame.to_csv(index=False))
         return [f"no submission: {error}"]
     return []
 
@@ -386,7 +387,7 @@ def write_ranking(target: Path, queries: list[str], similarity: np.ndarray, file
     except SubmissionError as error:
         frame = pd.DataFrame(best, columns=[f"fname_{rank + 1}" for rank in range(best.shape[1])])
         frame.insert(0, "caption", queries)
-        frame.to_csv(target / "retrieval.csv", index=False)
+        write_text(target / "retrieval.csv", frame.to_csv(index=False))
         return [f"no submission: {error}"]
     return []
 

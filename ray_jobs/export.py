@@ -26,7 +26,7 @@ from models.ensemble.manifest import MANIFEST, BundleManifest
 from models.ensemble.scores.registry import needs_references
 from models.ensemble.self_test import write_self_test
 from models.ensemble.stored_dtype import StoredDtype, store_as
-from models.files import CheckpointError, atomic_directory, write_json, write_text
+from models.files import CheckpointError, atomic_directory, copy_directory, write_json, write_text
 from models.fingerprint import fingerprint
 from models.retriever.collapse import collapse_warnings
 from ray_jobs import combine_some
@@ -118,8 +118,8 @@ def _export_all(experiment: Experiment, directory: RunDirectory, dtype: StoredDt
         shutil.rmtree(leftover)  # of a killed export: this one holds the run's lock
     with _bundle(exported, RunDirectory(exported), target, dtype) as partial:
         metrics.write(partial)
-        (partial / NOTICE).write_text(notice(exported), encoding="utf-8")
-        (partial / CARD).write_text(model_card(exported, metrics, dtype), encoding="utf-8")
+        write_text(partial / NOTICE, notice(exported))
+        write_text(partial / CARD, model_card(exported, metrics, dtype))
     _finish(target, inputs)
     return target
 
@@ -161,8 +161,8 @@ def _export_some(experiment: Experiment, directory: RunDirectory, some: Experime
         require(directory.member(name), directory.member_inputs(name), "train", experiment.name, experiment.time_limit)
     target = _named(directory.root / f"{directory.bundle.name}-{'-'.join(names)}", dtype)
     with _bundle(some, directory, target, dtype, Choices.of_some(some, directory)) as partial:
-        (partial / NOTICE).write_text(notice(experiment, names), encoding="utf-8")
-        (partial / CARD).write_text(model_card(some, dtype=dtype), encoding="utf-8")
+        write_text(partial / NOTICE, notice(experiment, names))
+        write_text(partial / CARD, model_card(some, dtype=dtype))
     _finish(target, fingerprint({name: directory.member_inputs(name) for name in names}))
     return target
 
@@ -186,13 +186,13 @@ def _bundle(
             member = storage.pull(directory.member(name))
             ignored = shutil.ignore_patterns(KEPT, LOG, DOUBTFUL_PAIRS, "history.parquet", "wandb", ".*")
             # As plain files: members of earlier versions are readable for their owner alone.
-            shutil.copytree(member, partial / "members" / name, ignore=ignored, copy_function=shutil.copyfile)
+            copy_directory(member, partial / "members" / name, ignored, shutil.copyfile)
             store_as(dtype, partial / "members" / name / "model.safetensors")
         codec.save(partial / "codec" / "codec.safetensors")
         if needs_references(manifest.needed_columns()):
             references = TrainedMembers(experiment, REFERENCE_SPLIT).references
             save_tensors(partial / REFERENCES, {name: torch.from_numpy(rows) for name, rows in references.items()})
-        (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_text(partial / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
         with _naming_originals(partial, directory):
             write_self_test(partial, render(SELF_TEST, RATE), RATE, TEXTS)
         yield partial

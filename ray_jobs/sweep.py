@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from ray import tune
 from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 
 from models.console import say
-from models.files import atomic_directory, write_frame, write_text
+from models.files import atomic_directory, copy_directory, write_frame, write_text
 from models.fingerprint import fingerprint
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.features.dataset import require_features
@@ -120,7 +119,7 @@ def _write(target: Path, experiment: Experiment, best: BestSweep, trials: pd.Dat
     best.write(target)
     if OUTPUT in best_trial:
         with atomic_directory(target / "model") as model:
-            shutil.copytree(storage.pull(Path(best_trial[OUTPUT])), model, dirs_exist_ok=True)
+            copy_directory(storage.pull(Path(best_trial[OUTPUT])), model)
     storage.push(target)
 
 

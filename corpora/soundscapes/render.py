@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from scipy import signal
 from corpora.soundscapes.events import render_event
 from corpora.soundscapes.grammar import CAPTIONS_PER_CLIP, describe
 from corpora.soundscapes.scene import Scene
-from models.files import atomic_write
+from models.files import atomic_write, write_bytes
 
 
 def render(scene: Scene, sample_rate: int = 16000) -> npt.NDArray[np.float32]:
@@ -58,8 +59,9 @@ def _noise_floor(samples: int, sample_rate: int, rng: np.random.Generator) -> np
 def write_clip(scene: Scene, root: str | Path, sample_rate: int) -> Path:
     """Render a scene to `<root>/<split>/<clip_id>.flac` (16 bit), atomically, and return the path."""
     path = Path(root) / scene.split / f"{scene.clip_id}.flac"
-    with atomic_write(path) as partial:
-        soundfile.write(partial, render(scene, sample_rate), sample_rate, format="FLAC", subtype="PCM_16")
+    flac = io.BytesIO()  # the library itself would say of a full disk that there was an error
+    soundfile.write(flac, render(scene, sample_rate), sample_rate, format="FLAC", subtype="PCM_16")
+    write_bytes(path, flac.getvalue())
     return path
 
 

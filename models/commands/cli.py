@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from ..console import STDOUT_NAME
 from ..errors import InputError
 from .options import (
     LOCALHOST,
@@ -50,7 +51,11 @@ def _unpacked(bundle: Path) -> Path:
 UNUSABLE = {
     **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "expected a path"),
     **dict.fromkeys((errno.EACCES, errno.EPERM), "let its owner allow it, or name another one"),
+    errno.EROFS: "make it writable, or name another place (that of a run by storage_path)",
+    errno.EISDIR: "expected a file; move the directory away",
+    errno.ENOTDIR: "expected a directory; move the file away",
 }
+FULL = (errno.ENOSPC, errno.EDQUOT)
 STOPPED = 130  # exit code of Typer after a KeyboardInterrupt
 BUNDLE = "The directory or archive that `enclap export` wrote"
 Bundle = Annotated[Path, typer.Argument(help=BUNDLE, show_default=False, callback=_unpacked)]
@@ -133,12 +138,28 @@ def run_app(command_line: typer.Typer, arguments: list[str] | None = None) -> No
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno in UNUSABLE and error.filename:
-            print(f"error: {error.filename}: {error.strerror}; {UNUSABLE[error.errno]}", file=sys.stderr)
+            print(f"error: {_file_of(error)}: {error.strerror}; {UNUSABLE[error.errno]}", file=sys.stderr)
             sys.exit(2)
         if os.environ.get("ENCLAP_TRACEBACK"):
             raise
-        print(f"error: {error}\n(ENCLAP_TRACEBACK=1 shows where; the same command resumes)", file=sys.stderr)
+        if isinstance(error, OSError) and error.errno in FULL and error.filename:
+            print(f"error: {_full(error)}; make room, the same command resumes", file=sys.stderr)
+        else:
+            print(f"error: {error}\n(ENCLAP_TRACEBACK=1 shows where; the same command resumes)", file=sys.stderr)
         sys.exit(1)
+
+
+def _file_of(error: OSError) -> str:
+    """Return the file that an error of the system is about: of two, that which was to be made."""
+    return str(error.filename2 or error.filename)
+
+
+def _full(error: OSError) -> str:
+    """Say which file is too much for its disk, and what is left there."""
+    from ..files import room_left
+
+    said = f"{_file_of(error)}: {os.strerror(error.errno or 0)}"
+    return said if _file_of(error) == STDOUT_NAME else f"{said}; {room_left(Path(_file_of(error)))}"
 
 
 def main() -> None:

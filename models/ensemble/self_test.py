@@ -5,6 +5,7 @@ It finds what checksums cannot: a machine, or versions of libraries, on which th
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import soundfile
 from pydantic import BaseModel, ConfigDict
 
 from ..captioner.model import conditioning
-from ..files import write_json
+from ..files import write_bytes, write_json
 from ..generation.candidates import encoded_batches
 from ..generation.likelihood import log_likelihoods
 from ..records import parse_record
@@ -56,7 +57,9 @@ def write_self_test(bundle: Path, samples: npt.NDArray[np.float32], rate: int, t
         texts: distinct ones, which are scored beside the ensemble's own caption.
     """
     (bundle / CLIP).parent.mkdir(exist_ok=True)
-    soundfile.write(bundle / CLIP, samples, rate, subtype="PCM_16")  # floats would bring a chunk with the time
+    wav = io.BytesIO()  # the library itself would say of a full disk that there was an error
+    soundfile.write(wav, samples, rate, format="WAV", subtype="PCM_16")  # floats would bring a chunk with the time
+    write_bytes(bundle / CLIP, wav.getvalue())
     ensemble = Ensemble.load(bundle, device="cpu", ask_captioners=False)
     caption = _caption(ensemble)
     texts = list(dict.fromkeys([*([caption] if caption else []), *texts]))

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.console import say
+from models.files import copy_directory
 from ray_jobs.features.embeddings import AUDIO, CAPTIONS
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory, is_done, mark_done, marker
@@ -110,7 +111,7 @@ def _link(source: Path, target: Path) -> None:
     place = shutil.copy2 if storage.is_remote(target) else _hard_link
     here.parent.mkdir(parents=True, exist_ok=True)
     if local.is_dir():
-        shutil.copytree(local, here, copy_function=place, ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True)
+        copy_directory(local, here, shutil.ignore_patterns(".*"), place)
     else:
         place(local, here)
     storage.push(target)

@@ -19,6 +19,7 @@ import pandas as pd
 from models.console import progress_bar
 from models.ensemble.scores.base import weight_name
 from models.ensemble.scores.registry import columns_among
+from models.files import write_bytes
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.features.dataset import Features, read_features
 from ray_jobs.reporting.caption_errors import FLUENCY, INVENTED, MISSING, CaptionChecker, CaptionError, caption_checker
@@ -104,12 +105,11 @@ def browse(experiment: Experiment, directory: RunDirectory) -> Browser | None:
 
 def write_media(features: Features, max_duration_s: float, folder: Path) -> None:
     """Write sound and picture of each clip, named by its number; of a recording that is gone, the picture alone."""
-    folder.mkdir(parents=True, exist_ok=True)
 
     def write(number: int) -> None:
-        (folder / f"{number}.png").write_bytes(spectrogram_png(features.log_mels[number]))
+        write_bytes(folder / f"{number}.png", spectrogram_png(features.log_mels[number]))
         if sound := recording_mp3(features.paths[number], max_duration_s):
-            (folder / f"{number}.mp3").write_bytes(sound)
+            write_bytes(folder / f"{number}.mp3", sound)
 
     clips = range(min(MOST, len(features)))
     with ThreadPoolExecutor(THREADS) as threads, progress_bar(len(clips), "clips", "report") as bar:

@@ -78,9 +78,8 @@ def checked_weights(member: Path) -> Path:
     recorded, local = MemberMetrics.read(member).weights, storage.pull(member)
     weights = local / "model.safetensors"
     named = storage.uri(member / weights.name)
-    remedy = (
-        f"copy the file that was trained, or remove {storage.uri(member)} and run `enclap {MemberMetrics.COMMAND}` again"
-    )
+    again = f"remove {storage.uri(member)} and run `enclap {MemberMetrics.COMMAND}` again"
+    remedy = f"copy the file that was trained, or {again}"
     if not weights.is_file():
         raise RecordError(f"{named}: {missing(weights)}; {remedy}")
     if recorded and (checksum := sha256_of(weights)) != recorded:

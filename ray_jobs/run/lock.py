@@ -9,6 +9,7 @@ A run in an object store has this lock in the working copy, and that of store_le
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -24,8 +25,9 @@ from typing import Any
 from filelock import LeaseCompromise, LeaseSettingsMismatch, SoftFileLease, Timeout
 
 from models.console import say, spell_duration
-from models.errors import InputError
+from models.errors import InputError, named
 from models.files import write_json
+from ray_jobs.experiment.config import ConfigError
 from ray_jobs.run import storage, store_lease
 from ray_jobs.run.signals import exit_on_signals
 
@@ -59,12 +61,14 @@ def only_writer(root: Path, lease_s: float = LEASE_S) -> Iterator[None]:
 
     Raises:
         RunBusyError: if another process holds it.
+        ConfigError: if nothing can be written there.
     """
     new = [folder for folder in (root, *root.parents) if not folder.exists()]
-    root.mkdir(parents=True, exist_ok=True)
     lease = SoftFileLease(root / LOCK, lease_duration=lease_s, poll_interval=TRY_S / 5, on_compromise=_stop)
-    before = read_owner(root)
-    _acquire(lease, root, lease_s)
+    with _writable(root):
+        root.mkdir(parents=True, exist_ok=True)
+        before = read_owner(root)
+        _acquire(lease, root, lease_s)
     try:
         write_json(root / OWNER, asdict(_this_process()))
         with _held_in_store(root, lease_s), exit_on_signals():
@@ -113,6 +117,22 @@ def _acquire(lease: SoftFileLease, root: Path, lease_s: float) -> None:
         lease.acquire(timeout=wait_s)
     except (Timeout, LeaseSettingsMismatch) as error:
         raise _busy(root, _holder(lease)) from error
+
+
+@contextmanager
+def _writable(root: Path) -> Iterator[None]:
+    """Raise ConfigError where this process may not write, which no second try changes."""
+    try:
+        with named(root / LOCK):
+            yield
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        where = f"{root}, where this machine works on {storage.uri(root)}" if storage.is_remote(root) else str(root)
+        setting = "ENCLAP_CACHE" if storage.is_remote(root) else "storage_path"
+        raise ConfigError(
+            f"{where}: cannot be written ({error.strerror}); make it writable, or name another place by {setting}"
+        ) from error
 
 
 def _busy(root: Path, holder: str) -> RunBusyError:

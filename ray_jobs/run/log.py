@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from models.errors import named
 from ray_jobs.run import storage
 
 LOG = "log.jsonl"  # in a member's directory
@@ -20,6 +21,6 @@ def tell(member: Path, event: str, **details: Any) -> None:
     if storage.exists(path):
         storage.pull(path)  # another node may have written the last line
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
+    with named(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
     storage.push(path)

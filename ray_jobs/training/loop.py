@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from models.console import spell_duration
 from models.device import device_name
+from models.files import copy_directory
 from ray_jobs.results.member import NOT_VALIDATION, MemberProgress, Speed
 from ray_jobs.run import storage
 from ray_jobs.run.cuts import Cut
@@ -108,7 +108,7 @@ class TrainingState:
         checkpoint = own or request.start
         if checkpoint:
             with checkpoint.as_directory() as directory:
-                shutil.copytree(directory, scratch, dirs_exist_ok=True)
+                copy_directory(Path(directory), scratch)
         saved = torch.load(scratch / "training.pt", weights_only=True) if checkpoint else None
         torch.manual_seed(task.job.seed)
         load = task.load if own else task.start_from

@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 import torch
 from pydantic import BaseModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModel
 
+from models import checkpoint
 from models.checkpoint import load_weights, read_config, read_tensors, save_member, save_tensors, tensor_misfits
 from models.encoders.text import TextEncoder
-from models.files import CheckpointError
+from models.files import CheckpointError, atomic_write
 from models.settings import TextEncoderConfig
 
 from ..small_bundle import forbid
@@ -93,6 +95,18 @@ def test_weights_may_be_read_by_whom_the_umask_says(tmp_path: Path, umask: int, 
         "config.json": mode,
         "other.safetensors": mode,
     }
+
+
+def test_a_full_disk_is_told_with_the_file_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library says it as an error of its own, without the file."""
+
+    def fill_up(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_file", fill_up)
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"), atomic_write(path) as partial:
+        save_tensors(partial, {})
 
 
 def test_weights_that_must_not_be_read_are_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from models.files import atomic_directory, atomic_write, write_frame, write_json
+from models.files import atomic_directory, atomic_write, copy_directory, write_frame, write_json
 
 
 class Stopped(BaseException):
@@ -62,6 +62,27 @@ def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
     full = tmp_path / "full.json"
     with pytest.raises(OSError, match=rf"No space left on device: '{full}'"), atomic_write(full):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as writing to `partial` does
+
+
+def fill_up(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_in_a_directory_the_file_is_named_as_it_would_be_there(tmp_path: Path) -> None:
+    """Not as in the directory that is written until it is whole, and then removed."""
+    (tmp_path / "source" / "inner").mkdir(parents=True)
+    (tmp_path / "source" / "inner" / "a").write_text("whole")
+    (tmp_path / "source" / "b").write_text("whole")
+    made = tmp_path / "made"
+    with (
+        pytest.raises(OSError, match=rf"No space left on device: '{made / 'members' / 'inner' / 'a'}'"),
+        atomic_directory(made) as partial,
+    ):
+        copy_directory(tmp_path / "source", partial / "members", shutil.ignore_patterns("b"), fill_up)
+    with atomic_directory(made) as partial:
+        copy_directory(tmp_path / "source", partial, shutil.ignore_patterns("b"))
+        copy_directory(tmp_path / "source", partial, shutil.ignore_patterns("b"))  # over what is there
+    assert [str(path.relative_to(made)) for path in sorted(made.rglob("*"))] == ["inner", "inner/a"]
 
 
 def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:

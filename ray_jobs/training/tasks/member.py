@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
-from models.files import sha256_of, write_frame
+from models.files import copy_directory, sha256_of, write_frame
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.experiment.member_config import Member
 from ray_jobs.features.dataset import Features, read_features
@@ -149,9 +148,9 @@ class MemberTask(Task):
     def publish(self, trained: Trained, commit: str) -> None:
         """Write the best epoch's model, the other kept epochs, history.parquet and metrics.json."""
         output, (best, *others) = self.job.output, trained.epochs
-        shutil.copytree(trained.kept / str(best), output, dirs_exist_ok=True)
+        copy_directory(trained.kept / str(best), output)
         for epoch in others:
-            shutil.copytree(trained.kept / str(epoch), output / KEPT / str(epoch), dirs_exist_ok=True)
+            copy_directory(trained.kept / str(epoch), output / KEPT / str(epoch))
         history, inherited = pd.DataFrame(trained.history), self.job.inherited
         write_frame(output / "history.parquet", history)
         MemberMetrics(

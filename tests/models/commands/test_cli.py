@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -102,6 +104,30 @@ def test_errors_are_told_before_torch_is_loaded(
     assert message in done.stderr.replace("\n", " ")
     assert not [*tmp_path.iterdir()]
     assert "torch" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "files", "code", "told"),
+    [
+        (errno.ENOSPC, ("a.csv",), 1, "a.csv: No space left on device; * free at FOLDER; make room, the same command"),
+        (errno.ENOSPC, ("b.csv", None, "new/a.csv"), 1, "a.csv: No space left on device; * free at FOLDER; make"),
+        (errno.EROFS, ("a.csv",), 2, "a.csv: Read-only file system; make it writable, or name another place"),
+        (errno.EISDIR, ("a.csv",), 2, "a.csv: Is a directory; expected a file"),
+    ],
+)
+def test_what_the_system_says_is_told_with_the_file(
+    number: int, files: tuple[str | None, ...], code: int, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = typer.Typer()
+
+    @app.command()
+    def fails() -> None:
+        raise OSError(number, os.strerror(number), *(name and str(tmp_path / name) for name in files))
+
+    with pytest.raises(SystemExit, match=str(code)):
+        cli.run_app(app, [])
+    said = capsys.readouterr().err
+    assert fnmatch(said.splitlines()[0], f"error: {tmp_path}/*{told.replace('FOLDER', str(tmp_path))}*"), said
 
 
 @pytest.mark.parametrize(("arguments", "told"), [(["caption", "bundle", ""], "after bundle"), ([""], "an argument is")])

@@ -1,5 +1,6 @@
 """One writer per run directory, between real processes."""
 
+import errno
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ray_jobs import cli
+from ray_jobs.experiment.config import ConfigError
 from ray_jobs.run.lock import LOCK, OWNER, RunBusyError, heartbeat_age_s, only_writer, read_owner
 
 from ..conftest import ROOT, RayCluster
@@ -220,3 +222,13 @@ def test_the_owner_names_the_ray_job(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert owner is not None
         assert owner.job == "raysubmit_7"
         assert "hf_secret" not in (tmp_path / "run" / OWNER).read_text()
+
+
+def test_storage_that_is_read_only_is_named_with_its_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path / LOCK))
+
+    monkeypatch.setattr("ray_jobs.run.lock.SoftFileLease.acquire", refuse)
+    told = rf"^{tmp_path}: cannot be written \(Read-only file system\); make it writable, .* by storage_path$"
+    with pytest.raises(ConfigError, match=told), only_writer(tmp_path):
+        pass
