@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 from tqdm import tqdm
 
-from .errors import named
+from .errors import InputError, named
 
 # Names, captions and messages are printed as they are: rich would read [brackets] and :colons: in them as its own.
 AS_IT_IS: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": True}
@@ -27,6 +28,30 @@ messages = Console(**AS_IT_IS, stderr=True)
 UNITS = {"d": 86400, "h": 3600, "min": 60}
 _start = time.monotonic()
 _subject = ContextVar("_subject", default="")  # what this thread speaks of
+
+
+def open_closed_streams() -> None:
+    """Give this process standard streams that lead nowhere in place of those that it was started without.
+
+    Daemons and cron may close them. Python then has None, which libraries do not expect, and the next file that is
+    opened would get the number of a stream.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in the order of their numbers
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 as long as the process
+
+
+def refuse_closed_output() -> None:
+    """Refuse, before work is done, to print results where nobody would see them.
+
+    Raises:
+        InputError: if this process was started with its standard output closed.
+    """
+    if getattr(sys.stdout, "name", None) == os.devnull:  # of `> /dev/null` the name is <stdout>
+        raise InputError(
+            f"{STDOUT_NAME}: found it closed, and the results would be printed there; let it lead somewhere, or let "
+            "the command write a file"
+        )
 
 
 def show(table: RenderableType) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from corpora.soundscapes.corpus import KIND
 from models.commands.output import print_data, reserved
-from models.console import say
+from models.console import refuse_closed_output, say
 from models.csv_files import read_captions
 from models.ensemble.manifest import BundleManifest, read_manifest
 from models.files import CheckpointError, write_json
@@ -29,8 +29,10 @@ def run(bundle: Path, tables: list[Path], output: Path | None = None) -> None:
     Raises:
         CorpusError: a table has no captions.
         CheckpointError: there is no bundle, or it has no detector.
-        InputError: `output` cannot be written, or is one of the tables.
+        InputError: `output` cannot be written, or is one of the tables; or standard output is closed without it.
     """
+    if not output:
+        refuse_closed_output()
     captions = {str(table): read_captions(table) for table in tables}
     manifest = read_manifest(bundle)
     if not manifest.fluency_detector:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..arguments import check_seed
 from ..audio_sources import Recording
-from ..console import count, say, show
+from ..console import count, refuse_closed_output, say, show
 from ..ensemble.checksums import read_sums
 from ..errors import InputError
 from ..files import is_device, stamp
@@ -69,10 +69,12 @@ def run(
     Raises:
         AudioError: a path does not exist, or no file can be read.
         CheckpointError: the bundle cannot be loaded.
-        InputError: an option, or a file to be written, cannot be used.
+        InputError: an option, a file to be written, or standard output cannot be used.
         SubmissionError: names cannot be in a submission; or a file cannot be read or a caption is blank, which is told
             once `output` is written.
     """
+    if not (output or submission):
+        refuse_closed_output()
     files = find_audio(paths)
     pool = [path.name for path in files]
     if submission:

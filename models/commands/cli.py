@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .. import __version__
-from ..console import STDOUT_NAME
+from ..console import STDOUT_NAME, open_closed_streams, say
 from ..errors import InputError
 from .options import (
     LOCALHOST,
@@ -121,6 +124,7 @@ def run_app(command_line: typer.Typer, arguments: list[str] | None = None) -> No
 
     Exit codes: 0 done; 1 failed while running; 2 the input or config cannot be used; 130 stopped by Ctrl-C.
     """
+    open_closed_streams()
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch|audiotools|ray")  # of others' code
     given = sys.argv[1:] if arguments is None else arguments
     if "" in given:  # which would be the working directory where a path is expected
@@ -394,8 +398,25 @@ def serve_local(
 
     Example: [bold]enclap serve-local runs/demo/bundle --host 0.0.0.0 --token-file token --limit max_requests=16[/bold]
     """
-    from ..service.settings import read_settings
-    from .serve_local import run
+    with _ended_by_sigterm():
+        from ..service.settings import read_settings
+        from .serve_local import run
 
-    settings = read_settings(host, token_file, limit or [], share_audio, write_index)
-    run(bundle, host, port, settings, Loading(device, dtype, int8))
+        settings = read_settings(host, token_file, limit or [], share_audio, write_index)
+        run(bundle, host, port, settings, Loading(device, dtype, int8))
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end a service in order before it has a handler of its own, while libraries and members are loaded."""
+
+    def end(*_: object) -> None:
+        say("serve: stopped before it answered")
+        sys.exit(0)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except BaseException:
+        signal.signal(signal.SIGTERM, before)
+        raise

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..console import say
+from ..console import refuse_closed_output, say
 from ..csv_files import read_queries
 from ..ensemble.index_record import refuse_no_directory
 from ..ensemble.manifest import INDEX
@@ -42,7 +42,7 @@ def run(bundle: Path, query: str, searching: Searching, exclude: str | None = No
         QueryError: a text is blank, no files are given and none are indexed, or none meets the conditions.
         AudioError: a path does not exist, or no file can be read.
         CheckpointError: the bundle or its index cannot be loaded.
-        InputError: an option cannot be used.
+        InputError: an option or standard output cannot be used.
     """
     for name, text in {"the query": query, "--not": exclude}.items():
         if text is not None and not normal_form(text):
@@ -58,6 +58,7 @@ def run(bundle: Path, query: str, searching: Searching, exclude: str | None = No
 
 def searchable(bundle: Path, searching: Searching) -> Ensemble:
     """Load a bundle to search in some files, or in those of its index where none are given; errors as of `run`."""
+    refuse_closed_output()
     files = find_audio(searching.paths) if searching.paths else []
     windowing = windows_asked(bundle, searching.window_s, searching.hop_s)
     if windowing and not files:

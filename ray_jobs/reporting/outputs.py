@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from models.commands.output import STDOUT, check_outputs, reserved
+from models.console import refuse_closed_output
 from ray_jobs.experiment.layers import EXPERIMENT_FILES, read_layers
 from ray_jobs.reporting.charts import check_chart_file
 
@@ -21,11 +22,13 @@ def outputs_reserved(
         sources: run directories, their URIs, or experiment files, which are read, as are the files that these extend.
 
     Raises:
-        InputError: if one is read or cannot be written, or two outputs are standard output.
+        InputError: if one is read or cannot be written, two outputs are standard output, or that is closed.
         ConfigError: if an experiment file cannot be read.
     """
     check_chart_file("--plot", plot)
     check_outputs(csv, as_json)
+    if as_json or csv == STDOUT or not (csv or plot):
+        refuse_closed_output()
     files = [
         file for source in sources if source.endswith(EXPERIMENT_FILES) for file in read_layers(Path(source)).files
     ]

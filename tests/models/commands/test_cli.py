@@ -106,6 +106,33 @@ def test_errors_are_told_before_torch_is_loaded(
     assert "torch" not in done.stderr
 
 
+CLOSED = 'exec {python} -c "$0" "$@" <&- >&- '  # as daemons and cron do
+
+
+@pytest.mark.parametrize("also", ["", "2>&-"], ids=["input and output", "all three"])
+@pytest.mark.parametrize(
+    "arguments", ["caption BUNDLE SOUND", "retrieve BUNDLE rain SOUND", "similar BUNDLE SOUND SOUND"]
+)
+def test_results_for_a_closed_standard_output_are_refused_before_work(
+    arguments: str, also: str, bundle: Path, sound: Path
+) -> None:
+    words = [str({"BUNDLE": bundle, "SOUND": sound}.get(word, word)) for word in arguments.split()]
+    shell = CLOSED.format(python=sys.executable) + also
+    done = subprocess.run(["sh", "-c", shell, WITHOUT_TORCH, *words], stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert also or "error: standard output: found it closed" in done.stderr
+
+
+def test_a_closed_standard_output_is_nothing_to_a_command_that_writes_a_file(
+    bundle: Path, sound: Path, tmp_path: Path
+) -> None:
+    library = "import sys; sys.argv[0] = 'enclap'; from models.commands.cli import main; main()"
+    command = ["caption", str(bundle), str(sound), "--output", str(tmp_path / "a.jsonl")]
+    shell = CLOSED.format(python=sys.executable) + "2>&-"
+    subprocess.run(["sh", "-c", shell, library, *command], check=True)
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("number", "files", "code", "told"),
     [

@@ -73,6 +73,21 @@ def test_sigterm_lets_requests_finish(service: subprocess.Popen[str], sounds: li
         httpx2.get(f"{url}/health")
 
 
+def test_sigterm_while_it_loads_ends_it_as_well(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def terminated(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(serve_local, "load_ensemble", terminated)
+    with pytest.raises(SystemExit) as ended:
+        run_app(app, ["serve-local", str(bundle), "--port", "0"])
+    assert not ended.value.code
+    assert "serve: stopped before it answered" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 ENDLESS = """
 import sys, threading
 from models.service.batcher import Batcher
