@@ -23,7 +23,7 @@ from ray_jobs.experiment.subset import with_members
 from ray_jobs.results.best import BestReranking
 from ray_jobs.results.metrics import CAPTION_VALUES, RETRIEVAL_VALUES, EnsembleMetrics, SystemComparison
 from ray_jobs.results.some_members import SomeCaptioning, SomeMembersMetrics, SomeRetrieval
-from ray_jobs.results.table import read_table
+from ray_jobs.results.table import OF_CANDIDATES, read_table
 from ray_jobs.results.time_limit import refuse_left_out, without_left_out
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory, mark_done, require
@@ -113,7 +113,8 @@ def _caption(members: TrainedMembers, group: Group, target: Path, warnings: list
     scores = caption_values(texts, features.captions, preprocessing=best_preprocessing())
     warnings += write_test_captions(target / "captions.csv", features.file_names, texts)
     write_frame(target / CAPTION_VALUES, scores.per_clip.assign(clip_id=features.clip_ids, caption=texts))
-    everybody = read_table(directory.ensemble / CAPTION_VALUES, EnsembleMetrics.COMMAND)
+    columns = ("system", "clip_id", objective)
+    everybody = read_table(directory.ensemble / CAPTION_VALUES, EnsembleMetrics.COMMAND, columns)
     full = everybody[everybody["system"] == "ensemble"].set_index("clip_id").loc[features.clip_ids, objective]
     compared = paired_bootstrap(scores.per_clip[objective].to_numpy(), full.to_numpy(), seed=some.seed)
     return SomeCaptioning(
@@ -137,7 +138,7 @@ def _retrieve(members: TrainedMembers, group: Group, target: Path, warnings: lis
     write_frame(target / RETRIEVAL_VALUES, values_of_queries(clips, queries, {"ensemble": scores}))
     comparison = None
     if storage.exists(directory.ensemble / RETRIEVAL_VALUES):
-        everybody = read_table(directory.ensemble / RETRIEVAL_VALUES, EnsembleMetrics.COMMAND)
+        everybody = read_table(directory.ensemble / RETRIEVAL_VALUES, EnsembleMetrics.COMMAND, ("system", "map@10"))
         full = everybody.loc[everybody["system"] == "ensemble", "map@10"].to_numpy()
         found = paired_bootstrap(scores.average_precision, full, seed=some.seed, groups=right)
         comparison = SystemComparison.of("map@10", THESE, "ensemble", found)
@@ -147,5 +148,5 @@ def _retrieve(members: TrainedMembers, group: Group, target: Path, warnings: lis
 
 
 def _table(path: Path, command: str, clip_ids: list[str] | None = None) -> ValuedTable:
-    frame = read_table(path, command)
+    frame = read_table(path, command, OF_CANDIDATES)
     return CandidateTable.from_frame(frame, clip_ids or list(dict.fromkeys(frame["clip_id"])))

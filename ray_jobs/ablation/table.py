@@ -93,7 +93,7 @@ def _items(runs: list[Run], outcome: Outcome) -> pd.DataFrame:
     """Return the ensemble's values of single items, seed by seed, each seed's in the order of the items."""
     frames = []
     for run in runs:
-        found = read_table(_ensemble(run) / outcome.file, "combine")
+        found = read_table(_ensemble(run) / outcome.file, "combine", ["system", *outcome.keys, outcome.metric])
         own = found.loc[found["system"] == ENSEMBLE, [*outcome.keys, outcome.metric]]
         frames.append(own.assign(seed=run.seed).sort_values(list(outcome.keys), kind="stable"))
     return pd.concat(frames, ignore_index=True)

@@ -29,7 +29,7 @@ from ray_jobs.reporting.systems import best_single
 from ray_jobs.reporting.task_results import CAPTIONING_METRIC, ENSEMBLE, RETRIEVAL_METRIC
 from ray_jobs.results.best import BestReranking
 from ray_jobs.results.metrics import CAPTION_VALUES, RETRIEVAL_VALUES, EnsembleMetrics
-from ray_jobs.results.table import read_table
+from ray_jobs.results.table import OF_CANDIDATES, read_table, require_columns
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory
 
@@ -63,13 +63,17 @@ def browse(experiment: Experiment, directory: RunDirectory) -> Browser | None:
         return None
     features = read_features([directory.features(experiment.target_corpus, "test")]).head(MOST)
     metrics, best = EnsembleMetrics.read(directory.ensemble), BestReranking.read(directory.search("reranking"))
-    said = read_table(directory.ensemble / CAPTION_VALUES, EnsembleMetrics.COMMAND)
+    place = directory.ensemble / CAPTION_VALUES
+    said = read_table(place, EnsembleMetrics.COMMAND, ("system", "clip_id", "caption"))
     metric = best.objective if best.objective in said else CAPTIONING_METRIC
+    require_columns(said, [metric], place, EnsembleMetrics.COMMAND)
     texts = said.pivot(index="clip_id", columns="system", values="caption").loc[features.clip_ids]
     values = said.pivot(index="clip_id", columns="system", values=metric).loc[features.clip_ids]
     single = best_single(metrics.captioning, metric) or ENSEMBLE
     checker = caption_checker(experiment)
-    candidates = read_table(directory.ensemble / "candidates.parquet", EnsembleMetrics.COMMAND)
+    candidates = read_table(
+        directory.ensemble / "candidates.parquet", EnsembleMetrics.COMMAND, (*OF_CANDIDATES, "score", "chosen")
+    )
     systems = [ENSEMBLE, *(system for system in metrics.captioning if system != ENSEMBLE)]
     stumbles = _not_fluent(candidates, best.fluency_threshold)
     errors = {system: _errors(checker, stumbles, features, texts[system]) for system in systems}
@@ -168,7 +172,8 @@ def _clips(features: Features, texts: pd.DataFrame, values: pd.DataFrame) -> lis
 
 def _retrieval(directory: RunDirectory, features: Features) -> list[float]:
     """Return how well the ensemble finds each clip by its captions: their mean average precision."""
-    values = read_table(directory.ensemble / RETRIEVAL_VALUES, EnsembleMetrics.COMMAND)
+    columns = ("system", "clip_id", RETRIEVAL_METRIC)
+    values = read_table(directory.ensemble / RETRIEVAL_VALUES, EnsembleMetrics.COMMAND, columns)
     of_ensemble = values[values["system"] == ENSEMBLE].groupby("clip_id")[RETRIEVAL_METRIC].mean()
     means: list[float] = of_ensemble.loc[features.clip_ids].round(DIGITS).tolist()
     return means

@@ -18,7 +18,7 @@ from ray_jobs.reporting.confusions import read_ranking
 from ray_jobs.reporting.media import data_uri, recording_mp3, spectrogram_png
 from ray_jobs.results.best import BestReranking
 from ray_jobs.results.metrics import EnsembleMetrics
-from ray_jobs.results.table import read_table
+from ray_jobs.results.table import OF_CANDIDATES, read_table
 from ray_jobs.run.directory import RunDirectory
 
 CLIPS, CANDIDATES, RETRIEVED = 8, 5, 5  # shown: clips, and of each clip candidates and retrieved files
@@ -57,7 +57,9 @@ class ShownClip:
 def shown_clips(experiment: Experiment, directory: RunDirectory) -> list[ShownClip]:
     """Return the clips with the highest and the lowest CIDEr-D of the ensemble's caption, and some drawn at random."""
     features = read_features([directory.features(experiment.target_corpus, "test")])
-    table = read_table(directory.ensemble / "candidates.parquet", EnsembleMetrics.COMMAND)
+    table = read_table(
+        directory.ensemble / "candidates.parquet", EnsembleMetrics.COMMAND, (*OF_CANDIDATES, "score", "chosen")
+    )
     candidates = dict(list(table.groupby("clip_id", sort=False)))
     captions = [candidates[clip_id].query("chosen")["caption"].iloc[0] for clip_id in features.clip_ids]
     values = np.concatenate(candidate_values([[text] for text in captions], features.captions, "cider_d"))

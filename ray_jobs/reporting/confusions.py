@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 
 from ray_jobs.features.dataset import Features
+from ray_jobs.results.metrics import EnsembleMetrics
+from ray_jobs.results.table import read_table
 
 RANKING = "retrieval.csv"
 SHOWN = 20  # rows of a table
@@ -68,7 +70,7 @@ def confusions(ensemble: Path, features: Features, classes: Sequence[Sequence[st
 
 def read_ranking(ensemble: Path) -> pd.DataFrame:
     """Return the ten best clips of each caption of the test split, clip by clip: `caption`, `fname_1` to `fname_10`."""
-    return pd.read_csv(ensemble / RANKING, dtype=str, keep_default_na=False)
+    return read_table(ensemble / RANKING, EnsembleMetrics.COMMAND, ("caption", "fname_1"))
 
 
 def _table(rows: list[tuple[str | int, ...]], columns: list[str]) -> pd.DataFrame:

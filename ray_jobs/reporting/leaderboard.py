@@ -137,7 +137,7 @@ def _of_some(path: Path, results: TaskResults, costs: MemberCosts, extra_metrics
         metric=results.metric,
         validation=None,
         test=float(part.values[results.metric]),
-        ci95=_interval(values_per_item(path / PER_ITEM[results.task]), results.metric, part.values),
+        ci95=_interval(values_per_item(path / PER_ITEM[results.task], ["clip_id"]), results.metric, part.values),
         members=members,
         parameters=costs.parameters(members),
         training_s=costs.training_s(members),

@@ -30,7 +30,9 @@ def shown_members(experiment: Experiment, directory: RunDirectory) -> list[dict[
 def _member(path: Path) -> dict[str, Any]:
     metrics, curve = MemberMetrics.read(path), None
     if metrics.epochs and not metrics.inherited_from:
-        history = read_table(path / "history.parquet", MemberMetrics.COMMAND)
+        history = read_table(
+            path / "history.parquet", MemberMetrics.COMMAND, ("epoch", "train_loss", metrics.chosen_by)
+        )
         curve = _training_curve(history, metrics.chosen_by, metrics.best["epoch"])
     absent = {"inherited_from": None, "planned_epochs": None}  # records leave out None
     return {**absent, **metrics.model_dump(), "curve": curve, "doubtful": storage.exists(path / DOUBTFUL_PAIRS)}

@@ -99,5 +99,5 @@ def as_code(text: str) -> Markup:
 
 
 def _quarantine(features: Path) -> dict[str, Any]:
-    frame = read_table(features / "quarantine.parquet", "prepare")
+    frame = read_table(features / "quarantine.parquet", "prepare", ("clip_id", "reason"))
     return {"count": len(frame), "rows": frame.head(QUARANTINED).to_dict("records")}

@@ -14,7 +14,7 @@ from models.settings import SamplingConfig
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.reporting.charts import EDGE, THEME, chart, figure, label
 from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling, SearchRecord
-from ray_jobs.results.table import read_table
+from ray_jobs.results.table import read_table, require_columns
 from ray_jobs.run.directory import RunDirectory
 from tune_spaces.sampling import SPACES
 
@@ -38,13 +38,19 @@ def searches(experiment: Experiment, directory: RunDirectory) -> list[dict[str, 
     ]
 
 
-def _frame(path: Path, name: str) -> pd.DataFrame:
-    return read_table(path / f"{name}.parquet", SearchRecord.COMMAND).rename(columns=EARLIER_COLUMNS)
+def _frame(path: Path, name: str, *columns: str) -> pd.DataFrame:
+    """Return a table of a search, which must have some columns unless it has no rows."""
+    file = path / f"{name}.parquet"
+    found = read_table(file, SearchRecord.COMMAND).rename(columns=EARLIER_COLUMNS)
+    if len(found):
+        require_columns(found, columns, file, SearchRecord.COMMAND)
+    return found
 
 
 def _sampling(experiment: Experiment, path: Path) -> dict[str, Any]:
-    best, trials, surface = BestSampling.read(path), _frame(path, "trials"), _frame(path, "surface")
-    fields = [field for field in SPACES[experiment.search.sampling_space] if field in trials]
+    best, space = BestSampling.read(path), SPACES[experiment.search.sampling_space]
+    trials, surface = _frame(path, "trials", "clips"), _frame(path, "surface", best.objective, "tied_with_best")
+    fields = [field for field in space if field in trials]
     own = {field: getattr(experiment.sampling, field) for field in fields}
     plane = [*fields, fields[0]][:2]
     return {
@@ -62,8 +68,10 @@ def _sampling(experiment: Experiment, path: Path) -> dict[str, Any]:
 
 
 def _reranking(path: Path, retrievers: list[str]) -> dict[str, Any]:
-    best, trials, surface = BestReranking.read(path), _frame(path, "trials"), _frame(path, "surface")
+    best = BestReranking.read(path)
     objective, weights = best.objective, best.weights
+    trials = _frame(path, "trials", MIXTURE, objective, *_drawn(weights))
+    surface = _frame(path, "surface", objective, "encoder_weight", "fluency_threshold", "tied_with_best")
     captioners = "+".join(best.captioners) if best.captioners else trials[MIXTURE].iloc[0]
     own = trials[trials[MIXTURE] == captioners]
     if "normalisation" in own:  # of earlier versions, all trials have one
@@ -81,7 +89,8 @@ def _reranking(path: Path, retrievers: list[str]) -> dict[str, Any]:
 
 
 def _retrieval(path: Path) -> dict[str, Any]:
-    best, trials = BestRetrieval.read(path), _frame(path, "trials")
+    best = BestRetrieval.read(path)
+    trials = _frame(path, "trials", "map@10", "tied_with_best", *_drawn(best.weights))
     return {
         "what": "retrieval",
         "best": best,
@@ -95,8 +104,12 @@ def _retrieval(path: Path) -> dict[str, Any]:
 
 def _weights_chart(trials: pd.DataFrame, objective: str, weights: dict[str, float]) -> Any:
     """Draw the weightings tried, of many scores over those that weigh most."""
-    names = sorted(weights, key=lambda name: -abs(weights[name]))[:MOST_DRAWN] if len(weights) > 3 else list(weights)
-    return (_triangle if len(weights) == 3 else _reach)(trials, names, objective, weights)
+    return (_triangle if len(weights) == 3 else _reach)(trials, _drawn(weights), objective, weights)
+
+
+def _drawn(weights: dict[str, float]) -> list[str]:
+    """Return the scores whose weights are drawn."""
+    return sorted(weights, key=lambda name: -abs(weights[name]))[:MOST_DRAWN] if len(weights) > 3 else list(weights)
 
 
 # --- charts --------------------------------------------------------------------------------------------------------

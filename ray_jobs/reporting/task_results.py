@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from ray_jobs.experiment.config import Experiment
 from ray_jobs.results.best import BestReranking, BestRetrieval
 from ray_jobs.results.metrics import CAPTION_VALUES, HELPED, RETRIEVAL_VALUES, EnsembleMetrics, Systems, Task
 from ray_jobs.results.seconds import SystemSeconds
-from ray_jobs.results.table import read_table
+from ray_jobs.results.table import OF_CANDIDATES, read_table
 from ray_jobs.run import storage
 from ray_jobs.run.directory import NotReadyError, RunDirectory, marker
 
@@ -170,9 +170,9 @@ def _named(weights: dict[str, float], experiment: Experiment) -> list[str]:
     return [part for part in dict.fromkeys(parts) if part in experiment.members]
 
 
-def values_per_item(path: Path) -> pd.DataFrame | None:
+def values_per_item(path: Path, columns: Collection[str] = ("system", "clip_id")) -> pd.DataFrame | None:
     """Return the values of single clips or queries, which earlier versions did not write of rankings."""
-    return read_table(storage.pull(path), EnsembleMetrics.COMMAND) if storage.exists(path) else None
+    return read_table(storage.pull(path), EnsembleMetrics.COMMAND, columns) if storage.exists(path) else None
 
 
 # --- validation ----------------------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def _validated_captions(
     path = directory.search("reranking") / "candidates.parquet"
     if not storage.exists(path):
         return {}
-    frame = read_table(storage.pull(path), BestReranking.COMMAND)
+    frame = read_table(storage.pull(path), BestReranking.COMMAND, OF_CANDIDATES)
     if VALUE + metric not in frame:  # a metric of whole corpora has no value of one candidate
         return {}
     known = CandidateTable.from_frame(frame, list(dict.fromkeys(frame["clip_id"])))

@@ -43,7 +43,8 @@ class ResultRecord(ResultPart):
             remedy: what the user can do about a file that cannot be read, where running the command again is not it.
 
         Raises:
-            RecordError: if it is missing, damaged, or of another version or edited so that a field does not fit.
+            RecordError: if it is missing, a directory or damaged, or of another version or edited so that a field does not
+            fit.
         """
         path = storage.uri(directory / cls.FILE)
         remedy = remedy or f"remove {storage.uri(directory)} and run `enclap {cls.COMMAND}` again"
@@ -51,6 +52,8 @@ class ResultRecord(ResultPart):
             content = storage.read_bytes(directory / cls.FILE)
         except FileNotFoundError as error:
             raise RecordError(f"{path}: no such file; {remedy}") from error
+        except IsADirectoryError as error:
+            raise RecordError(f"{path}: found a directory, expected a file; {remedy}") from error
         record = parse_record(cls, content, path, remedy)
         # defaults are those of a configuration: a setting that the file does not name was not what was chosen
         for name, field in cls.model_fields.items():

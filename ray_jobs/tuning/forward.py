@@ -16,7 +16,7 @@ from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.member_config import CaptionerMember
 from ray_jobs.results.best import BestReranking, BestRetrieval
 from ray_jobs.results.member import MemberMetrics
-from ray_jobs.results.table import read_table
+from ray_jobs.results.table import OF_CANDIDATES, read_table
 from ray_jobs.run import storage
 from ray_jobs.run.directory import RunDirectory
 from ray_jobs.tuning.inner_search import quick, reranking_options
@@ -91,7 +91,7 @@ def needs(experiment: Experiment) -> dict[str, list[str]]:
 
 def known_candidates(directory: RunDirectory) -> ValuedTable:
     """Return the candidates of the validation split that the search kept."""
-    frame = read_table(directory.search("reranking") / "candidates.parquet", BestReranking.COMMAND)
+    frame = read_table(directory.search("reranking") / "candidates.parquet", BestReranking.COMMAND, OF_CANDIDATES)
     return CandidateTable.from_frame(frame, list(dict.fromkeys(frame["clip_id"])))
 
 

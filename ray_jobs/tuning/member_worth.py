@@ -26,7 +26,7 @@ from models.selection.rules import Rule
 from ray_jobs.results.best import BestReranking, BestRetrieval, BestSampling
 from ray_jobs.results.member import MemberMetrics
 from ray_jobs.results.metrics import EnsembleMetrics, ForwardSelection, LeftOut, SelectionStep, Task
-from ray_jobs.results.table import read_table
+from ray_jobs.results.table import OF_CANDIDATES, read_table
 from ray_jobs.tuning.candidate_store import add_values
 from ray_jobs.tuning.forward import (
     all_members,
@@ -79,7 +79,8 @@ def _captioning(members: TrainedMembers, everybody: Group, budgets: dict[str, Bu
     cheap, known = captioning_options(experiment, directory), known_candidates(directory)
     options = replace(cheap, rule=_searching(best.rule))
     clip_ids = members.features.clip_ids
-    frame = read_table(directory.ensemble / "candidates.parquet", EnsembleMetrics.COMMAND)
+    columns = (*OF_CANDIDATES, "chosen")
+    frame = read_table(directory.ensemble / "candidates.parquet", EnsembleMetrics.COMMAND, columns)
     frame = add_values(frame, clip_ids, members.features.captions, [objective])
     # the choice as a metric's column: 1 for the candidate that the ensemble chose
     own = CandidateTable.from_frame(frame.rename(columns={"chosen": VALUE + "chosen"}), clip_ids)

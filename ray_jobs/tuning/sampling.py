@@ -161,7 +161,8 @@ def earlier_points(experiment: Experiment, directory: RunDirectory, space: dict[
     if not recorded_cut(path, directory.search_inputs()):
         return []
     own = own_setting(experiment, space)
-    tried = read_table(storage.pull(path / "trials.parquet"), BestSampling.COMMAND)[list(own)].to_dict("records")
+    trials = read_table(storage.pull(path / "trials.parquet"), BestSampling.COMMAND, own)
+    tried = trials[list(own)].to_dict("records")
     return [{field: type(value)(trial[field]) for field, value in own.items()} for trial in tried]
 
 

@@ -193,3 +193,26 @@ def test_a_table_that_is_cut_or_missing_is_refused(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(InputError, match=r"history\.parquet: damaged .*run `enclap train` again"):
             read_table(path, "train")
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_a_directory_or_a_table_without_what_is_read_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"values{suffix}"
+    path.mkdir()
+    with pytest.raises(InputError, match=rf"{path}: found a directory, expected a file; remove {tmp_path} and run"):
+        read_table(path, "combine")
+    path.rmdir()
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match=rf"{path}: damaged .*run `enclap combine` again"):
+        read_table(path, "combine")
+    frame = pd.DataFrame({"clip_id": ["a"], "caption": ["b"]})
+    frame.to_parquet(path) if suffix == ".parquet" else frame.to_csv(path, index=False)
+    pd.testing.assert_frame_equal(read_table(path, "combine", ["caption"]), frame)
+    with pytest.raises(InputError, match=rf"{path}: found columns clip_id, caption, expected system as well; remove"):
+        read_table(path, "combine", ["clip_id", "system"])
+
+
+def test_a_directory_in_the_place_of_a_record_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "best.json").mkdir()
+    with pytest.raises(InputError, match=r"best\.json: found a directory, expected a file; remove .* `enclap search`"):
+        BestReranking.read(tmp_path)
