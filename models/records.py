@@ -110,6 +110,9 @@ def _explain(problem: Any) -> str:
     field = ".".join(map(str, problem["loc"]))
     if problem["type"] == "missing":
         return f"field {field!r} is missing"
+    if problem["type"] == "union_tag_not_found":
+        key = problem["ctx"]["discriminator"].strip("'")
+        return f"field {f'{field}.{key}' if field else key!r} is missing"
     if problem["type"] == "extra_forbidden":
         return f"found field {field!r}, which this version does not know"
     shown = _shortened(problem["input"])

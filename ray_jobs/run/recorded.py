@@ -8,12 +8,13 @@ from typing import Any
 
 import yaml
 
-from models.records import parse_record
+from models.records import RecordError, parse_record
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.layers import EXPERIMENT_FILES, RECORD
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.run import storage
 
+RENEW = "copy it again, or remove it and run `enclap prepare` on the run's experiment file, which writes it"
 RETIRED = ("weight_steps", "retrieval_weight_steps")  # settings of `search` before weights were searched along lines
 
 
@@ -49,19 +50,26 @@ def read_experiment(root: str) -> Experiment:
 
     Raises:
         ConfigError: if there is no run.
-        RecordError: if another version of the schema described it.
+        RecordError: if its record is cut, or another version of the schema described it.
     """
     storage_path, name = storage.locate(root)
     file = storage.working_copy(storage_path, name) / RECORD
     try:
         record = yaml.safe_load(storage.read_text(file))
+    except IsADirectoryError as error:
+        raise ConfigError(f"{storage.uri(file)}: found a directory, expected a file; {RENEW}") from error
     except OSError as error:
         raise ConfigError(f"{storage.uri(file)}: no such file; expected a run directory such as runs/demo") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{storage.uri(file)}: not YAML: {error}") from error
+        said = " ".join(str(error).split())  # YAML breaks lines
+        raise ConfigError(f"{storage.uri(file)}: not YAML ({said}), is it cut? {RENEW}") from error
     if not isinstance(record, dict) or "experiment" not in record:
-        raise ConfigError(f"{storage.uri(file)}: found no key 'experiment', expected what `enclap prepare` writes")
-    commit = (record.get("provenance") or {}).get("commit", "unknown")
+        raise ConfigError(
+            f"{storage.uri(file)}: found no key 'experiment', expected what `enclap prepare` writes; {RENEW}"
+        )
+    if not isinstance(record.get("provenance"), dict):  # it comes after the experiment, which is then whole
+        raise RecordError(f"{storage.uri(file)}: cut: found no key 'provenance' at its end; {RENEW}")
+    commit = record["provenance"].get("commit", "unknown")
     remedy = f"commit {commit} of the project wrote it: read it with that one, or run the experiment again with this"
     recorded = json.dumps(_as_it_was(record["experiment"]))
     experiment = parse_record(Experiment, recorded, storage.uri(file), remedy)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from models.errors import InputError
 from models.records import RecordError
 from ray_jobs import cli
-from ray_jobs.experiment.config import ConfigError
 from ray_jobs.experiment.loading import load_experiment
 from ray_jobs.results.best import BestSweep
 from ray_jobs.results.member import MemberMetrics, MemberProgress, note_failure
@@ -241,9 +241,17 @@ def test_tables_that_cannot_be_read_are_shown_as_such(run: RunDirectory, capsys:
 def test_an_experiment_that_cannot_be_read_is_named_and_written_anew(run: RunDirectory) -> None:
     path = run.root / "experiment.yaml"
     whole = path.read_bytes()
-    for damaged, problem in ((b"a: [", "not YAML"), (b"a: \xff", "not YAML"), (b"", "found no key 'experiment'")):
+    before_member = whole.rindex(b"    kind: ")  # a cut there leaves YAML, in which a member has no kind
+    after_experiment = whole.index(b"provenance:")  # and here defaults would stand for what is missing
+    for damaged, problem in (
+        (b"a: [", "not YAML"),
+        (b"a: \xff", "not YAML"),
+        (b"", "found no key 'experiment'"),
+        (whole[:before_member], "cut: found no key 'provenance'"),
+        (whole[:after_experiment], "cut: found no key 'provenance'"),
+    ):
         path.write_bytes(damaged)
-        with pytest.raises(ConfigError, match=rf"experiment\.yaml: {problem}"):
+        with pytest.raises(InputError, match=rf"experiment\.yaml: {problem}.* copy it again, or remove it"):
             read_status(run.root)
         run.write_experiment()
         assert path.read_bytes() == whole
