@@ -43,8 +43,8 @@ class ResultRecord(ResultPart):
             remedy: what the user can do about a file that cannot be read, where running the command again is not it.
 
         Raises:
-            RecordError: if it is missing, a directory or damaged, or of another version or edited so that a field does not
-            fit.
+            RecordError: if it is missing, a directory or damaged, or of another version or edited so that a field does
+                not fit.
         """
         path = storage.uri(directory / cls.FILE)
         remedy = remedy or f"remove {storage.uri(directory)} and run `enclap {cls.COMMAND}` again"
