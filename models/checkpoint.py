@@ -88,13 +88,15 @@ def read_config(schema: type[Config], directory: str | Path, kind: str) -> Confi
 
 @contextmanager
 def naming(source: str | Path, remedy: str = REMEDY) -> Iterator[None]:
-    """Name the directory or hub id of a layout or tokenizer, by default a member's, where transformers cannot read it.
+    """Name the directory or hub id of a layout or tokenizer, by default a member's, where no model can be made of it.
 
     Raises:
         CheckpointError: in place of any error.
     """
     try:
         yield
+    except CheckpointError:
+        raise
     except Exception as error:  # the tokenizers library raises no narrower class
         said = (str(error).strip() or repr(error)).splitlines()[0]
         raise CheckpointError(f"{source}: cannot be read ({said}); {remedy}") from error
@@ -152,7 +154,8 @@ def load_weights(model: nn.Module, directory: str | Path) -> None:
     """Fill `model` from `model.safetensors` in `directory`; every tensor must be there in its shape, and no other.
 
     Raises:
-        CheckpointError: if the file is missing or damaged; naming the tensors that do not fit (`tensor_misfits`).
+        CheckpointError: if the file is missing or damaged; naming the tensors that do not fit (`tensor_misfits`), or
+            those that no training leaves: with values that are not finite, or too large to be squared.
     """
     path = Path(directory) / "model.safetensors"
     if not path.is_file():
@@ -167,7 +170,19 @@ def load_weights(model: nn.Module, directory: str | Path) -> None:
     tied = {name for name, tensor in wanted.items() if tensor.data_ptr() in stored}
     if misfits := tensor_misfits(found, wanted, optional=tied):
         raise CheckpointError(f"{path}: {misfits}")
+    if broken := [name for name, tensor in found.items() if not _is_usable(tensor)]:
+        raise CheckpointError(
+            f"{path}: found values that are not finite, or beyond all bounds, in {', '.join(broken[:SHOWN])}"
+            f"{f' and {len(broken) - SHOWN} more' if len(broken) > SHOWN else ''}; {REMEDY}"
+        )
     model.load_state_dict(found, strict=False)
+
+
+def _is_usable(tensor: Tensor) -> bool:
+    """Return whether the squares of all values are finite, which one pass over them tells."""
+    if not tensor.is_floating_point():
+        return True
+    return bool(torch.linalg.vector_norm(tensor, dtype=torch.float32).isfinite())
 
 
 def tensor_misfits(

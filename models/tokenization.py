@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.models import BPE, Unigram, WordPiece
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 # In the order that fixes the ids BART counts on: bos 0, pad 1, eos 2.
 SPECIAL = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
@@ -31,6 +31,23 @@ def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int) -> PreTrai
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL, cls_token="<s>", sep_token="</s>")
+
+
+def refuse_misfit(tokenizer: PreTrainedTokenizerBase, needed: Sequence[str], rows: int) -> None:
+    """Refuse a tokenizer that is not the one that a model was trained with.
+
+    Args:
+        needed: names of the special tokens that the model reads or writes, such as `pad_token`.
+        rows: of the model's embeddings.
+
+    Raises:
+        ValueError: if one of these tokens is missing, or the model has no embedding for some token.
+    """
+    lacking = [name for name in needed if getattr(tokenizer, f"{name}_id") is None]
+    if lacking:
+        raise ValueError(f"the tokenizer has no {' and no '.join(lacking)}")
+    if len(tokenizer) > rows:
+        raise ValueError(f"the tokenizer has {len(tokenizer)} tokens, expected {rows} at most, as the model has")
 
 
 def untrained_tokenizer() -> PreTrainedTokenizerFast:

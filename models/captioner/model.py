@@ -30,7 +30,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from ..checkpoint import load_weights, naming, plain_data, read_config, save_member
 from ..published import local_architecture
 from ..settings import RANDOM, CaptionerConfig, CaptionerSettings
-from ..tokenization import train_tokenizer, untrained_tokenizer
+from ..tokenization import refuse_misfit, train_tokenizer, untrained_tokenizer
 from .attention import use_captioner_attention
 from .distillation import IGNORED, TokenTargets
 from .enclap_checkpoint import enclap_settings, has_tokenizer, language_model_config, load_enclap_weights
@@ -168,7 +168,10 @@ class Captioner(nn.Module):
         layout = Path(directory) / "language_model"
         with naming(layout):
             architecture, tokenizer = AutoConfig.from_pretrained(layout), AutoTokenizer.from_pretrained(layout)
-        model = cls(config, _untrained(architecture), tokenizer)
+            refuse_misfit(tokenizer, ["bos_token", "eos_token", "pad_token"], architecture.vocab_size)
+            language_model = _untrained(architecture)
+        with naming(Path(directory) / "config.json"):
+            model = cls(config, language_model, tokenizer)
         load_weights(model, directory)
         return model.eval()
 

@@ -19,7 +19,7 @@ from ..files import CheckpointError
 from ..published import local_architecture
 from ..records import parse_object
 from ..settings import RANDOM, TextEncoderConfig
-from ..tokenization import train_tokenizer, untrained_tokenizer
+from ..tokenization import refuse_misfit, train_tokenizer, untrained_tokenizer
 from .finetuning import add_adapters, stack_depths
 
 POOLING_FILE = "1_Pooling/config.json"  # of sentence-transformers, where BGE and its like say how they were trained
@@ -89,11 +89,12 @@ class TextEncoder(nn.Module):
         """Build the architecture and tokenizer that `save_layout` wrote into `directory`, with random weights.
 
         Raises:
-            CheckpointError: if files are missing or damaged.
+            CheckpointError: if files are missing or damaged, or do not fit each other.
         """
         with naming(directory):
             architecture, tokenizer = AutoConfig.from_pretrained(directory), AutoTokenizer.from_pretrained(directory)
-        return cls(AutoModel.from_config(architecture), tokenizer, config)
+            refuse_misfit(tokenizer, ["pad_token"], architecture.vocab_size)
+            return cls(AutoModel.from_config(architecture), tokenizer, config)
 
     @classmethod
     def unfilled(cls, config: TextEncoderConfig) -> TextEncoder:

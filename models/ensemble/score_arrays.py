@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..errors import InputError
+
 CHUNK_CELLS = 1 << 17  # cells of one weighting in a chunk: 1 MiB, so that it stays in the cache
 
 
@@ -21,13 +23,16 @@ class NoCandidateError(ValueError):
         self.clip = clip
 
 
-class NonFiniteScoreError(ValueError):
+class NonFiniteScoreError(InputError, ValueError):
     """An unmasked score is NaN or infinite, so that candidates cannot be ordered."""
 
     def __init__(
         self, what: str, row: int | str, column: int | str, axes: tuple[str, str] = ("clip", "candidate")
     ) -> None:
-        super().__init__(f"{what} of {axes[0]} {row}, {axes[1]} {column} is not finite")
+        super().__init__(
+            f"{what} of {axes[0]} {row}, {axes[1]} {column} is not finite: the weights of a member are not "
+            "what its training left, or that went wrong"
+        )
         self.row, self.column = row, column
 
 

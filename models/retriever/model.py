@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.utils.checkpoint import checkpoint
 
-from ..checkpoint import load_weights, read_config, save_member
+from ..checkpoint import load_weights, naming, read_config, save_member
 from ..device import batches_by_length, full_precision
 from ..distributed import gather_rows
 from ..encoders.audio import AudioEncoder
@@ -87,8 +87,10 @@ class Retriever(nn.Module):
         text_encoder = TextEncoder.empty(saved.text_encoder, Path(directory) / "text_encoder")
         adapters = saved.audio_encoder.model_dump(include={"finetuning", "frozen_layers", "lora_rank", "lora_alpha"})
         as_saved = config.audio_encoder.model_copy(update=adapters)
-        audio_encoder = _encoder_class(config).empty(as_saved, saved.log_mel.n_mels, Path(directory) / "audio_encoder")
-        model = cls(config, audio_encoder, text_encoder)
+        layout = Path(directory) / "audio_encoder"
+        with naming(Path(directory) / "config.json"):
+            audio_encoder = _encoder_class(config).empty(as_saved, saved.log_mel.n_mels, layout)
+            model = cls(config, audio_encoder, text_encoder)
         load_weights(model, directory)
         if settings:
             text_encoder.continue_training(settings.text_encoder)
