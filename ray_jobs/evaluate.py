@@ -15,7 +15,7 @@ from corpora.folder import read_folder
 from corpora.relevance import read_relevance
 from corpora.table import CorpusTable
 from models.commands.output import print_data, reserved
-from models.console import say
+from models.console import refuse_closed_output, say
 from models.ensemble.manifest import read_manifest
 from models.errors import CorpusError, InputError
 from models.files import is_device, write_frame, write_json
@@ -77,8 +77,11 @@ def run(
     Raises:
         CorpusError: the corpus has no usable clip, or the relevance file does not fit it.
         CheckpointError: the bundle cannot be loaded.
-        InputError: a file cannot be written, or is one of those that are read.
+        InputError: a file cannot be written, or is one of those that are read; or standard output is closed without
+            `output`.
     """
+    if not output:
+        refuse_closed_output()
     table = _usable_clips(root, split)
     right = relevance.read(table) if relevance else Relevance()
     read_manifest(bundle)
