@@ -53,11 +53,12 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     path = write_clip(splits["test"][0], tmp_path, 16000)
     before = path.read_bytes()
 
-    def fail(part: Path, *_: object, **__: object) -> None:
-        Path(part).write_bytes(b"half")
+    def fail(part: Path, content: bytes) -> int:
+        with part.open("wb") as file:
+            file.write(content[: len(content) // 2])
         raise OSError("disk full")
 
-    monkeypatch.setattr(soundfile, "write", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="disk full"):
         write_clip(splits["test"][0], tmp_path, 16000)
     assert path.read_bytes() == before
