@@ -146,7 +146,7 @@ def export(
     Example: [bold]enclap export experiments/demo.yaml --dtype bf16 --archive[/bold]
     """
     options: dict[str, Any] = {"commercial": commercial, "dtype": dtype, "archive": archive}
-    _run("export", experiment, overrides, check=False, members=members, max_parameters=max_parameters, **options)
+    _run("export", experiment, overrides, members=members, max_parameters=max_parameters, **options)
 
 
 @app.command()

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -100,6 +101,21 @@ def run(
         write_archive(storage.pull(bundle), target)
         storage.push(target)
         say(f"export: {storage.uri(target)} ({target.stat().st_size / 2**20:.1f} MiB)")
+
+
+def check(experiment: Experiment, members: str | None = None, max_parameters: int | None = None, **_: Any) -> None:
+    """Check that there is an ensemble to export, where all of it is asked for; Ray need not run.
+
+    Args:
+        members, max_parameters: as of `run`, whose other options make no difference.
+
+    Raises:
+        NotReadyError: if `combine` has not run on this experiment.
+    """
+    if members is None and max_parameters is None:
+        experiment = without_left_out(experiment)
+        directory = RunDirectory(experiment)
+        require(directory.ensemble, directory.results_inputs(), "combine", experiment.name)
 
 
 def _export_all(experiment: Experiment, directory: RunDirectory, dtype: StoredDtype) -> Path:

@@ -258,6 +258,7 @@ def test_all_missing_files_are_named_before_ray_is_started(
         (["combine", "--members", "retriever-bge"], "run `enclap combine`"),
         (["refit"], "refit: found false, expected true"),
         (["refit", "refit=true"], "run `enclap combine`"),
+        (["export"], "run `enclap combine`"),
     ],
 )
 @pytest.mark.parametrize("limit", [[], ["time_limit=1h"]])
