@@ -24,7 +24,8 @@ _CONTAINERS = (
 )
 _STATING = ("asf", "avi", "caf", "flv", "matroska", "mov")  # whose length stands in a header; of others it is a guess
 _TIMED = ("flv", "matroska", "mpeg", "mpegts")  # whose packets have times that say where one is missing
-_ROUNDED = ("wav", "w64")  # whose headers may count somewhat more than there is, which `missing_bytes` knows
+# Whose headers may count somewhat more than there is, or not say how much: a short last packet is whole there.
+_ROUNDED = ("caf", "wav", "w64")
 _CHECKSUMS = ("ac3", "eac3", "flac", "tak", "tta", "wavpack")  # codecs that have them in each frame
 _TOLERANCE_S = 0.1  # the delay of a codec
 _TOLERANCE = 0.01

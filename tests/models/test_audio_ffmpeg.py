@@ -74,6 +74,17 @@ def test_reads_what_libsndfile_does_not(tmp_path: Path, suffix: str) -> None:
         np.testing.assert_array_equal(load_audio(file, rate), heard)
 
 
+def test_caf_that_was_written_to_a_pipe_is_whole(tmp_path: Path) -> None:
+    """Its size is -1, for which libsndfile calls it malformed; its last packet is shorter than FFmpeg asks for."""
+    path = tmp_path / "pipe.caf"
+    soundfile.write(path, sound(16_000).T, 16_000, subtype="PCM_16")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"data") + 4
+    data[at : at + 8] = b"\xff" * 8
+    path.write_bytes(data)
+    np.testing.assert_allclose(load_audio(path, 16_000), sound(16_000).mean(axis=0), atol=1e-4)
+
+
 @pytest.mark.parametrize("layout", ["7.1", "hexadecagonal", "22.2"])
 def test_all_channels_of_many_are_heard(layout: str, tmp_path: Path) -> None:
     channels = len(av.AudioLayout(layout).channels)
