@@ -17,6 +17,7 @@ _FILLED = 64  # zeros that are looked at together
 _LEFT = 8  # zeros behind the sound, which may be its end
 _BARE = (b"\x0b\x77", b"\x77\x0b", b"\x7f\xfe", b"\xfe\x7f", b"\x47")  # frames of AC3 and DTS, and MPEG-TS: no header
 _WAVPACK_INITIAL = 0x800  # the flag of a block with the first channels
+_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")  # of a header
 _FLV_TAGS = (8, 9, 18)
 _HEAD_BYTES = 16  # that tell of what kind a file is
 _MATROSKA_HEAD = 256  # bytes before its first segment, at most
@@ -182,6 +183,17 @@ def _matroska_end(data: Content, start: int) -> int:
     return next((second for second, _ in again), len(data))
 
 
+def _asf_end(data: Content, start: int) -> int:
+    """Return where the objects end (Advanced Systems Format, 2.1), or a second header is."""
+    at = start
+    while at + 24 <= len(data):
+        size = int.from_bytes(data[at + 16 : at + 24], "little")
+        if size < 24 or (at > start and data[at : at + len(_ASF)] == _ASF):
+            break
+        at += size
+    return min(at, len(data))
+
+
 def _avi_end(data: Content, start: int) -> int:
     """Return where the file ends with those pieces of it, `AVIX`, that follow where it is larger than 1 GiB."""
     at = start
@@ -201,4 +213,5 @@ _WALKS: tuple[tuple[re.Pattern[bytes], Callable[[Content, int], int]], ...] = (
     (re.compile(rb"#!AMR"), _amr_end),
     (re.compile(rb"\x1a\x45\xdf\xa3"), _matroska_end),
     (re.compile(rb"RIFF....AVI ", re.DOTALL), _avi_end),
+    (re.compile(re.escape(_ASF)), _asf_end),
 )

@@ -27,6 +27,7 @@ _BEGINS = re.compile(
     rb"RIFF....WAVE|RF64....WAVE|FORM....AIF[FC]|riff\x2e\x91|caff\0\x01|\.snd\0|dns\....\0", re.DOTALL
 )
 _HEAD_BYTES = 32  # in which they are, behind bytes that fill up the first
+_MAGIC_BYTES = 4  # that all files of a format begin with
 _MOST_CHUNKS = 1_000  # that are looked at
 
 
@@ -136,6 +137,8 @@ def joined_at(data: Content, others: Rest | None) -> int | None:
     Args:
         others: as `others_left_out` returns it.
     """
+    if others and data[others.start : others.start + _MAGIC_BYTES] == data[:_MAGIC_BYTES]:
+        return others.start
     end, begins = others.start if others and data[:4] == b"RIFF" else _end(data), _BEGINS.match(data[:_HEAD_BYTES])
     if not begins or not end or end >= len(data):
         return None

@@ -145,11 +145,12 @@ def test_amr_with_a_hole_is_damaged() -> None:
         encoded("tta", "tta"),
         encoded("wv", "wavpack"),
         encoded("avi", "ac3"),
+        encoded("asf", "libmp3lame"),
         encoded("webm", "libopus"),
         encoded("webm", "libopus", live="1"),
         AMR,
     ],
-    ids=["m4a", "mov", "fragments", "flv", "tta", "wv", "avi", "webm", "live", "amr"],
+    ids=["m4a", "mov", "fragments", "flv", "tta", "wv", "avi", "wma", "webm", "live", "amr"],
 )
 def test_files_that_were_joined_are_refused(data: bytes) -> None:
     for function in (read, length):

@@ -81,10 +81,17 @@ def test_a_size_that_was_never_known_is_told(kind: str, caplog: pytest.LogCaptur
     ]
 
 
-@pytest.mark.parametrize("kind", ["AU", "CAF", "W64", "RF64", "AIFF", "WAV"])
-def test_joined_files_of_pcm_are_refused(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "subtype"),
+    [
+        *((kind, None) for kind in ("AU", "CAF", "W64", "RF64", "AIFF", "WAV")),
+        *((kind, "PCM_16") for kind in ("NIST", "AVR", "SVX")),
+        ("WVE", "ALAW"),
+    ],
+)
+def test_joined_files_of_pcm_are_refused(kind: str, subtype: str | None, tmp_path: Path) -> None:
     """libsndfile refuses some of them, and of others passes over the second without a word."""
-    path, data = tmp_path / "two", encoded(kind)
+    path, data = tmp_path / "two", encoded(kind, subtype)
     path.write_bytes(data * 2)
     for look in (lambda: load_audio(path, RATE), lambda: read_duration(path), lambda: load_audio(path, RATE, 0.5)):
         with pytest.raises(AudioError, match=rf"two: another file was joined to it after byte {len(data):,}; split"):
