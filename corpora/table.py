@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from models.console import count
 from models.errors import CorpusError
 
 COLUMNS = ("clip_id", "path", "captions", "freesound_id", "youtube_id")
@@ -66,7 +65,7 @@ def check_not_empty(usable: Mapping[tuple[str, str], int], set_aside: pd.DataFra
     for key in [key for key, number in usable.items() if not number]:
         own = reasons.get(key, [])
         more = [f"and {len(own) - SHOWN:,} more"] if len(own) > SHOWN else []
-        lines.append(f"{'/'.join(key)}: no usable clip, expected at least one; {count(len(own), 'clip')} set aside:")
+        lines.append(f"{'/'.join(key)}: no usable clip, expected at least one; {len(own):,} set aside:")
         lines += [f"  {reason}" for reason in own[:SHOWN] + more]
     if lines:
         raise CorpusError("\n".join([*lines, *([f"{record} says why for each"] if record else [])]))

@@ -17,7 +17,8 @@ import soxr
 from .audio_bytes import Content
 from .audio_headers import is_unset, stated_end
 from .audio_mpeg import counts_all, mpeg_stream
-from .audio_opening import Sound, contents, existing, explained, ffmpeg, note, open_bytes, open_sound, reason
+from .audio_notes import note
+from .audio_opening import Sound, contents, existing, explained, ffmpeg, open_bytes, open_sound, reason
 from .audio_streams import Part, bytes_after, flac_parts, ogg_parts, uncounted_flac
 from .errors import AudioError
 

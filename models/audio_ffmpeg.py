@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from .audio_bytes import Content
 from .audio_containers import first_end, missing_bytes
-from .audio_opening import note
+from .audio_notes import note
 from .audio_streams import Part, after_id3, bytes_after, ogg_parts
 from .errors import AudioError
 

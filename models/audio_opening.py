@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import BinaryIO
@@ -18,10 +16,9 @@ import soundfile
 from .audio_bytes import Content, FileBytes, Patch, as_file
 from .audio_headers import joined_at, missing_size, others_left_out
 from .audio_mpeg import begins_with_frame, right_bytes
+from .audio_notes import note
 from .errors import AudioError
 from .files import KIND_BYTES, known_kind, refuse_stand_in
-
-logger = logging.getLogger(__name__)
 
 Source = bytes | BinaryIO  # a path, as the system has it, or an open file
 _EXTRA = "for formats that libsndfile does not know, such as M4A or WebM, install the extra `formats`: pip install av"
@@ -154,12 +151,6 @@ def contents(source: Source) -> Content:
     data = source.read()
     source.seek(at)
     return data
-
-
-@lru_cache(maxsize=4096)
-def note(text: str) -> None:
-    """Log what is odd in a file that can be used, once: a file is read for each sample rate."""
-    logger.warning("%s", text)
 
 
 def ffmpeg(name: str, source: Source, error: Exception) -> ModuleType:

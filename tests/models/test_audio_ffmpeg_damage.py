@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from models.audio import AudioError, load_audio, read_duration
-from models.audio_opening import note
+from models.audio_notes import note
 
 from .encoded_audio import ID3V1
 

@@ -184,7 +184,7 @@ def test_a_split_that_is_seen_to_be_empty_is_refused_before_any_clip_is_encoded(
     with pytest.raises(CorpusError) as refused:
         prepare.run(experiment(folder), dry_run=dry_run)
     first, *reasons = str(refused.value).splitlines()
-    assert first == "soundscapes/test: no usable clip, expected at least one; 3 clips set aside:"
+    assert first == "soundscapes/test: no usable clip, expected at least one; 3 set aside:"
     assert len(reasons) == 3
     assert reason in reasons[0]
     assert "│" not in capsys.readouterr().out
