@@ -15,11 +15,11 @@ import soundfile
 import soxr
 
 from .audio_bytes import Content
-from .audio_headers import is_unset, stated_end
+from .audio_headers import ROUNDED_BYTES, is_unset, stated_end
 from .audio_mpeg import counts_all, mpeg_stream
 from .audio_notes import note
 from .audio_opening import Sound, contents, existing, explained, ffmpeg, open_bytes, open_sound, reason
-from .audio_streams import Part, bytes_after, flac_parts, ogg_parts, uncounted_flac
+from .audio_streams import OPUS_HZ, Part, bytes_after, flac_parts, ogg_parts, uncounted_flac
 from .errors import AudioError
 
 __all__ = ["AUDIO_SUFFIXES", "AudioError", "Block", "audio_blocks", "load_audio", "read_duration", "to_int16"]
@@ -33,7 +33,6 @@ _FFMPEG = (  # .ts is left out: it is TypeScript more often than sound
     "mpg mts ogv qt spx tak tta vob weba webm wma wmv wv"
 )
 AUDIO_SUFFIXES = frozenset(f".{suffix}" for suffix in f"{_LIBSNDFILE} {_FFMPEG}".split())  # of files that hold sound
-OPUS_HZ = 48_000  # of positions in Opus, whatever the rate of its sound
 # From seismic recorders to acoustic emission. What is slower or faster is a damaged header, or one that counts in kHz;
 # resampled, it would fill the memory, or be nothing.
 RATES_HZ = (100, 10_000_000)
@@ -46,7 +45,6 @@ _UNCOUNTED = 2**62  # a number of samples beyond which libsndfile knows none
 _MENDED_SIZE = re.compile(r"(?:data|SSND|Data Size  |Riff size) : (?P<says>\d+) \(should be (?P<should>\d+)\)")
 _MATLAB = ("MAT4", "MAT5")
 _MATLAB_COLUMNS = re.compile(r"Cols *: (\d+)")  # a sample in each; the last ones are those of the sound
-_HEADER_BYTES = 512  # by which a size is too large that counts the header, or a last block that is not full
 _FRAMES_TOLERANCE = 0.01  # MP3 headers may or may not count the delay of the codec
 
 
@@ -109,7 +107,7 @@ def read_duration(source: str | Path | BinaryIO, name: str | None = None) -> flo
 
     Little is decoded: MP3 whose header does not count its frames is read for their headers, and FLAC whose header
     counts its samples wrongly or not at all (as encoders write that do not know them yet) is decoded, as far as it can
-    be. FLAC and OGG are searched for files that were joined.
+    be. FLAC, OGG and Matroska are searched for files that were joined.
 
     Raises:
         AudioError: if the file is missing, its header cannot be read, or states a sample rate beyond `RATES_HZ`.
@@ -303,10 +301,10 @@ def _refuse_cut_off(name: str, file: soundfile.SoundFile, data: Content) -> None
     mended = _MENDED_SIZE.search(file.extra_info)
     if mended:
         says, should = int(mended["says"]), int(mended["should"])
-        if says > should + _HEADER_BYTES and not is_unset(says):
+        if says > should + ROUNDED_BYTES and not is_unset(says):
             raise AudioError(f"{name}: is truncated: {should} bytes of sound, the header says {says}")
     end = stated_end(data)
-    if end and end > len(data) + _HEADER_BYTES and not is_unset(end):
+    if end and end > len(data) + ROUNDED_BYTES and not is_unset(end):
         raise AudioError(f"{name}: is truncated: it ends at byte {len(data):,}, its header says {end:,}")
     columns = _MATLAB_COLUMNS.findall(file.extra_info) if file.format in _MATLAB else []
     if columns and int(columns[-1]) > file.frames:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import struct
 import weakref
 from collections.abc import Iterator
 from itertools import count
@@ -20,6 +21,11 @@ class Patch(NamedTuple):
     at: int
     new: bytes
     end: int
+
+
+def number(form: str, data: Content, at: int) -> int:
+    """Return the number at a place, of a form of the module struct."""
+    return int(struct.unpack(form, data[at : at + struct.calcsize(form)])[0])
 
 
 class FileBytes:

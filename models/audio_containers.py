@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .audio_bytes import Content, matches
-from .audio_headers import is_unset
 from .audio_streams import after_id3, bytes_after
 
 _APE_FOOTER = 32  # bytes
@@ -50,26 +49,6 @@ def first_end(data: Content) -> End:
             strange = bytes_after(data, second) > 0
             return End(len(data) if strange else at, strange=strange and walk is _amr_end)
     return End(_before_tags(data) if data[start : start + 2].startswith(_BARE) else len(data))
-
-
-def missing_bytes(data: Content) -> int:
-    """Return how many bytes a WAV, RF64, W64, AIFF or AU file lacks of those that its header states."""
-    kind, form = data[:4], data[8:12]
-    if len(data) < 32:
-        return 0
-    if kind == b"RIFF" and form == b"WAVE":
-        end = int.from_bytes(data[4:8], "little") + 8
-    elif kind == b"RF64":
-        end = int.from_bytes(data[20:28], "little") + 8
-    elif kind == b"riff":
-        end = int.from_bytes(data[16:24], "little")
-    elif kind == b"FORM":
-        end = int.from_bytes(data[4:8], "big") + 8
-    elif kind == b".snd":
-        end = sum(struct.unpack(">II", data[4:12]))
-    else:
-        return 0
-    return 0 if is_unset(end) else max(0, end - len(data))
 
 
 def _after_tags(data: Content, at: int) -> int:

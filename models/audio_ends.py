@@ -6,7 +6,7 @@ import re
 import struct
 from collections.abc import Callable
 
-from .audio_bytes import Content
+from .audio_bytes import Content, number
 
 _NIST_FIELD = re.compile(rb"^(channel_count|sample_n_bytes|sample_count) -(?:i|s\d+) +(\d+)", re.MULTILINE)
 _NIST_LARGEST = 2**16  # bytes of a header; common is 1,024
@@ -26,14 +26,10 @@ def stated_end(data: Content) -> int | None:
         return None
 
 
-def _number(form: str, data: Content, at: int) -> int:
-    return int(struct.unpack(form, data[at : at + struct.calcsize(form)])[0])
-
-
 def _au_end(data: Content) -> int:
     form = ">I" if data[:1] == b"." else "<I"
-    size = _number(form, data, 8)
-    return _number(form, data, 4) + size if size else 0
+    size = number(form, data, 8)
+    return number(form, data, 4) + size if size else 0
 
 
 def _nist_end(data: Content) -> int:
@@ -44,17 +40,17 @@ def _nist_end(data: Content) -> int:
 
 
 def _avr_end(data: Content) -> int:
-    stereo, bits, samples = _number(">H", data, 12), _number(">H", data, 14), _number(">I", data, 26)
+    stereo, bits, samples = number(">H", data, 12), number(">H", data, 14), number(">I", data, 26)
     return 128 + samples * (bits // 8) * (2 if stereo else 1) if samples else 0
 
 
 def _mpc_end(data: Content) -> int:
-    samples, stereo = _number("<I", data, 30), data[21]
+    samples, stereo = number("<I", data, 30), data[21]
     return 42 + samples * 2 * (2 if stereo else 1) if samples else 0
 
 
 def _wve_end(data: Content) -> int:
-    size = _number(">I", data, 18)
+    size = number(">I", data, 18)
     return 32 + size if size else 0
 
 
@@ -68,7 +64,7 @@ def _sds_end(data: Content) -> int:
 def _svx_end(data: Content) -> int:
     at = 12
     for _ in range(_MOST_CHUNKS):
-        size = _number(">I", data, at + 4)
+        size = number(">I", data, at + 4)
         if data[at : at + 4] == b"BODY":
             return at + 8 + size if size else 0
         at += 8 + size + size % 2
@@ -76,7 +72,7 @@ def _svx_end(data: Content) -> int:
 
 
 def _voc_end(data: Content) -> int:
-    at = _number("<H", data, 20)
+    at = number("<H", data, 20)
     for _ in range(_MOST_CHUNKS):
         kind, size = data[at], int.from_bytes(data[at + 1 : at + 4], "little")
         if kind not in _VOC_TEXT:

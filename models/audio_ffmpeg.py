@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from .audio_bytes import Content
-from .audio_containers import first_end, missing_bytes
+from .audio_containers import first_end
+from .audio_headers import ROUNDED_BYTES, missing_bytes
 from .audio_notes import note
-from .audio_streams import Part, after_id3, bytes_after, ogg_parts
+from .audio_streams import OPUS_HZ, Part, after_id3, bytes_after, ogg_parts
 from .errors import AudioError
 
 # Files alone: playlists and other texts name further files and addresses, which FFmpeg would open.
@@ -29,10 +30,8 @@ _ROUNDED = ("caf", "wav", "w64")
 _CHECKSUMS = ("ac3", "eac3", "flac", "tak", "tta", "wavpack")  # codecs that have them in each frame
 _TOLERANCE_S = 0.1  # the delay of a codec
 _TOLERANCE = 0.01
-_HEADER_BYTES = 512  # by which a size in a header may be too large
 _GAP_S = 0.015  # between the times of packets: less than a frame of most codecs
 _RESTART_S = 0.25  # by which times jump where others begin
-_OPUS_HZ = 48_000  # of positions in Ogg
 _DAMAGED = "its content is damaged"
 _REASONS: dict[type[Exception], str] = {  # in place of FFmpeg's words, where these say nothing of a file
     av.error.EOFError: "it ends too early",
@@ -87,7 +86,7 @@ def decode(
     if _is_ogg(data) and (rest := bytes_after(data, part.end)):
         note(f"{name}: {rest:,} bytes after the sound are no sound and are left out")
     missing = missing_bytes(data)
-    if missing > _HEADER_BYTES:
+    if missing > ROUNDED_BYTES:
         raise AudioError(f"{name}: is truncated: {len(data):,} bytes, the header says {len(data) + missing:,}")
 
 
@@ -201,7 +200,7 @@ def _refuse_lost(part: Part, container: av.container.InputContainer, wanted_s: f
     if part.lost_after is None:
         return
     codec = container.streams.audio[0].codec_context
-    lost_s = part.lost_after / (_OPUS_HZ if codec.name.endswith("opus") else codec.sample_rate)
+    lost_s = part.lost_after / (OPUS_HZ if codec.name.endswith("opus") else codec.sample_rate)
     if lost_s < wanted_s:
         raise AudioError(f"{name}: is damaged: pages are missing or damaged after {lost_s:.1f} s")
 

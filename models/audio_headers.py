@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from . import audio_ends
-from .audio_bytes import Content, Patch
+from .audio_bytes import Content, Patch, number
 from .audio_streams import bytes_after
 
 _TOO_LARGE = 2**62  # for a size, as in what stands for one that is not known
@@ -28,6 +28,7 @@ _BEGINS = re.compile(
 )
 _HEAD_BYTES = 32  # in which they are, behind bytes that fill up the first
 _MAGIC_BYTES = 4  # that all files of a format begin with
+ROUNDED_BYTES = 512  # by which a size is too large that counts the header, or a last block that is not full
 _MOST_CHUNKS = 1_000  # that are looked at
 
 
@@ -64,7 +65,7 @@ def missing_size(data: Content) -> Patch | None:
 def _missing_in_chunk(data: Content, sound: _Chunk, wide: _Chunk | None) -> Patch | None:
     size = len(data) - sound.start
     if wide:
-        stated = _number("<Q", data, wide.start + 8)
+        stated = number("<Q", data, wide.start + 8)
         unknown = stated == 0 or stated >= _TOO_LARGE
         return Patch(wide.start, struct.pack("<QQQ", len(data) - 8, size, 0), len(data)) if unknown else None
     if data[:4] == _W64:
@@ -154,10 +155,17 @@ def _end(data: Content) -> int | None:
     if kind not in _SIZES or len(data) < _HEAD_BYTES:
         return None
     at, form = _SIZES[kind]
-    size = _number(form, data, at)
+    size = number(form, data, at)
     if kind in _AU:
-        return size + _number(form, data, 4)
+        return size + number(form, data, 4)
     return size if kind == _W64 else size + 8
+
+
+def missing_bytes(data: Content) -> int:
+    """Return how many bytes a WAV, RF64, W64, AIFF or AU file lacks of those that its header states; 0 for others."""
+    is_wav = data[:4] == b"RIFF" and data[8:12] == b"WAVE"
+    end = number("<I", data, 4) + 8 if is_wav else _end(data) if data[:4] in _SIZES else None
+    return 0 if end is None or is_unset(end) else max(0, end - len(data))
 
 
 def _caf_end(data: Content) -> int:
@@ -165,7 +173,7 @@ def _caf_end(data: Content) -> int:
     for _ in range(_MOST_CHUNKS):
         if at + 12 > len(data) or data[at : at + 4] == b"caff":
             break
-        size = _number(">q", data, at + 4)
+        size = number(">q", data, at + 4)
         at += 12 + (size if size >= 0 else len(data))
     return at
 
@@ -191,13 +199,9 @@ def _chunk(data: Content, at: int) -> _Chunk | None:
     start = at + (24 if wide else 8)
     if start > len(data) or not _CHUNK_ID.match(data[at : at + 4]):
         return None
-    size = _number("<Q", data, start - 8) if wide else _number("<I", data, start - 4)
+    size = number("<Q", data, start - 8) if wide else number("<I", data, start - 4)
     return _Chunk(data[at : at + 4], size, start, at + size if wide else start + size)
 
 
 def _fits(data: Content, chunk: _Chunk | None) -> bool:
     return chunk is not None and chunk.end <= len(data)
-
-
-def _number(form: str, data: Content, at: int) -> int:
-    return int(struct.unpack(form, data[at : at + struct.calcsize(form)])[0])

@@ -20,6 +20,7 @@ _BITS_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 # what was heard.
 _JOINED_LATE = 10
 _SOUND_HEADS = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"Speex   ")
+OPUS_HZ = 48_000  # of positions in Opus, whatever the rate of its sound
 _OGG = re.compile(b"OggS")
 _FLAC = re.compile(rb"fLaC[\x00\x80]\0\0\x22")  # with the head of the block that is the first of all
 _FLAC_BEGINNING = 26  # bytes, with all that the first block states but a checksum

@@ -87,9 +87,8 @@ class CsvTable:
 
 
 DELIMITERS = (",", ";", "\t")  # the first that a header has outside of quotes
-SEPARATOR = re.compile(
-    r'"?sep=([^\w\s"]|\t)"?(?:\r\n?|\n)', re.IGNORECASE
-)  # the first line, as Excel reads and writes it
+# The first line, as Excel reads and writes it.
+SEPARATOR = re.compile(r'"?sep=([^\w\s"]|\t)"?(?:\r\n?|\n)', re.IGNORECASE)
 QUOTED = re.compile(r'"[^"]*"')
 HEADER = re.compile(r"""(?:[^\S\r\n]*[\r\n])*((?:"[^"]*"|[^"\r\n])*)""")  # the first line that is not blank
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks, as in what spreadsheets call Unicode text

@@ -16,13 +16,12 @@ from models.commands.cli import (
     caption,
     embed,
     index,
-    make_app,
     retrieve,
-    run_app,
     serve_local,
     similar,
     verify,
 )
+from models.commands.running import make_app, run_app
 from ray_jobs.cli_clusters import caption_collection, index_collection, join_cluster, serve
 from ray_jobs.cli_results import codes, command_module, compare, doctor, leaderboard, similarity, status
 from ray_jobs.options import (

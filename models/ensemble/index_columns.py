@@ -2,7 +2,7 @@
 
 A file holds rows one after another, without a header. How many of them count is written elsewhere, after them: what a
 process that was killed had appended is overwritten by the next. So is the CRC-32 of their bytes, which appending
-continues without reading the others again, and which a gigabyte takes half a second for.
+continues without reading the others again.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def refuse_no_directory(path: Path) -> None:
 
 
 def check_index(directory: Path) -> int | None:
-    """Compare all bytes of an index with their sums, which takes about half a second for a gigabyte.
+    """Compare all bytes of an index with their sums.
 
     Returns:
         How many bytes were compared; None where there are no sums, as an earlier version wrote the index.

@@ -30,8 +30,8 @@ class NonFiniteScoreError(InputError, ValueError):
         self, what: str, row: int | str, column: int | str, axes: tuple[str, str] = ("clip", "candidate")
     ) -> None:
         super().__init__(
-            f"{what} of {axes[0]} {row}, {axes[1]} {column} is not finite: the weights of a member are not "
-            "what its training left, or that went wrong"
+            f"{what} of {axes[0]} {row}, {axes[1]} {column} is not finite: the weights of a member are damaged, or its "
+            "training went wrong"
         )
         self.row, self.column = row, column
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.commands.cli import run_app
+from models.commands.running import run_app
 from models.errors import InputError
 from ray_jobs.cli import app
 from tests.fuzz.door import Door

@@ -171,7 +171,7 @@ def test_rates_at_which_no_sound_is_recorded_are_refused(kind: str) -> None:
 def test_rates_at_which_no_sound_is_recorded_are_refused_of_what_ffmpeg_reads(
     tmp_path: Path,
 ) -> None:
-    av = pytest.importorskip("av")
+    av = pytest.importorskip("av", reason="the extra `formats` is not installed")
     with av.open(tmp_path / "slow.tta", "w", format="tta") as container:
         stream = container.add_stream("tta", rate=50, layout="mono", format="s16")
         frame = av.AudioFrame.from_ndarray(np.arange(1_000, dtype=np.int16)[None], "s16", "mono")

@@ -13,7 +13,7 @@ import pytest
 import typer
 
 import ray_jobs.cli
-from models.commands import cli
+from models.commands import cli, running
 
 from ...small_bundle import write_bundle, write_sounds
 
@@ -152,7 +152,7 @@ def test_what_the_system_says_is_told_with_the_file(
         raise OSError(number, os.strerror(number), *(name and str(tmp_path / name) for name in files))
 
     with pytest.raises(SystemExit, match=str(code)):
-        cli.run_app(app, [])
+        running.run_app(app, [])
     said = capsys.readouterr().err
     assert fnmatch(said.splitlines()[0], f"error: {tmp_path}/*{told.replace('FOLDER', str(tmp_path))}*"), said
 
@@ -163,6 +163,6 @@ def test_an_argument_that_is_empty_is_refused(
 ) -> None:
     """As that of a variable which is not set: in the place of a path it would be the working directory."""
     with pytest.raises(SystemExit, match="2"):
-        cli.run_app(cli.app, arguments)
+        running.run_app(cli.app, arguments)
     assert told in (said := capsys.readouterr().err)
     assert "empty; is a variable not set?" in said

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.commands import cli, index, matches
+from models.commands import cli, index, matches, running
 from models.commands.options import MatchFormat
 from models.ensemble import Ensemble, Match
 from models.ensemble.filters import Where
@@ -41,7 +41,7 @@ def enclap(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int,
     """Run a command; return its exit code, and what it printed."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
-        cli.run_app(cli.app, [str(one) for one in arguments])
+        running.run_app(cli.app, [str(one) for one in arguments])
     code = ended.value.code
     assert isinstance(code, int)
     return code, *capsys.readouterr()

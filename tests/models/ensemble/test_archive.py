@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from models import Ensemble
-from models.commands.cli import app, run_app
+from models.commands.cli import app
+from models.commands.running import run_app
 from models.commands.verify import run as verify
 from models.ensemble.archive import unpacked, write_archive
 from models.ensemble.checksums import FILES, check_sums

@@ -16,8 +16,9 @@ import pytest
 from filelock import FileLock
 
 from models.commands import serve_local
-from models.commands.cli import app, run_app
+from models.commands.cli import app
 from models.commands.index import LOCK
+from models.commands.running import run_app
 from models.service.settings import TOKEN
 
 WAV = {"Content-Type": "audio/wav"}
