@@ -6,7 +6,6 @@ Example: enclap doctor experiments/demo.yaml
 from __future__ import annotations
 
 import json
-import os
 import sys
 from dataclasses import asdict
 
@@ -17,6 +16,7 @@ from models.console import say, show
 from ray_jobs.diagnosis.finding import Finding
 from ray_jobs.experiment.config import Experiment
 from ray_jobs.run.entry import run_command
+from ray_jobs.run.reach import cluster_address
 
 SHOWN = 5  # settings of an experiment that lack something, in the message
 
@@ -44,7 +44,7 @@ def run(experiment: Experiment | None = None, as_json: bool = False) -> None:
             _show("setting", needs)
     if not experiment:
         return
-    if address := os.environ.get("RAY_ADDRESS"):
+    if address := cluster_address():
         say(f"doctor: CPUs and GPUs are those of {address}; `enclap train FILE --plan` compares them")
     missing = [need.name for need in needs if not need.is_there]
     if missing:

@@ -36,6 +36,7 @@ from models.service.schemas import About
 from models.service.server import bind
 from models.service.settings import ServiceSettings
 from ray_jobs.run.entry import run_command
+from ray_jobs.run.reach import cluster_address
 from ray_jobs.run.session import connect, gpu_share, reserved_device
 
 T = TypeVar("T")
@@ -153,7 +154,7 @@ def run(bundle: Path, host: str, port: int, settings: ServiceSettings, replicas:
     if not settings.token and os.environ.get(ANY_HOST) == "1":
         raise InputError(f"{ANY_HOST}=1: Ray Serve would listen for all machines, expected a token; unset it")
     with only_writer(bundle, settings.write_index):
-        if not os.environ.get("RAY_ADDRESS"):  # the proxies of a cluster listen on its nodes
+        if not cluster_address():  # the proxies of a cluster listen on its nodes
             bind(host, port).close()
         connect()
         ended = threading.Event()

@@ -20,6 +20,7 @@ from ray_jobs.diagnosis.machine import package
 from ray_jobs.diagnosis.model_files import DOWNLOAD, checkpoint, model, put
 from ray_jobs.experiment.config import ConfigError, Experiment
 from ray_jobs.experiment.member_config import LOSS, AnyMember, CaptionerMember, RetrieverMember
+from ray_jobs.run.reach import cluster_address
 from ray_jobs.training.plan import shortage_of
 
 
@@ -52,7 +53,7 @@ def missing_for_members(experiment: Experiment, names: Iterable[str]) -> list[Fi
 
     Nothing is missing where a cluster trains: its workers may have what this machine has not.
     """
-    if os.environ.get("RAY_ADDRESS"):
+    if cluster_address():
         return []
     return _missing([lack for name in names for lack in _member(name, experiment.members[name])])
 
@@ -165,7 +166,7 @@ def _resources(experiment: Experiment) -> Iterator[Finding]:
     """Yield what members and jobs take, compared with this machine: nothing where a cluster does the work."""
     import torch
 
-    if experiment.autoscaling or os.environ.get("RAY_ADDRESS"):
+    if experiment.autoscaling or cluster_address():
         return
     machine: dict[str, float] = {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}
     there = ", ".join(f"{amount:g} {kind}" for kind, amount in machine.items())

@@ -22,6 +22,12 @@ WRONG_TOKEN = "InvalidAuthToken"  # in the cause of Ray's error
 REMEDY = "start the cluster, correct RAY_ADDRESS, or unset it to use this machine"
 
 
+def cluster_address() -> str | None:
+    """Return the address of the cluster that RAY_ADDRESS names, None where this machine does the work."""
+    address = os.environ.get("RAY_ADDRESS")
+    return None if address in (None, "", "local") else address
+
+
 @contextmanager
 def joining(address: str) -> Iterator[None]:
     """Let `ray.init` join a cluster, and end the process if that takes longer than `JOIN_S`.

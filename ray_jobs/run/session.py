@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.console import say
 from ray_jobs.experiment.config import ActorResources, ConfigError
-from ray_jobs.run.reach import joining
+from ray_jobs.run.reach import cluster_address, joining
 from ray_jobs.run.signals import kept_handlers
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def connect() -> None:
     import ray
     import ray.data
 
-    address = os.environ.get("RAY_ADDRESS")
+    address = cluster_address()
     if not address:  # no spot node that may be preempted: each training would start a process that watches for that
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     options: dict[str, Any] = {} if address else {"include_dashboard": False}

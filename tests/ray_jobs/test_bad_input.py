@@ -289,6 +289,8 @@ def test_published_weights_may_be_on_the_nodes_of_a_cluster_alone(
     assert [lack.name for lack in train.missing(gone)] == ["members.captioner-deep.checkpoint"]
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert not train.missing(gone)
+    monkeypatch.setenv("RAY_ADDRESS", "local")  # Ray's word for this machine
+    assert train.missing(gone)
 
 
 def test_jobs_say_which_job_comes_first(folder: Path, local_ray: None) -> None:
