@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..rows import take_rows
+
 
 @dataclass(frozen=True)
 class Windows:
@@ -91,4 +93,4 @@ def interpolate_rows(table: Tensor, steps: Tensor, rows: int) -> Tensor:
     below = place.long()
     above = (below + 1).clamp_max(len(table) - 1)
     share = (place - below)[:, :, None].to(table.dtype)
-    return torch.lerp(table[below], table[above], share)
+    return torch.lerp(take_rows(table, below), take_rows(table, above), share)

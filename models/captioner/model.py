@@ -29,6 +29,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ..checkpoint import load_weights, naming, plain_data, read_config, save_member
 from ..published import local_architecture
+from ..rows import take_rows
 from ..settings import RANDOM, CaptionerConfig, CaptionerSettings
 from ..tokenization import refuse_misfit, train_tokenizer, untrained_tokenizer
 from .attention import use_captioner_attention
@@ -234,7 +235,8 @@ class Captioner(nn.Module):
         at = torch.arange(frames, device=codes.device).expand(len(codes), -1)
         if frames > self.max_frames and mode == "windows":
             windows = cut_windows(lengths, frames, self.max_frames, SPECIAL_ROWS)
-            cut = vectors[windows.clip[:, None], windows.frames.clamp_max(frames - 1)]
+            rows = windows.clip[:, None] * frames + windows.frames.clamp_max(frames - 1)
+            cut = take_rows(vectors.flatten(0, 1), rows)
             states, mask = self._run_encoder(cut, windows.lengths, audio_embedding[windows.clip])
             joined, mask = join_windows(states, mask, windows)
             return joined, mask, windows.columns.clamp_max(joined.shape[1] - 1)
@@ -351,7 +353,7 @@ class Captioner(nn.Module):
         most = len(codes) * most_spans(codes.shape[1], config.mcm_probability, config.mcm_span) * config.mcm_span
         cells, masked = masked_cells(hidden, most)
         first_row = states.shape[1] * torch.arange(len(codes), device=codes.device)
-        seen = states.flatten(0, 1)[(first_row[:, None] + columns).flatten()[cells]]
+        seen = take_rows(states.flatten(0, 1), (first_row[:, None] + columns).flatten()[cells])
         weight = self.mcm_head.weight.view(config.codebooks, config.codebook_size, -1)
         bias = self.mcm_head.bias.view(config.codebooks, 1, config.codebook_size)
         logits = torch.baddbmm(bias, seen, weight.transpose(1, 2))

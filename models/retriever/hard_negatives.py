@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..rows import take_rows
+
 
 @dataclass(frozen=True)
 class WrongTexts:
@@ -38,7 +40,7 @@ class WrongTexts:
 
     def distances(self, audio: Tensor) -> Tensor:
         """Return the distance [M] of each wrong caption from its clip, given audio [B, D] under the same metric."""
-        return row_distance(audio[self.clip], self.embeddings)
+        return row_distance(take_rows(audio, self.clip), self.embeddings)
 
     def spread(self, values: Tensor, clips: int, absent: float) -> Tensor:
         """Lay values [M] out as [B, `most`], `absent` where a clip has fewer."""
