@@ -248,11 +248,25 @@ def _opened(data: Content, part: Part, name: str) -> Iterator[av.container.Input
             codec = container.streams.audio[0].codec_context
             if codec is None:
                 raise AudioError(f"{name}: cannot be decoded as audio (FFmpeg does not know its codec)")
+            _use_plain_layout(codec)
             if codec.name in _CHECKSUMS:
                 codec.options = {"err_detect": "crccheck+explode"}
             yield container
     except av.FFmpegError as error:
         raise AudioError(f"{name}: cannot be decoded as audio ({_reason(error)})") from error
+
+
+def _use_plain_layout(codec: av.AudioCodecContext) -> None:
+    """Let channels whose places the file lists, as MOV does, be of no known places, which averaging needs not.
+
+    PyAV frees such a list twice with every frame, which ends the process. It frees the codec's as soon as the layout
+    that is read here is gone, so that another must take its place at once.
+    """
+    layout = codec.layout
+    name, channels = layout.name, layout.nb_channels
+    del layout
+    if channels:
+        codec.layout = f"{channels} channels" if "(" in name.partition("channels")[2] else name
 
 
 def _reason(error: av.FFmpegError) -> str:

@@ -238,7 +238,7 @@ def _finish(name: str, set_aside: pd.DataFrame, shards: dict[str, list[Shard]], 
     _write_strings(rejected[list(QUARANTINE_COLUMNS)], quarantine)
     if len(rejected):
         first = rejected.iloc[0]
-        say(f"prepare: {name}: {len(rejected)} clips quarantined, the first: {first.reason}", style="yellow")
+        say(f"prepare: {name}: {count(len(rejected), 'clip')} quarantined, the first: {first.reason}", style="yellow")
     data = {split: clips_digest([Path(shard.path) for shard in of]) for split, of in shards.items()}
     check_not_empty({(name, split): int(digest is not None) for split, digest in data.items()}, rejected, quarantine)
     record = {split: {Path(shard.path).name: shard.inputs for shard in of} for split, of in shards.items()}

@@ -27,6 +27,7 @@ from models.audio import AudioError
 from models.console import count, progress_bar, say
 from models.fingerprint import fingerprint
 from ray_jobs.experiment.config import ActorResources, FeaturesConfig
+from ray_jobs.features.ended_readers import ReadingRecord
 from ray_jobs.features.files import EARLIER_SHARDS, SHARDS, inputs_of_whole, write_shard
 from ray_jobs.run import storage
 from ray_jobs.run.session import gpu_share, number_of_actors, reserved_device
@@ -183,8 +184,10 @@ class ShardReader:
         quarantine: list[tuple[str, str, str]] = []
         waveforms: list[np.ndarray] = []
         heard: list[np.ndarray] = []
+        record = ReadingRecord(storage.here(Path(shard.path)))
         for clip in shard.clips:
             try:
+                record.begin(clip["path"])
                 own = self._read(clip["path"])
             except AudioError as error:
                 quarantine.append((clip["clip_id"], clip["path"], str(error)))
@@ -192,6 +195,7 @@ class ShardReader:
             waveforms.append(own[0])
             heard += own[1:]
             usable.append(clip | {"audio_sha256": _audio_sha256(own[0])})
+        record.end()
         return {
             "path": shard.path,
             "inputs": shard.inputs,
