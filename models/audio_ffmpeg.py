@@ -30,6 +30,7 @@ _ROUNDED = ("caf", "wav", "w64")
 _CHECKSUMS = ("ac3", "eac3", "flac", "tak", "tta", "wavpack")  # codecs that have them in each frame
 _TOLERANCE_S = 0.1  # the delay of a codec
 _TOLERANCE = 0.01
+_AVI_UNSET = 2**30  # samples, which FFmpeg writes to a pipe
 _GAP_S = 0.015  # between the times of packets: less than a frame of most codecs
 _RESTART_S = 0.25  # by which times jump where others begin
 _DAMAGED = "its content is damaged"
@@ -279,6 +280,8 @@ def _stated_s(container: av.container.InputContainer) -> float | None:
         return None
     stream = container.streams.audio[0]
     pcm = stream.codec_context.name.startswith("pcm_")  # whose frames are of one sample each
+    if container.format.name == "avi" and stream.frames == _AVI_UNSET:
+        return None
     if stream.frames and (container.format.name == "avi" or (container.format.name == "caf" and pcm)):
         return _seconds(stream.frames, stream)  # the duration is that of the bytes that are there
     if stream.duration is not None:  # which the others do not state: FFmpeg guesses it by the bit rate

@@ -15,7 +15,7 @@ from .audio_streams import bytes_after
 _TOO_LARGE = 2**62  # for a size, as in what stands for one that is not known
 _UNSET = (0x7F000000, 2**31, 2**32, 2**63, 2**64)  # which recorders write, or somewhat less, when they write to a pipe
 _AROUND = 2**16  # by which it differs, to be a multiple of the size of a sample, or with its header
-_CHUNK_ID = re.compile(rb"[A-Za-z0-9 ]{4}")
+_CHUNK_ID = re.compile(rb"[ -~]{4}")
 _OF_SOUND = (b"RIFF", b"RF64", b"data")
 _RIFF = (b"RIFF", b"RF64")
 _W64 = b"riff"

@@ -28,6 +28,8 @@ _COUNT_WITHIN = 64  # bytes of a frame's beginning
 _CHAIN = 3  # frames in a row that are no accident
 _RATED = bytes(byte for byte in range(256) if 0 < byte >> 4 < 15 and byte >> 2 & 3 < 3)  # with a bit and a sample rate
 _HEADER = re.compile(rb"\xff[\xe2-\xe5\xf2-\xf5\xfa-\xfd][" + re.escape(_RATED) + rb"]")  # what `_described` takes
+# With no bit rate in its header: how long the frames are, decoders alone find out.
+_FREE_FORMAT = re.compile(rb"\xff[\xe2-\xe5\xf2-\xf5\xfa-\xfd][\x00-\x0b]")
 _ATTEMPTS = 50_000  # headers without other frames behind them after which no sound is looked for any more
 _BEGINNING = 2**20  # bytes in which the first frame is looked for, where it counts the others
 _TAIL = 2**11  # bytes, that are not counted or too many: the first frame itself, or a tag at the end
@@ -106,6 +108,8 @@ def mpeg_stream(data: Content, name: str, stated: int, wanted: int) -> MpegStrea
     Raises:
         AudioError: sample rate or number of channels change, which no decoder reads as one sound.
     """
+    if _FREE_FORMAT.match(data[(start := after_id3(data, 0)) : start + 4]):
+        return MpegStream(stated, len(data), None, 0)
     frames: list[_Frame] = []
     headers, samples, between, last = [], 0, 0, 0
     for frame in _frames(data):

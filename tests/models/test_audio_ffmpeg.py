@@ -85,6 +85,19 @@ def test_caf_that_was_written_to_a_pipe_is_whole(tmp_path: Path) -> None:
     np.testing.assert_allclose(load_audio(path, 16_000), sound(16_000).mean(axis=0), atol=1e-4)
 
 
+def test_avi_that_was_written_to_a_pipe_is_whole(tmp_path: Path) -> None:
+    """FFmpeg gives it 2^30 samples."""
+    path = tmp_path / "pipe.avi"
+    expected = write_channels(path, "stereo")
+    content = bytearray(path.read_bytes())
+    at = content.index(b"strh") + 8 + 32
+    assert int.from_bytes(content[at : at + 4], "little") == len(expected)
+    content[at : at + 4] = (2**30).to_bytes(4, "little")
+    path.write_bytes(content)
+    np.testing.assert_allclose(load_audio(path, 16_000), expected, atol=1e-6)
+    assert read_duration(path) == 0.5
+
+
 def write_channels(path: Path, layout: str) -> np.ndarray:
     """Write noise, another in each channel of a layout, and return its average over the channels."""
     channels = len(av.AudioLayout(layout).channels)

@@ -98,6 +98,14 @@ def test_joined_files_of_pcm_are_refused(kind: str, subtype: str | None, tmp_pat
             look()
 
 
+def test_a_chunk_with_any_name_is_no_sound(caplog: pytest.LogCaptureFixture) -> None:
+    """Adobe's programs write `_PMX`."""
+    data = bytearray(encoded("WAV") + b"_PMX" + struct.pack("<I", 12) + b"<x:xmpmeta/>")
+    struct.pack_into("<I", data, 4, len(data) - 8)
+    np.testing.assert_array_equal(read(bytes(data)), read(encoded("WAV")))
+    assert not caplog.messages
+
+
 def test_a_second_sound_in_a_wav_is_told(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     path, second = tmp_path / "two.wav", encoded("WAV")[36:]
     path.write_bytes(encoded("WAV") + second)

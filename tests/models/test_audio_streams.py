@@ -46,6 +46,16 @@ def id3(content: bytes) -> bytes:
     return b"ID3\x04\0\0" + bytes(sizes) + content
 
 
+@pytest.mark.parametrize("before", [b"", ID3V2])
+def test_mp3_of_free_format_is_read_whole_and_nothing_is_told(before: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """Its frames have no bit rate in their headers, so that their length is not known from these."""
+    frames = bytearray(constant_mp3())
+    for at in range(0, len(frames), 180):
+        frames[at + 2] &= 0x0F
+    assert_whole(before + bytes(frames), least=0.98)
+    assert not caplog.messages
+
+
 @pytest.mark.parametrize("before", [b"", id3(b"picture")])
 def test_frames_within_a_tag_are_no_sound(before: bytes) -> None:
     other = io.BytesIO()
