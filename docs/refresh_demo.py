@@ -39,15 +39,25 @@ main > section > .clip { margin-top: 0 }
 </style>"""
 
 
+def find_browser() -> str:
+    """Return the path of Chromium.
+
+    Raises:
+        FileNotFoundError: if there is none on the path.
+    """
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if not browser:
+        raise FileNotFoundError(f"none of {', '.join(BROWSERS)} is installed (Debian: apt-get install chromium)")
+    return browser
+
+
 def take_picture(report: Path, picture: Path) -> None:
     """Photograph the head of a report and the first of its clips.
 
     Raises:
         FileNotFoundError: if there is no report, or no Chromium on the path.
     """
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if not browser:
-        raise FileNotFoundError(f"none of {', '.join(BROWSERS)} is installed (Debian: apt-get install chromium)")
+    browser = find_browser()
     with tempfile.TemporaryDirectory() as scratch:
         page, shot = Path(scratch) / "page.html", Path(scratch) / "shot.png"
         page.write_text(report.read_text(encoding="utf-8").replace("</head>", f"{EXCERPT}</head>"), encoding="utf-8")

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
-from refresh_demo import BROWSERS, ROOT
+from refresh_demo import ROOT, find_browser
 
 PICTURE = ROOT / "docs" / "images" / "page.png"
 SIZE = {"width": 1100, "height": 1000}  # pixels
@@ -44,14 +44,12 @@ def take_picture(bundle: Path, sounds: Path, picture: Path) -> None:
     Raises:
         FileNotFoundError: if no Chromium is on the path.
     """
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if not browser:
-        raise FileNotFoundError(f"none of {', '.join(BROWSERS)} is installed (Debian: apt-get install chromium)")
+    browser = find_browser()
     with tempfile.TemporaryDirectory() as scratch:
         copied = shutil.copytree(bundle, Path(scratch) / "bundle")
         subprocess.run([str(ENCLAP), "index", str(copied), str(sounds)], check=True)
         with served(copied) as address, sync_playwright() as playwright:
-            started = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+            started = playwright.chromium.launch(executable_path=browser)
             page = started.new_page(viewport=SIZE)
             page.goto(address)
             page.set_input_files("#file", min(sounds.iterdir()))

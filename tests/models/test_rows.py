@@ -16,7 +16,6 @@ from models.rows import take_rows
 from models.settings import CaptionerConfig
 
 from .conftest import CAPTIONS
-from .retriever.test_hard_negatives import WRONG, batch, retriever  # noqa: F401 batch is a fixture
 
 Clips = tuple[list[np.ndarray], np.ndarray]
 
@@ -67,8 +66,3 @@ def test_captioners(captioner: Captioner, clips: Clips, long_clips: str) -> None
     model = Captioner.create(CaptionerConfig(**settings), CAPTIONS).train()
     with NoUnorderedSums():
         model(*model.pad_codes(clips[0]), torch.from_numpy(clips[1]), [CAPTIONS[:2]] * 5)["loss"].backward()
-
-
-def test_retrievers_with_wrong_captions(batch: tuple[Tensor, Tensor]) -> None:  # noqa: F811
-    with NoUnorderedSums():
-        retriever().train()(*batch, CAPTIONS, wrong=WRONG).backward()

@@ -11,6 +11,7 @@ from models.retriever.model import Retriever
 from models.settings import RetrieverSettings, WrongCaptionsConfig
 
 from ..conftest import CAPTIONS
+from ..test_rows import NoUnorderedSums
 from .test_model import KINDS, assert_same_gradients, make
 
 WRONG = [["a dog barks once", "a cat meows twice nearby"], [], ["footsteps fade and then a bell rings"], []]
@@ -121,3 +122,8 @@ def test_training_tells_the_wrong_captions_from_the_right_ones(
         model(*batch, CAPTIONS, wrong=WRONG).backward()
         optimizer.step()
     assert lead() > max(0.0, before)
+
+
+def test_its_gradient_is_added_up_in_a_fixed_order(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    with NoUnorderedSums():
+        retriever().train()(*batch, CAPTIONS, wrong=WRONG).backward()
